@@ -1,0 +1,1 @@
+"""Pure maths: advantages, losses, KL, normalisation, schedules."""

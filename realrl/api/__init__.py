@@ -1,0 +1,1 @@
+"""Frozen data and protocols that every layer shares."""

@@ -1,0 +1,151 @@
+"""What a person can set. Each recipe's config extends `RunConfig`; the field docstrings are the manual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model and the arithmetic it runs in."""
+
+    path: str = "smollm2-135m-instruct"
+    """A Hugging Face model directory, or `smollm2-135m-instruct`, the demo model."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of weights and activations; the optimizer keeps float32 masters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    lr: float = 1e-5
+    """Peak learning rate."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Applied to matrices only, not to norms and biases."""
+    warmup_steps: int = 0
+    """Optimizer steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls from its peak after the warm-up until the run's last step."""
+    min_lr_ratio: float = 0.0
+    """Rate at the run's end, as a share of the peak."""
+    clip_grad_norm: float = 1.0
+    """Largest norm of the whole gradient; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0, f"lr must not be negative, got {self.lr}")
+        _require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
+        _require(self.clip_grad_norm >= 0, f"clip_grad_norm must not be negative, got {self.clip_grad_norm}")
+        _require(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How responses are sampled."""
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    """No end-of-sequence token before this many."""
+    temperature: float = 1.0
+    """0 takes the most likely token."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps every token."""
+    max_sequences: int = 256
+    """Sequences decoded at once on one data-parallel rank."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        _require(
+            0 <= self.min_new_tokens <= self.max_new_tokens,
+            f"min_new_tokens must be from 0 to max_new_tokens, got {self.min_new_tokens}",
+        )
+        _require(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
+        _require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
+        _require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
+        _require(self.max_sequences >= 1, f"max_sequences must be at least 1, got {self.max_sequences}")
+
+    def greedy(self) -> GenerationConfig:
+        """The same limits, always taking the most likely token."""
+        return replace(self, temperature=0.0, top_p=1.0, top_k=0)
+
+    @property
+    def training_temperature(self) -> float:
+        """The temperature that log-probabilities are taken at: the sampling one, or 1 when that is greedy."""
+        return self.temperature or 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where prompts come from."""
+
+    path: str = "sums"
+    """A JSONL file of `{query_id, prompt, solutions}` lines, or `sums`, made on the spot."""
+    eval_path: str = "sums"
+    """Held-out problems, in the same form; empty for none."""
+    max_prompt_tokens: int = 256
+    """A longer prompt is refused."""
+    chat: bool = True
+    """Wrap each prompt in the tokenizer's chat template, if it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """One call's mesh and layout, in full."""
+
+    ranks: tuple[int, ...]
+    pp: int = 1
+    dp: int = 1
+    tp: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every recipe's config has."""
+
+    experiment: str
+    """Name of the experiment: outputs go to `runs_dir/experiment/trial`."""
+    trial: str = "trial"
+    runs_dir: str = "runs"
+    seed: int = 1
+    num_steps: int = 30
+    """Batches to train on."""
+    batch_size: int = 8
+    """Prompts (or examples) a step."""
+    eval_every: int = 0
+    """Evaluate each so many steps; the run's start and end are always evaluated."""
+    save_every: int = 0
+    """Write a Hugging Face checkpoint each so many steps; the end is always written."""
+    max_tokens_per_microbatch: int = 2048
+    """Token budget of one forward and backward pass."""
+    allocation: str = "*:d1"
+    """Layouts by call, as `actor_gen:d2,*:p2`, or disjoint meshes, as `gen.d2+p2`."""
+    placements: dict[str, PlacementConfig] = field(default_factory=dict)
+    """Mesh and layout of single calls in full; goes before `allocation`."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    staging_mib: int = 256
+    """Most memory a rank uses for messages while weights or batches move, in MiB."""
+    call_timeout_s: float = 1800.0
+    """A call that takes longer ends the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "max_tokens_per_microbatch", "staging_mib"):
+            _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("experiment", "trial"):
+            value = getattr(self, name)
+            _require(
+                bool(value) and "/" not in value and value not in (".", ".."),
+                f"{name} must be a plain folder name, got {value!r}",
+            )
+        for name in ("eval_every", "save_every"):
+            _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
+        _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")

@@ -1,0 +1,267 @@
+"""Builds a config out of a recipe's defaults, a YAML document and dotted overrides; the last one wins."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+import yaml
+
+from realrl.api.documents import dump, load_mapping, load_value
+
+Config = TypeVar("Config")
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
+_ANY_NAME = "NAME"
+
+
+class _Typed(NamedTuple):
+    """An override's value: as written, and as YAML reads it."""
+
+    text: str
+    value: Any
+
+
+class ConfigKey(NamedTuple):
+    """A key that a person can set."""
+
+    path: str
+    owner: type
+    """The dataclass that has the field."""
+    name: str
+    hint: Any
+    default: Any
+
+
+def build_config(
+    default: Config,
+    source: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    recipe: str | None = None,
+) -> Config:
+    """`default`, changed by `source` (a YAML file's path, or YAML text) and then by `key.path=value`.
+
+    A document may say `recipe: NAME`; with `recipe` given, it must be that one.
+
+    Raises:
+        ValueError: an unreadable file, an unknown key or a value that does not fit, with its dotted path.
+    """
+    given = _read(source)
+    _check_recipe(given.pop("recipe", recipe), recipe)
+    for override in overrides:
+        _insert(given, override)
+    known = tuple(key.path for key in config_keys(type(default)))
+    return _Builder(known).build(type(default), given, default, "")
+
+
+def dump_config(config: Any, *, recipe: str | None = None) -> str:
+    """YAML that `build_config` reads back as an equal config."""
+    document = {"recipe": recipe} if recipe else {}
+    return dump({**document, **_plain(config)})
+
+
+def config_keys(cls: type, path: str = "", default: Any = None) -> Iterator[ConfigKey]:
+    """Every key under a config class, sections left out, in the order of the fields."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        here, hint = _joined(path, field.name), hints[field.name]
+        value = _default_of(field, default)
+        section = _section_of(hint)
+        if section is None:
+            yield ConfigKey(here, cls, field.name, hint, value)
+            continue
+        if get_origin(hint) is dict:
+            here, value = _joined(here, _ANY_NAME), None
+        yield from config_keys(section, here, None if value is MISSING else value)
+
+
+def describe(hint: Any) -> str:
+    """A type in a person's words."""
+    if hint in _WORDS:
+        return _WORDS[hint]
+    if is_dataclass(hint):
+        return f"a section with the keys {', '.join(field.name for field in fields(hint))}"
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin in (tuple, list):
+        return f"a list of {_MANY[arguments[0]]}"
+    if origin is dict:
+        return f"names, each with {describe(arguments[1])}"
+    return str(hint)
+
+
+def shown(value: Any) -> str:
+    """A value as a person would write it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Turns nested mappings into nested dataclasses."""
+
+    known: tuple[str, ...]
+    """Every dotted key, to suggest from."""
+
+    def build(self, hint: Any, given: Any, default: Any, path: str) -> Any:
+        value = given.value if isinstance(given, _Typed) else given
+        if get_origin(hint) in (Union, types.UnionType):
+            if value is None and type(None) in get_args(hint):
+                return None
+            if (section := _section_of(hint)) is not None:
+                hint = section
+        if is_dataclass(hint):
+            return self._section(hint, value, default, path)
+        if get_origin(hint) is dict:
+            return self._named(hint, value, default or {}, path)
+        return _leaf(hint, given, path)
+
+    def _section(self, cls: type, given: Any, default: Any, path: str) -> Any:
+        if not isinstance(given, Mapping):
+            raise _unfit(path, cls, given)
+        hints, values = get_type_hints(cls), {}
+        for key in given.keys() - hints.keys():
+            raise self._unknown(key, list(hints), path)
+        for field in fields(cls):
+            here, value = _joined(path, field.name), _default_of(field, default)
+            if field.name in given:
+                current = None if value is MISSING else value
+                value = self.build(hints[field.name], given[field.name], current, here)
+            if value is MISSING:
+                raise ValueError(f"{here}: missing; expected {describe(hints[field.name])}")
+            values[field.name] = value
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(_prefixed(str(error), list(hints), path)) from None
+
+    def _named(self, hint: Any, given: Any, default: Mapping, path: str) -> dict:
+        if not isinstance(given, Mapping):
+            raise _unfit(path, hint, given)
+        inner = get_args(hint)[1]
+        changed = {
+            name: self.build(inner, v, default.get(name), _joined(path, name)) for name, v in given.items()
+        }
+        return {**default, **changed}
+
+    def _unknown(self, key: str, names: list[str], path: str) -> ValueError:
+        message = f"{_joined(path, key)}: unknown key; expected one of {', '.join(names)}"
+        nearest = [_joined(path, name) for name in difflib.get_close_matches(key, names, n=1)]
+        nearest = nearest or [k for k in self.known if k.rpartition(".")[2] == key]
+        nearest = nearest or difflib.get_close_matches(_joined(path, key), self.known, n=1, cutoff=0.3)
+        return ValueError(f"{message}; did you mean {nearest[0]}?" if nearest else message)
+
+
+def _read(source: Path | str | None) -> dict[str, Any]:
+    if source is None:
+        return {}
+    if isinstance(source, str):
+        return load_mapping(source, "config")
+    try:
+        return load_mapping(source.read_text(encoding="utf-8"), str(source))
+    except OSError as error:
+        raise ValueError(
+            f"{source}: cannot be read: {error.strerror}; give the path of a YAML file"
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{source}: expected a YAML file in UTF-8") from None
+
+
+def _check_recipe(named: Any, recipe: str | None) -> None:
+    if recipe is not None and named != recipe:
+        raise ValueError(f"recipe: expected {recipe!r}, as on the command line, got {named!r} in the file")
+
+
+def _insert(tree: dict[str, Any], override: str) -> None:
+    """Put one `a.b=value` into the tree of given values."""
+    key, sign, text = override.partition("=")
+    path = key.strip().split(".")
+    if not sign or not all(path):
+        raise ValueError(f"{override!r}: expected key=value with a dotted key, as batch_size=16")
+    new: Any = _typed(text.strip())
+    for name in reversed(path):
+        new = {name: new}
+    _merge(tree, new)
+
+
+def _typed(text: str) -> Any:
+    try:
+        value = load_value(text)
+    except yaml.YAMLError:
+        value = text
+    return value if isinstance(value, dict) else _Typed(text, value)
+
+
+def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _leaf(hint: Any, given: Any, path: str) -> Any:
+    value = given
+    if isinstance(given, _Typed):
+        as_written = hint is str and not isinstance(given.value, str)
+        value = given.text if as_written else given.value
+    try:
+        found = msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        raise _unfit(path, hint, value) from None
+    if isinstance(found, float) and not math.isfinite(found):
+        raise _unfit(path, hint, value)
+    return found
+
+
+def _unfit(path: str, hint: Any, got: Any) -> ValueError:
+    return ValueError(f"{path}: expected {describe(hint)}, got {shown(got)}")
+
+
+def _section_of(hint: Any) -> type | None:
+    """The dataclass that a field's type holds: itself, or None, or one a name."""
+    if is_dataclass(hint):
+        return hint
+    if get_origin(hint) in (Union, types.UnionType, dict):
+        return next((argument for argument in get_args(hint) if is_dataclass(argument)), None)
+    return None
+
+
+def _default_of(field: Field, default: Any) -> Any:
+    if default is not None:
+        return getattr(default, field.name)
+    if field.default is not MISSING:
+        return field.default
+    return MISSING if field.default_factory is MISSING else field.default_factory()
+
+
+def _prefixed(message: str, names: list[str], path: str) -> str:
+    """A dataclass's own complaint, which may begin with a field's name, with the path to that dataclass."""
+    if not path:
+        return message
+    begins_with_field = message.split(maxsplit=1)[0].rstrip(":").split(".")[0] in names
+    return f"{path}.{message}" if begins_with_field else f"{path}: {message}"
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

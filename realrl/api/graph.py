@@ -1,0 +1,88 @@
+"""The algorithm as a graph: model function calls, joined by the keys that they make and use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CallKind(str, Enum):
+    """What a call does with its model."""
+
+    GENERATE = "generate"
+    INFERENCE = "inference"
+    TRAIN = "train"
+    COMPUTE = "compute"
+    """Plain Python on the samples, no model."""
+
+
+@dataclass(frozen=True)
+class ModelFunctionCall:
+    """A node of the graph."""
+
+    name: str
+    model: str | None
+    kind: CallKind
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    num_minibatches: int = 1
+    """Optimizer steps that a train call makes of one batch."""
+
+    def __post_init__(self) -> None:
+        if (self.model is None) != (self.kind is CallKind.COMPUTE):
+            raise ValueError(
+                f"call {self.name}: a {self.kind.value} call and model={self.model!r} do not go together"
+            )
+
+
+class DataflowGraph:
+    """Calls in an order in which each key's producer stands before its consumers.
+
+    Keys that no call makes are `source_keys`: the dataset gives them.
+
+    Raises:
+        ValueError: a name or a key made twice, or a cycle.
+    """
+
+    def __init__(self, *calls: ModelFunctionCall, per_sample: tuple[str, ...] = ()) -> None:
+        self.per_sample = frozenset(per_sample)
+        """Keys with one number a sample; every other key has one a token."""
+        self.producer: dict[str, str] = {}
+        names = [call.name for call in calls]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two calls have one name among {names}")
+        for call in calls:
+            for key in call.outputs:
+                if key in self.producer:
+                    raise ValueError(f"key {key!r} is made by both {self.producer[key]} and {call.name}")
+                self.producer[key] = call.name
+        self.calls = self._ordered({call.name: call for call in calls})
+
+    def _ordered(self, pending: dict[str, ModelFunctionCall]) -> dict[str, ModelFunctionCall]:
+        done: dict[str, ModelFunctionCall] = {}
+        while pending:
+            ready = [
+                c for c in pending.values() if all(self.producer.get(k) not in pending for k in c.inputs)
+            ]
+            if not ready:
+                raise ValueError(f"calls wait for each other in a circle: {sorted(pending)}")
+            for call in ready:
+                done[call.name] = pending.pop(call.name)
+        return done
+
+    @property
+    def source_keys(self) -> frozenset[str]:
+        used = {key for call in self.calls.values() for key in call.inputs}
+        return frozenset(used - self.producer.keys())
+
+    def producers(self, call: str) -> dict[str, tuple[str, ...]]:
+        """The calls that `call` waits for, each with the keys it gives."""
+        given: dict[str, tuple[str, ...]] = {}
+        for key in self.calls[call].inputs:
+            if key in self.producer:
+                given[self.producer[key]] = given.get(self.producer[key], ()) + (key,)
+        return given
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c.model for c in self.calls.values() if c.model))

@@ -1,0 +1,151 @@
+"""What master and workers say to each other: typed, schema-checked, and small.
+
+Instructions go to workers, reports come back. Tensors never pass here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from realrl.api.mesh import ExecutionPlan, Placement
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Anything on the control channel; its class is its tag."""
+
+
+class Setup(Message, kw_only=True):
+    """What a worker needs to build its part of the run."""
+
+    recipe: str
+    config: bytes
+    """The resolved config as JSON."""
+    placements: dict[str, Placement]
+    """The execution plan, by call."""
+    store_host: str
+    store_port: int
+    """Where the data plane's workers find each other."""
+
+    @property
+    def plan(self) -> ExecutionPlan:
+        return ExecutionPlan(self.placements)
+
+
+class Stop(Message, kw_only=True):
+    """End in good order."""
+
+
+class Instruction(Message, kw_only=True):
+    """A piece of work that `ranks` carry out together."""
+
+    seq: int
+    """Its place in the one order that every worker keeps."""
+    ranks: tuple[int, ...]
+    job: int
+    """The pass over a program that it belongs to."""
+    step: int
+    evaluating: bool = False
+    call: str = ""
+    """The call that it is or serves."""
+
+    def __str__(self) -> str:
+        what = f"{'call' if isinstance(self, RunCall) else type(self).__name__.lower()} {self.call}".rstrip()
+        return f"{what} of {'the evaluation at ' if self.evaluating else ''}step {self.step}"
+
+
+class RunCall(Instruction, kw_only=True):
+    """Run a call's body on each data-parallel rank's share."""
+
+    shares: tuple[tuple[tuple[int, int], ...], ...]
+    """(sample id, dataset row) pairs by dp_rank."""
+    version: int
+    """The policy version that the call's model must have."""
+    dtypes: dict[str, str]
+    """Types of the inputs that other calls made; a rank without samples needs them too."""
+
+
+class Reallocate(Instruction, kw_only=True):
+    """Copy a model's weights from one placement to another."""
+
+    model: str
+    source: Placement
+    target: Placement
+    version: int
+
+
+class Release(Instruction, kw_only=True):
+    """Give a reallocated replica's memory back."""
+
+    model: str
+    placement: Placement
+
+
+class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
+    """One key of the samples that a move brings to ranks that lack them."""
+
+    key: str
+    dtype: str
+    lengths: dict[int, int]
+    """Elements by sample."""
+    source: dict[int, tuple[int, ...]]
+    """Samples that each rank holds."""
+    target: dict[int, tuple[int, ...]]
+    """Samples that each rank lacks."""
+
+
+class Move(Instruction, kw_only=True):
+    """Bring a call's inputs from where they were made to where it runs."""
+
+    keys: tuple[KeyMove, ...]
+
+
+class Save(Instruction, kw_only=True):
+    """Write a model's Hugging Face checkpoint."""
+
+    model: str
+    placement: Placement
+    directory: str
+
+
+class Forget(Instruction, kw_only=True):
+    """Drop the samples of a job."""
+
+
+class Hello(Message):
+    """A worker has dialled in."""
+
+
+class Ready(Message, kw_only=True):
+    """A worker has carried out its `Setup`."""
+
+
+class Done(Message, kw_only=True):
+    """An instruction is carried out on the reporting rank."""
+
+    seq: int
+    started_s: float
+    ended_s: float
+    """Seconds since the epoch."""
+    metrics: dict[str, tuple[float, float]] = {}
+    """(total, weight) by name."""
+    records: list[dict[str, Any]] = []
+    samples: tuple[int, ...] = ()
+    """The samples whose outputs this rank now holds."""
+    lengths: dict[str, tuple[int, ...]] = {}
+    """Elements of each of `samples`, by output key."""
+    dtypes: dict[str, str] = {}
+
+
+class Failed(Message, kw_only=True):
+    """An instruction (None: the set-up) raised on the reporting rank."""
+
+    seq: int | None
+    error: str
+    """One line."""
+    traceback: str
+
+
+ToWorker = Setup | Stop | RunCall | Reallocate | Release | Move | Save | Forget
+ToMaster = Hello | Ready | Done | Failed

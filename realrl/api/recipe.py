@@ -1,0 +1,94 @@
+"""What a recipe gives the runtime: its graph, its models, and the body of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from realrl.api.batch import PackedBatch
+from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.graph import DataflowGraph
+
+
+class Mean(NamedTuple):
+    """A metric that adds up over ranks: `total / weight` is its mean."""
+
+    total: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that a graph uses."""
+
+    model: ModelConfig
+    head: Literal["lm", "scalar"] = "lm"
+    optimizer: OptimizerConfig | None = None
+    """Set for a model that some call trains."""
+
+
+class Dataset(Protocol):
+    """Rows that any worker can look up by number; the same on every worker."""
+
+    def __len__(self) -> int: ...
+
+    def length(self, row: int) -> int:
+        """Tokens of the row's longest key."""
+
+    def tensors(self, row: int) -> Mapping[str, Tensor]:
+        """The row's source keys, each 1-D."""
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """All that the body of a call may use, on one rank."""
+
+    config: Any
+    """The recipe's config."""
+    step: int
+    evaluating: bool
+    engine: Any
+    """The call's model on this rank (`realrl.engines.Engine`); None for a compute call."""
+    dataset: Any
+    tokenizer: Any
+    reduce: Callable[[Tensor], Tensor]
+    """Sum over the call's data-parallel ranks; the same result on each. Collective."""
+
+
+@dataclass(frozen=True)
+class CallOutput:
+    """What a body returns: the samples with the call's output keys, and metrics.
+
+    On ranks that hold no outputs (a pipeline's earlier stages) both may be left out.
+    """
+
+    batch: PackedBatch | None = None
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    records: list[dict] = field(default_factory=list)
+    """Rollouts worth writing down, as JSON objects."""
+
+
+CallBody = Callable[[CallContext, PackedBatch], CallOutput]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An algorithm."""
+
+    name: str
+    default_config: RunConfig
+    """Its type is the recipe's config class."""
+    graph: Callable[[Any], DataflowGraph]
+    eval_graph: Callable[[Any], DataflowGraph]
+    """Calls made on held-out rows; a call of the same name as in `graph` runs on the same placement."""
+    models: Callable[[Any], Mapping[str, ModelSpec]]
+    samples_per_row: Callable[[Any], int]
+    """Samples that a step makes of each dataset row."""
+    datasets: Callable[[Any, Any], tuple[Dataset, Dataset | None]]
+    """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
+    bodies: Mapping[str, CallBody]
+    validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
+    """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""

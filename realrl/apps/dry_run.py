@@ -1,0 +1,101 @@
+"""Writes out what a run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from realrl.api.config import RunConfig
+from realrl.api.configure import dump_config
+from realrl.api.graph import DataflowGraph
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.recipe import Recipe
+from realrl.apps.checks import FoundModel
+from realrl.layouts.plan import TransferPlan, plan
+from realrl.models.layout import decoder_layout
+from realrl.runtime.program import Reallocate, compile_program, home_placements
+
+ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
+Row = tuple[str, ...]
+
+
+def render(
+    recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
+) -> str:
+    """The resolved config, the graph, the plan and the reallocations, as text."""
+    graph = recipe.graph(config)
+    sections = {
+        "Config": dump_config(config, recipe=recipe.name),
+        "Graph of one step": _table(("call", "kind", "model", "inputs", "outputs"), _graph_rows(graph)),
+        "Plan": _plan_text(recipe, config, execution_plan),
+        "Reallocations": _reallocations(recipe, config, execution_plan, models),
+    }
+    return "\n".join(f"== {title}\n{text.rstrip()}\n" for title, text in sections.items())
+
+
+def _graph_rows(graph: DataflowGraph) -> Iterator[Row]:
+    for call in graph.calls.values():
+        yield call.name, call.kind.value, call.model or "-", _list(call.inputs), _list(call.outputs)
+
+
+def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan) -> str:
+    calls = {**recipe.graph(config).calls, **recipe.eval_graph(config).calls}
+    rows = [
+        (
+            name,
+            call.kind.value,
+            call.model or "-",
+            str(execution_plan[name].mesh),
+            str(execution_plan[name].layout),
+        )
+        for name, call in calls.items()
+    ]
+    workers = f"{execution_plan.num_workers} workers on {config.device}; allocation {config.allocation!r}"
+    return f"{workers}\n{_table(('call', 'kind', 'model', 'ranks', 'layout'), rows)}"
+
+
+def _reallocations(
+    recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
+) -> str:
+    graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
+    homes = {**home_placements(eval_graph, execution_plan), **home_placements(graph, execution_plan)}
+    rows = []
+    for when, calls in (("each step", graph), ("each evaluation", eval_graph)):
+        for node in compile_program(calls, execution_plan, homes).nodes:
+            if isinstance(node, Reallocate):
+                rows.append(_reallocation(node, f"{when}, before {node.call}", models[node.model]))
+    if not rows:
+        return "none: each model's calls all run where it lives"
+    return _table(("model", "from", "to", "when", "moved", "most to one rank"), rows)
+
+
+def _reallocation(node: Reallocate, when: str, model: FoundModel) -> Row:
+    itemsize = ITEMSIZE_BYTES[model.spec.model.dtype]
+    head = model.spec.head
+    transfer: TransferPlan = plan(
+        decoder_layout(model.decoder, node.source, head), decoder_layout(model.decoder, node.target, head)
+    )
+    most = max(transfer.received_elements(rank) for rank in node.target.ranks)
+    moved = _size(transfer.moved_elements() * itemsize)
+    return node.model, str(node.source), str(node.target), when, moved, _size(most * itemsize)
+
+
+def _size(num_bytes: int) -> str:
+    size, unit = float(num_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{num_bytes} bytes" + ("" if unit == "B" else f" ({size:.1f} {unit})")
+
+
+def _list(keys: Sequence[str]) -> str:
+    return ", ".join(keys) or "-"
+
+
+def _table(header: Row, rows: Sequence[Row] | Iterator[Row]) -> str:
+    """Columns as wide as their widest cell."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+    )

@@ -1,0 +1,86 @@
+"""The manual of the command line: recipes, and every config key with its docstring."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable
+from dataclasses import MISSING
+from typing import Any
+
+from realrl.api.config import RunConfig
+from realrl.api.configure import ConfigKey, config_keys, describe, shown
+from realrl.api.recipe import Recipe
+
+USAGE = "usage: python -m realrl.apps.quickstart RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]"
+OPTIONS = """\
+  --config FILE.yaml  overrides of the recipe's defaults
+  key.path=value      overrides of single keys; these win over the file's
+  --dry-run           print the config, the graph, the plan and the reallocations; start nothing
+  -h, --help          print this; with a recipe, that recipe's keys alone"""
+WIDTH = 110
+
+
+def manual(recipes: Iterable[Recipe]) -> str:
+    """Usage, the recipes, the keys that all of them share, and the keys of each."""
+    recipes = list(recipes)
+    names = "\n".join(f"  {r.name:<18}  {_summary(type(r.default_config))}" for r in recipes)
+    shared = list(config_keys(RunConfig))
+    parts = [USAGE, OPTIONS, "recipes:", names, "", "keys of every recipe:", _described(shared, None)]
+    for recipe in recipes:
+        own = [
+            key
+            for key in config_keys(type(recipe.default_config))
+            if key.path not in {k.path for k in shared}
+        ]
+        parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
+    return "\n".join(parts) + "\n"
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass and its bases, as the source has it."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        docs.update(_own_docs(base))
+    return docs
+
+
+def _own_docs(cls: type) -> Iterable[tuple[str, str]]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    for field, below in zip(body, body[1:]):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            yield field.target.id, inspect.cleandoc(str(below.value.value))
+
+
+def _described(keys: Iterable[ConfigKey], default: Any) -> str:
+    return "\n".join(_entry(key, default) for key in keys)
+
+
+def _entry(key: ConfigKey, default: Any) -> str:
+    value = _looked_up(default, key)
+    ending = "" if value is MISSING else f", default {shown(value)}"
+    title = f"  {key.path}: {describe(key.hint)}{ending}"
+    doc = field_docs(key.owner).get(key.name, "")
+    indent = " " * 6
+    return title + (
+        "\n" + textwrap.fill(doc, WIDTH, initial_indent=indent, subsequent_indent=indent) if doc else ""
+    )
+
+
+def _looked_up(default: Any, key: ConfigKey) -> Any:
+    """What a recipe's own defaults say; the class's default where they have no such section."""
+    value = default
+    for name in key.path.split("."):
+        value = getattr(value, name, None)
+        if value is None:
+            return key.default
+    return value
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]

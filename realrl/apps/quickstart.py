@@ -1,0 +1,119 @@
+"""The command line: `realrl RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]`.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from realrl.api.config import RunConfig
+from realrl.api.configure import build_config
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.recipe import Recipe
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a recipe; returns the exit code."""
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return _complain("stopped by Ctrl-C", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _main(argv: Sequence[str]) -> int:
+    from realrl.recipes import RECIPES
+
+    try:
+        arguments = _parse(argv)
+        if arguments.help:
+            return _print_manual(arguments.recipe, RECIPES)
+        recipe = _chosen(arguments.recipe, RECIPES)
+        config = build_config(
+            recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
+        )
+        prepared = _prepare(recipe, config, dry_run=arguments.dry_run)
+    except ValueError as error:
+        return _complain(str(error), BAD_INPUT)
+    return OK if prepared is None else _run(recipe, config, prepared)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses like everything else here: with one message."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see --help")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="realrl", add_help=False, allow_abbrev=False)
+    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    return parser.parse_intermixed_args(list(argv))
+
+
+def _print_manual(name: str | None, recipes: Mapping[str, Recipe]) -> int:
+    from realrl.apps.manual import manual
+
+    sys.stdout.write(manual(recipes.values() if name is None else [_chosen(name, recipes)]))
+    return OK
+
+
+def _chosen(name: str | None, recipes: Mapping[str, Recipe]) -> Recipe:
+    if name in recipes:
+        return recipes[name]
+    got = "none" if name is None else repr(name)
+    nearest = difflib.get_close_matches(name or "", recipes, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(f"recipe: expected one of {', '.join(recipes)}, got {got}{hint}")
+
+
+def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPlan | None:
+    """Check all that can be checked before a start; None for a dry run, which ends here."""
+    from realrl.apps import checks
+
+    plan = checks.make_plan(recipe, config)
+    models = checks.check_run(recipe, config, plan)
+    if not dry_run:
+        checks.check_machine(config, plan, models)
+        return plan
+    from realrl.apps.dry_run import render
+
+    sys.stdout.write(render(recipe, config, plan, models))
+    sys.stdout.flush()
+    return None
+
+
+def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
+    from realrl.launch.local import LocalLauncher
+    from realrl.runtime.failure import RunFailed
+    from realrl.runtime.master import run
+
+    try:
+        run(recipe, config, plan, LocalLauncher())
+    except RunFailed as error:
+        return _complain(str(error), FAILED)
+    return OK
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"realrl: error: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The entry of a worker process. Launchers start it; a person does not.
+
+Heavy imports come after the process is bound to its parent, so that none is orphaned while it loads.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+
+from realrl.launch.parent import PARENT_VARIABLE, die_with_parent
+
+
+def main() -> int:
+    """Dial in, build what the master says, and serve."""
+    if parent := os.environ.get(PARENT_VARIABLE):
+        die_with_parent(int(parent))
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+    from realrl.base.logging import setup_logging
+    from realrl.recipes import RECIPES
+    from realrl.runtime.building import serve
+    from realrl.runtime.channel import WorkerChannel
+    from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
+
+    rank = int(os.environ[RANK_VARIABLE])
+    setup_logging(None, str(rank))
+    channel = WorkerChannel.from_environment(rank, os.environ)
+    serve(channel, RECIPES, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

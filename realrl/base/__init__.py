@@ -1,0 +1,1 @@
+"""Logging, files, seeding: no word of the domain."""

@@ -1,0 +1,80 @@
+"""Files and directories that appear whole or not at all: written aside, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path | str, content: str | bytes) -> None:
+    """Write a file, or replace one, so that a reader sees the old content or the new, never a part.
+
+    Missing parent directories are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    sync(path.parent)
+
+
+def replace_directory(aside: Path | str, final: Path | str) -> None:
+    """Publish the finished directory `aside` under the name `final`, in place of what had that name.
+
+    Both are on one file system. All of `aside` is on disk before it gets its name. The earlier directory
+    keeps its content until the new one is in place, under the name `.NAME.old` for a moment.
+    """
+    aside, final = Path(aside), Path(final)
+    sync_tree(aside)
+    old = final.with_name(f".{final.name}.old")
+    if old.exists():
+        _finish_replacement(old, final)
+    if final.exists():
+        os.rename(final, old)
+    os.rename(aside, final)
+    sync(final.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _finish_replacement(old: Path, final: Path) -> None:
+    """Clear up after a process that ended within `replace_directory`."""
+    if final.exists():
+        shutil.rmtree(old)
+    else:
+        os.rename(old, final)
+
+
+def sync_tree(directory: Path) -> None:
+    """Flush every file and directory below `directory`, and itself, to disk."""
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a directory's list of names, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

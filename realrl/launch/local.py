@@ -1,0 +1,90 @@
+"""Workers as child processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from realrl.launch.parent import PARENT_VARIABLE
+from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
+
+WORKER = (sys.executable, "-m", "realrl.apps.worker")
+
+
+class LocalLauncher:
+    """Starts each worker in a session of its own, so that a Ctrl-C reaches the master alone."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, command: Sequence[str] = WORKER) -> None:
+        self._command = list(command)
+        self._processes: list[subprocess.Popen] = []
+        self._log_directory = Path()
+
+    def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
+        self._log_directory = log_directory
+        log_directory.mkdir(parents=True, exist_ok=True)
+        shared = {**os.environ, **_threads(num_workers), **environment, "GLOO_SOCKET_IFNAME": "lo"}
+        shared[PARENT_VARIABLE] = str(os.getpid())
+        for rank in range(num_workers):
+            own = {RANK_VARIABLE: str(rank), LOCAL_RANK_VARIABLE: str(rank)}
+            with self.log_path(rank).open("ab") as log:
+                self._processes.append(
+                    subprocess.Popen(
+                        self._command,
+                        env={**shared, **own},
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+                )
+
+    @property
+    def pids(self) -> list[int]:
+        """By rank."""
+        return [process.pid for process in self._processes]
+
+    def poll(self) -> list[tuple[int, int]]:
+        codes = ((rank, process.poll()) for rank, process in enumerate(self._processes))
+        return [(rank, code) for rank, code in codes if code is not None]
+
+    def log_path(self, rank: int) -> Path:
+        return self._log_directory / f"worker-{rank}.log"
+
+    def dump_stacks(self) -> None:
+        for process in self._alive():
+            process.send_signal(signal.SIGUSR1)
+
+    def wait(self, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while self._alive() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+
+    def stop(self, grace_s: float) -> None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for process in self._processes:
+                _signal_group(process, sign)
+            self.wait(grace_s)
+
+    def _alive(self) -> list[subprocess.Popen]:
+        return [process for process in self._processes if process.poll() is None]
+
+
+def _threads(num_workers: int) -> dict[str, str]:
+    """Share the cores out: threads of several workers on one core cost far more than they bring."""
+    threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def _signal_group(process: subprocess.Popen, sign: signal.Signals) -> None:
+    """Reach the worker's children too; its group is named by its pid and lives as long as any member."""
+    try:
+        os.killpg(process.pid, sign)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,1 @@
+"""Boxes, layouts and the transfer planner: pure data, no process group."""

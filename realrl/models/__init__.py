@@ -1,0 +1,1 @@
+"""One packed decoder for training and generation, its families given by data."""

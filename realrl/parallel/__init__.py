@@ -1,0 +1,1 @@
+"""Process groups, the tensor-, pipeline- and data-parallel parts, and the optimizer."""

@@ -1,0 +1,94 @@
+"""The process groups of a placement, seen from one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from realrl.api.mesh import Coordinate, Placement
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A rank's groups; None where the rank would be alone.
+
+    `tied` joins the first and the last stage, which share a tied embedding.
+    """
+
+    placement: Placement
+    rank: int
+    tp: ProcessGroup | None
+    dp: ProcessGroup | None
+    dp_slice: ProcessGroup | None
+    tied: ProcessGroup | None
+    mesh: ProcessGroup | None
+
+    @property
+    def place(self) -> Coordinate:
+        return self.placement.coordinate(self.rank)
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.place.pp_rank == self.placement.layout.pp - 1
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over the data-parallel ranks. Collective over them."""
+        return all_reduce(tensor.clone(), self.dp)
+
+
+def all_reduce(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Sum `tensor` in place over `group`, and return it."""
+    if group is not None:
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def create_groups(placements: Iterable[Placement], rank: int) -> dict[Placement, Groups]:
+    """This rank's groups in each placement that it is part of.
+
+    Collective over the whole world: every rank passes the same placements.
+    """
+    placements = sorted(set(placements))
+    rank_sets = sorted({ranks for p in placements for ranks in _rank_sets(p)})
+    made = {ranks: dist.new_group(list(ranks)) for ranks in rank_sets}
+    return {p: _groups_of(p, rank, made) for p in placements if rank in p.ranks}
+
+
+def local_groups(placement: Placement) -> Groups:
+    """The groups of a placement of one rank; needs no process group."""
+    (rank,) = placement.ranks
+    return Groups(placement, rank, None, None, None, None, None)
+
+
+def _rank_sets(placement: Placement) -> set[tuple[int, ...]]:
+    """Every set of several ranks that some group of this placement joins."""
+    sets = set()
+    for rank in placement.ranks:
+        sets.update(_sets_around(placement, placement.coordinate(rank)).values())
+    return {ranks for ranks in sets if len(ranks) > 1}
+
+
+def _sets_around(placement: Placement, place: Coordinate) -> dict[str, tuple[int, ...]]:
+    pp_rank, dp_rank, tp_rank = place
+    layout = placement.layout
+    at = placement.rank
+    sets = {
+        "tp": (at(pp_rank=pp_rank, dp_rank=dp_rank, tp_rank=t) for t in range(layout.tp)),
+        "dp": (at(pp_rank=pp_rank, dp_rank=d, tp_rank=tp_rank) for d in range(layout.dp)),
+        "dp_slice": placement.dp_slice(dp_rank),
+        "mesh": placement.ranks,
+        "tied": (at(pp_rank=p, dp_rank=dp_rank, tp_rank=tp_rank) for p in {0, layout.pp - 1}),
+    }
+    return {name: tuple(sorted(ranks)) for name, ranks in sets.items()}
+
+
+def _groups_of(placement: Placement, rank: int, made: dict[tuple[int, ...], ProcessGroup]) -> Groups:
+    place = placement.coordinate(rank)
+    sets = _sets_around(placement, place)
+    if place.pp_rank not in (0, placement.layout.pp - 1):
+        sets["tied"] = (rank,)
+    return Groups(placement, rank, **{name: made.get(ranks) for name, ranks in sets.items()})

@@ -1,0 +1,7 @@
+"""One file an algorithm: its graph and the bodies of its calls."""
+
+from realrl.api.recipe import Recipe
+from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.sft import SFT
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (PPO_MATH, SFT)}

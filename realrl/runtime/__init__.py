@@ -1,0 +1,1 @@
+"""Carries out a recipe's graph: program, scheduler, master and workers."""

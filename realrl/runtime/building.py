@@ -1,0 +1,106 @@
+"""Builds a worker, as the master's set-up says: process groups, models and data."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+
+from realrl.api.messages import Failed, Hello, Ready, Setup
+from realrl.api.recipe import Recipe
+from realrl.parallel.groups import create_groups
+from realrl.runtime.channel import WorkerChannel
+from realrl.runtime.data import open_data
+from realrl.runtime.jobs import Programs, compile_run
+from realrl.runtime.program import Call, Weights
+from realrl.runtime.replicas import Replicas
+from realrl.runtime.store import SampleStore
+from realrl.runtime.worker import Worker, one_line
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 2.0
+"""Collectives wait this much longer than a call may take, so that the master speaks first."""
+
+
+def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
+    """A worker's life: dial in, build what the master says, carry out its instructions."""
+    channel.send(Hello())
+    setup = channel.receive()
+    try:
+        worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
+    except Exception as error:  # the master ends the run
+        logger.exception("failed in set-up")
+        channel.send(Failed(seq=None, error=one_line(error), traceback=traceback.format_exc()))
+        channel.receive()
+        return
+    channel.send(Ready())
+    worker.serve()
+    dist.destroy_process_group()
+
+
+def build_worker(
+    setup: Setup, recipes: Mapping[str, Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
+) -> Worker:
+    """Collective: every worker of the run builds at once."""
+    recipe, plan = recipes[setup.recipe], setup.plan
+    config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
+    device = _open_device(config.device, local_rank)
+    _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
+    groups = create_groups(plan.placements.values(), rank)
+    programs = compile_run(recipe, config, plan)
+    replicas = Replicas(
+        recipe.models(config),
+        programs.homes,
+        _used_weights(programs),
+        groups,
+        rank=rank,
+        config=config,
+        device=device,
+    )
+    return Worker(
+        rank=rank,
+        recipe=recipe,
+        config=config,
+        plan=plan,
+        channel=channel,
+        groups=groups,
+        replicas=replicas,
+        data=open_data(recipe, config),
+        store=SampleStore(rank, config.staging_mib << 20),
+    )
+
+
+def _open_device(device: str, local_rank: int) -> str:
+    if device == "cpu":
+        return device
+    torch.cuda.set_device(local_rank)
+    return f"cuda:{local_rank}"
+
+
+def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
+    timeout = timedelta(seconds=config.call_timeout_s * _PATIENCE)
+    store = dist.TCPStore(setup.store_host, setup.store_port, is_master=False, timeout=timeout)
+    dist.init_process_group(
+        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
+    )
+    # The default group connects all ranks here and now: later, only some of them use it at a time.
+    dist.all_reduce(torch.zeros(1, device=device))
+    logger.info("rank %d of %d on %s", rank, world_size, device)
+
+
+def _used_weights(programs: Programs) -> set[Weights]:
+    """Every model at every placement where some call uses it, and at its home."""
+    nodes = (*programs.train.nodes, *programs.evaluate.nodes)
+    away = {Weights(node.model, node.placement) for node in nodes if isinstance(node, Call) and node.model}
+    return away | {Weights(model, home) for model, home in programs.homes.items()}

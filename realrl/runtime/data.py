@@ -1,0 +1,31 @@
+"""A run's tokenizer and rows, which the master and every worker open alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import AutoTokenizer
+
+from realrl.api.recipe import Dataset, Recipe
+from realrl.datasets.demo import resolve_model
+
+
+class RunData(NamedTuple):
+    """What the bodies of calls look things up in."""
+
+    tokenizer: Any
+    rows: Dataset
+    held_out: Dataset | None
+
+
+def open_data(recipe: Recipe, config: Any) -> RunData:
+    """The rows of a recipe, in tokens of its first model."""
+    tokenizer = AutoTokenizer.from_pretrained(model_directory(recipe, config))
+    return RunData(tokenizer, *recipe.datasets(config, tokenizer))
+
+
+def model_directory(recipe: Recipe, config: Any) -> Path:
+    """Where the recipe's first model lies."""
+    spec = next(iter(recipe.models(config).values()))
+    return resolve_model(spec.model.path)

@@ -1,0 +1,136 @@
+"""What a run does, in order: training steps, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from realrl.api.batch import Sample
+from realrl.api.mesh import ExecutionPlan, Placement
+from realrl.api.recipe import Dataset, Recipe
+from realrl.base.seeding import derive_seed
+from realrl.runtime.program import Program, compile_program, compile_save, home_placements
+from realrl.runtime.scheduler import Job
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The passes that a run is made of, and where each model lives."""
+
+    train: Program
+    evaluate: Program
+    save: Program
+    homes: dict[str, Placement]
+
+
+def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
+    """Both graphs of a recipe on one plan; a model of both has the home that training gives it."""
+    graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
+    homes = {**home_placements(eval_graph, plan), **home_placements(graph, plan)}
+    return Programs(
+        compile_program(graph, plan, homes),
+        compile_program(eval_graph, plan, homes),
+        compile_save(graph, homes),
+        homes,
+    )
+
+
+def checkpoint_directory(run_directory: Path, step: int) -> Path:
+    return run_directory / "checkpoints" / f"step-{step}"
+
+
+def partial_directory(run_directory: Path, step: int) -> Path:
+    """Where a checkpoint is written before it is whole."""
+    return run_directory / "checkpoints" / f".step-{step}.partial"
+
+
+def remove_partial(run_directory: Path) -> None:
+    """Remove checkpoints that never became whole."""
+    for partial in run_directory.glob("checkpoints/.step-*.partial"):
+        shutil.rmtree(partial)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Makes a run's jobs."""
+
+    config: Any
+    programs: Programs
+    samples_per_row: int
+    rows: Dataset
+    held_out: Dataset | None
+    run_directory: Path
+
+    def jobs(self) -> Iterator[Job]:
+        """Evaluations stand at the start, at the end and where asked for; the end is saved."""
+        number = 0
+        for step in range(self.config.num_steps + 1):
+            for make in self._due(step):
+                yield make(number, step)
+                number += 1
+
+    def _due(self, step: int) -> list:
+        config = self.config
+        is_last = step == config.num_steps
+        due = []
+        if self.held_out and (step == 0 or is_last or _every(config.eval_every, step)):
+            due.append(self._evaluation)
+        if is_last or (step and _every(config.save_every, step)):
+            due.append(self._checkpoint)
+        if not is_last:
+            due.append(self._training)
+        return due
+
+    def _training(self, number: int, step: int) -> Job:
+        rows = epoch_rows(len(self.rows), self.config.batch_size, step, self.config.seed)
+        return Job(
+            number,
+            self.programs.train,
+            step,
+            samples=samples_of(rows, self.samples_per_row),
+            row_lengths={row: self.rows.length(row) for row in rows},
+            group_size=self.samples_per_row,
+        )
+
+    def _evaluation(self, number: int, step: int) -> Job:
+        rows = range(len(self.held_out))
+        return Job(
+            number,
+            self.programs.evaluate,
+            step,
+            evaluating=True,
+            samples=samples_of(rows, 1),
+            row_lengths={row: self.held_out.length(row) for row in rows},
+        )
+
+    def _checkpoint(self, number: int, step: int) -> Job:
+        directory = str(partial_directory(self.run_directory, step))
+        return Job(number, self.programs.save, step, directory=directory)
+
+
+def samples_of(rows: Sequence[int], samples_per_row: int) -> tuple[Sample, ...]:
+    """Every sample of a batch; those of one row are neighbours."""
+    return tuple(Sample(i, row) for i, row in enumerate(row for row in rows for _ in range(samples_per_row)))
+
+
+def epoch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end."""
+    first = step * batch_size
+    epochs = range(first // num_rows, (first + batch_size - 1) // num_rows + 1)
+    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed)]
+    offset = first - epochs[0] * num_rows
+    return stream[offset : offset + batch_size]
+
+
+def _shuffled(num_rows: int, epoch: int, seed: int) -> list[int]:
+    rows = list(range(num_rows))
+    random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
+    return rows
+
+
+def _every(period: int, step: int) -> bool:
+    return bool(period) and step % period == 0

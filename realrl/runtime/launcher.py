@@ -1,0 +1,35 @@
+"""What the master needs of whoever starts its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+RANK_VARIABLE = "REALRL_RANK"
+LOCAL_RANK_VARIABLE = "LOCAL_RANK"
+
+
+class Launcher(Protocol):
+    """Starts one process a rank, and ends every one of them."""
+
+    host: str
+    """The master's address, as the workers see it."""
+
+    def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
+        """Start `realrl.apps.worker` with `environment`, its rank, and a log file each."""
+
+    def poll(self) -> list[tuple[int, int]]:
+        """(rank, return code) of workers that have ended; minus the signal's number, if by a signal."""
+
+    def log_path(self, rank: int) -> Path:
+        """Where a worker's output goes."""
+
+    def dump_stacks(self) -> None:
+        """Have every worker write its Python stacks to its log."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when every worker has ended, or after `timeout_s`."""
+
+    def stop(self, grace_s: float) -> None:
+        """End every worker and its children: politely, and after `grace_s` by force."""

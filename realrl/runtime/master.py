@@ -1,0 +1,169 @@
+"""The master: starts workers, feeds the scheduler with jobs and reports, and writes down what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch.distributed import TCPStore
+
+from realrl.api.configure import dump_config
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.messages import Instruction, Setup
+from realrl.api.recipe import Recipe
+from realrl.base.files import replace_directory, write_atomically
+from realrl.base.logging import setup_logging
+from realrl.runtime.channel import MasterChannel
+from realrl.runtime.crew import Crew
+from realrl.runtime.data import open_data
+from realrl.runtime.jobs import Schedule, checkpoint_directory, compile_run, remove_partial
+from realrl.runtime.launcher import Launcher
+from realrl.runtime.progress import Progress
+from realrl.runtime.recorder import Recorder
+from realrl.runtime.report import JobReport
+from realrl.runtime.scheduler import Job, JobBegan, Reported, Scheduler
+from realrl.runtime.summary import Summary, print_summary
+
+logger = logging.getLogger(__name__)
+
+_OPEN_JOBS = 2
+"""How many jobs may overlap, as far as the weights that they share allow."""
+_GRACE_S = 3.0
+
+
+def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) -> dict[str, Any]:
+    """Train as `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
+
+    No worker outlives this call, however it ends.
+
+    Raises:
+        RunFailed: a worker failed, died, or took too long.
+    """
+    summary = Summary()
+    directory = fresh_directory(Path(config.runs_dir) / config.experiment / config.trial)
+    setup_logging(directory / "logs" / "master.log", "master")
+    write_atomically(directory / "config.yaml", dump_config(config, recipe=recipe.name))
+    data = open_data(recipe, config)
+    schedule = Schedule(
+        config,
+        compile_run(recipe, config, plan),
+        recipe.samples_per_row(config),
+        data.rows,
+        data.held_out,
+        directory,
+    )
+    with ExitStack() as stack:
+        channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
+        store = _open_store(launcher.host)
+        stack.callback(remove_partial, directory)
+        stack.callback(launcher.stop, _GRACE_S)
+        launcher.start(plan.num_workers, channel.environment(), directory / "logs")
+        crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
+        recorder = stack.enter_context(Recorder(directory, plan.num_workers))
+        progress = stack.enter_context(Progress(config.num_steps))
+        progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
+        crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
+        Master(crew, schedule.jobs(), recorder, progress, summary).run()
+        crew.dismiss()
+        launcher.wait(_GRACE_S)
+    result = summary.result(
+        experiment=config.experiment,
+        trial=config.trial,
+        checkpoint=str(checkpoint_directory(directory, config.num_steps)),
+    )
+    recorder.record_summary(result)
+    print_summary(result)
+    return result
+
+
+class Master:
+    """Joins the pure scheduler to the workers."""
+
+    def __init__(
+        self, crew: Crew, jobs: Iterator[Job], recorder: Recorder, progress: Progress, summary: Summary
+    ) -> None:
+        self._crew, self._jobs = crew, jobs
+        self._recorder, self._progress, self._summary = recorder, progress, summary
+        self._scheduler = Scheduler()
+        self._open: dict[int, JobReport] = {}
+
+    def run(self) -> None:
+        """Until every job has ended: take in a report, send out what it allows."""
+        self._begin_jobs()
+        while self._open:
+            rank, instruction, done = self._crew.receive()
+            self._recorder.record_instruction(rank, instruction, done)
+            self._open[instruction.job].add(instruction, done)
+            self._send(self._scheduler.handle(Reported(rank, done)))
+            self._end_jobs()
+            self._begin_jobs()
+            self._progress.show_running(self._crew.running)
+
+    def _send(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
+            self._crew.send(instruction)
+
+    def _begin_jobs(self) -> None:
+        while len(self._open) < _OPEN_JOBS and (job := next(self._jobs, None)):
+            if job.directory:
+                _empty_directory(Path(job.directory))
+            self._open[job.number] = JobReport(job)
+            self._send(self._scheduler.handle(JobBegan(job)))
+
+    def _end_jobs(self) -> None:
+        for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
+            del self._open[report.job.number]
+            report.num_tokens = self._scheduler.close(report.job).num_tokens
+            if report.job.directory:
+                self._publish(report.job)
+            else:
+                self._recorder.record_job(report)
+                self._summary.add(report)
+                self._progress.show_job(report)
+
+    def _publish(self, job: Job) -> None:
+        """Every worker has written its part: the checkpoint takes its name."""
+        partial = Path(job.directory)
+        final = checkpoint_directory(partial.parent.parent, job.step)
+        replace_directory(partial, final)
+        self._progress.say(f"checkpoint {final}")
+
+
+def fresh_directory(path: Path) -> Path:
+    """An empty directory; an earlier run's is kept under the next free number."""
+    if path.exists():
+        taken = [int(p.suffix[1:]) for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+        path.rename(path.with_name(f"{path.name}.{max(taken, default=0) + 1}"))
+    (path / "logs").mkdir(parents=True)
+    return path
+
+
+def _empty_directory(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+
+
+def _setup(recipe: Recipe, config: Any, plan: ExecutionPlan, host: str, port: int) -> Setup:
+    return Setup(
+        recipe=recipe.name,
+        config=msgspec.json.encode(config),
+        placements=dict(plan.placements),
+        store_host=host,
+        store_port=port,
+    )
+
+
+def _open_store(host: str) -> TCPStore:
+    """Where the data plane's workers find each other; it listens at `host` alone."""
+    with socket.create_server((host, 0)) as listener:
+        port = listener.getsockname()[1]
+        return TCPStore(
+            host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )

@@ -1,0 +1,233 @@
+"""One pass over a dataflow graph, compiled to nodes that say what they read and write.
+
+A node waits for the last writer of what it reads, and for the readers of what it overwrites. That one
+rule orders the nodes of a step by its keys, and steps among each other by the weights of the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.mesh import ExecutionPlan, Placement
+
+
+class Weights(NamedTuple):
+    """A model's weights at a placement; shared by all passes."""
+
+    model: str
+    placement: Placement
+
+
+class Inputs(NamedTuple):
+    """A call's inputs, on the ranks where it runs."""
+
+    call: str
+
+
+class Outputs(NamedTuple):
+    """A call's outputs, on the ranks that made them."""
+
+    call: str
+
+
+Resource = Weights | Inputs | Outputs
+
+
+@dataclass(frozen=True)
+class Reallocate:
+    """Bring `model` from its home to where `call` runs."""
+
+    call: str
+    model: str
+    source: Placement
+    target: Placement
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return _union(self.source, self.target)
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return (Weights(self.model, self.source),)
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (Weights(self.model, self.target),)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Drop the replica of `model` that `call` was the last to use."""
+
+    call: str
+    model: str
+    placement: Placement
+    reads: tuple[Resource, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.placement.ranks
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (Weights(self.model, self.placement),)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Bring to `function` the keys that other calls made."""
+
+    function: ModelFunctionCall
+    placement: Placement
+    keys: tuple[str, ...]
+    producers: tuple[str, ...]
+
+    @property
+    def call(self) -> str:
+        return self.function.name
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return tuple(map(Outputs, self.producers))
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (Inputs(self.call),)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Run `function` on `placement`."""
+
+    function: ModelFunctionCall
+    placement: Placement
+
+    @property
+    def call(self) -> str:
+        return self.function.name
+
+    @property
+    def model(self) -> str | None:
+        return self.function.model
+
+    @property
+    def trains(self) -> bool:
+        return self.function.kind is CallKind.TRAIN
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.placement.ranks
+
+    @property
+    def _weights(self) -> tuple[Weights, ...]:
+        return (Weights(self.model, self.placement),) if self.model else ()
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return (Inputs(self.call), *self._weights)
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (Outputs(self.call), *(self._weights if self.trains else ()))
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Drop the pass's samples everywhere."""
+
+    calls: tuple[str, ...]
+    ranks: tuple[int, ...]
+    call: str = ""
+    reads: tuple[Resource, ...] = ()
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (*map(Inputs, self.calls), *map(Outputs, self.calls))
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write a checkpoint of `model`."""
+
+    model: str
+    placement: Placement
+    call: str = ""
+    writes: tuple[Resource, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.placement.ranks
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return (Weights(self.model, self.placement),)
+
+
+Node = Reallocate | Release | Move | Call | Forget | Save
+
+
+@dataclass(frozen=True)
+class Program:
+    """The nodes of one pass, in an order in which they could run one by one."""
+
+    nodes: tuple[Node, ...]
+
+
+def home_placements(graph: DataflowGraph, plan: ExecutionPlan) -> dict[str, Placement]:
+    """Where each model lives: with the call that trains it, else with the first that uses it.
+
+    Raises:
+        ValueError: a model is trained at two placements.
+    """
+    homes: dict[str, Placement] = {}
+    by_training = sorted(graph.calls.values(), key=lambda call: call.kind is not CallKind.TRAIN)
+    for call in (call for call in by_training if call.model):
+        home = homes.setdefault(call.model, plan[call.name])
+        if call.kind is CallKind.TRAIN and plan[call.name] != home:
+            raise ValueError(
+                f"allocation: {call.model} is trained on {home}, and by {call.name} on {plan[call.name]};"
+                " give every call that trains it the same ranks and layout"
+            )
+    return homes
+
+
+def compile_program(graph: DataflowGraph, plan: ExecutionPlan, homes: Mapping[str, Placement]) -> Program:
+    """One pass over `graph`; a model away from its home is reallocated before its call and released after."""
+    nodes: list[Node] = []
+    away: set[Weights] = set()
+    last_use = {Weights(c.model, plan[c.name]): c.name for c in graph.calls.values() if c.model}
+    for call in graph.calls.values():
+        weights = Weights(call.model, plan[call.name]) if call.model else None
+        is_away = weights is not None and weights.placement != homes[call.model]
+        if is_away and weights not in away:
+            nodes.append(Reallocate(call.name, call.model, homes[call.model], weights.placement))
+            away.add(weights)
+        nodes += _move(graph, call, plan)
+        nodes.append(Call(call, plan[call.name]))
+        if is_away and last_use[weights] == call.name:
+            nodes.append(Release(call.name, call.model, weights.placement))
+        if call.kind is CallKind.TRAIN:
+            away -= {replica for replica in away if replica.model == call.model}
+    nodes.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
+    return Program(tuple(nodes))
+
+
+def compile_save(graph: DataflowGraph, homes: Mapping[str, Placement]) -> Program:
+    """Write every model that `graph` trains."""
+    trained = dict.fromkeys(c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN)
+    return Program(tuple(Save(model, homes[model]) for model in trained))
+
+
+def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) -> list[Move]:
+    producers = graph.producers(call.name)
+    if not producers:
+        return []
+    keys = tuple(key for key in call.inputs if key in graph.producer)
+    return [Move(call, plan[call.name], keys, tuple(producers))]
+
+
+def _union(*placements: Placement) -> tuple[int, ...]:
+    return tuple(sorted({rank for placement in placements for rank in placement.ranks}))

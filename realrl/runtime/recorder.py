@@ -1,0 +1,114 @@
+"""Writes down a run: metrics, rollouts, a trace and a summary, in its own directory."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from realrl.api.messages import Done, Instruction
+from realrl.base.files import write_atomically
+from realrl.runtime.report import JobReport
+
+MICROSECONDS = 1e6
+
+
+class Recorder:
+    """The files of one run. Close it, or use it as a context."""
+
+    def __init__(self, directory: Path, num_workers: int) -> None:
+        self.directory = directory
+        self._metrics = (directory / "metrics.jsonl").open("w")
+        self._rollouts = (directory / "rollouts.jsonl").open("w")
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        self._trace = Trace(directory / "trace.json", num_workers)
+
+    def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
+        self._trace.add(rank, instruction, done)
+
+    def record_job(self, report: JobReport) -> None:
+        """One line of metrics, and the job's rollouts."""
+        job = report.job
+        row = {
+            "step": job.step,
+            "kind": "eval" if job.evaluating else "train",
+            **report.metrics(),
+            "num_tokens": report.num_tokens,
+            "tokens_per_s": report.num_tokens / report.duration_s,
+            "duration_s": report.duration_s,
+            "phases_s": report.phases_s,
+        }
+        self._metrics.write(_json(row) + "\n")
+        self._metrics.flush()
+        for record in report.records:
+            self._rollouts.write(_json(record) + "\n")
+        self._rollouts.flush()
+        self._record_scalars(row)
+
+    def record_summary(self, summary: dict[str, Any]) -> None:
+        write_atomically(self.directory / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+
+    def _record_scalars(self, row: dict[str, Any]) -> None:
+        scalars = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+        scalars |= {f"phases_s/{name}": value for name, value in row["phases_s"].items()}
+        for name, value in scalars.items():
+            self._tensorboard.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        for file in (self._metrics, self._rollouts, self._tensorboard, self._trace):
+            file.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Trace:
+    """A timeline with one row a worker, for `chrome://tracing` or ui.perfetto.dev.
+
+    Source: Trace Event Format, docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+    """
+
+    def __init__(self, path: Path, num_workers: int) -> None:
+        self._file = path.open("w")
+        self._file.write("[\n")
+        for rank in range(num_workers):
+            self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
+
+    def add(self, rank: int, instruction: Instruction, done: Done) -> None:
+        kind = type(instruction).__name__
+        self._write(
+            name=instruction.call if kind == "RunCall" else f"{kind.lower()} {instruction.call}".rstrip(),
+            cat=kind,
+            ph="X",
+            pid=0,
+            tid=rank,
+            ts=done.started_s * MICROSECONDS,
+            dur=(done.ended_s - done.started_s) * MICROSECONDS,
+            args={"step": instruction.step, "evaluating": instruction.evaluating, "seq": instruction.seq},
+        )
+
+    def close(self) -> None:
+        self._file.write('{"name": "end", "ph": "M", "pid": 0}\n]\n')
+        self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        self._file.write(json.dumps(event) + ",\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinities: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

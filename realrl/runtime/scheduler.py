@@ -1,0 +1,219 @@
+"""The pure heart of the master: events in, instructions out.
+
+Each instruction is emitted when all that it waits for is done, and has its place (`seq`) in one linear
+order. Workers take theirs in that order, one at a time, so collectives of different calls never cross.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from realrl.api import messages
+from realrl.api.batch import Sample
+from realrl.runtime import program
+from realrl.runtime.ledger import Ledger, Shares
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pass over a program: a training step, an evaluation or a checkpoint."""
+
+    number: int
+    """Its place among the run's jobs."""
+    program: program.Program
+    step: int
+    """Training steps done before it."""
+    evaluating: bool = False
+    samples: tuple[Sample, ...] = ()
+    row_lengths: Mapping[int, int] = field(default_factory=dict)
+    """Tokens by dataset row."""
+    group_size: int = 1
+    """Samples of one row, which are neighbours."""
+    directory: str = ""
+    """Where a checkpoint goes."""
+
+
+@dataclass(frozen=True)
+class JobBegan:
+    """Jobs begin in the order of their numbers."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A rank has done its part of an instruction."""
+
+    rank: int
+    done: messages.Done
+
+
+Event = JobBegan | Reported
+
+
+@dataclass(eq=False)
+class _Task:
+    """A node of a job, until it is done."""
+
+    job: Job
+    node: program.Node
+    version: int
+    """What the node's model has been trained to when it runs."""
+    waits_for: set[_Task]
+    instruction: messages.Instruction | None = None
+    awaited: set[int] = field(default_factory=set)
+    """Ranks yet to report."""
+
+
+class Scheduler:
+    """Decides what runs next, from what was reported so far; starts nothing itself."""
+
+    def __init__(self) -> None:
+        self.ledgers: dict[int, Ledger] = {}
+        """By number, of the jobs that have begun and not ended."""
+        self._pending: list[_Task] = []
+        self._running: dict[int, _Task] = {}
+        self._versions: dict[str, int] = defaultdict(int)
+        self._writer: dict[object, _Task] = {}
+        self._readers: dict[object, list[_Task]] = defaultdict(list)
+        self._next_seq = 0
+
+    def handle(self, event: Event) -> list[messages.Instruction]:
+        """The instructions that `event` allows, in order."""
+        if isinstance(event, JobBegan):
+            self._begin(event.job)
+        else:
+            self._report(event)
+        return self._emit()
+
+    def is_open(self, job: Job) -> bool:
+        """Whether any part of the job is still to be done."""
+        return any(task.job is job for task in (*self._pending, *self._running.values()))
+
+    def close(self, job: Job) -> Ledger:
+        """Drop what is known of an ended job's samples."""
+        assert not self.is_open(job), f"job {job.number} has not ended"
+        return self.ledgers.pop(job.number)
+
+    def _begin(self, job: Job) -> None:
+        self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size)
+        for node in job.program.nodes:
+            model = getattr(node, "model", None)
+            task = _Task(job, node, self._versions[model], self._hazards(job, node))
+            self._note(task)
+            self._pending.append(task)
+            if isinstance(node, program.Call) and node.trains:
+                self._versions[model] = job.step + 1
+
+    def _hazards(self, job: Job, node: program.Node) -> set[_Task]:
+        """Unfinished tasks that wrote what `node` reads, or that use what it overwrites."""
+        used = [_scoped(job, resource) for resource in (*node.reads, *node.writes)]
+        waits_for = {self._writer[resource] for resource in used if resource in self._writer}
+        for resource in node.writes:
+            waits_for.update(self._readers[_scoped(job, resource)])
+        return waits_for
+
+    def _note(self, task: _Task) -> None:
+        for resource in task.node.reads:
+            self._readers[_scoped(task.job, resource)].append(task)
+        for resource in task.node.writes:
+            scoped = _scoped(task.job, resource)
+            self._writer[scoped], self._readers[scoped] = task, []
+
+    def _report(self, event: Reported) -> None:
+        task = self._running[event.done.seq]
+        task.awaited.remove(event.rank)
+        if isinstance(task.node, program.Call):
+            self.ledgers[task.job.number].record_outputs(event.rank, event.done)
+        if not task.awaited:
+            del self._running[event.done.seq]
+            self._finish(task)
+
+    def _finish(self, task: _Task) -> None:
+        for other in self._pending:
+            other.waits_for.discard(task)
+        self._writer = {resource: writer for resource, writer in self._writer.items() if writer is not task}
+        for resource, readers in list(self._readers.items()):
+            self._readers[resource] = [reader for reader in readers if reader is not task]
+            if not self._readers[resource]:
+                del self._readers[resource]
+
+    def _emit(self) -> list[messages.Instruction]:
+        emitted: list[messages.Instruction] = []
+        while ready := [task for task in self._pending if not task.waits_for]:
+            for task in ready:
+                self._pending.remove(task)
+                task.instruction = self._instruction(task)
+                if isinstance(task.instruction, messages.Move) and not task.instruction.keys:
+                    self._finish(task)
+                    continue
+                self._next_seq += 1
+                self._running[task.instruction.seq] = task
+                task.awaited = set(task.instruction.ranks)
+                emitted.append(task.instruction)
+        return emitted
+
+    def _instruction(self, task: _Task) -> messages.Instruction:
+        job, node = task.job, task.node
+        common = {
+            "seq": self._next_seq,
+            "job": job.number,
+            "step": job.step,
+            "evaluating": job.evaluating,
+            "call": node.call,
+        }
+        match node:
+            case program.Reallocate():
+                return messages.Reallocate(
+                    **common,
+                    ranks=node.ranks,
+                    model=node.model,
+                    source=node.source,
+                    target=node.target,
+                    version=task.version,
+                )
+            case program.Release():
+                return messages.Release(
+                    **common, ranks=node.ranks, model=node.model, placement=node.placement
+                )
+            case program.Move():
+                keys = self._brought(task)
+                ranks = sorted({rank for key in keys for rank in (*key.source, *key.target)})
+                return messages.Move(**common, ranks=tuple(ranks), keys=keys)
+            case program.Call():
+                ledger = self.ledgers[job.number]
+                return messages.RunCall(
+                    **common,
+                    ranks=node.ranks,
+                    shares=_pairs(ledger.shares(node.function, node.placement)),
+                    version=task.version,
+                    dtypes={key: ledger.dtypes[key] for key in node.function.inputs if key in ledger.dtypes},
+                )
+            case program.Save():
+                return messages.Save(
+                    **common,
+                    ranks=node.ranks,
+                    model=node.model,
+                    placement=node.placement,
+                    directory=job.directory,
+                )
+            case program.Forget():
+                return messages.Forget(**common, ranks=node.ranks)
+
+    def _brought(self, task: _Task) -> tuple[messages.KeyMove, ...]:
+        """What a move must bring. It counts as brought from now on: workers keep the one order."""
+        ledger, move = self.ledgers[task.job.number], task.node
+        keys = ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
+        ledger.record_move(keys)
+        return keys
+
+
+def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(tuple((sample.id, sample.row) for sample in share) for share in shares)
+
+
+def _scoped(job: Job, resource: program.Resource) -> object:
+    """Weights are one for all jobs; a call's inputs and outputs belong to its job."""
+    return resource if isinstance(resource, program.Weights) else (job.number, resource)

@@ -1,0 +1,118 @@
+"""The samples that one worker holds, by job, key and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of, pack
+from realrl.api.messages import KeyMove, Move
+from realrl.layouts.layout import Box, Layout, Shard
+from realrl.layouts.plan import plan
+from realrl.realloc.execute import execute
+
+Samples = dict[str, dict[int, Tensor]]
+"""1-D tensors by key and sample."""
+
+
+class SampleStore:
+    """Keeps what calls made here, and what moves brought here, until the job is forgotten."""
+
+    def __init__(self, rank: int, staging_bytes: int) -> None:
+        self._rank, self._staging_bytes = rank, staging_bytes
+        self._jobs: dict[int, Samples] = {}
+
+    def put(self, job: int, batch: PackedBatch, keys: Sequence[str]) -> None:
+        """Keep `keys` of a batch, one tensor a sample."""
+        for key in keys:
+            for sample, tensor in zip(batch.samples, batch.unpacked(key), strict=True):
+                self._of(job, key)[sample.id] = tensor.detach().cpu().contiguous()
+
+    def get(self, job: int, key: str, sample: int) -> Tensor:
+        return self._jobs[job][key][sample]
+
+    def forget(self, job: int) -> None:
+        self._jobs.pop(job, None)
+
+    def move(self, instruction: Move) -> None:
+        """This rank's part of a move. Collective: over the instruction's ranks."""
+        transfer = plan(*move_layouts(instruction.keys))
+        source = {
+            _local(move.key, sample): self.get(instruction.job, move.key, sample)
+            for move in instruction.keys
+            for sample in move.source.get(self._rank, ())
+        }
+        target = {
+            (move.key, sample): torch.empty(move.lengths[sample], dtype=getattr(torch, move.dtype))
+            for move in instruction.keys
+            for sample in move.target.get(self._rank, ())
+        }
+        by_name = {_local(key, sample): tensor for (key, sample), tensor in target.items()}
+        execute(transfer, source, by_name, rank=self._rank, staging_bytes=self._staging_bytes)
+        for (key, sample), tensor in target.items():
+            self._of(instruction.job, key)[sample] = tensor
+
+    def _of(self, job: int, key: str) -> dict[int, Tensor]:
+        return self._jobs.setdefault(job, {}).setdefault(key, {})
+
+
+def move_layouts(keys: Sequence[KeyMove]) -> tuple[Layout, Layout]:
+    """Who holds which samples, and who lacks which: a key is a tensor, a sample a range of it."""
+    source, target = [], []
+    for move in keys:
+        boxes = _boxes(move.key, move.lengths)
+        source += _shards(move.key, move.source, boxes)
+        target += _shards(move.key, move.target, boxes)
+    return Layout(tuple(source)), Layout(tuple(target))
+
+
+def batch_of(
+    samples: Sequence[Sample],
+    columns: Mapping[str, Sequence[Tensor]],
+    per_sample: frozenset[str],
+    dtypes: Mapping[str, torch.dtype],
+) -> PackedBatch:
+    """A call's inputs, packed; `dtypes` matter where there is no sample."""
+    columns = {key: tensors or [torch.empty(0, dtype=dtypes[key])] for key, tensors in columns.items()}
+    tokens = {key: tensors for key, tensors in columns.items() if key not in per_sample}
+    singles = {key: tensors for key, tensors in columns.items() if key in per_sample}
+    if tokens and samples:
+        _check_lengths(samples, tokens)
+        return pack(samples, tokens, singles)
+    return PackedBatch(
+        tuple(samples),
+        cu_seqlens_of([0] * len(samples)),
+        {key: torch.cat(list(tensors)) for key, tensors in tokens.items()},
+        {key: torch.cat(list(tensors)) for key, tensors in singles.items()},
+    )
+
+
+def _check_lengths(samples: Sequence[Sample], tokens: Mapping[str, Sequence[Tensor]]) -> None:
+    (first, reference), *others = tokens.items()
+    for key, tensors in others:
+        for sample, one, other in zip(samples, reference, tensors, strict=True):
+            assert len(one) == len(other), (
+                f"sample {sample.id} has {len(one)} elements of {first} but {len(other)} of {key}"
+            )
+
+
+def _boxes(key: str, lengths: Mapping[int, int]) -> dict[int, Box]:
+    boxes, start = {}, 0
+    for sample, length in lengths.items():
+        boxes[sample] = Box(key, (start,), (start + length,))
+        start += length
+    return boxes
+
+
+def _shards(key: str, samples_of: Mapping[int, Sequence[int]], boxes: Mapping[int, Box]) -> list[Shard]:
+    return [
+        Shard(rank, boxes[sample], _local(key, sample), (0,))
+        for rank, samples in samples_of.items()
+        for sample in samples
+    ]
+
+
+def _local(key: str, sample: int) -> str:
+    return f"{key}/{sample}"

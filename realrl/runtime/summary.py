@@ -1,0 +1,71 @@
+"""What a run came to: the numbers of `summary.json` and the table at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from realrl.runtime.progress import SHOWN, clock, number
+from realrl.runtime.report import JobReport
+
+
+class Summary:
+    """Gathers a run's numbers, job by job."""
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._evals: list[dict[str, float]] = []
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+        self._phases_s: dict[str, float] = {}
+        self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
+
+    def add(self, report: JobReport) -> None:
+        """Take in a training step or an evaluation."""
+        if report.job.evaluating:
+            self._evals.append(report.metrics())
+            return
+        self._last = report.metrics()
+        self._first = self._first or self._last
+        self._num_steps += 1
+        self._num_tokens += report.num_tokens
+        self._duration_s += report.duration_s
+        for name, seconds in report.phases_s.items():
+            self._phases_s[name] = self._phases_s.get(name, 0.0) + seconds
+
+    def result(self, **facts: Any) -> dict[str, Any]:
+        """All that `summary.json` holds: `facts`, and what was gathered."""
+        return {
+            **facts,
+            "num_steps": self._num_steps,
+            "eval": {"before": self._evals[0], "after": self._evals[-1]} if self._evals else {},
+            "train": {
+                name: {"first": self._first[name], "last": value}
+                for name, value in self._last.items()
+                if name in self._first
+            },
+            "tokens_per_s": self._num_tokens / self._duration_s if self._num_steps else 0.0,
+            "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
+            "wall_s": time.monotonic() - self._started_s,
+        }
+
+
+def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
+    """A run's numbers before and after, and where its time went."""
+    table = Table(title=f"{summary['experiment']}/{summary['trial']}", show_header=False)
+    evals = summary["eval"]
+    for name in evals.get("after", {}):
+        before, after = evals["before"][name], evals["after"][name]
+        table.add_row(f"held-out {name}", f"{number(before)} -> {number(after)}")
+    shown = {name: value for name, value in summary["train"].items() if name in SHOWN}
+    for name, value in shown.items():
+        table.add_row(f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}")
+    table.add_row("tokens/s", number(summary["tokens_per_s"]))
+    for name, seconds in summary["phases_s"].items():
+        table.add_row(f"time in {name}, s a step", number(seconds))
+    table.add_row("time in all", clock(summary["wall_s"]))
+    table.add_row("checkpoint", str(summary["checkpoint"]))
+    (console or Console()).print(table)

@@ -1,0 +1,163 @@
+"""A worker: one rank, which receives instructions, carries them out one by one, and reports."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from realrl.api.batch import PackedBatch, Sample
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.messages import (
+    Done,
+    Failed,
+    Forget,
+    Instruction,
+    Move,
+    Reallocate,
+    Release,
+    RunCall,
+    Save,
+    Stop,
+)
+from realrl.api.recipe import CallContext, CallOutput, Recipe
+from realrl.parallel.groups import Groups
+from realrl.runtime.channel import WorkerChannel
+from realrl.runtime.data import RunData
+from realrl.runtime.replicas import Replicas, check_version
+from realrl.runtime.store import SampleStore, batch_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One rank's part of a run."""
+
+    rank: int
+    recipe: Recipe
+    config: Any
+    plan: ExecutionPlan
+    channel: WorkerChannel
+    groups: Mapping[Any, Groups]
+    replicas: Replicas
+    data: RunData
+    store: SampleStore
+
+    def serve(self) -> None:
+        """Receive, carry out, report, until told to stop."""
+        while not isinstance(instruction := self.channel.receive(), Stop):
+            self.channel.send(self._report(instruction))
+
+    def _report(self, instruction: Instruction) -> Done | Failed:
+        started_s = time.time()
+        try:
+            result = self._carry_out(instruction) or {}
+        except Exception as error:  # the master ends the run
+            logger.exception("failed in %s", instruction)
+            return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
+        return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
+
+    def _carry_out(self, instruction: Instruction) -> dict[str, Any] | None:
+        """Do what is asked; the result is what `Done` says of it."""
+        logger.debug("seq %d: %s", instruction.seq, instruction)
+        match instruction:
+            case RunCall():
+                return self._run_call(instruction)
+            case Move():
+                self.store.move(instruction)
+            case Reallocate():
+                self.replicas.reallocate(instruction)
+            case Release():
+                self.replicas.release(instruction)
+            case Save():
+                self.replicas.save(instruction)
+            case Forget():
+                self.store.forget(instruction.job)
+
+    def _run_call(self, instruction: RunCall) -> dict[str, Any]:
+        graph = self._graph(instruction.evaluating)
+        call, placement = graph.calls[instruction.call], self.plan[instruction.call]
+        engine = self.replicas.engine(call.model, placement) if call.model else None
+        if engine:
+            check_version(engine, instruction.version, call.model)
+        output = self.recipe.bodies[call.name](
+            self._context(instruction, engine), self._inputs(instruction, graph, call)
+        )
+        if call.kind is CallKind.TRAIN:
+            engine.version = instruction.step + 1
+        return self._describe(instruction, call, output)
+
+    def _graph(self, evaluating: bool) -> DataflowGraph:
+        return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
+
+    def _context(self, instruction: RunCall, engine: Any) -> CallContext:
+        return CallContext(
+            config=self.config,
+            step=instruction.step,
+            evaluating=instruction.evaluating,
+            engine=engine,
+            dataset=self._rows(instruction.evaluating),
+            tokenizer=self.data.tokenizer,
+            reduce=self.groups[self.plan[instruction.call]].reduce,
+        )
+
+    def _rows(self, evaluating: bool):
+        return self.data.held_out if evaluating else self.data.rows
+
+    def _inputs(self, instruction: RunCall, graph: DataflowGraph, call: ModelFunctionCall) -> PackedBatch:
+        """This rank's share of the call's inputs, the dataset's keys and those that other calls made."""
+        dp_rank = self.plan[call.name].coordinate(self.rank).dp_rank
+        samples = [Sample(*pair) for pair in instruction.shares[dp_rank]]
+        columns = {key: self._column(instruction, graph, key, samples) for key in call.inputs}
+        dtypes = {key: self._dtype(instruction, key) for key in call.inputs}
+        return batch_of(samples, columns, graph.per_sample, dtypes)
+
+    def _column(
+        self, instruction: RunCall, graph: DataflowGraph, key: str, samples: list[Sample]
+    ) -> list[Tensor]:
+        if key in graph.producer:
+            return [self.store.get(instruction.job, key, sample.id) for sample in samples]
+        rows = self._rows(instruction.evaluating)
+        return [rows.tensors(sample.row)[key] for sample in samples]
+
+    def _dtype(self, instruction: RunCall, key: str) -> torch.dtype:
+        if key in instruction.dtypes:
+            return getattr(torch, instruction.dtypes[key])
+        return self._rows(instruction.evaluating).tensors(0)[key].dtype
+
+    def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
+        """Keep the outputs, and say what the master needs to know of them."""
+        placement = self.plan[call.name]
+        holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
+        said: dict[str, Any] = {"metrics": {name: tuple(mean) for name, mean in output.metrics.items()}}
+        if self.rank == holders[0]:
+            said["records"] = output.records
+        if self.rank in holders and call.outputs:
+            assert output.batch is not None, (
+                f"{call.name} gave no outputs on rank {self.rank}, which holds them"
+            )
+            self.store.put(instruction.job, output.batch, call.outputs)
+            said |= _outputs(output.batch, call.outputs)
+        return said
+
+
+def one_line(error: Exception) -> str:
+    """An error's type, and the first line of what it says."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
+def _outputs(batch: PackedBatch, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "samples": tuple(sample.id for sample in batch.samples),
+        "lengths": {key: tuple(len(tensor) for tensor in batch.unpacked(key)) for key in keys},
+        "dtypes": {key: str(batch[key].dtype).removeprefix("torch.") for key in keys},
+    }

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the CUDA kernels in place and runs the tests that need a GPU, then says how each went.
+# Needs nvcc and a Python with torch (CUDA), setuptools and pytest; no network.
+#   PYTHON   the interpreter (default python3)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+
+REALRL_CUDA=1 "$python" setup.py --quiet build_ext --inplace
+"$python" - <<'EOF'
+import platform
+import subprocess
+
+import torch
+
+if not torch.cuda.is_available():
+    raise SystemExit("realrl: error: torch sees no CUDA device")
+compiler = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+rows = {
+    "device": torch.cuda.get_device_name(),
+    "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+    "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
+    "nvcc": compiler.split("release ")[1].split(",")[0],
+    "python": platform.python_version(),
+}
+for name, value in rows.items():
+    print(f"{name:12}{value}")
+EOF
+exec "$python" -m pytest -m gpu --verbose --durations=0 -p no:cacheprovider tests/gpu "$@"

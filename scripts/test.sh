@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Every test that this machine can run. Arguments go to pytest: bash scripts/test.sh tests/ops -x
+#   REALRL_MATH_DATA   folder of maths problems as JSONL; tests that need it are skipped without
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash scripts/env.sh
+if [[ -z ${REALRL_MATH_DATA:-} && -d ../shared/data/math ]]; then
+    REALRL_MATH_DATA=$(cd ../shared/data/math && pwd)
+    export REALRL_MATH_DATA
+fi
+.venv/bin/python -m ruff check .
+.venv/bin/python -m ruff format --check .
+exec .venv/bin/python -m pytest "$@"

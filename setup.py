@@ -1,0 +1,102 @@
+"""Builds the C++ kernels, and the CUDA ones where there is `nvcc` and torch has CUDA.
+
+Nothing here imports torch: the kernels know only addresses, and one build serves every version. A build
+in isolation cannot see whether torch has CUDA; `REALRL_CUDA=1` or `0` decides it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CSRC = Path("csrc")
+CUDA_LIBRARY = "_kernels_cuda.so"
+CUDA_ARCHITECTURES = ("80", "90", "100")
+
+
+def torch_folder() -> Path | None:
+    """Where torch is installed, without importing it."""
+    spec = find_spec("torch")
+    return Path(spec.submodule_search_locations[0]) if spec else None
+
+
+def torch_has_cuda() -> bool:
+    folder = torch_folder()
+    if folder is None:
+        return False
+    return re.search(r"^cuda\b.*= *'", (folder / "version.py").read_text(), re.MULTILINE) is not None
+
+
+def wants_cuda() -> bool:
+    choice = os.environ.get("REALRL_CUDA")
+    if choice == "1" and shutil.which("nvcc") is None:
+        sys.exit("REALRL_CUDA=1 needs nvcc on the PATH, and there is none")
+    if choice in ("0", "1"):
+        return choice == "1"
+    return shutil.which("nvcc") is not None and torch_has_cuda()
+
+
+def nvcc_targets() -> list[str]:
+    """Machine code for each of our architectures that this nvcc knows, and PTX for what comes after."""
+    listed = subprocess.run(["nvcc", "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
+    known = [arch for arch in CUDA_ARCHITECTURES if f"compute_{arch}" in listed.split()]
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in known]
+    return [*targets, f"-gencode=arch=compute_{known[-1]},code=compute_{known[-1]}"]
+
+
+def nvcc_command(output: Path) -> list[str]:
+    sources = [str(path) for path in sorted(CSRC.glob("*.cu"))]
+    flags = ["-O3", "-std=c++17", "-shared", "-Xcompiler=-fPIC", "-cudart=static"]
+    return ["nvcc", *flags, *nvcc_targets(), "-o", str(output), *sources]
+
+
+def pybind11_include() -> str:
+    """pybind11's headers: its own package's, or the copy that torch carries."""
+    if find_spec("pybind11"):
+        import pybind11
+
+        return pybind11.get_include()
+    folder = torch_folder()
+    if folder is None:
+        sys.exit("building realrl needs pybind11: pip install pybind11")
+    return str(folder / "include")
+
+
+class BuildKernels(build_ext):
+    """The C++ extension, then the CUDA library beside it."""
+
+    def run(self) -> None:
+        super().run()
+        if wants_cuda():
+            self.build_cuda()
+
+    def build_cuda(self) -> None:
+        library = Path(self.get_ext_fullpath("realrl.ops._kernels")).parent / CUDA_LIBRARY
+        library.parent.mkdir(parents=True, exist_ok=True)
+        command = nvcc_command(library)
+        print(" ".join(command))
+        subprocess.run(command, check=True)
+
+
+def kernels() -> Extension:
+    openmp = ["-fopenmp"] if sys.platform == "linux" else []
+    return Extension(
+        "realrl.ops._kernels",
+        sources=[str(path) for path in sorted(CSRC.glob("*.cpp"))],
+        depends=[str(path) for path in sorted(CSRC.glob("*.h"))],
+        include_dirs=[str(CSRC), pybind11_include()],
+        extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", *openmp],
+        extra_link_args=openmp,
+        language="c++",
+    )
+
+
+setup(ext_modules=[kernels()], cmdclass={"build_ext": BuildKernels})

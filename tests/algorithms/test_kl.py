@@ -1,0 +1,92 @@
+"""KL estimators against the exact divergence, and the rewards made of them against a loop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards, last_response_tokens
+from realrl.api.batch import cu_seqlens_of
+
+POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+REFERENCE = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_expectation_is_the_divergence(estimator):
+    """Over the policy's own distribution, k1 and k3 give KL(policy || reference) exactly."""
+    expected = sum(p * math.log(p / q) for p, q in zip(POLICY.tolist(), REFERENCE.tolist(), strict=True))
+    got = (POLICY * kl_estimate(POLICY.log(), REFERENCE.log(), estimator)).sum()
+    assert float(got) == pytest.approx(expected, rel=1e-12)
+
+
+def test_each_estimator_is_its_formula():
+    """At one token with log ratio reference / policy of r."""
+    r = 0.3
+    estimates = {
+        k: float(kl_estimate(torch.tensor(-1.0), torch.tensor(-1.0 + r), k)) for k in ("k1", "k2", "k3")
+    }
+    assert estimates == pytest.approx({"k1": -r, "k2": r * r / 2, "k3": math.exp(r) - 1 - r}, rel=1e-5)
+
+
+def test_k3_is_never_negative():
+    """So it can stand in a loss."""
+    logprobs, ref_logprobs = -torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)) * 5
+    assert (kl_estimate(logprobs, ref_logprobs, "k3") >= 0).all()
+
+
+def test_an_unknown_estimator_is_refused():
+    with pytest.raises(ValueError, match="k1, k2 or k3, got 'k4'"):
+        kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
+
+
+# Prompt and response; two turns; response only; no response; empty; a single token.
+MASKS = [[0, 0, 1, 1, 1], [0, 1, 0, 1, 0], [1, 1], [0, 0, 0], [], [1]]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_rewards_agree_with_a_loop(estimator):
+    """-kl_coef * KL on response tokens, the task's reward on the last one, 0 elsewhere."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [len(mask) for mask in MASKS]
+    loss_mask = torch.tensor(sum(MASKS, []), dtype=torch.bool)
+    logprobs, ref_logprobs = -torch.rand(2, sum(lengths), generator=generator)
+    task_rewards = torch.tensor([5.0, -5.0, 1.0, 2.0, 3.0, 4.0])
+    kl = kl_estimate(logprobs.double(), ref_logprobs.double(), estimator).tolist()
+    expected, start = [], 0
+    for mask, reward in zip(MASKS, task_rewards.tolist(), strict=True):
+        row = [-0.1 * kl[start + t] if m else 0.0 for t, m in enumerate(mask)]
+        if any(mask):
+            row[max(t for t, m in enumerate(mask) if m)] += reward
+        expected += row
+        start += len(mask)
+    got = kl_penalised_rewards(
+        task_rewards,
+        logprobs,
+        ref_logprobs,
+        loss_mask,
+        cu_seqlens_of(lengths),
+        kl_coef=0.1,
+        estimator=estimator,
+    )
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_last_response_tokens():
+    """Packed positions; -1 for a sequence that has none."""
+    lengths = [len(mask) for mask in MASKS]
+    loss_mask = torch.tensor(sum(MASKS, []), dtype=torch.bool)
+    assert last_response_tokens(loss_mask, cu_seqlens_of(lengths)).tolist() == [4, 8, 11, -1, -1, 15]
+
+
+def test_rewards_carry_no_gradient():
+    """Rewards are data: the penalty acts through the advantages."""
+    logprobs = torch.zeros(2, requires_grad=True)
+    mask = torch.ones(2, dtype=torch.bool)
+    rewards = kl_penalised_rewards(
+        torch.ones(1), logprobs, torch.ones(2), mask, cu_seqlens_of([2]), kl_coef=1.0
+    )
+    assert not rewards.requires_grad

@@ -1,0 +1,34 @@
+"""A tiny model and the command line, for every test of the apps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from realrl.apps.quickstart import main
+from tests.tiny import tiny_llama
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def cli(model, tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line on the tiny model: `(exit code, stdout, stderr)`. A start fails the test."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("realrl.launch.local.LocalLauncher.start", refuse)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        given = [f"actor.model.path={model}", "actor.model.dtype=float32", f"runs_dir={tmp_path / 'runs'}"]
+        capsys.readouterr()
+        code = main(["ppo-math", *given, *arguments])
+        return (code, *capsys.readouterr())
+
+    return run

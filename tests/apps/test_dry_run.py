@@ -1,0 +1,88 @@
+"""A dry run says what a run would do, from the same plan, and starts nothing."""
+
+import math
+import re
+
+import pytest
+from safetensors import safe_open
+
+from realrl.api.configure import build_config
+from realrl.recipes import RECIPES
+
+
+def sections(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^== (.+)\n((?:(?!== ).*\n)*)", text, flags=re.M))
+
+
+def dry_run(cli, *overrides: str) -> dict[str, str]:
+    code, out, err = cli(*overrides, "--dry-run")
+    assert (code, err) == (0, "")
+    return sections(out)
+
+
+def num_elements(model) -> int:
+    """Of every tensor in the checkpoint."""
+    with safe_open(model / "model.safetensors", "pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+
+
+def rows(table: str) -> list[list[str]]:
+    return [re.split(r" {2,}", line) for line in table.strip().splitlines()]
+
+
+def test_the_config_that_it_prints_is_the_config(cli, model, tmp_path):
+    """Given back as a file, it leads to the same text."""
+    first = dry_run(cli, "batch_size=4", f"critic={{model: {{path: {model}}}, optimizer: {{lr: 1e-7}}}}")
+    (tmp_path / "again.yaml").write_text(first["Config"])
+    assert dry_run(cli, f"--config={tmp_path / 'again.yaml'}") == first
+    config = build_config(RECIPES["ppo-math"].default_config, first["Config"])
+    assert config.batch_size == 4 and config.critic.optimizer.lr == 1e-7
+
+
+@pytest.mark.parametrize("critic", ["null", "{model: {path: MODEL}}"])
+def test_each_call_stands_in_graph_and_plan(cli, model, critic):
+    found = dry_run(cli, f"critic={critic.replace('MODEL', str(model))}", "allocation=actor_gen:d2,*:p2")
+    config = build_config(RECIPES["ppo-math"].default_config, found["Config"])
+    calls = RECIPES["ppo-math"].graph(config).calls
+    assert len(calls) == (4 if critic == "null" else 6)
+    header, *graph_rows = rows(found["Graph of one step"])
+    assert [row[:3] for row in graph_rows] == [[c.name, c.kind.value, c.model or "-"] for c in calls.values()]
+    where = {row[0]: row[3:] for row in rows(found["Plan"])[2:]}
+    expected = {name: ["[0-1]", "p1d2t1" if name == "actor_gen" else "p2d1t1"] for name in calls}
+    assert where == expected
+
+
+def test_nothing_is_reallocated_on_one_layout(cli):
+    assert dry_run(cli, "allocation=*:d2")["Reallocations"].startswith("none")
+
+
+@pytest.mark.parametrize(
+    ("allocation", "dtype", "copies"),
+    [
+        ("gen.d1+d1", "float32", 1),
+        ("gen.d2+p2", "float32", 2),
+        ("gen.d3+t2", "bfloat16", 3),
+    ],
+)
+def test_bytes_on_disjoint_ranks_are_every_weight_once_a_replica(cli, model, allocation, dtype, copies):
+    """Nobody in the generation mesh holds anything, so each replica receives the whole model."""
+    itemsize = {"float32": 4, "bfloat16": 2}[dtype]
+    found = dry_run(cli, f"allocation={allocation}", f"actor.model.dtype={dtype}")
+    _, step, evaluation = rows(found["Reallocations"])
+    assert step[0] == "actor" and step[3] == "each step, before actor_gen"
+    assert step[4].startswith(f"{copies * num_elements(model) * itemsize} bytes")
+    assert step[5].startswith(f"{num_elements(model) * itemsize} bytes")
+    assert evaluation[3] == "each evaluation, before actor_gen"
+
+
+def test_what_a_rank_holds_is_not_counted(cli, model):
+    """From two tensor shards to two replicas on the same ranks, each rank lacks under half the model."""
+    found = dry_run(cli, "allocation=gen:d2,*:t2")
+    moved = int(rows(found["Reallocations"])[1][4].split()[0])
+    assert 0 < moved <= num_elements(model) * 4
+
+
+def test_a_cluster_that_is_not_here(cli):
+    """64 CUDA devices can be planned for on a laptop."""
+    found = dry_run(cli, "device=cuda", "batch_size=64", "allocation=gen.d64+d16p2t2")
+    assert found["Plan"].startswith("128 workers on cuda")

@@ -1,0 +1,70 @@
+"""The command line: exit codes, the manual, and that what a run gets is what was asked for."""
+
+import dataclasses
+
+import pytest
+
+from realrl.api.config import OptimizerConfig
+from realrl.api.configure import config_keys
+from realrl.apps import quickstart
+from realrl.apps.manual import field_docs, manual
+from realrl.recipes import RECIPES
+from realrl.runtime import master
+from realrl.runtime.failure import RunFailed
+
+
+def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
+    """File, then overrides, wherever the options stand; the plan covers training and evaluation."""
+    (tmp_path / "run.yaml").write_text("recipe: ppo-math\nbatch_size: 4\nnum_steps: 3\n")
+    seen = []
+    monkeypatch.setattr(master, "run", lambda *arguments: seen.append(arguments) or {})
+    code, out, err = cli("num_steps=5", "--config", str(tmp_path / "run.yaml"), "allocation=gen.d2+p2")
+    assert (code, out, err) == (0, "", "")
+    ((recipe, config, plan, _),) = seen
+    assert (recipe.name, config.batch_size, config.num_steps) == ("ppo-math", 4, 5)
+    assert {str(plan[call]) for call in plan.placements} == {"p1d2t1@[0-1]", "p2d1t1@[2-3]"}
+    assert not list(tmp_path.glob("runs/*/*")), "the run's own directory is the master's to make"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (RunFailed("rank 1 died in actor_gen of step 2"), 1, "rank 1 died in actor_gen of step 2"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+    ],
+)
+def test_how_a_run_ends_badly(cli, monkeypatch, raised, code, message):
+    def run(*_):
+        raise raised
+
+    monkeypatch.setattr(master, "run", run)
+    assert cli() == (code, "", f"realrl: error: {message}\n")
+
+
+def test_our_own_mistakes_are_not_taken_for_bad_input(cli, monkeypatch):
+    """A ValueError inside a run is a defect: it keeps its traceback."""
+
+    def run(*_):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(master, "run", run)
+    with pytest.raises(ValueError, match="a defect"):
+        cli()
+
+
+def test_help_lists_recipes_and_every_key_with_its_docstring(capsys):
+    assert quickstart.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name, recipe in RECIPES.items():
+        assert f"keys of {name}:" in text
+        for key in config_keys(type(recipe.default_config)):
+            assert f"  {key.path}: " in text
+    assert "AdamW" not in field_docs(OptimizerConfig).values()
+    assert field_docs(OptimizerConfig)["lr"] in text
+
+
+def test_help_of_one_recipe_shows_its_defaults_alone():
+    recipe = RECIPES["sft"]
+    config = dataclasses.replace(recipe.default_config, optimizer=OptimizerConfig(lr=0.125))
+    text = manual([dataclasses.replace(recipe, default_config=config)])
+    assert "optimizer.lr: a number, default 0.125" in text and "ppo.clip_eps" not in text

@@ -1,0 +1,54 @@
+"""What the README shows is what the programs do."""
+
+import re
+import shlex
+from pathlib import Path
+
+from realrl.api.configure import build_config
+from realrl.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.M | re.S)
+
+
+def section(text: str, title: str) -> str:
+    return text.partition(f"== {title}\n")[2].partition("\n\n")[0]
+
+
+def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
+    """The command as written, but on the tiny model: the plan is the same, the bytes are not."""
+    (document,) = blocks("yaml")
+    (shown,) = [block for block in blocks("") if block.startswith("$ ")]
+    command = shlex.split(shown.partition("\n")[0])
+    assert command[:5] == ["$", "python", "-m", "realrl.apps.quickstart", "ppo-math"]
+    (tmp_path / "sums.yaml").write_text(document)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(*command[5:])
+    assert (code, err) == (0, "")
+    assert section(out, "Plan") == section(shown, "Plan")
+    moves = [
+        [line.split("  ")[:3] for line in section(t, "Reallocations").splitlines()] for t in (out, shown)
+    ]
+    assert moves[0] == moves[1] and len(moves[0]) == 3
+
+
+def test_its_other_overrides_fit():
+    overrides = ["num_steps=50", "actor.optimizer.lr=5e-6", "critic={}", "allocation=gen.d2+p2"]
+    for override in overrides:
+        assert override.removeprefix("allocation=") in TEXT
+    assert build_config(RECIPES["ppo-math"].default_config, None, overrides).critic is not None
+
+
+def test_its_commands_are_there():
+    (commands,) = blocks("bash")
+    for line in commands.splitlines():
+        assert (ROOT / shlex.split(line, comments=True)[1]).is_file()
+
+
+def test_its_folders_are_all_there_are():
+    named = set(re.findall(r"^\| `realrl/(\w+)/`", TEXT, flags=re.M))
+    assert named == {path.parent.name for path in ROOT.glob("realrl/*/__init__.py")}

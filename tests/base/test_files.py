@@ -1,0 +1,93 @@
+"""Files and directories appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from realrl.base import files
+from realrl.base.files import replace_directory, write_atomically
+
+
+def tree(directory):
+    """Relative path to content, of every file."""
+    return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("content", ["text ü", b"\x00\xff", ""])
+def test_writes_and_replaces(tmp_path, content):
+    """The content arrives as it is, in a new folder and over an old file."""
+    path = tmp_path / "new" / "file"
+    write_atomically(path, "something longer than the rest")
+    write_atomically(path, content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert path.read_bytes() == expected
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_others_may_read_as_the_umask_says(tmp_path):
+    """A temporary file's private mode does not stay."""
+    write_atomically(tmp_path / "file", "x")
+    (tmp_path / "plain").write_text("x")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "plain")]
+    assert modes[0] == modes[1]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """A full disk, say: the old content stays, and nothing lies about."""
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "new")
+    assert tree(tmp_path) == {"file": "old"}
+
+
+def made(directory, **contents):
+    directory.mkdir()
+    for name, content in contents.items():
+        (directory / name).write_text(content)
+    return directory
+
+
+def test_a_directory_gets_its_name(tmp_path):
+    """The name it was written under is gone."""
+    replace_directory(made(tmp_path / ".partial", a="1"), tmp_path / "final")
+    assert tree(tmp_path) == {"final/a": "1"}
+
+
+def test_a_directory_replaces_another(tmp_path):
+    """Files of the old one that the new one lacks do not stay."""
+    made(tmp_path / "final", a="old", b="old")
+    replace_directory(made(tmp_path / ".partial", a="new"), tmp_path / "final")
+    assert tree(tmp_path) == {"final/a": "new"}
+    assert os.listdir(tmp_path) == ["final"]
+
+
+@pytest.mark.parametrize("failing_rename", [0, 1])
+def test_what_was_published_survives_an_end_at_any_rename(tmp_path, monkeypatch, failing_rename):
+    """The old content is whole on disk, and the next call publishes and clears up."""
+    made(tmp_path / "final", a="old")
+    made(tmp_path / ".partial", a="new")
+    rename, calls = os.rename, []
+
+    def dying(source, target):
+        calls.append(target)
+        if len(calls) > failing_rename:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "rename", dying)
+    with pytest.raises(KeyboardInterrupt):
+        replace_directory(tmp_path / ".partial", tmp_path / "final")
+    assert "old" in tree(tmp_path).values()
+    monkeypatch.undo()
+    replace_directory(tmp_path / ".partial", tmp_path / "final")
+    assert tree(tmp_path) == {"final/a": "new"}
+    assert os.listdir(tmp_path) == ["final"]

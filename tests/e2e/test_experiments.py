@@ -1,0 +1,30 @@
+"""Every experiment that the project ships is accepted by its own command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from realrl.apps import quickstart
+from tests.tiny import tiny_llama
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("**/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"), max_position=512)
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_it_loads_and_plans(file, model, capsys):
+    """On a tiny model, so that no large one is needed; all else is as shipped."""
+    text = file.read_text()
+    recipe = yaml.safe_load(text)["recipe"]
+    models = ["model.path"] if recipe == "sft" else ["actor.model.path"]
+    models += ["critic.model.path"] if "critic:" in text else []
+    overrides = [f"{key}={model}" for key in models]
+    assert quickstart.main([recipe, "--config", str(file), *overrides, "--dry-run"]) == 0
+    assert "== Reallocations" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""The plan does not change the maths: three steps of PPO under many allocations, against one worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import tiny_llama
+
+ALLOCATIONS = [
+    "*:d2",
+    "*:t2",
+    "*:p2",
+    "actor_gen:d2,*:t2",
+    "actor_gen:t2,*:p2",
+    "gen.d2+p2",
+    "*:d2t2",
+    "actor_gen:d4,*:p2t2",
+]
+NUM_STEPS = 3
+TOLERANCE = 1e-4
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A tiny model, and problems that a random model answers right now and then: any even number will do."""
+    folder = tmp_path_factory.mktemp("plans")
+    tiny_llama(folder / "model")
+    for name, count in (("train", 24), ("held-out", 6)):
+        lines = [
+            {"query_id": f"{name}-{i}", "prompt": f"{i}+{i * i}=" + "?" * (i % 5), "solutions": list("02468")}
+            for i in range(count)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def train(folder: Path, trial: str, allocation: str, *, critic: bool) -> Path:
+    """Run the command line as a person would; returns the run's directory."""
+    overrides = {
+        "actor.model.path": folder / "model",
+        "actor.model.dtype": "float32",
+        "actor.optimizer.lr": 1e-3,
+        # Adam divides by the gradient's size: a large eps keeps rounding in near-zero gradients from showing.
+        "actor.optimizer.eps": 1e-4,
+        "data.path": folder / "train.jsonl",
+        "data.eval_path": folder / "held-out.jsonl",
+        "data.chat": "false",
+        "num_steps": NUM_STEPS,
+        "batch_size": 4,
+        "ppo.group_size": 4,
+        "ppo.num_minibatches": 2,
+        "ppo.kl_coef": 0.05,
+        "generation.max_new_tokens": 10,
+        "max_tokens_per_microbatch": 50,
+        "runs_dir": folder / "runs",
+        "allocation": allocation,
+        "trial": trial,
+    }
+    if critic:
+        overrides |= {
+            "critic.model.path": folder / "model",
+            "critic.model.dtype": "float32",
+            "critic.optimizer.lr": 1e-2,
+            "critic.optimizer.eps": 1e-4,
+            "ppo.lam": 0.9,
+        }
+    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
+    command += [f"{key}={value}" for key, value in overrides.items()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "ppo-math" / trial
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["group-relative", "critic"])
+def single(request, files) -> tuple[bool, Path]:
+    return request.param, train(files, f"single-{request.param}", "*:d1", critic=request.param)
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_a_plan_gives_the_numbers_of_one_worker(files, single, allocation):
+    """The same rollouts, token by token; losses, gradient norms and weights to 1e-4."""
+    critic, expected = single
+    trial = f"{allocation.translate(str.maketrans(':,*+.', '_____'))}-{critic}"
+    found = train(files, trial, allocation, critic=critic)
+    assert rollouts(found) == rollouts(expected)
+    for ours, theirs in zip(metrics(found), metrics(expected), strict=True):
+        assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=1e-6)
+    for model in ("actor", "critic") if critic else ("actor",):
+        ours, theirs = weights(found, model), weights(expected, model)
+        assert ours.keys() == theirs.keys()
+        for name, weight in theirs.items():
+            assert (ours[name] - weight).norm() <= TOLERANCE * weight.norm(), name
+
+
+def test_training_changes_the_weights(files, single):
+    """Else the comparison above would hold for a run that does nothing."""
+    critic, run = single
+    before = load_file(files / "model" / "model.safetensors")
+    after = weights(run, "actor")
+    assert all((after[name] - before[name]).norm() > 10 * TOLERANCE * before[name].norm() for name in before)
+    rewards = [metric["reward"] for metric in metrics(run)]
+    assert 0 < min(rewards) and max(rewards) < 1
+
+
+def rollouts(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
+    return sorted(lines, key=lambda line: json.dumps(line, sort_keys=True))
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    """Per step, what does not depend on the clock."""
+    steps = []
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        steps.append({k: v for k, v in values.items() if isinstance(v, float) and not k.endswith("_s")})
+    assert steps
+    return steps
+
+
+def weights(run: Path, model: str) -> dict[str, torch.Tensor]:
+    """All tensors of the run's last checkpoint."""
+    files = sorted((run / "checkpoints" / f"step-{NUM_STEPS}" / model).glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}

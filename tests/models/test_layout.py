@@ -1,0 +1,77 @@
+"""A decoder's layouts, by painting every element."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.models.config import DecoderConfig, read_decoder_config
+from realrl.models.layout import check_fits, decoder_layout, kv_heads, local_tensors
+from tests.tiny import tiny_llama
+
+LAYOUTS = [ParallelLayout(pp=pp, dp=dp, tp=tp) for pp in (1, 2, 3) for dp in (1, 2) for tp in (1, 2, 4)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_llama(tmp_path_factory.mktemp("tiny"), tie=True)
+
+
+def placed(layout: ParallelLayout) -> Placement:
+    return Placement(DeviceMesh(tuple(range(layout.size))), layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_each_data_parallel_slice_holds_every_element(model, layout):
+    """And no rank keeps two boxes in one place of a local tensor."""
+    placement = placed(layout)
+    shards = decoder_layout(read_decoder_config(model), placement, "lm")
+    expected = LlamaForCausalLM.from_pretrained(model).state_dict()
+    del expected["lm_head.weight"]
+    for dp_rank in range(layout.dp):
+        painted = {name: torch.zeros_like(weight) for name, weight in expected.items()}
+        for rank in placement.dp_slice(dp_rank):
+            for shard in shards.by_rank[rank]:
+                box = tuple(slice(a, b) for a, b in zip(shard.box.start, shard.box.stop, strict=True))
+                painted[shard.box.tensor][box] += 1
+        assert all((paint >= 1).all() for paint in painted.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_pieces_fill_local_tensors_without_overlap(model, layout):
+    """Only the vocabulary's padding stays empty."""
+    decoder, placement = read_decoder_config(model), placed(layout)
+    for rank in placement.ranks:
+        for local in local_tensors(decoder, layout, placement.coordinate(rank), "lm"):
+            painted = torch.zeros(local.shape)
+            for piece in local.pieces:
+                place = tuple(slice(o, o + n) for o, n in zip(piece.offset, piece.box.shape, strict=True))
+                painted[place] += 1
+            assert painted.max() <= 1
+            assert local.name in ("embed", "head") or painted.min() == 1
+
+
+def test_key_value_heads_are_shared_evenly():
+    """Two heads over eight ranks: each is held by four neighbours."""
+    decoder = DecoderConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=8, num_kv_heads=2,
+        head_dim=1, max_position=8, rope_theta=1.0, norm_eps=1e-5, tied=False, eos_token_ids=(),
+    )  # fmt: skip
+    holders = Counter(head for tp_rank in range(8) for head in kv_heads(decoder, 8, tp_rank))
+    assert holders == {0: 4, 1: 4}
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        (ParallelLayout(tp=3), "t3 must divide the model's 4 attention heads"),
+        (ParallelLayout(pp=5), "p5 needs at least 5 layers, the model has 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(model, layout, says):
+    with pytest.raises(ValueError, match="allocation: " + says):
+        check_fits(read_decoder_config(model), layout, "allocation")

@@ -1,0 +1,170 @@
+"""Random dataflow graphs and placements, and workers that only pretend."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from hypothesis import strategies as st
+
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
+from realrl.api.messages import Done, Instruction, Move, RunCall
+from realrl.runtime.jobs import samples_of
+from realrl.runtime.program import compile_program, compile_save, home_placements
+from realrl.runtime.scheduler import Job, JobBegan, Reported, Scheduler
+
+LAYOUTS = [
+    ParallelLayout(pp=pp, dp=dp, tp=tp)
+    for pp in (1, 2)
+    for dp in (1, 2, 3)
+    for tp in (1, 2)
+    if pp * dp * tp <= 4
+]
+
+
+def ppo_graph() -> DataflowGraph:
+    rollout = ("input_ids", "logprobs")
+    scored = (*rollout, "rewards", "values")
+    return DataflowGraph(
+        ModelFunctionCall("actor_gen", "actor", CallKind.GENERATE, ("prompts",), rollout),
+        ModelFunctionCall("reward", None, CallKind.COMPUTE, ("input_ids",), ("rewards",)),
+        ModelFunctionCall("critic_inf", "critic", CallKind.INFERENCE, ("input_ids",), ("values",)),
+        ModelFunctionCall("actor_train", "actor", CallKind.TRAIN, scored),
+        ModelFunctionCall("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=2),
+        per_sample=("rewards",),
+    )
+
+
+def place(first: int, layout: ParallelLayout) -> Placement:
+    return Placement(DeviceMesh(tuple(range(first, first + layout.size))), layout)
+
+
+@st.composite
+def placements(draw) -> Placement:
+    layout = draw(st.sampled_from(LAYOUTS))
+    ranks = draw(st.permutations(range(4)))[: layout.size]
+    return Placement(DeviceMesh(tuple(ranks)), layout)
+
+
+@st.composite
+def graphs(draw) -> DataflowGraph:
+    """Up to six calls of up to three models, each using keys of calls before it."""
+    calls, made = [], []
+    for i in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(list(CallKind)))
+        model = None if kind is CallKind.COMPUTE else draw(st.sampled_from(["a", "b", "c"]))
+        inputs = draw(st.sets(st.sampled_from(["source", *made]), min_size=1))
+        outputs = () if kind is CallKind.TRAIN else (f"k{i}",)
+        calls.append(ModelFunctionCall(f"call{i}", model, kind, tuple(sorted(inputs)), outputs))
+        made += outputs
+    return DataflowGraph(*calls)
+
+
+@st.composite
+def plans(draw, graph: DataflowGraph) -> ExecutionPlan:
+    """Anything goes, but all calls that train a model share a placement."""
+    trained = {model: draw(placements()) for model in graph.models}
+    return ExecutionPlan(
+        {
+            name: trained[call.model] if call.kind is CallKind.TRAIN else draw(placements())
+            for name, call in graph.calls.items()
+        }
+    )
+
+
+def make_jobs(graph: DataflowGraph, plan: ExecutionPlan, num_steps: int, num_rows: int = 5) -> list[Job]:
+    """Training steps with a checkpoint after each."""
+    homes = home_placements(graph, plan)
+    train, save = compile_program(graph, plan, homes), compile_save(graph, homes)
+    jobs = []
+    for step in range(num_steps):
+        rows = [7 * step + i for i in range(num_rows)]
+        lengths = {row: 3 + row % 4 for row in rows}
+        samples = samples_of(rows, 2)
+        jobs.append(Job(2 * step, train, step, samples=samples, row_lengths=lengths, group_size=2))
+        if save.nodes:
+            jobs.append(Job(2 * step + 1, save, step + 1, directory="there"))
+    return jobs
+
+
+class PretendWorkers:
+    """Serial workers. Ranks that share an instruction wait for each other, which is the worst case."""
+
+    def __init__(self, graph: DataflowGraph, plan: ExecutionPlan, seed: int) -> None:
+        self._graph, self._plan, self._random = graph, plan, random.Random(seed)
+        self._queues: dict[int, deque[Instruction]] = {}
+        self.emitted: list[Instruction] = []
+        self.finished: list[int] = []
+        """Seqs, in the order in which they ended everywhere."""
+        self.ended_before: dict[int, set[int]] = {}
+        """What had ended when an instruction was emitted."""
+
+    def run(self, jobs: list[Job], window: int = 2) -> None:
+        """Feed the scheduler until every job has ended; asserts that something can always go on."""
+        scheduler, waiting, open_jobs = Scheduler(), deque(jobs), []
+        while waiting or open_jobs:
+            while waiting and len(open_jobs) < window:
+                open_jobs.append(waiting.popleft())
+                self._take(scheduler.handle(JobBegan(open_jobs[-1])))
+            for rank, done in self._finish_one():
+                self._take(scheduler.handle(Reported(rank, done)))
+            for job in [job for job in open_jobs if not scheduler.is_open(job)]:
+                scheduler.close(job)
+                open_jobs.remove(job)
+
+    def _take(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            self.emitted.append(instruction)
+            self.ended_before[instruction.seq] = set(self.finished)
+            for rank in instruction.ranks:
+                self._queues.setdefault(rank, deque()).append(instruction)
+
+    def _finish_one(self) -> list[tuple[int, Done]]:
+        heads = {queue[0].seq: queue[0] for queue in self._queues.values() if queue}
+        able = [i for i in heads.values() if all(self._queues[rank][0] is i for rank in i.ranks)]
+        assert able, "every worker waits for another"
+        chosen = self._random.choice(sorted(able, key=lambda i: i.seq))
+        self.finished.append(chosen.seq)
+        for rank in chosen.ranks:
+            self._queues[rank].popleft()
+        ranks = self._random.sample(chosen.ranks, len(chosen.ranks))
+        return [(rank, self._done(rank, chosen)) for rank in ranks]
+
+    def _done(self, rank: int, instruction: Instruction) -> Done:
+        times = {"seq": instruction.seq, "started_s": 0.0, "ended_s": 1.0}
+        if not isinstance(instruction, RunCall):
+            return Done(**times)
+        placement = self._plan[instruction.call]
+        dp_rank = placement.coordinate(rank).dp_rank
+        if rank not in placement.output_ranks(dp_rank):
+            return Done(**times)
+        samples = tuple(sample for sample, _ in instruction.shares[dp_rank])
+        keys = self._graph.calls[instruction.call].outputs
+        return Done(
+            **times,
+            samples=samples,
+            lengths={key: tuple(5 + sample % 3 for sample in samples) for key in keys},
+            dtypes=dict.fromkeys(keys, "float32"),
+        )
+
+
+def holders_after(emitted: list[Instruction], graph: DataflowGraph, plan: ExecutionPlan) -> None:
+    """Replay who holds what: each move's senders hold, and each call finds, what is needed."""
+    held: set[tuple[int, int, str, int]] = set()
+    for instruction in emitted:
+        if isinstance(instruction, Move):
+            for move in instruction.keys:
+                for rank, samples in move.source.items():
+                    assert all((instruction.job, rank, move.key, s) in held for s in samples)
+                for rank, samples in move.target.items():
+                    assert not any((instruction.job, rank, move.key, s) in held for s in samples)
+                    held |= {(instruction.job, rank, move.key, s) for s in samples}
+        if isinstance(instruction, RunCall):
+            call, placement = graph.calls[instruction.call], plan[instruction.call]
+            for dp_rank, share in enumerate(instruction.shares):
+                for rank in placement.dp_slice(dp_rank):
+                    for key in set(call.inputs) & graph.producer.keys():
+                        assert all((instruction.job, rank, key, sample) in held for sample, _ in share)
+                for rank in placement.output_ranks(dp_rank):
+                    held |= {(instruction.job, rank, key, s) for key in call.outputs for s, _ in share}

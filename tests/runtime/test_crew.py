@@ -1,0 +1,118 @@
+"""Who is blamed when workers fail, die or are late. Channel and launcher are scripts here; time is real."""
+
+from pathlib import Path
+
+import pytest
+
+from realrl.api.messages import Done, Failed, Hello, Ready, RunCall
+from realrl.runtime import crew as crew_module
+from realrl.runtime.crew import Crew
+from realrl.runtime.deadlines import Deadlines
+from realrl.runtime.failure import RunFailed
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    for name in ("_POLL_S", "_BLAME_S", "_STACKS_S"):
+        monkeypatch.setattr(crew_module, name, 0.05)
+
+
+class ScriptedChannel:
+    def __init__(self, *messages):
+        self.messages, self.sent = list(messages), []
+
+    def send(self, rank, message):
+        self.sent.append((rank, message))
+
+    def receive(self, timeout_s):
+        return self.messages.pop(0) if self.messages else None
+
+
+class ScriptedLauncher:
+    """Reports `ended` from the `after`-th question on."""
+
+    def __init__(self, ended=(), after=0):
+        self.ended, self.after, self.dumped = list(ended), after, False
+
+    def poll(self):
+        self.after -= 1
+        return self.ended if self.after < 0 else []
+
+    def log_path(self, rank):
+        return Path(f"worker-{rank}.log")
+
+    def dump_stacks(self):
+        self.dumped = True
+
+
+def _call(seq, ranks, call="actor_train", step=3):
+    return RunCall(
+        seq=seq, ranks=ranks, job=0, step=step, call=call, shares=((),) * len(ranks), version=0, dtypes={}
+    )
+
+
+def _crew(launcher, *messages, timeout_s=5.0):
+    crew = Crew(ScriptedChannel(*messages), launcher, 2, timeout_s)
+    crew.send(_call(0, (0, 1)))
+    return crew
+
+
+def test_a_death_names_rank_call_and_step():
+    """The signal, too."""
+    with pytest.raises(RunFailed, match=r"rank 1 died \(killed by SIGKILL\) in call actor_train of step 3"):
+        _crew(ScriptedLauncher([(1, -9)])).receive()
+
+
+def test_the_dead_are_blamed_for_what_their_peers_report(monkeypatch):
+    """Rank 0's collective breaks first, but it is rank 1 that died."""
+    broken = (0, Failed(seq=0, error="RuntimeError: Connection closed by peer", traceback=""))
+    monkeypatch.setattr(crew_module, "_BLAME_S", 5.0)
+    with pytest.raises(RunFailed, match="rank 1 died"):
+        _crew(ScriptedLauncher([(1, -9)], after=1), broken).receive()
+
+
+def test_a_failure_names_rank_call_step_and_error(caplog):
+    """The traceback goes to the log."""
+    failed = (1, Failed(seq=0, error="ValueError: boom", traceback="line 1\nline 2"))
+    with pytest.raises(RunFailed, match="rank 1 failed in call actor_train of step 3: ValueError: boom; see"):
+        _crew(ScriptedLauncher(), failed).receive()
+    assert "line 2" in caplog.text
+
+
+def test_a_stall_names_those_that_did_not_report():
+    """Rank 0 has reported; rank 1 is late, and every stack is asked for."""
+    launcher = ScriptedLauncher()
+    crew = _crew(launcher, (0, Done(seq=0, started_s=0, ended_s=1)), timeout_s=0.2)
+    assert crew.receive()[0] == 0
+    with pytest.raises(RunFailed, match="rank 1 did not end call actor_train of step 3 within 0.2 s"):
+        crew.receive()
+    assert launcher.dumped
+
+
+def test_an_idle_worker_that_dies_ends_the_run():
+    """It has nothing to do, so the message says what went on elsewhere."""
+    crew = Crew(ScriptedChannel(), ScriptedLauncher([(1, 0)]), 2, 5.0)
+    crew.send(_call(0, (0,), "actor_gen"))
+    with pytest.raises(RunFailed, match=r"rank 1 died \(exit code 0\) while it waited for call actor_gen"):
+        crew.receive()
+
+
+def test_set_up_waits_for_every_worker():
+    """And says who never came."""
+    crew = Crew(ScriptedChannel((0, Hello()), (1, Hello()), (1, Ready())), ScriptedLauncher(), 2, 0.2)
+    with pytest.raises(RunFailed, match="rank 0 did not set up within 0.2 s"):
+        crew.set_up(None)
+
+
+def test_time_runs_from_when_all_ranks_are_free():
+    """Ranks 0 and 1 share the second call: while rank 1 is busy with the first, it is not late."""
+    deadlines = Deadlines(10.0)
+    deadlines.sent(_call(0, (1,), "long"), 0.0)
+    deadlines.sent(_call(1, (0, 1), "shared"), 0.0)
+    assert deadlines.overdue(9.0) is None
+    assert [i.call for i in deadlines.running()] == ["long"]
+    deadlines.reported(1, 0, 9.5)
+    assert deadlines.overdue(19.0) is None
+    assert deadlines.overdue(20.0).instruction.call == "shared"
+    deadlines.reported(0, 1, 19.0)
+    assert deadlines.overdue(20.0).awaited == {1}

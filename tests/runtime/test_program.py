@@ -1,0 +1,84 @@
+"""Compiling a graph."""
+
+import pytest
+
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.mesh import ExecutionPlan, ParallelLayout
+from realrl.runtime.program import (
+    Call,
+    Reallocate,
+    Release,
+    Save,
+    compile_program,
+    compile_save,
+    home_placements,
+)
+from tests.runtime.graphs import place, ppo_graph
+
+D2, T2 = place(0, ParallelLayout(dp=2)), place(0, ParallelLayout(tp=2))
+
+
+def _plan(**others):
+    graph = ppo_graph()
+    return graph, ExecutionPlan({name: others.get(name, T2) for name in graph.calls})
+
+
+def _compiled(graph, plan):
+    return compile_program(graph, plan, home_placements(graph, plan)).nodes
+
+
+def _names(nodes):
+    return [f"{type(n).__name__} {n.call}" for n in nodes if isinstance(n, (Call, Reallocate, Release))]
+
+
+def test_a_model_lives_where_it_is_trained():
+    """Even though generation comes first."""
+    graph, plan = _plan(actor_gen=D2)
+    assert home_placements(graph, plan)["actor"] == T2
+
+
+def test_an_away_call_stands_between_reallocation_and_release():
+    """And only that call has them."""
+    names = _names(_compiled(*_plan(actor_gen=D2)))
+    assert names[:3] == ["Reallocate actor_gen", "Call actor_gen", "Release actor_gen"]
+    assert sum(name.startswith("Re") for name in names) == 2
+
+
+def test_at_home_nothing_is_reallocated():
+    """One layout for all calls moves no weights."""
+    assert all(name.startswith("Call") for name in _names(_compiled(*_plan())))
+
+
+def _two_uses(between: CallKind):
+    graph = DataflowGraph(
+        ModelFunctionCall("one", "m", CallKind.INFERENCE, ("x",), ("a",)),
+        ModelFunctionCall("two", "m", between, ("a",), ("b",)),
+        ModelFunctionCall("three", "m", CallKind.INFERENCE, ("b",), ("c",)),
+        ModelFunctionCall("four", "m", CallKind.TRAIN, ("c",)),
+    )
+    return graph, ExecutionPlan({"one": D2, "two": T2, "three": D2, "four": T2})
+
+
+def test_a_replica_serves_all_calls_of_a_step():
+    """It is released by its last user, and made again only if the model was trained meanwhile."""
+    kept = _names(_compiled(*_two_uses(CallKind.INFERENCE)))
+    assert kept == ["Reallocate one", "Call one", "Call two", "Call three", "Release three", "Call four"]
+    trained = _names(_compiled(*_two_uses(CallKind.TRAIN)))
+    assert [name for name in trained if name.startswith("Realloc")] == ["Reallocate one", "Reallocate three"]
+
+
+def test_a_model_is_trained_at_one_place():
+    """Optimizer states do not move: two train placements are the user's error."""
+    graph = DataflowGraph(
+        ModelFunctionCall("one", "m", CallKind.TRAIN, ("x",)),
+        ModelFunctionCall("two", "m", CallKind.TRAIN, ("x",)),
+    )
+    with pytest.raises(ValueError, match="allocation: m is trained"):
+        home_placements(graph, ExecutionPlan({"one": D2, "two": T2}))
+
+
+def test_only_trained_models_are_saved():
+    """In the graph of PPO: actor and critic."""
+    graph, plan = _plan(actor_gen=D2)
+    nodes = compile_save(graph, home_placements(graph, plan)).nodes
+    assert nodes == (Save("actor", T2), Save("critic", T2))

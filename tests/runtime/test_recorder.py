@@ -1,0 +1,131 @@
+"""What is written down of a run."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from realrl.api.messages import Done, Forget, Move, RunCall
+from realrl.runtime.program import Program
+from realrl.runtime.progress import Progress
+from realrl.runtime.recorder import Recorder
+from realrl.runtime.report import JobReport
+from realrl.runtime.scheduler import Job
+from realrl.runtime.summary import Summary, print_summary
+
+
+def _call(seq, call, step=0):
+    return RunCall(seq=seq, ranks=(0, 1), job=0, step=step, call=call, shares=((), ()), version=0, dtypes={})
+
+
+def _report(step=0, evaluating=False, accuracy=1.0):
+    report = JobReport(Job(0, Program(()), step, evaluating))
+    report.num_tokens = 120
+    metrics = {"accuracy": (accuracy, 2.0), "never": (0.0, 0.0)}
+    report.add(_call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0, metrics=metrics))
+    report.add(_call(0, "gen"), Done(seq=0, started_s=11.0, ended_s=13.0, metrics={"accuracy": (0.0, 2.0)}))
+    report.add(
+        _call(1, "train"),
+        Done(
+            seq=1,
+            started_s=13.5,
+            ended_s=16.0,
+            metrics={"loss": (float("nan"), 1.0)},
+            records=[{"text": "é"}],
+        ),
+    )
+    for seq in (2, 3):
+        report.add(
+            Move(seq=seq, ranks=(0,), job=0, step=step, keys=()),
+            Done(seq=seq, started_s=10.0 * seq - 10, ended_s=10.0 * seq - 9.5),
+        )
+    return report
+
+
+def test_a_metric_is_the_mean_over_ranks():
+    """Weighted; one without weight is left out."""
+    metrics = _report().metrics()
+    assert metrics["accuracy"] == 0.25
+    assert set(metrics) == {"accuracy", "loss"}
+
+
+def test_metrics_of_one_name_are_told_apart():
+    """By their calls."""
+    report = _report()
+    report.add(_call(4, "critic"), Done(seq=4, started_s=0, ended_s=1, metrics={"loss": (1.0, 2.0)}))
+    assert {"accuracy", "train/loss", "critic/loss"} == set(report.metrics())
+
+
+def test_a_phase_is_the_time_that_its_instructions_took():
+    """From the first rank's start to the last one's end; two moves add up."""
+    report = _report()
+    assert report.phases_s == {"gen": 3.0, "train": 2.5, "move": 1.0}
+    assert report.duration_s == 10.5
+
+
+def test_every_file_is_strict_json(tmp_path):
+    """NaN becomes null, and the trace is a list of events, one row a worker."""
+    done = Done(seq=0, started_s=10.0, ended_s=12.0)
+    with Recorder(tmp_path, num_workers=2) as recorder:
+        recorder.record_job(_report())
+        recorder.record_instruction(1, _call(0, "gen", step=4), done)
+        recorder.record_instruction(0, Forget(seq=1, ranks=(0,), job=0, step=4), done)
+        recorder.record_summary({"eval": {"before": {"greedy_accuracy": float("inf")}}})
+    (row,) = _lines(tmp_path / "metrics.jsonl")
+    assert (row["kind"], row["loss"], row["num_tokens"]) == ("train", None, 120)
+    assert _lines(tmp_path / "rollouts.jsonl") == [{"step": 0, "evaluating": False, "text": "é"}]
+    events = [e for e in _strict((tmp_path / "trace.json").read_text()) if e["ph"] == "X"]
+    assert [(e["tid"], e["name"], e["dur"], e["args"]["step"]) for e in events] == [
+        (1, "gen", 2e6, 4),
+        (0, "forget", 2e6, 4),
+    ]
+    assert _strict((tmp_path / "summary.json").read_text())["eval"]["before"] == {"greedy_accuracy": None}
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def _lines(path: Path):
+    return [_strict(line) for line in path.read_text().splitlines()]
+
+
+def _strict(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_summary_has_both_ends():
+    """First and last evaluation, first and last step, speed over all steps."""
+    summary = Summary()
+    summary.add(_report(evaluating=True, accuracy=0.0))
+    summary.add(_report(step=0, accuracy=1.0))
+    summary.add(_report(step=1, accuracy=2.0))
+    summary.add(_report(step=2, evaluating=True, accuracy=4.0))
+    result = summary.result(experiment="e", trial="t", checkpoint="c")
+    assert result["eval"]["before"]["accuracy"] == 0.0 and result["eval"]["after"]["accuracy"] == 1.0
+    assert result["train"]["accuracy"] == {"first": 0.25, "last": 0.5}
+    assert result["tokens_per_s"] == 240 / 21
+    assert result["phases_s"]["gen"] == 3.0
+    text = io.StringIO()
+    print_summary(result, Console(file=text, width=100))
+    assert "held-out accuracy" in text.getvalue() and "0 -> 1" in text.getvalue()
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal():
+    """No control characters in a log."""
+    text = io.StringIO()
+    with Progress(num_steps=2, console=Console(file=text)) as progress:
+        progress.show_running([_call(0, "gen")])
+        progress.show_job(_report())
+    assert "step 1/2  accuracy 0.25" in text.getvalue()
+    assert "\x1b" not in text.getvalue()
+
+
+def test_a_terminal_shows_the_phase():
+    """Which call of which step, and how long it will take."""
+    text = io.StringIO()
+    with Progress(num_steps=2, console=Console(file=text, force_terminal=True, width=120)) as progress:
+        progress.show_job(_report())
+        progress.show_running([_call(0, "gen", step=1)])
+        assert "call gen of step 1" in text.getvalue() and "left" in text.getvalue()

@@ -1,0 +1,189 @@
+"""The scheduler, driven by workers that only pretend."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realrl.api.batch import Sample
+from realrl.api.graph import CallKind
+from realrl.api.mesh import ExecutionPlan, ParallelLayout
+from realrl.api.messages import Forget, Reallocate, Release, RunCall, Save
+from realrl.runtime.program import home_placements
+from realrl.runtime.scheduler import Scheduler
+from tests.runtime.graphs import PretendWorkers, graphs, holders_after, make_jobs, place, plans, ppo_graph
+
+NUM_STEPS = 3
+
+
+@st.composite
+def runs(draw):
+    graph = draw(graphs())
+    plan = draw(plans(graph))
+    workers = PretendWorkers(graph, plan, draw(st.integers(0, 999)))
+    workers.run(make_jobs(graph, plan, NUM_STEPS), window=draw(st.integers(1, 3)))
+    return graph, plan, workers
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_every_worker_follows_one_order(run):
+    """Instructions come in ascending `seq`, each once, so each worker's order is the same one, restricted.
+
+    That no set of workers waits in a circle is asserted while the run goes on.
+    """
+    _, _, workers = run
+    seqs = [instruction.seq for instruction in workers.emitted]
+    assert seqs == sorted(set(seqs))
+    assert sorted(workers.finished) == seqs
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_every_call_runs_once_a_step_on_every_sample(run):
+    """Nothing is lost or done twice, whatever the order of events."""
+    graph, _, workers = run
+    calls = [i for i in workers.emitted if isinstance(i, RunCall)]
+    assert sorted((c.step, c.call) for c in calls) == sorted(
+        (step, name) for step in range(NUM_STEPS) for name in graph.calls
+    )
+    for call in calls:
+        samples = sorted(pair for share in call.shares for pair in share)
+        assert samples == [(i, 7 * call.step + i // 2) for i in range(10)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_inputs_are_there_before_a_call(run):
+    """Senders hold what they send, nobody is sent what it holds, and each rank of a call has its inputs."""
+    graph, plan, workers = run
+    holders_after(workers.emitted, graph, plan)
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_a_call_waits_for_its_producers(run):
+    """An instruction is emitted after what it depends on has ended, not merely after it was emitted."""
+    graph, _, workers = run
+    seq_of = {(i.step, i.call): i.seq for i in workers.emitted if isinstance(i, RunCall)}
+    for (step, call), seq in seq_of.items():
+        for producer in graph.producers(call):
+            assert seq_of[step, producer] in workers.ended_before[seq]
+    for forget in (i for i in workers.emitted if isinstance(i, Forget)):
+        assert all(seq_of[forget.step, call] in workers.ended_before[forget.seq] for call in graph.calls)
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs())
+def test_calls_see_the_weights_of_their_place_in_the_program(run):
+    """Replaying the instructions in the order in which they ended, every replica has the version asked for.
+
+    The oracle is the graph's own order: versions as if the calls ran one by one.
+    """
+    graph, plan, workers = run
+    homes = home_placements(graph, plan)
+    version = {(model, home): 0 for model, home in homes.items()}
+    by_seq = {i.seq: i for i in workers.emitted}
+    for instruction in map(by_seq.get, workers.finished):
+        match instruction:
+            case Reallocate(model=model, source=source, target=target):
+                assert version[model, source] == instruction.version
+                version[model, target] = instruction.version
+            case Release(model=model, placement=placement):
+                del version[model, placement]
+            case Save(model=model, placement=placement):
+                assert version[model, placement] == instruction.step
+            case RunCall():
+                call = graph.calls[instruction.call]
+                if call.model is None:
+                    continue
+                assert version[call.model, plan[call.name]] == instruction.version
+                assert instruction.version == _version_one_by_one(graph, instruction.step, call)
+                if call.kind is CallKind.TRAIN:
+                    version[call.model, plan[call.name]] = instruction.step + 1
+    assert set(version) == set(homes.items()), "a replica was not released"
+
+
+def _version_one_by_one(graph, step, call):
+    trained = {c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN}
+    if call.model not in trained:
+        return 0
+    names = list(graph.calls)
+    before = [graph.calls[name] for name in names[: names.index(call.name)]]
+    return step + any(c.kind is CallKind.TRAIN and c.model == call.model for c in before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(runs(), st.integers(0, 999))
+def test_shares_do_not_depend_on_timing(run, seed):
+    """The same plan gives the same shares, whichever worker was quicker: runs are repeatable."""
+    graph, plan, workers = run
+    again = PretendWorkers(graph, plan, seed)
+    again.run(make_jobs(graph, plan, NUM_STEPS))
+    assert _shares(again) == _shares(workers)
+
+
+def _shares(workers):
+    return {(i.step, i.call): i.shares for i in workers.emitted if isinstance(i, RunCall)}
+
+
+def _disjoint_ppo():
+    graph = ppo_graph()
+    actor, critic = place(0, ParallelLayout(dp=2)), place(2, ParallelLayout(tp=2))
+    return graph, ExecutionPlan(
+        {name: critic if call.model == "critic" else actor for name, call in graph.calls.items()}
+    )
+
+
+def test_the_next_step_starts_while_unrelated_calls_still_run():
+    """With the critic on its own mesh, the actor generates step 1 before critic_train of step 0 has ended."""
+    graph, plan = _disjoint_ppo()
+    overlaps = 0
+    for seed in range(20):
+        workers = PretendWorkers(graph, plan, seed)
+        workers.run(make_jobs(graph, plan, 2), window=3)
+        seq_of = {(i.step, i.call): i.seq for i in workers.emitted if isinstance(i, RunCall)}
+        ended = workers.ended_before[seq_of[1, "actor_gen"]]
+        assert seq_of[0, "actor_train"] in ended
+        overlaps += seq_of[0, "critic_train"] not in ended
+    assert overlaps
+
+
+def test_mini_batches_are_balanced_each():
+    """critic_train's two mini-batches each spread over both data-parallel ranks."""
+    graph = ppo_graph()
+    plan = ExecutionPlan({name: place(0, ParallelLayout(dp=2)) for name in graph.calls})
+    workers = PretendWorkers(graph, plan, 0)
+    workers.run(make_jobs(graph, plan, 1))
+    (call,) = [i for i in workers.emitted if isinstance(i, RunCall) and i.call == "critic_train"]
+    for share in call.shares:
+        assert {sample < 5 for sample, _ in share} == {True, False}
+
+
+def test_the_checks_find_a_scheduler_that_does_not_wait(monkeypatch):
+    """A planted fault: without hazards on weights, some call sees the wrong version."""
+    graph = ppo_graph()
+    gen = place(2, ParallelLayout(dp=2))
+    home = place(0, ParallelLayout(tp=2))
+    plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
+    monkeypatch.setattr(Scheduler, "_hazards", lambda self, job, node: set())
+    found = 0
+    for seed in range(5):
+        workers = PretendWorkers(graph, plan, seed)
+        try:
+            workers.run(make_jobs(graph, plan, 2))
+            test_a_call_waits_for_its_producers.hypothesis.inner_test((graph, plan, workers))
+        except (AssertionError, KeyError):
+            found += 1
+    assert found == 5
+
+
+def test_generation_keeps_groups_whole():
+    """The samples of one prompt share its prefill, so they go to one rank."""
+    graph, plan = _disjoint_ppo()
+    workers = PretendWorkers(graph, plan, random.Random(0).randint(0, 9))
+    workers.run(make_jobs(graph, plan, 1))
+    (call,) = [i for i in workers.emitted if isinstance(i, RunCall) and i.call == "actor_gen"]
+    for share in call.shares:
+        ids = [Sample(*pair).id for pair in share]
+        assert all(sample ^ 1 in ids for sample in ids)

@@ -1,0 +1,64 @@
+"""The sample store and its moves, between real processes."""
+
+import pytest
+import torch
+
+from realrl.api.batch import Sample, pack
+from realrl.api.messages import KeyMove, Move
+from realrl.runtime.store import SampleStore, batch_of
+from tests.world import run_world
+
+DTYPES = {"ids": torch.int64, "mask": torch.bool, "logprobs": torch.bfloat16}
+SAMPLES = range(6)
+
+
+def _tensor(key, sample):
+    """Any rank can make it, so any can check it; sample 3 is empty."""
+    length = 0 if sample == 3 else 1 + sample
+    return (torch.arange(length) * 7 + sample).remainder(5).to(DTYPES[key])
+
+
+def _move_and_check(rank):
+    store = SampleStore(rank, staging_bytes=64)
+    source = {0: (0, 1, 2), 1: (2, 3), 2: (4, 5)}
+    target = {0: (5, 3), 1: (0, 1, 4), 3: tuple(SAMPLES)}
+    if held := source.get(rank):
+        samples = [Sample(i, i) for i in held]
+        store.put(9, pack(samples, {key: [_tensor(key, i) for i in held] for key in DTYPES}), tuple(DTYPES))
+    keys = [
+        KeyMove(
+            key=key,
+            dtype=str(dtype).removeprefix("torch."),
+            lengths={i: len(_tensor(key, i)) for i in SAMPLES},
+            source=source,
+            target=target,
+        )
+        for key, dtype in DTYPES.items()
+    ]
+    store.move(Move(seq=0, ranks=(0, 1, 2, 3), job=9, step=0, keys=tuple(keys)))
+    for key in DTYPES:
+        for sample in (*source.get(rank, ()), *target.get(rank, ())):
+            torch.testing.assert_close(store.get(9, key, sample), _tensor(key, sample), rtol=0, atol=0)
+    store.forget(9)
+    with pytest.raises(KeyError):
+        store.get(9, "ids", 0)
+
+
+def test_a_move_brings_each_sample_bit_exact():
+    """Several keys and types, an empty sample, a sample held twice, and messages of a few bytes."""
+    run_world(_move_and_check, 4)
+
+
+def test_a_share_without_samples_is_an_empty_batch():
+    """With the right types: bodies still take part in collectives with it."""
+    dtypes = {"ids": torch.int64, "rewards": torch.float32}
+    batch = batch_of([], {"ids": [], "rewards": []}, frozenset({"rewards"}), dtypes)
+    assert len(batch) == 0 and batch.num_tokens == 0
+    assert batch["ids"].dtype == torch.int64 and batch["rewards"].dtype == torch.float32
+
+
+def test_keys_of_one_call_have_one_length():
+    """Otherwise they cannot be packed together, and the message names them."""
+    columns = {"ids": [torch.zeros(3)], "mask": [torch.zeros(4)]}
+    with pytest.raises(AssertionError, match="sample 8 has 3 elements of ids but 4 of mask"):
+        batch_of([Sample(8, 0)], columns, frozenset(), {})
