@@ -20,7 +20,7 @@ class Sum:
 
     @property
     def prompt(self) -> str:
-        return f"{self.a} + {self.b} = "
+        return f"What is {self.a} plus {self.b}?\n"
 
     @property
     def solution(self) -> str:

@@ -51,7 +51,7 @@ class PPOConfig:
     """Discount of a later token's reward."""
     lam: float = 1.0
     """Weight of longer looks ahead in generalised advantage estimation."""
-    kl_coef: float = 0.0
+    kl_coef: float = 0.001
     """Cost of each nat that the policy moves from the reference, taken off the reward."""
     normalise_advantages: bool = True
     """To mean 0 and standard deviation 1 over the tokens of the batch."""
@@ -81,8 +81,8 @@ class PPOMathConfig(RunConfig):
     """The reference policy; left out, the actor as it was loaded."""
     critic: TrainedModelConfig | None = None
     """Left out, rewards are taken relative to the other samples of the prompt."""
-    data: DataConfig = field(default_factory=DataConfig)
-    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=12))
+    data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
+    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:

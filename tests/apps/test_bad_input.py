@@ -53,7 +53,7 @@ def test_more_ranks_than_samples_in_a_minibatch(cli):
 
 def test_ranks_without_a_call(cli):
     message = refused(cli("placements.reward={ranks: [5]}"))
-    assert "4 of the ranks 0 to 5 run no call (first: 1)" in message
+    assert "3 of the ranks 0 to 5 run no call (first: 2)" in message
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_each_call_stands_in_graph_and_plan(cli, model, critic):
     header, *graph_rows = rows(found["Graph of one step"])
     assert [row[:3] for row in graph_rows] == [[c.name, c.kind.value, c.model or "-"] for c in calls.values()]
     where = {row[0]: row[3:] for row in rows(found["Plan"])[2:]}
-    expected = {name: ["[0-1]", "p1d2t1" if name == "actor_gen" else "p2d1t1"] for name in calls}
+    expected = {name: ["[0-1]", "p1d2t1" if name in ("actor_gen", "reward") else "p2d1t1"] for name in calls}
     assert where == expected
 
 

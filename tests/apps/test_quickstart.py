@@ -22,7 +22,7 @@ def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
     assert (code, out, err) == (0, "", "")
     ((recipe, config, plan, _),) = seen
     assert (recipe.name, config.batch_size, config.num_steps) == ("ppo-math", 4, 5)
-    assert {str(plan[call]) for call in plan.placements} == {"p1d2t1@[0-1]", "p2d1t1@[2-3]"}
+    assert {str(plan[call]) for call in plan.placements} == {"p1d2t1@[0-1]", "p1d2t1@[2-3]", "p2d1t1@[2-3]"}
     assert not list(tmp_path.glob("runs/*/*")), "the run's own directory is the master's to make"
 
 

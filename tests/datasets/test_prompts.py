@@ -47,7 +47,7 @@ def test_the_chat_template_is_used_only_where_asked_for_and_there(tmp_path):
 
 def test_sums_need_no_file():
     train, held_out = load("sums"), load("sums", eval=True)
-    assert train.prompt(0).startswith(tuple("0123456789")) and len(train) > len(held_out) > 20
+    assert len(train) > len(held_out) > 20 and train.length(0) > 0
     assert not {train.prompt(i) for i in range(len(train))} & {
         held_out.prompt(i) for i in range(len(held_out))
     }

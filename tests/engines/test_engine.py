@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -15,6 +17,7 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.models.config import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
+from realrl.realloc import checkpoint
 from tests.tiny import tiny_llama
 from tests.world import run_world
 
@@ -40,7 +43,7 @@ def model(request, tmp_path_factory) -> Path:
 
 
 def test_one_process_matches_transformers(model):
-    """Log-probs, greedy and sampled tokens, gradient norm and two AdamW steps, with no process group."""
+    """A round trip through files, log-probs, greedy and sampled tokens, two AdamW steps; no process group."""
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     check_engine(model, local_groups(placement))
 
@@ -69,10 +72,29 @@ def check_engine(model: Path, groups: Groups, device: str = "cpu") -> None:
     )
     engine.load(model)
     batch = own_batch(groups)
+    check_round_trip(engine, model)
     check_logprobs(engine, batch, reference)
     check_greedy(engine, batch, reference)
     check_sampling(engine, batch)
     check_training(engine, batch, reference)
+
+
+def check_round_trip(engine: Engine, model: Path) -> None:
+    """Load, save, load: the files and the weights are the same, bit for bit."""
+    placement, rank = engine.placement, engine.groups.rank
+    directory = model / f"saved-{placement.layout}"
+    directory.mkdir(exist_ok=True)
+    weights = engine.local_tensors()
+    checkpoint.save(directory, engine.layout, weights, rank=rank, ranks=placement.ranks, dtype=engine.dtype)
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    if engine.groups.mesh is not None:
+        dist.barrier(engine.groups.mesh)
+    saved = {k: v for file in directory.glob("*.safetensors") for k, v in load_file(file).items()}
+    expected = load_file(model / "model.safetensors")
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
+    engine.load(directory)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in engine.local_tensors().items())
 
 
 def own_batch(groups: Groups) -> PackedBatch:
