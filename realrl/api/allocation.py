@@ -48,19 +48,23 @@ def parse_allocation(
     """The plan that `text` gives to `call_names`; a call in `placements` is placed as it says there.
 
     Raises:
-        ValueError: text that does not fit the grammar, a call that is unknown, or left without a place, or a
-            rank without a call.
+        ValueError: text that does not fit the grammar, a call that is unknown, or left without a place, an
+            item that comes too late for its calls, or a rank without a call.
     """
     found = {name: _in_full(name, placement, call_names) for name, placement in placements.items()}
     meshes = _parse(text) if text.strip() else []
-    _check_names(meshes, call_names)
+    _check_names(meshes, call_names, generate_calls)
+    claimed: set[str] = set()  # by items; a call that is placed in full may still be named in one
     for item, ranks_from in _by_precedence(meshes):
-        fitting = [call for call in call_names if item.fits(call, generate_calls)]
-        taken = [call for call in fitting if call not in found]
-        if fitting and not taken and item.pattern in call_names and item.pattern not in placements:
-            raise _refused(f"{item.text!r} comes too late, an item before it takes the call; put it first")
+        fitting = {call for call in call_names if item.fits(call, generate_calls)}
+        if fitting and fitting <= claimed:
+            raise _refused(
+                f"{item.text!r} comes too late, items before it take its calls; put it first or leave it out"
+            )
         ranks = tuple(range(ranks_from, ranks_from + item.layout.size))
-        found.update({call: Placement(DeviceMesh(ranks), item.layout) for call in taken})
+        place = Placement(DeviceMesh(ranks), item.layout)
+        found.update({call: place for call in fitting - found.keys()})
+        claimed |= fitting
     if left := [call for call in call_names if call not in found]:
         raise _refused(f"no item of {text!r} fits {', '.join(left)}; add an item, as *:d1")
     plan = ExecutionPlan({call: found[call] for call in call_names})
@@ -110,11 +114,13 @@ def _by_precedence(meshes: list[list[_Item]]) -> Iterator[tuple[_Item, int]]:
     yield from sorted(placed, key=lambda pair: pair[0].pattern is None)
 
 
-def _check_names(meshes: list[list[_Item]], call_names: Sequence[str]) -> None:
+def _check_names(
+    meshes: list[list[_Item]], call_names: Sequence[str], generate_calls: Collection[str]
+) -> None:
     """A wildcard may fit nothing; a plain name must be a call's."""
     for item in (item for mesh in meshes for item in mesh):
         is_plain = item.pattern is not None and not set(item.pattern) & set("*?[")
-        if is_plain and item.pattern != GENERATING and item.pattern not in call_names:
+        if is_plain and not any(item.fits(call, generate_calls) for call in call_names):
             raise _refused(f"{item.text!r} names no call; {_known(item.pattern, call_names)}")
 
 

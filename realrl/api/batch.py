@@ -79,6 +79,8 @@ class PackedBatch:
 
     def unpacked(self, key: str) -> list[Tensor]:
         """One tensor a sample: its tokens' values, or `[1]`."""
+        if not self.samples:
+            return []
         if key in self.per_sample:
             return list(self.per_sample[key].split(1))
         return list(self.tokens[key].split(self.lengths))

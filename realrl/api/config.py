@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,12 @@ from typing import Literal
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _is_folder_name(text: str) -> bool:
+    return (
+        text.isprintable() and "/" not in text and text not in ("", ".", "..") and len(text.encode()) <= 100
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,11 @@ class OptimizerConfig:
     """Largest norm of the whole gradient; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        _require(self.lr >= 0, f"lr must not be negative, got {self.lr}")
+        for name in ("lr", "weight_decay"):
+            _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
+        for name in ("beta1", "beta2"):
+            _require(0 <= (value := getattr(self, name)) < 1, f"{name} must be in [0, 1), got {value}")
+        _require(self.eps > 0, f"eps must be positive, got {self.eps}")
         _require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
         _require(self.clip_grad_norm >= 0, f"clip_grad_norm must not be negative, got {self.clip_grad_norm}")
         _require(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
@@ -56,7 +67,7 @@ class GenerationConfig:
     min_new_tokens: int = 0
     """No end-of-sequence token before this many."""
     temperature: float = 1.0
-    """0 takes the most likely token."""
+    """0 takes the most likely token; else at least 0.01, as logits are divided by it."""
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps every token."""
@@ -69,7 +80,10 @@ class GenerationConfig:
             0 <= self.min_new_tokens <= self.max_new_tokens,
             f"min_new_tokens must be from 0 to max_new_tokens, got {self.min_new_tokens}",
         )
-        _require(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
+        _require(
+            self.temperature == 0 or self.temperature >= 0.01,
+            f"temperature must be 0 or at least 0.01, got {self.temperature}",
+        )
         _require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
         _require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
         _require(self.max_sequences >= 1, f"max_sequences must be at least 1, got {self.max_sequences}")
@@ -89,13 +103,26 @@ class DataConfig:
     """Where prompts come from."""
 
     path: str = "sums"
-    """A JSONL file of `{query_id, prompt, solutions}` lines, or `sums`, made on the spot."""
-    eval_path: str = "sums"
-    """Held-out problems, in the same form; empty for none."""
+    """A JSONL file of `{query_id, prompt, solutions}` lines, or `sums`, made on the spot; `sft` reads
+    `{prompt, response}` lines too."""
+    eval_path: str | None = None
+    """Held-out rows, in the same form; empty for none. Left out: the held-out side of `sums` if `path` is
+    that, else none."""
     max_prompt_tokens: int = 256
     """A longer prompt is refused."""
     chat: bool = True
     """Wrap each prompt in the tokenizer's chat template, if it has one."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.path), "path: expected a JSONL file or `sums`, got ''")
+        _require(
+            self.max_prompt_tokens >= 1, f"max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}"
+        )
+
+    @property
+    def held_out_path(self) -> str:
+        """What `eval_path` comes to; empty for no evaluation."""
+        return (self.path if self.path == "sums" else "") if self.eval_path is None else self.eval_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +170,8 @@ class RunConfig:
         for name in ("experiment", "trial"):
             value = getattr(self, name)
             _require(
-                bool(value) and "/" not in value and value not in (".", ".."),
-                f"{name} must be a plain folder name, got {value!r}",
+                _is_folder_name(value),
+                f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
         for name in ("eval_every", "save_every"):
             _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")

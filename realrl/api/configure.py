@@ -170,7 +170,7 @@ def _read(source: Path | str | None) -> dict[str, Any]:
     if isinstance(source, str):
         return load_mapping(source, "config")
     try:
-        return load_mapping(source.read_text(encoding="utf-8"), str(source))
+        return load_mapping(source.read_text(encoding="utf-8-sig"), str(source))
     except OSError as error:
         raise ValueError(
             f"{source}: cannot be read: {error.strerror}; give the path of a YAML file"

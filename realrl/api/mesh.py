@@ -51,13 +51,13 @@ class ParallelLayout:
 
 @dataclass(frozen=True, order=True)
 class DeviceMesh:
-    """An ordered set of global ranks."""
+    """A set of global ranks, in ascending order: the order that a process group gives them too."""
 
     ranks: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.ranks or len(set(self.ranks)) != len(self.ranks) or min(self.ranks) < 0:
-            raise ValueError(f"a mesh needs distinct ranks from 0 up, got {list(self.ranks)}")
+        if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 0:
+            raise ValueError(f"a mesh needs distinct ranks from 0 up in ascending order, got {[*self.ranks]}")
 
     def __str__(self) -> str:
         first, last = self.ranks[0], self.ranks[-1]

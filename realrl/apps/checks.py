@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, RunConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
 from realrl.datasets.demo import resolve_model
+from realrl.datasets.sums import SUMS
+from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig, read_decoder_config
 from realrl.models.layout import SCALAR_HEAD, check_fits, decoder_layout
-from realrl.realloc.checkpoint import file_layout
+from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.program import home_placements
 
 
@@ -88,10 +90,6 @@ def _find(path: str, spec: ModelSpec) -> FoundModel:
     try:
         directory = resolve_model(spec.model.path)
         return FoundModel(path, spec, directory, read_decoder_config(directory))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: {spec.model.path}: its config.json is not JSON: {error}") from None
-    except KeyError as error:
-        raise ValueError(f"{path}: {spec.model.path}: its config.json lacks {error}") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -114,28 +112,73 @@ def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
                 f"{model.path}: its vocabulary has {model.decoder.vocab_size} tokens, that of "
                 f"{reference.path} {reference.decoder.vocab_size}; models of one run need one tokenizer"
             )
+        if model.directory.resolve() != reference.directory.resolve() and _has_tokenizer(model.directory):
+            own, wanted = (load_tokenizer(m).get_vocab().items() for m in (model, reference))
+            if differing := own ^ wanted:
+                raise ValueError(
+                    f"{model.path}: its tokenizer is not that of {reference.path}, they differ in "
+                    f"{min(differing)[0]!r}; models of one run need one tokenizer"
+                )
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    return any((directory / name).is_file() for name in names)
+
+
+def load_tokenizer(model: FoundModel) -> Any:
+    """The tokenizer in a model's directory."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.directory, local_files_only=True)
+    except Exception as error:  # tokenizers raises plain ones
+        raise ValueError(
+            f"{model.path}: {model.directory}: its tokenizer cannot be loaded "
+            f"({' '.join(str(error).split())}); mend the tokenizer's files there"
+        ) from None
 
 
 def _check_data(recipe: Recipe, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
-    tokenizer = load_tokenizer(next(iter(models.values())).directory)
-    rows, held_out = recipe.datasets(config, tokenizer)
+    first = next(iter(models.values()))
+    _check_disjoint(config)
+    rows, held_out = recipe.datasets(config, load_tokenizer(first))
     for path, dataset in (("data.path", rows), ("data.eval_path", held_out)):
         if dataset is not None:
             for name, model in models.items():
                 _check_context(path, dataset, _max_new_tokens(config), name, model)
+            _check_token_ids(path, dataset, first)
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer in a model directory."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        first_line = str(error).strip().partition("\n")[0]
+def _check_disjoint(config: RunConfig) -> None:
+    """Evaluation is on rows that training does not see."""
+    data = getattr(config, "data", None)
+    if not isinstance(data, DataConfig) or data.path == SUMS or not data.held_out_path:
+        return
+    trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
+    if trained == held_out:
         raise ValueError(
-            f"{directory}: its tokenizer cannot be loaded ({first_line}); copy the tokenizer's files there"
-        ) from None
+            f"data.eval_path: expected rows held out from training, got the file of data.path, {data.path}; "
+            "give another one, or '' for no evaluation"
+        )
+
+
+def _check_token_ids(path: str, dataset: Dataset, model: FoundModel) -> None:
+    largest, row = max((_largest_id(dataset, row), row) for row in range(len(dataset)))
+    if largest >= model.decoder.vocab_size:
+        raise ValueError(
+            f"{path}: {_row_place(dataset, row)} has the token {largest}, but {model.path} has only "
+            f"{model.decoder.vocab_size} tokens; give the tokenizer that belongs to the model"
+        )
+
+
+def _largest_id(dataset: Dataset, row: int) -> int:
+    return max(int(t.max()) for t in dataset.tensors(row).values() if t.dtype == torch.int64)
+
+
+def _row_place(dataset: Dataset, row: int) -> str:
+    place = getattr(dataset, "place", None)
+    return place(row) if place else f"row {row + 1}"
 
 
 def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, model: FoundModel) -> None:
@@ -146,8 +189,8 @@ def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, mode
     if length + new_tokens > limit:
         more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
         raise ValueError(
-            f"{path}: row {longest + 1} has {length} tokens; that{more} exceeds the {limit} tokens of "
-            f"model {name}'s context; shorten the row or lower the length"
+            f"{path}: {_row_place(dataset, longest)} has {length} tokens; that{more} exceeds the {limit} "
+            f"tokens of model {name}'s context; shorten the row or lower the length"
         )
 
 
@@ -167,15 +210,25 @@ def _check_devices(plan: ExecutionPlan) -> None:
 
 
 def _check_weights(model: FoundModel) -> None:
-    """The checkpoint's headers list every weight; a scalar head may be missing, it then starts afresh."""
+    """The checkpoint's headers fit its config; a scalar head may be missing, it then starts afresh."""
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
-    wanted = decoder_layout(model.decoder, placement, model.spec.head).by_tensor.keys() - {SCALAR_HEAD}
+    layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:
-        missing = sorted(wanted - file_layout(model.directory).by_tensor.keys())
+        files = file_layout(model.directory)
+        wanted = (s for s in layout.shards if s.box.tensor != SCALAR_HEAD or SCALAR_HEAD in files.by_tensor)
+        check_tensors(model.directory, files, Layout(tuple(wanted)))
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.path}: {error}") from None
-    if missing:
-        raise ValueError(f"{model.path}: {model.directory}: no weight {missing[0]} in its safetensors files")
+    unused = (
+        tensor
+        for tensor in files.by_tensor.keys() - layout.by_tensor.keys()
+        if tensor.startswith("model.layers.") and not tensor.endswith(".rotary_emb.inv_freq")
+    )
+    if tensor := min(unused, default=None):
+        raise ValueError(
+            f"{model.path}: {model.directory}: its config.json, with {model.decoder.num_layers} layers, has "
+            f"no place for the weight {tensor}; give the config.json that belongs to the weights"
+        )
 
 
 def _check_outputs(config: RunConfig) -> None:
@@ -185,9 +238,10 @@ def _check_outputs(config: RunConfig) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
         raise ValueError(
-            f"runs_dir: cannot write to {directory}: {error.strerror}; give another runs_dir"
+            f"runs_dir: cannot write to {str(directory)!r}: {reason}; give another runs_dir"
         ) from None
 
 

@@ -32,7 +32,7 @@ def resolve_model(path: str | Path) -> Path:
     """
     if str(path) == DEMO_MODEL:
         return demo_model_directory()
-    directory = Path(path).expanduser()
+    directory = Path(os.path.expanduser(path))
     if not (directory / "config.json").is_file():
         missing = "it has no config.json" if directory.is_dir() else "there is no such directory"
         raise ValueError(

@@ -44,9 +44,15 @@ class DemonstrationDataset:
     def __init__(
         self, rows: Sequence[Demonstration], tokenizer: Any, *, max_prompt_tokens: int, chat: bool
     ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"{tokenizer.name_or_path}: its tokenizer has no eos_token, which ends each response; "
+                "give one in tokenizer_config.json"
+            )
+        self._places = [row.place for row in rows]
         prompts = encode_prompts(
             [row.prompt for row in rows],
-            [row.place for row in rows],
+            self._places,
             tokenizer,
             chat=chat,
             max_prompt_tokens=max_prompt_tokens,
@@ -63,6 +69,10 @@ class DemonstrationDataset:
     def length(self, row: int) -> int:
         """Tokens of prompt and response."""
         return len(self._rows[row]["input_ids"])
+
+    def place(self, row: int) -> str:
+        """Where the row comes from, as `file:line`."""
+        return self._places[row]
 
     def tensors(self, row: int) -> dict[str, Tensor]:
         return self._rows[row]
@@ -82,7 +92,7 @@ def load_demonstrations(
         rows = _rows(path, held_out=held_out)
         return DemonstrationDataset(rows, tokenizer, max_prompt_tokens=data.max_prompt_tokens, chat=data.chat)
 
-    return load(data.path, False), load(data.eval_path, True) if data.eval_path else None
+    return load(data.path, False), load(data.held_out_path, True) if data.held_out_path else None
 
 
 def _rows(path: str, *, held_out: bool) -> list[Demonstration]:
@@ -91,7 +101,7 @@ def _rows(path: str, *, held_out: bool) -> list[Demonstration]:
         return [Demonstration(row.prompt, row.solution, f"{SUMS}: {row.a} + {row.b}") for row in rows]
     return [
         Demonstration(line.prompt, _response(line, place), place)
-        for place, line in read_jsonl(path, DemonstrationLine, EXAMPLE)
+        for place, line in read_jsonl(path, DemonstrationLine, EXAMPLE, held_out=held_out)
     ]
 
 

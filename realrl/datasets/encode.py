@@ -14,10 +14,13 @@ def encode_prompts(
     """One int64 `[T]` a prompt, in the tokenizer's chat template if `chat` and it has one.
 
     Raises:
-        ValueError: a prompt of no tokens or of more than `max_prompt_tokens`, by its place.
+        ValueError: a prompt of no tokens or of more than `max_prompt_tokens`, by its place, or a chat
+            template that fails on one.
     """
     in_template = bool(chat and tokenizer.chat_template)
-    texts = [_in_template(prompt, tokenizer) for prompt in prompts] if in_template else list(prompts)
+    texts = list(prompts)
+    if in_template:
+        texts = [_in_template(prompt, place, tokenizer) for prompt, place in zip(prompts, places)]
     encoded = tokenizer(texts, add_special_tokens=not in_template)["input_ids"]
     for place, ids in zip(places, encoded, strict=True):
         if not ids:
@@ -30,6 +33,12 @@ def encode_prompts(
     return [tensor(ids) for ids in encoded]
 
 
-def _in_template(prompt: str, tokenizer: Any) -> str:
+def _in_template(prompt: str, place: str, tokenizer: Any) -> str:
     messages = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise ValueError(
+            f"data.chat: {place}: the tokenizer's chat template fails ({' '.join(str(error).split())}); "
+            "mend it, or set data.chat=false"
+        ) from None

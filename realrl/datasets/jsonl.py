@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,15 +11,16 @@ import msgspec
 Line = TypeVar("Line")
 
 
-def read_jsonl(path: str, line_type: type[Line], example: str) -> list[tuple[str, Line]]:
-    """Each line, under its `file:line`; blank ones are left out.
+def read_jsonl(path: str, line_type: type[Line], example: str, *, held_out: bool) -> list[tuple[str, Line]]:
+    """Each line, under its `file:line`; blank ones are left out. `held_out` says which key gave the path.
 
     Raises:
         ValueError: no such file, a line that is not of `line_type` (`example` is), or no lines.
     """
+    key = "data.eval_path" if held_out else "data.path"
     decoder = msgspec.json.Decoder(line_type)
     lines = []
-    for number, line in enumerate(_lines(path, example), start=1):
+    for number, line in enumerate(_lines(key, path, example), start=1):
         if line.strip():
             where = f"{path}:{number}"
             try:
@@ -26,15 +28,15 @@ def read_jsonl(path: str, line_type: type[Line], example: str) -> list[tuple[str
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ValueError(f"{where}: {error}; expected a line like {example}") from None
     if not lines:
-        raise ValueError(f"{path}: the dataset is empty; expected lines like {example}")
+        raise ValueError(f"{key}: {path}: the dataset is empty; expected lines like {example}")
     return lines
 
 
-def _lines(path: str, example: str) -> list[bytes]:
+def _lines(key: str, path: str, example: str) -> list[bytes]:
     try:
-        return Path(path).expanduser().read_bytes().split(b"\n")
-    except OSError as error:
+        return Path(os.path.expanduser(path)).read_bytes().split(b"\n")
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path}: cannot read this dataset ({error.strerror}); "
+            f"{key}: {path!r}: cannot read this dataset ({getattr(error, 'strerror', error)}); "
             f"give `sums` or a JSONL file with lines like {example}"
         ) from None

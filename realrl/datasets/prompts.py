@@ -57,6 +57,10 @@ class PromptDataset:
         """Tokens of the prompt."""
         return len(self._prompts[row])
 
+    def place(self, row: int) -> str:
+        """Where the row comes from, as `file:line`."""
+        return self._rows[row].place
+
     def tensors(self, row: int) -> dict[str, Tensor]:
         return {"prompts": self._prompts[row]}
 
@@ -87,7 +91,7 @@ def load_problems(path: str, *, held_out: bool) -> list[Problem]:
             Problem(row.prompt, [row.solution], f"{SUMS}: {row.a} + {row.b}")
             for row in sums(held_out=held_out)
         ]
-    lines = read_jsonl(path, ProblemLine, EXAMPLE)
+    lines = read_jsonl(path, ProblemLine, EXAMPLE, held_out=held_out)
     for place, line in lines:
         if not line.solutions:
             raise ValueError(f"{place}: `solutions` is empty; expected a line like {EXAMPLE}")

@@ -33,8 +33,9 @@ Loss = Callable[[Tensor, PackedBatch], tuple[Tensor, Mapping[str, Mean]]]
 class Engine:
     """A model on a placement, seen from one rank.
 
-    Every method but `local_tensors` and `release` is collective over the placement's data-parallel
-    slice, `train` over the whole placement. Outputs come on the last stage; elsewhere None.
+    Every method but `local_tensors`, `load` and `release` is collective over the placement's
+    data-parallel slice, those that train over the whole placement. `logprobs` and `values` come on the
+    last stage alone, elsewhere None; a generated batch comes on every rank.
     """
 
     def __init__(
@@ -109,6 +110,9 @@ class Engine:
 
         A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
         """
+        if not len(batch):
+            nothing = {"logprobs": torch.empty(0), "loss_mask": torch.empty(0, dtype=torch.bool)}
+            return batch.with_keys(tokens={"input_ids": batch["prompts"], **nothing})
         prompts = batch.unpacked("prompts")
         uniforms = uniforms_of(seed, step, [s.id for s in batch.samples], config.max_new_tokens)
         responses = generate(self._decoder, self._link, prompts, uniforms, config)

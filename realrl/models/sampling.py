@@ -43,8 +43,8 @@ def uniforms_of(seed: int, step: int, sample_ids: list[int], count: int) -> Tens
 def _keep_likeliest(weights: Tensor, config: GenerationConfig) -> Tensor:
     """Zero what top-k and top-p leave out; top-p keeps the token that crosses the bound."""
     if config.top_k in range(1, weights.shape[-1]):
-        smallest = weights.topk(config.top_k, dim=-1).values[:, -1:]
-        weights = weights.where(weights >= smallest, 0)
+        kept, tokens = weights.topk(config.top_k, dim=-1)
+        weights = torch.zeros_like(weights).scatter(-1, tokens, kept)
     if config.top_p < 1:
         ordered, order = weights.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered

@@ -5,6 +5,7 @@ Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1 (optimizer-state 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,9 +56,14 @@ class ShardedAdamW:
         """Sum the gradients over dp, clip, update, and give every rank the new weights.
 
         Returns the norm of the whole gradient before clipping. Collective over the mesh.
+
+        Raises:
+            FloatingPointError: the norm is infinite or no number; the weights are as before.
         """
         share = self._summed_share()
         norm = self._norm(share)
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm}: no update was made; lower the lr")
         limit = self._config.clip_grad_norm
         if limit and norm > limit:
             share.mul_(limit / (norm + 1e-6))

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from realrl.base.files import sync
 from realrl.layouts.layout import Box, Layout, Rank, Shard
 from realrl.layouts.plan import Copy, plan
 from realrl.realloc.execute import execute, target_region
@@ -23,6 +25,11 @@ _ELEMENTS_AT_ONCE = 1 << 25
 """Bounds the memory that reading takes beyond the target."""
 _SLACK = 1.05
 """How much more than an even share a writer takes on to spare a transfer."""
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+    """Tensor to file."""
 
 
 def file_layout(directory: Path | str) -> Layout:
@@ -53,13 +60,26 @@ def load(directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str,
         ValueError: a tensor is missing from the checkpoint, or has another shape.
     """
     directory, files = Path(directory), file_layout(directory)
-    _check_same_tensors(directory, files, layout)
+    check_tensors(directory, files, layout)
     own = Layout(layout.by_rank.get(rank, ()))
     for name, copies in plan(files, own).by_source.items():
         with safe_open(directory / name, framework="pt") as file:
             for copy in copies:
                 for piece in copy.pieces(_ELEMENTS_AT_ONCE):
                     target_region(piece, target).copy_(_read(file, piece))
+
+
+def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
+    """Raise ValueError unless the checkpoint's `files` hold every tensor of `layout` in its shape."""
+    for tensor, box in _extents(layout).items():
+        if tensor not in files.by_tensor:
+            raise ValueError(f"{directory} has no tensor {tensor!r}, which the model needs; give another one")
+        shape = files.by_tensor[tensor][0].box.shape
+        if shape != box.stop:
+            raise ValueError(
+                f"{directory}: expected {tensor!r} of shape {list(box.stop)}, got {list(shape)};"
+                " give a checkpoint that fits its config.json"
+            )
 
 
 def save(
@@ -142,11 +162,12 @@ def _files(directory: Path) -> dict[str, list[str] | None]:
             f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; name a Hugging Face directory"
         )
     try:
-        files: dict[str, list[str] | None] = {}
-        for tensor, name in json.loads(index.read_text())["weight_map"].items():
-            files.setdefault(name, []).append(tensor)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{index} is no checkpoint index ({error!r}); save the checkpoint anew") from error
+        weight_map = msgspec.json.decode(index.read_text(encoding="utf-8"), type=_Index).weight_map
+    except ValueError as error:
+        raise ValueError(f"{index} is no checkpoint index ({error}); save the checkpoint anew") from error
+    files: dict[str, list[str] | None] = {}
+    for tensor, name in weight_map.items():
+        files.setdefault(name, []).append(tensor)
     return files
 
 
@@ -158,18 +179,6 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it anew") from error
-
-
-def _check_same_tensors(directory: Path, files: Layout, layout: Layout) -> None:
-    for tensor, box in _extents(layout).items():
-        if tensor not in files.by_tensor:
-            raise ValueError(f"{directory} has no tensor {tensor!r}, which the model needs; give another one")
-        shape = files.by_tensor[tensor][0].box.shape
-        if shape != box.stop:
-            raise ValueError(
-                f"{directory}: expected {tensor!r} of shape {list(box.stop)}, got {list(shape)};"
-                " give a checkpoint that fits its config.json"
-            )
 
 
 def _read(file, piece: Copy) -> Tensor:
@@ -203,14 +212,6 @@ def _held_elements(shards: Sequence[Shard]) -> dict[Rank, int]:
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(f".{path.name}.partial")
     write(aside)
-    _sync(aside)
+    sync(aside)
     os.replace(aside, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

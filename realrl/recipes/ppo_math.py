@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +37,15 @@ class TrainedModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The model that estimates values, and how it is trained."""
+
+    model: ModelConfig | None = None
+    """Left out, the actor's, with a scalar head in place of its own."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """The algorithm's own numbers."""
 
@@ -53,8 +63,11 @@ class PPOConfig:
     """Weight of longer looks ahead in generalised advantage estimation."""
     kl_coef: float = 0.001
     """Cost of each nat that the policy moves from the reference, taken off the reward."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
     normalise_advantages: bool = True
-    """To mean 0 and standard deviation 1 over the tokens of the batch."""
+    """With a critic, to mean 0 and standard deviation 1 over the batch's tokens; without, rewards are
+    divided by the standard deviation among their prompt's samples."""
     reward_correct: float = 1.0
     reward_wrong: float = 0.0
 
@@ -62,6 +75,9 @@ class PPOConfig:
         for name in ("group_size", "num_minibatches"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("clip_eps", "value_clip_eps", "kl_coef"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         for name in ("gamma", "lam"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
@@ -79,7 +95,7 @@ class PPOMathConfig(RunConfig):
     )
     ref: ModelConfig | None = None
     """The reference policy; left out, the actor as it was loaded."""
-    critic: TrainedModelConfig | None = None
+    critic: CriticConfig | None = None
     """Left out, rewards are taken relative to the other samples of the prompt."""
     data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
@@ -135,7 +151,8 @@ def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
         "ref": ModelSpec(config.ref or config.actor.model, "lm"),
     }
     if config.critic is not None:
-        specs["critic"] = ModelSpec(config.critic.model, "scalar", config.critic.optimizer)
+        model = config.critic.model or config.actor.model
+        specs["critic"] = ModelSpec(model, "scalar", config.critic.optimizer)
     return specs
 
 
@@ -239,10 +256,7 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
     """The batch with `advantages` and `returns`, both `[T]` and 0 outside the responses."""
     ppo = ctx.config.ppo
     mask = batch["loss_mask"]
-    lengths = (
-        torch.stack([m.sum() for m in batch.unpacked("loss_mask")]) if len(batch) else torch.zeros(0).long()
-    )
-    cu_responses = cu_seqlens_of(lengths.tolist())
+    cu_responses = cu_seqlens_of(int(part.sum()) for part in batch.unpacked("loss_mask"))
     token_rewards = kl_penalised_rewards(
         _task_rewards(ctx, batch),
         batch["logprobs"],
@@ -250,6 +264,7 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
         mask,
         batch.cu_seqlens,
         kl_coef=ppo.kl_coef,
+        estimator=ppo.kl_estimator,
     )
     advantages, returns = gae(
         token_rewards[mask],
@@ -259,11 +274,10 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
         gamma=ppo.gamma,
         lam=ppo.lam,
     )
-    if ppo.normalise_advantages:
-        advantages = masked_normalise(advantages, torch.ones_like(advantages, dtype=torch.bool), ctx.reduce)
-    return batch.with_keys(
-        tokens={"advantages": _spread(advantages, mask), "returns": _spread(returns, mask)}
-    )
+    advantages, returns = _spread(advantages, mask), _spread(returns, mask)
+    if ctx.config.critic is not None and ppo.normalise_advantages:
+        advantages = masked_normalise(advantages, mask, ctx.reduce)
+    return batch.with_keys(tokens={"advantages": advantages, "returns": returns})
 
 
 def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
@@ -272,7 +286,9 @@ def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
     if config.critic is not None:
         return batch["rewards"]
     groups = torch.tensor([s.id // config.ppo.group_size for s in batch.samples], dtype=torch.long)
-    return group_relative(batch["rewards"], groups, config.batch_size, ctx.reduce, normalise_std=True)
+    return group_relative(
+        batch["rewards"], groups, config.batch_size, ctx.reduce, normalise_std=config.ppo.normalise_advantages
+    )
 
 
 def _state_values(batch: PackedBatch) -> Tensor:
@@ -334,7 +350,8 @@ def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDat
     data = config.data
     options = {"max_prompt_tokens": data.max_prompt_tokens, "chat": data.chat}
     train = load_prompts(data.path, tokenizer, eval=False, **options)
-    held_out = load_prompts(data.eval_path, tokenizer, eval=True, **options) if data.eval_path else None
+    held_out_path = data.held_out_path
+    held_out = load_prompts(held_out_path, tokenizer, eval=True, **options) if held_out_path else None
     return train, held_out
 
 

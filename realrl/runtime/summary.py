@@ -65,6 +65,8 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
         table.add_row(f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}")
     table.add_row("tokens/s", number(summary["tokens_per_s"]))
     for name, seconds in summary["phases_s"].items():
+        if name == "forget":  # housekeeping of the data plane
+            continue
         table.add_row(f"time in {name}, s a step", number(seconds))
     table.add_row("time in all", clock(summary["wall_s"]))
     table.add_row("checkpoint", str(summary["checkpoint"]))

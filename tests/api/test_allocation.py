@@ -66,15 +66,17 @@ def test_the_next_mesh_begins_after_the_widest_item():
 
 
 def test_the_first_item_that_fits_takes_the_call():
-    assert places("actor_*:d2,*_train:t2,*:p2")["actor_train"] == "p1d2t1@[0-1]"
+    assert places("*_train:t2,actor_*:d2,*:p2")["actor_train"] == "p1d1t2@[0-1]"
 
 
 def test_placements_in_full_go_first():
-    """Ranks in the given order; a call placed in full may still be named in the string."""
-    placement = {"ref_inf": PlacementConfig(ranks=(3, 2), tp=2)}
-    expected = {call: "p1d2t1@[0-1]" for call in CALLS} | {"ref_inf": "p1d1t2@[3,2]"}
+    """A call placed in full may still be named in the string."""
+    placement = {"ref_inf": PlacementConfig(ranks=(2, 3), tp=2)}
+    expected = {call: "p1d2t1@[0-1]" for call in CALLS} | {"ref_inf": "p1d1t2@[2-3]"}
     assert places("*:d2", placement) == expected
     assert places("ref_inf:p2,*:d2", placement) == expected
+    in_full = {call: PlacementConfig(ranks=(0,)) for call in CALLS}
+    assert set(places("actor_gen:d2,*:p2", in_full).values()) == {"p1d1t1@[0]"}
 
 
 @given(st.data())
@@ -107,6 +109,9 @@ def test_every_call_has_a_place_and_every_rank_a_call(data):
         ("actor gen:d2", "cannot read 'actor gen:d2'"),
         ("actor_gem:d1,*:d1", "'actor_gem:d1' names no call; .*did you mean actor_gen?"),
         ("*:d1,actor_gen:d2", "'actor_gen:d2' comes too late"),
+        ("*:p2,*:d2", "'\\*:d2' comes too late"),
+        ("gen.d2+p2+d1", "'d1' comes too late"),
+        ("actor_*:d2,*_train:t2,*:p2", "'\\*_train:t2' comes too late"),
         ("critic_*.d2+d2", "2 of the ranks 0 to 3 run no call"),
         ("p" + "9" * 5000, "cannot read"),
     ],
@@ -118,11 +123,17 @@ def test_what_is_refused(text, message):
     assert str(refused.value).startswith("allocation: ") and "actor_gen:d2,*:p2" in str(refused.value)
 
 
+def test_gen_where_no_call_generates():
+    with pytest.raises(ValueError, match="'gen:d2' names no call; the calls are train"):
+        parse_allocation("gen:d2,*:d1", ["train"], (), {})
+
+
 @pytest.mark.parametrize(
     ("name", "placement", "message"),
     [
         ("ref_inf", PlacementConfig(ranks=(0,), tp=2), "placements.ref_inf: layout p1d1t2 needs 2 ranks"),
         ("ref_inf", PlacementConfig(ranks=(0, 0), tp=2), "placements.ref_inf: .*distinct ranks"),
+        ("ref_inf", PlacementConfig(ranks=(3, 2), tp=2), "placements.ref_inf: .*in ascending order"),
         ("ref_inf", PlacementConfig(ranks=(-1,)), "placements.ref_inf: .*from 0 up"),
         ("ref_inf", PlacementConfig(ranks=(0,), dp=0), "placements.ref_inf: layout.dp must be at least 1"),
         ("ref_int", PlacementConfig(ranks=(0,)), "placements.ref_int: there is no such call; .*ref_inf?"),

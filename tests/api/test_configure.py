@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.api.config import OptimizerConfig, PlacementConfig
+from realrl.api.config import DataConfig, OptimizerConfig, PlacementConfig
 from realrl.api.configure import build_config, config_keys, dump_config
 from realrl.api.documents import dump, load_value
 from tests.api.configs import DEFAULT, SmallConfig, TrainedConfig
@@ -35,6 +35,26 @@ def test_numbers_in_every_spelling(written):
 )
 def test_an_override_of_text_is_taken_as_written(written):
     assert build_config(DEFAULT, None, [f"trial={written}"]).trial == written
+
+
+@pytest.mark.parametrize(
+    ("given", "held_out"),
+    [
+        ({}, "sums"),
+        ({"eval_path": ""}, ""),
+        ({"path": "a.jsonl"}, ""),
+        ({"path": "a.jsonl", "eval_path": "b.jsonl"}, "b.jsonl"),
+        ({"path": "a.jsonl", "eval_path": "sums"}, "sums"),
+    ],
+)
+def test_what_is_held_out(given, held_out):
+    """Left out, the other side of `sums`; rows of one's own are evaluated on only where one says so."""
+    assert DataConfig(**given).held_out_path == held_out
+
+
+def test_a_prompt_has_room():
+    with pytest.raises(ValueError, match="max_prompt_tokens must be at least 1, got 0"):
+        DataConfig(max_prompt_tokens=0)
 
 
 def test_optional_text_can_be_null_again():
@@ -89,7 +109,17 @@ def test_overrides_do_not_reach_the_default():
         ("placements.a.tp=2", ["placements.a.ranks: missing; expected a list of whole numbers"]),
         ("placements.a={ranks: 3}", ["placements.a.ranks: expected a list of whole numbers, got 3"]),
         ("placements.a={rank: [3]}", ["placements.a.rank: unknown key", "placements.a.ranks?"]),
-        ("experiment=a/b", ["experiment must be a plain folder name"]),
+        ("actor.optimizer.beta1=1", ["actor.optimizer.beta1 must be in [0, 1), got 1.0"]),
+        ("actor.optimizer.beta2=-0.1", ["actor.optimizer.beta2 must be in [0, 1), got -0.1"]),
+        ("actor.optimizer.eps=0", ["actor.optimizer.eps must be positive"]),
+        ("actor.optimizer.weight_decay=-1", ["actor.optimizer.weight_decay must not be negative"]),
+        ("generation.temperature=1e-3", ["generation.temperature must be 0 or at least 0.01, got 0.001"]),
+        ("generation.temperature=-1", ["generation.temperature must be 0 or at least 0.01"]),
+        ("experiment=a/b", ["experiment must be a plain folder name of at most 100 bytes, got 'a/b'"]),
+        ("experiment=..", ["experiment must be a plain folder name"]),
+        ('trial="a\\0b"', ["trial must be a plain folder name", r"got 'a\x00b'"]),
+        ("trial=" + "x" * 101, ["trial must be a plain folder name"]),
+        ("trial=" + "é" * 51, ["trial must be a plain folder name"]),
         ("generation.max_new_tokens=0", ["generation.max_new_tokens must be at least 1"]),
         ("batch_size", ["'batch_size': expected key=value"]),
         ("a..b=1", ["'a..b=1': expected key=value"]),
@@ -136,7 +166,7 @@ texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12) | s
     ["1e-5", "no", "null", "true", "*:p2", "- a", "1_0", "0x1", "~", ".inf", "2024-01-01", "a: b", "#", ""]
 )
 optimizers = st.builds(
-    OptimizerConfig, lr=st.floats(0, 1), eps=st.floats(1e-30, 1e30), weight_decay=st.floats(-1e300, 1e300)
+    OptimizerConfig, lr=st.floats(0, 1), eps=st.floats(1e-30, 1e30), weight_decay=st.floats(0, 1e300)
 )
 configs = st.builds(
     SmallConfig,

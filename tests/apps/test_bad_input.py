@@ -29,10 +29,15 @@ def refused(result) -> str:
         ("allocation=actor_train:p5,*:d1", "allocation: actor_train: p5 needs at least 5 layers"),
         ("allocation=*:d9", "allocation: actor_gen: d9 needs at least 9 prompts, batch_size=8 gives 8"),
         ("allocation=*:d1,actor_train:d2", "'actor_train:d2' comes too late"),
+        ("actor.model.path=~nobody/model", "actor.model.path: ~nobody/model"),
+        ("trial=" + "x" * 300, "trial must be a plain folder name"),
+        ('runs_dir="a\\0b"', "runs_dir: cannot write to 'a\\x00b/ppo-math': embedded null byte"),
         ("actor.model.path=nowhere", "actor.model.path: nowhere"),
         ("critic.model.path=nowhere", "critic.model.path: nowhere"),
-        ("data.path=nowhere.jsonl", "nowhere.jsonl"),
-        ("data.eval_path=nowhere.jsonl", "nowhere.jsonl"),
+        ("data.path=nowhere.jsonl", "data.path: 'nowhere.jsonl': cannot read this dataset"),
+        ("data.path=~nobody/rows.jsonl", "data.path: '~nobody/rows.jsonl': cannot read this dataset"),
+        ("data.path=", "data.path: expected a JSONL file or `sums`, got ''"),
+        ("data.eval_path=nowhere.jsonl", "data.eval_path: 'nowhere.jsonl': cannot read this dataset"),
         (
             "generation.max_new_tokens=256",
             "that and generation.max_new_tokens=256 exceeds the 256 tokens",
@@ -63,13 +68,25 @@ def test_ranks_without_a_call(cli):
         ([json.dumps({**ROW, "solutions": 2})], "rows.jsonl:1"),
         ([json.dumps({"query_id": "1", "prompt": "1"})], "rows.jsonl:1"),
         ([json.dumps({**ROW, "prompt": "1 + " * 100})], "rows.jsonl:1"),
-        ([], "rows.jsonl"),
+        ([], "data.path: "),
+        ([json.dumps({**ROW, "prompt": "1" * 254})], "rows.jsonl:1 has 254 tokens; that and generation."),
     ],
 )
 def test_bad_data(cli, tmp_path, lines, message):
     """Malformed lines and too long prompts are named by file and line; an empty file is refused."""
     (tmp_path / "rows.jsonl").write_text("".join(line + "\n" for line in lines))
-    assert message in refused(cli(f"data.path={tmp_path / 'rows.jsonl'}"))
+    limit = "data.max_prompt_tokens=256"
+    assert message in refused(cli(f"data.path={tmp_path / 'rows.jsonl'}", limit))
+
+
+@pytest.mark.parametrize("other", ["rows.jsonl", "../{}/rows.jsonl", "link.jsonl"])
+def test_evaluation_on_the_training_rows(cli, tmp_path, other):
+    """The same file under any name."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(ROW) + "\n")
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    overrides = (f"data.path={rows}", f"data.eval_path={tmp_path / other.format(tmp_path.name)}")
+    assert "data.eval_path: expected rows held out from training" in refused(cli(*overrides))
 
 
 def broken(model, directory, name, text):
@@ -77,7 +94,7 @@ def broken(model, directory, name, text):
     shutil.copytree(model, directory)
     (directory / name).unlink()
     if text is not None:
-        (directory / name).write_text(text)
+        (directory / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return directory
 
 
@@ -85,12 +102,15 @@ def broken(model, directory, name, text):
     ("name", "text", "message"),
     [
         ("config.json", None, "actor.model.path: "),
-        ("config.json", "{", "its config.json is not JSON"),
-        ("config.json", '{"model_type": "llama"}', "its config.json lacks"),
+        ("config.json", "{", "config.json: Input data was truncated"),
+        ("config.json", "[]", "config.json: Expected `object`, got `array`"),
+        ("config.json", b'{"model_type": "ll\xff"}', "config.json: 'utf-8' codec can't decode byte 0xff"),
+        ("config.json", '{"model_type": "llama"}', "config.json: Object missing required field `vocab_size`"),
         ("config.json", '{"model_type": "bert"}', "model_type must be 'llama', got 'bert'"),
         ("model.safetensors", None, "actor.model.path: "),
         ("model.safetensors", "rubbish", "actor.model.path: "),
-        ("tokenizer.json", "{", "its tokenizer cannot be loaded"),
+        ("tokenizer.json", "{", "actor.model.path: "),
+        ("tokenizer.json", "{}", "its tokenizer cannot be loaded"),
     ],
 )
 def test_a_broken_model_directory(cli, model, tmp_path, name, text, message):
@@ -98,12 +118,68 @@ def test_a_broken_model_directory(cli, model, tmp_path, name, text, message):
     assert message in refused(cli(f"actor.model.path={directory}"))
 
 
-def test_a_checkpoint_that_lacks_a_weight(cli, model, tmp_path):
-    directory = tmp_path / "deeper"
+def changed(model, directory, name, **keys):
+    """A copy of the model with some keys of one JSON file set, or with `...` left out."""
+    raw = {**json.loads((model / name).read_text()), **keys}
+    text = json.dumps({key: value for key, value in raw.items() if value is not ...})
+    return broken(model, directory, name, text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"hidden_size": "a"}, "config.json: Expected `int`, got `str` - at `$.hidden_size`"),
+        ({"num_hidden_layers": 0}, "config.json: Expected `int` >= 1 - at `$.num_hidden_layers`"),
+        ({"max_position_embeddings": None}, "got `null` - at `$.max_position_embeddings`"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "at `$.rope_parameters.rope_theta`"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope scaling must be 'default', got 'yarn'"),
+        ({"eos_token_id": "x", "transformers_version": "5"}, "got `str` - at `$.eos_token_id`"),
+        ({"head_dim": ..., "num_attention_heads": 6}, "must divide hidden_size 32, got 6"),
+        ({"head_dim": 7}, "must be even, got 7"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads must divide the 4 attention heads, got 3"),
+        ({"bos_token_id": "x"}, "its tokenizer cannot be loaded"),
+        ({"num_hidden_layers": 5}, "no tensor 'model.layers.4."),
+        ({"num_hidden_layers": 3}, "with 3 layers, has no place for the weight model.layers.3."),
+        ({"intermediate_size": 64}, "of shape [64, 32], got [48, 32]"),
+        ({"vocab_size": 60}, "has the token 64, but actor.model.path has only 60 tokens"),
+    ],
+)
+def test_a_config_json_that_does_not_fit(cli, model, tmp_path, keys, message):
+    """By its file and key, or against the weights and the tokenizer."""
+    found = refused(cli(f"actor.model.path={changed(model, tmp_path / 'changed', 'config.json', **keys)}"))
+    assert found.startswith("realrl: error: actor.model.path: ") or "data.path: " in found
+    assert message in found
+
+
+@pytest.mark.parametrize("eos", ["x", 67, [1, 67], -1])
+def test_an_end_of_sequence_that_is_no_token(cli, model, tmp_path, eos):
+    directory = changed(model, tmp_path / "changed", "generation_config.json", eos_token_id=eos)
+    assert "generation_config.json: " in (found := refused(cli(f"actor.model.path={directory}")))
+    assert "eos_token_id" in found
+
+
+@pytest.mark.parametrize("weight_map", [{"a": 3}, ["a"], None])
+def test_an_index_that_names_no_files(cli, model, tmp_path, weight_map):
+    directory = broken(model, tmp_path / "broken", "model.safetensors", None)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "is no checkpoint index (Expected `" in refused(cli(f"actor.model.path={directory}"))
+
+
+@pytest.mark.parametrize(
+    "template", ["{% for", "{{ raise_exception('no\nusers') }}", "{{ messages + 1 }}", "{{ a.b.c }}"]
+)
+def test_a_chat_template_that_fails(cli, model, tmp_path, template):
+    directory = tmp_path / "broken"
     shutil.copytree(model, directory)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
-    assert "model.layers.4." in refused(cli(f"actor.model.path={directory}"))
+    (directory / "chat_template.jinja").write_text(template)
+    message = refused(cli(f"actor.model.path={directory}", "data.chat=true"))
+    assert "data.chat: sums: " in message and "set data.chat=false" in message
+
+
+def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):
+    directory = changed(model, tmp_path / "changed", "tokenizer_config.json", eos_token=...)
+    code = main(["sft", f"model.path={directory}", f"runs_dir={tmp_path}", "--dry-run"])
+    assert "its tokenizer has no eos_token" in refused((code, *capsys.readouterr()))
 
 
 def test_models_with_different_vocabularies(cli, tmp_path):
@@ -111,6 +187,18 @@ def test_models_with_different_vocabularies(cli, tmp_path):
 
     other = tiny_llama(tmp_path / "other", vocab=80)
     assert "its vocabulary has 80 tokens, that of actor.model.path 67" in refused(cli(f"ref.path={other}"))
+
+
+def test_models_with_different_tokenizers(cli, model, tmp_path):
+    """Of one size, but two tokens have changed places."""
+    text = (model / "tokenizer.json").read_text()
+    for old, new in (('"8": ', '"SWAP": '), ('"9": ', '"8": '), ('"SWAP": ', '"9": ')):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    other = broken(model, tmp_path / "other", "tokenizer.json", text)
+    message = "ref.path: its tokenizer is not that of actor.model.path, they differ in '8'"
+    assert message in refused(cli(f"ref.path={other}"))
+    assert cli(f"ref.path={shutil.copytree(model, tmp_path / 'same')}", "--dry-run")[0] == 0
 
 
 def test_outputs_that_cannot_be_written(cli, tmp_path):

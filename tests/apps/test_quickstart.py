@@ -1,8 +1,10 @@
 """The command line: exit codes, the manual, and that what a run gets is what was asked for."""
 
 import dataclasses
+import io
 
 import pytest
+from rich.console import Console
 
 from realrl.api.config import OptimizerConfig
 from realrl.api.configure import config_keys
@@ -11,6 +13,7 @@ from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES
 from realrl.runtime import master
 from realrl.runtime.failure import RunFailed
+from realrl.runtime.summary import Summary, print_summary
 
 
 def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
@@ -68,3 +71,11 @@ def test_help_of_one_recipe_shows_its_defaults_alone():
     config = dataclasses.replace(recipe.default_config, optimizer=OptimizerConfig(lr=0.125))
     text = manual([dataclasses.replace(recipe, default_config=config)])
     assert "optimizer.lr: a number, default 0.125" in text and "ppo.clip_eps" not in text
+
+
+def test_the_summarys_table_leaves_housekeeping_out():
+    """`summary.json` has it."""
+    text = io.StringIO()
+    summary = Summary().result(experiment="e", trial="t", checkpoint="c")
+    print_summary({**summary, "phases_s": {"train": 1.0, "forget": 2.0}}, Console(file=text, width=100))
+    assert "time in train" in text.getvalue() and "forget" not in text.getvalue()

@@ -11,9 +11,9 @@ from realrl.datasets.demonstrations import load_demonstrations
 from tests.tiny import tiny_tokenizer
 
 
-def load(path, eval_path=""):
+def load(path, eval_path=None):
     tokenizer = tiny_tokenizer()
-    config = SimpleNamespace(data=DataConfig(path=str(path), eval_path=str(eval_path), max_prompt_tokens=64))
+    config = SimpleNamespace(data=DataConfig(path=str(path), eval_path=eval_path, max_prompt_tokens=64))
     return *load_demonstrations(config, tokenizer), tokenizer
 
 
@@ -22,7 +22,8 @@ def test_the_mask_marks_the_response_and_its_end(tmp_path):
     train, held_out, tokenizer = load(tmp_path / "d.jsonl")
     row = train.tensors(0)
     ids, mask = row["input_ids"], row["loss_mask"]
-    assert held_out is None and train.length(0) == len(ids) == len(mask)
+    assert held_out is None and train.place(0) == f"{tmp_path / 'd.jsonl'}:1"
+    assert train.length(0) == len(ids) == len(mask)
     assert tokenizer.decode(ids[~mask]) == "3+4=" and tokenizer.decode(ids[mask]) == "7!<eos>"
 
 
@@ -35,7 +36,7 @@ def test_a_problem_is_a_demonstration_of_its_first_solution(tmp_path):
 
 
 def test_sums_have_a_training_and_a_held_out_side():
-    train, held_out, tokenizer = load("sums", "sums")
+    train, held_out, tokenizer = load("sums")
     assert len(train) > len(held_out) > 20
     for dataset in (train, held_out):
         text = tokenizer.decode(dataset.tensors(0)["input_ids"], skip_special_tokens=True)

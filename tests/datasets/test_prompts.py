@@ -32,6 +32,7 @@ def test_a_row_gives_its_prompt_its_tokens_and_its_solutions(tmp_path):
     ids = dataset.tensors(0)["prompts"]
     assert ids.dtype == torch.int64 and ids.ndim == 1 and len(ids) == dataset.length(0)
     assert tokenizer.decode(ids) == "what is 3+4?"
+    assert dataset.place(1) == f"{tmp_path / 'd.jsonl'}:3"
 
 
 def test_the_chat_template_is_used_only_where_asked_for_and_there(tmp_path):
@@ -86,7 +87,7 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path):
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_dataset_is_refused(tmp_path, text):
     (tmp_path / "empty.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=r"empty\.jsonl: the dataset is empty"):
+    with pytest.raises(ValueError, match=r"^data\.path: .*empty\.jsonl: the dataset is empty"):
         load(str(tmp_path / "empty.jsonl"))
 
 
@@ -94,6 +95,8 @@ def test_a_missing_dataset_says_what_would_do(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(ValueError, match="cannot read this dataset .*give `sums` or a JSONL file"):
             load(str(path))
+    with pytest.raises(ValueError, match="^data.eval_path: "):
+        load(str(tmp_path / "none.jsonl"), eval=True)
 
 
 def test_a_path_without_a_model_says_what_would_do(tmp_path):

@@ -205,6 +205,7 @@ def test_broken_files_are_refused_by_name(tmp_path):
     (tmp_path / INDEX_FILE).write_text(json.dumps(index))
     with pytest.raises(ValueError, match="lacks 'ghost'"):
         file_layout(tmp_path)
-    (tmp_path / INDEX_FILE).write_text("[]")
-    with pytest.raises(ValueError, match="is no checkpoint index"):
-        file_layout(tmp_path)
+    for text in (b"[]", b"{", b'{"weight_map": {"a": 3}}', b'{"weight_map": {"\xff": "a"}}'):
+        (tmp_path / INDEX_FILE).write_bytes(text)
+        with pytest.raises(ValueError, match="is no checkpoint index"):
+            file_layout(tmp_path)

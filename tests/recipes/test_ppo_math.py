@@ -1,0 +1,106 @@
+"""The recipe's advantages against plain float64 loops over each sample."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from realrl.api.batch import PackedBatch, Sample, pack
+from realrl.recipes.ppo_math import CriticConfig, PPOConfig, PPOMathConfig, _minibatches, _with_advantages
+
+EOS = 1
+PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
+TRUNCATED = [False, True, False, True, True, False]
+
+
+def context(**ppo) -> SimpleNamespace:
+    critic = ppo.pop("critic", None)
+    config = PPOMathConfig(batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo))
+    return SimpleNamespace(config=config, reduce=lambda x: x, engine=SimpleNamespace(eos_token_ids=(EOS,)))
+
+
+def rollouts(rewards: list[float], *, critic: bool = False) -> PackedBatch:
+    generator = torch.Generator().manual_seed(0)
+    tokens: dict[str, list[torch.Tensor]] = {
+        key: [] for key in ("input_ids", "logprobs", "ref_logprobs", "values")
+    }
+    masks = []
+    for prompt, response, truncated in zip(PROMPTS, RESPONSES, TRUNCATED, strict=True):
+        length = prompt + response
+        ids = torch.randint(5, 60, (length,), generator=generator)
+        ids[-1] = 7 if truncated else EOS
+        tokens["input_ids"].append(ids)
+        for key in ("logprobs", "ref_logprobs", "values"):
+            tokens[key].append(torch.randn(length, generator=generator))
+        masks.append(torch.arange(length) >= prompt)
+    if not critic:
+        del tokens["values"]
+    samples = [Sample(i, i // 2) for i in range(len(PROMPTS))]
+    return pack(samples, {**tokens, "loss_mask": masks}, {"rewards": list(torch.tensor(rewards).split(1))})
+
+
+def token_rewards(batch: PackedBatch, sample: int, task_reward: float, kl_coef: float) -> list[float]:
+    """Of one sample's response."""
+    prompt = PROMPTS[sample]
+    logprobs, ref = (batch.unpacked(key)[sample].tolist()[prompt:] for key in ("logprobs", "ref_logprobs"))
+    rewards = [-kl_coef * (a - b) for a, b in zip(logprobs, ref, strict=True)]
+    rewards[-1] += task_reward
+    return rewards
+
+
+def test_without_a_critic_rewards_are_relative_to_the_prompts_others():
+    """Each token gets the sum of what follows it: its group's relative reward and the KL to come."""
+    rewards = [1.0, 0.0, 3.0, 2.0, 5.0, 5.0]
+    batch = rollouts(rewards)
+    found = _with_advantages(context(kl_coef=0.1), batch).unpacked("advantages")
+    relative = [1.0, -1.0, 1.0, -1.0, 0.0, 0.0]
+    for sample, prompt in enumerate(PROMPTS):
+        given = token_rewards(batch, sample, relative[sample], 0.1)
+        expected = [0.0] * prompt + [math.fsum(given[t:]) for t in range(len(given))]
+        assert found[sample].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_equal_rewards_without_kl_give_no_advantage(normalise):
+    """Else noise would be scaled up to a full update."""
+    ctx = context(kl_coef=0.0, normalise_advantages=normalise)
+    assert not _with_advantages(ctx, rollouts([1.0] * 6))["advantages"].any()
+
+
+def test_with_a_critic_it_is_gae_and_normalised():
+    """A truncated response goes on with the value of its last state, an ended one with nothing."""
+    rewards, gamma, lam = [1.0, 0.0, 0.5, 2.0, -1.0, 0.0], 0.9, 0.8
+    batch = rollouts(rewards, critic=True)
+    ctx = context(critic=CriticConfig(), gamma=gamma, lam=lam, kl_coef=0.05)
+    found = _with_advantages(ctx, batch)
+    advantages, returns = [], []
+    for sample, prompt in enumerate(PROMPTS):
+        values = batch.unpacked("values")[sample].tolist()
+        states = values[prompt - 1 :] if TRUNCATED[sample] else [*values[prompt - 1 : -1], 0.0]
+        carried, own = 0.0, []
+        for t, reward in reversed(list(enumerate(token_rewards(batch, sample, rewards[sample], 0.05)))):
+            carried = reward + gamma * states[t + 1] - states[t] + gamma * lam * carried
+            own.insert(0, carried)
+        advantages += own
+        returns += [a + v for a, v in zip(own, states, strict=False)]
+    mean = math.fsum(advantages) / len(advantages)
+    std = math.sqrt(math.fsum((a - mean) ** 2 for a in advantages) / len(advantages))
+    mask = found["loss_mask"]
+    assert found["advantages"][mask].tolist() == pytest.approx(
+        [(a - mean) / std for a in advantages], abs=1e-4
+    )
+    assert found["returns"][mask].tolist() == pytest.approx(returns, abs=1e-5)
+    assert not found["advantages"][~mask].any() and not found["returns"][~mask].any()
+
+
+def test_minibatches_do_not_depend_on_who_holds_the_samples():
+    """Every sample is in one mini-batch, whichever rank has it; a rank may have none of one."""
+    batch, config = rollouts([0.0] * 6), context(num_minibatches=3).config
+    whole = [[s.id for s in part.samples] for part in _minibatches(config, batch)]
+    assert whole == [[0, 1], [2, 3], [4, 5]]
+    shares = [_minibatches(config, batch.select(rows)) for rows in ([0, 1, 5], [2, 3, 4])]
+    joined = [sorted(s.id for share in shares for s in share[i].samples) for i in range(3)]
+    assert joined == whole
