@@ -87,9 +87,6 @@ class TransferPlan:
         """Elements that cross from one rank to another."""
         return sum(self._crossing.values())
 
-    def sent_elements(self, rank: Rank) -> int:
-        return sum(n for (source, _), n in self._crossing.items() if source == rank)
-
     def received_elements(self, rank: Rank) -> int:
         return sum(n for (_, target), n in self._crossing.items() if target == rank)
 

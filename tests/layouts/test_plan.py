@@ -89,7 +89,7 @@ def test_the_largest_egress_is_near_its_lower_bound(seed):
     source = random_layout(rng, tensors, [0, 1, 2, 3])
     destination = random_layout(rng, tensors, [2, 3, 4, 5])
     found = plan(source, destination)
-    largest = max(found.sent_elements(rank) for rank in found.ranks)
+    largest = max(sent_elements(found, rank) for rank in found.ranks)
     chunk = max(256, found.moved_elements() // 256)
     assert largest <= 1.05 * least_largest_egress(source, destination, numbered(tensors)) + 2 * chunk
 
@@ -98,7 +98,7 @@ def test_replicas_share_the_sending_of_one_large_tensor():
     """Three holders of a weight that one new rank needs send a third each, up to a few percent."""
     source = Layout(cut("w", 1, [(0, 1, 2)], shape=(3000, 64)))
     found = plan(source, Layout(cut("w", 1, [(3,)], shape=(3000, 64))))
-    assert max(found.sent_elements(rank) for rank in (0, 1, 2)) <= 1.05 * 3000 * 64 / 3
+    assert max(sent_elements(found, rank) for rank in (0, 1, 2)) <= 1.05 * 3000 * 64 / 3
 
 
 def test_a_chain_of_holders_is_balanced_through_its_middle():
@@ -106,7 +106,7 @@ def test_a_chain_of_holders_is_balanced_through_its_middle():
     shape = (960, 64)
     source = Layout(cut("a", 1, [(0, 1)], shape=shape) + cut("b", 1, [(1, 2)], shape=shape))
     found = plan(source, Layout(cut("a", 1, [(3,)], shape=shape) + cut("b", 1, [(3,)], shape=shape)))
-    assert max(found.sent_elements(rank) for rank in (0, 1, 2)) <= 1.05 * 2 * 960 * 64 / 3
+    assert max(sent_elements(found, rank) for rank in (0, 1, 2)) <= 1.05 * 2 * 960 * 64 / 3
 
 
 def test_degrees_that_do_not_divide_each_other():
@@ -155,3 +155,9 @@ def test_many_samples_are_planned_in_a_moment():
     source = Layout(tuple(Shard(i % 4, box, f"s{i}", (0,)) for i, box in enumerate(samples)))
     destination = Layout(tuple(Shard(4 + i % 3, box, f"s{i}", (0,)) for i, box in enumerate(samples)))
     assert len(plan(source, destination).copies) == 4000
+
+
+def sent_elements(found: TransferPlan, rank: int) -> int:
+    """Elements that leave a rank; what is written twice on arrival is sent once."""
+    crossing = {copy.payload: copy.numel for copy in found.by_source.get(rank, ()) if copy.crosses}
+    return sum(crossing.values())
