@@ -2,6 +2,8 @@
 // checks types and shapes, so nothing here depends on torch.
 #include <pybind11/pybind11.h>
 
+#include "boxes_cpu.h"
+#include "counters_cpu.h"
 #include "gae_cpu.h"
 
 namespace py = pybind11;
@@ -24,7 +26,27 @@ static void gae(std::uintptr_t rewards, std::uintptr_t values, std::uintptr_t cu
   realrl::gae_cpu(in, {pointer<float>(advantages), pointer<float>(returns)}, num_threads);
 }
 
+static void move_boxes(std::uintptr_t boxes, std::int64_t num_boxes, std::uintptr_t message,
+                       std::int64_t num_bytes, bool into_message, double eta, std::uintptr_t checksum,
+                       int num_threads) {
+  const realrl::BoxesJob job{pointer<const realrl::Box>(boxes), num_boxes, pointer<char>(message),
+                             num_bytes, into_message, eta};
+  realrl::boxes_cpu(job, pointer<std::uint64_t>(checksum), num_threads);
+}
+
+static void publish(std::uintptr_t counter, std::int32_t value) {
+  realrl::publish_counter(pointer<std::int32_t>(counter), value);
+}
+
+static bool wait_at_least(std::uintptr_t counter, std::int32_t value, double timeout_s) {
+  return realrl::wait_counter(pointer<const std::int32_t>(counter), value, timeout_s);
+}
+
 PYBIND11_MODULE(_kernels, module) {
+  using release_gil = py::call_guard<py::gil_scoped_release>;
   module.doc() = "C++ kernels on raw addresses; call them through realrl.ops";
-  module.def("gae", &gae, py::call_guard<py::gil_scoped_release>());
+  module.def("gae", &gae, release_gil());
+  module.def("move_boxes", &move_boxes, release_gil());
+  module.def("publish", &publish, release_gil());
+  module.def("wait_at_least", &wait_at_least, release_gil());
 }

@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define REALRL_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define REALRL_HOST_DEVICE inline
-#endif
+#include "host_device.h"
 
 namespace realrl {
 

@@ -1,4 +1,4 @@
-"""Runs a function in several processes joined by gloo."""
+"""Runs a function in several processes joined by gloo, or by another backend."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_world(function: Callable, size: int, *args) -> None:
+def run_world(function: Callable, size: int, *args, backend: str = "gloo") -> None:
     """Call `function(rank, *args)` in `size` processes; an error in one is raised here.
 
     The function lies at a test module's top level, so that the processes can import it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_join, (size, Path(folder) / "store", function, args), nprocs=size)
+        mp.spawn(_join, (size, Path(folder) / "store", function, args, backend), nprocs=size)
 
 
-def _join(rank: int, size: int, store: Path, function: Callable, args: tuple) -> None:
+def _join(rank: int, size: int, store: Path, function: Callable, args: tuple, backend: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(store), size), rank=rank, world_size=size)
+    dist.init_process_group(backend, store=dist.FileStore(str(store), size), rank=rank, world_size=size)
     try:
         function(rank, *args)
     finally:

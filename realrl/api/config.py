@@ -26,6 +26,16 @@ class ModelConfig:
     """A Hugging Face model directory, or `smollm2-135m-instruct`, the demo model."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of weights and activations; the optimizer keeps float32 masters."""
+    replica_dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of its replicas away from where it lives, cast on the way; left out, that of `dtype`."""
+    keep_replicas: bool = False
+    """Keep the memory of such replicas between their calls, and their weights while they are current."""
+    offload: bool = False
+    """Between its calls, keep its weights in host memory alone. For a model that is not trained."""
+
+    @property
+    def away_dtype(self) -> str:
+        return self.replica_dtype or self.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +171,8 @@ class RunConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     staging_mib: int = 256
     """Most memory a rank uses for messages while weights or batches move, in MiB."""
+    checksums: bool = True
+    """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
     """A call that takes longer ends the run."""
 

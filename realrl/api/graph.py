@@ -35,6 +35,15 @@ class ModelFunctionCall:
             )
 
 
+@dataclass(frozen=True)
+class Blend:
+    """Once a pass has trained `source`, `target` moves towards it by the share `eta`."""
+
+    source: str
+    target: str
+    eta: float
+
+
 class DataflowGraph:
     """Calls in an order in which each key's producer stands before its consumers.
 
@@ -44,9 +53,16 @@ class DataflowGraph:
         ValueError: a name or a key made twice, or a cycle.
     """
 
-    def __init__(self, *calls: ModelFunctionCall, per_sample: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *calls: ModelFunctionCall,
+        per_sample: tuple[str, ...] = (),
+        blends: tuple[Blend, ...] = (),
+    ) -> None:
         self.per_sample = frozenset(per_sample)
         """Keys with one number a sample; every other key has one a token."""
+        self.blends = blends
+        """What models become of others at the end of a pass."""
         self.producer: dict[str, str] = {}
         names = [call.name for call in calls]
         if len(set(names)) != len(names):

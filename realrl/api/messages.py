@@ -67,11 +67,13 @@ class RunCall(Instruction, kw_only=True):
 
 
 class Reallocate(Instruction, kw_only=True):
-    """Copy a model's weights from one placement to another."""
+    """Copy a model's weights from one placement to another, or blend them into another model's."""
 
     model: str
     source: Placement
     target: Placement
+    into: str
+    eta: float
     version: int
 
 
@@ -80,6 +82,14 @@ class Release(Instruction, kw_only=True):
 
     model: str
     placement: Placement
+
+
+class Offload(Instruction, kw_only=True):
+    """Keep a model's weights in host memory, or bring them `back` to the device."""
+
+    model: str
+    placement: Placement
+    back: bool
 
 
 class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,5 +157,5 @@ class Failed(Message, kw_only=True):
     traceback: str
 
 
-ToWorker = Setup | Stop | RunCall | Reallocate | Release | Move | Save | Forget
+ToWorker = Setup | Stop | RunCall | Reallocate | Release | Offload | Move | Save | Forget
 ToMaster = Hello | Ready | Done | Failed

@@ -56,6 +56,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     models = {name: _find(_path_of(config, spec.model), spec) for name, spec in recipe.models(config).items()}
     _check_layouts(config, recipe, plan, models)
     _check_vocabularies(models)
+    _check_offload(models)
     recipe.validate(config, {name: model.decoder for name, model in models.items()})
     _check_data(recipe, config, models)
     return models
@@ -209,19 +210,28 @@ def _check_devices(plan: ExecutionPlan) -> None:
         )
 
 
+def _check_offload(models: Mapping[str, FoundModel]) -> None:
+    for model in models.values():
+        if model.spec.model.offload and model.spec.optimizer is not None:
+            raise ValueError(
+                f"{model.path.removesuffix('.path')}.offload: a model in training stays on its devices;"
+                " offload another, as the reference with ref.offload=true"
+            )
+
+
 def _check_weights(model: FoundModel) -> None:
     """The checkpoint's headers fit its config; a scalar head may be missing, it then starts afresh."""
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:
         files = file_layout(model.directory)
-        wanted = (s for s in layout.shards if s.box.tensor != SCALAR_HEAD or SCALAR_HEAD in files.by_tensor)
+        wanted = (p for p in layout.patterns if p.tensor != SCALAR_HEAD or SCALAR_HEAD in files.extents())
         check_tensors(model.directory, files, Layout(tuple(wanted)))
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.path}: {error}") from None
     unused = (
         tensor
-        for tensor in files.by_tensor.keys() - layout.by_tensor.keys()
+        for tensor in files.extents().keys() - layout.extents().keys()
         if tensor.startswith("model.layers.") and not tensor.endswith(".rotary_emb.inv_freq")
     )
     if tensor := min(unused, default=None):

@@ -10,8 +10,9 @@ from realrl.api.graph import DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
-from realrl.layouts.plan import TransferPlan, plan
+from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
+from realrl.realloc.memory import peak_memory
 from realrl.runtime.program import Reallocate, compile_program, home_placements
 
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -57,26 +58,53 @@ def _reallocations(
     recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> str:
     graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
+    configs = {name: found.spec.model for name, found in models.items()}
     homes = {**home_placements(eval_graph, execution_plan), **home_placements(graph, execution_plan)}
     rows = []
     for when, calls in (("each step", graph), ("each evaluation", eval_graph)):
-        for node in compile_program(calls, execution_plan, homes).nodes:
+        for node in compile_program(calls, execution_plan, homes, configs).nodes:
             if isinstance(node, Reallocate):
-                rows.append(_reallocation(node, f"{when}, before {node.call}", models[node.model]))
+                rows.append(_reallocation(node, when, config, models))
     if not rows:
         return "none: each model's calls all run where it lives"
-    return _table(("model", "from", "to", "when", "moved", "most to one rank"), rows)
+    return _table(("model", "from", "to", "when", "moved", "most to one rank", "most memory"), rows)
 
 
-def _reallocation(node: Reallocate, when: str, model: FoundModel) -> Row:
-    itemsize = ITEMSIZE_BYTES[model.spec.model.dtype]
-    head = model.spec.head
-    transfer: TransferPlan = plan(
-        decoder_layout(model.decoder, node.source, head), decoder_layout(model.decoder, node.target, head)
+def _reallocation(node: Reallocate, when: str, config: RunConfig, models: Mapping[str, FoundModel]) -> Row:
+    """Weights that move: how many bytes, and what a rank needs for them at most."""
+    origin, goal = models[node.model], models[node.into]
+    is_blend = node.into != node.model
+    itemsizes = [
+        ITEMSIZE_BYTES[dtype]
+        for dtype in (
+            origin.spec.model.dtype,
+            goal.spec.model.dtype if is_blend else goal.spec.model.away_dtype,
+        )
+    ]
+    source = decoder_layout(origin.decoder, node.source, origin.spec.head)
+    target = decoder_layout(goal.decoder, node.target, goal.spec.head)
+    transfer = cached_plan(source, target)
+    memory = (
+        peak_memory(
+            transfer,
+            source,
+            target,
+            rank,
+            source_itemsize=itemsizes[0],
+            target_itemsize=itemsizes[1],
+            staging_bytes=config.staging_mib << 20,
+        )
+        for rank in sorted({*node.source.ranks, *node.target.ranks})
     )
-    most = max(transfer.received_elements(rank) for rank in node.target.ranks)
-    moved = _size(transfer.moved_elements() * itemsize)
-    return node.model, str(node.source), str(node.target), when, moved, _size(most * itemsize)
+    return (
+        f"{node.model} -> {node.into}" if is_blend else node.model,
+        str(node.source),
+        str(node.target),
+        f"{when}, at its end" if is_blend else f"{when}, before {node.call}",
+        _size(transfer.moved * min(itemsizes)),
+        _size(max(transfer.received.values(), default=0) * min(itemsizes)),
+        _size(max(m.total_bytes for m in memory)),
+    )
 
 
 def _size(num_bytes: int) -> str:

@@ -25,15 +25,20 @@ from realrl.parallel.microbatch import split
 from realrl.parallel.optimizer import ShardedAdamW, Span
 from realrl.parallel.pipeline import StageLink, run_1f1b, run_forward
 from realrl.realloc import checkpoint
+from realrl.realloc.offload import Arrival, HostCopy
 
 Loss = Callable[[Tensor, PackedBatch], tuple[Tensor, Mapping[str, Mean]]]
 """`(logprobs or values [T], micro-batch) -> (loss, metrics)`; losses of all micro-batches are summed."""
 
 
+NO_WEIGHTS = -1
+"""The version of weights that are absent, or not whole."""
+
+
 class Engine:
     """A model on a placement, seen from one rank.
 
-    Every method but `local_tensors`, `load` and `release` is collective over the placement's
+    Every method but those that bring weights or take them away is collective over the placement's
     data-parallel slice, those that train over the whole placement. `logprobs` and `values` come on the
     last stage alone, elsewhere None; a generated batch comes on every rank.
     """
@@ -52,8 +57,8 @@ class Engine:
         self.groups, self.placement, self.head = groups, groups.placement, head
         self.dtype, self.device = dtype, torch.device(device)
         self.layout: Layout = decoder_layout(decoder, self.placement, head)
-        self.version = -1
-        """Train steps behind the weights; -1 while there are none."""
+        self.version = NO_WEIGHTS
+        """Train steps behind the weights."""
         self._max_tokens = max_tokens_per_microbatch
         self._shapes = {
             t.name: t.shape for t in local_tensors(decoder, self.placement.layout, groups.place, head)
@@ -61,27 +66,47 @@ class Engine:
         self._link = StageLink(groups, decoder.hidden_size, dtype, self.device)
         self._decoder = Decoder(decoder, groups, head, {})
         self._flat: FlatTensors | None = None
+        self._on_host: tuple[int, HostCopy] | None = None
+        self._arrival: Arrival | None = None
         self._optimizer = self._make_optimizer(optimizer) if optimizer else None
 
     def local_tensors(self) -> dict[str, Tensor]:
         """This rank's weights, allocated if they were released."""
         if self._flat is None:
-            self._flat = FlatTensors(self._shapes, self.dtype, self.device, self.placement.layout.dp)
-            self._decoder.weights = self._flat.views
+            self._allocate(None if self._arrival is None else self._arrival.wait())
+            self._arrival = None
         return self._flat.views
 
     def release(self) -> None:
         """Give the weights' memory back."""
         assert self._optimizer is None, "a model in training keeps its weights"
-        self._flat, self._decoder.weights, self.version = None, {}, -1
+        self._flat, self._decoder.weights, self.version = None, {}, NO_WEIGHTS
+
+    def offload(self) -> None:
+        """Keep the weights in host memory alone; what is there of the same version is not copied again."""
+        assert self._optimizer is None, "a model in training keeps its weights"
+        if self._on_host is None or self._on_host[0] != self.version:
+            self.local_tensors()
+            self._on_host = self.version, HostCopy(self._flat.buffer)
+        self._flat, self._arrival, self._decoder.weights = None, None, {}
+
+    def onload(self) -> None:
+        """Begin to bring offloaded weights back; whoever uses them next waits for them."""
+        if self._flat is None and self._on_host is not None:
+            self._arrival = self._on_host[1].bring_back()
+
+    def _allocate(self, buffer: Tensor | None) -> None:
+        multiple_of = self.placement.layout.dp
+        self._flat = FlatTensors(self._shapes, self.dtype, self.device, multiple_of, buffer)
+        self._decoder.weights = self._flat.views
 
     def load(self, directory: Path) -> None:
         """Read this rank's boxes from a Hugging Face checkpoint.
 
         A scalar head that the checkpoint lacks starts at zero.
         """
-        present = checkpoint.file_layout(directory).by_tensor
-        wanted = (s for s in self.layout.shards if s.box.tensor != SCALAR_HEAD or SCALAR_HEAD in present)
+        present = checkpoint.file_layout(directory).extents()
+        wanted = (p for p in self.layout.patterns if p.tensor != SCALAR_HEAD or SCALAR_HEAD in present)
         checkpoint.load(directory, Layout(tuple(wanted)), self.groups.rank, self.local_tensors())
         self.version = 0
         if self._optimizer:
@@ -113,6 +138,7 @@ class Engine:
         if not len(batch):
             nothing = {"logprobs": torch.empty(0), "loss_mask": torch.empty(0, dtype=torch.bool)}
             return batch.with_keys(tokens={"input_ids": batch["prompts"], **nothing})
+        self.local_tensors()
         prompts = batch.unpacked("prompts")
         uniforms = uniforms_of(seed, step, [s.id for s in batch.samples], config.max_new_tokens)
         responses = generate(self._decoder, self._link, prompts, uniforms, config)
@@ -169,10 +195,10 @@ class Engine:
         holders = Counter(
             shard.box
             for rank in self.placement.dp_slice(self.groups.place.dp_rank)
-            for shard in self.layout.by_rank[rank]
+            for shard in self.layout.shards(rank)
         )
         spans = []
-        for shard in self.layout.by_rank[self.groups.rank]:
+        for shard in self.layout.shards(self.groups.rank):
             columns = self._shapes[shard.local][-1] if len(shard.offset) > 1 else 1
             start = self._flat.spans[shard.local][0] + shard.offset[0] * columns
             spans.append((start, start + shard.box.numel, holders[shard.box]))
@@ -205,6 +231,7 @@ class Engine:
         return self._optimizer.gradients[start:stop].view(self._shapes[name])
 
     def _forward(self, micro: PackedBatch, hidden: Tensor | None) -> Tensor:
+        self.local_tensors()
         positions = positions_of(micro.cu_seqlens).to(self.device)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,36 +1,52 @@
-"""Geometry of boxes: meet, overlay and cut."""
+"""Geometry of boxes: where the parts of two layouts meet."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import product
-from operator import lt, sub
+from itertools import pairwise, product
+from typing import NamedTuple
 
-from realrl.layouts.layout import Box, Shard
-
-Shape = tuple[int, ...]
+from realrl.layouts.layout import Part, Shape
 
 
-def intersect(a: Box, b: Box) -> Box | None:
-    """The elements of one tensor that lie in both boxes, or None."""
-    assert len(a.start) == len(b.start), (
-        f"{a.tensor} has {len(a.start)} dims in one box, {len(b.start)} in another"
-    )
-    start = tuple(map(max, a.start, b.start))
-    stop = tuple(map(min, a.stop, b.stop))
-    return Box(a.tensor, start, stop) if all(map(lt, start, stop)) else None
+class Cell(NamedTuple):
+    """A range of a tensor that lies wholly in each of `held`, parts of the source layout, and of `wanted`."""
+
+    start: Shape
+    stop: Shape
+    held: tuple[Part, ...]
+    wanted: tuple[Part, ...]
 
 
-def subtract(a: Box, b: Box) -> Iterator[Box]:
-    """The rest of `a` without `b`, a box inside it, as disjoint boxes."""
-    start, stop = list(a.start), list(a.stop)
-    for dim, (low, high) in enumerate(zip(b.start, b.stop, strict=True)):
-        if start[dim] < low:
-            yield Box(a.tensor, tuple(start), (*stop[:dim], low, *stop[dim + 1 :]))
-        if high < stop[dim]:
-            yield Box(a.tensor, (*start[:dim], high, *start[dim + 1 :]), tuple(stop))
-        start[dim], stop[dim] = low, high
+def cells(held: Sequence[Part], wanted: Sequence[Part]) -> Iterator[Cell]:
+    """Disjoint cells that cover all of `wanted`."""
+    sides = [(part, False) for part in held if part.numel] + [(part, True) for part in wanted if part.numel]
+    num_dims = len(sides[0][0].start) if sides else 0
+    for start, stop, members in _swept(sides, 0, num_dims):
+        if any(is_wanted for _, is_wanted in members):
+            yield Cell(
+                start,
+                stop,
+                tuple(part for part, is_wanted in members if not is_wanted),
+                tuple(part for part, is_wanted in members if is_wanted),
+            )
+
+
+def _swept(sides: list, dim: int, num_dims: int) -> Iterator[tuple[Shape, Shape, list]]:
+    """Cut along one dim wherever a part begins or ends, and each slab along the dims that are left."""
+    if dim == num_dims:
+        if sides:
+            yield (), (), sides
+        return
+    bounds = sorted({edge for part, _ in sides for edge in (part.start[dim], part.stop[dim])})
+    waiting = sorted(sides, key=lambda side: side[0].start[dim], reverse=True)
+    active: list = []
+    for low, high in pairwise(bounds):
+        active = [side for side in active if side[0].stop[dim] > low]
+        while waiting and waiting[-1][0].start[dim] <= low:
+            active.append(waiting.pop())
+        for start, stop, members in _swept(active, dim + 1, num_dims):
+            yield (low, *start), (high, *stop), members
 
 
 def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
@@ -41,41 +57,4 @@ def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
         inner *= size
     steps.reverse()
     for offset in product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True))):
-        yield offset, tuple(map(min, steps, map(sub, shape, offset)))
-
-
-class Overlay:
-    """One tensor's shards, searchable by box."""
-
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        self._shards = sorted((s for s in shards if s.box.numel), key=_first_row)
-        self._starts = [_first_row(shard) for shard in self._shards]
-        self._longest = max((s.box.stop[0] - s.box.start[0] for s in self._shards if s.box.shape), default=1)
-
-    def cut(self, box: Box) -> list[tuple[Box, tuple[Shard, ...]]]:
-        """Disjoint parts of `box`, together all of it, each with every shard that holds it whole."""
-        parts: list[tuple[Box, tuple[Shard, ...]]] = [(box, ())] if box.numel else []
-        for shard in self._near(box):
-            if intersect(box, shard.box):
-                parts = [piece for part, holders in parts for piece in _cut_by(shard, part, holders)]
-        return parts
-
-    def _near(self, box: Box) -> list[Shard]:
-        if not box.shape:
-            return self._shards
-        first = bisect_left(self._starts, box.start[0] - self._longest + 1)
-        return self._shards[first : bisect_left(self._starts, box.stop[0])]
-
-
-def _cut_by(shard: Shard, part: Box, holders: tuple[Shard, ...]) -> Iterator[tuple[Box, tuple[Shard, ...]]]:
-    common = intersect(part, shard.box)
-    if common is None:
-        yield part, holders
-        return
-    yield common, (*holders, shard)
-    for rest in subtract(part, common):
-        yield rest, holders
-
-
-def _first_row(shard: Shard) -> int:
-    return shard.box.start[0] if shard.box.start else 0
+        yield offset, tuple(min(step, size - o) for step, size, o in zip(steps, shape, offset))

@@ -5,13 +5,15 @@ Global tensors carry the names of Hugging Face's Llama checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from itertools import product
+from typing import Literal, NamedTuple
 
 from realrl.api.mesh import Coordinate, ParallelLayout, Placement
-from realrl.layouts.layout import Box, Layout, Shard
+from realrl.layouts.layout import Box, Layout, Part, Pattern
 from realrl.models.config import DecoderConfig
 
 Head = Literal["lm", "scalar"]
@@ -21,8 +23,7 @@ LM_HEAD = "lm_head.weight"
 SCALAR_HEAD = "score.weight"
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A box and where it begins in the local tensor; padding lies in no piece."""
 
     box: Box
@@ -81,13 +82,20 @@ def has_own_head(decoder: DecoderConfig, layout: ParallelLayout) -> bool:
 
 @lru_cache(maxsize=256)
 def decoder_layout(decoder: DecoderConfig, placement: Placement, head: Head) -> Layout:
-    """Which rank of `placement` holds which box of the decoder."""
+    """Which rank of `placement` holds which box of the decoder; the layers of a stage are cut alike."""
+    layout = placement.layout
+    ranks: dict[tuple, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for pp_rank, tp_rank in product(range(layout.pp), range(layout.tp)):
+        replicas = [placement.rank(pp_rank=pp_rank, dp_rank=d, tp_rank=tp_rank) for d in range(layout.dp)]
+        keys = tuple(map(str, stage_layers(decoder, layout, pp_rank)))
+        for local in _stage_tensors(decoder, layout, Coordinate(pp_rank, 0, tp_rank), head, ("*",)):
+            for box, offset in local.pieces:
+                repeated = keys if "*" in box.tensor else None
+                ranks[box.tensor, repeated][box.start, box.stop, local.name, offset] += replicas
     return Layout(
         tuple(
-            Shard(rank, piece.box, local.name, piece.offset)
-            for rank in placement.ranks
-            for local in local_tensors(decoder, placement.layout, placement.coordinate(rank), head)
-            for piece in local.pieces
+            Pattern(tensor, tuple(Part(tuple(members), *place) for place, members in parts.items()), keys)
+            for (tensor, keys), parts in ranks.items()
         )
     )
 
@@ -96,16 +104,21 @@ def local_tensors(
     decoder: DecoderConfig, layout: ParallelLayout, place: Coordinate, head: Head
 ) -> tuple[LocalTensor, ...]:
     """The tensors of one rank, in the order in which a token meets them."""
-    return tuple(_stage_tensors(decoder, layout, place, head))
+    layers = stage_layers(decoder, layout, place.pp_rank)
+    return tuple(_stage_tensors(decoder, layout, place, head, layers))
 
 
 def _stage_tensors(
-    decoder: DecoderConfig, layout: ParallelLayout, place: Coordinate, head: Head
+    decoder: DecoderConfig,
+    layout: ParallelLayout,
+    place: Coordinate,
+    head: Head,
+    layers: Iterable[int | str],
 ) -> Iterator[LocalTensor]:
     first, last = place.pp_rank == 0, place.pp_rank == layout.pp - 1
     if first:
         yield _vocab_rows(decoder, layout.tp, place.tp_rank, "embed", EMBEDDING)
-    for layer in stage_layers(decoder, layout, place.pp_rank):
+    for layer in layers:
         yield from _layer_tensors(decoder, layout.tp, place.tp_rank, layer)
     if not last:
         return
@@ -117,7 +130,7 @@ def _stage_tensors(
         yield _vocab_rows(decoder, layout.tp, place.tp_rank, "head", source)
 
 
-def _layer_tensors(decoder: DecoderConfig, tp: int, tp_rank: int, layer: int) -> Iterator[LocalTensor]:
+def _layer_tensors(decoder: DecoderConfig, tp: int, tp_rank: int, layer: int | str) -> Iterator[LocalTensor]:
     prefix, local = f"model.layers.{layer}.", f"layers.{layer}."
     hidden, dim = decoder.hidden_size, decoder.head_dim
     queries = _part(decoder.num_heads * dim, tp, tp_rank)

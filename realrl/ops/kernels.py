@@ -32,6 +32,21 @@ class Kernels(Protocol):
     ) -> None:
         """Fill `advantages` and `returns`."""
 
+    def move_boxes(
+        self,
+        table: Tensor,
+        message: Tensor | None,
+        num_bytes: int,
+        *,
+        into_message: bool,
+        eta: float,
+        checksum: Tensor | None,
+    ) -> None:
+        """Move what `table` lists at the positions up to `num_bytes`; its columns are `Box` in boxes.h.
+
+        Without a message, the table's message offsets are addresses.
+        """
+
 
 class CpuKernels:
     """The extension module, with as many threads as PyTorch uses."""
@@ -44,6 +59,17 @@ class CpuKernels:
         outputs = [x.data_ptr() for x in (advantages, returns)]
         self._module.gae(*inputs, len(bootstrap), gamma, lam, *outputs, torch.get_num_threads())
 
+    def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
+        job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
+        self._module.move_boxes(*job, _address(checksum), torch.get_num_threads())
+
+    def publish(self, counter: Tensor, value: int) -> None:
+        self._module.publish(counter.data_ptr(), value)
+
+    def wait_at_least(self, counter: Tensor, value: int, timeout_s: float) -> bool:
+        """Whether the counter got there; it may give up early, as when a signal comes."""
+        return self._module.wait_at_least(counter.data_ptr(), value, timeout_s)
+
 
 class CudaKernels:
     """The library built by nvcc, on the current stream of the tensors' device."""
@@ -52,6 +78,8 @@ class CudaKernels:
         pointer, double = ctypes.c_void_p, ctypes.c_double
         self._gae = library.realrl_gae
         self._gae.argtypes = [pointer] * 4 + [ctypes.c_int64, double, double] + [pointer] * 3
+        self._move_boxes = library.realrl_move_boxes
+        self._move_boxes.argtypes = [pointer, ctypes.c_int64] * 2 + [ctypes.c_int, double] + [pointer] * 2
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -62,9 +90,19 @@ class CudaKernels:
             stream = torch.cuda.current_stream().cuda_stream
             self._check(self._gae(*inputs, len(bootstrap), gamma, lam, *outputs, stream))
 
+    def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
+        job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
+        with torch.cuda.device(table.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            self._check(self._move_boxes(*job, _address(checksum), stream))
+
     def _check(self, code: int) -> None:
         if code != 0:
             raise RuntimeError(f"CUDA kernel failed: {self._error_string(code).decode()}")
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def for_device(device: torch.device) -> Kernels | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from realrl.base.files import sync
-from realrl.layouts.layout import Box, Layout, Rank, Shard
-from realrl.layouts.plan import Copy, plan
-from realrl.realloc.execute import execute, target_region
+from realrl.layouts.boxes import split
+from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
+from realrl.layouts.plan import Region, Stream, plan
+from realrl.layouts.topology import ONE_NODE, Topology
+from realrl.realloc.ends import view_of
+from realrl.realloc.transfer import STAGING_BYTES, execute
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -40,7 +44,7 @@ def file_layout(directory: Path | str) -> Layout:
         ValueError: the directory is no checkpoint, or a file is missing or broken.
     """
     directory = Path(directory)
-    shards = []
+    patterns = []
     for name, wanted in _files(directory).items():
         shapes = _shapes(directory / name)
         for tensor in shapes if wanted is None else wanted:
@@ -48,8 +52,8 @@ def file_layout(directory: Path | str) -> Layout:
                 raise ValueError(
                     f"{directory / INDEX_FILE}: {name} lacks {tensor!r}; save the checkpoint anew"
                 )
-            shards.append(_whole(name, tensor, shapes[tensor]))
-    return Layout(tuple(shards))
+            patterns.append(_whole(name, tensor, shapes[tensor]))
+    return Layout(tuple(patterns))
 
 
 @torch.no_grad()
@@ -61,23 +65,20 @@ def load(directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str,
     """
     directory, files = Path(directory), file_layout(directory)
     check_tensors(directory, files, layout)
-    own = Layout(layout.by_rank.get(rank, ()))
-    for name, copies in plan(files, own).by_source.items():
-        with safe_open(directory / name, framework="pt") as file:
-            for copy in copies:
-                for piece in copy.pieces(_ELEMENTS_AT_ONCE):
-                    target_region(piece, target).copy_(_read(file, piece))
+    for stream in plan(files, layout.only(rank)).streams:
+        with safe_open(directory / stream.route.root, framework="pt") as file:
+            _read_stream(file, stream, rank, target)
 
 
 def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
     """Raise ValueError unless the checkpoint's `files` hold every tensor of `layout` in its shape."""
-    for tensor, box in _extents(layout).items():
-        if tensor not in files.by_tensor:
+    present = files.extents()
+    for tensor, expected in layout.extents().items():
+        if tensor not in present:
             raise ValueError(f"{directory} has no tensor {tensor!r}, which the model needs; give another one")
-        shape = files.by_tensor[tensor][0].box.shape
-        if shape != box.stop:
+        if (shape := present[tensor]) != expected:
             raise ValueError(
-                f"{directory}: expected {tensor!r} of shape {list(box.stop)}, got {list(shape)};"
+                f"{directory}: expected {tensor!r} of shape {list(expected)}, got {list(shape)};"
                 " give a checkpoint that fits its config.json"
             )
 
@@ -90,7 +91,8 @@ def save(
     rank: int,
     ranks: Sequence[int],
     dtype: torch.dtype,
-    staging_bytes: int = 256 << 20,
+    topology: Topology = ONE_NODE,
+    staging_bytes: int = STAGING_BYTES,
 ) -> None:
     """Write a checkpoint of the tensors, all of `dtype`, that `layout` spreads over `ranks`.
 
@@ -101,9 +103,9 @@ def save(
     """
     saved = save_layout(layout, ranks)
     device = next((tensor.device for tensor in source.values()), None)
-    mine = saved.by_rank.get(rank, ())
+    mine = saved.shards(rank)
     whole = {s.local: torch.empty(s.box.shape, dtype=dtype, device=device) for s in mine}
-    execute(plan(layout, saved), source, whole, rank=rank, staging_bytes=staging_bytes)
+    execute(plan(layout, saved, topology), source, whole, rank=rank, staging_bytes=staging_bytes)
     if whole:
         write_shard(directory, len(saved.ranks), saved.ranks.index(rank), whole)
     if rank == saved.ranks[0]:
@@ -112,19 +114,20 @@ def save(
 
 def save_layout(model_layout: Layout, ranks: Sequence[Rank]) -> Layout:
     """Give each whole tensor of the model to one writer, evenly, and rather to one that holds much of it."""
-    extents = _extents(model_layout)
-    even = sum(box.numel for box in extents.values()) / len(ranks)
+    extents = model_layout.extents()
+    held = {tensor: _held_elements(p) for p in model_layout.patterns for tensor in p.tensors}
+    even = sum(map(math.prod, extents.values())) / len(ranks)
     load = dict.fromkeys(ranks, 0)
     writer = {}
-    for tensor, box in sorted(extents.items(), key=lambda item: -item[1].numel):
-        held = _held_elements(model_layout.by_tensor[tensor])
-        open_ranks = [r for r in ranks if load[r] + box.numel <= _SLACK * even]
+    for tensor, shape in sorted(extents.items(), key=lambda item: -math.prod(item[1])):
+        numel, own = math.prod(shape), held[tensor]
+        open_ranks = [r for r in ranks if load[r] + numel <= _SLACK * even]
         if open_ranks:
-            writer[tensor] = max(open_ranks, key=lambda r, held=held: (held.get(r, 0), -load[r]))
+            writer[tensor] = max(open_ranks, key=lambda r, own=own: (own.get(r, 0), -load[r]))
         else:
-            writer[tensor] = min(ranks, key=lambda r, held=held: (load[r], -held.get(r, 0)))
-        load[writer[tensor]] += box.numel
-    return Layout(tuple(_whole(r, t, extents[t].stop) for r in ranks for t in extents if writer[t] == r))
+            writer[tensor] = min(ranks, key=lambda r, own=own: (load[r], -own.get(r, 0)))
+        load[writer[tensor]] += numel
+    return Layout(tuple(_whole(r, t, extents[t]) for r in ranks for t in extents if writer[t] == r))
 
 
 def write_shard(directory: Path | str, num_files: int, index: int, tensors: Mapping[str, Tensor]) -> None:
@@ -140,8 +143,8 @@ def write_index(directory: Path | str, saved: Layout, itemsize: int) -> None:
         return
     names = {rank: shard_name(len(saved.ranks), i) for i, rank in enumerate(saved.ranks)}
     index = {
-        "metadata": {"total_size": itemsize * sum(shard.box.numel for shard in saved.shards)},
-        "weight_map": {shard.box.tensor: names[shard.rank] for shard in saved.shards},
+        "metadata": {"total_size": itemsize * sum(map(math.prod, saved.extents().values()))},
+        "weight_map": {pattern.tensor: names[pattern.parts[0].ranks[0]] for pattern in saved.patterns},
     }
     text = json.dumps(index, indent=2) + "\n"
     _write_aside(Path(directory) / INDEX_FILE, lambda aside: aside.write_text(text))
@@ -181,31 +184,32 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it anew") from error
 
 
-def _read(file, piece: Copy) -> Tensor:
-    if not piece.shape:
-        return file.get_tensor(piece.source_local)
-    ranges = tuple(slice(a, a + n) for a, n in zip(piece.source_offset, piece.shape, strict=True))
-    return file.get_slice(piece.source_local)[ranges]
+def _read_stream(file, stream: Stream, rank: Rank, target: Mapping[str, Tensor]) -> None:
+    """Fill this rank's copies of what one file holds, a block at a time."""
+    for piece in stream.pieces:
+        for held, copies in zip(piece.sources(stream.route.root), piece.targets(rank), strict=True):
+            for offset, shape in split(held.shape, _ELEMENTS_AT_ONCE):
+                block = _read(file, held, offset, shape)
+                for wanted in copies:
+                    view_of(target[wanted.local], wanted.offset, offset, shape).copy_(block)
 
 
-def _whole(rank: Rank, tensor: str, shape: tuple[int, ...]) -> Shard:
+def _read(file, held: Region, offset: Shape, shape: Shape) -> Tensor:
+    if not shape:
+        return file.get_tensor(held.local)
+    begin = (a + b for a, b in zip(held.offset, offset, strict=True))
+    return file.get_slice(held.local)[tuple(slice(a, a + n) for a, n in zip(begin, shape, strict=True))]
+
+
+def _whole(rank: Rank, tensor: str, shape: Shape) -> Pattern:
     zeros = (0,) * len(shape)
-    return Shard(rank, Box(tensor, zeros, shape), tensor, zeros)
+    return Pattern(tensor, (Part((rank,), zeros, shape, tensor, zeros),))
 
 
-def _extents(layout: Layout) -> dict[str, Box]:
-    """Each tensor as one box, as far as the layout knows it."""
-    extents = {}
-    for tensor, shards in layout.by_tensor.items():
-        stop = tuple(map(max, zip(*(shard.box.stop for shard in shards), strict=True)))
-        extents[tensor] = Box(tensor, (0,) * len(stop), stop)
-    return extents
-
-
-def _held_elements(shards: Sequence[Shard]) -> dict[Rank, int]:
+def _held_elements(pattern: Pattern) -> dict[Rank, int]:
     held: dict[Rank, int] = {}
-    for shard in shards:
-        held[shard.rank] = held.get(shard.rank, 0) + shard.box.numel
+    for rank, numel in ((rank, part.numel) for part in pattern.parts for rank in part.ranks):
+        held[rank] = held.get(rank, 0) + numel
     return held
 
 

@@ -1,66 +1,133 @@
-"""How a pair's copies are laid into messages of bounded size: pure, and the same at both ends."""
+"""How a stream is laid into messages, and who keeps room for them: pure, and the same at every rank."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from realrl.layouts.plan import Copy, TransferPlan
+from realrl.layouts.boxes import split
+from realrl.layouts.layout import Rank, Shape
+from realrl.layouts.plan import TransferPlan
+from realrl.layouts.routes import Route
+from realrl.layouts.topology import Topology
+from realrl.ops.boxes import ALIGNMENT
 
-ALIGNMENT = 16
-"""Bytes; no dtype has larger elements, so that each piece of a message can be viewed in its own dtype."""
-
-
-def message_bytes(plan: TransferPlan, staging_bytes: int) -> int:
-    """The longest message with which no rank, speaking to all its peers at once, exceeds `staging_bytes`."""
-    num_peers = Counter(rank for pair in plan.pairs for rank in pair)
-    busiest = max(num_peers.values(), default=1)
-    limit = staging_bytes // busiest // ALIGNMENT * ALIGNMENT
-    if not limit:
-        raise ValueError(
-            f"staging_bytes must be at least {busiest * ALIGNMENT} for {busiest} peers, got {staging_bytes}"
-        )
-    return limit
+HEADER_BYTES = 64
+"""Before each message: int64 version, stream, message and checksum."""
+_SHARED_MESSAGE_BYTES = 4 << 20
+"""Through shared memory: short enough to stay in a core's cache between the two copies."""
+_SENT_MESSAGE_BYTES = 4 << 20
+"""Over a wire: long enough to hide what each message costs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Elements that lie at byte `begin` of a message, and where they come from or go to."""
+class Entry(NamedTuple):
+    """A block of a stream's region, at byte `begin` of a message."""
 
+    region: int
+    offset: Shape
+    shape: Shape
     begin: int
-    copies: tuple[Copy, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one rank sends another in one turn."""
+    """What goes down a stream at once."""
 
-    pieces: tuple[Piece, ...]
+    entries: tuple[Entry, ...]
     num_bytes: int
 
 
-def messages(copies: Sequence[Copy], itemsize: Callable[[Copy], int], limit: int) -> Iterator[Message]:
-    """Lay a pair's copies end to end into messages of at most `limit` bytes."""
-    pieces: list[Piece] = []
+def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> Iterator[Message]:
+    """Lay a stream's regions end to end into messages of at most `limit` bytes."""
+    entries: list[Entry] = []
     begin = 0
-    for parts, num_bytes in _parts(copies, itemsize, limit):
-        if begin + num_bytes > limit:
-            yield Message(tuple(pieces), begin)
-            pieces, begin = [], 0
-        pieces.append(Piece(begin, parts))
-        begin += num_bytes
-    if pieces:
-        yield Message(tuple(pieces), begin)
+    for region, (shape, itemsize) in enumerate(zip(shapes, itemsizes, strict=True)):
+        for offset, block in split(shape, limit // itemsize):
+            num_bytes = itemsize
+            for size in block:
+                num_bytes *= size
+            if entries and begin + num_bytes > limit:
+                yield Message(tuple(entries), begin)
+                entries, begin = [], 0
+            entries.append(Entry(region, offset, block, begin))
+            begin += -(-num_bytes // ALIGNMENT) * ALIGNMENT
+    if entries:
+        yield Message(tuple(entries), begin)
 
 
-def _parts(
-    copies: Sequence[Copy], itemsize: Callable[[Copy], int], limit: int
-) -> Iterator[tuple[tuple[Copy, ...], int]]:
-    payloads: dict[tuple, list[Copy]] = defaultdict(list)
-    for copy in copies:
-        payloads[copy.payload].append(copy)
-    for group in payloads.values():
-        size = itemsize(group[0])
-        for parts in zip(*(copy.pieces(limit // size) for copy in group), strict=True):
-            yield parts, -(-parts[0].numel * size // ALIGNMENT) * ALIGNMENT
+class Place(NamedTuple):
+    """A rank's place in a stream, as far as messages go from hand to hand.
+
+    A port has room for messages of its own: it packs them or gets them from `parent`, another port, sends
+    them on to `children`, also ports, and lets `readers` look into its room. A reader has none: its `parent`
+    is the port into whose room it looks.
+    """
+
+    parent: Rank | None
+    children: tuple[Rank, ...]
+    readers: tuple[Rank, ...]
+    is_port: bool
+    depth: int
+    """Ports before it."""
+
+    @property
+    def num_slots(self) -> int:
+        """Messages that it must have room for at once, so that none waits for one that waits for it."""
+        if not self.is_port:
+            return 0
+        return 4 if self.depth and (self.children or self.readers) else 2
+
+
+def places(route: Route, topology: Topology) -> dict[Rank, Place]:
+    """Every rank's place. Where nodes share memory, one port serves all of its node that come after it."""
+    parent: dict[Rank, Rank] = {}
+    for sender, receiver in route.edges:
+        beside = topology.shared_memory and topology.node(sender) == topology.node(receiver)
+        is_reader = sender in parent and _reads(sender, parent, topology)
+        parent[receiver] = parent[sender] if beside and is_reader else sender
+    return _described(route, parent, topology)
+
+
+def _reads(rank: Rank, parent: dict[Rank, Rank], topology: Topology) -> bool:
+    return topology.shared_memory and rank in parent and topology.node(rank) == topology.node(parent[rank])
+
+
+def _described(route: Route, parent: dict[Rank, Rank], topology: Topology) -> dict[Rank, Place]:
+    children: dict[Rank, list[Rank]] = {rank: [] for rank in route.ranks}
+    readers: dict[Rank, list[Rank]] = {rank: [] for rank in route.ranks}
+    depth = {route.root: 0}
+    for rank in route.receivers:
+        reads = _reads(rank, parent, topology)
+        (readers if reads else children)[parent[rank]].append(rank)
+        depth[rank] = depth[parent[rank]] + (not reads)
+    return {
+        rank: Place(
+            parent.get(rank),
+            tuple(children[rank]),
+            tuple(readers[rank]),
+            not _reads(rank, parent, topology),
+            depth[rank],
+        )
+        for rank in route.ranks
+    }
+
+
+def message_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], staging_bytes: int) -> int:
+    """The longest message with which no rank has more than `staging_bytes` of room for messages.
+
+    Raises:
+        ValueError: there is no room for one element in each message that a rank must hold.
+    """
+    slots: dict[Rank, int] = {}
+    for rank, place in (item for members in all_places for item in members.items()):
+        slots[rank] = slots.get(rank, 0) + place.num_slots
+    busiest = max(slots.values(), default=1)
+    usual = _SHARED_MESSAGE_BYTES if plan.topology.shared_memory else _SENT_MESSAGE_BYTES
+    room = (staging_bytes // busiest - HEADER_BYTES) // ALIGNMENT * ALIGNMENT
+    if room < ALIGNMENT:
+        least = busiest * (HEADER_BYTES + ALIGNMENT)
+        raise ValueError(
+            f"staging_bytes must be at least {least} for {busiest} messages at once, got {staging_bytes}"
+        )
+    return min(room, usual)

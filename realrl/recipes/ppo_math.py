@@ -7,8 +7,8 @@ arXiv:2402.03300, section 4.1.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from realrl.algorithms.ppo import PolicyLoss, ValueLoss, ppo_policy_loss, value_
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
-from realrl.api.graph import CallKind, DataflowGraph
+from realrl.api.graph import Blend, CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, ModelSpec, Recipe
 from realrl.datasets.prompts import PromptDataset, load_prompts
@@ -65,6 +65,8 @@ class PPOConfig:
     """Cost of each nat that the policy moves from the reference, taken off the reward."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
+    ref_eta: float = 0.0
+    """Share by which the reference follows the actor after each step, as an exponential moving average."""
     normalise_advantages: bool = True
     """With a critic, to mean 0 and standard deviation 1 over the batch's tokens; without, rewards are
     divided by the standard deviation among their prompt's samples."""
@@ -78,7 +80,7 @@ class PPOConfig:
         for name in ("clip_eps", "value_clip_eps", "kl_coef"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "ref_eta"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
 
@@ -133,7 +135,8 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
             Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=num_minibatches),
         ]
     calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=num_minibatches))
-    return DataflowGraph(*calls, per_sample=("rewards",))
+    eta = config.ppo.ref_eta
+    return DataflowGraph(*calls, per_sample=("rewards",), blends=(Blend("actor", "ref", eta),) if eta else ())
 
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
@@ -355,6 +358,16 @@ def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDat
     return train, held_out
 
 
+def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:
+    if config.ppo.ref_eta and replace(decoders["ref"], eos_token_ids=()) != replace(
+        decoders["actor"], eos_token_ids=()
+    ):
+        raise ValueError(
+            "ppo.ref_eta: the reference can follow only an actor of its own architecture; leave out ref, or"
+            " set ppo.ref_eta=0"
+        )
+
+
 PPO_MATH = Recipe(
     name="ppo-math",
     default_config=PPOMathConfig(),
@@ -363,6 +376,7 @@ PPO_MATH = Recipe(
     models=models,
     samples_per_row=lambda config: config.ppo.group_size,
     datasets=datasets,
+    validate=validate,
     bodies={
         "actor_gen": actor_gen,
         "reward": reward,

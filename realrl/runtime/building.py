@@ -15,6 +15,7 @@ import torch.distributed as dist
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.parallel.groups import create_groups
+from realrl.realloc.hosts import discover_topology
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
 from realrl.runtime.jobs import Programs, compile_run
@@ -54,6 +55,7 @@ def build_worker(
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     groups = create_groups(plan.placements.values(), rank)
+    topology = discover_topology(config.device)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
         recipe.models(config),
@@ -63,6 +65,7 @@ def build_worker(
         rank=rank,
         config=config,
         device=device,
+        topology=topology,
     )
     return Worker(
         rank=rank,
@@ -73,7 +76,7 @@ def build_worker(
         groups=groups,
         replicas=replicas,
         data=open_data(recipe, config),
-        store=SampleStore(rank, config.staging_mib << 20),
+        store=SampleStore(rank, config.staging_mib << 20, topology),
     )
 
 

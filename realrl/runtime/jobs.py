@@ -30,10 +30,11 @@ class Programs:
 def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
     """Both graphs of a recipe on one plan; a model of both has the home that training gives it."""
     graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
+    models = {name: spec.model for name, spec in recipe.models(config).items()}
     homes = {**home_placements(eval_graph, plan), **home_placements(graph, plan)}
     return Programs(
-        compile_program(graph, plan, homes),
-        compile_program(eval_graph, plan, homes),
+        compile_program(graph, plan, homes, models),
+        compile_program(eval_graph, plan, homes, models),
         compile_save(graph, homes),
         homes,
     )

@@ -6,10 +6,11 @@ rule orders the nodes of a step by its keys, and steps among each other by the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from realrl.api.config import ModelConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, Placement
 
@@ -38,12 +39,15 @@ Resource = Weights | Inputs | Outputs
 
 @dataclass(frozen=True)
 class Reallocate:
-    """Bring `model` from its home to where `call` runs."""
+    """Bring `model` from its home to where `call` runs; or blend it into another by the share `eta`."""
 
     call: str
     model: str
     source: Placement
     target: Placement
+    into: str
+    """The model whose weights are written: `model` itself, but for a blend."""
+    eta: float = 1.0
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -55,7 +59,7 @@ class Reallocate:
 
     @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Weights(self.model, self.target),)
+        return (Weights(self.into, self.target),)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ class Release:
     call: str
     model: str
     placement: Placement
+    reads: tuple[Resource, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.placement.ranks
+
+    @property
+    def writes(self) -> tuple[Resource, ...]:
+        return (Weights(self.model, self.placement),)
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Keep the weights of `model` in host memory from now on, or bring them `back` to the device."""
+
+    model: str
+    placement: Placement
+    back: bool
+    call: str = ""
     reads: tuple[Resource, ...] = ()
 
     @property
@@ -166,7 +189,7 @@ class Save:
         return (Weights(self.model, self.placement),)
 
 
-Node = Reallocate | Release | Move | Call | Forget | Save
+Node = Reallocate | Release | Offload | Move | Call | Forget | Save
 
 
 @dataclass(frozen=True)
@@ -194,8 +217,32 @@ def home_placements(graph: DataflowGraph, plan: ExecutionPlan) -> dict[str, Plac
     return homes
 
 
-def compile_program(graph: DataflowGraph, plan: ExecutionPlan, homes: Mapping[str, Placement]) -> Program:
-    """One pass over `graph`; a model away from its home is reallocated before its call and released after."""
+def compile_program(
+    graph: DataflowGraph,
+    plan: ExecutionPlan,
+    homes: Mapping[str, Placement],
+    models: Mapping[str, ModelConfig] | None = None,
+) -> Program:
+    """One pass over `graph`.
+
+    A model away from its home is reallocated before its call, and released after the last unless its
+    replicas are kept. An offloaded model is on its devices from its first use in the pass to its last.
+    """
+    models = models or {}
+    nodes = _call_nodes(graph, plan, homes, {name for name, model in models.items() if model.keep_replicas})
+    nodes += [
+        Reallocate("", blend.source, homes[blend.source], homes[blend.target], blend.target, blend.eta)
+        for blend in graph.blends
+    ]
+    for model in (name for name, config in models.items() if config.offload and name in graph.models):
+        nodes = _while_used(nodes, Weights(model, homes[model]))
+    nodes.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
+    return Program(tuple(nodes))
+
+
+def _call_nodes(
+    graph: DataflowGraph, plan: ExecutionPlan, homes: Mapping[str, Placement], kept: set[str]
+) -> list[Node]:
     nodes: list[Node] = []
     away: set[Weights] = set()
     last_use = {Weights(c.model, plan[c.name]): c.name for c in graph.calls.values() if c.model}
@@ -203,16 +250,30 @@ def compile_program(graph: DataflowGraph, plan: ExecutionPlan, homes: Mapping[st
         weights = Weights(call.model, plan[call.name]) if call.model else None
         is_away = weights is not None and weights.placement != homes[call.model]
         if is_away and weights not in away:
-            nodes.append(Reallocate(call.name, call.model, homes[call.model], weights.placement))
+            nodes.append(Reallocate(call.name, call.model, homes[call.model], weights.placement, call.model))
             away.add(weights)
         nodes += _move(graph, call, plan)
         nodes.append(Call(call, plan[call.name]))
-        if is_away and last_use[weights] == call.name:
+        if is_away and last_use[weights] == call.name and call.model not in kept:
             nodes.append(Release(call.name, call.model, weights.placement))
         if call.kind is CallKind.TRAIN:
             away -= {replica for replica in away if replica.model == call.model}
-    nodes.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
-    return Program(tuple(nodes))
+    return nodes
+
+
+def _while_used(nodes: Sequence[Node], weights: Weights) -> list[Node]:
+    """Have the weights on their devices from the first node that uses them to the last."""
+    used = [i for i, node in enumerate(nodes) if weights in (*node.reads, *node.writes)]
+    if not used:
+        return list(nodes)
+    first, last = used[0], used[-1] + 1
+    return [
+        *nodes[:first],
+        Offload(*weights, back=True),
+        *nodes[first:last],
+        Offload(*weights, back=False),
+        *nodes[last:],
+    ]
 
 
 def compile_save(graph: DataflowGraph, homes: Mapping[str, Placement]) -> Program:

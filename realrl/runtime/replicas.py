@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from realrl.api.mesh import Placement
-from realrl.api.messages import Reallocate, Release, Save
+from realrl.api.messages import Offload, Reallocate, Release, Save
 from realrl.api.recipe import ModelSpec
 from realrl.datasets.demo import resolve_model
-from realrl.engines.engine import Engine
+from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.layouts.layout import Layout
-from realrl.layouts.plan import TransferPlan, plan
+from realrl.layouts.plan import cached_plan
+from realrl.layouts.topology import Topology
 from realrl.models.config import read_decoder_config
 from realrl.models.layout import decoder_layout
 from realrl.parallel.groups import Groups
 from realrl.realloc import checkpoint
-from realrl.realloc.execute import execute
+from realrl.realloc.transfer import Transfer
 from realrl.runtime.program import Weights
 
 logger = logging.getLogger(__name__)
@@ -42,35 +43,45 @@ class Replicas:
         rank: int,
         config: Any,
         device: str,
+        topology: Topology,
     ) -> None:
-        self._specs, self._rank, self._device = specs, rank, device
-        self._staging_bytes = config.staging_mib << 20
+        self._specs, self._rank, self._device, self._topology = specs, rank, device, topology
+        self._staging_bytes, self._timeout_s = config.staging_mib << 20, config.call_timeout_s
+        self._checksums = config.checksums
         self._directories = {model: resolve_model(spec.model.path) for model, spec in specs.items()}
         self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
-        self._plans: dict[tuple[str, Placement, Placement], TransferPlan] = {}
+        self._homes = homes
+        self._transfers: dict[tuple[Weights, Weights], Transfer] = {}
         self._engines: dict[Weights, Engine] = {}
         for weights in sorted(set(used)):
             if rank in weights.placement.ranks:
-                is_home = homes[weights.model] == weights.placement
-                self._engines[weights] = self._make(weights, groups, is_home, config)
+                self._engines[weights] = self._make(weights, groups, config)
 
     def engine(self, model: str, placement: Placement) -> Engine:
         return self._engines[Weights(model, placement)]
 
     def reallocate(self, instruction: Reallocate) -> None:
-        """This rank's part. Collective: over both placements."""
-        model, source, target = instruction.model, instruction.source, instruction.target
-        if self._rank in source.ranks:
-            check_version(self.engine(model, source), instruction.version, model)
-        execute(
-            self._plan(model, source, target),
-            self._weights(model, source),
-            self._weights(model, target),
-            rank=self._rank,
-            staging_bytes=self._staging_bytes,
-        )
-        if self._rank in target.ranks:
-            self.engine(model, target).version = instruction.version
+        """This rank's part; until it is done, the target counts as absent.
+
+        Collective: over both placements.
+        """
+        origin = Weights(instruction.model, instruction.source)
+        goal = Weights(instruction.into, instruction.target)
+        if self._rank in origin.placement.ranks:
+            check_version(self.engine(*origin), instruction.version, origin.model)
+        weights = self._weights(origin), self._weights(goal)
+        if self._rank in goal.placement.ranks:
+            self.engine(*goal).version = NO_WEIGHTS
+        self._transfer(origin, goal).run(*weights, version=instruction.version, eta=instruction.eta)
+        if self._rank in goal.placement.ranks:
+            self.engine(*goal).version = instruction.version
+
+    def offload(self, instruction: Offload) -> None:
+        engine = self.engine(instruction.model, instruction.placement)
+        if instruction.back:
+            engine.onload()
+        else:
+            engine.offload()
 
     def release(self, instruction: Release) -> None:
         self.engine(instruction.model, instruction.placement).release()
@@ -82,53 +93,70 @@ class Replicas:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(
             directory,
-            self._layout(model, placement),
-            self._weights(model, placement),
+            self._layout(Weights(model, placement)),
+            self._weights(Weights(model, placement)),
             rank=self._rank,
             ranks=placement.ranks,
-            dtype=self._dtype(model),
+            dtype=getattr(torch, self._specs[model].model.dtype),
+            topology=self._topology,
             staging_bytes=self._staging_bytes,
         )
         if self._rank == placement.ranks[0]:
             _copy_description(self._directories[model], directory, self._specs[model])
 
-    def _make(
-        self, weights: Weights, groups: Mapping[Placement, Groups], is_home: bool, config: Any
-    ) -> Engine:
-        spec = self._specs[weights.model]
+    def _make(self, weights: Weights, groups: Mapping[Placement, Groups], config: Any) -> Engine:
+        spec, is_home = self._specs[weights.model], self._is_home(weights)
         engine = Engine(
             self._decoders[weights.model],
             spec.head,
             groups[weights.placement],
-            dtype=self._dtype(weights.model),
+            dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:
             engine.load(self._directories[weights.model])
+            if spec.model.offload:
+                engine.offload()
         return engine
 
-    def _plan(self, model: str, source: Placement, target: Placement) -> TransferPlan:
-        key = (model, source, target)
-        if key not in self._plans:
-            self._plans[key] = plan(self._layout(model, source), self._layout(model, target))
-        return self._plans[key]
+    def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
+        if (origin, goal) not in self._transfers:
+            dtypes = {self._dtype(origin), self._dtype(goal)}
+            self._transfers[origin, goal] = Transfer(
+                cached_plan(self._layout(origin), self._layout(goal), self._topology),
+                rank=self._rank,
+                staging_bytes=self._staging_bytes,
+                wire_dtype=min(dtypes, key=lambda dtype: dtype.itemsize) if len(dtypes) > 1 else None,
+                timeout_s=self._timeout_s,
+                checksum=self._checksums,
+            )
+        return self._transfers[origin, goal]
 
-    def _layout(self, model: str, placement: Placement) -> Layout:
+    def _layout(self, weights: Weights) -> Layout:
+        model, placement = weights
         return decoder_layout(self._decoders[model], placement, self._specs[model].head)
 
-    def _weights(self, model: str, placement: Placement) -> dict[str, Tensor]:
-        engine = self._engines.get(Weights(model, placement))
+    def _weights(self, weights: Weights) -> dict[str, Tensor]:
+        engine = self._engines.get(weights)
         return engine.local_tensors() if engine else {}
 
-    def _dtype(self, model: str) -> torch.dtype:
-        return getattr(torch, self._specs[model].model.dtype)
+    def _dtype(self, weights: Weights) -> torch.dtype:
+        model = self._specs[weights.model].model
+        return getattr(torch, model.dtype if self._is_home(weights) else model.away_dtype)
+
+    def _is_home(self, weights: Weights) -> bool:
+        return self._homes[weights.model] == weights.placement
 
 
 def check_version(engine: Engine, expected: int, model: str) -> None:
-    """The weights are those that the schedule wants here."""
-    assert engine.version == expected, f"{model} has version {engine.version} of its weights, not {expected}"
+    """Refuse weights that are not those that the schedule wants here."""
+    if engine.version != expected:
+        has = (
+            "no whole weights" if engine.version == NO_WEIGHTS else f"version {engine.version} of its weights"
+        )
+        raise RuntimeError(f"{model} has {has} here, not version {expected}, which is due")
 
 
 def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:

@@ -76,6 +76,8 @@ class Scheduler:
         self._pending: list[_Task] = []
         self._running: dict[int, _Task] = {}
         self._versions: dict[str, int] = defaultdict(int)
+        self._replicas: dict[program.Weights, int] = {}
+        """The versions of replicas that have weights."""
         self._writer: dict[object, _Task] = {}
         self._readers: dict[object, list[_Task]] = defaultdict(list)
         self._next_seq = 0
@@ -104,8 +106,8 @@ class Scheduler:
             task = _Task(job, node, self._versions[model], self._hazards(job, node))
             self._note(task)
             self._pending.append(task)
-            if isinstance(node, program.Call) and node.trains:
-                self._versions[model] = job.step + 1
+            if trained := _changed(node):
+                self._versions[trained] = job.step + 1
 
     def _hazards(self, job: Job, node: program.Node) -> set[_Task]:
         """Unfinished tasks that wrote what `node` reads, or that use what it overwrites."""
@@ -146,7 +148,7 @@ class Scheduler:
             for task in ready:
                 self._pending.remove(task)
                 task.instruction = self._instruction(task)
-                if isinstance(task.instruction, messages.Move) and not task.instruction.keys:
+                if self._is_needless(task):
                     self._finish(task)
                     continue
                 self._next_seq += 1
@@ -154,6 +156,20 @@ class Scheduler:
                 task.awaited = set(task.instruction.ranks)
                 emitted.append(task.instruction)
         return emitted
+
+    def _is_needless(self, task: _Task) -> bool:
+        """Whether everything is already where it is to be brought."""
+        match task.node:
+            case program.Move():
+                return not task.instruction.keys
+            case program.Reallocate(into=into, target=target) if task.node.into == task.node.model:
+                replica = program.Weights(into, target)
+                before = self._replicas.get(replica)
+                self._replicas[replica] = task.version
+                return before == task.version
+            case program.Release(model=model, placement=placement):
+                self._replicas.pop(program.Weights(model, placement), None)
+        return False
 
     def _instruction(self, task: _Task) -> messages.Instruction:
         job, node = task.job, task.node
@@ -172,11 +188,17 @@ class Scheduler:
                     model=node.model,
                     source=node.source,
                     target=node.target,
+                    into=node.into,
+                    eta=node.eta,
                     version=task.version,
                 )
             case program.Release():
                 return messages.Release(
                     **common, ranks=node.ranks, model=node.model, placement=node.placement
+                )
+            case program.Offload():
+                return messages.Offload(
+                    **common, ranks=node.ranks, model=node.model, placement=node.placement, back=node.back
                 )
             case program.Move():
                 keys = self._brought(task)
@@ -208,6 +230,13 @@ class Scheduler:
         keys = ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
         ledger.record_move(keys)
         return keys
+
+
+def _changed(node: program.Node) -> str | None:
+    """The model that has other weights after the node."""
+    if isinstance(node, program.Call) and node.trains:
+        return node.model
+    return node.into if isinstance(node, program.Reallocate) and node.into != node.model else None
 
 
 def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of, pack
 from realrl.api.messages import KeyMove, Move
-from realrl.layouts.layout import Box, Layout, Shard
+from realrl.layouts.layout import Layout, Part, Pattern
 from realrl.layouts.plan import plan
-from realrl.realloc.execute import execute
+from realrl.layouts.topology import ONE_NODE, Topology
+from realrl.realloc.transfer import execute
 
 Samples = dict[str, dict[int, Tensor]]
 """1-D tensors by key and sample."""
@@ -20,8 +21,8 @@ Samples = dict[str, dict[int, Tensor]]
 class SampleStore:
     """Keeps what calls made here, and what moves brought here, until the job is forgotten."""
 
-    def __init__(self, rank: int, staging_bytes: int) -> None:
-        self._rank, self._staging_bytes = rank, staging_bytes
+    def __init__(self, rank: int, staging_bytes: int, topology: Topology = ONE_NODE) -> None:
+        self._rank, self._staging_bytes, self._topology = rank, staging_bytes, topology
         self._jobs: dict[int, Samples] = {}
 
     def put(self, job: int, batch: PackedBatch, keys: Sequence[str]) -> None:
@@ -38,7 +39,7 @@ class SampleStore:
 
     def move(self, instruction: Move) -> None:
         """This rank's part of a move. Collective: over the instruction's ranks."""
-        transfer = plan(*move_layouts(instruction.keys))
+        transfer = plan(*move_layouts(instruction.keys), self._topology)
         source = {
             _local(move.key, sample): self.get(instruction.job, move.key, sample)
             for move in instruction.keys
@@ -59,13 +60,11 @@ class SampleStore:
 
 
 def move_layouts(keys: Sequence[KeyMove]) -> tuple[Layout, Layout]:
-    """Who holds which samples, and who lacks which: a key is a tensor, a sample a range of it."""
-    source, target = [], []
-    for move in keys:
-        boxes = _boxes(move.key, move.lengths)
-        source += _shards(move.key, move.source, boxes)
-        target += _shards(move.key, move.target, boxes)
-    return Layout(tuple(source)), Layout(tuple(target))
+    """Who holds which samples, and who lacks which: each key of a sample is a tensor."""
+    return tuple(
+        Layout(tuple(pattern for move in keys for pattern in _patterns(move, getattr(move, side))))
+        for side in ("source", "target")
+    )
 
 
 def batch_of(
@@ -98,20 +97,14 @@ def _check_lengths(samples: Sequence[Sample], tokens: Mapping[str, Sequence[Tens
             )
 
 
-def _boxes(key: str, lengths: Mapping[int, int]) -> dict[int, Box]:
-    boxes, start = {}, 0
-    for sample, length in lengths.items():
-        boxes[sample] = Box(key, (start,), (start + length,))
-        start += length
-    return boxes
-
-
-def _shards(key: str, samples_of: Mapping[int, Sequence[int]], boxes: Mapping[int, Box]) -> list[Shard]:
-    return [
-        Shard(rank, boxes[sample], _local(key, sample), (0,))
-        for rank, samples in samples_of.items()
-        for sample in samples
-    ]
+def _patterns(move: KeyMove, samples_of: Mapping[int, Sequence[int]]) -> Iterator[Pattern]:
+    ranks: dict[int, list[int]] = {}
+    for rank, samples in samples_of.items():
+        for sample in samples:
+            ranks.setdefault(sample, []).append(rank)
+    for sample, members in ranks.items():
+        name = _local(move.key, sample)
+        yield Pattern(name, (Part(tuple(members), (0,), (move.lengths[sample],), name, (0,)),))
 
 
 def _local(key: str, sample: int) -> str:

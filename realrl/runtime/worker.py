@@ -21,6 +21,7 @@ from realrl.api.messages import (
     Forget,
     Instruction,
     Move,
+    Offload,
     Reallocate,
     Release,
     RunCall,
@@ -77,6 +78,8 @@ class Worker:
                 self.replicas.reallocate(instruction)
             case Release():
                 self.replicas.release(instruction)
+            case Offload():
+                self.replicas.offload(instruction)
             case Save():
                 self.replicas.save(instruction)
             case Forget():

@@ -44,7 +44,7 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-def train(folder: Path, trial: str, allocation: str, *, critic: bool) -> Path:
+def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: object) -> Path:
     """Run the command line as a person would; returns the run's directory."""
     overrides = {
         "actor.model.path": folder / "model",
@@ -75,7 +75,7 @@ def train(folder: Path, trial: str, allocation: str, *, critic: bool) -> Path:
             "ppo.lam": 0.9,
         }
     command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
+    command += [f"{key}={value}" for key, value in (overrides | more).items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "ppo-math" / trial

@@ -168,7 +168,7 @@ def check_training(engine: Engine, batch: PackedBatch, reference: LlamaForCausal
 
 def check_weights(engine: Engine, expected: dict[str, Tensor]) -> None:
     weights = engine.local_tensors()
-    for shard in engine.layout.by_rank[engine.groups.rank]:
+    for shard in engine.layout.shards(engine.groups.rank):
         box = tuple(slice(a, b) for a, b in zip(shard.box.start, shard.box.stop, strict=True))
         local = tuple(slice(o, o + n) for o, n in zip(shard.offset, shard.box.shape, strict=True))
         torch.testing.assert_close(

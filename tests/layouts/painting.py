@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
 from realrl.layouts.layout import Box, Layout, Shard
-from realrl.layouts.plan import TransferPlan
+from realrl.layouts.plan import Region, TransferPlan
+from realrl.layouts.topology import Topology
 
 
 def random_layout(rng: random.Random, tensors: dict[str, tuple[int, ...]], ranks: list) -> Layout:
@@ -24,7 +26,7 @@ def random_layout(rng: random.Random, tensors: dict[str, tuple[int, ...]], ranks
             for rank in rng.choices(ranks, k=rng.randint(1, len(ranks))):
                 shards.append(_place(rng, rank, box, rows))
     rng.shuffle(shards)
-    return Layout(tuple(shards))
+    return Layout.of(shards)
 
 
 def _place(rng: random.Random, rank, box: Box, rows: Counter) -> Shard:
@@ -54,10 +56,14 @@ def _strays(rng: random.Random, tensor: str, shape: tuple[int, ...]) -> list[Box
     return [Box(tensor, tuple(a for a, _ in ends), tuple(b for _, b in ends))]
 
 
+def all_shards(layout: Layout) -> Iterator[Shard]:
+    return (shard for rank in layout.ranks for shard in layout.shards(rank))
+
+
 def local_shapes(layout: Layout) -> dict:
     """The smallest local tensors with room for every box: `{rank: {local: shape}}`."""
     shapes: dict = defaultdict(dict)
-    for shard in layout.shards:
+    for shard in all_shards(layout):
         stop = tuple(a + n for a, n in zip(shard.offset, shard.box.shape, strict=True))
         shapes[shard.rank][shard.local] = tuple(map(max, stop, shapes[shard.rank].get(shard.local, stop)))
     return dict(shapes)
@@ -65,12 +71,12 @@ def local_shapes(layout: Layout) -> dict:
 
 def paint(layout: Layout, values: dict[str, np.ndarray], background) -> dict:
     """Every rank's local tensors, with `values` in the boxes and `background` in the padding."""
-    dtypes = {shard.local: values[shard.box.tensor].dtype for shard in layout.shards}
+    dtypes = {shard.local: values[shard.box.tensor].dtype for shard in all_shards(layout)}
     locals_ = {
         rank: {name: np.full(shape, background, dtypes[name]) for name, shape in shapes.items()}
         for rank, shapes in local_shapes(layout).items()
     }
-    for shard in layout.shards:
+    for shard in all_shards(layout):
         locals_[shard.rank][shard.local][_slices(shard.offset, shard.box.shape)] = values[shard.box.tensor][
             _slices(shard.box.start, shard.box.shape)
         ]
@@ -88,23 +94,44 @@ def numbered(tensors: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 
 def check_plan(
-    plan: TransferPlan, source: Layout, destination: Layout, values: dict[str, np.ndarray]
+    plan: TransferPlan, source: Layout, destination: Layout, values: dict[str, np.ndarray], topology: Topology
 ) -> None:
-    """Rules 1 to 3: written exactly once and rightly; senders hold what they send; nothing in vain."""
+    """Rules 1 to 4, element by element.
+
+    Each is written exactly once and rightly; senders hold, or were sent, what they send; no rank receives
+    more than it lacks, and no node more than it lacks.
+    """
     held, wanted = paint(source, values, 0), paint(destination, values, 0)
     written = {rank: {n: np.zeros_like(t) for n, t in tensors.items()} for rank, tensors in wanted.items()}
     filled = {rank: {n: np.zeros_like(t) for n, t in tensors.items()} for rank, tensors in wanted.items()}
     received: dict = defaultdict(Counter)
-    payloads = set()
-    for copy in plan.copies:
-        elements = held[copy.source][copy.source_local][_slices(copy.source_offset, copy.shape)]
-        assert elements.shape == copy.shape and elements.all(), f"{copy.source} lacks what it sends: {copy}"
-        place = _slices(copy.target_offset, copy.shape)
-        written[copy.target][copy.target_local][place] += 1
-        filled[copy.target][copy.target_local][place] = elements
-        if copy.crosses and copy.payload not in payloads:
-            payloads.add(copy.payload)
-            received[copy.target].update(elements.flatten().tolist())
+    entered: dict = defaultdict(Counter)
+
+    def write(rank, copies, elements):
+        for region in copies:
+            place = _slices(region.offset, region.shape)
+            written[rank][region.local][place] += 1
+            filled[rank][region.local][place] = elements
+
+    for kept in plan.kept:
+        for rank in kept.ranks:
+            for region, copies in zip(kept.piece.sources(rank), kept.piece.targets(rank), strict=True):
+                write(rank, copies, _held(held, rank, region))
+    for stream in plan.streams:
+        root = stream.route.root
+        contents = [_held(held, root, region) for piece in stream.pieces for region in piece.sources(root)]
+        assert stream.numel == sum(elements.size for elements in contents)
+        informed = {root}
+        for sender, receiver in stream.route.edges:
+            assert sender in informed, f"{sender} has nothing to pass on to {receiver}"
+            informed.add(receiver)
+            copies = (copies for piece in stream.pieces for copies in piece.targets(receiver))
+            for elements, places in zip(contents, copies, strict=True):
+                assert places, f"{receiver} wants nothing of {elements}"
+                write(receiver, places, elements)
+                received[receiver].update(elements.flatten().tolist())
+                if topology.node(sender) != topology.node(receiver):
+                    entered[topology.node(receiver)].update(elements.flatten().tolist())
     for rank, tensors in wanted.items():
         for name, tensor in tensors.items():
             assert (written[rank][name] == (tensor != 0)).all(), f"not written exactly once: {name} on {rank}"
@@ -112,8 +139,20 @@ def check_plan(
     for rank in wanted:
         lacking = _elements(wanted[rank]) - _elements(held.get(rank, {}))
         assert received[rank] == Counter(lacking), f"rank {rank} receives more or less than it lacks"
-        assert plan.received_elements(rank) == len(lacking)
-    assert plan.moved_elements() == sum(len(r) for r in received.values())
+        assert plan.received.get(rank, 0) == len(lacking)
+    assert plan.moved == sum(r.total() for r in received.values())
+    for node, ranks in topology.by_node(wanted).items():
+        beside = [rank for rank in held if topology.node(rank) == node]
+        lacking = set().union(*(_elements(wanted[r]) for r in ranks))
+        lacking -= set().union(*(_elements(held[r]) for r in beside))
+        assert entered[node] == Counter(lacking), f"what enters node {node} is not what it lacks"
+        assert plan.entered(topology).get(node, 0) == len(lacking)
+
+
+def _held(held: dict, rank, region: Region) -> np.ndarray:
+    elements = held[rank][region.local][_slices(region.offset, region.shape)]
+    assert elements.shape == region.shape and elements.all(), f"{rank} lacks what it sends: {region}"
+    return elements
 
 
 def least_largest_egress(source: Layout, destination: Layout, values: dict[str, np.ndarray]) -> float:

@@ -35,7 +35,7 @@ def test_each_data_parallel_slice_holds_every_element(model, layout):
     for dp_rank in range(layout.dp):
         painted = {name: torch.zeros_like(weight) for name, weight in expected.items()}
         for rank in placement.dp_slice(dp_rank):
-            for shard in shards.by_rank[rank]:
+            for shard in shards.shards(rank):
                 box = tuple(slice(a, b) for a, b in zip(shard.box.start, shard.box.stop, strict=True))
                 painted[shard.box.tensor][box] += 1
         assert all((paint >= 1).all() for paint in painted.values())

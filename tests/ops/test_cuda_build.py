@@ -38,4 +38,5 @@ def test_library_loads_and_has_its_functions(tmp_path):
     loaded = ctypes.CDLL(str(library))
     loaded.realrl_error_string.restype = ctypes.c_char_p
     assert loaded.realrl_gae is not None
+    assert loaded.realrl_move_boxes is not None
     assert loaded.realrl_error_string(0) == b"no error"

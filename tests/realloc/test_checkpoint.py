@@ -1,4 +1,5 @@
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from realrl.realloc.checkpoint import (
     write_index,
     write_shard,
 )
-from tests.layouts.painting import local_shapes, numbered, paint, random_layout
+from tests.layouts.painting import all_shards, local_shapes, numbered, paint, random_layout
 from tests.tiny import tiny_llama
 from tests.world import run_world
 
@@ -40,7 +41,7 @@ def write(directory: Path, num_files: int, values: dict = VALUES) -> Path:
     directory.mkdir(exist_ok=True)
     saved = whole_layout({name: i % num_files for i, name in enumerate(values)})
     for index, rank in enumerate(saved.ranks):
-        write_shard(directory, num_files, index, {s.local: values[s.local] for s in saved.by_rank[rank]})
+        write_shard(directory, num_files, index, {s.local: values[s.local] for s in saved.shards(rank)})
     write_index(directory, saved, 4)
     return directory
 
@@ -71,13 +72,13 @@ def test_a_rank_reads_only_what_it_needs(tmp_path, monkeypatch):
     """The elements read are those of the rank's boxes, in pieces that bound the memory."""
     sizes = []
 
-    def counted(file, piece, read=checkpoint._read):
-        sizes.append(piece.numel)
-        return read(file, piece)
+    def counted(file, held, offset, shape, read=checkpoint._read):
+        sizes.append(math.prod(shape))
+        return read(file, held, offset, shape)
 
     monkeypatch.setattr(checkpoint, "_read", counted)
     monkeypatch.setattr(checkpoint, "_ELEMENTS_AT_ONCE", 8)
-    layout = Layout(
+    layout = Layout.of(
         (
             Shard(0, Box("a", (0, 0), (9, 7)), "a", (0, 0)),
             Shard(1, Box("a", (2, 1), (7, 4)), "a", (0, 0)),
@@ -110,7 +111,7 @@ def test_transformers_opens_what_is_written(tmp_path):
     again.mkdir()
     saved = save_layout(files, range(3))
     for index, rank in enumerate(saved.ranks):
-        write_shard(again, 3, index, {s.local: tensors[s.local] for s in saved.by_rank[rank]})
+        write_shard(again, 3, index, {s.local: tensors[s.local] for s in saved.shards(rank)})
     write_index(again, saved, 4)
     shutil.copy(original / "config.json", again)
     models = [AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (original, again)]
@@ -129,7 +130,7 @@ def save_and_load_elsewhere(rank: int, directory: Path) -> None:
         folder = directory / str(seed)
         folder.mkdir(exist_ok=True)
         ranks = range(NUM_RANKS) if seed else [1]
-        save(folder, layout, source, rank=rank, ranks=ranks, dtype=torch.float32, staging_bytes=128)
+        save(folder, layout, source, rank=rank, ranks=ranks, dtype=torch.float32, staging_bytes=1 << 12)
         torch.distributed.barrier()
         check_loaded(folder, random_layout(rng, SHAPES, list(range(NUM_RANKS))), rank)
 
@@ -150,16 +151,16 @@ def test_each_tensor_has_one_writer_and_writers_share_evenly(sizes, num_ranks, s
     """Whole tensors, each once; no writer has more than an even share and the largest tensor."""
     rng, tensors = random.Random(seed), {f"t{i}": (n, 2) for i, n in enumerate(sizes)}
     saved = save_layout(random_layout(rng, tensors, list(range(num_ranks))), range(num_ranks))
-    assert {s.local: s.box.stop for s in saved.shards} == tensors and len(saved.shards) == len(tensors)
+    assert saved.extents() == tensors and len(saved.patterns) == len(tensors)
     even = 2 * sum(sizes) / num_ranks
-    for shards in saved.by_rank.values():
-        assert sum(s.box.numel for s in shards) <= 1.05 * even + 2 * max(sizes)
+    for rank in saved.ranks:
+        assert sum(s.box.numel for s in saved.shards(rank)) <= 1.05 * even + 2 * max(sizes)
 
 
 def test_a_pipeline_stage_writes_its_own_layers():
     """Where the load is even, the writer of a tensor is a rank that holds it, and nothing moves."""
-    model = Layout(tuple(Shard(i // 8, Box(f"t{i}", (0,), (4,)), f"t{i}", (0,)) for i in range(16)))
-    assert all(s.rank == int(s.local[1:]) // 8 for s in save_layout(model, [0, 1]).shards)
+    model = Layout.of(tuple(Shard(i // 8, Box(f"t{i}", (0,), (4,)), f"t{i}", (0,)) for i in range(16)))
+    assert all(s.rank == int(s.local[1:]) // 8 for s in all_shards(save_layout(model, [0, 1])))
 
 
 def test_an_interrupted_write_leaves_the_earlier_file_whole(tmp_path, monkeypatch):
@@ -180,10 +181,10 @@ def test_an_interrupted_write_leaves_the_earlier_file_whole(tmp_path, monkeypatc
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
     """Each message names the directory or file and what is wrong with it."""
     write(tmp_path, 3)
-    absent = Layout((Shard(0, Box("absent", (0,), (2,)), "x", (0,)),))
+    absent = Layout.of((Shard(0, Box("absent", (0,), (2,)), "x", (0,)),))
     with pytest.raises(ValueError, match=f"{tmp_path} has no tensor 'absent'"):
         load(tmp_path, absent, 0, {})
-    smaller = Layout((Shard(0, Box("b", (0,), (12,)), "b", (0,)),))
+    smaller = Layout.of((Shard(0, Box("b", (0,), (12,)), "b", (0,)),))
     with pytest.raises(ValueError, match=r"expected 'b' of shape \[12\], got \[13\]"):
         load(tmp_path, smaller, 0, {})
 

@@ -1,3 +1,5 @@
+import itertools
+import math
 import random
 from collections import Counter
 
@@ -7,47 +9,102 @@ from hypothesis import strategies as st
 
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
-from realrl.realloc.staging import ALIGNMENT, message_bytes, messages
-from tests.layouts.painting import random_layout
+from realrl.layouts.routes import Route
+from realrl.layouts.topology import Topology
+from realrl.ops.boxes import ALIGNMENT
+from realrl.realloc.staging import HEADER_BYTES, message_bytes, messages, places
+from tests.layouts.test_plan import layouts
 
-TENSORS = {"a": (7, 5), "b": (13,), "c": (3, 4, 5), "d": ()}
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32), st.integers(96, 4000), st.sampled_from([1, 2, 8, 16]))
-def test_no_rank_stages_more_than_the_bound(seed, staging_bytes, itemsize):
-    """Rule 6: the longest messages of all pairs of a rank together stay within `staging_bytes`."""
-    rng = random.Random(seed)
-    found = plan(random_layout(rng, TENSORS, [0, 1, 2]), random_layout(rng, TENSORS, [1, 2, 3]))
-    limit = message_bytes(found, staging_bytes)
-    staged: Counter = Counter()
-    for (source, target), copies in found.pairs.items():
-        longest = max(m.num_bytes for m in messages(copies, lambda copy: itemsize, limit))
-        staged.update({source: longest, target: longest})
-    assert max(staged.values(), default=0) <= staging_bytes
+SHAPES = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), max_size=6)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 20).map(lambda n: n * ALIGNMENT))
-def test_messages_hold_every_payload_once_without_overlap(seed, limit):
-    """Pieces begin aligned, one after another, and add up to what the plan says crosses."""
+@given(st.integers(0, 2**32), st.integers(1 << 12, 1 << 16))
+def test_no_rank_has_room_for_more_than_the_bound(seed, staging_bytes):
+    """Rule 6, over everything that a rank keeps room for."""
+    source, destination, topology = layouts(seed, {"a": (7, 5), "b": (13,), "c": (3, 4, 5), "d": ()})
+    found = plan(source, destination, topology)
+    located = [places(stream.route, topology) for stream in found.streams]
+    try:
+        limit = message_bytes(found, located, staging_bytes)
+    except ValueError:
+        assert max(slots_of(located).values()) * (HEADER_BYTES + ALIGNMENT) > staging_bytes
+        return
+    assert max(slots_of(located).values(), default=0) * (HEADER_BYTES + limit) <= staging_bytes
+
+
+def slots_of(located: list) -> Counter:
+    slots: Counter = Counter()
+    for rank, place in (item for members in located for item in members.items()):
+        slots[rank] += place.num_slots
+    return slots
+
+
+@settings(max_examples=200, deadline=None)
+@given(SHAPES, st.lists(st.sampled_from([1, 2, 8, 16]), min_size=6, max_size=6), st.integers(1, 20))
+def test_messages_hold_every_element_once_without_overlap(shapes, itemsizes, num_lines):
+    """Blocks begin aligned, one after another, and cover each region exactly."""
+    limit, covered = num_lines * ALIGNMENT, Counter()
+    for message in messages(shapes, itemsizes[: len(shapes)], limit):
+        end = 0
+        for region, offset, shape, begin in message.entries:
+            assert begin >= end and begin % ALIGNMENT == 0
+            end = begin + math.prod(shape) * itemsizes[region]
+            ranges = (range(o, o + n) for o, n in zip(offset, shape, strict=True))
+            covered.update((region, index) for index in itertools.product(*ranges))
+        assert end <= message.num_bytes <= limit
+    expected = ((i, index) for i, s in enumerate(shapes) for index in itertools.product(*map(range, s)))
+    assert covered == Counter(expected)
+
+
+def random_route(rng: random.Random, ranks: list[int]) -> Route:
+    root, *others = ranks
+    informed, edges = [root], []
+    for rank in others:
+        edges.append((rng.choice(informed), rank))
+        informed.append(rank)
+    return Route(root, tuple(edges))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_each_rank_gets_a_message_from_one_place(seed):
+    """A reader looks into a port of its node; a port other than the root is the child of one port."""
     rng = random.Random(seed)
-    found = plan(random_layout(rng, TENSORS, [0, 1, 2]), random_layout(rng, TENSORS, [1, 2, 3]))
-    crossed = 0
-    for copies in found.pairs.values():
-        for message in messages(copies, lambda copy: 4, limit):
-            end = 0
-            for piece in message.pieces:
-                assert piece.begin >= end and piece.begin % ALIGNMENT == 0
-                end = piece.begin + 4 * piece.copies[0].numel
-                crossed += piece.copies[0].numel
-            assert end <= message.num_bytes <= limit
-    assert crossed == found.moved_elements()
+    ranks = rng.sample(range(8), rng.randint(2, 8))
+    topology = Topology(nodes={rank: rank // 3 for rank in ranks}, shared_memory=rng.random() < 0.7)
+    route = by_node(random_route(rng, ranks), topology)
+    found = places(route, topology)
+    assert found.keys() == set(ranks) and found[route.root].parent is None
+    served = Counter(r for p in found.values() for r in (*p.children, *p.readers))
+    assert served == Counter(set(ranks) - {route.root})
+    for rank, place in found.items():
+        for reader in place.readers:
+            assert topology.shared_memory and topology.node(reader) == topology.node(rank)
+            assert found[reader].parent == rank and not found[reader].is_port
+        for child in place.children:
+            assert found[child].is_port and found[child].parent == rank and place.is_port
+            assert found[child].depth == place.depth + 1
+
+
+def by_node(route: Route, topology: Topology) -> Route:
+    """The same edges, but all that leave a node leave it from the first rank reached, as planned."""
+    first: dict = {topology.node(route.root): route.root}
+    edges = []
+    for sender, receiver in route.edges:
+        node = topology.node(receiver)
+        if node in first:
+            edges.append((first[node], receiver))
+        else:
+            first[node] = receiver
+            edges.append((first[topology.node(sender)], receiver))
+    return Route(route.root, tuple(edges))
 
 
 def test_too_little_staging_is_refused():
-    """A setting with no room for an element a peer says how much it needs."""
+    """A setting with no room for an element says how much is needed."""
     box = Box("w", (0,), (4,))
-    found = plan(Layout((Shard(0, box, "w", (0,)),)), Layout((Shard(1, box, "w", (0,)),)))
-    with pytest.raises(ValueError, match="staging_bytes must be at least 16 .* got 15"):
-        message_bytes(found, 15)
+    found = plan(Layout.of((Shard(0, box, "w", (0,)),)), Layout.of((Shard(1, box, "w", (0,)),)))
+    located = [places(stream.route, found.topology) for stream in found.streams]
+    with pytest.raises(ValueError, match="staging_bytes must be at least 256 .* got 255"):
+        message_bytes(found, located, 255)

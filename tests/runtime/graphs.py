@@ -7,6 +7,7 @@ from collections import deque
 
 from hypothesis import strategies as st
 
+from realrl.api.config import ModelConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall
@@ -73,10 +74,28 @@ def plans(draw, graph: DataflowGraph) -> ExecutionPlan:
     )
 
 
-def make_jobs(graph: DataflowGraph, plan: ExecutionPlan, num_steps: int, num_rows: int = 5) -> list[Job]:
+@st.composite
+def model_configs(draw, graph: DataflowGraph) -> dict[str, ModelConfig]:
+    """Some models keep their replicas, and some of those without training are offloaded."""
+    trained = {call.model for call in graph.calls.values() if call.kind is CallKind.TRAIN}
+    return {
+        model: ModelConfig(
+            keep_replicas=draw(st.booleans()), offload=model not in trained and draw(st.booleans())
+        )
+        for model in graph.models
+    }
+
+
+def make_jobs(
+    graph: DataflowGraph,
+    plan: ExecutionPlan,
+    num_steps: int,
+    num_rows: int = 5,
+    models: dict[str, ModelConfig] | None = None,
+) -> list[Job]:
     """Training steps with a checkpoint after each."""
     homes = home_placements(graph, plan)
-    train, save = compile_program(graph, plan, homes), compile_save(graph, homes)
+    train, save = compile_program(graph, plan, homes, models), compile_save(graph, homes)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]

@@ -33,7 +33,9 @@ def test_messages_arrive_whole_on_both_sides(master):
     key = KeyMove(key="ids", dtype="int64", lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
         Setup(recipe="r", config=b"{}", placements={"gen": placement}, store_host="h", store_port=1),
-        Reallocate(**common, model="actor", source=placement, target=placement, version=1),
+        Reallocate(
+            **common, model="actor", source=placement, target=placement, into="actor", eta=1.0, version=1
+        ),
         Move(**common, keys=(key,)),
     ):
         master.send(1, message)

@@ -6,12 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.api.batch import Sample
-from realrl.api.graph import CallKind
+from realrl.api.config import ModelConfig
+from realrl.api.graph import Blend, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
-from realrl.api.messages import Forget, Reallocate, Release, RunCall, Save
+from realrl.api.messages import Forget, Offload, Reallocate, Release, RunCall, Save
 from realrl.runtime.program import home_placements
 from realrl.runtime.scheduler import Scheduler
-from tests.runtime.graphs import PretendWorkers, graphs, holders_after, make_jobs, place, plans, ppo_graph
+from tests.runtime.graphs import (
+    PretendWorkers,
+    graphs,
+    holders_after,
+    make_jobs,
+    model_configs,
+    place,
+    plans,
+    ppo_graph,
+)
 
 NUM_STEPS = 3
 
@@ -21,7 +31,9 @@ def runs(draw):
     graph = draw(graphs())
     plan = draw(plans(graph))
     workers = PretendWorkers(graph, plan, draw(st.integers(0, 999)))
-    workers.run(make_jobs(graph, plan, NUM_STEPS), window=draw(st.integers(1, 3)))
+    workers.models = draw(model_configs(graph))
+    jobs = make_jobs(graph, plan, NUM_STEPS, models=workers.models)
+    workers.run(jobs, window=draw(st.integers(1, 3)))
     return graph, plan, workers
 
 
@@ -78,16 +90,21 @@ def test_a_call_waits_for_its_producers(run):
 def test_calls_see_the_weights_of_their_place_in_the_program(run):
     """Replaying the instructions in the order in which they ended, every replica has the version asked for.
 
-    The oracle is the graph's own order: versions as if the calls ran one by one.
+    The oracle is the graph's own order: versions as if the calls ran one by one. What is used is never
+    offloaded, and only replicas that are to be kept are left.
     """
     graph, plan, workers = run
     homes = home_placements(graph, plan)
     version = {(model, home): 0 for model, home in homes.items()}
+    offloaded = {(model, homes[model]) for model, config in workers.models.items() if config.offload}
     by_seq = {i.seq: i for i in workers.emitted}
     for instruction in map(by_seq.get, workers.finished):
         match instruction:
+            case Offload(model=model, placement=placement, back=back):
+                (offloaded.remove if back else offloaded.add)((model, placement))
             case Reallocate(model=model, source=source, target=target):
-                assert version[model, source] == instruction.version
+                assert version[model, source] == instruction.version and (model, source) not in offloaded
+                assert version.get((model, target)) != instruction.version, "it was there already"
                 version[model, target] = instruction.version
             case Release(model=model, placement=placement):
                 del version[model, placement]
@@ -98,10 +115,12 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 if call.model is None:
                     continue
                 assert version[call.model, plan[call.name]] == instruction.version
+                assert (call.model, plan[call.name]) not in offloaded
                 assert instruction.version == _version_one_by_one(graph, instruction.step, call)
                 if call.kind is CallKind.TRAIN:
                     version[call.model, plan[call.name]] = instruction.step + 1
-    assert set(version) == set(homes.items()), "a replica was not released"
+    left = {model for model, placement in set(version) - set(homes.items())}
+    assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
 
 
 def _version_one_by_one(graph, step, call):
@@ -187,3 +206,43 @@ def test_generation_keeps_groups_whole():
     for share in call.shares:
         ids = [Sample(*pair).id for pair in share]
         assert all(sample ^ 1 in ids for sample in ids)
+
+
+def _small_run(models: dict[str, ModelConfig], blends: tuple[Blend, ...] = ()) -> list:
+    """Two steps of a trained actor and a reference, both used away from their homes too."""
+    graph = DataflowGraph(
+        ModelFunctionCall("gen", "actor", CallKind.GENERATE, ("x",), ("a",)),
+        ModelFunctionCall("ref", "ref", CallKind.INFERENCE, ("a",), ("b",)),
+        ModelFunctionCall("ref_again", "ref", CallKind.INFERENCE, ("b",), ("c",)),
+        ModelFunctionCall("train", "actor", CallKind.TRAIN, ("c",)),
+        blends=blends,
+    )
+    home, away = place(0, ParallelLayout(tp=2)), place(0, ParallelLayout(dp=2))
+    plan = ExecutionPlan({"gen": away, "ref": home, "ref_again": away, "train": home})
+    workers = PretendWorkers(graph, plan, 0)
+    workers.run(make_jobs(graph, plan, 2, models=models))
+    return [i for i in workers.emitted if isinstance(i, (Reallocate, Release, RunCall))]
+
+
+def test_a_kept_replica_is_brought_again_only_when_its_model_changed():
+    """The actor in each step, the reference once; neither is released."""
+    kept = ModelConfig(keep_replicas=True)
+    emitted = _small_run({"actor": kept, "ref": kept})
+    assert not [i for i in emitted if isinstance(i, Release)]
+    brought = [(i.step, i.model, i.version) for i in emitted if isinstance(i, Reallocate)]
+    assert brought == [(0, "actor", 0), (0, "ref", 0), (1, "actor", 1)]
+
+
+def test_a_blend_follows_the_training_and_makes_a_new_version():
+    """The reference becomes version 1 after the first step, and its kept replica is out of date."""
+    emitted = _small_run({"ref": ModelConfig(keep_replicas=True)}, (Blend("actor", "ref", 0.1),))
+    blends = [i for i in emitted if isinstance(i, Reallocate) and i.into != i.model]
+    assert [(i.model, i.into, i.eta, i.version) for i in blends] == [
+        ("actor", "ref", 0.1, 1),
+        ("actor", "ref", 0.1, 2),
+    ]
+    order = [i.call or "blend" for i in emitted if isinstance(i, RunCall) or i in blends]
+    assert order == ["gen", "ref", "ref_again", "train", "blend"] * 2
+    assert [i.version for i in emitted if isinstance(i, RunCall) and i.call.startswith("ref")] == [0, 0, 1, 1]
+    brought = [i.version for i in emitted if isinstance(i, Reallocate) and i.model == "ref"]
+    assert brought == [0, 1]

@@ -19,7 +19,7 @@ def _tensor(key, sample):
 
 
 def _move_and_check(rank):
-    store = SampleStore(rank, staging_bytes=64)
+    store = SampleStore(rank, staging_bytes=1 << 12)
     source = {0: (0, 1, 2), 1: (2, 3), 2: (4, 5)}
     target = {0: (5, 3), 1: (0, 1, 4), 3: tuple(SAMPLES)}
     if held := source.get(rank):

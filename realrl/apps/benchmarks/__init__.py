@@ -1,0 +1,1 @@
+"""Benchmarks: what `realrl.apps.bench` measures and predicts."""

@@ -1,0 +1,60 @@
+"""What a reallocation takes of a rank's memory, known from its plan alone."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from realrl.layouts.layout import Layout, Rank
+from realrl.layouts.plan import TransferPlan
+from realrl.realloc.staging import HEADER_BYTES, message_bytes, places
+from realrl.realloc.transfer import STAGING_BYTES
+
+
+class Memory(NamedTuple):
+    """Bytes of one rank at the peak of a reallocation."""
+
+    source_bytes: int
+    """The weights that it holds in the source layout."""
+    target_bytes: int
+    """Those that it is to hold in the destination."""
+    staging_bytes: int
+    """Room for messages: at most this, where streams are cut unevenly a little less."""
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self)
+
+
+def peak_memory(
+    plan: TransferPlan,
+    source: Layout,
+    destination: Layout,
+    rank: Rank,
+    *,
+    source_itemsize: int,
+    target_itemsize: int,
+    staging_bytes: int = STAGING_BYTES,
+) -> Memory:
+    """What `rank` needs when every tensor has elements of these sizes; the narrower one travels."""
+    located = [places(stream.route, plan.topology) for stream in plan.streams]
+    limit = message_bytes(plan, located, staging_bytes)
+    itemsize = min(source_itemsize, target_itemsize)
+    staging = sum(
+        located[i][rank].num_slots * (HEADER_BYTES + min(limit, plan.streams[i].numel * itemsize))
+        for i in plan.by_rank.get(rank, ())
+    )
+    return Memory(
+        held_elements(source, rank) * source_itemsize,
+        held_elements(destination, rank) * target_itemsize,
+        staging,
+    )
+
+
+def held_elements(layout: Layout, rank: Rank) -> int:
+    """Elements of the local tensors of `rank`, as far as boxes lie in them."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for shard in layout.shards(rank):
+        stop = tuple(a + n for a, n in zip(shard.offset, shard.box.shape))
+        shapes[shard.local] = tuple(map(max, stop, shapes.get(shard.local, stop)))
+    return sum(map(math.prod, shapes.values()))

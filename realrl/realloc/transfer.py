@@ -1,0 +1,161 @@
+"""One rank's part of a transfer plan, carried out as often as wanted.
+
+All ranks keep one clock of turns. In each turn a rank first begins what is due: it packs messages, sends
+them, and gets ready to receive. Then it ends what was begun in the turn before: it waits for it and unpacks.
+So packing, the wire and unpacking overlap; and as whatever a rank waits for was due in an earlier turn of
+another rank, no order of ranks can deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from realrl.layouts.layout import Rank
+from realrl.layouts.plan import TransferPlan
+from realrl.ops.boxes import copy
+from realrl.realloc.ends import End, Tensors, view_of
+from realrl.realloc.failure import TransferFailed
+from realrl.realloc.rooms import Room, SharedRooms, private_room
+from realrl.realloc.staging import HEADER_BYTES, Place, message_bytes, places
+
+STAGING_BYTES = 256 << 20
+TIMEOUT_S = 600.0
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Transfer:
+    """What `rank` has to do for a plan.
+
+    Messages travel on the default process group, and through shared memory between ranks whose node has
+    it. A rank's room for them takes `staging_bytes` at most, and only what is shared outlasts a run.
+    Floats travel as `wire_dtype`, that of one of the two ends; None where both have the same types.
+    `checksum` guards every message.
+
+    Raises:
+        ValueError: `staging_bytes` has no room for one element in every message that a rank must hold.
+    """
+
+    def __init__(
+        self,
+        plan: TransferPlan,
+        *,
+        rank: Rank,
+        staging_bytes: int = STAGING_BYTES,
+        wire_dtype: torch.dtype | None = None,
+        timeout_s: float = TIMEOUT_S,
+        checksum: bool = True,
+    ) -> None:
+        self._plan, self._rank, self._wire_dtype = plan, rank, wire_dtype
+        self._timeout_s, self._checksum = timeout_s, checksum
+        self._limit = message_bytes(plan, all_places(plan), staging_bytes)
+        self._ends: list[End] | None = None
+        self._shared: SharedRooms | None = None
+        self._runs = 0
+
+    @property
+    def staging_bytes(self) -> int:
+        """What this rank's room for messages takes."""
+        return sum(end.room_bytes for end in self._ends or ())
+
+    @torch.no_grad()
+    def run(self, source: Tensors, target: Tensors, *, version: int = 0, eta: float = 1.0) -> None:
+        """Overwrite `target` from `source`, or blend them: `eta * source + (1 - eta) * target`.
+
+        `source` and `target` map local tensor names to local tensors and share no storage; all are on one
+        kind of device. `version` is the weights', the same on every rank.
+
+        Collective: every rank that the plan names makes the same `Transfer` and runs it alike; others may
+            stay away. On NCCL the default group must have been used before.
+        Raises:
+            TransferFailed: a message did not come in time, was of another version, or was not what had been
+                sent. `target` is then in no state to be used.
+        """
+        if self._ends is None:
+            self._ends = self._make_ends(source, target)
+        self._keep(source, target, eta)
+        for end in self._ends:
+            tensors = source if end.is_root else target
+            end.begin(self._room(end), tensors, version=version, runs=self._runs, timeout_s=self._timeout_s)
+        self._take_turns(self._ends, eta)
+        for end in self._ends:
+            end.end()
+        self._runs += 1
+
+    def _take_turns(self, ends: Sequence[End], eta: float) -> None:
+        begun: list[dist.Work] = []
+        for turn in range(max((end.num_turns for end in ends), default=-1) + 1):
+            operations = [op for end in ends for op in end.post(turn, checksum=self._checksum)]
+            works = dist.batch_isend_irecv(operations) if operations else []
+            self._wait(begun, turn - 1)
+            for end in ends:
+                end.finish(turn - 1, eta=eta, checksum=self._checksum)
+            begun = works
+
+    def _wait(self, works: Sequence[dist.Work], turn: int) -> None:
+        try:
+            for work in works:
+                work.wait()
+        except RuntimeError as error:
+            streams = "; ".join(str(end) for end in self._ends if end.place.is_port)
+            raise TransferFailed(f"rank {self._rank}, turn {turn} of {streams}: {error}") from error
+
+    def _keep(self, source: Tensors, target: Tensors, eta: float) -> None:
+        """Copy what this rank holds and wants; a blend rounds it as the wire would, whatever the plan."""
+        pairs = list(self._kept(source, target))
+        if eta == 1.0:
+            return copy([held for held, _ in pairs], [wanted for _, wanted in pairs])
+        for held, wanted in pairs:
+            copy([held.to(self._wire(held))], [wanted], eta=eta)
+
+    def _kept(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
+        for piece in (kept.piece for kept in self._plan.kept if self._rank in kept.ranks):
+            for held, wanted in zip(piece.sources(self._rank), piece.targets(self._rank), strict=True):
+                for region in wanted:
+                    a, b = source[held.local], target[region.local]
+                    assert self._wire(a) == self._wire(b), (
+                        f"{held.tensor} is {a.dtype} here and {b.dtype} in the target"
+                    )
+                    zeros = (0,) * len(held.shape)
+                    yield (
+                        view_of(a, held.offset, zeros, held.shape),
+                        view_of(b, region.offset, zeros, held.shape),
+                    )
+
+    def _wire(self, local: Tensor) -> torch.dtype:
+        return self._wire_dtype if self._wire_dtype and local.dtype in _FLOATS else local.dtype
+
+    def _make_ends(self, source: Tensors, target: Tensors) -> list[End]:
+        streams, located = self._plan.streams, all_places(self._plan)
+        ends = []
+        for index in self._plan.by_rank.get(self._rank, ()):
+            place = located[index][self._rank]
+            tensors = target if place.parent is not None else source
+            ends.append(End(index, streams[index], place, self._rank, tensors, self._wire, self._limit))
+        if any(end.place.readers or not end.place.is_port for end in ends):
+            self._shared = SharedRooms(located, self._rank, HEADER_BYTES + self._limit)
+        return ends
+
+    def _room(self, end: End) -> Room:
+        if not end.place.is_port:
+            return self._shared.room(end.index, end.place.parent, str(end))
+        if end.place.readers:
+            return self._shared.room(end.index, self._rank, str(end))
+        return private_room(end.place.num_slots, end.slot_bytes, end.device, str(end))
+
+
+def execute(
+    plan: TransferPlan, source: Tensors, target: Tensors, *, rank: Rank, staging_bytes: int = STAGING_BYTES
+) -> None:
+    """Carry out this rank's part of `plan` once. Collective, and raises, as `Transfer.run` does."""
+    Transfer(plan, rank=rank, staging_bytes=staging_bytes).run(source, target)
+
+
+@lru_cache(maxsize=64)
+def all_places(plan: TransferPlan) -> tuple[Mapping[Rank, Place], ...]:
+    """By stream, every rank's place in it."""
+    return tuple(places(stream.route, plan.topology) for stream in plan.streams)

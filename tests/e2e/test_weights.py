@@ -1,0 +1,78 @@
+"""What becomes of weights between calls, through the command line: kept, offloaded, cast, blended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e.test_plans import NUM_STEPS, TOLERANCE, files, metrics, rollouts, train, weights
+
+__all__ = ["files"]
+
+pytestmark = pytest.mark.slow
+
+ALLOCATION = "actor_gen:d2,*:p2"
+
+
+@pytest.fixture(scope="module")
+def plain(files) -> Path:
+    return train(files, "plain", ALLOCATION, critic=False)
+
+
+@pytest.mark.parametrize("option", ["actor.model.keep_replicas=true", "ref.offload=true", "checksums=false"])
+def test_where_weights_wait_changes_no_number(files, plain, option):
+    """Kept replicas, a reference in host memory, unchecked messages: the same run, bit for bit."""
+    overrides = dict([option.split("=")])
+    if option.startswith("ref"):
+        overrides |= {"ref.path": files / "model", "ref.dtype": "float32"}
+    found = train(files, option.partition("=")[0], ALLOCATION, critic=False, **overrides)
+    assert rollouts(found) == rollouts(plain)
+    assert metrics(found) == metrics(plain)
+    ours, theirs = weights(found, "actor"), weights(plain, "actor")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def instructions(run: Path) -> list[str]:
+    """What workers did, as the trace names it."""
+    trace = json.loads((run / "trace.json").read_text())
+    return [event["name"] for event in trace if event["ph"] == "X"]
+
+
+def test_a_kept_replica_is_brought_once_a_version_and_never_released(files, plain):
+    """Two workers, a version a step and one at the end, though an evaluation needs it too."""
+    found = train(files, "kept", ALLOCATION, critic=False, **{"actor.model.keep_replicas": "true"})
+    names = instructions(found)
+    assert not [name for name in names if name.startswith("release")]
+    assert len([name for name in names if name.startswith("reallocate")]) == 2 * (NUM_STEPS + 1)
+    assert [name for name in instructions(plain) if name.startswith("release")]
+
+
+def test_generation_in_another_dtype_is_near_the_same(files, plain):
+    """A bf16 replica of a float32 actor: other rollouts, but training goes on from the float32 weights."""
+    found = train(files, "cast", ALLOCATION, critic=False, **{"actor.model.replica_dtype": "bfloat16"})
+    assert all(tensor.dtype == torch.float32 for tensor in weights(found, "actor").values())
+    first, expected = metrics(found)[0], metrics(plain)[0]
+    assert first != expected and first["kl_to_ref"] != 0 and abs(first["kl_to_ref"]) < 0.05
+
+
+@pytest.mark.parametrize("allocation", ["*:d1", "actor_gen:d2,*:t2", "ref_inf:d2,*:p2"])
+def test_a_reference_that_follows_at_once_is_the_actor_of_the_step_before(files, allocation):
+    """With ref_eta=1 the policy has not moved from its reference when it samples, whatever the layouts."""
+    trial = f"follow-{allocation.translate(str.maketrans(':,*', '___'))}"
+    found = train(files, trial, allocation, critic=False, **{"ppo.ref_eta": "1.0"})
+    assert all(abs(step["kl_to_ref"]) < 1e-5 for step in metrics(found) if "kl_to_ref" in step)
+
+
+def test_a_reference_that_follows_slowly_does_so_alike_under_every_plan(files, plain):
+    """An exponential moving average over layouts that differ: one worker's numbers."""
+    runs = [
+        train(files, f"ema-{i}", allocation, critic=False, **{"ppo.ref_eta": "0.3"})
+        for i, allocation in enumerate(["*:d1", "ref_inf:t2,actor_gen:d2,*:p2"])
+    ]
+    assert rollouts(runs[0]) == rollouts(runs[1])
+    for ours, theirs in zip(*map(metrics, runs), strict=True):
+        assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=1e-6)
+    assert metrics(runs[0])[-2:] != metrics(plain)[-2:]
