@@ -87,6 +87,9 @@ class Boxes:
         return table
 
 
+_NO_BOXES = Boxes((), (), ())
+
+
 def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     """Fill a message from the regions, casting to the wire dtypes.
 
@@ -126,6 +129,14 @@ def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta
             kernel.move_boxes(table[:0], message, num_bytes, into_message=False, eta=1.0, checksum=checksum)
         checksum, num_bytes = None, boxes.num_positions
     kernel.move_boxes(table, message, num_bytes, into_message=False, eta=eta, checksum=checksum)
+
+
+def add_up(message: Tensor, checksum: Tensor) -> None:
+    """Write a message's checksum, as `pack` and `unpack` do beside their work.
+
+    Shapes: message uint8 `[n]`, n a multiple of 8; checksum int64 `[1]` on its device.
+    """
+    unpack(_NO_BOXES, message, checksum)
 
 
 def copy(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1.0) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 import torch
 import torch.distributed as dist
@@ -11,25 +14,43 @@ from torch.distributed import P2POp
 
 from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import Region, Stream
-from realrl.ops.boxes import Boxes, pack, unpack
+from realrl.ops.boxes import ALIGNMENT, Boxes, add_up, pack, unpack
 from realrl.realloc.failure import TransferFailed
 from realrl.realloc.rooms import Room
-from realrl.realloc.staging import HEADER_BYTES, Message, Place, messages
+from realrl.realloc.staging import Message, Place, bundles, messages
 
 Tensors = Mapping[str, Tensor]
 
 _WORDS = 5
-"""Of a header: version, stream, message, checksum, bytes."""
+"""What a stream's manifest says of each message: version, stream, message, checksum, bytes."""
+MANIFEST_BYTES = 8 * _WORDS
 _CHECKSUM = 3
 _NAMED = 3
 """Tensors that an error names."""
 
 
-class End:
-    """A rank's part of one stream.
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A message on its way from or to a peer, and what is done when it has arrived."""
 
-    A port at depth d, with d ports before it, receives message k in turn k + 2d - 2 and sends it in turn
-    k + 2d; whatever begins in a turn is over when the next has begun.
+    wire: P2POp
+    take: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a message's bytes lie in this run: side by side in a tensor, or in boxes."""
+
+    in_place: Tensor | None
+    boxes: Boxes | None
+
+
+class End:
+    """A rank's part of one stream: bundles of messages, and after them a manifest of what those are.
+
+    A port at depth d, with d ports before it, receives bundle k in turn k + 2d - 2 and sends it in turn
+    k + 2d; whatever begins in a turn is over when the next has begun. A message of one block goes straight
+    from tensor to wire, or from wire to tensor, where the block is contiguous; others are packed.
     """
 
     def __init__(
@@ -50,62 +71,79 @@ class End:
         itemsizes = [dtype.itemsize for dtype in self._wire_dtypes]
         self._messages = list(messages([region.shape for region in firsts], itemsizes, limit))
         self.device = tensors[firsts[0].local].device
-        self._bound: tuple[tuple, list[Boxes]] | None = None
-        self._headers = torch.zeros(len(self._messages), _WORDS, dtype=torch.int64, device=self.device)
-        self._headers[:, 1] = index
-        self._headers[:, 2] = torch.arange(len(self._messages))
-        self._headers[:, 4] = torch.tensor([message.num_bytes for message in self._messages])
-        self._seen = torch.empty_like(self._headers)
+        self._rows = limit // MANIFEST_BYTES
+        self._bundles = list(bundles(self._messages, limit))
+        self._num = len(self._bundles) + -(-len(self._messages) // self._rows)
+        self._manifest = torch.zeros(len(self._messages), _WORDS, dtype=torch.int64, device=self.device)
+        self._manifest[:, 1] = index
+        self._manifest[:, 2] = torch.arange(len(self._messages))
+        self._manifest[:, 4] = torch.tensor([message.num_bytes for message in self._messages])
+        self._seen = torch.empty_like(self._manifest)
+        self._bound: tuple[tuple, list[Binding]] | None = None
+        self.room_bytes = 0
+        """What its room took of this rank's memory in the last run."""
 
     @property
     def slot_bytes(self) -> int:
-        return HEADER_BYTES + max(message.num_bytes for message in self._messages)
-
-    @property
-    def room_bytes(self) -> int:
-        """What its room takes of this rank's memory."""
-        return self.place.num_slots * self.slot_bytes
+        """The longest bundle that this end keeps room for, after `bind`."""
+        packed = [self._places_in(bundle)[-1] for bundle in self._bundles]
+        return max([*packed, min(self._rows, len(self._messages)) * MANIFEST_BYTES])
 
     @property
     def num_turns(self) -> int:
-        return len(self._messages) + 2 * self.place.depth
+        return self._num + 2 * self.place.depth
 
-    def begin(self, room: Room, tensors: Tensors, *, version: int, runs: int, timeout_s: float) -> None:
+    def bind(self, tensors: Tensors, *, version: int, in_place: bool) -> None:
+        """Find the tensors of a run; those of a source stay where they are, and so do their bindings.
+
+        `in_place` allows messages to be received straight into tensors.
+        """
+        key = tuple(tensors[region.local].data_ptr() for copies in self._regions for region in copies)
+        if self._bound is None or self._bound[0] != key:
+            may_be_direct = self.place.is_port and not self.place.readers and (self.is_root or in_place)
+            self._bound = key, [self._binding(m, tensors, may_be_direct) for m in self._messages]
+        self._bindings = self._bound[1]
+        if not self.is_root:
+            self._bound = None
+        self._manifest[:, 0] = version
+
+    def begin(self, room: Room, *, runs: int, timeout_s: float) -> None:
         """Before the first turn of a run, `runs` of which came before."""
-        self._room, self._begun, self._timeout_s = room, runs * len(self._messages), timeout_s
-        self._headers[:, 0] = version
-        self._boxes = self._bind(tensors)
+        self._room, self._begun, self._timeout_s = room, runs * self._num, timeout_s
 
-    def post(self, turn: int, *, checksum: bool) -> list[P2POp]:
-        """Begin what is due; a root packs its message here."""
-        operations = []
+    def post(self, turn: int, *, eta: float, checksum: bool) -> list[Operation]:
+        """Begin what is due; a root packs its messages here."""
+        operations: list[Operation] = []
         if not self.place.is_port:
             return operations
-        if not self.is_root and (slot := self._free_slot(turn - 2 * self.place.depth + 2)) is not None:
-            operations.append(P2POp(dist.irecv, slot, self.place.parent, tag=self.index))
-        sent = turn - 2 * self.place.depth
-        if 0 <= sent < len(self._messages):
-            slot = self._packed(sent, checksum) if self.is_root else self._slot(sent)
-            operations += [P2POp(dist.isend, slot, child, tag=self.index) for child in self.place.children]
+        received, sent = turn - 2 * self.place.depth + 2, turn - 2 * self.place.depth
+        if not self.is_root and 0 <= received < self._num:
+            self._room.wait_free(self._begun + received, self._timeout_s)
+            for index, buffer in enumerate(self._buffers(received)):
+                wire = P2POp(dist.irecv, buffer, self.place.parent, tag=self.index)
+                operations.append(
+                    Operation(wire, partial(self._take, received, index, buffer, eta, checksum))
+                )
+        if 0 <= sent < self._num:
+            buffers = self._filled(sent, checksum) if self.is_root else self._buffers(sent)
+            for peer in self.place.children:
+                operations += [
+                    Operation(P2POp(dist.isend, buffer, peer, tag=self.index)) for buffer in buffers
+                ]
         return operations
 
     def finish(self, turn: int, *, eta: float, checksum: bool) -> None:
-        """End what was begun in `turn`: what came in is written to the tensors and shown to readers."""
-        if self.is_root:
-            return
-        message = turn - 2 * self.place.depth + (2 if self.place.is_port else 0)
-        if not 0 <= message < len(self._messages):
+        """End what was begun in `turn`: show readers what came in; a reader writes it to its tensors."""
+        number = turn - 2 * self.place.depth + (2 if self.place.is_port else 0)
+        if self.is_root or not 0 <= number < self._num:
             return
         if self.place.is_port:
-            self._room.publish(self._begun + message)
-        else:
-            self._room.wait_put(self._begun + message, self.place.parent, self._timeout_s)
-        slot = self._slot(message)
-        self._seen[message] = slot[:HEADER_BYTES].view(torch.int64)[:_WORDS]
-        found = self._headers[message, _CHECKSUM : _CHECKSUM + 1] if checksum else None
-        unpack(self._boxes[message], slot[HEADER_BYTES:], found, eta=eta)
-        if not self.place.is_port:
-            self._room.publish_taken(self._begun + message, self._rank)
+            self._room.publish(self._begun + number)
+            return
+        self._room.wait_put(self._begun + number, self.place.parent, self._timeout_s)
+        for index, buffer in enumerate(self._buffers(number)):
+            self._take(number, index, buffer, eta, checksum)
+        self._room.publish_taken(self._begun + number, self._rank)
 
     def end(self) -> None:
         """After the last turn: what came in must be what was sent.
@@ -113,10 +151,11 @@ class End:
         Raises:
             TransferFailed: a message was of another version or stream, or its checksum differs.
         """
-        del self._boxes, self._room
+        self.room_bytes = self.place.num_slots * self.slot_bytes
+        del self._bindings, self._room
         if self.is_root:
             return
-        differs = (self._seen != self._headers).any(1).nonzero()
+        differs = (self._seen != self._manifest).any(1).nonzero()
         if len(differs):
             raise TransferFailed(self._mismatch(int(differs[0])))
 
@@ -127,45 +166,74 @@ class End:
             else:
                 yield from piece.targets(self._rank)
 
-    def _bind(self, tensors: Tensors) -> list[Boxes]:
-        """Each message's boxes. Those of a source, which stays, are kept; a target may be released."""
-        key = tuple(tensors[region.local].data_ptr() for copies in self._regions for region in copies)
-        if self._bound is None or self._bound[0] != key:
-            self._bound = key, [self._boxes_of(message, tensors) for message in self._messages]
-        boxes = self._bound[1]
-        if not self.is_root:
-            self._bound = None
-        return boxes
-
-    def _boxes_of(self, message: Message, tensors: Tensors) -> Boxes:
+    def _binding(self, message: Message, tensors: Tensors, may_be_direct: bool) -> Binding:
         views, begins, wire_dtypes = [], [], []
         for entry in message.entries:
             for region in self._regions[entry.region]:
                 views.append(view_of(tensors[region.local], region.offset, entry.offset, entry.shape))
                 begins.append(entry.begin)
                 wire_dtypes.append(self._wire_dtypes[entry.region])
-        return Boxes(views, begins, wire_dtypes)
+        if may_be_direct and message.is_alone and _is_message(views, wire_dtypes[0]):
+            return Binding(views[0].reshape(-1).view(torch.uint8), None)
+        return Binding(None, Boxes(views, begins, wire_dtypes))
 
-    def _slot(self, message: int) -> Tensor:
-        return self._room.slot(self._begun + message, self._messages[message].num_bytes)
+    def _places_in(self, bundle: range) -> list[int]:
+        """Where each message that is not in place begins in the bundle's slot, and where the last ends."""
+        sizes = [0 if self._bindings[m].in_place is not None else self._messages[m].num_bytes for m in bundle]
+        return list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
 
-    def _free_slot(self, message: int) -> Tensor | None:
-        if not 0 <= message < len(self._messages):
-            return None
-        self._room.wait_free(self._begun + message, self._timeout_s)
-        return self._slot(message)
+    def _buffers(self, number: int) -> list[Tensor]:
+        """Where the messages of a bundle lie, or a part of the manifest."""
+        if number >= len(self._bundles):
+            num_bytes = len(self._manifest[self._rows_of(number)]) * MANIFEST_BYTES
+            return [self._room.slot(self._begun + number)[:num_bytes]]
+        bundle = self._bundles[number]
+        slot = self._room.slot(self._begun + number)
+        return [
+            slot[begin : begin + self._messages[m].num_bytes]
+            if self._bindings[m].in_place is None
+            else self._bindings[m].in_place
+            for m, begin in zip(bundle, self._places_in(bundle))
+        ]
 
-    def _packed(self, message: int, checksum: bool) -> Tensor:
-        slot = self._free_slot(message)
-        header = slot[:HEADER_BYTES].view(torch.int64)
-        header[:_WORDS] = self._headers[message]
-        found = header[_CHECKSUM : _CHECKSUM + 1] if checksum else None
-        pack(self._boxes[message], slot[HEADER_BYTES:], found)
-        self._room.publish(self._begun + message)
-        return slot
+    def _rows_of(self, number: int) -> slice:
+        first = (number - len(self._bundles)) * self._rows
+        return slice(first, first + self._rows)
+
+    def _filled(self, number: int, checksum: bool) -> list[Tensor]:
+        self._room.wait_free(self._begun + number, self._timeout_s)
+        buffers = self._buffers(number)
+        if number >= len(self._bundles):
+            buffers[0].view(torch.int64).copy_(self._manifest[self._rows_of(number)].view(-1))
+        else:
+            for message, buffer in zip(self._bundles[number], buffers):
+                self._fill(message, buffer, self._sum_of(message) if checksum else None)
+        self._room.publish(self._begun + number)
+        return buffers
+
+    def _fill(self, message: int, buffer: Tensor, total: Tensor | None) -> None:
+        if (boxes := self._bindings[message].boxes) is not None:
+            pack(boxes, buffer, total)
+        elif total is not None:
+            add_up(buffer, total)
+
+    def _take(self, number: int, index: int, buffer: Tensor, eta: float, checksum: bool) -> None:
+        """Write what has arrived, the `index`-th of its bundle, to where it belongs."""
+        if number >= len(self._bundles):
+            self._seen[self._rows_of(number)] = buffer.view(torch.int64).view(-1, _WORDS)
+            return
+        message = self._bundles[number][index]
+        total = self._sum_of(message) if checksum else None
+        if (boxes := self._bindings[message].boxes) is not None:
+            unpack(boxes, buffer, total, eta=eta)
+        elif total is not None:
+            add_up(buffer, total)
+
+    def _sum_of(self, message: int) -> Tensor:
+        return self._manifest[message, _CHECKSUM : _CHECKSUM + 1]
 
     def _mismatch(self, message: int) -> str:
-        seen, expected = self._seen[message].tolist(), self._headers[message].tolist()
+        seen, expected = self._seen[message].tolist(), self._manifest[message].tolist()
         where = f"message {message} from rank {self.stream.route.root} to rank {self._rank}"
         names = self._names(self._messages[message])
         if seen[0] != expected[0]:
@@ -186,6 +254,13 @@ class End:
         return (
             f"stream {self.index}, from rank {self.stream.route.root} to {list(self.stream.route.receivers)}"
         )
+
+
+def _is_message(views: Sequence[Tensor], wire_dtype: torch.dtype) -> bool:
+    """Whether a block lies in a tensor as it would in a message, once."""
+    view, *copies = views
+    aligned = view.data_ptr() % 8 == 0
+    return not copies and view.dtype == wire_dtype and view.is_contiguous() and aligned
 
 
 def view_of(tensor: Tensor, region: Shape, offset: Sequence[int], shape: Shape) -> Tensor:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.plan import TransferPlan
-from realrl.realloc.staging import HEADER_BYTES, message_bytes, places
+from realrl.realloc.ends import MANIFEST_BYTES
+from realrl.realloc.staging import SENT_BYTES, SHARED_BYTES, bundle_bytes, places
 from realrl.realloc.transfer import STAGING_BYTES
 
 
@@ -38,10 +39,13 @@ def peak_memory(
 ) -> Memory:
     """What `rank` needs when every tensor has elements of these sizes; the narrower one travels."""
     located = [places(stream.route, plan.topology) for stream in plan.streams]
-    limit = message_bytes(plan, located, staging_bytes)
+    limit = min(
+        bundle_bytes(plan, located, staging_bytes),
+        SHARED_BYTES if plan.topology.shared_memory else max(SENT_BYTES.values()),
+    )
     itemsize = min(source_itemsize, target_itemsize)
     staging = sum(
-        located[i][rank].num_slots * (HEADER_BYTES + min(limit, plan.streams[i].numel * itemsize))
+        located[i][rank].num_slots * min(limit, plan.streams[i].numel * itemsize + MANIFEST_BYTES)
         for i in plan.by_rank.get(rank, ())
     )
     return Memory(

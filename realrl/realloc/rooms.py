@@ -12,7 +12,7 @@ from realrl.layouts.layout import Rank
 from realrl.ops import counters
 from realrl.realloc.failure import TransferFailed
 from realrl.realloc.shared import SharedMemory, open_shared
-from realrl.realloc.staging import HEADER_BYTES, Place
+from realrl.realloc.staging import Place
 
 _LINE_BYTES = 64
 """A counter has a cache line of its own."""
@@ -22,24 +22,24 @@ _PAGE_BYTES = 4096
 class Room:
     """The slots of one stream at its port.
 
-    Messages are numbered over all the times that the stream has run; one lies in the slot of its number
+    Bundles are numbered over all the times that the stream has run; one lies in the slot of its number
     modulo theirs. The port publishes how many it has put in, and each reader how many it has taken out.
     """
 
     def __init__(self, slots: Tensor, put: Tensor | None, taken: Mapping[Rank, Tensor], name: str) -> None:
         self._slots, self._put, self._taken, self._name = slots, put, taken, name
 
-    def slot(self, number: int, num_bytes: int) -> Tensor:
-        """Header and content of a message."""
-        return self._slots[number % len(self._slots)][: HEADER_BYTES + num_bytes]
+    def slot(self, number: int) -> Tensor:
+        """Where a bundle lies."""
+        return self._slots[number % len(self._slots)]
 
     def wait_free(self, number: int, timeout_s: float) -> None:
-        """Until every reader has taken what lay in the message's slot before."""
+        """Until every reader has taken what lay in the bundle's slot before."""
         for reader, taken in self._taken.items():
             self._wait(taken, number - len(self._slots) + 1, timeout_s, f"rank {reader} has not taken")
 
     def publish(self, number: int) -> None:
-        """The message is in its slot."""
+        """The bundle is in its slot."""
         if self._put is not None:
             counters.publish(self._put, number + 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,12 +14,13 @@ from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
 from realrl.ops.boxes import ALIGNMENT
 
-HEADER_BYTES = 64
-"""Before each message: int64 version, stream, message and checksum."""
-_SHARED_MESSAGE_BYTES = 4 << 20
-"""Through shared memory: short enough to stay in a core's cache between the two copies."""
-_SENT_MESSAGE_BYTES = 4 << 20
-"""Over a wire: long enough to hide what each message costs."""
+SHARED_BYTES = 4 << 20
+SENT_BYTES = {"cpu": 16 << 20, "cuda": 32 << 20}
+"""What a stream moves in a turn: enough to hide what a turn costs, and through shared memory little enough to
+stay in the cache between two hands."""
+_ALONE_BYTES = 64 << 10
+"""A block of this size has a message of its own, which need not be packed where it is contiguous."""
+_WORD_BYTES = 8
 
 
 class Entry(NamedTuple):
@@ -32,28 +34,47 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What goes down a stream at once."""
+    """What is sent at once and has a checksum."""
 
     entries: tuple[Entry, ...]
     num_bytes: int
+    is_alone: bool
+    """It is one block and nothing else, so that either end may do without a copy of it."""
 
 
 def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> Iterator[Message]:
-    """Lay a stream's regions end to end into messages of at most `limit` bytes."""
+    """Lay a stream's regions end to end into messages of at most `limit` bytes, in whole words."""
     entries: list[Entry] = []
     begin = 0
+    for entry, num_bytes in _blocks(shapes, itemsizes, limit):
+        is_alone = num_bytes >= _ALONE_BYTES and num_bytes % _WORD_BYTES == 0
+        if entries and (is_alone or begin + num_bytes > limit):
+            yield Message(tuple(entries), begin, False)
+            entries, begin = [], 0
+        if is_alone:
+            yield Message((entry,), num_bytes, True)
+            continue
+        entries.append(entry._replace(begin=begin))
+        begin += -(-num_bytes // ALIGNMENT) * ALIGNMENT
+    if entries:
+        yield Message(tuple(entries), begin, False)
+
+
+def _blocks(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> Iterator[tuple[Entry, int]]:
     for region, (shape, itemsize) in enumerate(zip(shapes, itemsizes, strict=True)):
         for offset, block in split(shape, limit // itemsize):
-            num_bytes = itemsize
-            for size in block:
-                num_bytes *= size
-            if entries and begin + num_bytes > limit:
-                yield Message(tuple(entries), begin)
-                entries, begin = [], 0
-            entries.append(Entry(region, offset, block, begin))
-            begin += -(-num_bytes // ALIGNMENT) * ALIGNMENT
-    if entries:
-        yield Message(tuple(entries), begin)
+            yield Entry(region, offset, block, 0), math.prod(block) * itemsize
+
+
+def bundles(stream: Sequence[Message], limit: int) -> Iterator[range]:
+    """Consecutive messages that go down the stream in one turn, at most `limit` bytes together."""
+    first, num_bytes = 0, 0
+    for index, message in enumerate(stream):
+        if num_bytes and num_bytes + message.num_bytes > limit:
+            yield range(first, index)
+            first, num_bytes = index, 0
+        num_bytes += -(-message.num_bytes // ALIGNMENT) * ALIGNMENT
+    yield range(first, len(stream))
 
 
 class Place(NamedTuple):
@@ -73,7 +94,7 @@ class Place(NamedTuple):
 
     @property
     def num_slots(self) -> int:
-        """Messages that it must have room for at once, so that none waits for one that waits for it."""
+        """Bundles that it must have room for at once, so that none waits for one that waits for it."""
         if not self.is_port:
             return 0
         return 4 if self.depth and (self.children or self.readers) else 2
@@ -113,21 +134,20 @@ def _described(route: Route, parent: dict[Rank, Rank], topology: Topology) -> di
     }
 
 
-def message_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], staging_bytes: int) -> int:
-    """The longest message with which no rank has more than `staging_bytes` of room for messages.
+def bundle_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], staging_bytes: int) -> int:
+    """The longest bundle with which no rank has more than `staging_bytes` of room for messages.
 
     Raises:
-        ValueError: there is no room for one element in each message that a rank must hold.
+        ValueError: there is no room for one element in each bundle that a rank must hold.
     """
     slots: dict[Rank, int] = {}
     for rank, place in (item for members in all_places for item in members.items()):
         slots[rank] = slots.get(rank, 0) + place.num_slots
     busiest = max(slots.values(), default=1)
-    usual = _SHARED_MESSAGE_BYTES if plan.topology.shared_memory else _SENT_MESSAGE_BYTES
-    room = (staging_bytes // busiest - HEADER_BYTES) // ALIGNMENT * ALIGNMENT
-    if room < ALIGNMENT:
-        least = busiest * (HEADER_BYTES + ALIGNMENT)
+    room = staging_bytes // busiest // ALIGNMENT * ALIGNMENT
+    if not room:
+        least = busiest * ALIGNMENT
         raise ValueError(
             f"staging_bytes must be at least {least} for {busiest} messages at once, got {staging_bytes}"
         )
-    return min(room, usual)
+    return room

@@ -18,10 +18,10 @@ from torch import Tensor
 from realrl.layouts.layout import Rank
 from realrl.layouts.plan import TransferPlan
 from realrl.ops.boxes import copy
-from realrl.realloc.ends import End, Tensors, view_of
+from realrl.realloc.ends import End, Operation, Tensors, view_of
 from realrl.realloc.failure import TransferFailed
 from realrl.realloc.rooms import Room, SharedRooms, private_room
-from realrl.realloc.staging import HEADER_BYTES, Place, message_bytes, places
+from realrl.realloc.staging import SENT_BYTES, SHARED_BYTES, Place, bundle_bytes, places
 
 STAGING_BYTES = 256 << 20
 TIMEOUT_S = 600.0
@@ -52,7 +52,7 @@ class Transfer:
     ) -> None:
         self._plan, self._rank, self._wire_dtype = plan, rank, wire_dtype
         self._timeout_s, self._checksum = timeout_s, checksum
-        self._limit = message_bytes(plan, all_places(plan), staging_bytes)
+        self._limit = bundle_bytes(plan, all_places(plan), staging_bytes)
         self._ends: list[End] | None = None
         self._shared: SharedRooms | None = None
         self._runs = 0
@@ -80,29 +80,45 @@ class Transfer:
         self._keep(source, target, eta)
         for end in self._ends:
             tensors = source if end.is_root else target
-            end.begin(self._room(end), tensors, version=version, runs=self._runs, timeout_s=self._timeout_s)
+            end.bind(tensors, version=version, in_place=eta == 1.0)
+            end.begin(self._room(end), runs=self._runs, timeout_s=self._timeout_s)
         self._take_turns(self._ends, eta)
         for end in self._ends:
             end.end()
         self._runs += 1
 
     def _take_turns(self, ends: Sequence[End], eta: float) -> None:
-        begun: list[dist.Work] = []
+        begun: list[Operation] = []
+        works: list[dist.Work] = []
         for turn in range(max((end.num_turns for end in ends), default=-1) + 1):
-            operations = [op for end in ends for op in end.post(turn, checksum=self._checksum)]
-            works = dist.batch_isend_irecv(operations) if operations else []
-            self._wait(begun, turn - 1)
+            operations = [op for end in ends for op in end.post(turn, eta=eta, checksum=self._checksum)]
+            posted = dist.batch_isend_irecv([op.wire for op in operations]) if operations else []
+            self._arrive(begun, works)
             for end in ends:
                 end.finish(turn - 1, eta=eta, checksum=self._checksum)
-            begun = works
+            begun, works = operations, posted
 
-    def _wait(self, works: Sequence[dist.Work], turn: int) -> None:
+    def _arrive(self, operations: Sequence[Operation], works: Sequence[dist.Work]) -> None:
+        """Wait for what was posted, and take each message while it is in the cache.
+
+        NCCL gives one work for all operations, gloo one for each.
+        """
+        waits = works if len(works) == len(operations) else [*works, *[None] * (len(operations) - len(works))]
+        for operation, work in zip(operations, waits):
+            if work is not None:
+                self._wait(work, operation)
+            if operation.take is not None:
+                operation.take()
+
+    def _wait(self, work: dist.Work, operation: Operation) -> None:
         try:
-            for work in works:
-                work.wait()
+            work.wait()
         except RuntimeError as error:
-            streams = "; ".join(str(end) for end in self._ends if end.place.is_port)
-            raise TransferFailed(f"rank {self._rank}, turn {turn} of {streams}: {error}") from error
+            wire = operation.wire
+            way = "to" if wire.op is dist.isend else "from"
+            raise TransferFailed(
+                f"a message of stream {wire.tag} {way} rank {wire.peer} did not get through: {error}"
+            ) from error
 
     def _keep(self, source: Tensors, target: Tensors, eta: float) -> None:
         """Copy what this rank holds and wants; a blend rounds it as the wire would, whatever the plan."""
@@ -131,13 +147,16 @@ class Transfer:
 
     def _make_ends(self, source: Tensors, target: Tensors) -> list[End]:
         streams, located = self._plan.streams, all_places(self._plan)
+        device = next(iter((*source.values(), *target.values())), torch.empty(0)).device
+        usual = SHARED_BYTES if self._plan.topology.shared_memory else SENT_BYTES[device.type]
+        limit = min(self._limit, usual)
         ends = []
         for index in self._plan.by_rank.get(self._rank, ()):
             place = located[index][self._rank]
             tensors = target if place.parent is not None else source
-            ends.append(End(index, streams[index], place, self._rank, tensors, self._wire, self._limit))
+            ends.append(End(index, streams[index], place, self._rank, tensors, self._wire, limit))
         if any(end.place.readers or not end.place.is_port for end in ends):
-            self._shared = SharedRooms(located, self._rank, HEADER_BYTES + self._limit)
+            self._shared = SharedRooms(located, self._rank, limit)
         return ends
 
     def _room(self, end: End) -> Room:

@@ -12,7 +12,7 @@ from realrl.layouts.plan import plan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
 from realrl.ops.boxes import ALIGNMENT
-from realrl.realloc.staging import HEADER_BYTES, message_bytes, messages, places
+from realrl.realloc.staging import bundle_bytes, bundles, messages, places
 from tests.layouts.test_plan import layouts
 
 SHAPES = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), max_size=6)
@@ -26,11 +26,11 @@ def test_no_rank_has_room_for_more_than_the_bound(seed, staging_bytes):
     found = plan(source, destination, topology)
     located = [places(stream.route, topology) for stream in found.streams]
     try:
-        limit = message_bytes(found, located, staging_bytes)
+        limit = bundle_bytes(found, located, staging_bytes)
     except ValueError:
-        assert max(slots_of(located).values()) * (HEADER_BYTES + ALIGNMENT) > staging_bytes
+        assert max(slots_of(located).values()) * ALIGNMENT > staging_bytes
         return
-    assert max(slots_of(located).values(), default=0) * (HEADER_BYTES + limit) <= staging_bytes
+    assert max(slots_of(located).values(), default=0) * limit <= staging_bytes
 
 
 def slots_of(located: list) -> Counter:
@@ -55,6 +55,17 @@ def test_messages_hold_every_element_once_without_overlap(shapes, itemsizes, num
         assert end <= message.num_bytes <= limit
     expected = ((i, index) for i, s in enumerate(shapes) for index in itertools.product(*map(range, s)))
     assert covered == Counter(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SHAPES.filter(len), st.integers(1, 20), st.integers(1, 5))
+def test_bundles_hold_every_message_in_order_within_the_limit(shapes, num_lines, times):
+    """Consecutive, none empty, and no longer than allowed."""
+    limit = num_lines * ALIGNMENT
+    stream = list(messages([(8 * times, *shape) for shape in shapes], [8] * len(shapes), limit))
+    found = list(bundles(stream, limit))
+    assert [m for bundle in found for m in bundle] == list(range(len(stream)))
+    assert all(0 < sum(stream[m].num_bytes for m in bundle) <= limit for bundle in found)
 
 
 def random_route(rng: random.Random, ranks: list[int]) -> Route:
@@ -106,5 +117,5 @@ def test_too_little_staging_is_refused():
     box = Box("w", (0,), (4,))
     found = plan(Layout.of((Shard(0, box, "w", (0,)),)), Layout.of((Shard(1, box, "w", (0,)),)))
     located = [places(stream.route, found.topology) for stream in found.streams]
-    with pytest.raises(ValueError, match="staging_bytes must be at least 256 .* got 255"):
-        message_bytes(found, located, 255)
+    with pytest.raises(ValueError, match="staging_bytes must be at least 128 .* got 127"):
+        bundle_bytes(found, located, 127)

@@ -147,14 +147,14 @@ def test_weights_are_cast_and_blended_on_the_way(shared_memory):
 
 
 def corrupt(rank: int, shared_memory: bool, folder: Path) -> None:
-    pack = ends.pack
+    fill = ends.End._fill
 
-    def flipping(boxes, message, checksum=None):
-        pack(boxes, message, checksum)
+    def flipping(end, message, buffer, total):
+        fill(end, message, buffer, total)
         if rank == 0:
-            message[-3] ^= 4
+            buffer[-3] ^= 4
 
-    ends.pack = flipping
+    ends.End._fill = flipping
     found = plan(
         quarters(range(2), whole=False, name="model.norm.weight"),
         quarters(range(2), whole=True, name="model.norm.weight"),
