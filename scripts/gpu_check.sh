@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Builds the CUDA kernels in place and runs the tests that need a GPU, then says how each went.
-# Needs nvcc and a Python with torch (CUDA), setuptools and pytest; no network.
+# Builds the CUDA kernels in place, runs the tests that need a GPU, says how each went, and times the kernels
+# and, with two GPUs or more, whole reallocations over NCCL. Arguments go to pytest.
+# Needs nvcc and a Python with torch (CUDA), megatron-core, transformers, msgspec, setuptools, pytest and
+# hypothesis; no network.
 #   PYTHON   the interpreter (default python3)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,4 +28,11 @@ rows = {
 for name, value in rows.items():
     print(f"{name:12}{value}")
 EOF
-exec "$python" -m pytest -m gpu --verbose --durations=0 -p no:cacheprovider tests/gpu "$@"
+"$python" -m pytest -m gpu --verbose --durations=0 -p no:cacheprovider tests/gpu "$@"
+"$python" -m realrl.apps.bench boxes --device cuda
+gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
+if ((gpus >= 4)); then
+    "$python" -m realrl.apps.bench realloc --device cuda --workers 4 --rounds 3
+elif ((gpus >= 2)); then
+    "$python" -m realrl.apps.bench realloc --device cuda --workers 2 --rounds 3 --pairs t2:d2,p2:t2,t2:p2,d2:t2
+fi

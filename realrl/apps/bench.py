@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m realrl.apps.bench realloc [--json] [--simulate] [options]`.
+"""Benchmarks: `python -m realrl.apps.bench realloc|boxes [--json] [--simulate] [options]`.
 
 Exit codes: 0 done, 1 a benchmark failed, 2 bad input, 130 stopped by Ctrl-C.
 """
@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a benchmark; returns the exit code."""
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
+        if arguments.benchmark == "boxes":
+            return _boxes(arguments)
         return _simulate(arguments) if arguments.simulate else _measure(arguments)
     except ValueError as error:
         return _complain(str(error), BAD_INPUT)
@@ -39,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="realrl.apps.bench", allow_abbrev=False, description="Moving a model's weights.")
-    parser.add_argument("benchmark", choices=["realloc"])
+    parser.add_argument("benchmark", choices=["realloc", "boxes"], help="whole transfers, or the kernels")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--simulate", action="store_true", help="predict for clusters that are not here")
     measured = parser.add_argument_group("measured on this machine")
@@ -128,6 +130,20 @@ def _methods(text: str | None, device: str) -> list[str]:
         if name not in able:
             raise ValueError(f"--methods: expected some of {', '.join(able)}, got {name!r}")
     return names
+
+
+def _boxes(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from realrl.apps.benchmarks import boxes, report
+
+    _check_device(arguments.device, 1)
+    print(report.machine(), file=sys.stderr if arguments.json else sys.stdout, flush=True)
+    rows = boxes.measure(torch.device(arguments.device), arguments.rounds)
+    sys.stdout.write(
+        "".join(report.json_line(row) + "\n" for row in rows) if arguments.json else boxes.render(rows)
+    )
+    return OK
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

@@ -11,10 +11,12 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
 from realrl.layouts.plan import cached_plan
+from realrl.layouts.topology import ONE_NODE, Topology
 from realrl.models.layout import decoder_layout
 from realrl.realloc.memory import peak_memory
 from realrl.runtime.program import Reallocate, compile_program, home_placements
 
+ONE_HOST = Topology(shared_memory=True)
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 Row = tuple[str, ...]
 
@@ -83,7 +85,7 @@ def _reallocation(node: Reallocate, when: str, config: RunConfig, models: Mappin
     ]
     source = decoder_layout(origin.decoder, node.source, origin.spec.head)
     target = decoder_layout(goal.decoder, node.target, goal.spec.head)
-    transfer = cached_plan(source, target)
+    transfer = cached_plan(source, target, ONE_HOST if config.device == "cpu" else ONE_NODE)
     memory = (
         peak_memory(
             transfer,

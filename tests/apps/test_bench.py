@@ -7,6 +7,7 @@ import torch
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.apps.bench import main
+from realrl.apps.benchmarks import boxes
 from realrl.apps.benchmarks.clusters import SCENARIOS, moe_layout
 from realrl.apps.benchmarks.methods import CUDA_ONLY, METHODS, UNVERIFIED
 from realrl.apps.benchmarks.pieces import lower_bound, senders, shares
@@ -185,3 +186,12 @@ def test_the_large_model_has_its_published_size():
         numel = sum(np.prod(shape, dtype=float) for shape in layout.extents().values())
         assert numel / 1e9 == pytest.approx(671, abs=0.1)
         assert len(layout.ranks) == 1024
+
+
+def test_the_kernels_are_timed_beside_a_memcpy(capsys):
+    """Every kind of boxes, type, message and kernel has a rate; one JSON object a line."""
+    assert main(["boxes", "--json", "--rounds", "1"]) == 0
+    rows = [msgspec.json.decode(line, type=boxes.Row) for line in capsys.readouterr().out.splitlines()]
+    assert len({(row.boxes, row.dtype, row.message_bytes, row.kernel) for row in rows}) == 3 * 2 * 2 * 4
+    assert all(row.gb_s > 0 and row.memcpy_gb_s > 0 for row in rows)
+    assert boxes.render(rows).count("\n") == len(rows) + 3
