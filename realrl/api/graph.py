@@ -73,6 +73,12 @@ class DataflowGraph:
                     raise ValueError(f"key {key!r} is made by both {self.producer[key]} and {call.name}")
                 self.producer[key] = call.name
         self.calls = self._ordered({call.name: call for call in calls})
+        trained = {call.model for call in calls if call.kind is CallKind.TRAIN}
+        for blend in blends:
+            if blend.source not in trained or blend.target in trained or blend.target not in self.models:
+                raise ValueError(
+                    f"{blend}: expected a model that the graph trains, into one that it only uses"
+                )
 
     def _ordered(self, pending: dict[str, ModelFunctionCall]) -> dict[str, ModelFunctionCall]:
         done: dict[str, ModelFunctionCall] = {}

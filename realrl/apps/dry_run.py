@@ -95,6 +95,7 @@ def _reallocation(node: Reallocate, when: str, config: RunConfig, models: Mappin
             source_itemsize=itemsizes[0],
             target_itemsize=itemsizes[1],
             staging_bytes=config.staging_mib << 20,
+            device=config.device,
         )
         for rank in sorted({*node.source.ranks, *node.target.ranks})
     )

@@ -71,8 +71,10 @@ class Engine:
         self._optimizer = self._make_optimizer(optimizer) if optimizer else None
 
     def local_tensors(self) -> dict[str, Tensor]:
-        """This rank's weights, allocated if they were released."""
+        """This rank's weights: brought back if they were offloaded, allocated if they were released."""
         if self._flat is None:
+            if self._arrival is None and self._on_host is not None and self._on_host[0] == self.version:
+                self.onload()
             self._allocate(None if self._arrival is None else self._arrival.wait())
             self._arrival = None
         return self._flat.views

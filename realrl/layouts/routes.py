@@ -137,7 +137,7 @@ def _cross(
 ) -> dict[int, list[tuple[float, list[Route]]]]:
     """Routes from node to node, and on to every rank inside."""
     sends = [_Sends(c.group.holders, c.nodes, c.group.numel) for c in outer.values()]
-    quotas = _quotas(sends, {}, topology.nic_bytes_s, topology, floor_s)
+    quotas = _quotas(sends, {}, topology.nic_bytes_s, topology, floor_s, send_once=False)
     found = {}
     for crossing, senders, send in zip(outer.values(), quotas, sends, strict=True):
         stretches = enumerate(_stretches(send, senders))
@@ -155,7 +155,8 @@ def _beside(
     for rank, numel in (sent for crossing in outer for sent in crossing.fan_out()):
         base[rank] = base.get(rank, 0.0) + numel
     sends = [_Sends(g.holders, {rank: (rank,) for rank in g.lacking}, g.numel) for g in inner.values()]
-    quotas = _quotas(sends, base, topology.link_bytes_s, topology, floor_s)
+    rate, send_once = topology.link_bytes_s, topology.shared_memory
+    quotas = _quotas(sends, base, rate, topology, floor_s, send_once=send_once)
     return {
         index: [
             (fraction, [Route(root, tuple(edges)) for root, edges in trees.items()])
@@ -189,15 +190,21 @@ class _Sends:
 
 
 def _quotas(
-    sends: Sequence[_Sends], base: Mapping[Rank, float], rate: float, topology: Topology, floor_s: float
+    sends: Sequence[_Sends],
+    base: Mapping[Rank, float],
+    rate: float,
+    topology: Topology,
+    floor_s: float,
+    *,
+    send_once: bool,
 ) -> list[dict[Place, float]]:
-    """What each place sends of each group, in elements."""
-    times = 1 if topology.shared_memory and rate == topology.link_bytes_s else None
+    """What each place sends of each group, in elements; `send_once` if all who lack it can read one copy."""
     sends = _few_senders(sends)
-    direct, loads = _balanced([[(s.numel * (times or len(s.lacking)), s.holders)] for s in sends], base)
+    times = [1 if send_once else len(send.lacking) for send in sends]
+    direct, loads = _balanced([[(s.numel * n, s.holders)] for s, n in zip(sends, times, strict=True)], base)
     longest = max((len(s.lacking) for s in sends), default=1)
     element_s = _ELEMENT_BYTES / rate
-    if times or longest == 1 or max(loads.values()) * element_s <= _CLEARLY * floor_s:
+    if send_once or longest == 1 or max(loads.values()) * element_s <= _CLEARLY * floor_s:
         return direct
     relieved = [i for i, s in enumerate(sends) if max(map(loads.get, s.holders)) * element_s > floor_s]
     base = _loads([direct[i] for i in set(range(len(sends))) - set(relieved)], base)

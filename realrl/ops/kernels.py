@@ -92,7 +92,8 @@ class CudaKernels:
 
     def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
         job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
-        with torch.cuda.device(table.device):
+        # A sum alone has an empty table, which is on no device in particular.
+        with torch.cuda.device((table if message is None else message).device):
             stream = torch.cuda.current_stream().cuda_stream
             self._check(self._move_boxes(*job, _address(checksum), stream))
 

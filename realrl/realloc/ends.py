@@ -79,32 +79,28 @@ class End:
         self._manifest[:, 2] = torch.arange(len(self._messages))
         self._manifest[:, 4] = torch.tensor([message.num_bytes for message in self._messages])
         self._seen = torch.empty_like(self._manifest)
-        self._bound: tuple[tuple, list[Binding]] | None = None
         self.room_bytes = 0
         """What its room took of this rank's memory in the last run."""
 
     @property
     def slot_bytes(self) -> int:
         """The longest bundle that this end keeps room for, after `bind`."""
-        packed = [self._places_in(bundle)[-1] for bundle in self._bundles]
-        return max([*packed, min(self._rows, len(self._messages)) * MANIFEST_BYTES])
+        return max(
+            [
+                *(places[-1] for places in self._slot_places),
+                min(self._rows, len(self._messages)) * MANIFEST_BYTES,
+            ]
+        )
 
     @property
     def num_turns(self) -> int:
         return self._num + 2 * self.place.depth
 
     def bind(self, tensors: Tensors, *, version: int, in_place: bool) -> None:
-        """Find the tensors of a run; those of a source stay where they are, and so do their bindings.
-
-        `in_place` allows messages to be received straight into tensors.
-        """
-        key = tuple(tensors[region.local].data_ptr() for copies in self._regions for region in copies)
-        if self._bound is None or self._bound[0] != key:
-            may_be_direct = self.place.is_port and not self.place.readers and (self.is_root or in_place)
-            self._bound = key, [self._binding(m, tensors, may_be_direct) for m in self._messages]
-        self._bindings = self._bound[1]
-        if not self.is_root:
-            self._bound = None
+        """Find the tensors of a run; `in_place` allows messages to be received straight into them."""
+        may_be_direct = self.place.is_port and not self.place.readers and (self.is_root or in_place)
+        self._bindings = [self._binding(message, tensors, may_be_direct) for message in self._messages]
+        self._slot_places = [self._places_in(bundle) for bundle in self._bundles]
         self._manifest[:, 0] = version
 
     def begin(self, room: Room, *, runs: int, timeout_s: float) -> None:
@@ -193,7 +189,7 @@ class End:
             slot[begin : begin + self._messages[m].num_bytes]
             if self._bindings[m].in_place is None
             else self._bindings[m].in_place
-            for m, begin in zip(bundle, self._places_in(bundle))
+            for m, begin in zip(bundle, self._slot_places[number])
         ]
 
     def _rows_of(self, number: int) -> slice:

@@ -6,9 +6,10 @@ import math
 from typing import NamedTuple
 
 from realrl.layouts.layout import Layout, Rank
-from realrl.layouts.plan import TransferPlan
+from realrl.layouts.plan import Stream, TransferPlan
+from realrl.ops.boxes import ALIGNMENT
 from realrl.realloc.ends import MANIFEST_BYTES
-from realrl.realloc.staging import SENT_BYTES, SHARED_BYTES, bundle_bytes, places
+from realrl.realloc.staging import bundle_bytes, places, usual_bytes
 from realrl.realloc.transfer import STAGING_BYTES
 
 
@@ -36,16 +37,14 @@ def peak_memory(
     source_itemsize: int,
     target_itemsize: int,
     staging_bytes: int = STAGING_BYTES,
+    device: str = "cpu",
 ) -> Memory:
     """What `rank` needs when every tensor has elements of these sizes; the narrower one travels."""
     located = [places(stream.route, plan.topology) for stream in plan.streams]
-    limit = min(
-        bundle_bytes(plan, located, staging_bytes),
-        SHARED_BYTES if plan.topology.shared_memory else max(SENT_BYTES.values()),
-    )
+    limit = min(bundle_bytes(plan, located, staging_bytes), usual_bytes(plan.topology, device))
     itemsize = min(source_itemsize, target_itemsize)
     staging = sum(
-        located[i][rank].num_slots * min(limit, plan.streams[i].numel * itemsize + MANIFEST_BYTES)
+        located[i][rank].num_slots * min(limit, _longest(plan.streams[i], itemsize))
         for i in plan.by_rank.get(rank, ())
     )
     return Memory(
@@ -53,6 +52,12 @@ def peak_memory(
         held_elements(destination, rank) * target_itemsize,
         staging,
     )
+
+
+def _longest(stream: Stream, itemsize: int) -> int:
+    """All of a stream in one bundle, or its manifest."""
+    num_regions = sum(piece.last - piece.first for piece in stream.pieces)
+    return stream.numel * itemsize + num_regions * (ALIGNMENT + MANIFEST_BYTES)
 
 
 def held_elements(layout: Layout, rank: Rank) -> int:

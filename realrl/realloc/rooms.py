@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -16,7 +17,6 @@ from realrl.realloc.staging import Place
 
 _LINE_BYTES = 64
 """A counter has a cache line of its own."""
-_PAGE_BYTES = 4096
 
 
 class Room:
@@ -68,36 +68,37 @@ class SharedRooms:
 
     def __init__(self, all_places: Sequence[Mapping[Rank, Place]], rank: Rank, slot_bytes: int) -> None:
         self._places, self._rank = all_places, rank
-        self._slot_bytes = -(-slot_bytes // _PAGE_BYTES) * _PAGE_BYTES
-        self._own = SharedMemory(size) if (size := self._segment_bytes(rank)) else None
+        self._slot_bytes = -(-slot_bytes // _LINE_BYTES) * _LINE_BYTES
+        self._begins = self._laid_out()
+        own = sum(self._room_bytes(all_places[i][port]) for i, port in self._begins if port == rank)
+        self._own = SharedMemory(own) if own else None
         self._memories = dict(self._exchange())
         if self._own:
             self._memories[rank] = self._own.memory
 
     def room(self, stream: int, port: Rank, name: str) -> Room:
         """A stream's room in the memory of its port, this rank or one that it reads from."""
-        begin = next(begin for index, begin in self._begins(port) if index == stream)
-        place, memory = self._places[stream][port], self._memories[port][begin:]
+        place, memory = self._places[stream][port], self._memories[port][self._begins[stream, port] :]
         lines = memory[: self._counters_bytes(place)].view(-1, _LINE_BYTES)[:, :4].view(torch.int32)
         slots = memory[self._counters_bytes(place) : self._room_bytes(place)].view(place.num_slots, -1)
         taken = {reader: lines[1 + i] for i, reader in enumerate(place.readers)}
         return Room(slots, lines[0], taken, name)
 
-    def _begins(self, port: Rank) -> Iterator[tuple[int, int]]:
-        begin = 0
+    def _laid_out(self) -> dict[tuple[int, Rank], int]:
+        """Where the room of each stream begins in the memory of each of its ports."""
+        begins, ends = {}, defaultdict(int)
         for stream, places in enumerate(self._places):
-            if port in places and places[port].readers:
-                yield stream, begin
-                begin += self._room_bytes(places[port])
-
-    def _segment_bytes(self, port: Rank) -> int:
-        return sum(self._room_bytes(self._places[stream][port]) for stream, _ in self._begins(port))
+            for port, place in places.items():
+                if place.readers:
+                    begins[stream, port] = ends[port]
+                    ends[port] += self._room_bytes(place)
+        return begins
 
     def _room_bytes(self, place: Place) -> int:
         return self._counters_bytes(place) + place.num_slots * self._slot_bytes
 
     def _counters_bytes(self, place: Place) -> int:
-        return -(-(1 + len(place.readers)) * _LINE_BYTES // _PAGE_BYTES) * _PAGE_BYTES
+        return (1 + len(place.readers)) * _LINE_BYTES
 
     def _exchange(self) -> Iterator[tuple[Rank, Tensor]]:
         """The memories that this rank reads from. An owner waits until its readers have mapped its own."""

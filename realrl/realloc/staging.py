@@ -14,8 +14,8 @@ from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
 from realrl.ops.boxes import ALIGNMENT
 
-SHARED_BYTES = 4 << 20
-SENT_BYTES = {"cpu": 16 << 20, "cuda": 32 << 20}
+_SHARED_BYTES = 4 << 20
+_SENT_BYTES = {"cpu": 16 << 20, "cuda": 32 << 20}
 """What a stream moves in a turn: enough to hide what a turn costs, and through shared memory little enough to
 stay in the cache between two hands."""
 _ALONE_BYTES = 64 << 10
@@ -151,3 +151,8 @@ def bundle_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], st
             f"staging_bytes must be at least {least} for {busiest} messages at once, got {staging_bytes}"
         )
     return room
+
+
+def usual_bytes(topology: Topology, device: str) -> int:
+    """The longest bundle that pays, on a device of type `cpu` or `cuda`."""
+    return _SHARED_BYTES if topology.shared_memory else _SENT_BYTES[device]

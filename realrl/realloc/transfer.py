@@ -8,23 +8,25 @@ another rank, no order of ranks can deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from realrl.layouts.boxes import split
 from realrl.layouts.layout import Rank
 from realrl.layouts.plan import TransferPlan
 from realrl.ops.boxes import copy
 from realrl.realloc.ends import End, Operation, Tensors, view_of
 from realrl.realloc.failure import TransferFailed
 from realrl.realloc.rooms import Room, SharedRooms, private_room
-from realrl.realloc.staging import SENT_BYTES, SHARED_BYTES, Place, bundle_bytes, places
+from realrl.realloc.staging import bundle_bytes, places, usual_bytes
 
 STAGING_BYTES = 256 << 20
 TIMEOUT_S = 600.0
+_BLEND_ELEMENTS = 1 << 20
+"""How much of what a rank keeps is rounded at a time."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -34,7 +36,8 @@ class Transfer:
     Messages travel on the default process group, and through shared memory between ranks whose node has
     it. A rank's room for them takes `staging_bytes` at most, and only what is shared outlasts a run.
     Floats travel as `wire_dtype`, that of one of the two ends; None where both have the same types.
-    `checksum` guards every message.
+    `checksum` guards every message. `timeout_s` bounds each wait on shared memory; the process group has a
+    deadline of its own.
 
     Raises:
         ValueError: `staging_bytes` has no room for one element in every message that a rank must hold.
@@ -52,7 +55,9 @@ class Transfer:
     ) -> None:
         self._plan, self._rank, self._wire_dtype = plan, rank, wire_dtype
         self._timeout_s, self._checksum = timeout_s, checksum
-        self._limit = bundle_bytes(plan, all_places(plan), staging_bytes)
+        self._places = [places(stream.route, plan.topology) for stream in plan.streams]
+        self._room_limit = bundle_bytes(plan, self._places, staging_bytes)
+        self._is_broken = False
         self._ends: list[End] | None = None
         self._shared: SharedRooms | None = None
         self._runs = 0
@@ -75,6 +80,11 @@ class Transfer:
             TransferFailed: a message did not come in time, was of another version, or was not what had been
                 sent. `target` is then in no state to be used.
         """
+        if self._is_broken:
+            raise TransferFailed(
+                "an earlier run of this transfer failed, so its ranks no longer agree: make another"
+            )
+        self._is_broken = True
         if self._ends is None:
             self._ends = self._make_ends(source, target)
         self._keep(source, target, eta)
@@ -86,6 +96,7 @@ class Transfer:
         for end in self._ends:
             end.end()
         self._runs += 1
+        self._is_broken = False
 
     def _take_turns(self, ends: Sequence[End], eta: float) -> None:
         begun: list[Operation] = []
@@ -126,7 +137,9 @@ class Transfer:
         if eta == 1.0:
             return copy([held for held, _ in pairs], [wanted for _, wanted in pairs])
         for held, wanted in pairs:
-            copy([held.to(self._wire(held))], [wanted], eta=eta)
+            for offset, shape in split(held.shape, _BLEND_ELEMENTS):
+                part = view_of(held, (0,) * held.dim(), offset, shape).to(self._wire(held))
+                copy([part], [view_of(wanted, (0,) * wanted.dim(), offset, shape)], eta=eta)
 
     def _kept(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
         for piece in (kept.piece for kept in self._plan.kept if self._rank in kept.ranks):
@@ -146,10 +159,9 @@ class Transfer:
         return self._wire_dtype if self._wire_dtype and local.dtype in _FLOATS else local.dtype
 
     def _make_ends(self, source: Tensors, target: Tensors) -> list[End]:
-        streams, located = self._plan.streams, all_places(self._plan)
+        streams, located = self._plan.streams, self._places
         device = next(iter((*source.values(), *target.values())), torch.empty(0)).device
-        usual = SHARED_BYTES if self._plan.topology.shared_memory else SENT_BYTES[device.type]
-        limit = min(self._limit, usual)
+        limit = min(self._room_limit, usual_bytes(self._plan.topology, device.type))
         ends = []
         for index in self._plan.by_rank.get(self._rank, ()):
             place = located[index][self._rank]
@@ -172,9 +184,3 @@ def execute(
 ) -> None:
     """Carry out this rank's part of `plan` once. Collective, and raises, as `Transfer.run` does."""
     Transfer(plan, rank=rank, staging_bytes=staging_bytes).run(source, target)
-
-
-@lru_cache(maxsize=64)
-def all_places(plan: TransferPlan) -> tuple[Mapping[Rank, Place], ...]:
-    """By stream, every rank's place in it."""
-    return tuple(places(stream.route, plan.topology) for stream in plan.streams)

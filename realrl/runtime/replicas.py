@@ -123,12 +123,12 @@ class Replicas:
 
     def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
         if (origin, goal) not in self._transfers:
-            dtypes = {self._dtype(origin), self._dtype(goal)}
+            dtypes = self._dtype(origin), self._dtype(goal)
             self._transfers[origin, goal] = Transfer(
                 cached_plan(self._layout(origin), self._layout(goal), self._topology),
                 rank=self._rank,
                 staging_bytes=self._staging_bytes,
-                wire_dtype=min(dtypes, key=lambda dtype: dtype.itemsize) if len(dtypes) > 1 else None,
+                wire_dtype=min(dtypes, key=lambda dtype: dtype.itemsize) if dtypes[0] != dtypes[1] else None,
                 timeout_s=self._timeout_s,
                 checksum=self._checksums,
             )

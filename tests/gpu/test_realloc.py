@@ -11,6 +11,7 @@ import torch.distributed as dist
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
+from realrl.ops.boxes import add_up, checksum
 from realrl.realloc.offload import HostCopy
 from realrl.realloc.transfer import Transfer, execute
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors
@@ -38,6 +39,15 @@ def test_a_rank_rearranges_and_casts_its_own_tensors(eta):
         transfer.run({"w": weight.to(device)}, target, eta=eta)
         results.append(torch.cat([part.cpu() for part in target.values()], dim=1))
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("num_bytes", [64, 1 << 20, (1 << 22) + 64])
+def test_a_message_that_is_not_packed_has_the_hosts_checksum(num_bytes):
+    """What goes straight from a tensor to the wire is only added up."""
+    message = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8)
+    found = torch.zeros(1, dtype=torch.int64, device="cuda")
+    add_up(message.cuda(), found)
+    assert found.item() == checksum(message)
 
 
 def test_offloaded_weights_come_back_while_the_device_computes():

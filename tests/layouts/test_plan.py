@@ -206,6 +206,24 @@ def test_relays_wait_for_what_is_worth_their_latency():
     assert stream.route == Route(0, ((0, 1), (0, 2), (0, 3)))
 
 
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_nodes_pass_on_what_they_get_whatever_their_memory(shared_memory):
+    """One holder and seven other nodes with NICs as fast as their links: it sends little more than once."""
+    shape = (4096, 64)
+    source = Layout.of(cut("w", 1, [(0,)], shape=shape))
+    destination = Layout.of(cut("w", 1, [tuple(range(1, 8))], shape=shape))
+    topology = Topology(
+        nodes={rank: rank for rank in range(8)},
+        link_bytes_s=5e9,
+        nic_bytes_s=5e9,
+        latency_s=0.0,
+        shared_memory=shared_memory,
+    )
+    found = plan(source, destination, topology)
+    check_plan(found, source, destination, numbered({"w": shape}), topology)
+    assert max(found.sent.values()) <= 1.02 * shape[0] * shape[1]
+
+
 def test_degrees_that_do_not_divide_each_other():
     """From three row shards to two column shards over disjoint ranks each lacks, and gets, its half."""
     source, destination = (

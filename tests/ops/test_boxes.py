@@ -342,3 +342,12 @@ def test_copies_that_do_not_fit_are_refused():
         ops.copy([torch.zeros(4)], [torch.zeros(5)])
     with pytest.raises(ValueError, match="cannot cast"):
         ops.copy([torch.zeros(4)], [torch.zeros(4, dtype=torch.int32)])
+
+
+@pytest.mark.parametrize("num_bytes", [0, 64, 1 << 16, (1 << 22) + 64])
+def test_a_message_alone_is_added_up(num_bytes):
+    """As beside packing."""
+    message = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8)
+    found = torch.ones(1, dtype=torch.int64)
+    ops.add_up(message, found)
+    assert found.item() == ops.checksum(message)

@@ -208,6 +208,8 @@ def wait_for_nobody(rank: int, folder: Path) -> None:
         with pytest.raises(TransferFailed) as caught:
             transfer.run(*tensors)
         (folder / "0").write_text(str(caught.value))
+        with pytest.raises(TransferFailed, match="an earlier run .* make another"):
+            transfer.run(*tensors)
     dist.barrier()
 
 

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -246,3 +247,10 @@ def test_a_blend_follows_the_training_and_makes_a_new_version():
     assert [i.version for i in emitted if isinstance(i, RunCall) and i.call.startswith("ref")] == [0, 0, 1, 1]
     brought = [i.version for i in emitted if isinstance(i, Reallocate) and i.model == "ref"]
     assert brought == [0, 1]
+
+
+@pytest.mark.parametrize("blend", [Blend("ref", "actor", 0.1), Blend("actor", "critic", 0.1)])
+def test_only_a_trained_model_is_blended_into_one_that_is_used(blend):
+    """Otherwise nobody could say which version the result has."""
+    with pytest.raises(ValueError, match="expected a model that the graph trains"):
+        _small_run({}, (blend,))
