@@ -46,7 +46,9 @@ class Replicas:
         topology: Topology,
     ) -> None:
         self._specs, self._rank, self._device, self._topology = specs, rank, device, topology
-        self._staging_bytes, self._timeout_s = config.staging_mib << 20, config.call_timeout_s
+        self._staging_bytes = config.staging_mib << 20
+        # Longer than a call may take, so that the master speaks first and names the culprit.
+        self._timeout_s = 2 * config.call_timeout_s
         self._checksums = config.checksums
         self._directories = {model: resolve_model(spec.model.path) for model, spec in specs.items()}
         self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
