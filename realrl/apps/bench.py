@@ -6,41 +6,31 @@ Exit codes: 0 done, 1 a benchmark failed, 2 bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from realrl.apps.quickstart import BAD_INPUT, FAILED, INTERRUPTED, OK
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 
 DEFAULT_PAIRS = "t4:d4,p4:t4,t4:p4,d4:t4,p2t2:d2t2,t2@0:d2@2"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a benchmark; returns the exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = _parse(argv)
         if arguments.benchmark == "boxes":
             return _boxes(arguments)
         return _simulate(arguments) if arguments.simulate else _measure(arguments)
     except ValueError as error:
-        return _complain(str(error), BAD_INPUT)
-    except KeyboardInterrupt:
-        return _complain("stopped by Ctrl-C", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses with one message."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see --help")
+        return complain(str(error), BAD_INPUT)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="realrl.apps.bench", allow_abbrev=False, description="Moving a model's weights.")
+    parser = Parser(prog="realrl.apps.bench", allow_abbrev=False, description="Moving a model's weights.")
     parser.add_argument("benchmark", choices=["realloc", "boxes"], help="whole transfers, or the kernels")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--simulate", action="store_true", help="predict for clusters that are not here")
@@ -50,6 +40,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     measured.add_argument("--pairs", default=DEFAULT_PAIRS, help="as t4:d4,t2@0:d2@2 (default: %(default)s)")
     measured.add_argument("--methods", metavar="A,B", help="default: all that the device has")
     measured.add_argument("--size-mib", type=_count, default=1024, metavar="MIB", help="of the weights")
+    measured.add_argument("--hidden", type=_count, metavar="N", help="the model's hidden size")
     measured.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     measured.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     measured.add_argument("--staging-mib", type=_count, default=256, metavar="MIB", help="per rank")
@@ -91,7 +82,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             )
             print(text.rstrip("\n"), flush=True)
     except ProcessException as error:
-        return _complain(str(error).strip().splitlines()[-1], FAILED)
+        return complain(str(error).strip().splitlines()[-1], FAILED)
     return OK
 
 
@@ -100,7 +91,7 @@ def _settings(arguments: argparse.Namespace):
     from realrl.apps.benchmarks.subject import DTYPES, decoder_of_size, parse_pairs
 
     _check_device(arguments.device, arguments.workers)
-    decoder = decoder_of_size(arguments.size_mib << 20, DTYPES[arguments.dtype])
+    decoder = decoder_of_size(arguments.size_mib << 20, DTYPES[arguments.dtype], arguments.hidden)
     return Settings(
         pairs=tuple(parse_pairs(arguments.pairs, decoder, arguments.workers)),
         methods=with_floors(_methods(arguments.methods, arguments.device)),
@@ -153,11 +144,6 @@ def _simulate(arguments: argparse.Namespace) -> int:
     rates = {"link_bytes_s": arguments.link_gb_s * 1e9, "nic_bytes_s": arguments.nic_gb_s * 1e9}
     sys.stdout.write(simulate.render(scenarios, rates, as_json=arguments.json))
     return OK
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"realrl: error: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from realrl.api.graph import DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
+from realrl.apps.tables import table
 from realrl.layouts.plan import cached_plan
-from realrl.layouts.topology import ONE_NODE, Topology
+from realrl.layouts.topology import Topology
 from realrl.models.layout import decoder_layout
+from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
-from realrl.runtime.program import Reallocate, compile_program, home_placements
+from realrl.runtime.jobs import compile_run
+from realrl.runtime.program import Reallocate
 
-ONE_HOST = Topology(shared_memory=True)
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 Row = tuple[str, ...]
 
@@ -28,7 +30,7 @@ def render(
     graph = recipe.graph(config)
     sections = {
         "Config": dump_config(config, recipe=recipe.name),
-        "Graph of one step": _table(("call", "kind", "model", "inputs", "outputs"), _graph_rows(graph)),
+        "Graph of one step": table([("call", "kind", "model", "inputs", "outputs"), *_graph_rows(graph)]),
         "Plan": _plan_text(recipe, config, execution_plan),
         "Reallocations": _reallocations(recipe, config, execution_plan, models),
     }
@@ -53,51 +55,42 @@ def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan)
         for name, call in calls.items()
     ]
     workers = f"{execution_plan.num_workers} workers on {config.device}; allocation {config.allocation!r}"
-    return f"{workers}\n{_table(('call', 'kind', 'model', 'ranks', 'layout'), rows)}"
+    return f"{workers}\n{table([('call', 'kind', 'model', 'ranks', 'layout'), *rows])}"
 
 
 def _reallocations(
     recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> str:
-    graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
-    configs = {name: found.spec.model for name, found in models.items()}
-    homes = {**home_placements(eval_graph, execution_plan), **home_placements(graph, execution_plan)}
-    rows = []
-    for when, calls in (("each step", graph), ("each evaluation", eval_graph)):
-        for node in compile_program(calls, execution_plan, homes, configs).nodes:
-            if isinstance(node, Reallocate):
-                rows.append(_reallocation(node, when, config, models))
+    programs, topology = compile_run(recipe, config, execution_plan), topology_of({}, config.device)
+    rows = [
+        _reallocation(node, when, config, models, topology)
+        for when, program in (("each step", programs.train), ("each evaluation", programs.evaluate))
+        for node in program.nodes
+        if isinstance(node, Reallocate)
+    ]
     if not rows:
         return "none: each model's calls all run where it lives"
-    return _table(("model", "from", "to", "when", "moved", "most to one rank", "most memory"), rows)
+    return table([("model", "from", "to", "when", "moved", "most to one rank", "most memory"), *rows])
 
 
-def _reallocation(node: Reallocate, when: str, config: RunConfig, models: Mapping[str, FoundModel]) -> Row:
+def _reallocation(
+    node: Reallocate, when: str, config: RunConfig, models: Mapping[str, FoundModel], topology: Topology
+) -> Row:
     """Weights that move: how many bytes, and what a rank needs for them at most."""
     origin, goal = models[node.model], models[node.into]
     is_blend = node.into != node.model
-    itemsizes = [
-        ITEMSIZE_BYTES[dtype]
-        for dtype in (
-            origin.spec.model.dtype,
-            goal.spec.model.dtype if is_blend else goal.spec.model.away_dtype,
-        )
-    ]
+    wanted = goal.spec.model.dtype if is_blend else goal.spec.model.away_dtype
+    itemsizes = ITEMSIZE_BYTES[origin.spec.model.dtype], ITEMSIZE_BYTES[wanted]
     source = decoder_layout(origin.decoder, node.source, origin.spec.head)
     target = decoder_layout(goal.decoder, node.target, goal.spec.head)
-    transfer = cached_plan(source, target, ONE_HOST if config.device == "cpu" else ONE_NODE)
-    memory = (
-        peak_memory(
-            transfer,
-            source,
-            target,
-            rank,
-            source_itemsize=itemsizes[0],
-            target_itemsize=itemsizes[1],
-            staging_bytes=config.staging_mib << 20,
-            device=config.device,
-        )
-        for rank in sorted({*node.source.ranks, *node.target.ranks})
+    transfer = cached_plan(source, target, topology)
+    memory = peak_memory(
+        transfer,
+        source,
+        target,
+        itemsizes=itemsizes,
+        staging_bytes=config.staging_mib << 20,
+        device=config.device,
     )
     return (
         f"{node.model} -> {node.into}" if is_blend else node.model,
@@ -106,7 +99,7 @@ def _reallocation(node: Reallocate, when: str, config: RunConfig, models: Mappin
         f"{when}, at its end" if is_blend else f"{when}, before {node.call}",
         _size(transfer.moved * min(itemsizes)),
         _size(max(transfer.received.values(), default=0) * min(itemsizes)),
-        _size(max(m.total_bytes for m in memory)),
+        _size(max(m.total_bytes for m in memory.values())),
     )
 
 
@@ -121,12 +114,3 @@ def _size(num_bytes: int) -> str:
 
 def _list(keys: Sequence[str]) -> str:
     return ", ".join(keys) or "-"
-
-
-def _table(header: Row, rows: Sequence[Row] | Iterator[Row]) -> str:
-    """Columns as wide as their widest cell."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
-    )

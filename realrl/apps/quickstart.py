@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from realrl.api.config import RunConfig
 from realrl.api.configure import build_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code."""
-    try:
-        return _main(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        return _complain("stopped by Ctrl-C", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    return run_command(_main, argv)
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -45,19 +36,12 @@ def _main(argv: Sequence[str]) -> int:
         )
         prepared = _prepare(recipe, config, dry_run=arguments.dry_run)
     except ValueError as error:
-        return _complain(str(error), BAD_INPUT)
+        return complain(str(error), BAD_INPUT)
     return OK if prepared is None else _run(recipe, config, prepared)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses like everything else here: with one message."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see --help")
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="realrl", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="realrl", add_help=False, allow_abbrev=False)
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--config", type=Path)
@@ -106,13 +90,8 @@ def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
     try:
         run(recipe, config, plan, LocalLauncher())
     except RunFailed as error:
-        return _complain(str(error), FAILED)
+        return complain(str(error), FAILED)
     return OK
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"realrl: error: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

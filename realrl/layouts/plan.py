@@ -14,7 +14,7 @@ from operator import itemgetter
 from realrl.layouts.boxes import Cell, cells
 from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.routes import Group, Route, route
-from realrl.layouts.topology import ONE_NODE, Topology
+from realrl.layouts.topology import ONE_NODE, Node, Topology
 
 _FINE_ENOUGH = 64
 
@@ -158,12 +158,12 @@ class TransferPlan:
         """Elements that cross from one rank to another."""
         return sum(self.received.values())
 
-    def entered(self, topology: Topology) -> dict[int | str, int]:
+    def entered(self, topology: Topology) -> dict[Node, int]:
         """Elements that enter each node from others."""
         node = topology.node
         return self._counted(lambda a, b: node(b) if node(a) != node(b) else None)
 
-    def left(self, topology: Topology) -> dict[int | str, int]:
+    def left(self, topology: Topology) -> dict[Node, int]:
         """Elements that leave each node for others."""
         node = topology.node
         return self._counted(lambda a, b: node(a) if node(a) != node(b) else None)

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from realrl.layouts.balance import balance
 from realrl.layouts.layout import Rank
-from realrl.layouts.topology import Topology
+from realrl.layouts.topology import Node, Topology
 
 _ELEMENT_BYTES = 2
 """Stands for every dtype where sizes are weighed against latencies."""
@@ -25,8 +25,7 @@ _DIGITS = 6
 """Fractions of a content that are nearer than this are one."""
 _NOTHING = 10.0**-_DIGITS
 
-Node = int | str
-Place = tuple[str, Node] | Rank
+Peer = tuple[str, Node] | Rank
 """A rank, or a node under a name that is no rank's."""
 
 
@@ -58,12 +57,12 @@ class Group:
     numel: int
 
 
-Shares = list[tuple[float, Route]]
-"""Fractions of a group's content, in order, and the route that each takes; several may share a fraction."""
+Ways = list[tuple[float, list[Route]]]
+"""Fractions of a content, in order, and the routes that each takes."""
 
 
-def route(groups: Sequence[Group], topology: Topology) -> list[list[tuple[float, list[Route]]]]:
-    """For each group the fractions of its content, in order, and the routes that each fraction takes.
+def route(groups: Sequence[Group], topology: Topology) -> list[Ways]:
+    """The ways of each group's content.
 
     Each element enters a node once, and each rank receives it once. Holders send to all who lack, unless the
     links' model says that the whole ends clearly earlier when those who lack pass on what they get.
@@ -81,22 +80,22 @@ class _Crossing:
 
     def __init__(self, index: int, group: Group, topology: Topology) -> None:
         self.index, self.group = index, group
-        self.nodes: dict[Place, tuple[Rank, ...]] = {
+        self.nodes: dict[Peer, tuple[Rank, ...]] = {
             ("node", node): ranks for node, ranks in topology.by_node(group.lacking).items()
         }
         num_bytes = group.numel * _ELEMENT_BYTES
         self.striped = {node: _is_striped(len(w), num_bytes, topology) for node, w in self.nodes.items()}
 
-    def stripes(self, node: Place) -> int:
+    def stripes(self, node: Peer) -> int:
         return len(self.nodes[node]) if self.striped[node] else 1
 
-    def entry(self, node: Place, position: float, turn: int) -> int:
+    def entry(self, node: Peer, position: float, turn: int) -> int:
         """Which of a node's ranks takes in the content at `position`, from 0 to 1, of a stretch."""
         num = len(self.nodes[node])
         stripe = int(position * num) if self.striped[node] else self.index
         return (stripe + turn) % num
 
-    def inside(self, node: Place, entry: int) -> Iterator[tuple[Rank, Rank]]:
+    def inside(self, node: Peer, entry: int) -> Iterator[tuple[Rank, Rank]]:
         """From the rank that took it in to the others of its node: to each at once, or in a chain."""
         ranks = self.nodes[node][entry:] + self.nodes[node][:entry]
         yield from ((ranks[0] if self.striped[node] else a, b) for a, b in pairwise(ranks))
@@ -120,7 +119,7 @@ def _is_striped(num_ranks: int, num_bytes: int, topology: Topology) -> bool:
 
 def _ingress_s(inner: Iterable[Group], outer: Iterable[_Crossing], topology: Topology) -> float:
     """What no plan can beat, as no rank and no node takes in faster than its links do."""
-    seconds: dict[tuple[str, Rank | Place], float] = defaultdict(float)
+    seconds: dict[tuple[str, Rank | Peer], float] = defaultdict(float)
     for group in inner:
         for rank in group.lacking:
             seconds["link", rank] += group.numel / topology.link_bytes_s
@@ -132,9 +131,7 @@ def _ingress_s(inner: Iterable[Group], outer: Iterable[_Crossing], topology: Top
     return _ELEMENT_BYTES * max(seconds.values(), default=0.0)
 
 
-def _cross(
-    outer: Mapping[int, _Crossing], topology: Topology, floor_s: float
-) -> dict[int, list[tuple[float, list[Route]]]]:
+def _cross(outer: Mapping[int, _Crossing], topology: Topology, floor_s: float) -> dict[int, Ways]:
     """Routes from node to node, and on to every rank inside."""
     sends = [_Sends(c.group.holders, c.nodes, c.group.numel) for c in outer.values()]
     quotas = _quotas(sends, {}, topology.nic_bytes_s, topology, floor_s, send_once=False)
@@ -149,7 +146,7 @@ def _cross(
 
 def _beside(
     inner: Mapping[int, Group], outer: Iterable[_Crossing], topology: Topology, floor_s: float
-) -> dict[int, list[tuple[float, list[Route]]]]:
+) -> dict[int, Ways]:
     """Routes inside a node that holds the content already."""
     base: dict[Rank, float] = {}
     for rank, numel in (sent for crossing in outer for sent in crossing.fan_out()):
@@ -168,10 +165,10 @@ def _beside(
 
 @dataclass(frozen=True)
 class _Sends:
-    """`numel` elements must come from `holders` to each of `lacking`, places of one or several ranks."""
+    """`numel` elements must come from `holders` to each of `lacking`, peers of one or several ranks."""
 
     holders: tuple[Rank, ...]
-    lacking: Mapping[Place, tuple[Rank, ...]]
+    lacking: Mapping[Peer, tuple[Rank, ...]]
     numel: int
 
     @property
@@ -181,11 +178,9 @@ class _Sends:
         further = self.numel * (len(self.lacking) - 1), self.holders + passing_on
         return [(self.numel, self.holders), further] if further[0] else [(self.numel, self.holders)]
 
-    def by_place(self, quotas: Mapping[Rank, float]) -> dict[Place, float]:
-        """The quotas of a place's ranks added up: they pass on equal parts."""
-        relays = {
-            place: sum(quotas.get(rank, 0.0) for rank in ranks) for place, ranks in self.lacking.items()
-        }
+    def by_peer(self, quotas: Mapping[Rank, float]) -> dict[Peer, float]:
+        """The quotas of a peer's ranks added up: they pass on equal parts."""
+        relays = {peer: sum(quotas.get(rank, 0.0) for rank in ranks) for peer, ranks in self.lacking.items()}
         return {**{holder: quotas[holder] for holder in self.holders}, **relays}
 
 
@@ -197,8 +192,8 @@ def _quotas(
     floor_s: float,
     *,
     send_once: bool,
-) -> list[dict[Place, float]]:
-    """What each place sends of each group, in elements; `send_once` if all who lack it can read one copy."""
+) -> list[dict[Peer, float]]:
+    """What each peer sends of each group, in elements; `send_once` if all who lack it can read one copy."""
     sends = _few_senders(sends)
     times = [1 if send_once else len(send.lacking) for send in sends]
     direct, loads = _balanced([[(s.numel * n, s.holders)] for s, n in zip(sends, times, strict=True)], base)
@@ -212,7 +207,7 @@ def _quotas(
     relayed_s = max(max(loads_after.values()) * element_s, floor_s) + longest * topology.latency_s
     if relayed_s * _CLEARLY < max(loads.values()) * element_s:
         for i, quotas in zip(relieved, relayed, strict=True):
-            direct[i] = sends[i].by_place(quotas)
+            direct[i] = sends[i].by_peer(quotas)
     return direct
 
 
@@ -259,7 +254,7 @@ Stretch = tuple[float, dict[Rank, list[tuple]]]
 """A fraction of the content, and by root the edges that it takes."""
 
 
-def _stretches(send: _Sends, quotas: Mapping[Place, float]) -> Iterator[Stretch]:
+def _stretches(send: _Sends, quotas: Mapping[Peer, float]) -> Iterator[Stretch]:
     return _forests(send, quotas) if quotas.keys() - set(send.holders) else _stars(send, quotas)
 
 

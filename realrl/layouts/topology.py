@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from realrl.layouts.layout import Rank
 
+Node = int | str
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Topology:
-    """Ranks on nodes. Rates are bytes a second, each way; only their ratios matter to a plan."""
+    """Ranks on nodes. Rates are bytes a second, each way."""
 
-    nodes: Mapping[Rank, int | str] = field(default_factory=dict)
+    nodes: Mapping[Rank, Node] = field(default_factory=dict)
     """Each rank's node; ranks that are not named share one."""
     link_bytes_s: float = 450e9
     """Between one rank and others of its node. Default: NVIDIA H100 data sheet, NVLink 900 GB/s both ways."""
@@ -26,12 +28,12 @@ class Topology:
     shared_memory: bool = False
     """Inside a node, what one rank writes once all others read."""
 
-    def node(self, rank: Rank) -> int | str:
+    def node(self, rank: Rank) -> Node:
         return self.nodes.get(rank, "")
 
-    def by_node(self, ranks: Iterable[Rank]) -> dict[int | str, tuple[Rank, ...]]:
+    def by_node(self, ranks: Iterable[Rank]) -> dict[Node, tuple[Rank, ...]]:
         """The ranks of each node, in their order."""
-        found: dict[int | str, list[Rank]] = {}
+        found: dict[Node, list[Rank]] = {}
         for rank in ranks:
             found.setdefault(self.node(rank), []).append(rank)
         return {node: tuple(members) for node, members in found.items()}

@@ -20,7 +20,7 @@ from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.plan import Region, Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
 from realrl.realloc.ends import view_of
-from realrl.realloc.transfer import STAGING_BYTES, execute
+from realrl.realloc.transfer import USUAL, TransferSettings, execute
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -92,7 +92,7 @@ def save(
     ranks: Sequence[int],
     dtype: torch.dtype,
     topology: Topology = ONE_NODE,
-    staging_bytes: int = STAGING_BYTES,
+    settings: TransferSettings = USUAL,
 ) -> None:
     """Write a checkpoint of the tensors, all of `dtype`, that `layout` spreads over `ranks`.
 
@@ -105,7 +105,7 @@ def save(
     device = next((tensor.device for tensor in source.values()), None)
     mine = saved.shards(rank)
     whole = {s.local: torch.empty(s.box.shape, dtype=dtype, device=device) for s in mine}
-    execute(plan(layout, saved, topology), source, whole, rank=rank, staging_bytes=staging_bytes)
+    execute(plan(layout, saved, topology), source, whole, rank=rank, settings=settings)
     if whole:
         write_shard(directory, len(saved.ranks), saved.ranks.index(rank), whole)
     if rank == saved.ranks[0]:

@@ -96,9 +96,11 @@ class End:
     def num_turns(self) -> int:
         return self._num + 2 * self.place.depth
 
-    def bind(self, tensors: Tensors, *, version: int, in_place: bool) -> None:
-        """Find the tensors of a run; `in_place` allows messages to be received straight into them."""
-        may_be_direct = self.place.is_port and not self.place.readers and (self.is_root or in_place)
+    def bind(self, tensors: Tensors, *, version: int, eta: float, checksum: bool) -> None:
+        """Find the tensors of a run, and what is to become of them."""
+        self._eta, self._checksum = eta, checksum
+        overwrites = self.is_root or eta == 1.0
+        may_be_direct = self.place.is_port and not self.place.readers and overwrites
         self._bindings = [self._binding(message, tensors, may_be_direct) for message in self._messages]
         self._slot_places = [self._places_in(bundle) for bundle in self._bundles]
         self._manifest[:, 0] = version
@@ -107,7 +109,7 @@ class End:
         """Before the first turn of a run, `runs` of which came before."""
         self._room, self._begun, self._timeout_s = room, runs * self._num, timeout_s
 
-    def post(self, turn: int, *, eta: float, checksum: bool) -> list[Operation]:
+    def post(self, turn: int) -> list[Operation]:
         """Begin what is due; a root packs its messages here."""
         operations: list[Operation] = []
         if not self.place.is_port:
@@ -117,18 +119,16 @@ class End:
             self._room.wait_free(self._begun + received, self._timeout_s)
             for index, buffer in enumerate(self._buffers(received)):
                 wire = P2POp(dist.irecv, buffer, self.place.parent, tag=self.index)
-                operations.append(
-                    Operation(wire, partial(self._take, received, index, buffer, eta, checksum))
-                )
+                operations.append(Operation(wire, partial(self._take, received, index, buffer)))
         if 0 <= sent < self._num:
-            buffers = self._filled(sent, checksum) if self.is_root else self._buffers(sent)
+            buffers = self._filled(sent) if self.is_root else self._buffers(sent)
             for peer in self.place.children:
                 operations += [
                     Operation(P2POp(dist.isend, buffer, peer, tag=self.index)) for buffer in buffers
                 ]
         return operations
 
-    def finish(self, turn: int, *, eta: float, checksum: bool) -> None:
+    def finish(self, turn: int) -> None:
         """End what was begun in `turn`: show readers what came in; a reader writes it to its tensors."""
         number = turn - 2 * self.place.depth + (2 if self.place.is_port else 0)
         if self.is_root or not 0 <= number < self._num:
@@ -138,7 +138,7 @@ class End:
             return
         self._room.wait_put(self._begun + number, self.place.parent, self._timeout_s)
         for index, buffer in enumerate(self._buffers(number)):
-            self._take(number, index, buffer, eta, checksum)
+            self._take(number, index, buffer)
         self._room.publish_taken(self._begun + number, self._rank)
 
     def end(self) -> None:
@@ -196,14 +196,14 @@ class End:
         first = (number - len(self._bundles)) * self._rows
         return slice(first, first + self._rows)
 
-    def _filled(self, number: int, checksum: bool) -> list[Tensor]:
+    def _filled(self, number: int) -> list[Tensor]:
         self._room.wait_free(self._begun + number, self._timeout_s)
         buffers = self._buffers(number)
         if number >= len(self._bundles):
             buffers[0].view(torch.int64).copy_(self._manifest[self._rows_of(number)].view(-1))
         else:
             for message, buffer in zip(self._bundles[number], buffers):
-                self._fill(message, buffer, self._sum_of(message) if checksum else None)
+                self._fill(message, buffer, self._sum_of(message))
         self._room.publish(self._begun + number)
         return buffers
 
@@ -213,19 +213,22 @@ class End:
         elif total is not None:
             add_up(buffer, total)
 
-    def _take(self, number: int, index: int, buffer: Tensor, eta: float, checksum: bool) -> None:
+    def _take(self, number: int, index: int, buffer: Tensor) -> None:
         """Write what has arrived, the `index`-th of its bundle, to where it belongs."""
         if number >= len(self._bundles):
             self._seen[self._rows_of(number)] = buffer.view(torch.int64).view(-1, _WORDS)
             return
         message = self._bundles[number][index]
-        total = self._sum_of(message) if checksum else None
+        total = self._sum_of(message)
         if (boxes := self._bindings[message].boxes) is not None:
-            unpack(boxes, buffer, total, eta=eta)
+            unpack(boxes, buffer, total, eta=self._eta)
         elif total is not None:
             add_up(buffer, total)
 
-    def _sum_of(self, message: int) -> Tensor:
+    def _sum_of(self, message: int) -> Tensor | None:
+        """Where the message's checksum goes."""
+        if not self._checksum:
+            return None
         return self._manifest[message, _CHECKSUM : _CHECKSUM + 1]
 
     def _mismatch(self, message: int) -> str:

@@ -10,7 +10,7 @@ from realrl.layouts.plan import Stream, TransferPlan
 from realrl.ops.boxes import ALIGNMENT
 from realrl.realloc.ends import MANIFEST_BYTES
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
-from realrl.realloc.transfer import STAGING_BYTES
+from realrl.realloc.transfer import USUAL
 
 
 class Memory(NamedTuple):
@@ -32,26 +32,26 @@ def peak_memory(
     plan: TransferPlan,
     source: Layout,
     destination: Layout,
-    rank: Rank,
     *,
-    source_itemsize: int,
-    target_itemsize: int,
-    staging_bytes: int = STAGING_BYTES,
+    itemsizes: tuple[int, int],
+    staging_bytes: int = USUAL.staging_bytes,
     device: str = "cpu",
-) -> Memory:
-    """What `rank` needs when every tensor has elements of these sizes; the narrower one travels."""
+) -> dict[Rank, Memory]:
+    """What each rank needs when all elements have these sizes, in the source and in the destination.
+
+    The narrower ones travel.
+    """
     located = [places(stream.route, plan.topology) for stream in plan.streams]
     limit = min(bundle_bytes(plan, located, staging_bytes), usual_bytes(plan.topology, device))
-    itemsize = min(source_itemsize, target_itemsize)
-    staging = sum(
-        located[i][rank].num_slots * min(limit, _longest(plan.streams[i], itemsize))
-        for i in plan.by_rank.get(rank, ())
-    )
-    return Memory(
-        held_elements(source, rank) * source_itemsize,
-        held_elements(destination, rank) * target_itemsize,
-        staging,
-    )
+    longest = [min(limit, _longest(stream, min(itemsizes))) for stream in plan.streams]
+    return {
+        rank: Memory(
+            held_elements(source, rank) * itemsizes[0],
+            held_elements(destination, rank) * itemsizes[1],
+            sum(located[i][rank].num_slots * longest[i] for i in plan.by_rank.get(rank, ())),
+        )
+        for rank in dict.fromkeys((*source.ranks, *destination.ranks))
+    }
 
 
 def _longest(stream: Stream, itemsize: int) -> int:

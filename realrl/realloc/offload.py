@@ -38,10 +38,6 @@ class HostCopy:
         self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
         self._copy(self._host, tensor)
 
-    @property
-    def num_bytes(self) -> int:
-        return self._host.nbytes
-
     def bring_back(self) -> Arrival:
         """Begin to copy it to the device."""
         tensor = torch.empty(self._host.shape, dtype=self._host.dtype, device=self._device)

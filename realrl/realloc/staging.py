@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,32 +104,21 @@ class Place(NamedTuple):
 def places(route: Route, topology: Topology) -> dict[Rank, Place]:
     """Every rank's place. Where nodes share memory, one port serves all of its node that come after it."""
     parent: dict[Rank, Rank] = {}
+    depth, reading = {route.root: 0}, set()
+    children, readers = defaultdict(list), defaultdict(list)
     for sender, receiver in route.edges:
-        beside = topology.shared_memory and topology.node(sender) == topology.node(receiver)
-        is_reader = sender in parent and _reads(sender, parent, topology)
-        parent[receiver] = parent[sender] if beside and is_reader else sender
-    return _described(route, parent, topology)
-
-
-def _reads(rank: Rank, parent: dict[Rank, Rank], topology: Topology) -> bool:
-    return topology.shared_memory and rank in parent and topology.node(rank) == topology.node(parent[rank])
-
-
-def _described(route: Route, parent: dict[Rank, Rank], topology: Topology) -> dict[Rank, Place]:
-    children: dict[Rank, list[Rank]] = {rank: [] for rank in route.ranks}
-    readers: dict[Rank, list[Rank]] = {rank: [] for rank in route.ranks}
-    depth = {route.root: 0}
-    for rank in route.receivers:
-        reads = _reads(rank, parent, topology)
-        (readers if reads else children)[parent[rank]].append(rank)
-        depth[rank] = depth[parent[rank]] + (not reads)
+        reads = topology.shared_memory and topology.node(sender) == topology.node(receiver)
+        port = parent[sender] if reads and sender in reading else sender
+        assert port not in reading, (
+            f"{port} has no room to send from: only the first of a node sends to others"
+        )
+        parent[receiver], depth[receiver] = port, depth[port] + (not reads)
+        (readers if reads else children)[port].append(receiver)
+        if reads:
+            reading.add(receiver)
     return {
         rank: Place(
-            parent.get(rank),
-            tuple(children[rank]),
-            tuple(readers[rank]),
-            not _reads(rank, parent, topology),
-            depth[rank],
+            parent.get(rank), tuple(children[rank]), tuple(readers[rank]), rank not in reading, depth[rank]
         )
         for rank in route.ranks
     }

@@ -9,6 +9,7 @@ another rank, no order of ranks can deadlock.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -23,21 +24,32 @@ from realrl.realloc.failure import TransferFailed
 from realrl.realloc.rooms import Room, SharedRooms, private_room
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
 
-STAGING_BYTES = 256 << 20
-TIMEOUT_S = 600.0
 _BLEND_ELEMENTS = 1 << 20
 """How much of what a rank keeps is rounded at a time."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings:
+    """How a rank carries out its part of any plan; the same on every rank."""
+
+    staging_bytes: int = 256 << 20
+    """Most room for messages on a rank."""
+    timeout_s: float = 600.0
+    """Bounds each wait on shared memory; the process group has a deadline of its own."""
+    checksum: bool = True
+    """Guard every message."""
+
+
+USUAL = TransferSettings()
 
 
 class Transfer:
     """What `rank` has to do for a plan.
 
     Messages travel on the default process group, and through shared memory between ranks whose node has
-    it. A rank's room for them takes `staging_bytes` at most, and only what is shared outlasts a run.
-    Floats travel as `wire_dtype`, that of one of the two ends; None where both have the same types.
-    `checksum` guards every message. `timeout_s` bounds each wait on shared memory; the process group has a
-    deadline of its own.
+    it. A rank's room for them is bounded, and only what is shared outlasts a run. Floats travel as
+    `wire_dtype`, that of one of the two ends; None where both have the same types.
 
     Raises:
         ValueError: `staging_bytes` has no room for one element in every message that a rank must hold.
@@ -48,15 +60,12 @@ class Transfer:
         plan: TransferPlan,
         *,
         rank: Rank,
-        staging_bytes: int = STAGING_BYTES,
+        settings: TransferSettings = USUAL,
         wire_dtype: torch.dtype | None = None,
-        timeout_s: float = TIMEOUT_S,
-        checksum: bool = True,
     ) -> None:
-        self._plan, self._rank, self._wire_dtype = plan, rank, wire_dtype
-        self._timeout_s, self._checksum = timeout_s, checksum
+        self._plan, self._rank, self._settings, self._wire_dtype = plan, rank, settings, wire_dtype
         self._places = [places(stream.route, plan.topology) for stream in plan.streams]
-        self._room_limit = bundle_bytes(plan, self._places, staging_bytes)
+        self._room_limit = bundle_bytes(plan, self._places, settings.staging_bytes)
         self._is_broken = False
         self._ends: list[End] | None = None
         self._shared: SharedRooms | None = None
@@ -90,23 +99,23 @@ class Transfer:
         self._keep(source, target, eta)
         for end in self._ends:
             tensors = source if end.is_root else target
-            end.bind(tensors, version=version, in_place=eta == 1.0)
-            end.begin(self._room(end), runs=self._runs, timeout_s=self._timeout_s)
-        self._take_turns(self._ends, eta)
+            end.bind(tensors, version=version, eta=eta, checksum=self._settings.checksum)
+            end.begin(self._room(end), runs=self._runs, timeout_s=self._settings.timeout_s)
+        self._take_turns(self._ends)
         for end in self._ends:
             end.end()
         self._runs += 1
         self._is_broken = False
 
-    def _take_turns(self, ends: Sequence[End], eta: float) -> None:
+    def _take_turns(self, ends: Sequence[End]) -> None:
         begun: list[Operation] = []
         works: list[dist.Work] = []
         for turn in range(max((end.num_turns for end in ends), default=-1) + 1):
-            operations = [op for end in ends for op in end.post(turn, eta=eta, checksum=self._checksum)]
+            operations = [op for end in ends for op in end.post(turn)]
             posted = dist.batch_isend_irecv([op.wire for op in operations]) if operations else []
             self._arrive(begun, works)
             for end in ends:
-                end.finish(turn - 1, eta=eta, checksum=self._checksum)
+                end.finish(turn - 1)
             begun, works = operations, posted
 
     def _arrive(self, operations: Sequence[Operation], works: Sequence[dist.Work]) -> None:
@@ -180,7 +189,12 @@ class Transfer:
 
 
 def execute(
-    plan: TransferPlan, source: Tensors, target: Tensors, *, rank: Rank, staging_bytes: int = STAGING_BYTES
+    plan: TransferPlan,
+    source: Tensors,
+    target: Tensors,
+    *,
+    rank: Rank,
+    settings: TransferSettings = USUAL,
 ) -> None:
     """Carry out this rank's part of `plan` once. Collective, and raises, as `Transfer.run` does."""
-    Transfer(plan, rank=rank, staging_bytes=staging_bytes).run(source, target)
+    Transfer(plan, rank=rank, settings=settings).run(source, target)

@@ -16,6 +16,7 @@ from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.parallel.groups import create_groups
 from realrl.realloc.hosts import discover_topology
+from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
 from realrl.runtime.jobs import Programs, compile_run
@@ -27,7 +28,7 @@ from realrl.runtime.worker import Worker, one_line
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 2.0
-"""Collectives wait this much longer than a call may take, so that the master speaks first."""
+"""Collectives and transfers wait this much longer than a call may take, so that the master speaks first."""
 
 
 def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
@@ -55,7 +56,7 @@ def build_worker(
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     groups = create_groups(plan.placements.values(), rank)
-    topology = discover_topology(config.device)
+    topology, settings = discover_topology(config.device), _transfer_settings(config)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
         recipe.models(config),
@@ -66,6 +67,7 @@ def build_worker(
         config=config,
         device=device,
         topology=topology,
+        settings=settings,
     )
     return Worker(
         rank=rank,
@@ -76,7 +78,15 @@ def build_worker(
         groups=groups,
         replicas=replicas,
         data=open_data(recipe, config),
-        store=SampleStore(rank, config.staging_mib << 20, topology),
+        store=SampleStore(rank, topology, settings),
+    )
+
+
+def _transfer_settings(config: Any) -> TransferSettings:
+    return TransferSettings(
+        staging_bytes=config.staging_mib << 20,
+        timeout_s=config.call_timeout_s * _PATIENCE,
+        checksum=config.checksums,
     )
 
 

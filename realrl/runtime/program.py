@@ -37,6 +37,18 @@ class Outputs(NamedTuple):
 Resource = Weights | Inputs | Outputs
 
 
+class _Placed:
+    """A node that runs on the ranks of its placement, with its model's weights there."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.placement.ranks
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        return (Weights(self.model, self.placement),) if self.model else ()
+
+
 @dataclass(frozen=True)
 class Reallocate:
     """Bring `model` from its home to where `call` runs; or blend it into another by the share `eta`."""
@@ -63,7 +75,7 @@ class Reallocate:
 
 
 @dataclass(frozen=True)
-class Release:
+class Release(_Placed):
     """Drop the replica of `model` that `call` was the last to use."""
 
     call: str
@@ -72,16 +84,12 @@ class Release:
     reads: tuple[Resource, ...] = ()
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return self.placement.ranks
-
-    @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Weights(self.model, self.placement),)
+        return self.weights
 
 
 @dataclass(frozen=True)
-class Offload:
+class Offload(_Placed):
     """Keep the weights of `model` in host memory from now on, or bring them `back` to the device."""
 
     model: str
@@ -91,12 +99,8 @@ class Offload:
     reads: tuple[Resource, ...] = ()
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return self.placement.ranks
-
-    @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Weights(self.model, self.placement),)
+        return self.weights
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(_Placed):
     """Run `function` on `placement`."""
 
     function: ModelFunctionCall
@@ -141,20 +145,12 @@ class Call:
         return self.function.kind is CallKind.TRAIN
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return self.placement.ranks
-
-    @property
-    def _weights(self) -> tuple[Weights, ...]:
-        return (Weights(self.model, self.placement),) if self.model else ()
-
-    @property
     def reads(self) -> tuple[Resource, ...]:
-        return (Inputs(self.call), *self._weights)
+        return (Inputs(self.call), *self.weights)
 
     @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Outputs(self.call), *(self._weights if self.trains else ()))
+        return (Outputs(self.call), *(self.weights if self.trains else ()))
 
 
 @dataclass(frozen=True)
@@ -172,7 +168,7 @@ class Forget:
 
 
 @dataclass(frozen=True)
-class Save:
+class Save(_Placed):
     """Write a checkpoint of `model`."""
 
     model: str
@@ -181,12 +177,8 @@ class Save:
     writes: tuple[Resource, ...] = ()
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return self.placement.ranks
-
-    @property
     def reads(self) -> tuple[Resource, ...]:
-        return (Weights(self.model, self.placement),)
+        return self.weights
 
 
 Node = Reallocate | Release | Offload | Move | Call | Forget | Save

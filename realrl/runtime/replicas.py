@@ -24,7 +24,7 @@ from realrl.models.config import read_decoder_config
 from realrl.models.layout import decoder_layout
 from realrl.parallel.groups import Groups
 from realrl.realloc import checkpoint
-from realrl.realloc.transfer import Transfer
+from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.runtime.program import Weights
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,10 @@ class Replicas:
         config: Any,
         device: str,
         topology: Topology,
+        settings: TransferSettings,
     ) -> None:
-        self._specs, self._rank, self._device, self._topology = specs, rank, device, topology
-        self._staging_bytes = config.staging_mib << 20
-        # Longer than a call may take, so that the master speaks first and names the culprit.
-        self._timeout_s = 2 * config.call_timeout_s
-        self._checksums = config.checksums
+        self._specs, self._rank, self._device = specs, rank, device
+        self._topology, self._settings = topology, settings
         self._directories = {model: resolve_model(spec.model.path) for model, spec in specs.items()}
         self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
         self._homes = homes
@@ -90,18 +88,18 @@ class Replicas:
 
     def save(self, instruction: Save) -> None:
         """This rank's file of a checkpoint. Collective: over the model's home."""
-        model, placement = instruction.model, instruction.placement
+        home = model, placement = Weights(instruction.model, instruction.placement)
         directory = Path(instruction.directory) / model
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(
             directory,
-            self._layout(Weights(model, placement)),
-            self._weights(Weights(model, placement)),
+            self._layout(home),
+            self._weights(home),
             rank=self._rank,
             ranks=placement.ranks,
-            dtype=getattr(torch, self._specs[model].model.dtype),
+            dtype=self._dtype(home),
             topology=self._topology,
-            staging_bytes=self._staging_bytes,
+            settings=self._settings,
         )
         if self._rank == placement.ranks[0]:
             _copy_description(self._directories[model], directory, self._specs[model])
@@ -129,10 +127,8 @@ class Replicas:
             self._transfers[origin, goal] = Transfer(
                 cached_plan(self._layout(origin), self._layout(goal), self._topology),
                 rank=self._rank,
-                staging_bytes=self._staging_bytes,
+                settings=self._settings,
                 wire_dtype=min(dtypes, key=lambda dtype: dtype.itemsize) if dtypes[0] != dtypes[1] else None,
-                timeout_s=self._timeout_s,
-                checksum=self._checksums,
             )
         return self._transfers[origin, goal]
 

@@ -11,8 +11,8 @@ from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of, pack
 from realrl.api.messages import KeyMove, Move
 from realrl.layouts.layout import Layout, Part, Pattern
 from realrl.layouts.plan import plan
-from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.transfer import execute
+from realrl.layouts.topology import Topology
+from realrl.realloc.transfer import TransferSettings, execute
 
 Samples = dict[str, dict[int, Tensor]]
 """1-D tensors by key and sample."""
@@ -21,8 +21,8 @@ Samples = dict[str, dict[int, Tensor]]
 class SampleStore:
     """Keeps what calls made here, and what moves brought here, until the job is forgotten."""
 
-    def __init__(self, rank: int, staging_bytes: int, topology: Topology = ONE_NODE) -> None:
-        self._rank, self._staging_bytes, self._topology = rank, staging_bytes, topology
+    def __init__(self, rank: int, topology: Topology, settings: TransferSettings) -> None:
+        self._rank, self._topology, self._settings = rank, topology, settings
         self._jobs: dict[int, Samples] = {}
 
     def put(self, job: int, batch: PackedBatch, keys: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class SampleStore:
             for sample in move.target.get(self._rank, ())
         }
         by_name = {_local(key, sample): tensor for (key, sample), tensor in target.items()}
-        execute(transfer, source, by_name, rank=self._rank, staging_bytes=self._staging_bytes)
+        execute(transfer, source, by_name, rank=self._rank, settings=self._settings)
         for (key, sample), tensor in target.items():
             self._of(instruction.job, key)[sample] = tensor
 

@@ -18,7 +18,7 @@ from tests.layouts.painting import numbered, paint, random_layout
 
 PAIRS = ["t4:d4", "d4:t4", "t2@0:p2@2", "p2:t2"]
 FAST = [s.name for s in SCENARIOS if s.num_gpus <= 256]
-OURS = ("ours-shm", "ours-gloo")
+OURS = ("ours-shm", "ours-shm-unchecked", "ours-gloo", "ours-gloo-unchecked")
 
 
 @pytest.fixture(scope="module")

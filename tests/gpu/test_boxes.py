@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.ops import boxes as ops
@@ -12,7 +12,9 @@ from realrl.ops import kernels
 from realrl.ops.boxes import Boxes
 from tests.ops.random_boxes import (
     BLENDABLE,
+    any_columns,
     blended,
+    check_columns,
     clone,
     expected_message,
     expected_regions,
@@ -78,26 +80,10 @@ def test_unpack_is_indexing(unpack, case, seed, eta):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    dtype=st.sampled_from([torch.uint8, torch.int16, torch.float32, torch.complex128]),
-    columns=st.integers(1, 5000),
-    start=st.integers(0, 70),
-    num_bytes=st.integers(1, 600_000),
-)
-@example(dtype=torch.uint8, columns=1501, start=7, num_bytes=600_000)
-@example(dtype=torch.float32, columns=4999, start=5, num_bytes=4_000_000)
+@any_columns
 def test_columns_of_any_width(dtype, columns, start, num_bytes):
     """Vectors of every width, rows longer and shorter than a warp's share, there and back."""
-    rows = max(num_bytes // (columns * dtype.itemsize), 1)
-    whole = random_tensor([rows, start + columns + 3], dtype, seed=columns)
-    region = whole[:, start : start + columns]
-    message = torch.zeros(-(-region.nbytes // 64) * 64, dtype=torch.uint8, device="cuda")
-    ops.pack(Boxes([whole.cuda()[:, start : start + columns]], [0], [dtype]), message)
-    assert torch.equal(message[: region.nbytes].cpu(), region.contiguous().view(-1).view(torch.uint8))
-    received, expected = torch.zeros_like(whole, device="cuda"), torch.zeros_like(whole)
-    ops.unpack(Boxes([received[:, start : start + columns]], [0], [dtype]), message)
-    expected[:, start : start + columns] = region
-    assert same(received.cpu(), expected)
+    check_columns(dtype, columns, start, num_bytes, "cuda")
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.3])

@@ -13,7 +13,7 @@ from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
 from realrl.ops.boxes import add_up, checksum
 from realrl.realloc.offload import HostCopy
-from realrl.realloc.transfer import Transfer, execute
+from realrl.realloc.transfer import Transfer, TransferSettings, execute
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors
 from tests.realloc.test_transfer import random_pair as any_pair
 from tests.world import run_world
@@ -77,7 +77,8 @@ def exchange_on_devices(rank: int) -> None:
             continue
         held = {k: v.cuda() for k, v in local_tensors(source, rank, filled=True).items()}
         target = {k: v.cuda() for k, v in local_tensors(destination, rank, filled=False).items()}
-        execute(found, held, target, rank=rank, staging_bytes=random.Random(seed).choice(STAGING_BYTES))
+        settings = TransferSettings(staging_bytes=random.Random(seed).choice(STAGING_BYTES))
+        execute(found, held, target, rank=rank, settings=settings)
         arrived = {name: tensor.cpu() for name, tensor in target.items()}
         assert not differing(arrived, local_tensors(destination, rank, filled=True)), f"seed {seed}"
 

@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -233,6 +234,36 @@ def test_degrees_that_do_not_divide_each_other():
     found = plan(source, destination)
     check_plan(found, source, destination, numbered({"w": (48, 48)}), ONE_NODE)
     assert [found.received[rank] for rank in (3, 4)] == [48 * 24] * 2
+
+
+def flat_shards(tensors: dict, cuts: list[int]) -> list[Shard]:
+    """Matrices laid end to end and cut anywhere, as an optimizer shards its states: share `i` on rank `i`.
+
+    What a share has of a matrix is a part of a row, whole rows and a part of a row, each a tensor of its own.
+    """
+    shards, begin = [], 0
+    for name, (rows, columns) in tensors.items():
+        for rank, (low, high) in enumerate(pairwise(cuts)):
+            low, high = (min(max(edge - begin, 0), rows * columns) for edge in (low, high))
+            rows_from, rows_to = min(-(-low // columns) * columns, high), max(high // columns * columns, low)
+            for part, (a, b) in enumerate(pairwise(sorted({low, rows_from, rows_to, high}))):
+                row, stop = a // columns, -(-b // columns)
+                column, last = (a % columns, b - row * columns) if stop - row == 1 else (0, columns)
+                shards.append(Shard(rank, Box(name, (row, column), (stop, last)), f"{name}/{part}", (0, 0)))
+        begin += rows * columns
+    return shards
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 12 * 7 + 5 * 9), min_size=1, max_size=3).map(sorted))
+def test_optimizer_shards_become_tensor_shards_and_back(cuts):
+    """Flat shares of any length, which end within a row or hold nothing, and column shards."""
+    tensors = {"a": (12, 7), "b": (5, 9)}
+    sharded = Layout.of(flat_shards(tensors, [0, *cuts, 12 * 7 + 5 * 9]))
+    halves = [cut(name, 2, [(0, 2), (1, 3)], dim=1, shape=shape) for name, shape in tensors.items()]
+    columns = Layout.of(shard for shards in halves for shard in shards)
+    for source, destination in ((sharded, columns), (columns, sharded)):
+        check_plan(plan(source, destination), source, destination, numbered(tensors), ONE_NODE)
 
 
 def test_an_equal_layout_moves_nothing():

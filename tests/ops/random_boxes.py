@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
+
+from realrl.ops import boxes as ops
+from realrl.ops.boxes import Boxes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 BLENDABLE = (*FLOATS, torch.float64)
@@ -124,3 +128,31 @@ def same_messages(regions, begins, wires, got: Tensor, expected: Tensor) -> bool
         if not same(got[place].clone().view(wire), expected[place].clone().view(wire)):
             return False
     return torch.equal(got[gaps], expected[gaps])
+
+
+def any_columns(test):
+    """Rows from a byte to megabytes, at any alignment."""
+    test = example(dtype=torch.uint8, columns=1501, start=7, num_bytes=600_000)(test)
+    test = example(dtype=torch.float32, columns=4999, start=5, num_bytes=4_000_000)(test)
+    return given(
+        dtype=st.sampled_from([torch.uint8, torch.int16, torch.float32, torch.complex128]),
+        columns=st.integers(1, 5000),
+        start=st.integers(0, 70),
+        num_bytes=st.integers(1, 600_000),
+    )(test)
+
+
+def check_columns(dtype: torch.dtype, columns: int, start: int, num_bytes: int, device: str) -> None:
+    """Some columns of a matrix there and back: every byte, and what else is in the matrix stays."""
+    rows = max(num_bytes // (columns * dtype.itemsize), 1)
+    whole = random_tensor([rows, start + columns + 3], dtype, seed=columns)
+    region = whole[:, start : start + columns]
+    message = torch.zeros(-(-region.nbytes // ALIGNMENT) * ALIGNMENT, dtype=torch.uint8, device=device)
+    totals = torch.full((2, 1), 7, dtype=torch.int64, device=device)
+    ops.pack(Boxes([whole.to(device)[:, start : start + columns]], [0], [dtype]), message, totals[0])
+    assert torch.equal(message[: region.nbytes].cpu(), region.contiguous().view(-1).view(torch.uint8))
+    received, expected = torch.zeros_like(whole, device=device), torch.zeros_like(whole)
+    ops.unpack(Boxes([received[:, start : start + columns]], [0], [dtype]), message, totals[1])
+    expected[:, start : start + columns] = region
+    assert same(received.cpu(), expected)
+    assert totals.flatten().tolist() == [ops.checksum(message.cpu())] * 2

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.ops import boxes as ops
@@ -16,7 +16,9 @@ from tests.ops.random_boxes import (
     BLENDABLE,
     DTYPES,
     FLOATS,
+    any_columns,
     blended,
+    check_columns,
     clone,
     expected_message,
     expected_regions,
@@ -118,30 +120,10 @@ def test_copy_is_indexing(data, eta):
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    dtype=st.sampled_from([torch.uint8, torch.int16, torch.float32, torch.complex128]),
-    columns=st.integers(1, 5000),
-    start=st.integers(0, 70),
-    num_bytes=st.integers(1, 600_000),
-)
-@example(dtype=torch.uint8, columns=1501, start=7, num_bytes=600_000)
-@example(dtype=torch.float32, columns=4999, start=5, num_bytes=4_000_000)
+@any_columns
 def test_columns_of_any_width(dtype, columns, start, num_bytes):
     """Rows shorter and longer than what is moved at a time, at any alignment; some past the caches."""
-    rows = max(num_bytes // (columns * dtype.itemsize), 1)
-    whole = random_tensor([rows, start + columns + 3], dtype, seed=columns)
-    region = whole[:, start : start + columns]
-    message = torch.empty(-(-region.numel() * dtype.itemsize // 64) * 64, dtype=torch.uint8)
-    total = empty_checksum()
-    ops.pack(Boxes([region], [0], [dtype]), message, total)
-    assert torch.equal(message[: region.nbytes], region.contiguous().view(-1).view(torch.uint8))
-    assert total.item() == ops.checksum(message)
-    received, total = torch.zeros_like(whole), empty_checksum()
-    ops.unpack(Boxes([received[:, start : start + columns]], [0], [dtype]), message, total)
-    expected = torch.zeros_like(whole)
-    expected[:, start : start + columns] = region
-    assert same(received, expected)
-    assert total.item() == ops.checksum(message)
+    check_columns(dtype, columns, start, num_bytes, "cpu")
 
 
 @pytest.mark.parametrize("wire", [torch.bfloat16, torch.float16])

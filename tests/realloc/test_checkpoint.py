@@ -23,6 +23,7 @@ from realrl.realloc.checkpoint import (
     write_index,
     write_shard,
 )
+from realrl.realloc.transfer import TransferSettings
 from tests.layouts.painting import all_shards, local_shapes, numbered, paint, random_layout
 from tests.tiny import tiny_llama
 from tests.world import run_world
@@ -130,7 +131,8 @@ def save_and_load_elsewhere(rank: int, directory: Path) -> None:
         folder = directory / str(seed)
         folder.mkdir(exist_ok=True)
         ranks = range(NUM_RANKS) if seed else [1]
-        save(folder, layout, source, rank=rank, ranks=ranks, dtype=torch.float32, staging_bytes=1 << 12)
+        settings = TransferSettings(staging_bytes=1 << 12)
+        save(folder, layout, source, rank=rank, ranks=ranks, dtype=torch.float32, settings=settings)
         torch.distributed.barrier()
         check_loaded(folder, random_layout(rng, SHAPES, list(range(NUM_RANKS))), rank)
 

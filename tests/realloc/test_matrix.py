@@ -17,7 +17,7 @@ from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits, decoder_layout, local_tensors
-from realrl.realloc.transfer import Transfer
+from realrl.realloc.transfer import Transfer, TransferSettings
 from tests.world import run_world
 
 NUM_RANKS = 8
@@ -107,7 +107,7 @@ def carry_out_pairs(rank: int, model: DecoderConfig, topologies: list[Topology])
         topology = topologies[index % len(topologies)]
         found = plan(*(decoder_layout(model, placement, "lm") for placement in (source, target)), topology)
         if rank in found.ranks:
-            transfer = Transfer(found, rank=rank, staging_bytes=1 << 20)
+            transfer = Transfer(found, rank=rank, settings=TransferSettings(staging_bytes=1 << 20))
             for _ in range(2):
                 check(transfer, model, source, target, rank)
 

@@ -17,7 +17,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout, local_tensors
 from realrl.parallel.flat import FlatTensors
 from realrl.realloc.memory import peak_memory
-from realrl.realloc.transfer import Transfer
+from realrl.realloc.transfer import Transfer, TransferSettings
 from tests.world import run_world
 
 DECODER = DecoderConfig(
@@ -25,6 +25,7 @@ DECODER = DecoderConfig(
     head_dim=64, max_position=8, rope_theta=1.0, norm_eps=1e-5, tied=False, eos_token_ids=(),
 )  # fmt: skip
 STAGING_BYTES = 24 << 20
+SETTINGS = TransferSettings(staging_bytes=STAGING_BYTES)
 
 
 def resident_bytes(field: str) -> int:
@@ -54,7 +55,7 @@ def measure(rank: int, pair: tuple[str, str], shared_memory: bool, folder: Path)
     source, target = map(placed, pair)
     layouts = [decoder_layout(DECODER, placement, "lm") for placement in (source, target)]
     found = plan(*layouts, Topology(shared_memory=shared_memory))
-    transfer = Transfer(found, rank=rank, staging_bytes=STAGING_BYTES, wire_dtype=torch.bfloat16)
+    transfer = Transfer(found, rank=rank, settings=SETTINGS, wire_dtype=torch.bfloat16)
     before = resident_bytes("VmRSS")
     forget_peak()
     held = tensors_of(source, rank, torch.float32)
@@ -62,9 +63,7 @@ def measure(rank: int, pair: tuple[str, str], shared_memory: bool, folder: Path)
     wanted = tensors_of(target, rank, torch.bfloat16)
     transfer.run(held.views, wanted.views)
     measured = resident_bytes("VmHWM") - before
-    predicted = peak_memory(
-        found, *layouts, rank, source_itemsize=4, target_itemsize=2, staging_bytes=STAGING_BYTES
-    )
+    predicted = peak_memory(found, *layouts, itemsizes=(4, 2), staging_bytes=STAGING_BYTES)[rank]
     assert predicted.staging_bytes >= transfer.staging_bytes
     (folder / str(rank)).write_text(json.dumps([measured, predicted.total_bytes, *predicted]))
     dist.barrier()
@@ -75,7 +74,7 @@ def warm_up(rank: int, shared_memory: bool) -> None:
     shapes = [decoder_layout(DECODER, placed(text), "lm") for text in ("t2", "d2")]
     found = plan(*shapes, Topology(shared_memory=shared_memory))
     tensors = (tensors_of(placed(text), rank, torch.bfloat16).views for text in ("t2", "d2"))
-    Transfer(found, rank=rank, staging_bytes=STAGING_BYTES).run(*tensors)
+    Transfer(found, rank=rank, settings=SETTINGS).run(*tensors)
 
 
 @pytest.mark.parametrize("shared_memory", [False, True], ids=["sent", "shared"])

@@ -16,7 +16,7 @@ from realrl.layouts.plan import TransferPlan, plan
 from realrl.layouts.topology import Topology
 from realrl.realloc import ends
 from realrl.realloc.failure import TransferFailed
-from realrl.realloc.transfer import Transfer, execute
+from realrl.realloc.transfer import Transfer, TransferSettings, execute
 from tests.layouts.painting import numbered, paint, random_layout
 from tests.world import run_world
 
@@ -75,7 +75,8 @@ def exchange_random_layouts(rank: int, num_nodes: int, shared_memory: bool) -> N
         found = plan(source, destination, topology(num_nodes, shared_memory))
         if rank not in found.ranks:
             continue
-        transfer = Transfer(found, rank=rank, staging_bytes=random.Random(seed).choice(STAGING_BYTES))
+        settings = TransferSettings(staging_bytes=random.Random(seed).choice(STAGING_BYTES))
+        transfer = Transfer(found, rank=rank, settings=settings)
         held = local_tensors(source, rank, filled=True)
         for version in range(2):
             target = local_tensors(destination, rank, filled=False)
@@ -165,7 +166,7 @@ def corrupt(rank: int, shared_memory: bool, folder: Path) -> None:
         Transfer(found, rank=rank).run(*tensors, version=7)
     except TransferFailed as error:
         (folder / str(rank)).write_text(str(error))
-    Transfer(found, rank=rank, checksum=False).run(*tensors, version=7)
+    Transfer(found, rank=rank, settings=TransferSettings(checksum=False)).run(*tensors, version=7)
 
 
 @pytest.mark.parametrize("shared_memory", [False, True], ids=["sent", "shared"])
@@ -201,7 +202,7 @@ def test_another_version_than_the_one_due_is_refused(shared_memory, tmp_path):
 
 def wait_for_nobody(rank: int, folder: Path) -> None:
     found = plan(quarters(range(2), whole=False), quarters(range(2), whole=True), topology(1, True))
-    transfer = Transfer(found, rank=rank, timeout_s=1.0)
+    transfer = Transfer(found, rank=rank, settings=TransferSettings(timeout_s=1.0))
     tensors = {"w": torch.rand(64, 2048)}, {"w": torch.zeros(64, 4096)}
     transfer.run(*tensors)
     if rank == 0:

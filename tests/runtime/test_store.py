@@ -5,6 +5,8 @@ import torch
 
 from realrl.api.batch import Sample, pack
 from realrl.api.messages import KeyMove, Move
+from realrl.layouts.topology import ONE_NODE
+from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.store import SampleStore, batch_of
 from tests.world import run_world
 
@@ -19,7 +21,7 @@ def _tensor(key, sample):
 
 
 def _move_and_check(rank):
-    store = SampleStore(rank, staging_bytes=1 << 12)
+    store = SampleStore(rank, ONE_NODE, TransferSettings(staging_bytes=1 << 12))
     source = {0: (0, 1, 2), 1: (2, 3), 2: (4, 5)}
     target = {0: (5, 3), 1: (0, 1, 4), 3: tuple(SAMPLES)}
     if held := source.get(rank):

@@ -14,7 +14,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from realrl.apps.benchmarks.report import table
+from realrl.apps.tables import table
 from realrl.ops.boxes import ALIGNMENT, Boxes, pack, unpack
 
 _ROWS, _COLUMNS = 2048, 8192
@@ -67,7 +67,8 @@ def render(rows: Sequence[Row]) -> str:
         share = f"{row.gb_s / row.memcpy_gb_s:.2f}"
         size = f"{row.message_bytes >> 10} KiB"
         lines.append((row.boxes, row.dtype, size, row.kernel, f"{row.gb_s:.1f}", share))
-    return f"memcpy of {_MEMCPY_BYTES >> 20} MiB: {rows[0].memcpy_gb_s:.1f} GB/s\n\n{table(lines)}"
+    memcpy = f"memcpy of {_MEMCPY_BYTES >> 20} MiB: {rows[0].memcpy_gb_s:.1f} GB/s"
+    return f"{memcpy}\n\n{table(lines, numbers=True, indent='  ')}"
 
 
 def _jobs(device: torch.device):

@@ -6,7 +6,6 @@ send between ranks, all ranks together; `staging_bytes` what it keeps on this ra
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,11 +16,11 @@ from torch.distributed import P2POp
 
 from realrl.apps.benchmarks.checkpoint import Checkpoint
 from realrl.apps.benchmarks.context import Context
-from realrl.apps.benchmarks.pieces import messages, pieces, senders, shares
+from realrl.apps.benchmarks.pieces import buckets, messages, pieces, senders, shares
 from realrl.layouts.layout import Box, Rank
 from realrl.layouts.plan import TransferPlan, plan
 from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.transfer import Transfer
+from realrl.realloc.transfer import Transfer, TransferSettings
 
 _MESSAGE_BYTES = 4 << 20
 """Of each rank at once: what gloo's all-gather is fastest with; its sends and receives do not mind."""
@@ -60,12 +59,14 @@ class Ours(_Base):
     """The plan, carried out on the default process group."""
 
     topology = ONE_NODE
+    checksum = True
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         found = plan(*context.layouts, self.topology)
         self.bytes_moved = found.moved * context.dtype.itemsize
-        self._transfer = Transfer(found, rank=context.rank, staging_bytes=context.staging_bytes)
+        settings = TransferSettings(staging_bytes=context.staging_bytes, checksum=self.checksum)
+        self._transfer = Transfer(found, rank=context.rank, settings=settings)
 
     @property
     def staging_bytes(self) -> int:
@@ -79,6 +80,18 @@ class OursShared(Ours):
     """The same through shared memory."""
 
     topology = Topology(shared_memory=True)
+
+
+class OursUnchecked(Ours):
+    """What checksums cost: the same without them."""
+
+    checksum = False
+
+
+class OursSharedUnchecked(OursShared):
+    """Through shared memory and without checksums."""
+
+    checksum = False
 
 
 class RawExchange(_Base):
@@ -201,7 +214,7 @@ class GatherBroadcast(_Base):
         whole = [Box(tensor, (0,) * len(shape), shape) for tensor, shape in extents.items()]
         first_holders = _first_holders(context)
         self._buckets = []
-        for bucket in _buckets(whole, _BUCKET_BYTES // context.dtype.itemsize):
+        for bucket in buckets(whole, _BUCKET_BYTES // context.dtype.itemsize):
             names = {box.tensor for box in bucket}
             owned = {r: [b for b in boxes if b.tensor in names] for r, boxes in first_holders.items()}
             self._buckets.append((bucket, {rank: boxes for rank, boxes in owned.items() if boxes}))
@@ -286,8 +299,10 @@ class PairBroadcast(_Base):
 METHODS: dict[str, type] = {
     "memcpy": Memcpy,
     "ours-shm": OursShared,
+    "ours-shm-unchecked": OursSharedUnchecked,
     "raw-exchange": RawExchange,
     "ours-gloo": Ours,
+    "ours-gloo-unchecked": OursUnchecked,
     "ours-nccl": Ours,
     "all-gather-flat": AllGatherFlat,
     "all-gather-slice": AllGatherSlice,
@@ -297,11 +312,11 @@ METHODS: dict[str, type] = {
 }
 """In the order of the report."""
 
-FLOORS = {"ours-shm": "memcpy", "memcpy": "memcpy"}
+FLOORS = dict.fromkeys(("memcpy", "ours-shm", "ours-shm-unchecked"), "memcpy")
 """What a method's time is compared with; all others with the raw exchange."""
 UNVERIFIED = frozenset(("memcpy", "raw-exchange", "all-gather-flat"))
 """These move bytes that mean nothing."""
-CPU_ONLY = frozenset(("memcpy", "ours-shm", "ours-gloo"))
+CPU_ONLY = frozenset(("memcpy", "ours-shm", "ours-shm-unchecked", "ours-gloo", "ours-gloo-unchecked"))
 CUDA_ONLY = frozenset(("ours-nccl",))
 
 
@@ -323,19 +338,6 @@ def _first_holders(context: Context) -> dict[Rank, list[Box]]:
     found: dict[Rank, list[Box]] = {}
     for piece in pieces(context.layouts[0], context.layouts[0]):
         found.setdefault(min(piece.holders), []).extend(piece.boxes)
-    return found
-
-
-def _buckets(boxes: Sequence[Box], limit: int) -> list[list[Box]]:
-    """Whole boxes in turn, in buckets of at most `limit` elements, or of one box that is larger."""
-    found: list[list[Box]] = []
-    room = -math.inf
-    for box in boxes:
-        if box.numel > room:
-            found.append([])
-            room = limit
-        found[-1].append(box)
-        room -= box.numel
     return found
 
 

@@ -64,9 +64,14 @@ def shares(source: Layout) -> dict[Rank, list[Box]]:
 
 def messages(boxes: Sequence[Box], limit: int) -> list[list[Box]]:
     """Boxes in turn, cut along the outermost dim, in messages of about `limit` elements."""
+    return buckets([part for box in boxes for part in _sliced(box, -(-box.numel // limit))], limit)
+
+
+def buckets(boxes: Sequence[Box], limit: int) -> list[list[Box]]:
+    """Whole boxes in turn, in buckets of at most `limit` elements, or of one box that is larger."""
     found: list[list[Box]] = []
-    room = 0
-    for box in (part for whole in boxes for part in _sliced(whole, -(-whole.numel // limit))):
+    room = -math.inf
+    for box in boxes:
         if box.numel > room:
             found.append([])
             room = limit

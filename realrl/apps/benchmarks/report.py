@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 import torch
 
+from realrl.apps.tables import table
+
 _MEMCPY_BYTES = 256 << 20
 
 
@@ -52,17 +54,7 @@ def pair_table(rows: Sequence[Row]) -> str:
             for row in rows
         ),
     ]
-    return f"{rows[0].pair}   (must move {lower / 1e9:.3f} GB)\n{table(lines)}\n"
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Columns side by side: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    text = []
-    for cells in lines:
-        first, *others = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
-        text.append("  " + "  ".join([first, *others]).rstrip() + "\n")
-    return "".join(text)
+    return f"{rows[0].pair}   (must move {lower / 1e9:.3f} GB)\n{table(lines, numbers=True, indent='  ')}\n"
 
 
 def ratio(value: float, unit: float) -> str:

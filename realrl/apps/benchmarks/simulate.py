@@ -15,7 +15,8 @@ import msgspec
 from realrl.apps.benchmarks.clusters import SCENARIOS, Scenario
 from realrl.apps.benchmarks.pieces import Piece, lower_bound, pieces, senders
 from realrl.apps.benchmarks.published import PUBLISHED
-from realrl.apps.benchmarks.report import ratio, table
+from realrl.apps.benchmarks.report import ratio
+from realrl.apps.tables import table
 from realrl.layouts.balance import balance
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.makespan import floor_s, makespan_s
@@ -69,7 +70,8 @@ def render(scenarios: Sequence[Scenario], rates: Mapping[str, float], *, as_json
         f"{GPUS_PER_NODE} GPUs a node, {link:g} GB/s a GPU in it, {nic:g} GB/s a GPU to others; bfloat16\n"
     )
     published = [("system", "setting", "reported", "source"), *PUBLISHED]
-    return title + table(_lines(found)) + "\nPublished by others, on their machines\n" + _left(published)
+    ours, theirs = table(_lines(found), numbers=True, indent="  "), table(published, indent="  ")
+    return f"{title}{ours}\nPublished by others, on their machines\n{theirs}"
 
 
 def predict(scenario: Scenario, rates: Mapping[str, float]) -> Prediction:
@@ -186,9 +188,3 @@ def _line(p: Prediction) -> tuple[str, ...]:
         f"{p.pair_broadcast_s:.4f}",
         f"{p.gather_broadcast_s:.4f}",
     )
-
-
-def _left(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    rows = ("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)) for cells in lines)
-    return "".join(f"  {row.rstrip()}\n" for row in rows)

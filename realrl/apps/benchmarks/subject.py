@@ -21,14 +21,22 @@ from realrl.parallel.flat import FlatTensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _INTEGERS = {4: torch.int32, 2: torch.int16}
-_SIDE = re.compile(r"(?P<layout>(?:[a-z][0-9]{1,4})+)(?:@(?P<first>[0-9]{1,4}))?")
 _SMALL_BYTES = 256 << 20
+_SIDE = re.compile(r"(?P<layout>(?:[a-z][0-9]{1,4})+)(?:@(?P<first>[0-9]{1,4}))?")
 
 
-def decoder_of_size(num_bytes: int, dtype: torch.dtype) -> DecoderConfig:
-    """A Llama-like decoder with as many layers as bring it nearest to `num_bytes`."""
-    small = num_bytes < _SMALL_BYTES
-    hidden, heads, vocab = (256, 8, 2048) if small else (1024, 16, 32000)
+def decoder_of_size(num_bytes: int, dtype: torch.dtype, hidden: int | None = None) -> DecoderConfig:
+    """A Llama-like decoder with as many layers as bring it nearest to `num_bytes`.
+
+    Left out, its hidden size is one that gives some layers.
+
+    Raises:
+        ValueError: a hidden size that 256 does not divide.
+    """
+    hidden = hidden or (256 if num_bytes < _SMALL_BYTES else 1024)
+    if hidden % 256:
+        raise ValueError(f"--hidden: expected a multiple of 256, got {hidden}")
+    heads, vocab = max(8, hidden // 64), 8 * hidden
     inner = hidden * 11 // 4
     layer = hidden * hidden * 3 + 3 * hidden * inner + 2 * hidden
     num_layers = round((num_bytes / dtype.itemsize - 2 * vocab * hidden - hidden) / layer)
