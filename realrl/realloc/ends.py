@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import P2POp
 
 from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import Region, Stream
@@ -29,11 +29,14 @@ _NAMED = 3
 """Tensors that an error names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """A message on its way from or to a peer, and what is done when it has arrived."""
 
-    wire: P2POp
+    kind: Callable
+    """`dist.isend` or `dist.irecv`."""
+    buffer: Tensor
+    peer: Rank
+    tag: int
     take: Callable[[], None] | None = None
 
 
@@ -109,24 +112,17 @@ class End:
         """Before the first turn of a run, `runs` of which came before."""
         self._room, self._begun, self._timeout_s = room, runs * self._num, timeout_s
 
-    def post(self, turn: int) -> list[Operation]:
-        """Begin what is due; a root packs its messages here."""
-        operations: list[Operation] = []
-        if not self.place.is_port:
-            return operations
+    def post(self, turn: int) -> Iterator[Operation]:
+        """Begin what is due; a root packs a message just before it is posted, so that it is in the cache."""
         received, sent = turn - 2 * self.place.depth + 2, turn - 2 * self.place.depth
-        if not self.is_root and 0 <= received < self._num:
+        if self.place.is_port and not self.is_root and 0 <= received < self._num:
             self._room.wait_free(self._begun + received, self._timeout_s)
             for index, buffer in enumerate(self._buffers(received)):
-                wire = P2POp(dist.irecv, buffer, self.place.parent, tag=self.index)
-                operations.append(Operation(wire, partial(self._take, received, index, buffer)))
-        if 0 <= sent < self._num:
-            buffers = self._filled(sent) if self.is_root else self._buffers(sent)
-            for peer in self.place.children:
-                operations += [
-                    Operation(P2POp(dist.isend, buffer, peer, tag=self.index)) for buffer in buffers
-                ]
-        return operations
+                take = partial(self._take, received, index, buffer)
+                yield Operation(dist.irecv, buffer, self.place.parent, self.index, take)
+        if self.place.is_port and 0 <= sent < self._num:
+            for buffer in self._filled(sent) if self.is_root else self._buffers(sent):
+                yield from (Operation(dist.isend, buffer, peer, self.index) for peer in self.place.children)
 
     def finish(self, turn: int) -> None:
         """End what was begun in `turn`: show readers what came in; a reader writes it to its tensors."""
@@ -196,18 +192,18 @@ class End:
         first = (number - len(self._bundles)) * self._rows
         return slice(first, first + self._rows)
 
-    def _filled(self, number: int) -> list[Tensor]:
+    def _filled(self, number: int) -> Iterator[Tensor]:
         self._room.wait_free(self._begun + number, self._timeout_s)
-        buffers = self._buffers(number)
-        if number >= len(self._bundles):
-            buffers[0].view(torch.int64).copy_(self._manifest[self._rows_of(number)].view(-1))
-        else:
-            for message, buffer in zip(self._bundles[number], buffers):
-                self._fill(message, buffer, self._sum_of(message))
+        for index, buffer in enumerate(self._buffers(number)):
+            if number >= len(self._bundles):
+                buffer.view(torch.int64).copy_(self._manifest[self._rows_of(number)].view(-1))
+            else:
+                self._fill(self._bundles[number][index], buffer)
+            yield buffer
         self._room.publish(self._begun + number)
-        return buffers
 
-    def _fill(self, message: int, buffer: Tensor, total: Tensor | None) -> None:
+    def _fill(self, message: int, buffer: Tensor) -> None:
+        total = self._sum_of(message)
         if (boxes := self._bindings[message].boxes) is not None:
             pack(boxes, buffer, total)
         elif total is not None:

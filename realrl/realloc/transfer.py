@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 import torch.distributed as dist
@@ -108,37 +109,14 @@ class Transfer:
         self._is_broken = False
 
     def _take_turns(self, ends: Sequence[End]) -> None:
-        begun: list[Operation] = []
-        works: list[dist.Work] = []
+        begun: list[Posted] = []
         for turn in range(max((end.num_turns for end in ends), default=-1) + 1):
-            operations = [op for end in ends for op in end.post(turn)]
-            posted = dist.batch_isend_irecv([op.wire for op in operations]) if operations else []
-            self._arrive(begun, works)
+            posted = _post(operation for end in ends for operation in end.post(turn))
+            for operation, work in begun:
+                _arrive(operation, work)
             for end in ends:
                 end.finish(turn - 1)
-            begun, works = operations, posted
-
-    def _arrive(self, operations: Sequence[Operation], works: Sequence[dist.Work]) -> None:
-        """Wait for what was posted, and take each message while it is in the cache.
-
-        NCCL gives one work for all operations, gloo one for each.
-        """
-        waits = works if len(works) == len(operations) else [*works, *[None] * (len(operations) - len(works))]
-        for operation, work in zip(operations, waits):
-            if work is not None:
-                self._wait(work, operation)
-            if operation.take is not None:
-                operation.take()
-
-    def _wait(self, work: dist.Work, operation: Operation) -> None:
-        try:
-            work.wait()
-        except RuntimeError as error:
-            wire = operation.wire
-            way = "to" if wire.op is dist.isend else "from"
-            raise TransferFailed(
-                f"a message of stream {wire.tag} {way} rank {wire.peer} did not get through: {error}"
-            ) from error
+            begun = posted
 
     def _keep(self, source: Tensors, target: Tensors, eta: float) -> None:
         """Copy what this rank holds and wants; a blend rounds it as the wire would, whatever the plan."""
@@ -186,6 +164,35 @@ class Transfer:
         if end.place.readers:
             return self._shared.room(end.index, self._rank, str(end))
         return private_room(end.place.num_slots, end.slot_bytes, end.device, str(end))
+
+
+Posted = tuple[Operation, dist.Work | None]
+"""An operation and what to wait for; None where an earlier one's wait is its own too."""
+
+
+def _post(operations: Iterator[Operation]) -> list[Posted]:
+    """Begin operations: on a CPU each as it comes, on CUDA all at once, as NCCL wants them."""
+    posted: list[Posted] = []
+    for operation in operations:
+        kind, buffer, peer, tag, _ = operation
+        posted.append((operation, None if buffer.is_cuda else kind(buffer, peer, tag=tag)))
+    if posted and posted[0][0].buffer.is_cuda:
+        works = dist.batch_isend_irecv([dist.P2POp(o.kind, o.buffer, o.peer) for o, _ in posted])
+        posted = list(zip_longest((o for o, _ in posted), works))
+    return posted
+
+
+def _arrive(operation: Operation, work: dist.Work | None) -> None:
+    """Wait for a message, and take it while it is in the cache."""
+    try:
+        if work is not None:
+            work.wait()
+    except RuntimeError as error:
+        way = "to" if operation.kind is dist.isend else "from"
+        what = f"a message of stream {operation.tag} {way} rank {operation.peer}"
+        raise TransferFailed(f"{what} did not get through: {error}") from error
+    if operation.take is not None:
+        operation.take()
 
 
 def execute(

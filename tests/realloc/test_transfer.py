@@ -150,8 +150,8 @@ def test_weights_are_cast_and_blended_on_the_way(shared_memory):
 def corrupt(rank: int, shared_memory: bool, folder: Path) -> None:
     fill = ends.End._fill
 
-    def flipping(end, message, buffer, total):
-        fill(end, message, buffer, total)
+    def flipping(end, message, buffer):
+        fill(end, message, buffer)
         if rank == 0:
             buffer[-3] ^= 4
 
