@@ -7,6 +7,7 @@ in isolation cannot see whether torch has CUDA; `REALRL_CUDA=1` or `0` decides i
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -20,6 +21,15 @@ from setuptools.command.build_ext import build_ext
 CSRC = Path("csrc")
 CUDA_LIBRARY = "_kernels_cuda.so"
 CUDA_ARCHITECTURES = ("80", "90", "100")
+SIMD_SOURCES = "*_simd.cpp"
+SIMD_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+SIMD_X86 = {
+    "base": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4"],
+    "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
+}
+"""What `SIMD_SOURCES` are compiled for on x86-64, each into a namespace of that name; else for `base`."""
 
 
 def torch_folder() -> Path | None:
@@ -70,6 +80,10 @@ def pybind11_include() -> str:
     return str(folder / "include")
 
 
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 class BuildKernels(build_ext):
     """The C++ extension, then the CUDA library beside it."""
 
@@ -77,6 +91,19 @@ class BuildKernels(build_ext):
         super().run()
         if wants_cuda():
             self.build_cuda()
+
+    def build_extension(self, extension: Extension) -> None:
+        """The SIMD sources first: their objects are linked into the extension."""
+        for name, flags in (SIMD_X86 if is_x86() else {"base": []}).items():
+            extension.extra_objects += self.compiler.compile(
+                sorted(map(str, CSRC.glob(SIMD_SOURCES))),
+                output_dir=str(Path(self.build_temp) / name),
+                macros=[("REALRL_SIMD", name)],
+                include_dirs=extension.include_dirs,
+                extra_postargs=[*extension.extra_compile_args, *SIMD_FLAGS, *flags],
+                depends=extension.depends,
+            )
+        super().build_extension(extension)
 
     def build_cuda(self) -> None:
         library = Path(self.get_ext_fullpath("realrl.ops._kernels")).parent / CUDA_LIBRARY
@@ -90,10 +117,11 @@ def kernels() -> Extension:
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     return Extension(
         "realrl.ops._kernels",
-        sources=[str(path) for path in sorted(CSRC.glob("*.cpp"))],
+        sources=[str(path) for path in sorted(CSRC.glob("*.cpp")) if not path.match(SIMD_SOURCES)],
         depends=[str(path) for path in sorted(CSRC.glob("*.h"))],
+        define_macros=[("REALRL_SIMD_X86", "1")] if is_x86() else [],
         include_dirs=[str(CSRC), pybind11_include()],
-        extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", *openmp],
+        extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", "-Wno-psabi", *openmp],
         extra_link_args=openmp,
         language="c++",
     )

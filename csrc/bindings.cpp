@@ -5,6 +5,7 @@
 #include "boxes_cpu.h"
 #include "counters_cpu.h"
 #include "gae_cpu.h"
+#include "simd_kernels.h"
 
 namespace py = pybind11;
 
@@ -34,6 +35,29 @@ static void move_boxes(std::uintptr_t boxes, std::int64_t num_boxes, std::uintpt
   realrl::boxes_cpu(job, pointer<std::uint64_t>(checksum), num_threads);
 }
 
+static realrl::NormJob norm_job(std::uintptr_t x, std::uintptr_t weight, std::int64_t rows, std::int64_t width,
+                                float epsilon, float offset, bool is_bf16) {
+  return {pointer<const void>(x), pointer<const void>(weight), rows, width, epsilon, offset, is_bf16};
+}
+
+static void rms_norm(std::uintptr_t x, std::uintptr_t weight, std::int64_t rows, std::int64_t width,
+                     float epsilon, float offset, bool is_bf16, std::uintptr_t y, std::uintptr_t inverse,
+                     int num_threads) {
+  const auto job = norm_job(x, weight, rows, width, epsilon, offset, is_bf16);
+  realrl::simd_kernels().rms_norm(job, pointer<void>(y), pointer<float>(inverse), num_threads);
+}
+
+static void rms_norm_backward(std::uintptr_t x, std::uintptr_t weight, std::int64_t rows, std::int64_t width,
+                              float epsilon, float offset, bool is_bf16, std::uintptr_t dy,
+                              std::uintptr_t inverse, std::uintptr_t dx, std::uintptr_t dweight,
+                              int num_threads) {
+  const auto job = norm_job(x, weight, rows, width, epsilon, offset, is_bf16);
+  realrl::simd_kernels().rms_norm_backward(job, pointer<const void>(dy), pointer<const float>(inverse),
+                                           pointer<void>(dx), pointer<float>(dweight), num_threads);
+}
+
+static std::string instruction_set() { return realrl::simd_kernels().name; }
+
 static void publish(std::uintptr_t counter, std::int32_t value) {
   realrl::publish_counter(pointer<std::int32_t>(counter), value);
 }
@@ -47,6 +71,9 @@ PYBIND11_MODULE(_kernels, module) {
   module.doc() = "C++ kernels on raw addresses; call them through realrl.ops";
   module.def("gae", &gae, release_gil());
   module.def("move_boxes", &move_boxes, release_gil());
+  module.def("instruction_set", &instruction_set);
+  module.def("rms_norm", &rms_norm, release_gil());
+  module.def("rms_norm_backward", &rms_norm_backward, release_gil());
   module.def("publish", &publish, release_gil());
   module.def("wait_at_least", &wait_at_least, release_gil());
 }

@@ -6,6 +6,7 @@ import ctypes
 import logging
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -114,13 +115,20 @@ def for_device(device: torch.device) -> Kernels | None:
 
 
 @cache
-def cpu_kernels() -> CpuKernels | None:
+def cpu_module() -> ModuleType | None:
+    """The extension module, for kernels that are for the CPU alone."""
     try:
         from realrl.ops import _kernels
     except ImportError as error:
         logger.warning("C++ kernels are not built (%s): their slower PyTorch twins stand in", error)
         return None
-    return CpuKernels(_kernels)
+    return _kernels
+
+
+@cache
+def cpu_kernels() -> CpuKernels | None:
+    module = cpu_module()
+    return module and CpuKernels(module)
 
 
 @cache
