@@ -22,7 +22,8 @@ CSRC = Path("csrc")
 CUDA_LIBRARY = "_kernels_cuda.so"
 CUDA_ARCHITECTURES = ("80", "90", "100")
 SIMD_SOURCES = "*_simd.cpp"
-SIMD_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+SIMD_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized"]
+"""The last, as GCC 12's own AVX-512 header leaves what it need not set."""
 SIMD_X86 = {
     "base": [],
     "avx2": ["-march=x86-64-v3"],
@@ -118,7 +119,7 @@ def kernels() -> Extension:
     return Extension(
         "realrl.ops._kernels",
         sources=[str(path) for path in sorted(CSRC.glob("*.cpp")) if not path.match(SIMD_SOURCES)],
-        depends=[str(path) for path in sorted(CSRC.glob("*.h"))],
+        depends=[str(path) for kind in ("*.h", SIMD_SOURCES) for path in sorted(CSRC.glob(kind))],
         define_macros=[("REALRL_SIMD_X86", "1")] if is_x86() else [],
         include_dirs=[str(CSRC), pybind11_include()],
         extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", "-Wno-psabi", *openmp],

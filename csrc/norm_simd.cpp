@@ -1,4 +1,5 @@
 // Root mean square layer normalisation (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4) and its gradient.
+#define REALRL_SIMD_NATIVE
 #include "norm_simd.h"
 
 #include <omp.h>

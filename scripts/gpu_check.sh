@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the CUDA kernels in place, runs the tests that need a GPU, says how each went, and times the kernels
-# and, with two GPUs or more, whole reallocations over NCCL. Arguments go to pytest.
+# Builds the CUDA kernels in place, runs the tests that need a GPU, says how each went, and times the kernels,
+# the engine and, with two GPUs or more, whole reallocations over NCCL. Arguments go to pytest.
 # Needs nvcc and a Python with torch (CUDA), megatron-core, transformers, msgspec, setuptools, pytest and
 # hypothesis; no network.
 #   PYTHON   the interpreter (default python3)
@@ -30,6 +30,11 @@ for name, value in rows.items():
 EOF
 "$python" -m pytest -m gpu --verbose --durations=0 -p no:cacheprovider tests/gpu "$@"
 "$python" -m realrl.apps.bench boxes --device cuda
+"$python" -m realrl.apps.bench attention --device cuda
+"$python" -m realrl.apps.bench logprobs --device cuda
+model=(--model random-qwen2-1.5b --device cuda --rounds 2)
+"$python" -m realrl.apps.bench train "${model[@]}" --prompts 4 --tokens 8192 --microbatch-tokens 16384
+"$python" -m realrl.apps.bench generate "${model[@]}" --prompts 8 --prompt-tokens 512 --new-tokens 512 --cache-mib 20480
 gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
 if ((gpus >= 4)); then
     "$python" -m realrl.apps.bench realloc --device cuda --workers 4 --rounds 3

@@ -81,8 +81,14 @@ class GenerationConfig:
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps every token."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a response, beside the model's own."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response once its text has one of them."""
     max_sequences: int = 256
     """Sequences decoded at once on one data-parallel rank."""
+    cache_mib: int = 1024
+    """Most memory for their keys and values on one rank, in MiB."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
@@ -96,7 +102,8 @@ class GenerationConfig:
         )
         _require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
         _require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
-        _require(self.max_sequences >= 1, f"max_sequences must be at least 1, got {self.max_sequences}")
+        for name in ("max_sequences", "cache_mib"):
+            _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
 
     def greedy(self) -> GenerationConfig:
         """The same limits, always taking the most likely token."""
@@ -164,6 +171,14 @@ class RunConfig:
     """Write a Hugging Face checkpoint each so many steps; the end is always written."""
     max_tokens_per_microbatch: int = 2048
     """Token budget of one forward and backward pass."""
+    share_prompts: bool = True
+    """Compute a prompt once for all of its samples in a micro-batch."""
+    gradient_checkpointing: bool = False
+    """In training, keep each layer's input alone for the backward pass, and compute the rest again: less
+    memory, a third more work."""
+    deterministic: bool = False
+    """Use products of one shape only, so that a token's log-probability is the same, bit for bit, when it is
+    generated and when it is trained on; the two need the same `t`. Slower. On the CPU alone."""
     allocation: str = "*:d1"
     """Layouts by call, as `actor_gen:d2,*:p2`, or disjoint meshes, as `gen.d2+p2`."""
     placements: dict[str, PlacementConfig] = field(default_factory=dict)
@@ -179,6 +194,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "max_tokens_per_microbatch", "staging_mib"):
             _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        _require(
+            not (self.deterministic and self.device == "cuda"),
+            "deterministic: true needs device: cpu; there are no such products on CUDA",
+        )
         for name in ("experiment", "trial"):
             value = getattr(self, name)
             _require(

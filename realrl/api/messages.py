@@ -139,7 +139,9 @@ class Done(Message, kw_only=True):
     ended_s: float
     """Seconds since the epoch."""
     metrics: dict[str, tuple[float, float]] = {}
-    """(total, weight) by name."""
+    """(total, weight) by name, of means."""
+    peaks: dict[str, float] = {}
+    """Metrics of which the largest counts."""
     records: list[dict[str, Any]] = []
     samples: tuple[int, ...] = ()
     """The samples whose outputs this rank now holds."""

@@ -19,6 +19,30 @@ class Mean(NamedTuple):
     total: float
     weight: float
 
+    def joined(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+
+class Peak(NamedTuple):
+    """A metric of which the largest over ranks counts."""
+
+    largest: float
+
+    def joined(self, other: Peak) -> Peak:
+        return max(self, other)
+
+
+Metrics = Mapping[str, Mean | Peak]
+
+
+def joined(*parts: Metrics) -> dict[str, Mean | Peak]:
+    """All metrics of several parts of a whole."""
+    whole: dict[str, Mean | Peak] = {}
+    for part in parts:
+        for name, metric in part.items():
+            whole[name] = whole[name].joined(metric) if name in whole else metric
+    return whole
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -66,7 +90,7 @@ class CallOutput:
     """
 
     batch: PackedBatch | None = None
-    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
     """Rollouts worth writing down, as JSON objects."""
 

@@ -19,8 +19,10 @@ from realrl.api.recipe import Dataset, ModelSpec, Recipe
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.sums import SUMS
 from realrl.layouts.layout import Layout
-from realrl.models.config import DecoderConfig, read_decoder_config
-from realrl.models.layout import SCALAR_HEAD, check_fits, decoder_layout
+from realrl.models.config import DecoderConfig
+from realrl.models.families.keys import BUFFERS
+from realrl.models.layout import check_fits, decoder_layout
+from realrl.models.reading import read_decoder_config
 from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.program import home_placements
 
@@ -224,15 +226,15 @@ def _check_weights(model: FoundModel) -> None:
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:
-        files = file_layout(model.directory)
-        wanted = (p for p in layout.patterns if p.tensor != SCALAR_HEAD or SCALAR_HEAD in files.extents())
+        files, head = file_layout(model.directory, model.decoder.names.base), model.decoder.scalar_head
+        wanted = (p for p in layout.patterns if p.tensor != head or head in files.extents())
         check_tensors(model.directory, files, Layout(tuple(wanted)))
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.path}: {error}") from None
     unused = (
         tensor
         for tensor in files.extents().keys() - layout.extents().keys()
-        if tensor.startswith("model.layers.") and not tensor.endswith(".rotary_emb.inv_freq")
+        if tensor.startswith(model.decoder.names.layer.split("*")[0]) and not tensor.endswith(BUFFERS)
     )
     if tensor := min(unused, default=None):
         raise ValueError(

@@ -1,21 +1,47 @@
-"""What a Hugging Face `config.json` says of a decoder."""
+"""What a decoder is: its sizes, its traits, and the names of its tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal
 
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from realrl.models.rope import Rope
+from realrl.ops.gated import Activation
 
-ROPE_THETA = 10000.0
-"""Default base of rotary position embeddings (Su et al. 2021, arXiv:2104.09864)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Hugging Face's names of a family's modules; `*` stands for a layer's number.
+
+    Several names are the parts of one local tensor, in order; one name for several parts is a tensor that
+    holds them all in that order. The defaults are Llama's.
+    """
+
+    base: str = "model."
+    """How the names of all but the heads begin; files saved from the bare model lack it."""
+    embed: str = "model.embed_tokens"
+    positions: str = "model.embed_positions"
+    layer: str = "model.layers.*."
+    attn_norm: str = "input_layernorm"
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    q_norm: str = "self_attn.q_norm"
+    k_norm: str = "self_attn.k_norm"
+    attn_out: str = "self_attn.o_proj"
+    attn_post_norm: str = "post_attention_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    mlp_down: str = "mlp.down_proj"
+    mlp_post_norm: str = "post_feedforward_layernorm"
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    scalar_head: str = "score"
+    transposed: bool = False
+    """Matrices of the layers are stored `[in, out]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and constants of one decoder."""
+    """Sizes and traits of one decoder. The defaults of the traits are Llama's."""
 
     vocab_size: int
     hidden_size: int
@@ -25,140 +51,49 @@ class DecoderConfig:
     num_kv_heads: int
     head_dim: int
     max_position: int
-    rope_theta: float
     norm_eps: float
     tied: bool
     """The output head is the embedding."""
     eos_token_ids: tuple[int, ...]
-
-
-Count = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
-TokenId = Annotated[int, Meta(ge=0)]
-TokenIds = TokenId | list[TokenId] | None
-File = TypeVar("File")
-
-
-class _Rope(msgspec.Struct):
-    rope_theta: Positive | None = None
-    rope_type: str | None = None
-    type: str | None = None
-
-
-class _Architecture(msgspec.Struct):
-    """The keys of `config.json` that say what kind of model it is."""
-
-    model_type: str | None = None
-    attention_bias: bool | None = None
-    mlp_bias: bool | None = None
-    hidden_act: str | None = None
-    rope_parameters: _Rope | None = None
-    rope_scaling: _Rope | None = None
+    rope: Rope | None = field(default_factory=Rope)
+    """None: learned embeddings of the positions are added to those of the tokens."""
+    norm: Literal["rms", "layer"] = "rms"
+    norm_offset: float = 0.0
+    """Added to the weights of norms."""
+    qk_norm: bool = False
+    """Queries and keys are normalised, head by head."""
+    post_norms: bool = False
+    """What attention and MLP add is normalised too."""
+    activation: Activation = "silu"
+    gated: bool = True
+    """The MLP's activation gates a second product."""
+    qkv_bias: bool = False
+    attn_out_bias: bool = False
+    mlp_bias: bool = False
+    attention_scale: float | None = None
+    """What scores are multiplied by; None: `head_dim ** -0.5`."""
+    attention_softcap: float | None = None
+    """Bound that scores are squeezed into, as `cap * tanh(score / cap)`."""
+    logit_softcap: float | None = None
+    windows: tuple[int | None, ...] = ()
+    """How many tokens back, itself included, a token sees in each layer; None or nothing: all."""
+    embed_scale: float = 1.0
+    """What embeddings of tokens are multiplied by."""
+    names: Names = field(default_factory=Names)
 
     @property
-    def rope(self) -> _Rope:
-        return self.rope_parameters or self.rope_scaling or _Rope()
+    def score_scale(self) -> float:
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
 
+    def window(self, layer: int) -> int | None:
+        return self.windows[layer] if self.windows else None
 
-class _Llama(_Architecture, kw_only=True):
-    """Those that give a Llama's sizes and constants."""
+    @property
+    def embedding(self) -> str:
+        """The embedding's tensor."""
+        return f"{self.names.embed}.weight"
 
-    vocab_size: Count
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    num_key_value_heads: Count | None = None
-    head_dim: Count | None = None
-    max_position_embeddings: Count
-    rope_theta: Positive | None = None
-    rms_norm_eps: Positive
-    tie_word_embeddings: bool | None = None
-    eos_token_id: TokenIds = None
-
-
-class _Generation(msgspec.Struct):
-    """The keys of `generation_config.json` that are read here."""
-
-    eos_token_id: TokenIds | UnsetType = UNSET
-
-
-def read_decoder_config(directory: Path | str) -> DecoderConfig:
-    """The decoder that a Hugging Face model directory holds.
-
-    Raises:
-        ValueError: no `config.json` there, a key of it that does not fit, or a model that is not of the Llama
-            architecture.
-    """
-    file = Path(directory) / "config.json"
-    if not file.is_file():
-        raise ValueError(f"no config.json in {directory}: give a Hugging Face model directory")
-    _check_architecture(_decode(file, _Architecture), file)
-    raw = _decode(file, _Llama)
-    heads = raw.num_attention_heads
-    return DecoderConfig(
-        vocab_size=raw.vocab_size,
-        hidden_size=raw.hidden_size,
-        intermediate_size=raw.intermediate_size,
-        num_layers=raw.num_hidden_layers,
-        num_heads=heads,
-        num_kv_heads=_num_kv_heads(raw, file),
-        head_dim=_head_dim(raw, file),
-        max_position=raw.max_position_embeddings,
-        rope_theta=raw.rope.rope_theta or raw.rope_theta or ROPE_THETA,
-        norm_eps=raw.rms_norm_eps,
-        tied=bool(raw.tie_word_embeddings),
-        eos_token_ids=_eos_token_ids(raw, file),
-    )
-
-
-def _decode(file: Path, file_type: type[File]) -> File:
-    try:
-        return msgspec.json.decode(file.read_text(encoding="utf-8"), type=file_type)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def _check_architecture(raw: _Architecture, file: Path) -> None:
-    if raw.model_type != "llama":
-        raise ValueError(f"{file}: model_type must be 'llama', got {raw.model_type!r}")
-    if raw.attention_bias or raw.mlp_bias:
-        raise ValueError(f"{file}: attention_bias and mlp_bias must be false")
-    if raw.hidden_act not in (None, "silu"):
-        raise ValueError(f"{file}: hidden_act must be 'silu', got {raw.hidden_act!r}")
-    kind = raw.rope.rope_type or raw.rope.type or "default"
-    if kind != "default":
-        raise ValueError(f"{file}: rope scaling must be 'default', got {kind!r}")
-
-
-def _num_kv_heads(raw: _Llama, file: Path) -> int:
-    heads, kv_heads = raw.num_attention_heads, raw.num_key_value_heads or raw.num_attention_heads
-    if heads % kv_heads:
-        raise ValueError(
-            f"{file}: num_key_value_heads must divide the {heads} attention heads, got {kv_heads}"
-        )
-    return kv_heads
-
-
-def _head_dim(raw: _Llama, file: Path) -> int:
-    """Rotary embeddings turn pairs, so it is even."""
-    heads, size = raw.num_attention_heads, raw.hidden_size
-    if raw.head_dim is None and size % heads:
-        raise ValueError(f"{file}: num_attention_heads must divide hidden_size {size}, got {heads}")
-    head_dim = raw.head_dim or size // heads
-    if head_dim % 2:
-        raise ValueError(
-            f"{file}: head_dim (or hidden_size / num_attention_heads) must be even, got {head_dim}"
-        )
-    return head_dim
-
-
-def _eos_token_ids(raw: _Llama, file: Path) -> tuple[int, ...]:
-    """Those of `generation_config.json`, where it has the key, go first."""
-    generation, eos = file.with_name("generation_config.json"), raw.eos_token_id
-    if generation.is_file() and (given := _decode(generation, _Generation).eos_token_id) is not UNSET:
-        file, eos = generation, given
-    ids = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-    if any(token >= raw.vocab_size for token in ids):
-        raise ValueError(f"{file}: eos_token_id must be below vocab_size {raw.vocab_size}, got {eos}")
-    return ids
+    @property
+    def scalar_head(self) -> str:
+        """The tensor of the head that gives a scalar a token."""
+        return f"{self.names.scalar_head}.weight"

@@ -1,33 +1,52 @@
 """The packed decoder: one pipeline stage of it, on one tensor-parallel rank.
 
-Architecture: Llama (Touvron et al. 2023, arXiv:2302.13971) with grouped-query attention.
-Shapes: T packed tokens, H hidden size, D head size, V vocabulary.
+Shapes: T packed tokens, H hidden size, N heads on this rank (queries', keys', values'), D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import Head, kv_heads, stage_layers
+from realrl.models.rope import inverse_frequencies
+from realrl.ops.gated import activate, gated
+from realrl.ops.linear import PackedWeight, linear
+from realrl.ops.norm import rms_norm
+from realrl.ops.rotary import rotate
 from realrl.parallel.groups import Groups
-from realrl.parallel.tensor import column_linear, gather_vocab, row_linear, vocab_embedding, vocab_logprobs
+from realrl.parallel.tensor import TensorParallel
+from realrl.parallel.vocab import label_logprobs, vocab_logprobs
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""`(layer, q [T, Q, D], k [T, K, D], v [T, K, D]) -> [T, Q, D]`: who sees whom is the caller's."""
+Attend = Callable[[int, Tensor], Tensor]
+"""`(layer, qkv [T, N, D]) -> [T, Q, D]`, Q the query heads: who sees whom is the caller's."""
 
 
 class Decoder:
-    """A stage's arithmetic over weights that its caller owns."""
+    """A stage's arithmetic over weights that its caller owns. What a family lacks, it has no weights for."""
 
     def __init__(
-        self, config: DecoderConfig, groups: Groups, head: Head, weights: Mapping[str, Tensor]
+        self,
+        config: DecoderConfig,
+        groups: Groups,
+        head: Head,
+        weights: Mapping[str, Tensor],
+        *,
+        deterministic: bool = False,
+        recompute: bool = False,
     ) -> None:
+        """`deterministic`: as `TensorParallel` has it. `recompute`: a backward pass finds each layer's input
+        alone, and computes the layer again (Chen et al. 2016, arXiv:1604.06174)."""
         self.config, self.groups, self.head, self.weights = config, groups, head, weights
+        self._recompute = recompute
+        self._packed: dict[str, PackedWeight] = {}
+        self._tp = TensorParallel(groups.tp, deterministic=deterministic)
         layout, place = groups.placement.layout, groups.place
         self.is_first, self.is_last = place.pp_rank == 0, groups.is_last_stage
         self.layers = stage_layers(config, layout, place.pp_rank)
@@ -35,6 +54,7 @@ class Decoder:
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
         rows = -(-config.vocab_size // layout.tp)
         self._num_real_logits = min(rows, config.vocab_size - place.tp_rank * rows)
+        self._frequencies = config.rope and inverse_frequencies(config.rope, config.head_dim)
 
     def forward(self, ids: Tensor, hidden: Tensor | None, positions: Tensor, attend: Attend) -> Tensor:
         """Through this stage's layers, and the final norm on the last: `[T, H]`.
@@ -42,68 +62,148 @@ class Decoder:
         `ids [T]` matter on the first stage, `hidden [T, H]` on the others.
         """
         if self.is_first:
-            hidden = vocab_embedding(ids, self.weights["embed"], self.groups.tp)
-        rotation = self._rotation(positions, hidden.dtype)
+            hidden = self._embedded(ids, positions)
+        rotation = self._rotation(positions)
         for layer in self.layers:
-            hidden = hidden + self._attention(layer, hidden, rotation, attend)
-            hidden = hidden + self._mlp(layer, hidden)
+            if self._recompute and torch.is_grad_enabled():
+                hidden = checkpoint(self._layer, layer, hidden, rotation, attend, use_reentrant=False)
+            else:
+                hidden = self._layer(layer, hidden, rotation, attend)
         return self._norm("norm", hidden) if self.is_last else hidden
+
+    def attention_rule(self, layer: int) -> dict:
+        """How a layer attends, as keyword arguments of the attention kernels."""
+        config = self.config
+        return {
+            "scale": config.score_scale,
+            "window": config.window(layer),
+            "softcap": config.attention_softcap,
+        }
 
     def values(self, hidden: Tensor) -> Tensor:
         """The scalar head: float32 `[T]`."""
         return F.linear(hidden, self.weights["head"])[:, 0].float()
 
-    def logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """Log-probability of `labels [T]` under logits over `temperature`: float32 `[T]`."""
-        return vocab_logprobs(self._logits_part(hidden) / temperature, labels, self.groups.tp)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 `[T, V]`, whole on every tensor-parallel rank; not differentiable across them."""
-        return gather_vocab(self._logits_part(hidden), self.groups.tp)[:, : self.config.vocab_size]
-
-    def _logits_part(self, hidden: Tensor) -> Tensor:
-        weight = self.weights["head"] if "head" in self.weights else self.weights["embed"]
-        logits = column_linear(hidden, weight, self.groups.tp).float()
-        if self._num_real_logits == logits.shape[-1]:
-            return logits
-        padding = torch.arange(logits.shape[-1], device=logits.device) >= self._num_real_logits
-        return logits.masked_fill(padding, float("-inf"))
-
-    def _attention(
-        self, layer: int, hidden: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend
-    ) -> Tensor:
-        x = self._norm(f"layers.{layer}.attn_norm", hidden)
-        qkv = column_linear(x, self.weights[f"layers.{layer}.qkv"], self.groups.tp)
-        qkv = qkv.view(len(hidden), -1, self.config.head_dim)
-        q, k, v = qkv.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
-        attended = attend(layer, _rotate(q, rotation), _rotate(k, rotation), v)
-        return row_linear(
-            attended.reshape(len(hidden), -1), self.weights[f"layers.{layer}.attn_out"], self.groups.tp
+    def logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Of logits over `temperature`: log-probability of `labels [T]`, and entropy; float32 `[T]` each."""
+        return vocab_logprobs(
+            hidden,
+            self.weights[self._head_name],
+            labels,
+            self.groups.tp,
+            num_real=self._num_real_logits,
+            temperature=temperature,
+            softcap=self.config.logit_softcap,
+            entropy=True,
+            tiled=self._tp.deterministic,
         )
 
-    def _mlp(self, layer: int, hidden: Tensor) -> Tensor:
-        x = self._norm(f"layers.{layer}.mlp_norm", hidden)
-        gate, up = column_linear(x, self.weights[f"layers.{layer}.gate_up"], self.groups.tp).chunk(2, dim=-1)
-        return row_linear(F.silu(gate) * up, self.weights[f"layers.{layer}.mlp_down"], self.groups.tp)
+    def logits_part(self, hidden: Tensor) -> Tensor:
+        """This rank's columns `[T, V_part]` of the logits, in the type of `hidden`, before any soft cap."""
+        return linear(hidden, self._matrix(self._head_name), tiled=self._tp.deterministic)
 
-    def _norm(self, name: str, hidden: Tensor) -> Tensor:
-        return F.rms_norm(hidden, hidden.shape[-1:], self.weights[name], self.config.norm_eps)
+    def logits(self, logits_part: Tensor) -> Tensor:
+        """Float32 `[T, V]`, whole on every tensor-parallel rank; not differentiable across them."""
+        logits = self._tp.gather(logits_part)[:, : self.config.vocab_size].float()
+        cap = self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `[T, 1, D]` of rotary embeddings, halves laid as in Hugging Face's Llama."""
-        half = torch.arange(0, self.config.head_dim, 2, dtype=torch.float32, device=positions.device)
-        angles = positions[:, None] * self.config.rope_theta ** (-half / self.config.head_dim)
-        angles = torch.cat((angles, angles), dim=-1)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+    def label_logprobs(self, logits_part: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        """As `logprobs`, from logits: float32 `[T]`, the same bits."""
+        return label_logprobs(
+            logits_part,
+            labels,
+            self.groups.tp,
+            num_real=self._num_real_logits,
+            temperature=temperature,
+            softcap=self.config.logit_softcap,
+        )
 
+    @contextmanager
+    def packed(self, num_rows: int) -> Iterator[None]:
+        """Meanwhile, products are fastest with about `num_rows` rows; for that, matrices are held twice.
 
-def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+        Not where arithmetic is deterministic: the layout changes the order of sums.
+        """
+        names = [name for name, weight in self.weights.items() if self._may_pack(name, weight)]
+        self._packed = {name: PackedWeight(self._plain_matrix(name), num_rows) for name in names}
+        try:
+            yield
+        finally:
+            self._packed = {}
 
+    def _may_pack(self, name: str, weight: Tensor) -> bool:
+        is_product = name.startswith("layers.") or (self.is_last and name == self._head_name)
+        return is_product and weight.dim() == 2 and not self._tp.deterministic and PackedWeight.fits(weight)
 
-def positions_of(cu_seqlens: Tensor) -> Tensor:
-    """Each packed token's place in its own sequence, int64 `[T]`."""
-    starts = cu_seqlens[:-1].long().repeat_interleave(cu_seqlens.diff().long())
-    return torch.arange(len(starts)) - starts
+    @property
+    def _head_name(self) -> str:
+        return "head" if "head" in self.weights else "embed"
+
+    def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
+        hidden = self._tp.embedding(ids, self.weights["embed"])
+        if self.config.embed_scale != 1:
+            hidden = hidden * torch.tensor(self.config.embed_scale, dtype=hidden.dtype)
+        if "positions" in self.weights:
+            hidden = hidden + F.embedding(positions, self.weights["positions"])
+        return hidden
+
+    def _layer(
+        self, layer: int, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend
+    ) -> Tensor:
+        name = f"layers.{layer}."
+        hidden = self._added(hidden, name + "attn", self._attention(layer, hidden, rotation, attend))
+        return self._added(hidden, name + "mlp", self._mlp(name, hidden))
+
+    def _attention(
+        self, layer: int, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend
+    ) -> Tensor:
+        name = f"layers.{layer}."
+        qkv = self._column(name + "qkv", self._norm(name + "attn_norm", hidden))
+        qkv = self._normed_heads(name, qkv.view(len(hidden), -1, self.config.head_dim))
+        if rotation is not None:
+            qkv = rotate(qkv, *rotation, self.num_heads + self.num_kv_heads)
+        return self._row(name + "attn_out", attend(layer, qkv).flatten(1))
+
+    def _normed_heads(self, name: str, qkv: Tensor) -> Tensor:
+        if f"{name}q_norm" not in self.weights:
+            return qkv
+        q, k, v = qkv.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
+        return torch.cat((self._norm(name + "q_norm", q), self._norm(name + "k_norm", k), v), dim=1)
+
+    def _mlp(self, name: str, hidden: Tensor) -> Tensor:
+        x = self._column(name + "gate_up", self._norm(name + "mlp_norm", hidden))
+        act = gated if self.config.gated else activate
+        return self._row(name + "mlp_down", act(x, self.config.activation))
+
+    def _added(self, hidden: Tensor, part: str, delta: Tensor) -> Tensor:
+        if f"{part}_post_norm" in self.weights:
+            delta = self._norm(f"{part}_post_norm", delta)
+        return hidden + delta
+
+    def _column(self, name: str, x: Tensor) -> Tensor:
+        return self._tp.column(x, self._matrix(name), self.weights.get(f"{name}_bias"))
+
+    def _row(self, name: str, x_part: Tensor) -> Tensor:
+        return self._tp.row(x_part, self._matrix(name), self.weights.get(f"{name}_bias"))
+
+    def _matrix(self, name: str) -> Tensor | PackedWeight:
+        return self._packed.get(name) or self._plain_matrix(name)
+
+    def _plain_matrix(self, name: str) -> Tensor:
+        transposed = self.config.names.transposed and name.startswith("layers.")
+        return self.weights[name].t() if transposed else self.weights[name]
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        weight, bias = self.weights[name], self.weights.get(f"{name}_bias")
+        if self.config.norm == "layer":
+            return F.layer_norm(x, weight.shape, weight, bias, self.config.norm_eps)
+        return rms_norm(x, weight, eps=self.config.norm_eps, offset=self.config.norm_offset)
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines of rotary embeddings: float32 `[T, D/2]`."""
+        if self._frequencies is None:
+            return None
+        angles = positions[:, None].float() * self._frequencies.to(positions.device)
+        factor = self.config.rope.attention_factor
+        return angles.cos() * factor, angles.sin() * factor

@@ -1,175 +1,259 @@
-"""Generation with a key/value cache, over any (pp, tp) of one data-parallel share."""
+"""Generation with a paged key/value cache and continuous batching, over one data-parallel share's (pp, tp).
+
+Source: continuous batching, Yu et al. 2022 (Orca, OSDI); pages, Kwon et al. 2023, arXiv:2309.06180.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from realrl.api.batch import Sample, pack
+from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
-from realrl.models.decoder import Decoder, positions_of
-from realrl.models.sampling import sample, sampling_logprobs
-from realrl.ops.attention import cached_attention, packed_attention
+from realrl.models.decoder import Decoder
+from realrl.models.sampling import draw, uniforms
+from realrl.models.sequences import Admission, Rollout, Sequences
+from realrl.ops.attention import packed_attention
+from realrl.ops.cache import KeyValueCache
+from realrl.ops.segments import Segments
 from realrl.parallel.pipeline import StageLink
 
-
-class KVCache:
-    """Keys and values of this stage's layers: `[B, K, S, D]` a layer, B sequences, S places."""
-
-    def __init__(self, decoder: Decoder, num_sequences: int, num_places: int) -> None:
-        embed = next(iter(decoder.weights.values()))
-        shape = (num_sequences, decoder.num_kv_heads, num_places, decoder.config.head_dim)
-        self.keys = {layer: embed.new_zeros(shape) for layer in decoder.layers}
-        self.values = {layer: embed.new_zeros(shape) for layer in decoder.layers}
-
-    def keep(self, indices: Tensor) -> None:
-        """Drop every sequence but those at `indices`."""
-        for tensors in (self.keys, self.values):
-            for layer, tensor in tensors.items():
-                tensors[layer] = tensor[indices]
+Ends = Callable[[Sequence[int]], bool]
+"""Whether a response ends with its last token."""
 
 
-@dataclass
-class Responses:
-    """What was generated, one list a sequence."""
-
-    tokens: list[list[int]] = field(default_factory=list)
-    logprobs: list[list[float]] = field(default_factory=list)
+_PACKING_PAYS = 12
+"""New tokens from which on it pays to lay out the weights anew for the products of decoding."""
 
 
-@torch.no_grad()
-def generate(
-    decoder: Decoder,
-    link: StageLink,
-    prompts: Sequence[Tensor],
-    uniforms: Tensor,
-    config: GenerationConfig,
-) -> Responses:
-    """Continue each prompt until an end-of-sequence token or `max_new_tokens`.
+class _Drawn(NamedTuple):
+    """One token a rollout, int64 `[B]`, and two log-probabilities of each, float32 `[B]`."""
 
-    Shapes: prompts 1-D int64 each; uniforms `[B, max_new_tokens]`.
-    Collective over the data-parallel slice; every rank of it returns the same.
-    """
-    responses = Responses()
-    for start in range(0, len(prompts), config.max_sequences):
-        chosen = slice(start, start + config.max_sequences)
-        part = _Round(decoder, link, prompts[chosen], uniforms[chosen], config).run()
-        responses.tokens += part.tokens
-        responses.logprobs += part.logprobs
-    return responses
+    tokens: Tensor
+    logprobs: Tensor
+    """At the sampling temperature, before top-k and top-p."""
+    raw_logprobs: Tensor
+    """At temperature 1."""
 
 
-class _Round:
-    """Sequences decoded together from their prompts to their ends."""
+class Generator:
+    """Continues rollouts on one rank of a data-parallel slice; all of its ranks do the same."""
 
     def __init__(
         self,
         decoder: Decoder,
         link: StageLink,
-        prompts: Sequence[Tensor],
-        uniforms: Tensor,
         config: GenerationConfig,
+        *,
+        max_prefill_tokens: int,
+        ends: Ends,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.decoder, self.link, self.prompts, self.config = decoder, link, prompts, config
-        self.device = next(iter(decoder.weights.values())).device
-        self.uniforms = uniforms.to(self.device)
-        self.live = torch.arange(len(prompts))
-        self.lengths = torch.tensor([len(p) for p in prompts])
-        self.cache = KVCache(decoder, len(prompts), int(self.lengths.max()) + config.max_new_tokens)
-        self.responses = Responses([[] for _ in prompts], [[] for _ in prompts])
+        self.decoder, self.link, self.config = decoder, link, config
+        self._max_prefill_tokens, self._ends, self._interrupted = max_prefill_tokens, ends, interrupted
+        self._device = next(iter(decoder.weights.values())).device
+        self._enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
 
-    def run(self) -> Responses:
-        hidden = self._prefill()
-        for position in range(self.config.max_new_tokens):
-            tokens = self._choose(hidden, position)
-            if not len(self.live) or position == self.config.max_new_tokens - 1:
-                break
-            hidden = self._decode(tokens)
-        return self.responses
+    @torch.no_grad()
+    def run(self, rollouts: Sequence[Rollout], *, version: int) -> bool:
+        """Continue each rollout until it ends or has `max_new_tokens`; False if interrupted between tokens.
 
-    def _prefill(self) -> Tensor:
-        """Each distinct prompt once, its keys and values copied to all who share it."""
-        distinct: dict[tuple[int, ...], int] = {}
-        which = torch.tensor([distinct.setdefault(tuple(p.tolist()), len(distinct)) for p in self.prompts])
-        packed = pack(
-            [Sample(i, i) for i in range(len(distinct))],
-            {"prompts": [torch.tensor(prompt) for prompt in distinct]},
+        A rollout's tokens depend on its seed and the weights, not on the rollouts around it. After an
+        interruption `run` goes on where it stopped, with whatever weights there are then.
+
+        Collective: over the data-parallel slice, with equal rollouts; every rank of it ends with the same.
+        """
+        self._version = version
+        self._open(rollouts)
+        num_rows = min(self.config.max_sequences, len(rollouts))
+        pays = num_rows and self.config.max_new_tokens >= _PACKING_PAYS
+        with self.decoder.packed(num_rows) if pays else nullcontext():
+            return self._run()
+
+    def _run(self) -> bool:
+        while self._sequences.busy:
+            admitted = self._sequences.admit(self._max_prefill_tokens)
+            if admitted and not self._choose(self._prefill(admitted), _members(admitted)):
+                return False
+            self._sequences.grow()
+            running = list(self._sequences.running)
+            if running and not self._choose(self._decode(running), running):
+                return False
+        return True
+
+    def _open(self, rollouts: Sequence[Rollout]) -> None:
+        """Make the queue, and a cache of the size that is asked for, or what the rollouts can fill."""
+        config, page = self.config, KeyValueCache.tokens_of_page(self._device)
+        max_running = min(config.max_sequences, max(len(rollouts), 1))
+        longest = max((len(r.prompt) for r in rollouts), default=0) + config.max_new_tokens
+        pages_each = -(-longest // page)
+        num_pages = min(self._pages_in_memory(), max_running * pages_each)
+        self._check_room(num_pages, pages_each)
+        self._sequences = Sequences(
+            rollouts,
+            num_pages=num_pages,
+            page_tokens=page,
+            max_running=max_running,
+            max_new=config.max_new_tokens,
         )
-        starts = packed.cu_seqlens.tolist()
+        self._cache = KeyValueCache(num_pages=num_pages, **self._cache_shape())
+        self._table = torch.zeros(max_running, pages_each, dtype=torch.int32)
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            for sequence, source in enumerate(which.tolist()):
-                tokens = slice(starts[source], starts[source + 1])
-                length = tokens.stop - tokens.start
-                self.cache.keys[layer][sequence, :, :length] = k[tokens].transpose(0, 1)
-                self.cache.values[layer][sequence, :, :length] = v[tokens].transpose(0, 1)
-            return packed_attention(q, k, v, packed.cu_seqlens)
+    def _pages_in_memory(self) -> int:
+        return (self.config.cache_mib << 20) // KeyValueCache.page_bytes(**self._cache_shape())
 
-        hidden = self._through_stage(packed["prompts"], positions_of(packed.cu_seqlens), attend)
-        return hidden[(packed.cu_seqlens[1:].long() - 1)[which].to(self.device)]
+    def _check_room(self, num_pages: int, pages_each: int) -> None:
+        if num_pages < pages_each:
+            needed = pages_each * KeyValueCache.page_bytes(**self._cache_shape()) / 2**20
+            raise ValueError(
+                f"generation.cache_mib: the longest sample needs {needed:.0f} MiB for keys and values, got"
+                f" {self.config.cache_mib}; raise it, or lower generation.max_new_tokens"
+            )
 
-    def _decode(self, tokens: Tensor) -> Tensor:
-        """One token a live sequence, at its own place."""
-        rows = torch.arange(len(tokens), device=self.device)
-        places = self.lengths.to(self.device)
-        longest = int(self.lengths.max()) + 1
+    def _cache_shape(self) -> dict:
+        decoder = self.decoder
+        return {
+            "num_layers": len(decoder.layers),
+            "num_kv_heads": decoder.num_kv_heads,
+            "head_dim": decoder.config.head_dim,
+            "dtype": next(iter(decoder.weights.values())).dtype,
+            "device": self._device,
+        }
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.cache.keys[layer], self.cache.values[layer]
-            keys[rows, :, places], values[rows, :, places] = k, v
-            return cached_attention(q, keys[:, :, :longest], values[:, :, :longest], places + 1)
+    def _prefill(self, admitted: Sequence[Admission]) -> Tensor:
+        """Each prompt once, then what each rollout has beyond it; the last hidden state of each rollout."""
+        packed = _Prefill(admitted, self._cache.page_tokens)
+        for rollout in _members(admitted):
+            self._show_pages(rollout)
+        rows, slots = torch.tensor(packed.rows), torch.tensor(packed.slots)
+        rows, slots = rows.to(self._device), slots.to(self._device)
+        first = self.decoder.layers.start
 
-        hidden = self._through_stage(tokens, self.lengths, attend)
-        self.lengths = self.lengths + 1
-        return hidden
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            self._cache.write(layer - first, qkv[rows], slots)
+            return packed_attention(
+                qkv, self.decoder.num_kv_heads, packed.segments, **self.decoder.attention_rule(layer)
+            )
+
+        hidden = self._through_stage(torch.tensor(packed.ids), packed.segments.positions(), attend)
+        return hidden[torch.tensor(packed.last).to(self._device)]
+
+    def _decode(self, running: Sequence[Rollout]) -> Tensor:
+        """The newest token of each running rollout, at its own place."""
+        page = self._cache.page_tokens
+        for rollout in running:
+            if (rollout.length - 1) % page == 0:
+                self._show_pages(rollout)
+        rows = torch.tensor([r.row for r in running])
+        positions = torch.tensor([r.length - 1 for r in running])
+        table = self._table[rows, : int(positions.max()) // page + 1]
+        pages = table.gather(1, (positions // page)[:, None])[:, 0]
+        slots = (pages.long() * page + positions % page).to(self._device)
+        table, lengths = table.to(self._device), (positions + 1).to(self._device)
+        first, num_heads = self.decoder.layers.start, self.decoder.num_heads
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            self._cache.write(layer - first, qkv, slots)
+            rule = self.decoder.attention_rule(layer)
+            return self._cache.attend(layer - first, qkv[:, :num_heads], table, lengths, **rule)
+
+        return self._through_stage(torch.tensor([r.tokens[-1] for r in running]), positions, attend)
+
+    def _show_pages(self, rollout: Rollout) -> None:
+        self._table[rollout.row, : len(rollout.pages)] = torch.tensor(rollout.pages, dtype=torch.int32)
 
     def _through_stage(self, ids: Tensor, positions: Tensor, attend) -> Tensor:
         received = self.link.receive_hidden(len(ids))
-        hidden = self.decoder.forward(ids.to(self.device), received, positions.to(self.device), attend)
+        hidden = self.decoder.forward(ids.to(self._device), received, positions.to(self._device), attend)
         self.link.send_hidden(hidden)
         self.link.finish()
         return hidden
 
-    def _choose(self, hidden: Tensor, position: int) -> Tensor:
-        """Sample, write down, and drop the sequences that ended; returns the others' tokens."""
-        tokens, logprobs = self._agree(*self._sampled(hidden, position))
-        eos = self.decoder.config.eos_token_ids
-        for sequence, token, logprob in zip(
-            self.live.tolist(), tokens.tolist(), logprobs.tolist(), strict=True
-        ):
-            self.responses.tokens[sequence].append(token)
-            self.responses.logprobs[sequence].append(logprob)
-        going = torch.tensor([token not in eos for token in tokens.tolist()], dtype=torch.bool).nonzero()[
-            :, 0
-        ]
-        if len(going) < len(self.live):
-            self.live, self.lengths, tokens = self.live[going], self.lengths[going], tokens[going]
-            self.cache.keep(going.to(self.device))
-        return tokens
+    def _choose(self, hidden: Tensor, rollouts: Sequence[Rollout]) -> bool:
+        """Draw and write down a token for each; False if the run is to stop here."""
+        drawn, interrupted = self._agree(self._drawn(hidden, rollouts), len(rollouts))
+        columns = zip(rollouts, drawn.tokens.tolist(), drawn.logprobs.tolist(), drawn.raw_logprobs.tolist())
+        for rollout, token, logprob, raw_logprob in columns:
+            rollout.tokens.append(token)
+            rollout.logprobs.append(logprob)
+            rollout.raw_logprobs.append(raw_logprob)
+            rollout.versions.append(self._version)
+            rollout.ended = len(rollout.tokens) > self.config.min_new_tokens and self._ends(rollout.tokens)
+            if self._sequences.is_done(rollout):
+                self._sequences.finish(rollout)
+        if interrupted:
+            self._sequences.stop()
+        return not interrupted
 
-    def _sampled(self, hidden: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    def _drawn(self, hidden: Tensor, rollouts: Sequence[Rollout]) -> _Drawn | None:
         if not self.decoder.is_last:
-            return torch.empty(len(self.live), dtype=torch.long), torch.empty(len(self.live))
-        logits = self.decoder.logits(hidden)
-        allowed = logits
-        if position < self.config.min_new_tokens:
-            allowed = logits.clone()
-            allowed[:, list(self.decoder.config.eos_token_ids)] = float("-inf")
-        tokens = sample(allowed, self.uniforms[self.live.to(self.device), position], self.config)
-        return tokens, sampling_logprobs(logits, tokens, self.config)
+            return None
+        positions = torch.tensor([len(r.tokens) for r in rollouts])
+        numbers = uniforms(torch.tensor([r.seed for r in rollouts]), positions).to(self._device)
+        early = (positions < self.config.min_new_tokens).nonzero()[:, 0].to(self._device)
+        part = self.decoder.logits_part(hidden)
+        tokens = draw(self.decoder.logits(part), numbers, self.config, barred=(early, self._enders))
+        raw = self.decoder.label_logprobs(part, tokens, 1.0)
+        temperature = self.config.training_temperature
+        scaled = raw if temperature == 1 else self.decoder.label_logprobs(part, tokens, temperature)
+        return _Drawn(tokens, scaled, raw)
 
-    def _agree(self, tokens: Tensor, logprobs: Tensor) -> tuple[Tensor, Tensor]:
-        """Every rank of the slice takes what the last stage's first rank drew."""
+    def _agree(self, drawn: _Drawn | None, count: int) -> tuple[_Drawn, bool]:
+        """Every rank of the slice takes what the last stage's first rank drew, and stops if that one does."""
         groups = self.decoder.groups
         if groups.dp_slice is None:
-            return tokens.cpu(), logprobs.cpu()
-        drawn = torch.stack((tokens.double(), logprobs.double())).to(self.device)
-        dist.broadcast(
-            drawn, src=groups.placement.output_ranks(groups.place.dp_rank)[0], group=groups.dp_slice
-        )
-        tokens, logprobs = drawn.cpu()
-        return tokens.long(), logprobs.float()
+            return _Drawn(*(x.cpu() for x in drawn)), self._interrupted()
+        source = groups.placement.output_ranks(groups.place.dp_rank)[0]
+        message = torch.empty(4, max(count, 1), dtype=torch.float64, device=self._device)
+        if drawn is not None:
+            message[:3, :count] = torch.stack([x.double() for x in drawn])
+            message[3] = float(self._interrupted())
+        dist.broadcast(message, src=source, group=groups.dp_slice)
+        tokens, logprobs, raw_logprobs = message[:3, :count].cpu()
+        return _Drawn(tokens.long(), logprobs.float(), raw_logprobs.float()), bool(message[3, 0])
+
+
+class _Prefill:
+    """What admitted rollouts have so far, packed: which tokens, and which cache slots they go to."""
+
+    def __init__(self, admitted: Sequence[Admission], page: int) -> None:
+        self.ids: list[int] = []
+        self.rows: list[int] = []
+        """Packed tokens to be written, one more than once where rollouts have pages of their own for it."""
+        self.slots: list[int] = []
+        self.last: list[int] = []
+        """The packed token that each rollout goes on from."""
+        lengths, prefix = [], []
+        for admission in admitted:
+            prompt = self._packed(admission.prompt)
+            segment = len(lengths)
+            lengths.append(len(prompt))
+            prefix.append(-1)
+            shared = len(prompt) // page * page
+            self._place(prompt[:shared], admission.rollouts[0].pages, 0, page)
+            for rollout in admission.rollouts:
+                own = self._packed(rollout.tokens)
+                if own:
+                    lengths.append(len(own))
+                    prefix.append(segment)
+                self._place([*prompt[shared:], *own], rollout.pages, shared, page)
+                self.last.append(own[-1] if own else prompt[-1])
+        self.segments = Segments(cu_seqlens_of(lengths), torch.tensor(prefix, dtype=torch.int32))
+
+    def _packed(self, tokens: Sequence[int]) -> range:
+        self.ids += tokens
+        return range(len(self.ids) - len(tokens), len(self.ids))
+
+    def _place(self, rows: Sequence[int], pages: Sequence[int], start: int, page: int) -> None:
+        self.rows += rows
+        places = range(start, start + len(rows))
+        self.slots += [pages[place // page] * page + place % page for place in places]
+
+
+def _members(admitted: Sequence[Admission]) -> list[Rollout]:
+    return [rollout for admission in admitted for rollout in admission.rollouts]

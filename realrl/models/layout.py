@@ -1,6 +1,6 @@
 """How a decoder is cut over (pp, dp, tp): every rank's local tensors and the boxes in them.
 
-Global tensors carry the names of Hugging Face's Llama checkpoints.
+Global tensors are named and shaped as in the family's Hugging Face checkpoints.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from realrl.layouts.layout import Box, Layout, Part, Pattern
 from realrl.models.config import DecoderConfig
 
 Head = Literal["lm", "scalar"]
-
-EMBEDDING = "model.embed_tokens.weight"
-LM_HEAD = "lm_head.weight"
-SCALAR_HEAD = "score.weight"
 
 
 class Piece(NamedTuple):
@@ -116,45 +112,67 @@ def _stage_tensors(
     layers: Iterable[int | str],
 ) -> Iterator[LocalTensor]:
     first, last = place.pp_rank == 0, place.pp_rank == layout.pp - 1
+    names, hidden = decoder.names, decoder.hidden_size
     if first:
-        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "embed", EMBEDDING)
+        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "embed", decoder.embedding)
+        if decoder.rope is None:
+            yield _whole("positions", f"{names.positions}.weight", (decoder.max_position, hidden))
     for layer in layers:
         yield from _layer_tensors(decoder, layout.tp, place.tp_rank, layer)
     if not last:
         return
-    yield _whole("norm", "model.norm.weight", (decoder.hidden_size,))
+    yield from _norm(decoder, "norm", names.norm)
     if head == "scalar":
-        yield _whole("head", SCALAR_HEAD, (1, decoder.hidden_size))
+        yield _whole("head", decoder.scalar_head, (1, hidden))
     elif has_own_head(decoder, layout):
-        source = EMBEDDING if decoder.tied else LM_HEAD
+        source = decoder.embedding if decoder.tied else f"{names.head}.weight"
         yield _vocab_rows(decoder, layout.tp, place.tp_rank, "head", source)
 
 
 def _layer_tensors(decoder: DecoderConfig, tp: int, tp_rank: int, layer: int | str) -> Iterator[LocalTensor]:
-    prefix, local = f"model.layers.{layer}.", f"layers.{layer}."
-    hidden, dim = decoder.hidden_size, decoder.head_dim
+    names, hidden, dim = decoder.names, decoder.hidden_size, decoder.head_dim
+    prefix, local = names.layer.replace("*", str(layer)), f"layers.{layer}."
     queries = _part(decoder.num_heads * dim, tp, tp_rank)
     shared = kv_heads(decoder, tp, tp_rank)
     keys = range(shared.start * dim, shared.stop * dim)
     inner = _part(decoder.intermediate_size, tp, tp_rank)
+    num_keys = decoder.num_kv_heads * dim
+    qkv = _spread(prefix, names.qkv, (queries, keys, keys), (decoder.num_heads * dim, num_keys, num_keys))
+    num_ups = 2 if decoder.gated else 1
+    ups = _spread(prefix, names.gate_up, (inner,) * num_ups, (decoder.intermediate_size,) * num_ups)
 
-    yield _whole(local + "attn_norm", prefix + "input_layernorm.weight", (hidden,))
-    yield _fused_rows(
-        local + "qkv",
-        hidden,
-        (prefix + "self_attn.q_proj.weight", queries),
-        (prefix + "self_attn.k_proj.weight", keys),
-        (prefix + "self_attn.v_proj.weight", keys),
+    yield from _norm(decoder, local + "attn_norm", prefix + names.attn_norm)
+    yield from _linear(decoder, local + "qkv", qkv, hidden, bias=decoder.qkv_bias)
+    if decoder.qk_norm:
+        yield _whole(local + "q_norm", f"{prefix}{names.q_norm}.weight", (dim,))
+        yield _whole(local + "k_norm", f"{prefix}{names.k_norm}.weight", (dim,))
+    yield from _row_linear(
+        decoder, local + "attn_out", prefix + names.attn_out, queries, bias=decoder.attn_out_bias
     )
-    yield _columns(local + "attn_out", prefix + "self_attn.o_proj.weight", hidden, queries)
-    yield _whole(local + "mlp_norm", prefix + "post_attention_layernorm.weight", (hidden,))
-    yield _fused_rows(
-        local + "gate_up",
-        hidden,
-        (prefix + "mlp.gate_proj.weight", inner),
-        (prefix + "mlp.up_proj.weight", inner),
-    )
-    yield _columns(local + "mlp_down", prefix + "mlp.down_proj.weight", hidden, inner)
+    if decoder.post_norms:
+        yield from _norm(decoder, local + "attn_post_norm", prefix + names.attn_post_norm)
+    yield from _norm(decoder, local + "mlp_norm", prefix + names.mlp_norm)
+    yield from _linear(decoder, local + "gate_up", ups, hidden, bias=decoder.mlp_bias)
+    mlp_down = prefix + names.mlp_down
+    yield from _row_linear(decoder, local + "mlp_down", mlp_down, inner, bias=decoder.mlp_bias)
+    if decoder.post_norms:
+        yield from _norm(decoder, local + "mlp_post_norm", prefix + names.mlp_post_norm)
+
+
+Rows = tuple[tuple[str, range], ...]
+"""Modules, and which of their outputs follow each other in a local tensor."""
+
+
+def _spread(prefix: str, names: tuple[str, ...], rows: Iterable[range], sizes: Iterable[int]) -> Rows:
+    """Outputs of modules of `sizes`; a single name is one module that has them all, end to end."""
+    found, offset = [], 0
+    for index, (part, size) in enumerate(zip(rows, sizes)):
+        if len(names) > 1:
+            found.append((prefix + names[index], part))
+        else:
+            found.append((prefix + names[0], range(part.start + offset, part.stop + offset)))
+            offset += size
+    return tuple(found)
 
 
 def _part(size: int, tp: int, tp_rank: int) -> range:
@@ -166,17 +184,45 @@ def _whole(local: str, tensor: str, shape: tuple[int, ...]) -> LocalTensor:
     return LocalTensor(local, shape, (Piece(Box(tensor, zeros, shape), zeros),))
 
 
-def _fused_rows(local: str, columns: int, *parts: tuple[str, range]) -> LocalTensor:
-    pieces, row = [], 0
-    for tensor, rows in parts:
-        pieces.append(Piece(Box(tensor, (rows.start, 0), (rows.stop, columns)), (row, 0)))
-        row += len(rows)
-    return LocalTensor(local, (row, columns), tuple(pieces))
+def _norm(decoder: DecoderConfig, local: str, module: str) -> Iterator[LocalTensor]:
+    yield _whole(local, f"{module}.weight", (decoder.hidden_size,))
+    if decoder.norm == "layer":
+        yield _whole(f"{local}_bias", f"{module}.bias", (decoder.hidden_size,))
 
 
-def _columns(local: str, tensor: str, rows: int, columns: range) -> LocalTensor:
-    box = Box(tensor, (0, columns.start), (rows, columns.stop))
-    return LocalTensor(local, (rows, len(columns)), (Piece(box, (0, 0)),))
+def _linear(
+    decoder: DecoderConfig, local: str, rows: Rows, columns: int, *, bias: bool
+) -> Iterator[LocalTensor]:
+    """Some outputs of some modules, fused, and their biases."""
+    weights, biases, row = [], [], 0
+    for module, part in rows:
+        weights.append(Piece(Box(f"{module}.weight", (part.start, 0), (part.stop, columns)), (row, 0)))
+        biases.append(Piece(Box(f"{module}.bias", (part.start,), (part.stop,)), (row,)))
+        row += len(part)
+    yield _stored(decoder, LocalTensor(local, (row, columns), tuple(weights)))
+    if bias:
+        yield LocalTensor(f"{local}_bias", (row,), tuple(biases))
+
+
+def _row_linear(
+    decoder: DecoderConfig, local: str, module: str, columns: range, *, bias: bool
+) -> Iterator[LocalTensor]:
+    """A module's inputs `columns`; its bias is whole, as it is added once, to the sum over ranks."""
+    rows = decoder.hidden_size
+    box = Box(f"{module}.weight", (0, columns.start), (rows, columns.stop))
+    yield _stored(decoder, LocalTensor(local, (rows, len(columns)), (Piece(box, (0, 0)),)))
+    if bias:
+        yield _whole(f"{local}_bias", f"{module}.bias", (rows,))
+
+
+def _stored(decoder: DecoderConfig, matrix: LocalTensor) -> LocalTensor:
+    """A matrix `[out, in]`, the way round that the family's checkpoints have it."""
+    if not decoder.names.transposed:
+        return matrix
+    pieces = (
+        Piece(Box(box.tensor, box.start[::-1], box.stop[::-1]), offset[::-1]) for box, offset in matrix.pieces
+    )
+    return LocalTensor(matrix.name, matrix.shape[::-1], tuple(pieces))
 
 
 def _vocab_rows(decoder: DecoderConfig, tp: int, tp_rank: int, local: str, tensor: str) -> LocalTensor:

@@ -6,48 +6,67 @@ import torch
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
-from realrl.base.seeding import derive_seed
+from realrl.ops.draw import draw_tokens
 
 
-def sample(logits: Tensor, uniforms: Tensor, config: GenerationConfig) -> Tensor:
-    """One token for each row of `logits [B, V]`, by the row's uniform number in [0, 1) of `uniforms [B]`.
+def draw(
+    logits: Tensor,
+    uniforms: Tensor,
+    config: GenerationConfig,
+    *,
+    barred: tuple[Tensor, tuple[int, ...]] | None = None,
+) -> Tensor:
+    """A token, int64 `[B]`, for each row of `logits [B, V]`, by its number in [0, 1) of `uniforms [B]`.
 
-    A row's token depends on its own logits and number alone, not on the batch around it.
+    A row's token depends on its own logits and number alone, not on the batch around it. `barred`: rows, and
+    tokens that may not be drawn there.
     """
+    allowed = logits
+    if barred is not None and len(barred[0]) and barred[1]:
+        rows, tokens = barred
+        allowed = logits.clone()
+        allowed[rows[:, None], torch.tensor(tokens, device=logits.device)] = float("-inf")
+    return _chosen(allowed, uniforms, config)
+
+
+def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
+    """A number in [0, 1) for each sample's token: float64 `[B]` from int64 `[B]` each.
+
+    Source: SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), which gives the n-th number of a
+        seed's stream without those before it.
+    """
+    state = seeds + (positions + 1) * _signed(0x9E3779B97F4A7C15)
+    state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
+    state = state ^ _shifted(state, 31)
+    return _shifted(state, 11).double() * 2.0**-53
+
+
+def _signed(constant: int) -> int:
+    """The int64 with the same bits."""
+    return constant - (1 << 64) if constant >> 63 else constant
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    """To the right, zeros coming in."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _chosen(logits: Tensor, uniforms: Tensor, config: GenerationConfig) -> Tensor:
     if config.temperature == 0:
         return logits.argmax(dim=-1)
-    weights = torch.softmax(logits.double() / config.temperature, dim=-1)
-    weights = _keep_likeliest(weights, config)
-    cumulative = weights.cumsum(dim=-1)
-    threshold = uniforms.double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return draw_tokens(_likeliest(logits, config), uniforms, config.temperature)
 
 
-def sampling_logprobs(logits: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
-    """Log-probability of `tokens [B]` at the sampling temperature, before top-k and top-p: float32 `[B]`."""
-    scaled = logits / config.training_temperature
-    return scaled.gather(-1, tokens[:, None])[:, 0] - scaled.logsumexp(dim=-1)
-
-
-def uniforms_of(seed: int, step: int, sample_ids: list[int], count: int) -> Tensor:
-    """`count` numbers in [0, 1) for each sample, by its own seed: float64 `[B, count]`."""
-    rows = [
-        torch.rand(
-            count, dtype=torch.float64, generator=torch.Generator().manual_seed(derive_seed(seed, step, i))
-        )
-        for i in sample_ids
-    ]
-    return torch.stack(rows) if rows else torch.empty(0, count, dtype=torch.float64)
-
-
-def _keep_likeliest(weights: Tensor, config: GenerationConfig) -> Tensor:
-    """Zero what top-k and top-p leave out; top-p keeps the token that crosses the bound."""
-    if config.top_k in range(1, weights.shape[-1]):
-        kept, tokens = weights.topk(config.top_k, dim=-1)
-        weights = torch.zeros_like(weights).scatter(-1, tokens, kept)
+def _likeliest(logits: Tensor, config: GenerationConfig) -> Tensor:
+    """-inf for what top-k and top-p leave out; top-p keeps the token that crosses the bound."""
+    if config.top_k in range(1, logits.shape[-1]):
+        kept, tokens = logits.topk(config.top_k, dim=-1)
+        logits = torch.full_like(logits, float("-inf")).scatter(-1, tokens, kept)
     if config.top_p < 1:
-        ordered, order = weights.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        ordered = ordered.where(before < config.top_p * weights.sum(dim=-1, keepdim=True), 0)
-        weights = torch.zeros_like(weights).scatter(-1, order, ordered)
-    return weights
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        weights = torch.softmax(ordered.double() / config.temperature, dim=-1)
+        before = weights.cumsum(dim=-1) - weights
+        ordered = ordered.masked_fill(before >= config.top_p, float("-inf"))
+        logits = torch.empty_like(logits).scatter(-1, order, ordered)
+    return logits

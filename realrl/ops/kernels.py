@@ -48,6 +48,32 @@ class Kernels(Protocol):
         Without a message, the table's message offsets are addresses.
         """
 
+    def logits_statistics(
+        self, logits: Tensor, labels: Tensor, mapping: tuple[int, int, float, float], found: Tensor
+    ) -> None:
+        """Fill `found [T, 4]`; `mapping` is `num_real, first, temperature` and `cap` of `LogitsJob`."""
+
+    def logits_gradient(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        mapping: tuple[int, int, float, float],
+        logsumexp: Tensor,
+        entropy: Tensor,
+        grad_logprobs: Tensor,
+        grad_entropy: Tensor,
+    ) -> None:
+        """Overwrite `logits` with their gradient."""
+
+    def gated(self, job: tuple, y: Tensor) -> None:
+        """Fill `y`; `job` has the fields of `GatedJob` in csrc/gated.h."""
+
+    def gated_backward(self, job: tuple, dy: Tensor, gradient: Tensor) -> None:
+        """Fill `gradient`."""
+
+    def rotate(self, job: tuple, y: Tensor) -> None:
+        """Fill `y`; `job` has the fields of `RotaryJob` in csrc/rotary.h."""
+
 
 class CpuKernels:
     """The extension module, with as many threads as PyTorch uses."""
@@ -63,6 +89,31 @@ class CpuKernels:
     def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
         job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
         self._module.move_boxes(*job, _address(checksum), torch.get_num_threads())
+
+    def first_fit_decreasing(self, lengths: Tensor, budget: int, bins: Tensor) -> None:
+        """Fill `bins`, int64 `[n]` as `lengths` is."""
+        self._module.first_fit_decreasing(lengths.data_ptr(), len(lengths), budget, bins.data_ptr())
+
+    def karmarkar_karp(self, lengths: Tensor, num_bins: int, bins: Tensor) -> None:
+        """Fill `bins`, int64 `[n]` as `lengths` is."""
+        self._module.karmarkar_karp(lengths.data_ptr(), len(lengths), num_bins, bins.data_ptr())
+
+    def logits_statistics(self, logits, labels, mapping, found) -> None:
+        job = _logits_job(logits, labels, mapping)
+        self._module.logits_statistics(job, found.data_ptr(), torch.get_num_threads())
+
+    def logits_gradient(self, logits, labels, mapping, *rows) -> None:
+        job = _logits_job(logits, labels, mapping)
+        self._module.logits_gradient(job, *(x.data_ptr() for x in rows), torch.get_num_threads())
+
+    def gated(self, job, y) -> None:
+        self._module.gated(*job, y.data_ptr(), torch.get_num_threads())
+
+    def gated_backward(self, job, dy, gradient) -> None:
+        self._module.gated_backward(*job, dy.data_ptr(), gradient.data_ptr(), torch.get_num_threads())
+
+    def rotate(self, job, y) -> None:
+        self._module.rotate(*job, y.data_ptr(), torch.get_num_threads())
 
     def publish(self, counter: Tensor, value: int) -> None:
         self._module.publish(counter.data_ptr(), value)
@@ -81,6 +132,18 @@ class CudaKernels:
         self._gae.argtypes = [pointer] * 4 + [ctypes.c_int64, double, double] + [pointer] * 3
         self._move_boxes = library.realrl_move_boxes
         self._move_boxes.argtypes = [pointer, ctypes.c_int64] * 2 + [ctypes.c_int, double] + [pointer] * 2
+        job = [pointer] * 2 + [ctypes.c_int64] * 4 + [ctypes.c_float] * 2 + [ctypes.c_int]
+        self._logits_statistics = library.realrl_logits_statistics
+        self._logits_statistics.argtypes = [*job, pointer, pointer]
+        self._logits_gradient = library.realrl_logits_gradient
+        self._logits_gradient.argtypes = [*job, *[pointer] * 5]
+        gated = [pointer, *[ctypes.c_int64] * 2, *[ctypes.c_int] * 2]
+        self._gated = library.realrl_gated
+        self._gated.argtypes = [*gated, *[pointer] * 2]
+        self._gated_backward = library.realrl_gated_backward
+        self._gated_backward.argtypes = [*gated, *[pointer] * 3]
+        self._rotate = library.realrl_rotate
+        self._rotate.argtypes = [*[pointer] * 3, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2, *[pointer] * 2]
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -98,6 +161,28 @@ class CudaKernels:
             stream = torch.cuda.current_stream().cuda_stream
             self._check(self._move_boxes(*job, _address(checksum), stream))
 
+    def logits_statistics(self, logits, labels, mapping, found) -> None:
+        job = _logits_job(logits, labels, mapping)
+        self._launch(self._logits_statistics, job, found)
+
+    def logits_gradient(self, logits, labels, mapping, *rows) -> None:
+        job = _logits_job(logits, labels, mapping)
+        self._launch(self._logits_gradient, job, *rows)
+
+    def gated(self, job, y) -> None:
+        self._launch(self._gated, job, y)
+
+    def gated_backward(self, job, dy, gradient) -> None:
+        self._launch(self._gated_backward, job, dy, gradient)
+
+    def rotate(self, job, y) -> None:
+        self._launch(self._rotate, job, y)
+
+    def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
+        with torch.cuda.device(tensors[0].device):
+            stream = torch.cuda.current_stream().cuda_stream
+            self._check(kernel(*job, *(x.data_ptr() for x in tensors), stream))
+
     def _check(self, code: int) -> None:
         if code != 0:
             raise RuntimeError(f"CUDA kernel failed: {self._error_string(code).decode()}")
@@ -105,6 +190,11 @@ class CudaKernels:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _logits_job(logits: Tensor, labels: Tensor, mapping: tuple) -> tuple:
+    """The fields of `LogitsJob` in csrc/logits.h."""
+    return logits.data_ptr(), labels.data_ptr(), *logits.shape, *mapping, logits.dtype == torch.bfloat16
 
 
 def for_device(device: torch.device) -> Kernels | None:

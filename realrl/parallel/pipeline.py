@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch
 from realrl.parallel.groups import Groups
+from realrl.parallel.microbatch import Microbatch
 
-Step = Callable[[PackedBatch, Tensor | None], Tensor]
+Step = Callable[[Microbatch, Tensor | None], Tensor]
 """`(micro-batch, hidden [T, H] from the stage before) -> hidden`; on the last stage, the result or loss."""
 
 
@@ -68,7 +68,7 @@ class StageLink:
 
 
 @torch.no_grad()
-def run_forward(link: StageLink, micros: Sequence[PackedBatch], step: Step) -> list[Tensor]:
+def run_forward(link: StageLink, micros: Sequence[Microbatch], step: Step) -> list[Tensor]:
     """Each micro-batch through this stage; the last stage's outputs are the results."""
     outputs = []
     for micro in micros:
@@ -79,7 +79,7 @@ def run_forward(link: StageLink, micros: Sequence[PackedBatch], step: Step) -> l
     return outputs
 
 
-def run_1f1b(link: StageLink, micros: Sequence[PackedBatch], step: Step) -> None:
+def run_1f1b(link: StageLink, micros: Sequence[Microbatch], step: Step) -> None:
     """Forward and backward of each micro-batch, one of each in turn once the pipeline is full.
 
     Gradients accumulate in the weights' `.grad`.
@@ -87,7 +87,7 @@ def run_1f1b(link: StageLink, micros: Sequence[PackedBatch], step: Step) -> None
     """
     in_flight: deque[tuple[Tensor | None, Tensor, int]] = deque()
 
-    def forward(micro: PackedBatch) -> None:
+    def forward(micro: Microbatch) -> None:
         hidden = link.receive_hidden(micro.num_tokens)
         if hidden is not None:
             hidden.requires_grad_()

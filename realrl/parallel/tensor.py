@@ -13,92 +13,89 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from realrl.parallel.groups import all_reduce
+from realrl.ops.linear import PackedWeight, linear
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Transformer Engine and Apex are not installed")
     from megatron.core.tensor_parallel.layers import linear_with_grad_accumulation_and_async_allreduce
-    from megatron.core.tensor_parallel.mappings import reduce_from_tensor_model_parallel_region
-
-
-def column_linear(x: Tensor, weight_part: Tensor, group: ProcessGroup | None) -> Tensor:
-    """`[T, H] -> [T, out_part]`: each rank makes some of the outputs of a whole input."""
-    if group is None:
-        return F.linear(x, weight_part)
-    return linear_with_grad_accumulation_and_async_allreduce(
-        x,
-        weight_part,
-        bias=None,
-        gradient_accumulation_fusion=False,
-        allreduce_dgrad=True,
-        sequence_parallel=False,
-        tp_group=group,
+    from megatron.core.tensor_parallel.mappings import (
+        copy_to_tensor_model_parallel_region,
+        reduce_from_tensor_model_parallel_region,
     )
 
 
-def row_linear(x_part: Tensor, weight_part: Tensor, group: ProcessGroup | None) -> Tensor:
-    """`[T, in_part] -> [T, H]`: each rank has some of the inputs; the results are summed."""
-    return _sum_over(F.linear(x_part, weight_part), group)
+class TensorParallel:
+    """A rank's part of layers that are spread over a group, or all of them without one.
 
-
-def vocab_embedding(ids: Tensor, weight_part: Tensor, group: ProcessGroup | None) -> Tensor:
-    """`[T] -> [T, H]`: each rank looks up the ids among its rows."""
-    if group is None:
-        return F.embedding(ids, weight_part)
-    local = ids - dist.get_rank(group) * len(weight_part)
-    elsewhere = (local < 0) | (local >= len(weight_part))
-    found = F.embedding(local.masked_fill(elsewhere, 0), weight_part)
-    return _sum_over(found.masked_fill(elsewhere[:, None], 0), group)
-
-
-def gather_vocab(logits_part: Tensor, group: ProcessGroup | None) -> Tensor:
-    """`[T, V_part] -> [T, V_padded]` on every rank; not differentiable."""
-    if group is None:
-        return logits_part
-    parts = [torch.empty_like(logits_part) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, logits_part.contiguous(), group=group)
-    return torch.cat(parts, dim=-1)
-
-
-def vocab_logprobs(logits_part: Tensor, labels: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Log-probability of each label under the softmax of logits spread over the vocabulary.
-
-    Shapes: logits `[T, V_part]` float32, every rank the same `V_part`, padding at -inf;
-        labels `[T]`; returns `[T]`.
+    `deterministic`: a token's results depend on that token alone, bit for bit, at any place in any batch.
     """
-    return _VocabLogprobs.apply(logits_part, labels, group)
+
+    def __init__(self, group: ProcessGroup | None, *, deterministic: bool = False) -> None:
+        self.group, self.deterministic = group, deterministic
+
+    def column(
+        self, x: Tensor, weight_part: Tensor | PackedWeight, bias_part: Tensor | None = None
+    ) -> Tensor:
+        """`[T, H] -> [T, out_part]`: each rank makes some of the outputs of a whole input."""
+        if self.group is None or isinstance(weight_part, PackedWeight):
+            return linear(x, weight_part, bias_part, tiled=self.deterministic)
+        if self.deterministic:
+            x = copy_to_tensor_model_parallel_region(x, group=self.group)
+            return linear(x, weight_part, bias_part, tiled=True)
+        return linear_with_grad_accumulation_and_async_allreduce(
+            x,
+            weight_part,
+            bias=bias_part,
+            gradient_accumulation_fusion=False,
+            allreduce_dgrad=True,
+            sequence_parallel=False,
+            tp_group=self.group,
+        )
+
+    def row(self, x_part: Tensor, weight_part: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
+        """`[T, in_part] -> [T, H]`: each rank has some of the inputs; results are summed, then biased."""
+        if self.group is None:
+            return linear(x_part, weight_part, bias, tiled=self.deterministic)
+        total = self._sum(linear(x_part, weight_part, tiled=self.deterministic))
+        return total if bias is None else total + bias
+
+    def embedding(self, ids: Tensor, weight_part: Tensor) -> Tensor:
+        """`[T] -> [T, H]`: each rank looks up the ids among its rows."""
+        if self.group is None:
+            return F.embedding(ids, weight_part)
+        local = ids - dist.get_rank(self.group) * len(weight_part)
+        elsewhere = (local < 0) | (local >= len(weight_part))
+        found = F.embedding(local.masked_fill(elsewhere, 0), weight_part)
+        return self._sum(found.masked_fill(elsewhere[:, None], 0))
+
+    def gather(self, x_part: Tensor) -> Tensor:
+        """`[T, V_part] -> [T, V_padded]` on every rank; not differentiable."""
+        if self.group is None:
+            return x_part
+        return torch.cat(_everyones(x_part, self.group), dim=-1)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        if self.deterministic:
+            return _OrderedSum.apply(x, self.group)
+        return reduce_from_tensor_model_parallel_region(x, group=self.group)
 
 
-def _sum_over(x: Tensor, group: ProcessGroup | None) -> Tensor:
-    return x if group is None else reduce_from_tensor_model_parallel_region(x, group=group)
-
-
-class _VocabLogprobs(torch.autograd.Function):
-    """Keeps the softmax of the forward pass for the backward pass: d logp / d logits = onehot - softmax."""
+class _OrderedSum(torch.autograd.Function):
+    """In the ranks' order: an all-reduce adds in another order elsewhere in a tensor."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, group: ProcessGroup | None) -> Tensor:
-        first = 0 if group is None else dist.get_rank(group) * logits.shape[-1]
-        local = labels - first
-        elsewhere = (local < 0) | (local >= logits.shape[-1])
-        local = local.masked_fill(elsewhere, 0)
-
-        largest = logits.amax(dim=-1)
-        if group is not None:
-            dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=group)
-        shifted = logits - largest[:, None]
-        target = shifted.gather(-1, local[:, None])[:, 0].masked_fill(elsewhere, 0)
-        softmax = shifted.exp_()
-        denominator = softmax.sum(dim=-1)
-        all_reduce(target, group)
-        all_reduce(denominator, group)
-        softmax.div_(denominator[:, None])
-        ctx.save_for_backward(softmax, local, elsewhere)
-        return target - denominator.log()
+    def forward(ctx, x: Tensor, group: ProcessGroup) -> Tensor:
+        first, *others = _everyones(x, group)
+        for other in others:
+            first += other
+        return first
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        softmax, local, elsewhere = ctx.saved_tensors
-        grad_logits = softmax * -grad[:, None]
-        grad_logits.scatter_add_(-1, local[:, None], grad.masked_fill(elsewhere, 0)[:, None])
-        return grad_logits, None, None
+    def backward(ctx, grad: Tensor):
+        return grad, None
+
+
+def _everyones(x: Tensor, group: ProcessGroup) -> list[Tensor]:
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, x.contiguous(), group=group)
+    return parts

@@ -36,15 +36,17 @@ class _Index(msgspec.Struct):
     """Tensor to file."""
 
 
-def file_layout(directory: Path | str) -> Layout:
+def file_layout(directory: Path | str, base: str = "") -> Layout:
     """Which file of a checkpoint holds which tensor, from the files' headers alone.
+
+    A file saved from a bare model, without its heads, lacks the `base` that its tensors' names begin with.
 
     Source: huggingface.co/docs/safetensors, "Format"; transformers' `model.safetensors.index.json`.
     Raises:
         ValueError: the directory is no checkpoint, or a file is missing or broken.
     """
     directory = Path(directory)
-    patterns = []
+    found: list[tuple[str, str, Shape]] = []
     for name, wanted in _files(directory).items():
         shapes = _shapes(directory / name)
         for tensor in shapes if wanted is None else wanted:
@@ -52,18 +54,21 @@ def file_layout(directory: Path | str) -> Layout:
                 raise ValueError(
                     f"{directory / INDEX_FILE}: {name} lacks {tensor!r}; save the checkpoint anew"
                 )
-            patterns.append(_whole(name, tensor, shapes[tensor]))
-    return Layout(tuple(patterns))
+            found.append((name, tensor, shapes[tensor]))
+    is_bare = not any(tensor.startswith(base) for _, tensor, _ in found)
+    return Layout(tuple(_whole(f, base * is_bare + t, shape, local=t) for f, t, shape in found))
 
 
 @torch.no_grad()
-def load(directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str, Tensor]) -> None:
+def load(
+    directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str, Tensor], *, base: str = ""
+) -> None:
     """Fill `rank`'s local tensors from a checkpoint, reading only what it needs and casting to their dtypes.
 
     Raises:
         ValueError: a tensor is missing from the checkpoint, or has another shape.
     """
-    directory, files = Path(directory), file_layout(directory)
+    directory, files = Path(directory), file_layout(directory, base)
     check_tensors(directory, files, layout)
     for stream in plan(files, layout.only(rank)).streams:
         with safe_open(directory / stream.route.root, framework="pt") as file:
@@ -201,9 +206,9 @@ def _read(file, held: Region, offset: Shape, shape: Shape) -> Tensor:
     return file.get_slice(held.local)[tuple(slice(a, a + n) for a, n in zip(begin, shape, strict=True))]
 
 
-def _whole(rank: Rank, tensor: str, shape: Shape) -> Pattern:
+def _whole(rank: Rank, tensor: str, shape: Shape, local: str | None = None) -> Pattern:
     zeros = (0,) * len(shape)
-    return Pattern(tensor, (Part((rank,), zeros, shape, tensor, zeros),))
+    return Pattern(tensor, (Part((rank,), zeros, shape, local or tensor, zeros),))
 
 
 def _held_elements(pattern: Pattern) -> dict[Rank, int]:

@@ -21,8 +21,9 @@ from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Mean, ModelSpec, Recipe
+from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Peak, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
+from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
@@ -62,7 +63,8 @@ class PPOConfig:
     lam: float = 1.0
     """Weight of longer looks ahead in generalised advantage estimation."""
     kl_coef: float = 0.001
-    """Cost of each nat that the policy moves from the reference, taken off the reward."""
+    """Cost of each nat that the policy moves from the reference, taken off the reward; with 0 there is no
+    reference."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
     ref_eta: float = 0.0
@@ -83,6 +85,10 @@ class PPOConfig:
         for name in ("gamma", "lam", "ref_eta"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
+        if self.ref_eta and not self.kl_coef:
+            raise ValueError(
+                "ref_eta needs a reference to follow the actor: set kl_coef above 0, or ref_eta=0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,27 +122,33 @@ class PPOMathConfig(RunConfig):
             )
 
 
-ROLLOUT = ("input_ids", "logprobs", "loss_mask")
+ROLLOUT = ("input_ids", "logprobs", "loss_mask", "ended")
+PER_SAMPLE = ("rewards", "ended")
 
 
 def graph(config: PPOMathConfig) -> DataflowGraph:
     """One step; a key joins its producer to its consumers."""
-    scored = ROLLOUT + ("rewards", "ref_logprobs")
+    scored = ROLLOUT + ("rewards",)
     num_minibatches = config.ppo.num_minibatches
     calls = [
         Call("actor_gen", "actor", CallKind.GENERATE, ("prompts",), ROLLOUT),
         Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
-        Call("ref_inf", "ref", CallKind.INFERENCE, ("input_ids", "loss_mask"), ("ref_logprobs",)),
     ]
+    if config.ppo.kl_coef:
+        scored += ("ref_logprobs",)
+        calls.append(
+            Call("ref_inf", "ref", CallKind.INFERENCE, ("input_ids", "loss_mask"), ("ref_logprobs",))
+        )
     if config.critic is not None:
         scored += ("values",)
         calls += [
-            Call("critic_inf", "critic", CallKind.INFERENCE, ("input_ids",), ("values",)),
+            Call("critic_inf", "critic", CallKind.INFERENCE, ("input_ids", "loss_mask"), ("values",)),
             Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=num_minibatches),
         ]
     calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=num_minibatches))
     eta = config.ppo.ref_eta
-    return DataflowGraph(*calls, per_sample=("rewards",), blends=(Blend("actor", "ref", eta),) if eta else ())
+    blends = (Blend("actor", "ref", eta),) if eta else ()
+    return DataflowGraph(*calls, per_sample=PER_SAMPLE, blends=blends)
 
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
@@ -144,15 +156,14 @@ def eval_graph(config: PPOMathConfig) -> DataflowGraph:
     return DataflowGraph(
         Call("actor_gen", "actor", CallKind.GENERATE, ("prompts",), ROLLOUT),
         Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
-        per_sample=("rewards",),
+        per_sample=PER_SAMPLE,
     )
 
 
 def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
-    specs = {
-        "actor": ModelSpec(config.actor.model, "lm", config.actor.optimizer),
-        "ref": ModelSpec(config.ref or config.actor.model, "lm"),
-    }
+    specs = {"actor": ModelSpec(config.actor.model, "lm", config.actor.optimizer)}
+    if config.ppo.kl_coef:
+        specs["ref"] = ModelSpec(config.ref or config.actor.model, "lm")
     if config.critic is not None:
         model = config.critic.model or config.actor.model
         specs["critic"] = ModelSpec(model, "scalar", config.critic.optimizer)
@@ -163,7 +174,8 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config = ctx.config.generation
     if ctx.evaluating:
         config = config.greedy()
-    return CallOutput(ctx.engine.generate(batch, config, seed=ctx.config.seed, step=ctx.step))
+    ends = ends_by(config, ctx.tokenizer)
+    return CallOutput(ctx.engine.generate(batch, config, seed=ctx.config.seed, step=ctx.step, ends=ends))
 
 
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
@@ -211,11 +223,13 @@ def critic_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config, ppo = ctx.config, ctx.config.ppo
-    metrics = {"kl_to_ref": _mean_kl(batch)}
+    metrics: Metrics = {}
+    if ppo.kl_coef:
+        metrics = {"kl_to_ref": _mean(batch["logprobs"] - batch["ref_logprobs"], batch)}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
         num_tokens = int(ctx.reduce(minibatch["loss_mask"].sum()))
 
-        def loss(logprobs: Tensor, micro: PackedBatch, num_tokens: int = num_tokens):
+        def loss(logprobs: Tensor, micro: PackedBatch, index: int = index, num_tokens: int = num_tokens):
             result = ppo_policy_loss(
                 logprobs,
                 micro["logprobs"],
@@ -224,18 +238,19 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
                 clip_eps=ppo.clip_eps,
                 num_tokens=num_tokens,
             )
-            return result.loss, _metrics(result, num_tokens, micro)
+            found = _metrics(result, num_tokens, micro) | {"entropy": _mean(micro["entropy"], micro)}
+            return result.loss, found if index else found | _disagreement(logprobs, micro)
 
         lr = _learning_rate(ctx, config.actor.optimizer, index)
         temperature = config.generation.training_temperature
         found = ctx.engine.train_logprobs(minibatch, loss, lr=lr, temperature=temperature)
-        metrics = _merged(metrics, found, "actor_")
+        metrics = joined(metrics, _named("actor_", found))
     return CallOutput(metrics=metrics)
 
 
 def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config, ppo = ctx.config, ctx.config.ppo
-    metrics: dict[str, Mean] = {}
+    metrics: Metrics = {}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
         num_tokens = int(ctx.reduce(minibatch["loss_mask"].sum()))
 
@@ -251,7 +266,7 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
             return result.loss, _metrics(result, num_tokens, micro)
 
         lr = _learning_rate(ctx, config.critic.optimizer, index)
-        metrics = _merged(metrics, ctx.engine.train_values(minibatch, loss, lr=lr), "critic_")
+        metrics = joined(metrics, _named("critic_", ctx.engine.train_values(minibatch, loss, lr=lr)))
     return CallOutput(metrics=metrics)
 
 
@@ -263,7 +278,7 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
     token_rewards = kl_penalised_rewards(
         _task_rewards(ctx, batch),
         batch["logprobs"],
-        batch["ref_logprobs"],
+        batch["ref_logprobs"] if ppo.kl_coef else batch["logprobs"],
         mask,
         batch.cu_seqlens,
         kl_coef=ppo.kl_coef,
@@ -273,7 +288,7 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
         token_rewards[mask],
         _state_values(batch),
         cu_responses,
-        _truncated(ctx, batch),
+        ~batch["ended"],
         gamma=ppo.gamma,
         lam=ppo.lam,
     )
@@ -303,12 +318,6 @@ def _state_values(batch: PackedBatch) -> Tensor:
     return torch.zeros(int(in_state.sum()))
 
 
-def _truncated(ctx: CallContext, batch: PackedBatch) -> Tensor:
-    """Which responses were cut off before they ended: bool `[B]`. What follows them counts by its value."""
-    last = batch["input_ids"][batch.cu_seqlens[1:].long() - 1]
-    return ~torch.isin(last, torch.tensor(ctx.engine.eos_token_ids))
-
-
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """`[T_response] -> [T]`, 0 outside the mask."""
     return torch.zeros(len(mask)).masked_scatter(mask, values)
@@ -328,9 +337,19 @@ def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int) -> 
     return learning_rate(optimizer, ctx.step * num + index, ctx.config.num_steps * num)
 
 
-def _mean_kl(batch: PackedBatch) -> Mean:
+def _disagreement(logprobs: Tensor, micro: PackedBatch) -> Metrics:
+    """How far the trainer's log-probabilities are from the rollout's before the weights change: rounding."""
+    differences = (logprobs.detach() - micro["logprobs"]).abs() * micro["loss_mask"]
+    return {
+        "logprob_diff": _mean(differences, micro),
+        "logprob_diff_max": Peak(float(differences.max()) if len(differences) else 0.0),
+    }
+
+
+def _mean(values: Tensor, batch: PackedBatch) -> Mean:
+    """Over the response tokens."""
     mask = batch["loss_mask"]
-    return Mean(float((batch["logprobs"] - batch["ref_logprobs"])[mask].sum()), float(mask.sum()))
+    return Mean(float(values.detach()[mask].sum()), float(mask.sum()))
 
 
 def _metrics(result: PolicyLoss | ValueLoss, num_tokens: int, micro: PackedBatch) -> dict[str, Mean]:
@@ -339,13 +358,8 @@ def _metrics(result: PolicyLoss | ValueLoss, num_tokens: int, micro: PackedBatch
     return {name: Mean(float(value.detach()) * num_tokens, weight) for name, value in vars(result).items()}
 
 
-def _merged(metrics: dict[str, Mean], found: Mapping[str, Mean], prefix: str) -> dict[str, Mean]:
-    """`metrics` with those of one more mini-batch."""
-    merged = dict(metrics)
-    for name, (total, weight) in found.items():
-        before = merged.get(prefix + name, Mean(0.0, 0.0))
-        merged[prefix + name] = Mean(before.total + total, before.weight + weight)
-    return merged
+def _named(prefix: str, metrics: Metrics) -> Metrics:
+    return {prefix + name: metric for name, metric in metrics.items()}
 
 
 def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDataset | None]:

@@ -20,8 +20,8 @@ from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
-from realrl.models.config import read_decoder_config
 from realrl.models.layout import decoder_layout
+from realrl.models.reading import read_decoder_config, read_family
 from realrl.parallel.groups import Groups
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
@@ -113,6 +113,9 @@ class Replicas:
             dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
+            share_prompts=config.share_prompts,
+            deterministic=config.deterministic,
+            gradient_checkpointing=config.gradient_checkpointing,
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:
@@ -167,5 +170,5 @@ def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
     config.pop("torch_dtype", None)
     config["dtype"] = spec.model.dtype
     if spec.head == "scalar":
-        config |= {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
+        config |= {"architectures": [read_family(source).classifier], "num_labels": 1}
     config_file.write_text(json.dumps(config, indent=2) + "\n")

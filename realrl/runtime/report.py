@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from realrl.api.messages import Done, Instruction, RunCall
-from realrl.api.recipe import Mean
+from realrl.api.recipe import Mean, Metrics, Peak, joined
 from realrl.runtime.scheduler import Job
 
 
@@ -27,7 +27,7 @@ class JobReport:
         self.job = job
         self.num_tokens = 0
         self.records: list[dict] = []
-        self._means: dict[str, dict[str, Mean]] = defaultdict(dict)
+        self._metrics: dict[str, Metrics] = defaultdict(dict)
         self._spans: dict[int, _Span] = {}
 
     def add(self, instruction: Instruction, done: Done) -> None:
@@ -37,10 +37,10 @@ class JobReport:
         span.start_s, span.end_s = min(span.start_s, done.started_s), max(span.end_s, done.ended_s)
         of_job = {"step": self.job.step, "evaluating": self.job.evaluating}
         self.records += [{**of_job, **record} for record in done.records]
-        means = self._means[instruction.call]
-        for metric, (total, weight) in done.metrics.items():
-            before = means.get(metric, Mean(0.0, 0.0))
-            means[metric] = Mean(before.total + total, before.weight + weight)
+        if isinstance(instruction, RunCall):
+            means = {name: Mean(*pair) for name, pair in done.metrics.items()}
+            peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
+            self._metrics[instruction.call] = joined(self._metrics[instruction.call], means, peaks)
 
     @property
     def duration_s(self) -> float:
@@ -57,14 +57,21 @@ class JobReport:
         return dict(phases_s)
 
     def metrics(self) -> dict[str, float]:
-        """Each metric's mean over ranks; named `call/metric` where two calls have one of the same name."""
-        found = [(call, name, mean) for call, means in self._means.items() for name, mean in means.items()]
-        shared = _repeated(metric for _, metric, _ in found)
+        """Each metric over all ranks; named `call/metric` where two calls have one of the same name."""
+        found = [(call, *metric) for call, metrics in self._metrics.items() for metric in metrics.items()]
+        shared = _repeated(name for _, name, _ in found)
         return {
-            f"{call}/{metric}" if metric in shared else metric: mean.total / mean.weight
-            for call, metric, mean in found
-            if mean.weight
+            f"{call}/{name}" if name in shared else name: value
+            for call, name, metric in found
+            if (value := _value(metric)) is not None
         }
+
+
+def _value(metric: Mean | Peak) -> float | None:
+    """None for the mean of nothing."""
+    if isinstance(metric, Peak):
+        return metric.largest
+    return metric.total / metric.weight if metric.weight else None
 
 
 def _repeated(names: Iterable[str]) -> set[str]:

@@ -28,7 +28,7 @@ from realrl.api.messages import (
     Save,
     Stop,
 )
-from realrl.api.recipe import CallContext, CallOutput, Recipe
+from realrl.api.recipe import CallContext, CallOutput, Mean, Peak, Recipe
 from realrl.parallel.groups import Groups
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
@@ -140,7 +140,10 @@ class Worker:
         """Keep the outputs, and say what the master needs to know of them."""
         placement = self.plan[call.name]
         holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
-        said: dict[str, Any] = {"metrics": {name: tuple(mean) for name, mean in output.metrics.items()}}
+        said: dict[str, Any] = {
+            "metrics": {name: tuple(m) for name, m in output.metrics.items() if isinstance(m, Mean)},
+            "peaks": {name: m.largest for name, m in output.metrics.items() if isinstance(m, Peak)},
+        }
         if self.rank == holders[0]:
             said["records"] = output.records
         if self.rank in holders and call.outputs:

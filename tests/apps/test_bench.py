@@ -7,7 +7,7 @@ import torch
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.apps.bench import main
-from realrl.apps.benchmarks import boxes
+from realrl.apps.benchmarks import attention, boxes, logprobs
 from realrl.apps.benchmarks.clusters import SCENARIOS, moe_layout
 from realrl.apps.benchmarks.methods import CUDA_ONLY, METHODS, UNVERIFIED
 from realrl.apps.benchmarks.pieces import lower_bound, senders, shares
@@ -138,6 +138,7 @@ BAD = [
     ("--simulate --nic-gb-s fast", "--nic-gb-s"),
     ("--simulate --scenarios 7b-9", "--scenarios"),
     ("--fast", "--fast"),
+    ("--budgets 8192,many", "--budgets"),
 ]
 
 
@@ -195,3 +196,33 @@ def test_the_kernels_are_timed_beside_a_memcpy(capsys):
     assert len({(row.boxes, row.dtype, row.message_bytes, row.kernel) for row in rows}) == 3 * 2 * 2 * 4
     assert all(row.gb_s > 0 and row.memcpy_gb_s > 0 for row in rows)
     assert boxes.render(rows).count("\n") == len(rows) + 3
+
+
+def test_the_head_is_timed_beside_pytorch(monkeypatch, capsys):
+    """Both types, with and without gradients; ours takes less memory where the logits are many."""
+    monkeypatch.setattr(logprobs, "_HEADS", {"small": (16, 4096, 2048)})
+    assert main(["logprobs", "--json", "--rounds", "1"]) == 0
+    rows = [msgspec.json.decode(line, type=logprobs.Row) for line in capsys.readouterr().out.splitlines()]
+    assert [row.method for row in rows] == ["ours", "PyTorch", "products"] * 4
+    assert all(row.seconds > 0 for row in rows)
+    peaks = {(row.dtype, row.passes, row.method): row.peak_bytes for row in rows}
+    for dtype, passes, _ in peaks:
+        assert peaks[dtype, passes, "ours"] < peaks[dtype, passes, "PyTorch"]
+    assert logprobs.render(rows).count("\n") == len(rows) + 1
+
+
+def test_attention_is_timed_beside_pytorchs(capsys, monkeypatch):
+    """Every shape, type, work and method has a rate; useful pairs are those that a loop counts."""
+    shapes = (attention.Shape(1, 0, 3, 5), attention.Shape(2, 4, 3, 5))
+    for shape in shapes:
+        segments = shape.segments
+        assert int((segments.positions() + 1).sum()) == shape.useful_pairs
+    monkeypatch.setattr(attention, "_SHAPES", shapes)
+    monkeypatch.setattr(attention, "_CONTEXTS", (3, 65))
+    monkeypatch.setattr(attention, "_MATMUL_SIZE", 64)
+    monkeypatch.setattr(attention, "_CACHE_BYTES", 1 << 20)
+    assert main(["attention", "--json", "--rounds", "1"]) == 0
+    rows = [msgspec.json.decode(line, type=attention.Row) for line in capsys.readouterr().out.splitlines()]
+    assert len({(row.work, row.shape, row.dtype, row.method) for row in rows}) == 2 * (2 * 2 * 2 + 2)
+    assert all(row.rate > 0 and row.peak > 0 for row in rows)
+    assert attention.render(rows).count("\n") == len(rows) + 1

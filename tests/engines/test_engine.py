@@ -1,7 +1,8 @@
-"""The engine against transformers and torch.optim, on every kind of layout of up to four ranks."""
+"""The engine against transformers and torch.optim: every family, on every kind of layout."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,26 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.models.config import read_decoder_config
+from realrl.models.layout import Head, check_fits
+from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.realloc import checkpoint
-from tests.tiny import tiny_llama
+from tests.models.families import ONE_EACH, ROWS, reference_model, tiny_model
 from tests.world import run_world
 
-LENGTHS = [7, 13, 3, 20, 9, 11]
-PROMPT = 2
+LENGTHS = [7, 13, 5, 20, 9, 11]
+PROMPT = 3
+SHARED = [0, 1, 0, 0, 1, 2]
+"""Which samples have the same prompt."""
 # Adam divides by the gradient's size: a large eps keeps rounding in near-zero gradients from showing.
 ADAMW = OptimizerConfig(lr=1e-2, clip_grad_norm=0.5, weight_decay=0.1, eps=1e-4)
+ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
 LAYOUTS = [
     ParallelLayout(dp=2),
     ParallelLayout(tp=2),
@@ -35,32 +40,94 @@ LAYOUTS = [
     ParallelLayout(pp=2, tp=2),
     ParallelLayout(pp=2, dp=2),
 ]
+"""Every kind; four ranks share two K/V heads."""
+FULL = bool(os.environ.get("REALRL_FULL_MATRIX"))
+"""Every layout of up to eight ranks instead."""
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def model(request, tmp_path_factory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"), tie=request.param)
+def layouts_of(model: Path) -> list[ParallelLayout]:
+    """Those that fit the model."""
+    sizes = range(1, 9)
+    every = (ParallelLayout(pp=p, dp=d, tp=t) for p in sizes for d in sizes for t in sizes)
+    chosen = [layout for layout in every if layout.size <= 8] if FULL else LAYOUTS
+    return [layout for layout in chosen if fits(model, layout)]
 
 
-def test_one_process_matches_transformers(model):
+def fits(model: Path, layout: ParallelLayout) -> bool:
+    try:
+        check_fits(read_decoder_config(model), layout, "")
+    except ValueError:
+        return False
+    return layout.dp <= len(LENGTHS)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_one_process_matches_transformers(row, tmp_path):
     """A round trip through files, log-probs, greedy and sampled tokens, two AdamW steps; no process group."""
-    placement = Placement(DeviceMesh((0,)), ParallelLayout())
-    check_engine(model, local_groups(placement))
+    model = tiny_model(tmp_path, row)
+    check_engine(model, local_groups(ALONE), reference_model(model))
 
 
-def test_every_layout_matches_transformers(model):
-    """The same over tensor, pipeline and data parallelism; two K/V heads are shared by four ranks."""
-    run_world(_check_layouts, 4, model)
+@pytest.mark.parametrize(
+    "options", [{"share_prompts": False}, {"gradient_checkpointing": True}, {"deterministic": True}]
+)
+def test_options_change_nothing(options, tmp_path):
+    """Nothing but speed, memory and the last bits."""
+    model = tiny_model(tmp_path, "gemma2")
+    check_engine(model, local_groups(ALONE), reference_model(model), **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ONE_EACH)
+def test_every_layout_matches_transformers(row, tmp_path):
+    """The same over tensor, pipeline and data parallelism."""
+    run_world(_check_layouts, 8 if FULL else 4, tiny_model(tmp_path, row))
+
+
+@pytest.mark.parametrize("head", ["lm", "scalar"])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_results_do_not_depend_on_the_micro_batches(head, share_prompts, tmp_path):
+    """Log-probs and values, in the batch's order, from one sample a micro-batch to all in one."""
+    model, groups = tiny_model(tmp_path, "llama"), local_groups(ALONE)
+    batch = own_batch(groups)
+    found = {n: _inferred(model, head, groups, batch, n, share_prompts) for n in (1, 16, 21, 32, 40, 65)}
+    assert len(found[65].unique()) > batch.num_tokens / 2
+    expected = _inferred(model, head, groups, batch, 65, False)
+    for tensor in found.values():
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-5)
+
+
+def _inferred(
+    model: Path, head: Head, groups: Groups, batch: PackedBatch, max_tokens: int, share_prompts: bool
+) -> Tensor:
+    engine = Engine(
+        read_decoder_config(model),
+        head,
+        groups,
+        dtype=torch.float32,
+        device="cpu",
+        max_tokens_per_microbatch=max_tokens,
+        share_prompts=share_prompts,
+    )
+    engine.load(model)
+    if head == "lm":
+        return engine.logprobs(batch, temperature=1.0)
+    engine.local_tensors()["head"].copy_(torch.linspace(-1, 1, 32))
+    return engine.values(batch)
 
 
 def _check_layouts(rank: int, model: Path) -> None:
-    placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in LAYOUTS]
+    reference = reference_model(model)
+    weights = {name: weight.clone() for name, weight in reference.state_dict().items()}
+    placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in layouts_of(model)]
     for _, groups in sorted(create_groups(placements, rank).items()):
-        check_engine(model, groups)
+        reference.load_state_dict(weights)
+        check_engine(model, groups, reference)
 
 
-def check_engine(model: Path, groups: Groups, device: str = "cpu") -> None:
-    reference = LlamaForCausalLM.from_pretrained(model)
+def check_engine(
+    model: Path, groups: Groups, reference: PreTrainedModel, device: str = "cpu", **options
+) -> None:
     engine = Engine(
         read_decoder_config(model),
         "lm",
@@ -69,6 +136,7 @@ def check_engine(model: Path, groups: Groups, device: str = "cpu") -> None:
         device=device,
         max_tokens_per_microbatch=40,
         optimizer=ADAMW,
+        **options,
     )
     engine.load(model)
     batch = own_batch(groups)
@@ -97,28 +165,38 @@ def check_round_trip(engine: Engine, model: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in engine.local_tensors().items())
 
 
-def own_batch(groups: Groups) -> PackedBatch:
-    """This data-parallel rank's share of six ragged sequences."""
+def all_ids() -> list[Tensor]:
+    """Six ragged sequences; some have the same prompt."""
     generator = torch.Generator().manual_seed(0)
-    ids = [torch.randint(3, 60, (length,), generator=generator) for length in LENGTHS]
+    prompts = torch.randint(3, 60, (3, PROMPT), generator=generator)
+    rests = [torch.randint(3, 60, (length - PROMPT,), generator=generator) for length in LENGTHS]
+    return [torch.cat((prompts[which], rest)) for which, rest in zip(SHARED, rests)]
+
+
+def own_batch(groups: Groups) -> PackedBatch:
+    """This data-parallel rank's share."""
+    ids = all_ids()
     mine = range(groups.place.dp_rank, len(ids), groups.placement.layout.dp)
     return pack(
         [Sample(i, i) for i in mine],
         {
             "input_ids": [ids[i] for i in mine],
-            "prompts": [ids[i] for i in mine],
             "loss_mask": [torch.arange(len(ids[i])) >= PROMPT for i in mine],
         },
     )
 
 
-def reference_logprobs(reference: LlamaForCausalLM, ids: Tensor) -> Tensor:
+def as_prompts(batch: PackedBatch) -> PackedBatch:
+    return PackedBatch(batch.samples, batch.cu_seqlens, {"prompts": batch["input_ids"]})
+
+
+def reference_logprobs(reference: PreTrainedModel, ids: Tensor) -> Tensor:
     logprobs = reference(ids[None]).logits[0].log_softmax(-1)
     return logprobs[PROMPT - 1 : -1].gather(-1, ids[PROMPT:, None])[:, 0]
 
 
 @torch.no_grad()
-def check_logprobs(engine: Engine, batch: PackedBatch, reference: LlamaForCausalLM) -> None:
+def check_logprobs(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
     logprobs = engine.logprobs(batch, temperature=1.0)
     if logprobs is not None:
         expected = torch.cat([reference_logprobs(reference, ids) for ids in batch.unpacked("input_ids")])
@@ -126,23 +204,25 @@ def check_logprobs(engine: Engine, batch: PackedBatch, reference: LlamaForCausal
         assert not logprobs[~batch["loss_mask"]].any()
 
 
-def check_greedy(engine: Engine, batch: PackedBatch, reference: LlamaForCausalLM) -> None:
-    rollout = engine.generate(batch, GenerationConfig(max_new_tokens=8, temperature=0.0), seed=1, step=0)
-    for prompt, ids in zip(batch.unpacked("prompts"), rollout.unpacked("input_ids"), strict=True):
+def check_greedy(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
+    config = GenerationConfig(max_new_tokens=8, temperature=0.0, max_sequences=4)
+    rollout = engine.generate(as_prompts(batch), config, seed=1, step=0)
+    for prompt, ids in zip(batch.unpacked("input_ids"), rollout.unpacked("input_ids"), strict=True):
         expected = reference.generate(prompt[None], max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
         assert torch.equal(ids, expected)
 
 
 def check_sampling(engine: Engine, batch: PackedBatch) -> None:
-    """A sampled token's log-prob is what a teacher-forced forward pass gives it."""
+    """A sampled token's log-probs are what a teacher-forced forward pass gives it."""
     config = GenerationConfig(max_new_tokens=8, temperature=0.7, top_p=0.9, top_k=20)
-    rollout = engine.generate(batch, config, seed=1, step=0)
-    logprobs = engine.logprobs(rollout, temperature=0.7)
-    if logprobs is not None:
-        torch.testing.assert_close(logprobs, rollout["logprobs"], rtol=1e-4, atol=1e-4)
+    rollout = engine.generate(as_prompts(batch), config, seed=1, step=0)
+    for key, temperature in (("logprobs", 0.7), ("raw_logprobs", 1.0)):
+        logprobs = engine.logprobs(rollout, temperature=temperature)
+        if logprobs is not None:
+            torch.testing.assert_close(logprobs, rollout[key], rtol=0, atol=1e-5)
 
 
-def check_training(engine: Engine, batch: PackedBatch, reference: LlamaForCausalLM) -> None:
+def check_training(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
     num_tokens = sum(length - PROMPT for length in LENGTHS)
     matrices = [p for p in reference.parameters() if p.dim() > 1]
     vectors = [p for p in reference.parameters() if p.dim() == 1]
@@ -152,14 +232,12 @@ def check_training(engine: Engine, batch: PackedBatch, reference: LlamaForCausal
         betas=(ADAMW.beta1, ADAMW.beta2),
         eps=ADAMW.eps,
     )
-    generator = torch.Generator().manual_seed(0)
-    everything = [torch.randint(3, 60, (length,), generator=generator) for length in LENGTHS]
     for _ in range(2):
         found = engine.train_logprobs(
             batch, lambda logprobs, micro: (-logprobs.sum() / num_tokens, {}), lr=ADAMW.lr, temperature=1.0
         )
         adamw.zero_grad()
-        (-sum(reference_logprobs(reference, ids).sum() for ids in everything) / num_tokens).backward()
+        (-sum(reference_logprobs(reference, ids).sum() for ids in all_ids()) / num_tokens).backward()
         norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), ADAMW.clip_grad_norm)
         adamw.step()
         assert found["grad_norm"].total == pytest.approx(float(norm), rel=1e-5)

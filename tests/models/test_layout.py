@@ -9,8 +9,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.models.config import DecoderConfig, read_decoder_config
+from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits, decoder_layout, kv_heads, local_tensors
+from realrl.models.reading import read_decoder_config
 from tests.tiny import tiny_llama
 
 LAYOUTS = [ParallelLayout(pp=pp, dp=dp, tp=tp) for pp in (1, 2, 3) for dp in (1, 2) for tp in (1, 2, 4)]
@@ -59,7 +60,7 @@ def test_key_value_heads_are_shared_evenly():
     """Two heads over eight ranks: each is held by four neighbours."""
     decoder = DecoderConfig(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=8, num_kv_heads=2,
-        head_dim=1, max_position=8, rope_theta=1.0, norm_eps=1e-5, tied=False, eos_token_ids=(),
+        head_dim=1, max_position=8, norm_eps=1e-5, tied=False, eos_token_ids=(),
     )  # fmt: skip
     holders = Counter(head for tp_rank in range(8) for head in kv_heads(decoder, 8, tp_rank))
     assert holders == {0: 4, 1: 4}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from realrl.api.batch import Sample, pack
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.demo import demo_model_directory
-from realrl.models.config import read_decoder_config
-from realrl.models.decoder import Decoder, positions_of
+from realrl.models.decoder import Decoder
 from realrl.models.layout import decoder_layout, local_tensors
-from realrl.ops.attention import packed_attention
+from realrl.models.reading import read_decoder_config
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import local_groups
 from realrl.realloc import checkpoint
+from tests.models.families import packed_logits
 
 pytestmark = pytest.mark.slow
 
@@ -25,23 +22,16 @@ pytestmark = pytest.mark.slow
 @torch.no_grad()
 def test_logits_match_transformers():
     """Float32 logits of ragged packed sequences, to 1e-3."""
-    directory: Path = demo_model_directory()
+    directory = demo_model_directory()
     config = read_decoder_config(directory)
     groups = local_groups(Placement(DeviceMesh((0,)), ParallelLayout()))
     shapes = {t.name: t.shape for t in local_tensors(config, groups.placement.layout, groups.place, "lm")}
     weights = FlatTensors(shapes, torch.float32, "cpu").views
-    decoder = Decoder(config, groups, "lm", weights)
     checkpoint.load(directory, decoder_layout(config, groups.placement, "lm"), 0, weights)
 
     generator = torch.Generator().manual_seed(0)
     ids = [torch.randint(3, config.vocab_size, (n,), generator=generator) for n in (1, 17, 64, 5)]
-    batch = pack([Sample(i, i) for i in range(len(ids))], {"input_ids": ids})
-    hidden = decoder.forward(
-        batch["input_ids"],
-        None,
-        positions_of(batch.cu_seqlens),
-        lambda layer, q, k, v: packed_attention(q, k, v, batch.cu_seqlens),
-    )
     reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     expected = torch.cat([reference(sequence[None]).logits[0] for sequence in ids])
-    torch.testing.assert_close(decoder.logits(hidden), expected, rtol=0, atol=1e-3)
+    found = packed_logits(Decoder(config, groups, "lm", weights), ids)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -39,4 +39,9 @@ def test_library_loads_and_has_its_functions(tmp_path):
     loaded.realrl_error_string.restype = ctypes.c_char_p
     assert loaded.realrl_gae is not None
     assert loaded.realrl_move_boxes is not None
+    assert loaded.realrl_logits_statistics is not None
+    assert loaded.realrl_logits_gradient is not None
+    assert loaded.realrl_gated is not None
+    assert loaded.realrl_gated_backward is not None
+    assert loaded.realrl_rotate is not None
     assert loaded.realrl_error_string(0) == b"no error"

@@ -29,7 +29,7 @@ def decoder(*, kv_heads: int, tied: bool) -> DecoderConfig:
     """Sizes that 2, 3 and 8 divide, but for the vocabulary, a prime, and the layers."""
     return DecoderConfig(
         vocab_size=67, hidden_size=24, intermediate_size=48, num_layers=8, num_heads=24,
-        num_kv_heads=kv_heads, head_dim=2, max_position=8, rope_theta=1.0, norm_eps=1e-5, tied=tied,
+        num_kv_heads=kv_heads, head_dim=2, max_position=8, norm_eps=1e-5, tied=tied,
         eos_token_ids=(),
     )  # fmt: skip
 

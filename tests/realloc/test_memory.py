@@ -22,7 +22,7 @@ from tests.world import run_world
 
 DECODER = DecoderConfig(
     vocab_size=8000, hidden_size=512, intermediate_size=1536, num_layers=8, num_heads=8, num_kv_heads=4,
-    head_dim=64, max_position=8, rope_theta=1.0, norm_eps=1e-5, tied=False, eos_token_ids=(),
+    head_dim=64, max_position=8, norm_eps=1e-5, tied=False, eos_token_ids=(),
 )  # fmt: skip
 STAGING_BYTES = 24 << 20
 SETTINGS = TransferSettings(staging_bytes=STAGING_BYTES)

@@ -19,7 +19,7 @@ TRUNCATED = [False, True, False, True, True, False]
 def context(**ppo) -> SimpleNamespace:
     critic = ppo.pop("critic", None)
     config = PPOMathConfig(batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo))
-    return SimpleNamespace(config=config, reduce=lambda x: x, engine=SimpleNamespace(eos_token_ids=(EOS,)))
+    return SimpleNamespace(config=config, reduce=lambda x: x)
 
 
 def rollouts(rewards: list[float], *, critic: bool = False) -> PackedBatch:
@@ -28,18 +28,17 @@ def rollouts(rewards: list[float], *, critic: bool = False) -> PackedBatch:
         key: [] for key in ("input_ids", "logprobs", "ref_logprobs", "values")
     }
     masks = []
-    for prompt, response, truncated in zip(PROMPTS, RESPONSES, TRUNCATED, strict=True):
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
         length = prompt + response
-        ids = torch.randint(5, 60, (length,), generator=generator)
-        ids[-1] = 7 if truncated else EOS
-        tokens["input_ids"].append(ids)
+        tokens["input_ids"].append(torch.randint(5, 60, (length,), generator=generator))
         for key in ("logprobs", "ref_logprobs", "values"):
             tokens[key].append(torch.randn(length, generator=generator))
         masks.append(torch.arange(length) >= prompt)
     if not critic:
         del tokens["values"]
     samples = [Sample(i, i // 2) for i in range(len(PROMPTS))]
-    return pack(samples, {**tokens, "loss_mask": masks}, {"rewards": list(torch.tensor(rewards).split(1))})
+    single = {"rewards": torch.tensor(rewards), "ended": ~torch.tensor(TRUNCATED)}
+    return pack(samples, {**tokens, "loss_mask": masks}, {key: list(x.split(1)) for key, x in single.items()})
 
 
 def token_rewards(batch: PackedBatch, sample: int, task_reward: float, kl_coef: float) -> list[float]:

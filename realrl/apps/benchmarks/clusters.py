@@ -10,6 +10,7 @@ from realrl.api.mesh import DeviceMesh, Placement
 from realrl.layouts.layout import Layout, Part, Pattern, Shape
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
+from realrl.models.rope import Rope
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def _llama(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, voca
         num_kv_heads=kv_heads,
         head_dim=128,
         max_position=8192,
-        rope_theta=5e5,
+        rope=Rope(theta=5e5),
         norm_eps=1e-5,
         tied=False,
         eos_token_ids=(),

@@ -17,6 +17,7 @@ from realrl.api.mesh import DeviceMesh, Placement
 from realrl.layouts.layout import Box, Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits, decoder_layout, local_tensors
+from realrl.models.rope import Rope
 from realrl.parallel.flat import FlatTensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,7 +50,7 @@ def decoder_of_size(num_bytes: int, dtype: torch.dtype, hidden: int | None = Non
         num_kv_heads=heads // 2,
         head_dim=hidden // heads,
         max_position=4096,
-        rope_theta=1e4,
+        rope=Rope(theta=1e4),
         norm_eps=1e-5,
         tied=False,
         eos_token_ids=(),

@@ -1,0 +1,65 @@
+"""Gradients that several ranks each have a part of, and how often each element is held."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from realrl.layouts.layout import Layout, Shard
+from realrl.models.decoder import Decoder
+from realrl.parallel.flat import FlatTensors
+from realrl.parallel.groups import Groups, all_reduce
+from realrl.parallel.optimizer import Span
+
+
+def copies(layout: Layout, groups: Groups, flat: FlatTensors, shapes: Mapping[str, tuple]) -> list[Span]:
+    """Spans of the flat weights, each with the number of ranks of this slice that hold it."""
+    members = groups.placement.dp_slice(groups.place.dp_rank)
+    holders = Counter(shard.box for rank in members for shard in layout.shards(rank))
+    shards: dict[str, list[Shard]] = defaultdict(list)
+    for shard in layout.shards(groups.rank):
+        shards[shard.local].append(shard)
+    spans = []
+    for local, parts in shards.items():
+        start, stop = flat.spans[local]
+        if len({holders[shard.box] for shard in parts}) == 1:
+            spans.append((start, stop, holders[parts[0].box]))
+            continue
+        columns = shapes[local][-1] if len(shapes[local]) > 1 else 1
+        for shard in parts:
+            assert shard.box.shape[1:] == shapes[local][1:], "boxes that other ranks hold too are whole rows"
+            first = start + shard.offset[0] * columns
+            spans.append((first, first + shard.box.numel, holders[shard.box]))
+    return spans
+
+
+def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mapping[str, tuple]) -> None:
+    """Add up what several ranks of a slice each have a part of: tied embeddings, shared K/V heads, the norms
+    of queries and keys, which see a rank's own heads alone.
+
+    Collective over the data-parallel slice.
+    """
+    config, groups = decoder.config, decoder.groups
+    for name in ("embed", "head"):
+        if groups.tied is not None and config.tied and decoder.head == "lm" and name in names:
+            all_reduce(gradient(name), groups.tied)
+    if groups.tp is None:
+        return
+    for layer in decoder.layers:
+        for norm in ("q_norm", "k_norm") if config.qk_norm else ():
+            all_reduce(gradient(f"layers.{layer}.{norm}"), groups.tp)
+        if groups.placement.layout.tp > config.num_kv_heads:
+            for name in ("qkv", "qkv_bias") if config.qkv_bias else ("qkv",):
+                _sum_shared_heads(decoder, gradient(f"layers.{layer}.{name}"))
+
+
+def _sum_shared_heads(decoder: Decoder, gradient: Tensor) -> None:
+    """Each rank has one K/V head, and so have its neighbours: sum by head."""
+    config, groups = decoder.config, decoder.groups
+    own = gradient[decoder.num_heads * config.head_dim :]
+    by_head = own.new_zeros(config.num_kv_heads, *own.shape)
+    head = groups.place.tp_rank * config.num_kv_heads // groups.placement.layout.tp
+    by_head[head] = own
+    own.copy_(all_reduce(by_head, groups.tp)[head])

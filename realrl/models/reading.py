@@ -1,0 +1,94 @@
+"""Reads what a Hugging Face model directory says of its decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from realrl.models.config import DecoderConfig
+from realrl.models.families.gemma import GEMMA
+from realrl.models.families.gemma2 import GEMMA2
+from realrl.models.families.gpt2 import GPT2
+from realrl.models.families.keys import Family, TokenIds, token_ids
+from realrl.models.families.llama import LLAMA
+from realrl.models.families.mistral import MISTRAL
+from realrl.models.families.qwen2 import QWEN2
+from realrl.models.families.qwen3 import QWEN3
+
+FAMILIES: dict[str, Family] = {
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "mistral": MISTRAL,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gpt2": GPT2,
+}
+"""By the `model_type` of `config.json`."""
+
+File = TypeVar("File")
+
+
+class _Kind(msgspec.Struct):
+    """The key of `config.json` that says what kind of model it is."""
+
+    model_type: str | None = None
+
+
+class _Generation(msgspec.Struct):
+    """The keys of `generation_config.json` that are read here."""
+
+    eos_token_id: TokenIds | UnsetType = UNSET
+
+
+def read_family(directory: Path | str) -> Family:
+    """The family of the model in a Hugging Face directory.
+
+    Raises:
+        ValueError: no `config.json` there, or no family of ours.
+    """
+    file = Path(directory) / "config.json"
+    if not file.is_file():
+        raise ValueError(f"no config.json in {directory}: give a Hugging Face model directory")
+    kind = _decode(file, _Kind).model_type
+    if kind not in FAMILIES:
+        raise ValueError(f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {kind!r}")
+    return FAMILIES[kind]
+
+
+def read_decoder_config(directory: Path | str) -> DecoderConfig:
+    """The decoder that a Hugging Face model directory holds.
+
+    Raises:
+        ValueError: no `config.json` there, a key of it that does not fit, or a model of no family of ours.
+    """
+    family, file = read_family(directory), Path(directory) / "config.json"
+    keys = _decode(file, family.keys)
+    try:
+        decoder = family.decoder(keys)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return replace(decoder, names=family.names, eos_token_ids=_eos_token_ids(decoder, file))
+
+
+def _decode(file: Path, file_type: type[File]) -> File:
+    try:
+        return msgspec.json.decode(file.read_text(encoding="utf-8"), type=file_type)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _eos_token_ids(decoder: DecoderConfig, file: Path) -> tuple[int, ...]:
+    """Those of `generation_config.json`, where it has the key, go first."""
+    generation, ids = file.with_name("generation_config.json"), decoder.eos_token_ids
+    if generation.is_file() and (given := _decode(generation, _Generation).eos_token_id) is not UNSET:
+        file, ids = generation, token_ids(given)
+    if any(token >= decoder.vocab_size for token in ids):
+        raise ValueError(
+            f"{file}: eos_token_id must be below vocab_size {decoder.vocab_size}, got {list(ids)}"
+        )
+    return ids

@@ -1,0 +1,139 @@
+"""Attention on CUDA by PyTorch's flash attention: over own tokens and over prefixes apart, then merged.
+
+Softmax over two sets of keys is their softmaxes weighted by exp(logsumexp). The gradient of each set needs
+only the merged output and logsumexp: its weights are exp(score - lse), and dS = P * (dP - rowsum(dO * O)).
+Shapes: T tokens, C of them in segments with a prefix, Q query heads, K key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from realrl.ops.segments import Segments
+
+_TYPES = (torch.bfloat16, torch.float16)
+
+
+def can_run(qkv: Tensor, segments: Segments, window: int | None, softcap: float | None) -> bool:
+    """Whether flash attention covers the case: it has no softcap, and no window across a prefix."""
+    fits = qkv.is_cuda and qkv.dtype in _TYPES and qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 256
+    return fits and softcap is None and (window is None or not bool((segments.prefix >= 0).any()))
+
+
+def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, window: int | None) -> Tensor:
+    """`packed_attention` where `can_run`."""
+    num_heads = qkv.shape[1] - 2 * num_kv_heads
+    q, k, v = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    return _FlashAttention.apply(q, k, v, segments, scale, window)
+
+
+class _Bounds(NamedTuple):
+    """Where each sequence's queries and keys begin among theirs, on the device."""
+
+    queries: Tensor
+    keys: Tensor
+    longest_queries: int
+    longest_keys: int
+
+
+class _PrefixWork(NamedTuple):
+    """Tokens that see a prefix, a prefix's together, and the prefixes' tokens."""
+
+    tokens: Tensor
+    prefix_tokens: Tensor
+    bounds: _Bounds
+
+
+class _FlashAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, window: int | None):
+        ctx.own = _own_bounds(segments, q.device)
+        ctx.prefixed = _prefix_work(segments, q.device)
+        ctx.scale, ctx.window = scale, window
+        out, lse = _forward(q, k, v, ctx.own, scale, is_causal=True, window=window)
+        if ctx.prefixed is not None:
+            tokens, seen, bounds = ctx.prefixed
+            _merge(out, lse, tokens, *_forward(q[tokens], k[seen], v[seen], bounds, scale, is_causal=False))
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out
+
+    @staticmethod
+    def backward(ctx, dout: Tensor):
+        q, k, v, out, lse = ctx.saved_tensors
+        dout = dout.contiguous()
+        own = (dout, q, k, v, out, lse)
+        grads = _backward(*own, ctx.own, ctx.scale, is_causal=True, window=ctx.window)
+        if ctx.prefixed is not None:
+            tokens, seen, bounds = ctx.prefixed
+            part = (dout[tokens], q[tokens], k[seen], v[seen], out[tokens], lse[:, tokens].contiguous())
+            more = _backward(*part, bounds, ctx.scale, is_causal=False)
+            for grad, index, added in zip(grads, (tokens, seen, seen), more):
+                grad.index_add_(0, index, added)
+        return *grads, None, None, None
+
+
+def _merge(out: Tensor, lse: Tensor, tokens: Tensor, out_prefix: Tensor, lse_prefix: Tensor) -> None:
+    """Let `tokens` also see what `out_prefix [C, Q, D]` and `lse_prefix [Q, C]` are of."""
+    own = lse[:, tokens]
+    merged = torch.logaddexp(own, lse_prefix)
+    shares = [(one - merged).exp().t()[..., None] for one in (own, lse_prefix)]
+    out[tokens] = (out[tokens] * shares[0] + out_prefix * shares[1]).to(out.dtype)
+    lse[:, tokens] = merged
+
+
+def _own_bounds(segments: Segments, device: torch.device) -> _Bounds:
+    longest = int(segments.lengths.max()) if len(segments) else 0
+    starts = segments.cu_seqlens.to(device)
+    return _Bounds(starts, starts, longest, longest)
+
+
+def _prefix_work(segments: Segments, device: torch.device) -> _PrefixWork | None:
+    """Queries that see one prefix are one sequence: without a causal rule their places do not matter."""
+    bounds = segments.bounds()
+    tokens: dict[int, list[Tensor]] = {}
+    for first, end, prefix in bounds:
+        if prefix >= 0 and end > first and bounds[prefix][1] > bounds[prefix][0]:
+            tokens.setdefault(prefix, []).append(torch.arange(first, end))
+    if not tokens:
+        return None
+    queries = [torch.cat(parts) for parts in tokens.values()]
+    keys = [torch.arange(*bounds[prefix][:2]) for prefix in tokens]
+    starts = [_starts(parts).to(device) for parts in (queries, keys)]
+    longest = [max(map(len, parts)) for parts in (queries, keys)]
+    return _PrefixWork(torch.cat(queries).to(device), torch.cat(keys).to(device), _Bounds(*starts, *longest))
+
+
+def _starts(parts: list[Tensor]) -> Tensor:
+    lengths = torch.tensor([0, *map(len, parts)])
+    return lengths.cumsum(0).to(torch.int32)
+
+
+def _forward(q, k, v, bounds: _Bounds, scale: float, *, is_causal: bool, window: int | None = None):
+    """The output `[T, Q, D]`, and its logsumexp `[Q, T]`."""
+    causal, extent = _extent(is_causal, window)
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        q, k, v, *bounds, 0.0, causal, False, scale=scale, **extent
+    )
+    return out, lse
+
+
+def _backward(
+    dout, q, k, v, out, lse, bounds: _Bounds, scale: float, *, is_causal: bool, window: int | None = None
+):
+    causal, extent = _extent(is_causal, window)
+    # Without dropout no random state is read.
+    random_state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+    unused = torch.empty(0, device=q.device)
+    return torch.ops.aten._flash_attention_backward(
+        *(dout, q, k, v, out, lse, *bounds, 0.0, causal, random_state, unused), scale=scale, **extent
+    )
+
+
+def _extent(is_causal: bool, window: int | None) -> tuple[bool, dict[str, int]]:
+    """A window already says that no token sees a later one."""
+    if window is None:
+        return is_causal, {"window_size_left": -1, "window_size_right": 0 if is_causal else -1}
+    return False, {"window_size_left": window - 1, "window_size_right": 0}

@@ -1,0 +1,71 @@
+"""Linear layers whose rows do not depend on each other in any bit.
+
+A library's product of `[M, K]` and `[K, N]` takes another order of sums for another M. Here every product has
+the same M: rows go in tiles of `TILE_ROWS`, the last one filled up, so that a row's result is the same in a
+batch of any size and at any place in it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TILE_ROWS = 64
+"""Enough for a product to be efficient, few enough that a small batch is not mostly filling."""
+
+
+class PackedWeight:
+    """A bf16 weight on the CPU in the layout that products of few rows are fastest with; not differentiable.
+
+    A copy: it does not follow the weight. Source: oneDNN's blocked weights, as TorchInductor uses them.
+    """
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        return weight.is_cpu and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
+
+    def __init__(self, weight: Tensor, num_rows: int) -> None:
+        """For products with about `num_rows` rows."""
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
+
+    def product(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+
+
+def linear(
+    x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, tiled: bool = False
+) -> Tensor:
+    """`x @ weight.T + bias`; `tiled`: in tiles of rows.
+
+    Shapes: x `[T, K]`, weight `[N, K]`, bias `[N]`; returns `[T, N]`.
+    """
+    if isinstance(weight, PackedWeight):
+        product = weight.product(x)
+        return product if bias is None else product + bias
+    if not tiled:
+        return F.linear(x, weight, bias)
+    product = _TiledProduct.apply(x, weight)
+    return product if bias is None else product + bias
+
+
+def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight.T` in tiles of rows; not differentiable."""
+    out = x.new_empty(len(x), len(weight))
+    for start in range(0, len(x), TILE_ROWS):
+        rows = x[start : start + TILE_ROWS]
+        full = rows if len(rows) == TILE_ROWS else F.pad(rows, (0, 0, 0, TILE_ROWS - len(rows)))
+        out[start : start + TILE_ROWS] = torch.mm(full, weight.t())[: len(rows)]
+    return out
+
+
+class _TiledProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return tiled_product(x.contiguous(), weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        return grad @ weight, grad.t() @ x

@@ -1,0 +1,194 @@
+"""Generation: a sample is its own, whatever is around it, however small the cache, whenever interrupted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from realrl.api.batch import PackedBatch, Sample, pack
+from realrl.api.config import GenerationConfig
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.datasets.stops import ends_by
+from realrl.engines.engine import Engine
+from realrl.models.reading import read_decoder_config
+from realrl.ops.cache import KeyValueCache
+from realrl.parallel.groups import create_groups, local_groups
+from tests.models.families import tiny_model
+from tests.tiny import tiny_tokenizer
+from tests.world import run_world
+
+ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
+EOS = 1
+LENGTHS = [3, 90, 3, 17, 64, 90, 1]
+WHICH = [0, 1, 0, 2, 3, 1, 4]
+"""Which samples have the same prompt."""
+ALL = range(len(LENGTHS))
+USUAL = GenerationConfig(max_new_tokens=40, temperature=1.3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny"), "qwen2")
+
+
+@pytest.fixture(scope="module")
+def engine(model) -> Engine:
+    return loaded(model)
+
+
+def loaded(model: Path, groups=None, max_tokens: int = 200) -> Engine:
+    engine = Engine(
+        read_decoder_config(model),
+        "lm",
+        groups or local_groups(ALONE),
+        dtype=torch.float32,
+        device="cpu",
+        max_tokens_per_microbatch=max_tokens,
+    )
+    engine.load(model)
+    return engine
+
+
+def prompts(indices: Sequence[int] = ALL) -> PackedBatch:
+    """A batch of some of the samples, which keep their numbers."""
+    ids = [
+        torch.randint(3, 60, (n,), generator=torch.Generator().manual_seed(w)) for n, w in zip(LENGTHS, WHICH)
+    ]
+    return pack([Sample(i, WHICH[i]) for i in indices], {"prompts": [ids[i] for i in indices]})
+
+
+def generated(engine: Engine, batch: PackedBatch, config: GenerationConfig = USUAL, **options) -> PackedBatch:
+    return engine.generate(batch, config, seed=7, step=2, **options)
+
+
+def assert_same(found: PackedBatch, expected: PackedBatch) -> None:
+    assert found.samples == expected.samples and torch.equal(found.cu_seqlens, expected.cu_seqlens)
+    for key in ("input_ids", "loss_mask"):
+        assert torch.equal(found[key], expected[key])
+    for key in ("logprobs", "raw_logprobs"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
+    assert torch.equal(found["ended"], expected["ended"])
+
+
+def test_a_sample_does_not_depend_on_the_others(engine):
+    """Alone, in another order, or beside samples of its own prompt."""
+    together = generated(engine, prompts())
+    for indices in ([6, 5, 4, 3, 2, 1, 0], [0], [5, 0], [1, 5]):
+        assert_same(generated(engine, prompts(indices)), together.select(indices))
+    first, _, third, *_ = responses(together)
+    assert first != third, "samples of one prompt have seeds of their own"
+
+
+@pytest.mark.parametrize(("max_sequences", "num_pages"), [(1, 3), (2, 4), (3, 100), (7, 7), (7, 3)])
+def test_a_small_cache_changes_nothing(engine, monkeypatch, max_sequences, num_pages):
+    """Samples wait for room, or give it up and are computed again."""
+    expected = generated(engine, prompts())
+    monkeypatch.setattr(KeyValueCache, "page_bytes", lambda **_: (1 << 20) // num_pages)
+    config = GenerationConfig(max_new_tokens=40, temperature=1.3, max_sequences=max_sequences, cache_mib=1)
+    assert_same(generated(engine, prompts(), config), expected)
+
+
+def test_a_cache_too_small_for_one_sample_is_refused(engine, monkeypatch):
+    monkeypatch.setattr(KeyValueCache, "page_bytes", lambda **_: 1 << 19)
+    config = GenerationConfig(max_new_tokens=40, cache_mib=1)
+    with pytest.raises(ValueError, match="generation.cache_mib: the longest sample needs 2 MiB .*, got 1"):
+        generated(engine, prompts(), config)
+
+
+@pytest.mark.parametrize("every", [1, 2, 9])
+def test_an_interrupted_sample_goes_on_where_it_was(engine, every):
+    """After each `every`-th token, and as if nothing had been."""
+    expected = generated(engine, prompts())
+    batch, calls = prompts(), 0
+    while calls == 0 or not finished(batch):
+        turns = itertools.count(1)
+        batch = generated(engine, batch, interrupted=lambda turns=turns: next(turns) > every)
+        calls += 1
+        assert calls < 100
+    assert calls > 40 // (every + 1)
+    assert_same(batch, expected)
+
+
+def finished(batch: PackedBatch) -> bool:
+    full = torch.tensor([int(mask.sum()) == USUAL.max_new_tokens for mask in batch.unpacked("loss_mask")])
+    return bool((batch["ended"] | full).all())
+
+
+def test_each_token_says_which_weights_drew_it(model):
+    """New weights come in between two tokens."""
+    engine = loaded(model)
+    turns = itertools.count(1)
+    engine.version = 4
+    half = generated(engine, prompts([1]), interrupted=lambda: next(turns) > 10)
+    engine.version = 5
+    engine.local_tensors()["norm"].mul_(1.5)
+    whole = generated(engine, half)
+    written = len(half["input_ids"])
+    assert set(half["policy_versions"][half["loss_mask"]].tolist()) == {4}
+    assert torch.equal(whole["input_ids"][:written], half["input_ids"])
+    assert set(whole["policy_versions"][written:].tolist()) == {5}
+    assert whole["policy_versions"][:90].tolist() == [-1] * 90
+    changed = whole.select([0])
+    found = engine.logprobs(changed, temperature=1.3)[written:]
+    torch.testing.assert_close(found, whole["logprobs"][written:], rtol=0, atol=1e-5)
+
+
+def test_no_end_before_the_minimum(engine):
+    """Neither the model's token nor one of the config's; the logprobs are still of the whole distribution."""
+    config = GenerationConfig(max_new_tokens=12, min_new_tokens=12, temperature=1.3, stop_token_ids=(5, 9))
+    rollout = generated(engine, prompts(), config, ends=ends_by(config, None))
+    tokens = rollout["input_ids"][rollout["loss_mask"]]
+    assert len(tokens) == 12 * len(LENGTHS) and not rollout["ended"].any()
+    assert not torch.isin(tokens, torch.tensor([EOS, 5, 9])).any()
+    found = engine.logprobs(rollout, temperature=1.3)
+    torch.testing.assert_close(found, rollout["logprobs"], rtol=0, atol=1e-5)
+
+
+def test_responses_end_where_they_are_asked_to(engine):
+    """By a token, or once the text has a string; cut short, a response is what it was up to there."""
+    whole, tokenizer = generated(engine, prompts()), tiny_tokenizer()
+    text = tokenizer.decode(responses(whole)[1])
+    config = GenerationConfig(
+        max_new_tokens=40, temperature=1.3, stop=(text[8:10], "no"), stop_token_ids=(60,)
+    )
+    cut = generated(engine, prompts(), config, ends=ends_by(config, tokenizer))
+    for response, found in zip(responses(whole), responses(cut), strict=True):
+        stops = [
+            n for n in range(1, 41) if 60 in response[:n] or text[8:10] in tokenizer.decode(response[:n])
+        ]
+        assert found == response[: min(stops, default=40)]
+    assert cut["ended"][1] and len(responses(cut)[1]) <= 10
+
+
+def responses(batch: PackedBatch) -> list[list[int]]:
+    return [ids[m].tolist() for ids, m in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"))]
+
+
+@pytest.mark.slow
+def test_every_layout_generates_the_same(model, engine, tmp_path):
+    """Sampled, interrupted now and then, with a cache that is too small."""
+    torch.save(generated(engine, prompts()), tmp_path / "expected")
+    run_world(_check_layouts, 4, model, tmp_path / "expected")
+
+
+def _check_layouts(rank: int, model: Path, expected: Path) -> None:
+    together = torch.load(expected, weights_only=False)
+    layouts = [{"tp": 2}, {"pp": 2}, {"pp": 2, "tp": 2}, {"dp": 2, "tp": 2}, {"tp": 4}]
+    placements = [
+        Placement(DeviceMesh(tuple(range(x.size))), x) for x in (ParallelLayout(**y) for y in layouts)
+    ]
+    KeyValueCache.page_bytes = classmethod(lambda cls, **_: (1 << 20) // 7)
+    config = GenerationConfig(max_new_tokens=40, temperature=1.3, cache_mib=1)
+    for placement, groups in sorted(create_groups(placements, rank).items()):
+        mine = range(groups.place.dp_rank, len(LENGTHS), placement.layout.dp)
+        engine, turns = loaded(model, groups), itertools.count(1)
+        # Only the output rank's word counts.
+        says_so = (13,) if rank == placement.output_ranks(groups.place.dp_rank)[0] else ()
+        half = generated(
+            engine, prompts(mine), config, interrupted=lambda t=turns, says_so=says_so: next(t) in says_so
+        )
+        assert_same(generated(engine, half, config), together.select(mine))
