@@ -82,8 +82,8 @@ REALRL_SIMD_INLINE void put_steps(float *steps, int64_t row, int64_t key, Vec fi
 }
 
 REALRL_SIMD_INLINE void put_steps(bf16 *steps, int64_t row, int64_t key, Vec first, Vec second) {
-  const BitVec low = __builtin_convertvector(half_bits(first), BitVec);
-  const BitVec pairs = low | __builtin_convertvector(half_bits(second), BitVec) << 16;
+  const BitVec low = __builtin_convertvector(rounded(first), BitVec);
+  const BitVec pairs = low | __builtin_convertvector(rounded(second), BitVec) << 16;
   memcpy(steps + row * kPageKeys + key * 2, &pairs, sizeof pairs);
 }
 
@@ -121,8 +121,8 @@ REALRL_SIMD_INLINE void differentiate_pair(const AttentionShape &shape, const Ba
     Slopes first{}, second{};
     if (v < seen) first = slopes_of<T, kCapped>(shape, block, keys, row, slot, v);
     if (v < seen && both) second = slopes_of<T, kCapped>(shape, block, keys_second, row + 1, slot + 1, v);
-    store_quickly(block.dscores + slot * kPageKeys + v * kLanes, first.dscore);
-    store_quickly(block.dscores + (slot + 1) * kPageKeys + v * kLanes, second.dscore);
+    store(block.dscores + slot * kPageKeys + v * kLanes, first.dscore);
+    store(block.dscores + (slot + 1) * kPageKeys + v * kLanes, second.dscore);
     put_steps(block.weight_steps, row, v * kLanes, first.weight, second.weight);
     put_steps(block.dscore_steps, row, v * kLanes, first.dscore, second.dscore);
   }
@@ -227,7 +227,7 @@ static void differentiate_tile(const AttentionShape &shape, const BackwardBlock<
 template <class T>
 static void store_row(const float *from, int64_t dim, T *to) {
   int64_t d = 0;
-  for (; d + kLanes <= dim; d += kLanes) store_quickly(to + d, load(from + d));
+  for (; d + kLanes <= dim; d += kLanes) store(to + d, load(from + d));
   if (d < dim) store_some(to + d, load(from + d), dim - d);
 }
 

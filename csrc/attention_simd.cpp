@@ -73,7 +73,7 @@ REALRL_SIMD_INLINE void weigh_row(const AttentionShape &shape, const Block<T> &b
     for (int v = 0; v < kVectors; ++v) exponents[v] = only_visible(keys, v, exponents[v], nowhere);
   }
 #pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) peaks = larger(peaks, exponents[v]);
+  for (int v = 0; v < kVectors; ++v) peaks = max(peaks, exponents[v]);
   const float peak = raised_peak(shape, block, row, largest_lane(peaks));
   float *total = block.total + row * kLanes;
   // A row that sees nothing yet has no peak, and no weights either.
@@ -83,7 +83,7 @@ REALRL_SIMD_INLINE void weigh_row(const AttentionShape &shape, const Block<T> &b
   for (int v = 0; v < kVectors; ++v) {
     const Vec weight = exp2_below(exponents[v] - below);
     sum += weight;
-    store_quickly(block.weights + slot * kPageKeys + v * kLanes, weight);
+    store(block.weights + slot * kPageKeys + v * kLanes, weight);
   }
   store(total, load(total) + sum);
 }
@@ -155,7 +155,7 @@ static void attend_panel(const AttentionShape &shape, const Block<T> &block, int
 template <class T>
 static void store_row(float *sums, float factor, int64_t dim, T *to) {
   int64_t d = 0;
-  for (; d + kLanes <= dim; d += kLanes) store_quickly(to + d, load(sums + d) * factor);
+  for (; d + kLanes <= dim; d += kLanes) store(to + d, load(sums + d) * factor);
   if (d < dim) store_some(to + d, load(sums + d) * factor, dim - d);
 }
 

@@ -25,7 +25,7 @@ constexpr float kLog2E = 1.44269504f;
 // 2^x for x up to about 0, to within 2 units in the last place: 2^n times a polynomial on [-1/2, 1/2], found by
 // Lawson's reweighted least squares. Exactly 1 at 0, and exactly 0 below -126.5, so that masked scores vanish.
 REALRL_SIMD_INLINE Vec exp2_below(Vec x) {
-  const Vec clamped = larger(splat(-127.0f), x);  // x where that is NaN
+  const Vec clamped = max(splat(-127.0f), x);  // x where that is NaN
   const Vec shifter = splat(12583039.0f);  // 1.5 * 2^23 + 127: adding it leaves n + 127 in the lowest bits
   const Vec shifted = clamped + shifter;
   const Vec f = clamped - (shifted - shifter);
@@ -45,10 +45,10 @@ REALRL_SIMD_INLINE Vec folded(Vec x) {
 }
 
 REALRL_SIMD_INLINE float largest_lane(Vec x) {
-  x = larger(x, folded<8>(x));
-  x = larger(x, folded<4>(x));
-  x = larger(x, folded<2>(x));
-  return larger(x, folded<1>(x))[0];
+  x = max(x, folded<8>(x));
+  x = max(x, folded<4>(x));
+  x = max(x, folded<2>(x));
+  return max(x, folded<1>(x))[0];
 }
 
 REALRL_SIMD_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }

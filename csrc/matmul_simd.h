@@ -68,29 +68,6 @@ struct Step<bf16> {
 #endif
 };
 
-REALRL_SIMD_INLINE Vec larger(Vec a, Vec b) {
-#ifdef __AVX512F__
-  return (Vec)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);  // unmasked, GCC 12 warns of its header
-#else
-  return a > b ? a : b;
-#endif
-}
-
-// As `rounded`, where the processor does not do it in one instruction.
-REALRL_SIMD_INLINE HalfBits half_bits(Vec x) {
-#ifdef __AVX512BF16__
-  return (HalfBits)_mm512_cvtneps_pbh((__m512)x);
-#else
-  return rounded(x);
-#endif
-}
-
-REALRL_SIMD_INLINE void store_quickly(float *to, Vec x) { store(to, x); }
-REALRL_SIMD_INLINE void store_quickly(bf16 *to, Vec x) {
-  const HalfBits half = half_bits(x);
-  memcpy(to, &half, sizeof half);
-}
-
 // c [rows, columns] = a [rows, steps] times b [steps, columns], or is added to. Distances are in elements.
 template <class T>
 struct Product {

@@ -6,7 +6,6 @@ Shapes: B sequences, T tokens, Q query heads, K key/value heads, D head size, P 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -83,10 +82,6 @@ class KeyValueCache:
         """
         return self._pages.attend(layer, q, page_table, lengths, AttentionRule(scale, window, softcap))
 
-    def copy_pages(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """Copy whole pages in all layers; no page is both a source and a target."""
-        self._pages.copy(torch.tensor(source, dtype=torch.long), torch.tensor(target, dtype=torch.long))
-
 
 def _pages_for(dtype: torch.dtype, head_dim: int, device: torch.device) -> type[_TiledPages | _PlainPages]:
     on_kernel = device.type == "cpu" and dtype in _KERNEL_TYPES and head_dim % 2 == 0
@@ -131,9 +126,6 @@ class _TiledPages:
         )
         return out
 
-    def copy(self, source: Tensor, target: Tensor) -> None:
-        self._data[:, target] = self._data[:, source]
-
     def _shape(self, num_heads: int, head_dim: int, rule: AttentionRule):
         return kernel_shape(num_heads, self._num_kv_heads, head_dim, self._data.dtype, rule)
 
@@ -171,10 +163,6 @@ class _PlainPages:
                 for i, length in enumerate(lengths.tolist())
             ]
         )
-
-    def copy(self, source: Tensor, target: Tensor) -> None:
-        source, target = (pages.to(self._data.device) for pages in (source, target))
-        self._data[:, :, target] = self._data[:, :, source]
 
 
 def _attend_sequence(

@@ -84,16 +84,16 @@ def test_the_twin_agrees(dtype, tolerance, case):
 @pytest.mark.parametrize("kind", [cache_module._TiledPages, cache_module._PlainPages])
 @settings(max_examples=20, deadline=None)
 @given(length=st.integers(1, 200), layer=st.integers(0, 2))
-def test_copied_pages_are_continued_apart(kind, length, layer):
-    """A prompt's pages copied for a second sample; its own next token does not reach the first."""
+def test_pages_of_one_prompt_are_continued_apart(kind, length, layer):
+    """A prompt written into pages of each of two samples; one's next token does not reach the other."""
     case = Case((length, 1, 1), (-1, 0, 0), 2, 2, 8, None, None)
     qkv = case.qkv(dtype=torch.bfloat16)
     count = -(-(length + 1) // 64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_module, "_pages_for", lambda *_: kind)
         cache = KeyValueCache(3, 2 * count, 2, 8, torch.bfloat16, "cpu")
-    cache.write(layer, qkv[:length], torch.arange(length))
-    cache.copy_pages(list(range(count)), list(range(count, 2 * count)))
+    for first_page in (0, count):
+        cache.write(layer, qkv[:length], torch.arange(length) + first_page * 64)
     table = torch.arange(2 * count, dtype=torch.int32).view(2, count)
     cache.write(layer, qkv[length:], table[:, length // 64].long() * 64 + length % 64)
     found = cache.attend(layer, qkv[length:, :4], table, torch.tensor([length + 1] * 2), **case.rule)

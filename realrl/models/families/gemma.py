@@ -32,6 +32,5 @@ def gemma_like(keys: GemmaKeys, **traits) -> DecoderConfig:
 GEMMA = Family(
     keys=GemmaKeys,
     decoder=gemma_like,
-    causal_lm="GemmaForCausalLM",
     classifier="GemmaForSequenceClassification",
 )

@@ -28,7 +28,6 @@ def gemma2(keys: Gemma2Keys) -> DecoderConfig:
 GEMMA2 = Family(
     keys=Gemma2Keys,
     decoder=gemma2,
-    causal_lm="Gemma2ForCausalLM",
     classifier="Gemma2ForSequenceClassification",
     names=Names(mlp_norm="pre_feedforward_layernorm"),
 )

@@ -55,7 +55,6 @@ def gpt2(keys: GPT2Keys) -> DecoderConfig:
 GPT2 = Family(
     keys=GPT2Keys,
     decoder=gpt2,
-    causal_lm="GPT2LMHeadModel",
     classifier="GPT2ForSequenceClassification",
     names=Names(
         base="transformer.",

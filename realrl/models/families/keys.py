@@ -35,8 +35,6 @@ class Family:
     Raises:
         ValueError: they ask for what is not supported; the message begins with the key.
     """
-    causal_lm: str
-    """transformers' class of a language model."""
     classifier: str
     """transformers' class with a scalar head."""
     names: Names = field(default_factory=Names)

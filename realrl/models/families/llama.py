@@ -7,6 +7,5 @@ from realrl.models.families.keys import Family, LlamaKeys, llama_like
 LLAMA = Family(
     keys=LlamaKeys,
     decoder=llama_like,
-    causal_lm="LlamaForCausalLM",
     classifier="LlamaForSequenceClassification",
 )

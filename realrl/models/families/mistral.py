@@ -17,6 +17,5 @@ def mistral(keys: MistralKeys) -> DecoderConfig:
 MISTRAL = Family(
     keys=MistralKeys,
     decoder=mistral,
-    causal_lm="MistralForCausalLM",
     classifier="MistralForSequenceClassification",
 )

@@ -19,6 +19,5 @@ def qwen2(keys: Qwen2Keys) -> DecoderConfig:
 QWEN2 = Family(
     keys=Qwen2Keys,
     decoder=qwen2,
-    causal_lm="Qwen2ForCausalLM",
     classifier="Qwen2ForSequenceClassification",
 )

@@ -18,6 +18,5 @@ def qwen3(keys: Qwen3Keys) -> DecoderConfig:
 QWEN3 = Family(
     keys=Qwen3Keys,
     decoder=qwen3,
-    causal_lm="Qwen3ForCausalLM",
     classifier="Qwen3ForSequenceClassification",
 )
