@@ -3,7 +3,9 @@
     allocation  = mesh {"+" mesh}             each mesh takes the ranks after those of the one before it
     mesh        = item {"," item}             items of one mesh share its ranks, from its first one on
     item        = [pattern (":" | ".")] layout
-    layout      = letters d, t (or m) and p in any order, each with a count: d2t2, p2m1d4
+    layout      = letters d, t (or m), p and v in any order, each with a count: d2t2, p2m1d4, p2v2
+
+v is the number of runs of layers on each pipeline stage (interleaved stages).
 
 A pattern is a call's name, may have `*` and `?`, or is `gen` for the calls that generate. A call goes to
 the first item whose pattern fits it; an item without a pattern takes the calls that are left.
@@ -23,7 +25,7 @@ from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 GENERATING = "gen"
 EXAMPLES = "examples: actor_gen:d2,*:p2 (shared ranks), gen.d2+p2 (disjoint ranks)"
 _ITEM = re.compile(r"(?:(?P<pattern>[A-Za-z0-9_*?\[\]!-]+)[:.])?(?P<layout>(?:[a-z][0-9]{1,9})+)")
-_AXES = {"d": "dp", "t": "tp", "m": "tp", "p": "pp"}
+_AXES = {"d": "dp", "t": "tp", "m": "tp", "p": "pp", "v": "vp"}
 _MAX_RANKS = 1 << 17
 
 
@@ -79,14 +81,17 @@ def parse_layout(text: str) -> ParallelLayout:
         axis = _AXES.get(letter)
         if axis is None:
             raise _refused(
-                f"layout {text!r} has the letter {letter!r}; expected d, t (or m) and p, each with a count"
+                f"layout {text!r} has the letter {letter!r}; expected d, t (or m), p and v, each with a count"
             )
         if axis in degrees:
             raise _refused(f"layout {text!r} gives {axis} twice")
         degrees[axis] = int(count)
         if not 1 <= degrees[axis] <= _MAX_RANKS:
             raise _refused(f"layout {text!r} needs each count from 1 to {_MAX_RANKS}, got {letter}{count}")
-    layout = ParallelLayout(**degrees)
+    try:
+        layout = ParallelLayout(**degrees)
+    except ValueError as error:
+        raise _refused(f"{text!r}: {error}") from None
     if layout.size > _MAX_RANKS:
         raise _refused(f"layout {text!r} needs {layout.size} ranks; at most {_MAX_RANKS}")
     return layout
@@ -128,7 +133,7 @@ def _in_full(name: str, config: PlacementConfig, call_names: Sequence[str]) -> P
     if name not in call_names:
         raise ValueError(f"placements.{name}: there is no such call; {_known(name, call_names)}")
     try:
-        layout = ParallelLayout(pp=config.pp, dp=config.dp, tp=config.tp)
+        layout = ParallelLayout(pp=config.pp, dp=config.dp, tp=config.tp, vp=config.vp)
         return Placement(DeviceMesh(tuple(config.ranks)), layout)
     except ValueError as error:
         raise ValueError(f"placements.{name}: {error}") from None

@@ -150,6 +150,8 @@ class PlacementConfig:
     pp: int = 1
     dp: int = 1
     tp: int = 1
+    vp: int = 1
+    """Runs of layers on each pipeline stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

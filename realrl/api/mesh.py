@@ -25,11 +25,16 @@ class ParallelLayout:
     """Data-parallel replicas."""
     tp: int = 1
     """Tensor-parallel shards of each weight."""
+    vp: int = 1
+    """Runs of layers on each pipeline stage: the model goes through the stages so often (interleaved
+    stages; Narayanan et al. 2021, arXiv:2104.04473, section 2.2.2). No axis of the mesh."""
 
     def __post_init__(self) -> None:
-        for axis in ("pp", "dp", "tp"):
+        for axis in ("pp", "dp", "tp", "vp"):
             if (degree := getattr(self, axis)) < 1:
                 raise ValueError(f"layout.{axis} must be at least 1, got {degree}")
+        if self.vp > 1 and self.pp == 1:
+            raise ValueError(f"layout.vp must be 1 where there is one pipeline stage, got {self.vp}")
 
     @property
     def size(self) -> int:
@@ -46,7 +51,8 @@ class ParallelLayout:
         return (pp_rank * self.dp + dp_rank) * self.tp + tp_rank
 
     def __str__(self) -> str:
-        return f"p{self.pp}d{self.dp}t{self.tp}"
+        interleaved = f"v{self.vp}" if self.vp > 1 else ""
+        return f"p{self.pp}{interleaved}d{self.dp}t{self.tp}"
 
 
 @dataclass(frozen=True, order=True)

@@ -20,11 +20,12 @@ from realrl.models.generation import Ends, Generator
 from realrl.models.layout import Head, decoder_layout, local_tensors
 from realrl.models.sequences import batch_of, rollouts_of
 from realrl.ops.attention import packed_attention
+from realrl.ops.linear import WeightGradients
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch, in_batch_order, split
 from realrl.parallel.optimizer import ShardedAdamW
-from realrl.parallel.pipeline import StageLink, run_1f1b, run_forward
+from realrl.parallel.pipeline import StageLink, run_forward, run_training
 from realrl.realloc import checkpoint
 from realrl.realloc.offload import Arrival, HostCopy
 
@@ -56,6 +57,7 @@ class Engine:
         share_prompts: bool = True,
         deterministic: bool = False,
         gradient_checkpointing: bool = False,
+        sequence_parallel: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         self.decoder, self.groups, self.placement, self.head = decoder, groups, groups.placement, head
@@ -68,8 +70,17 @@ class Engine:
             t.name: t.shape for t in local_tensors(decoder, self.placement.layout, groups.place, head)
         }
         self._link = StageLink(groups, decoder.hidden_size, dtype, self.device)
+        waits = optimizer is not None and self.placement.layout.pp > 1
+        self._weight_gradients = WeightGradients() if waits else None
         self._model = Decoder(
-            decoder, groups, head, {}, deterministic=deterministic, recompute=gradient_checkpointing
+            decoder,
+            groups,
+            head,
+            {},
+            deterministic=deterministic,
+            recompute=gradient_checkpointing,
+            weight_gradients=self._weight_gradients,
+            sequence_parallel=sequence_parallel,
         )
         self._flat: FlatTensors | None = None
         self._on_host: tuple[int, HostCopy] | None = None
@@ -134,12 +145,12 @@ class Engine:
         return self._infer(batch, self._values)
 
     def _infer(self, batch: PackedBatch, head: Callable[[Tensor, Microbatch], Tensor]) -> Tensor | None:
-        def step(micro: Microbatch, hidden: Tensor | None) -> Tensor:
-            hidden = self._forward(micro, hidden)
-            return head(hidden, micro) if self.groups.is_last_stage else hidden
+        def step(micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
+            hidden = self._forward(micro, hidden, run)
+            return head(hidden, micro) if self._link.is_last(run) else hidden
 
         micros = self._split(batch)
-        outputs = run_forward(self._link, micros, step)
+        outputs = run_forward(self._link, micros, step, self._num_rows)
         return in_batch_order(batch, micros, outputs).cpu() if self.groups.is_last_stage else None
 
     def _split(self, batch: PackedBatch) -> list[Microbatch]:
@@ -206,15 +217,15 @@ class Engine:
     ) -> Metrics:
         metrics: list[Metrics] = []
 
-        def step(micro: Microbatch, hidden: Tensor | None) -> Tensor:
-            hidden = self._forward(micro, hidden)
-            if not self.groups.is_last_stage:
+        def step(micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
+            hidden = self._forward(micro, hidden, run)
+            if not self._link.is_last(run):
                 return hidden
             loss, found = head(hidden, micro)
             metrics.append(found)
             return loss
 
-        run_1f1b(self._link, self._split(batch), step)
+        run_training(self._link, self._split(batch), step, self._num_rows, self._weight_gradients)
         sum_shared(self._model, self._gradient, self._shapes)
         return joined(*metrics, {"grad_norm": Mean(self._optimizer.step(lr), 1.0), "lr": Mean(lr, 1.0)})
 
@@ -232,14 +243,19 @@ class Engine:
         start, stop = self._flat.spans[name]
         return self._optimizer.gradients[start:stop].view(self._shapes[name])
 
-    def _forward(self, micro: Microbatch, hidden: Tensor | None) -> Tensor:
+    def _forward(self, micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
         self.local_tensors()
         model, segments = self._model, micro.segments
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             return packed_attention(qkv, model.num_kv_heads, segments, **model.attention_rule(layer))
 
-        return model.forward(micro.ids, hidden, segments.positions().to(self.device), attend)
+        return model.forward(
+            micro.ids, hidden, segments.positions().to(self.device), attend, run=run, spread=True
+        )
+
+    def _num_rows(self, num_tokens: int) -> int:
+        return self._model.num_rows(num_tokens, spread=True)
 
     def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> Tensor:
         return self._logprobs_and_entropy(hidden, micro, temperature)[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from realrl.layouts.layout import Layout, Shard
 from realrl.models.decoder import Decoder
@@ -37,7 +39,8 @@ def copies(layout: Layout, groups: Groups, flat: FlatTensors, shapes: Mapping[st
 
 def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mapping[str, tuple]) -> None:
     """Add up what several ranks of a slice each have a part of: tied embeddings, shared K/V heads, the norms
-    of queries and keys, which see a rank's own heads alone.
+    of queries and keys, which see a rank's own heads alone; where tokens are spread, all that is whole on
+    every rank.
 
     Collective over the data-parallel slice.
     """
@@ -47,12 +50,30 @@ def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mappi
             all_reduce(gradient(name), groups.tied)
     if groups.tp is None:
         return
+    _sum_together([gradient(name) for name in names if _sees_a_part(decoder, name)], groups.tp)
     for layer in decoder.layers:
-        for norm in ("q_norm", "k_norm") if config.qk_norm else ():
-            all_reduce(gradient(f"layers.{layer}.{norm}"), groups.tp)
         if groups.placement.layout.tp > config.num_kv_heads:
             for name in ("qkv", "qkv_bias") if config.qkv_bias else ("qkv",):
                 _sum_shared_heads(decoder, gradient(f"layers.{layer}.{name}"))
+
+
+def _sees_a_part(decoder: Decoder, name: str) -> bool:
+    """Whether a weight is whole on every tensor-parallel rank, and its gradient that of a part."""
+    part = name.removesuffix("_bias").rpartition(".")[2]
+    if part in ("q_norm", "k_norm"):
+        return True
+    if not decoder.spreads:
+        return False
+    is_row_bias = name.endswith(("attn_out_bias", "mlp_down_bias"))
+    return is_row_bias or part == "positions" or part.endswith("norm")
+
+
+def _sum_together(gradients: Sequence[Tensor], group: ProcessGroup) -> None:
+    """In one message: most are small."""
+    if gradients:
+        total = all_reduce(torch.cat([g.flatten() for g in gradients]), group)
+        for gradient, part in zip(gradients, total.split([g.numel() for g in gradients])):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _sum_shared_heads(decoder: Decoder, gradient: Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +15,27 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import Head, kv_heads, stage_layers
+from realrl.models.layout import Head, kv_heads, layer_runs, stage_layers
 from realrl.models.rope import inverse_frequencies
 from realrl.ops.gated import activate, gated
-from realrl.ops.linear import PackedWeight, linear
+from realrl.ops.linear import PackedWeight, WeightGradients, linear
 from realrl.ops.norm import rms_norm
 from realrl.ops.rotary import rotate
 from realrl.parallel.groups import Groups
+from realrl.parallel.sequence import SequenceParallel
 from realrl.parallel.tensor import TensorParallel
 from realrl.parallel.vocab import label_logprobs, vocab_logprobs
 
 Attend = Callable[[int, Tensor], Tensor]
 """`(layer, qkv [T, N, D]) -> [T, Q, D]`, Q the query heads: who sees whom is the caller's."""
+
+
+class _Shared(NamedTuple):
+    """What all layers of a pass have in common."""
+
+    tp: TensorParallel
+    rotation: tuple[Tensor, Tensor] | None
+    attend: Attend
 
 
 class Decoder:
@@ -40,36 +50,73 @@ class Decoder:
         *,
         deterministic: bool = False,
         recompute: bool = False,
+        weight_gradients: WeightGradients | None = None,
+        sequence_parallel: bool = False,
     ) -> None:
-        """`deterministic`: as `TensorParallel` has it. `recompute`: a backward pass finds each layer's input
-        alone, and computes the layer again (Chen et al. 2016, arXiv:1604.06174)."""
+        """`deterministic`, `weight_gradients`: as `TensorParallel` has them. `recompute`: a backward pass
+        finds each layer's input alone, and computes the layer again (Chen et al. 2016, arXiv:1604.06174).
+        `sequence_parallel`: `forward` may spread tokens over the tensor-parallel ranks; not where
+        `deterministic`, which wants the sums that generation makes."""
         self.config, self.groups, self.head, self.weights = config, groups, head, weights
         self._recompute = recompute
         self._packed: dict[str, PackedWeight] = {}
-        self._tp = TensorParallel(groups.tp, deterministic=deterministic)
+        self._tp = TensorParallel(groups.tp, deterministic=deterministic, weight_gradients=weight_gradients)
+        self._sp: SequenceParallel | None = None
+        if sequence_parallel and groups.tp is not None and not deterministic:
+            self._sp = SequenceParallel(groups.tp, weight_gradients=weight_gradients)
         layout, place = groups.placement.layout, groups.place
-        self.is_first, self.is_last = place.pp_rank == 0, groups.is_last_stage
+        self.is_last = groups.is_last_stage
+        self.runs = layer_runs(config, layout, place.pp_rank)
         self.layers = stage_layers(config, layout, place.pp_rank)
+        """Of all runs."""
         self.num_heads = config.num_heads // layout.tp
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
         rows = -(-config.vocab_size // layout.tp)
         self._num_real_logits = min(rows, config.vocab_size - place.tp_rank * rows)
         self._frequencies = config.rope and inverse_frequencies(config.rope, config.head_dim)
 
-    def forward(self, ids: Tensor, hidden: Tensor | None, positions: Tensor, attend: Attend) -> Tensor:
-        """Through this stage's layers, and the final norm on the last: `[T, H]`.
+    def forward(
+        self,
+        ids: Tensor,
+        hidden: Tensor | None,
+        positions: Tensor,
+        attend: Attend,
+        *,
+        run: int = 0,
+        spread: bool = False,
+    ) -> Tensor:
+        """Through a run of this stage's layers, and the final norm behind the last: `[T, H]`.
 
-        `ids [T]` matter on the first stage, `hidden [T, H]` on the others.
+        `hidden` comes from the run before; without one, `ids [T]` are embedded. `spread`: where the decoder
+        may, hidden states between runs are this rank's `num_rows(T, spread=True)` rows.
         """
-        if self.is_first:
-            hidden = self._embedded(ids, positions)
-        rotation = self._rotation(positions)
-        for layer in self.layers:
+        tp = self._sp if spread and self._sp else self._tp
+        num_tokens = len(ids)
+        ids, positions = tp.padded(ids), tp.padded(positions)
+        if hidden is None:
+            hidden = self._embedded(tp, ids, positions)
+
+        def attend_tokens(layer: int, qkv: Tensor) -> Tensor:
+            return tp.padded(attend(layer, qkv[:num_tokens]))
+
+        shared = _Shared(tp, self._rotation(positions), attend_tokens)
+        for layer in self.runs[run]:
             if self._recompute and torch.is_grad_enabled():
-                hidden = checkpoint(self._layer, layer, hidden, rotation, attend, use_reentrant=False)
+                hidden = checkpoint(self._layer, layer, hidden, shared, use_reentrant=False)
             else:
-                hidden = self._layer(layer, hidden, rotation, attend)
-        return self._norm("norm", hidden) if self.is_last else hidden
+                hidden = self._layer(layer, hidden, shared)
+        ends = self.is_last and run == len(self.runs) - 1
+        return tp.whole(self._norm("norm", hidden))[:num_tokens] if ends else hidden
+
+    def num_rows(self, num_tokens: int, *, spread: bool) -> int:
+        """Rows of the hidden states between runs."""
+        shares = self.groups.placement.layout.tp if spread and self._sp else 1
+        return -(-num_tokens // shares)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether tokens may be spread, so that a rank's gradients of norms are those of its own tokens."""
+        return self._sp is not None
 
     def attention_rule(self, layer: int) -> dict:
         """How a layer attends, as keyword arguments of the attention kernels."""
@@ -140,30 +187,26 @@ class Decoder:
     def _head_name(self) -> str:
         return "head" if "head" in self.weights else "embed"
 
-    def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
-        hidden = self._tp.embedding(ids, self.weights["embed"])
+    def _embedded(self, tp: TensorParallel, ids: Tensor, positions: Tensor) -> Tensor:
+        hidden = tp.embedding(ids, self.weights["embed"])
         if self.config.embed_scale != 1:
             hidden = hidden * torch.tensor(self.config.embed_scale, dtype=hidden.dtype)
         if "positions" in self.weights:
-            hidden = hidden + F.embedding(positions, self.weights["positions"])
+            hidden = hidden + F.embedding(tp.own(positions), self.weights["positions"])
         return hidden
 
-    def _layer(
-        self, layer: int, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend
-    ) -> Tensor:
+    def _layer(self, layer: int, hidden: Tensor, shared: _Shared) -> Tensor:
         name = f"layers.{layer}."
-        hidden = self._added(hidden, name + "attn", self._attention(layer, hidden, rotation, attend))
-        return self._added(hidden, name + "mlp", self._mlp(name, hidden))
+        hidden = self._added(hidden, name + "attn", self._attention(layer, hidden, shared))
+        return self._added(hidden, name + "mlp", self._mlp(name, hidden, shared.tp))
 
-    def _attention(
-        self, layer: int, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend
-    ) -> Tensor:
-        name = f"layers.{layer}."
-        qkv = self._column(name + "qkv", self._norm(name + "attn_norm", hidden))
-        qkv = self._normed_heads(name, qkv.view(len(hidden), -1, self.config.head_dim))
+    def _attention(self, layer: int, hidden: Tensor, shared: _Shared) -> Tensor:
+        name, (tp, rotation, attend) = f"layers.{layer}.", shared
+        qkv = self._column(tp, name + "qkv", self._norm(name + "attn_norm", hidden))
+        qkv = self._normed_heads(name, qkv.view(len(qkv), -1, self.config.head_dim))
         if rotation is not None:
             qkv = rotate(qkv, *rotation, self.num_heads + self.num_kv_heads)
-        return self._row(name + "attn_out", attend(layer, qkv).flatten(1))
+        return self._row(tp, name + "attn_out", attend(layer, qkv).flatten(1))
 
     def _normed_heads(self, name: str, qkv: Tensor) -> Tensor:
         if f"{name}q_norm" not in self.weights:
@@ -171,21 +214,21 @@ class Decoder:
         q, k, v = qkv.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
         return torch.cat((self._norm(name + "q_norm", q), self._norm(name + "k_norm", k), v), dim=1)
 
-    def _mlp(self, name: str, hidden: Tensor) -> Tensor:
-        x = self._column(name + "gate_up", self._norm(name + "mlp_norm", hidden))
+    def _mlp(self, name: str, hidden: Tensor, tp: TensorParallel) -> Tensor:
+        x = self._column(tp, name + "gate_up", self._norm(name + "mlp_norm", hidden))
         act = gated if self.config.gated else activate
-        return self._row(name + "mlp_down", act(x, self.config.activation))
+        return self._row(tp, name + "mlp_down", act(x, self.config.activation))
 
     def _added(self, hidden: Tensor, part: str, delta: Tensor) -> Tensor:
         if f"{part}_post_norm" in self.weights:
             delta = self._norm(f"{part}_post_norm", delta)
         return hidden + delta
 
-    def _column(self, name: str, x: Tensor) -> Tensor:
-        return self._tp.column(x, self._matrix(name), self.weights.get(f"{name}_bias"))
+    def _column(self, tp: TensorParallel, name: str, x: Tensor) -> Tensor:
+        return tp.column(x, self._matrix(name), self.weights.get(f"{name}_bias"))
 
-    def _row(self, name: str, x_part: Tensor) -> Tensor:
-        return self._tp.row(x_part, self._matrix(name), self.weights.get(f"{name}_bias"))
+    def _row(self, tp: TensorParallel, name: str, x_part: Tensor) -> Tensor:
+        return tp.row(x_part, self._matrix(name), self.weights.get(f"{name}_bias"))
 
     def _matrix(self, name: str) -> Tensor | PackedWeight:
         return self._packed.get(name) or self._plain_matrix(name)

@@ -58,6 +58,7 @@ class Generator:
         self._max_prefill_tokens, self._ends, self._interrupted = max_prefill_tokens, ends, interrupted
         self._device = next(iter(decoder.weights.values())).device
         self._enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
+        self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
 
     @torch.no_grad()
     def run(self, rollouts: Sequence[Rollout], *, version: int) -> bool:
@@ -132,10 +133,9 @@ class Generator:
             self._show_pages(rollout)
         rows, slots = torch.tensor(packed.rows), torch.tensor(packed.slots)
         rows, slots = rows.to(self._device), slots.to(self._device)
-        first = self.decoder.layers.start
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            self._cache.write(layer - first, qkv[rows], slots)
+            self._cache.write(self._cache_layers[layer], qkv[rows], slots)
             return packed_attention(
                 qkv, self.decoder.num_kv_heads, packed.segments, **self.decoder.attention_rule(layer)
             )
@@ -155,12 +155,13 @@ class Generator:
         pages = table.gather(1, (positions // page)[:, None])[:, 0]
         slots = (pages.long() * page + positions % page).to(self._device)
         table, lengths = table.to(self._device), (positions + 1).to(self._device)
-        first, num_heads = self.decoder.layers.start, self.decoder.num_heads
+        num_heads = self.decoder.num_heads
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            self._cache.write(layer - first, qkv, slots)
+            row = self._cache_layers[layer]
+            self._cache.write(row, qkv, slots)
             rule = self.decoder.attention_rule(layer)
-            return self._cache.attend(layer - first, qkv[:, :num_heads], table, lengths, **rule)
+            return self._cache.attend(row, qkv[:, :num_heads], table, lengths, **rule)
 
         return self._through_stage(torch.tensor([r.tokens[-1] for r in running]), positions, attend)
 
@@ -168,9 +169,11 @@ class Generator:
         self._table[rollout.row, : len(rollout.pages)] = torch.tensor(rollout.pages, dtype=torch.int32)
 
     def _through_stage(self, ids: Tensor, positions: Tensor, attend) -> Tensor:
-        received = self.link.receive_hidden(len(ids))
-        hidden = self.decoder.forward(ids.to(self._device), received, positions.to(self._device), attend)
-        self.link.send_hidden(hidden)
+        ids, positions = ids.to(self._device), positions.to(self._device)
+        for run in range(len(self.decoder.runs)):
+            received = self.link.receive_hidden(len(ids), run)
+            hidden = self.decoder.forward(ids, received, positions, attend, run=run)
+            self.link.send_hidden(hidden, run)
         self.link.finish()
         return hidden
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from typing import Literal, NamedTuple
 
 from realrl.api.mesh import Coordinate, ParallelLayout, Placement
@@ -38,9 +38,10 @@ class LocalTensor:
 def check_fits(decoder: DecoderConfig, layout: ParallelLayout, path: str) -> None:
     """Raise ValueError, naming `path`, when the decoder cannot be cut so."""
     tp, kv = layout.tp, decoder.num_kv_heads
-    if layout.pp > decoder.num_layers:
+    if (runs := layout.pp * layout.vp) > decoder.num_layers:
         raise ValueError(
-            f"{path}: p{layout.pp} needs at least {layout.pp} layers, the model has {decoder.num_layers}"
+            f"{path}: p{layout.pp}{f'v{layout.vp}' if layout.vp > 1 else ''} needs at least {runs} layers,"
+            f" the model has {decoder.num_layers}"
         )
     if decoder.num_heads % tp:
         raise ValueError(f"{path}: t{tp} must divide the model's {decoder.num_heads} attention heads")
@@ -52,12 +53,18 @@ def check_fits(decoder: DecoderConfig, layout: ParallelLayout, path: str) -> Non
         )
 
 
-def stage_layers(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> range:
-    """The layers of a pipeline stage."""
-    return range(
-        pp_rank * decoder.num_layers // layout.pp,
-        (pp_rank + 1) * decoder.num_layers // layout.pp,
+def layer_runs(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> tuple[range, ...]:
+    """The layers of a pipeline stage: `vp` runs, each of which goes on where the last stage's one ended."""
+    num_runs = layout.pp * layout.vp
+    return tuple(
+        range(i * decoder.num_layers // num_runs, (i + 1) * decoder.num_layers // num_runs)
+        for i in range(pp_rank, num_runs, layout.pp)
     )
+
+
+def stage_layers(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> tuple[int, ...]:
+    """All of them."""
+    return tuple(chain.from_iterable(layer_runs(decoder, layout, pp_rank)))
 
 
 def kv_heads(decoder: DecoderConfig, tp: int, tp_rank: int) -> range:

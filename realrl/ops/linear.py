@@ -7,6 +7,8 @@ batch of any size and at any place in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,19 +35,47 @@ class PackedWeight:
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
 
 
+class WeightGradients:
+    """Gradients of weights that are put off: what the backward pass of an input does not need."""
+
+    def __init__(self) -> None:
+        self._products: list[Callable[[], None]] = []
+
+    def of(self, weight: Tensor) -> Callable[[Tensor, Tensor], None]:
+        """Takes `(x, grad)`, and keeps `grad.T @ x` for later, to be accumulated into `weight.grad`."""
+
+        def put_off(x: Tensor, grad: Tensor) -> None:
+            self._products.append(lambda: torch.autograd.backward(weight, grad.t() @ x))
+
+        return put_off
+
+    def take(self) -> list[Callable[[], None]]:
+        """What was put off since the last time: each to be called once."""
+        taken, self._products = self._products, []
+        return taken
+
+
 def linear(
-    x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, tiled: bool = False
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    bias: Tensor | None = None,
+    *,
+    tiled: bool = False,
+    weight_gradients: WeightGradients | None = None,
 ) -> Tensor:
-    """`x @ weight.T + bias`; `tiled`: in tiles of rows.
+    """`x @ weight.T + bias`; `tiled`: in tiles of rows; `weight_gradients`: puts the weight's gradient off.
 
     Shapes: x `[T, K]`, weight `[N, K]`, bias `[N]`; returns `[T, N]`.
     """
     if isinstance(weight, PackedWeight):
         product = weight.product(x)
         return product if bias is None else product + bias
-    if not tiled:
+    if not tiled and weight_gradients is None:
         return F.linear(x, weight, bias)
-    product = _TiledProduct.apply(x, weight)
+    later = None
+    if weight_gradients is not None:
+        later, weight = weight_gradients.of(weight), weight.detach()
+    product = _Product.apply(x, weight, tiled, later)
     return product if bias is None else product + bias
 
 
@@ -59,13 +89,16 @@ def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-class _TiledProduct(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, tiled: bool, later: Callable[[Tensor, Tensor], None] | None):
         ctx.save_for_backward(x, weight)
-        return tiled_product(x.contiguous(), weight)
+        ctx.later = later
+        return tiled_product(x.contiguous(), weight) if tiled else F.linear(x, weight)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
-        return grad @ weight, grad.t() @ x
+        if ctx.later is not None:
+            ctx.later(x, grad)
+        return grad @ weight, grad.t() @ x if ctx.later is None else None, None, None

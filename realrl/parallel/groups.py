@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch.distributed as dist
@@ -11,12 +11,16 @@ from torch.distributed import ProcessGroup
 
 from realrl.api.mesh import Coordinate, Placement
 
+WIRES = ("hidden", "gradient", "hidden_back", "gradient_back")
+"""Between neighbours, and between the last stage and the first where a model goes through them again."""
+
 
 @dataclass(frozen=True)
 class Groups:
     """A rank's groups; None where the rank would be alone.
 
-    `tied` joins the first and the last stage, which share a tied embedding.
+    `tied` joins the first and the last stage, which share a tied embedding. `wires` join the stages of a
+    pipeline, one group for each kind of message between two of them.
     """
 
     placement: Placement
@@ -26,6 +30,7 @@ class Groups:
     dp_slice: ProcessGroup | None
     tied: ProcessGroup | None
     mesh: ProcessGroup | None
+    wires: Mapping[str, ProcessGroup]
 
     @property
     def place(self) -> Coordinate:
@@ -55,13 +60,15 @@ def create_groups(placements: Iterable[Placement], rank: int) -> dict[Placement,
     placements = sorted(set(placements))
     rank_sets = sorted({ranks for p in placements for ranks in _rank_sets(p)})
     made = {ranks: dist.new_group(list(ranks)) for ranks in rank_sets}
-    return {p: _groups_of(p, rank, made) for p in placements if rank in p.ranks}
+    pipelines = sorted({ranks for p in placements for ranks in _pipelines(p)})
+    wires = {ranks: {wire: dist.new_group(list(ranks)) for wire in WIRES} for ranks in pipelines}
+    return {p: _groups_of(p, rank, made, wires) for p in placements if rank in p.ranks}
 
 
 def local_groups(placement: Placement) -> Groups:
     """The groups of a placement of one rank; needs no process group."""
     (rank,) = placement.ranks
-    return Groups(placement, rank, None, None, None, None, None)
+    return Groups(placement, rank, None, None, None, None, None, {})
 
 
 def _rank_sets(placement: Placement) -> set[tuple[int, ...]]:
@@ -86,9 +93,28 @@ def _sets_around(placement: Placement, place: Coordinate) -> dict[str, tuple[int
     return {name: tuple(sorted(ranks)) for name, ranks in sets.items()}
 
 
-def _groups_of(placement: Placement, rank: int, made: dict[tuple[int, ...], ProcessGroup]) -> Groups:
+def _pipeline(placement: Placement, place: Coordinate) -> tuple[int, ...]:
+    """The ranks that a micro-batch passes on its way through the stages."""
+    _, dp_rank, tp_rank = place
+    stages = range(placement.layout.pp)
+    return tuple(placement.rank(pp_rank=p, dp_rank=dp_rank, tp_rank=tp_rank) for p in stages)
+
+
+def _pipelines(placement: Placement) -> set[tuple[int, ...]]:
+    """All of them; none where there is one stage."""
+    found = {_pipeline(placement, placement.coordinate(rank)) for rank in placement.ranks}
+    return {ranks for ranks in found if len(ranks) > 1}
+
+
+def _groups_of(
+    placement: Placement,
+    rank: int,
+    made: Mapping[tuple[int, ...], ProcessGroup],
+    wires: Mapping[tuple[int, ...], Mapping[str, ProcessGroup]],
+) -> Groups:
     place = placement.coordinate(rank)
     sets = _sets_around(placement, place)
     if place.pp_rank not in (0, placement.layout.pp - 1):
         sets["tied"] = (rank,)
-    return Groups(placement, rank, **{name: made.get(ranks) for name, ranks in sets.items()})
+    joined = {name: made.get(ranks) for name, ranks in sets.items()}
+    return Groups(placement, rank, **joined, wires=wires.get(_pipeline(placement, place), {}))

@@ -8,104 +8,136 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from realrl.ops.linear import WeightGradients
 from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch
+from realrl.parallel.schedule import Kind, forward_order, training_order
 
-Step = Callable[[Microbatch, Tensor | None], Tensor]
-"""`(micro-batch, hidden [T, H] from the stage before) -> hidden`; on the last stage, the result or loss."""
+Step = Callable[[Microbatch, Tensor | None, int], Tensor]
+"""`(micro-batch, hidden [T, H] from the run before, run) -> hidden`; on the last run, the result or loss."""
 
 
 class StageLink:
-    """A rank's wires to the same tensor-parallel rank of the stages before and after it.
+    """A rank's wires to the same tensor-parallel rank of the stages before and after it, in a ring.
 
-    A shape travels with no message: both ends know the micro-batch. Sends run in the background;
-    `finish` waits for them.
+    A shape travels with no message: both ends know the micro-batch. Sends run in the background; some
+    are under way at a time, and `finish` waits for the last.
     """
 
     def __init__(self, groups: Groups, hidden_size: int, dtype: torch.dtype, device: torch.device) -> None:
-        pp_rank, dp_rank, tp_rank = groups.place
-        stages = groups.placement.layout.pp
+        self.layout, (self.pp_rank, dp_rank, tp_rank) = groups.placement.layout, groups.place
 
-        def neighbour(stage: int) -> int | None:
-            if not 0 <= stage < stages:
-                return None
-            return groups.placement.rank(pp_rank=stage, dp_rank=dp_rank, tp_rank=tp_rank)
+        def stage(pp_rank: int) -> int:
+            pp_rank %= self.layout.pp
+            return groups.placement.rank(pp_rank=pp_rank, dp_rank=dp_rank, tp_rank=tp_rank)
 
-        self.previous, self.next = neighbour(pp_rank - 1), neighbour(pp_rank + 1)
-        self.stages_after = stages - 1 - pp_rank
+        self._previous, self._next = stage(self.pp_rank - 1), stage(self.pp_rank + 1)
+        self._wires = groups.wires
         self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
-        self._sending: list[tuple[dist.Work, Tensor]] = []
+        self._sending: deque[tuple[dist.Work, Tensor]] = deque()
+        # By then a receiver has come to the earlier ones: see `training_order` for how far stages run ahead.
+        self._max_sending = 8 * self.layout.pp * self.layout.vp
 
-    def receive_hidden(self, num_tokens: int) -> Tensor | None:
-        return self._receive(self.previous, num_tokens)
+    def is_first(self, run: int) -> bool:
+        """Whether a run begins with the embedding."""
+        return self.pp_rank == run == 0
 
-    def send_hidden(self, hidden: Tensor) -> None:
-        self._send(self.next, hidden)
+    def is_last(self, run: int) -> bool:
+        """Whether a run ends with the head."""
+        return self.pp_rank == self.layout.pp - 1 and run == self.layout.vp - 1
 
-    def receive_gradient(self, num_tokens: int) -> Tensor | None:
-        return self._receive(self.next, num_tokens)
-
-    def send_gradient(self, gradient: Tensor | None) -> None:
-        self._send(self.previous, gradient)
-
-    def finish(self) -> None:
-        for work, _ in self._sending:
-            work.wait()
-        self._sending.clear()
-
-    def _receive(self, peer: int | None, num_tokens: int) -> Tensor | None:
-        if peer is None:
+    def receive_hidden(self, num_rows: int, run: int) -> Tensor | None:
+        """What the run before made; None where there is none."""
+        if self.is_first(run):
             return None
-        tensor = torch.empty(num_tokens, self._hidden_size, dtype=self._dtype, device=self._device)
-        dist.recv(tensor, src=peer)
+        return self._receive(self._previous, num_rows, self._wire("hidden", self.pp_rank == 0))
+
+    def send_hidden(self, hidden: Tensor, run: int) -> None:
+        """To the run after this one, if there is one."""
+        if not self.is_last(run):
+            self._send(self._next, hidden, self._wire("hidden", self._next_is_first))
+
+    def receive_gradient(self, num_rows: int, run: int) -> Tensor | None:
+        if self.is_last(run):
+            return None
+        return self._receive(self._next, num_rows, self._wire("gradient", self._next_is_first))
+
+    def send_gradient(self, gradient: Tensor | None, run: int) -> None:
+        if gradient is not None:
+            self._send(self._previous, gradient, self._wire("gradient", self.pp_rank == 0))
+
+    def finish(self, num_left: int = 0) -> None:
+        """Wait until no more than `num_left` sends are under way."""
+        while len(self._sending) > num_left:
+            self._sending.popleft()[0].wait()
+
+    @property
+    def _next_is_first(self) -> bool:
+        return self.pp_rank == self.layout.pp - 1
+
+    def _wire(self, kind: str, closes_ring: bool) -> ProcessGroup:
+        """Two stages may be both before and after each other: each kind of message has a group of its own,
+        in which they keep one order."""
+        return self._wires[f"{kind}_back" if closes_ring else kind]
+
+    def _receive(self, peer: int, num_rows: int, wire: ProcessGroup) -> Tensor:
+        tensor = torch.empty(num_rows, self._hidden_size, dtype=self._dtype, device=self._device)
+        dist.recv(tensor, src=peer, group=wire)
         return tensor
 
-    def _send(self, peer: int | None, tensor: Tensor | None) -> None:
-        if peer is not None:
-            tensor = tensor.detach().contiguous()
-            self._sending.append((dist.isend(tensor, dst=peer), tensor))
+    def _send(self, peer: int, tensor: Tensor, wire: ProcessGroup) -> None:
+        tensor = tensor.detach().contiguous()
+        self._sending.append((dist.isend(tensor, dst=peer, group=wire), tensor))
+        self.finish(self._max_sending)
+
+
+NumRows = Callable[[int], int]
+"""Rows of the hidden states between stages, of so many tokens."""
 
 
 @torch.no_grad()
-def run_forward(link: StageLink, micros: Sequence[Microbatch], step: Step) -> list[Tensor]:
+def run_forward(link: StageLink, micros: Sequence[Microbatch], step: Step, num_rows: NumRows) -> list[Tensor]:
     """Each micro-batch through this stage; the last stage's outputs are the results."""
-    outputs = []
-    for micro in micros:
-        output = step(micro, link.receive_hidden(micro.num_tokens))
-        link.send_hidden(output)
-        outputs.append(output)
+    outputs = {}
+    for _, index, run in forward_order(link.layout, len(micros)):
+        micro = micros[index]
+        outputs[index] = step(micro, link.receive_hidden(num_rows(micro.num_tokens), run), run)
+        link.send_hidden(outputs[index], run)
     link.finish()
-    return outputs
+    return [outputs[index] for index in range(len(micros))]
 
 
-def run_1f1b(link: StageLink, micros: Sequence[Microbatch], step: Step) -> None:
-    """Forward and backward of each micro-batch, one of each in turn once the pipeline is full.
+def run_training(
+    link: StageLink,
+    micros: Sequence[Microbatch],
+    step: Step,
+    num_rows: NumRows,
+    weight_gradients: WeightGradients | None,
+) -> None:
+    """Forward and backward of each micro-batch. Gradients accumulate in the weights' `.grad`.
 
-    Gradients accumulate in the weights' `.grad`.
-    Source: Narayanan et al. 2021, arXiv:2104.04473, section 2.2.1.
+    `weight_gradients`: where the model puts off its weights' gradients, if it does.
     """
-    in_flight: deque[tuple[Tensor | None, Tensor, int]] = deque()
-
-    def forward(micro: Microbatch) -> None:
-        hidden = link.receive_hidden(micro.num_tokens)
-        if hidden is not None:
-            hidden.requires_grad_()
-        output = step(micro, hidden)
-        link.send_hidden(output)
-        in_flight.append((hidden, output, micro.num_tokens))
-
-    def backward() -> None:
-        hidden, output, num_tokens = in_flight.popleft()
-        torch.autograd.backward(output, link.receive_gradient(num_tokens))
-        link.send_gradient(None if hidden is None else hidden.grad)
-
-    num_warmup = min(link.stages_after, len(micros))
-    for micro in micros[:num_warmup]:
-        forward(micro)
-    for micro in micros[num_warmup:]:
-        forward(micro)
-        backward()
-    while in_flight:
-        backward()
+    held: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
+    put_off = {}
+    for kind, index, run in training_order(link.layout, link.pp_rank, len(micros)):
+        rows = num_rows(micros[index].num_tokens)
+        if kind is Kind.FORWARD:
+            hidden = link.receive_hidden(rows, run)
+            if hidden is not None:
+                hidden.requires_grad_()
+            output = step(micros[index], hidden, run)
+            link.send_hidden(output, run)
+            held[index, run] = hidden, output
+        elif kind is Kind.BACKWARD:
+            hidden, output = held.pop((index, run))
+            torch.autograd.backward(output, link.receive_gradient(rows, run))
+            link.send_gradient(None if hidden is None else hidden.grad, run)
+            if weight_gradients is not None:
+                put_off[index, run] = weight_gradients.take()
+        elif weight_gradients is not None:
+            for product in put_off.pop((index, run)):
+                product()
     link.finish()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from realrl.ops.linear import PackedWeight, linear
+from realrl.ops.linear import PackedWeight, WeightGradients, linear
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Transformer Engine and Apex are not installed")
@@ -28,20 +28,28 @@ class TensorParallel:
     """A rank's part of layers that are spread over a group, or all of them without one.
 
     `deterministic`: a token's results depend on that token alone, bit for bit, at any place in any batch.
+    `weight_gradients`: where gradients of matrices are put off.
     """
 
-    def __init__(self, group: ProcessGroup | None, *, deterministic: bool = False) -> None:
-        self.group, self.deterministic = group, deterministic
+    def __init__(
+        self,
+        group: ProcessGroup | None,
+        *,
+        deterministic: bool = False,
+        weight_gradients: WeightGradients | None = None,
+    ) -> None:
+        self.group, self.deterministic, self.weight_gradients = group, deterministic, weight_gradients
+        self._how = {"tiled": deterministic, "weight_gradients": weight_gradients}
 
     def column(
         self, x: Tensor, weight_part: Tensor | PackedWeight, bias_part: Tensor | None = None
     ) -> Tensor:
         """`[T, H] -> [T, out_part]`: each rank makes some of the outputs of a whole input."""
         if self.group is None or isinstance(weight_part, PackedWeight):
-            return linear(x, weight_part, bias_part, tiled=self.deterministic)
-        if self.deterministic:
+            return linear(x, weight_part, bias_part, **self._how)
+        if any(self._how.values()):
             x = copy_to_tensor_model_parallel_region(x, group=self.group)
-            return linear(x, weight_part, bias_part, tiled=True)
+            return linear(x, weight_part, bias_part, **self._how)
         return linear_with_grad_accumulation_and_async_allreduce(
             x,
             weight_part,
@@ -55,8 +63,8 @@ class TensorParallel:
     def row(self, x_part: Tensor, weight_part: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
         """`[T, in_part] -> [T, H]`: each rank has some of the inputs; results are summed, then biased."""
         if self.group is None:
-            return linear(x_part, weight_part, bias, tiled=self.deterministic)
-        total = self._sum(linear(x_part, weight_part, tiled=self.deterministic))
+            return linear(x_part, weight_part, bias, **self._how)
+        total = self._sum(linear(x_part, weight_part, **self._how))
         return total if bias is None else total + bias
 
     def embedding(self, ids: Tensor, weight_part: Tensor) -> Tensor:
@@ -74,7 +82,20 @@ class TensorParallel:
             return x_part
         return torch.cat(_everyones(x_part, self.group), dim=-1)
 
+    def padded(self, tokens: Tensor) -> Tensor:
+        """With rows of zeros behind it, so many that each rank can have an equal share of the rows."""
+        return tokens
+
+    def own(self, tokens: Tensor) -> Tensor:
+        """The rows of `[T, ...]` that this rank computes what is between the matrices for: here, all."""
+        return tokens
+
+    def whole(self, x: Tensor) -> Tensor:
+        """`[T, H]` from the rows that each rank has, for what every rank does alike."""
+        return x
+
     def _sum(self, x: Tensor) -> Tensor:
+        """What the ranks each have a part of, for what comes next."""
         if self.deterministic:
             return _OrderedSum.apply(x, self.group)
         return reduce_from_tensor_model_parallel_region(x, group=self.group)

@@ -116,6 +116,7 @@ class Replicas:
             share_prompts=config.share_prompts,
             deterministic=config.deterministic,
             gradient_checkpointing=config.gradient_checkpointing,
+            sequence_parallel=self._device.startswith("cuda"),
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:

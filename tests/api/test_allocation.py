@@ -41,6 +41,7 @@ def test_letters_come_in_any_order(order, d, t, p, megatron):
         ("p2+gen.d3", "p1d3t1@[2-4]", "p2d1t1@[0-1]"),
         ("actor_gen.d2+m2d2", "p1d2t1@[0-1]", "p1d2t2@[2-5]"),
         ("critic_*:d8,*:d1", "p1d1t1@[0]", "p1d1t1@[0]"),
+        ("gen:d2,*:v3p2", "p1d2t1@[0-1]", "p2v3d1t1@[0-1]"),
     ],
 )
 def test_shared_and_disjoint_forms(text, gen, others):
@@ -102,6 +103,7 @@ def test_every_call_has_a_place_and_every_rank_a_call(data):
         ("t2m2", "'t2m2' gives tp twice"),
         ("z2", "the letter 'z'"),
         ("d0", "each count from 1"),
+        ("d2v2", "layout.vp must be 1 where there is one pipeline stage"),
         ("d131072t2", "at most"),
         ("d", "cannot read 'd'"),
         ("d2,,p2", "cannot read ''"),

@@ -39,6 +39,7 @@ LAYOUTS = [
     ParallelLayout(dp=2, tp=2),
     ParallelLayout(pp=2, tp=2),
     ParallelLayout(pp=2, dp=2),
+    ParallelLayout(pp=2, vp=2),
 ]
 """Every kind; four ranks share two K/V heads."""
 FULL = bool(os.environ.get("REALRL_FULL_MATRIX"))
@@ -122,7 +123,14 @@ def _check_layouts(rank: int, model: Path) -> None:
     placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in layouts_of(model)]
     for _, groups in sorted(create_groups(placements, rank).items()):
         reference.load_state_dict(weights)
-        check_engine(model, groups, reference)
+        # What CUDA always does, and what only pipelines do, with and without.
+        check_engine(
+            model,
+            groups,
+            reference,
+            sequence_parallel=groups.placement.layout.tp == 2,
+            gradient_checkpointing=groups.placement.layout.vp == 2,
+        )
 
 
 def check_engine(
