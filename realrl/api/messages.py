@@ -150,6 +150,15 @@ class Done(Message, kw_only=True):
     dtypes: dict[str, str] = {}
 
 
+class Underway(Message, kw_only=True):
+    """How far the reporting rank is with an instruction that takes its time."""
+
+    seq: int
+    done: int
+    total: int
+    """Of the rank's own samples."""
+
+
 class Failed(Message, kw_only=True):
     """An instruction (None: the set-up) raised on the reporting rank."""
 
@@ -160,4 +169,4 @@ class Failed(Message, kw_only=True):
 
 
 ToWorker = Setup | Stop | RunCall | Reallocate | Release | Offload | Move | Save | Forget
-ToMaster = Hello | Ready | Done | Failed
+ToMaster = Hello | Ready | Underway | Done | Failed

@@ -80,6 +80,8 @@ class CallContext:
     tokenizer: Any
     reduce: Callable[[Tensor], Tensor]
     """Sum over the call's data-parallel ranks; the same result on each. Collective."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Says how many of this rank's samples are done; as often as one likes."""
 
 
 @dataclass(frozen=True)

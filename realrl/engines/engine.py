@@ -165,6 +165,7 @@ class Engine:
         step: int,
         ends: Ends | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> PackedBatch:
         """A response to each prompt, or more of it where there is some already.
 
@@ -172,7 +173,8 @@ class Engine:
         `loss_mask`, `logprobs` at the sampling temperature, `raw_logprobs` at temperature 1,
         `policy_versions`, and a sample's `ended`: whether it came to its end before `max_new_tokens`.
         `ends` says whether a response ends with its last token, beside the model's own tokens for that.
-        When `interrupted` says so, between two tokens, generation stops where it is.
+        When `interrupted` says so, between two tokens, generation stops where it is. `progress` is told as
+        often how many samples are done, and how many there are.
 
         A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
         """
@@ -185,6 +187,7 @@ class Engine:
             max_prefill_tokens=self._max_tokens,
             ends=lambda tokens: tokens[-1] in own or (ends is not None and ends(tokens)),
             interrupted=interrupted,
+            progress=progress,
         )
         rollouts = rollouts_of(batch, [derive_seed(seed, step, s.id) for s in batch.samples])
         generator.run(rollouts, version=self.version)

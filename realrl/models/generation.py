@@ -53,9 +53,11 @@ class Generator:
         max_prefill_tokens: int,
         ends: Ends,
         interrupted: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.decoder, self.link, self.config = decoder, link, config
-        self._max_prefill_tokens, self._ends, self._interrupted = max_prefill_tokens, ends, interrupted
+        self._max_prefill_tokens, self._ends = max_prefill_tokens, ends
+        self._interrupted, self._progress = interrupted, progress
         self._device = next(iter(decoder.weights.values())).device
         self._enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
         self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
@@ -78,6 +80,7 @@ class Generator:
 
     def _run(self) -> bool:
         while self._sequences.busy:
+            self._progress(self._sequences.num_done, self._sequences.num_rollouts)
             admitted = self._sequences.admit(self._max_prefill_tokens)
             if admitted and not self._choose(self._prefill(admitted), _members(admitted)):
                 return False

@@ -66,7 +66,7 @@ class Sequences:
     ) -> None:
         self.running: list[Rollout] = []
         self._pool, self._page_tokens = PagePool(num_pages), page_tokens
-        self._max_new = max_new
+        self._max_new, self.num_rollouts = max_new, len(rollouts)
         self._rows = list(range(max_running - 1, -1, -1))
         self._waiting = sorted(
             (r for r in rollouts if not self.is_done(r)), key=lambda r: len(r.prompt), reverse=True
@@ -77,6 +77,10 @@ class Sequences:
     @property
     def busy(self) -> bool:
         return bool(self.running or self._waiting)
+
+    @property
+    def num_done(self) -> int:
+        return self.num_rollouts - len(self.running) - len(self._waiting)
 
     @property
     def num_free_pages(self) -> int:

@@ -175,7 +175,8 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     if ctx.evaluating:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)
-    return CallOutput(ctx.engine.generate(batch, config, seed=ctx.config.seed, step=ctx.step, ends=ends))
+    options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends, "progress": ctx.progress}
+    return CallOutput(ctx.engine.generate(batch, config, **options))
 
 
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:

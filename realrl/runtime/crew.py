@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
-from realrl.api.messages import Done, Failed, Hello, Instruction, Ready, Setup, Stop, ToMaster
+from realrl.api.messages import Done, Failed, Hello, Instruction, Ready, Setup, Stop, ToMaster, Underway
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.deadlines import Deadlines, Outstanding
 from realrl.runtime.failure import RunFailed
@@ -21,6 +22,17 @@ _BLAME_S = 2.0
 _STACKS_S = 1.0
 
 
+class Running(NamedTuple):
+    """An instruction that workers are busy with, and how many of its samples are done, as far as they say."""
+
+    instruction: Instruction
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.instruction} ({self.done}/{self.total})" if self.total else str(self.instruction)
+
+
 class Crew:
     """Sends instructions, brings reports, and raises `RunFailed` when a worker fails, dies or is late."""
 
@@ -31,6 +43,8 @@ class Crew:
         self._ranks = range(num_workers)
         self._deadlines = Deadlines(timeout_s)
         self._checked_s = 0.0
+        self._underway: dict[tuple[int, int], Underway] = {}
+        """By instruction and rank."""
 
     def set_up(self, setup: Setup) -> None:
         """Wait for every worker to dial in, and have it build its part."""
@@ -44,20 +58,31 @@ class Crew:
             self._channel.send(rank, instruction)
         self._deadlines.sent(instruction, time.monotonic())
 
-    def receive(self) -> tuple[int, Instruction, Done]:
-        """The next report: the rank, what it did, and what came of it."""
+    def receive(self, on_progress: Callable[[], None] = lambda: None) -> tuple[int, Instruction, Done]:
+        """The next report: the rank, what it did, and what came of it.
+
+        `on_progress` is called meanwhile, whenever `running` says something new.
+        """
         while True:
             match self._receive():
                 case rank, Done() as done:
+                    self._underway.pop((done.seq, rank), None)
                     return rank, self._deadlines.reported(rank, done.seq, time.monotonic()), done
+                case rank, Underway() as underway:
+                    self._underway[underway.seq, rank] = underway
+                    on_progress()
                 case None:
                     if late := self._deadlines.overdue(time.monotonic()):
                         raise self._late(late)
 
     @property
-    def running(self) -> list[Instruction]:
+    def running(self) -> list[Running]:
         """What the workers are busy with."""
-        return self._deadlines.running()
+        return [self._running(instruction) for instruction in self._deadlines.running()]
+
+    def _running(self, instruction: Instruction) -> Running:
+        parts = [u for (seq, _), u in self._underway.items() if seq == instruction.seq]
+        return Running(instruction, sum(u.done for u in parts), sum(u.total for u in parts))
 
     def dismiss(self) -> None:
         """Tell every worker that the run is over."""
@@ -121,7 +146,7 @@ class Crew:
     def _busy_with(self, rank: int) -> str:
         if instruction := self._deadlines.current(rank):
             return f"in {instruction}"
-        running = self.running
+        running = self._deadlines.running()
         return f"while it waited for {running[0]}" if running else "during set-up"
 
     def _dump_stacks(self) -> None:

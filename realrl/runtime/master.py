@@ -97,13 +97,16 @@ class Master:
         """Until every job has ended: take in a report, send out what it allows."""
         self._begin_jobs()
         while self._open:
-            rank, instruction, done = self._crew.receive()
+            rank, instruction, done = self._crew.receive(self._show_running)
             self._recorder.record_instruction(rank, instruction, done)
             self._open[instruction.job].add(instruction, done)
             self._send(self._scheduler.handle(Reported(rank, done)))
             self._end_jobs()
             self._begin_jobs()
-            self._progress.show_running(self._crew.running)
+            self._show_running()
+
+    def _show_running(self) -> None:
+        self._progress.show_running(self._crew.running)
 
     def _send(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:

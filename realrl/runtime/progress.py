@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from realrl.api.messages import Instruction
+from realrl.runtime.crew import Running
 from realrl.runtime.report import JobReport
 
 SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
@@ -40,7 +40,7 @@ class Progress:
         at = clock(time.monotonic() - self._started_s)
         self._console.print(f"{at}  {line}", highlight=False, markup=False, soft_wrap=True)
 
-    def show_running(self, running: Sequence[Instruction]) -> None:
+    def show_running(self, running: Sequence[Running]) -> None:
         """What the workers do just now."""
         if not self._console.is_terminal:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from realrl.api.messages import (
     RunCall,
     Save,
     Stop,
+    Underway,
 )
 from realrl.api.recipe import CallContext, CallOutput, Mean, Peak, Recipe
 from realrl.parallel.groups import Groups
@@ -36,6 +37,8 @@ from realrl.runtime.replicas import Replicas, check_version
 from realrl.runtime.store import SampleStore, batch_of
 
 logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,22 @@ class Worker:
             dataset=self._rows(instruction.evaluating),
             tokenizer=self.data.tokenizer,
             reduce=self.groups[self.plan[instruction.call]].reduce,
+            progress=self._progress(instruction),
         )
+
+    def _progress(self, instruction: RunCall) -> Callable[[int, int], None]:
+        """Tells the master now and then, on one rank for each data-parallel share."""
+        placement = self.plan[instruction.call]
+        speaks = self.rank == placement.output_ranks(placement.coordinate(self.rank).dp_rank)[0]
+        last_s = time.monotonic()
+
+        def say(done: int, total: int) -> None:
+            nonlocal last_s
+            if speaks and time.monotonic() - last_s >= _PROGRESS_EVERY_S:
+                last_s = time.monotonic()
+                self.channel.send(Underway(seq=instruction.seq, done=done, total=total))
+
+        return say
 
     def _rows(self, evaluating: bool):
         return self.data.held_out if evaluating else self.data.rows

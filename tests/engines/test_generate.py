@@ -113,6 +113,16 @@ def test_an_interrupted_sample_goes_on_where_it_was(engine, every):
     assert_same(batch, expected)
 
 
+def test_progress_counts_what_is_done(engine):
+    """Few at a time, so that it moves."""
+    said = []
+    config = GenerationConfig(max_new_tokens=5, min_new_tokens=5, max_sequences=2)
+    generated(engine, prompts(), config, progress=lambda *numbers: said.append(numbers))
+    assert {total for _, total in said} == {len(LENGTHS)}
+    assert [done for done, _ in said] == sorted(done for done, _ in said)
+    assert said[0][0] == 0 and len({done for done, _ in said}) > 2
+
+
 def finished(batch: PackedBatch) -> bool:
     full = torch.tensor([int(mask.sum()) == USUAL.max_new_tokens for mask in batch.unpacked("loss_mask")])
     return bool((batch["ended"] | full).all())

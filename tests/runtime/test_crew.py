@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from realrl.api.messages import Done, Failed, Hello, Ready, RunCall
+from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
 from realrl.runtime import crew as crew_module
 from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
@@ -87,6 +87,18 @@ def test_a_stall_names_those_that_did_not_report():
     with pytest.raises(RunFailed, match="rank 1 did not end call actor_train of step 3 within 0.2 s"):
         crew.receive()
     assert launcher.dumped
+
+
+def test_what_ranks_say_of_a_call_is_added_up_until_it_ends():
+    """The last word of each; the master hears of it at once."""
+    said = [Underway(seq=0, done=done, total=8) for done in (1, 2, 5)]
+    ended = [(rank, Done(seq=0, started_s=0, ended_s=1)) for rank in (0, 1)]
+    crew = _crew(ScriptedLauncher(), (0, said[0]), (1, said[1]), (0, said[2]), *ended)
+    shown = []
+    crew.receive(lambda: shown.extend(map(str, crew.running)))
+    assert shown == [f"call actor_train of step 3 ({n})" for n in ("1/8", "3/16", "7/16")]
+    crew.receive()
+    assert crew.running == []
 
 
 def test_an_idle_worker_that_dies_ends_the_run():

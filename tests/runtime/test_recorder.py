@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from realrl.api.messages import Done, Forget, Move, RunCall
+from realrl.runtime.crew import Running
 from realrl.runtime.program import Program
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import Recorder
@@ -116,7 +117,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal():
     """No control characters in a log."""
     text = io.StringIO()
     with Progress(num_steps=2, console=Console(file=text)) as progress:
-        progress.show_running([_call(0, "gen")])
+        progress.show_running([Running(_call(0, "gen"), done=0, total=0)])
         progress.show_job(_report())
     assert "step 1/2  accuracy 0.25" in text.getvalue()
     assert "\x1b" not in text.getvalue()
@@ -127,5 +128,5 @@ def test_a_terminal_shows_the_phase():
     text = io.StringIO()
     with Progress(num_steps=2, console=Console(file=text, force_terminal=True, width=120)) as progress:
         progress.show_job(_report())
-        progress.show_running([_call(0, "gen", step=1)])
-        assert "call gen of step 1" in text.getvalue() and "left" in text.getvalue()
+        progress.show_running([Running(_call(0, "gen", step=1), done=3, total=8)])
+        assert "call gen of step 1 (3/8)" in text.getvalue() and "left" in text.getvalue()
