@@ -42,6 +42,22 @@ def test_frequencies_are_the_truncated_distribution():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
+def test_a_nucleus_may_be_small_or_most_of_the_vocabulary():
+    """A row with one likely token beside one where most are about as likely."""
+    config = GenerationConfig(top_p=0.9, temperature=0.8)
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(1)) * torch.tensor([[6.0], [0.1]])
+    numbers = (torch.arange(4_000, dtype=torch.float64) + 0.5) / 4_000
+    for row in logits:
+        pair = torch.stack((row, logits[0])).repeat_interleave(len(numbers) // 2, dim=0)
+        found = set(draw(pair, numbers, config)[: len(numbers) // 2].tolist())
+        allowed = kept(row.tolist(), config)
+        assert found <= set(allowed)
+        # Numbers below a half: the tokens before that place in the row's distribution.
+        tokens = sorted(allowed)
+        mass = torch.tensor([allowed[t] for t in tokens], dtype=torch.float64).cumsum(0)
+        assert max(found) == tokens[int(torch.searchsorted(mass, numbers[len(numbers) // 2 - 1]))]
+
+
 def test_greedy_takes_the_largest():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
     assert draw(logits, torch.zeros(2), GenerationConfig(temperature=0.0)).tolist() == [1, 0]
