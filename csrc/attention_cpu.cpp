@@ -209,8 +209,7 @@ void write_pages_cpu(const AttentionShape &shape, const void *qkv, const int64_t
   for (int64_t first = 0; first < num_tokens; first += kPageKeys) {
     const int64_t end = first + kPageKeys < num_tokens ? first + kPageKeys : num_tokens;
     for (int64_t token = first, count; token < end; token += count) {
-      count = slots[token] < 0 ? 1 : run_length(slots, token, end);
-      if (slots[token] < 0) continue;
+      count = run_length(slots, token, end);
       char *page = static_cast<char *>(pool) + slots[token] / kPageKeys * page_bytes(shape);
       simd_kernels().write_tokens(shape, at(shape, qkv, token * token_elements(shape)), count,
                                   slots[token] % kPageKeys, page);

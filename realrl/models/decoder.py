@@ -247,6 +247,8 @@ class Decoder:
         """Cosines and sines of rotary embeddings: float32 `[T, D/2]`."""
         if self._frequencies is None:
             return None
-        angles = positions[:, None].float() * self._frequencies.to(positions.device)
+        if self._frequencies.device != positions.device:
+            self._frequencies = self._frequencies.to(positions.device)
+        angles = positions[:, None].float() * self._frequencies
         factor = self.config.rope.attention_factor
         return angles.cos() * factor, angles.sin() * factor

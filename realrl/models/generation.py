@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
 from realrl.models.decoder import Decoder
+from realrl.models.graphs import CudaRecorder, RecordedStep
 from realrl.models.sampling import draw, uniforms
 from realrl.models.sequences import Admission, Rollout, Sequences
 from realrl.ops.attention import packed_attention
@@ -29,6 +31,8 @@ Ends = Callable[[Sequence[int]], bool]
 
 _PACKING_PAYS = 12
 """New tokens from which on it pays to lay out the weights anew for the products of decoding."""
+_RECORDING_PAYS = 64
+"""New tokens from which on it pays to record decoding steps as CUDA graphs."""
 
 
 class _Drawn(NamedTuple):
@@ -105,8 +109,22 @@ class Generator:
             max_running=max_running,
             max_new=config.max_new_tokens,
         )
-        self._cache = KeyValueCache(num_pages=num_pages, **self._cache_shape())
+        # One page more is for rows of a recorded step that no sequence has.
+        self._cache = KeyValueCache(num_pages=num_pages + 1, **self._cache_shape())
+        self._spare_page = num_pages
         self._table = torch.zeros(max_running, pages_each, dtype=torch.int32)
+        self._steps = [partial(self._decode_run, run) for run in range(len(self.decoder.runs))]
+        self._records = self._may_record()
+        if self._records:
+            fill = (0, 0, self._spare_page * page, self._spare_page, 0)
+            self._steps = [RecordedStep(step, fill, CudaRecorder()) for step in self._steps]
+
+    def _may_record(self) -> bool:
+        """Whether decoding pays to be recorded, and has nothing that a graph cannot hold."""
+        config = self.decoder.config
+        pays = self.config.max_new_tokens >= _RECORDING_PAYS
+        alone = self.decoder.groups.tp is None
+        return pays and alone and config.attention_softcap is None and self._cache.is_recordable
 
     def _pages_in_memory(self) -> int:
         return (self.config.cache_mib << 20) // KeyValueCache.page_bytes(**self._cache_shape())
@@ -143,7 +161,10 @@ class Generator:
                 qkv, self.decoder.num_kv_heads, packed.segments, **self.decoder.attention_rule(layer)
             )
 
-        hidden = self._through_stage(torch.tensor(packed.ids), packed.segments.positions(), attend)
+        ids, positions = (x.to(self._device) for x in (torch.tensor(packed.ids), packed.segments.positions()))
+        hidden = self._through_stage(
+            len(ids), lambda hidden, run: self.decoder.forward(ids, hidden, positions, attend, run=run)
+        )
         return hidden[torch.tensor(packed.last).to(self._device)]
 
     def _decode(self, running: Sequence[Rollout]) -> Tensor:
@@ -154,28 +175,34 @@ class Generator:
                 self._show_pages(rollout)
         rows = torch.tensor([r.row for r in running])
         positions = torch.tensor([r.length - 1 for r in running])
-        table = self._table[rows, : int(positions.max()) // page + 1]
+        table = self._table[rows]
+        if not self._records:
+            table = table[:, : int(positions.max()) // page + 1]
         pages = table.gather(1, (positions // page)[:, None])[:, 0]
-        slots = (pages.long() * page + positions % page).to(self._device)
-        table, lengths = table.to(self._device), (positions + 1).to(self._device)
-        num_heads = self.decoder.num_heads
+        slots = pages.long() * page + positions % page
+        ids = torch.tensor([r.tokens[-1] for r in running])
+        inputs = [x.to(self._device) for x in (ids, positions, slots, table)]
+        return self._through_stage(len(running), lambda hidden, run: self._steps[run](*inputs, hidden))
+
+    def _decode_run(
+        self, run: int, ids: Tensor, positions: Tensor, slots: Tensor, table: Tensor, hidden: Tensor | None
+    ) -> Tensor:
+        lengths = positions + 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             row = self._cache_layers[layer]
             self._cache.write(row, qkv, slots)
             rule = self.decoder.attention_rule(layer)
-            return self._cache.attend(row, qkv[:, :num_heads], table, lengths, **rule)
+            return self._cache.attend(row, qkv[:, : self.decoder.num_heads], table, lengths, **rule)
 
-        return self._through_stage(torch.tensor([r.tokens[-1] for r in running]), positions, attend)
+        return self.decoder.forward(ids, hidden, positions, attend, run=run)
 
     def _show_pages(self, rollout: Rollout) -> None:
         self._table[rollout.row, : len(rollout.pages)] = torch.tensor(rollout.pages, dtype=torch.int32)
 
-    def _through_stage(self, ids: Tensor, positions: Tensor, attend) -> Tensor:
-        ids, positions = ids.to(self._device), positions.to(self._device)
+    def _through_stage(self, num_rows: int, forward: Callable[[Tensor | None, int], Tensor]) -> Tensor:
         for run in range(len(self.decoder.runs)):
-            received = self.link.receive_hidden(len(ids), run)
-            hidden = self.decoder.forward(ids, received, positions, attend, run=run)
+            hidden = forward(self.link.receive_hidden(num_rows, run), run)
             self.link.send_hidden(hidden, run)
         self.link.finish()
         return hidden

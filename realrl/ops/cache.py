@@ -57,10 +57,15 @@ class KeyValueCache:
         page_tokens = KeyValueCache.tokens_of_page(device)
         return num_layers * kind.elements(page_tokens, num_kv_heads, head_dim, dtype) * dtype.itemsize
 
-    def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
-        """Put each token's keys and values into its slot, which is page * page_tokens + offset; not into -1.
+    @property
+    def is_recordable(self) -> bool:
+        """Whether a CUDA graph can hold `write` and `attend`."""
+        return self._pages.is_recordable
 
-        Shapes: qkv `[T, Q + 2K, D]`, slots int64 `[T]` on its device, all different.
+    def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
+        """Put each token's keys and values into its slot, which is page * page_tokens + offset.
+
+        Shapes: qkv `[T, Q + 2K, D]`, slots int64 `[T]` on its device; of tokens that share one, any may stay.
         """
         self._pages.write(layer, qkv, slots)
 
@@ -90,6 +95,8 @@ def _pages_for(dtype: torch.dtype, head_dim: int, device: torch.device) -> type[
 
 class _TiledPages:
     """As the CPU's kernels want them: their results have the bits of `packed_attention`."""
+
+    is_recordable = False
 
     @staticmethod
     def elements(page_tokens: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -142,19 +149,23 @@ class _PlainPages:
         # Not whatever was in the memory: it may be NaN, which a weight of 0 does not hide everywhere.
         self._data = torch.zeros(shape, dtype=dtype, device=device)
 
+    @property
+    def is_recordable(self) -> bool:
+        data = self._data
+        return data.is_cuda and data.dtype in _FLASH_TYPES and _pages_by_flash(data.device)
+
     def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
         num_kv_heads = self._data.shape[4]
-        written = slots >= 0
         for pages, tokens in zip(
             self._data[:, layer], qkv[:, -2 * num_kv_heads :].split(num_kv_heads, dim=1)
         ):
-            pages.flatten(0, 1)[slots[written]] = tokens[written]
+            pages.flatten(0, 1)[slots] = tokens
 
     def attend(
         self, layer: int, q: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
     ) -> Tensor:
         keys, values = self._data[:, layer]
-        if rule.softcap is None and q.is_cuda and q.dtype in _FLASH_TYPES and _pages_by_flash(q.device):
+        if rule.softcap is None and self.is_recordable:
             return _flash_attend(q, keys, values, page_table, lengths, rule)
         return torch.cat(
             [q[:0]]

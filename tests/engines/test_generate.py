@@ -14,10 +14,12 @@ from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.stops import ends_by
 from realrl.engines.engine import Engine
+from realrl.models import generation
 from realrl.models.reading import read_decoder_config
 from realrl.ops.cache import KeyValueCache
 from realrl.parallel.groups import create_groups, local_groups
 from tests.models.families import tiny_model
+from tests.models.test_graphs import Again
 from tests.tiny import tiny_tokenizer
 from tests.world import run_world
 
@@ -40,13 +42,19 @@ def engine(model) -> Engine:
     return loaded(model)
 
 
-def loaded(model: Path, groups=None, max_tokens: int = 200) -> Engine:
+def loaded(
+    model: Path,
+    groups=None,
+    max_tokens: int = 200,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Engine:
     engine = Engine(
         read_decoder_config(model),
         "lm",
         groups or local_groups(ALONE),
-        dtype=torch.float32,
-        device="cpu",
+        dtype=dtype,
+        device=device,
         max_tokens_per_microbatch=max_tokens,
     )
     engine.load(model)
@@ -121,6 +129,16 @@ def test_progress_counts_what_is_done(engine):
     assert {total for _, total in said} == {len(LENGTHS)}
     assert [done for done, _ in said] == sorted(done for done, _ in said)
     assert said[0][0] == 0 and len({done for done, _ in said}) > 2
+
+
+def test_generation_is_the_same_by_recorded_steps(engine, monkeypatch):
+    """Rows that no sequence has write to a page that no sequence has."""
+    expected = generated(engine, prompts())
+    record = Again()
+    monkeypatch.setattr(generation.Generator, "_may_record", lambda _: True)
+    monkeypatch.setattr(generation, "CudaRecorder", lambda: record)
+    assert_same(generated(engine, prompts()), expected)
+    assert record.sizes
 
 
 def finished(batch: PackedBatch) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.models import generation
 from realrl.parallel.groups import local_groups
 from tests.engines.test_engine import check_engine
+from tests.engines.test_generate import generated, loaded, prompts
 from tests.models.families import ONE_EACH, reference_model, tiny_model
 
 pytestmark = [
@@ -21,3 +24,14 @@ def test_engine_matches_transformers(row, tmp_path):
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     model = tiny_model(tmp_path, row)
     check_engine(model, local_groups(placement), reference_model(model), device="cuda")
+
+
+def test_recorded_steps_draw_the_same_tokens(tmp_path, monkeypatch):
+    """As steps that are launched kernel by kernel, with log-probabilities to the last bits of bfloat16."""
+    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+    config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, temperature=0.0)
+    recorded = generated(engine, prompts(), config)
+    monkeypatch.setattr(generation, "_RECORDING_PAYS", 1000)
+    launched = generated(engine, prompts(), config)
+    assert torch.equal(recorded["input_ids"], launched["input_ids"])
+    torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)

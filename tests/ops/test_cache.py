@@ -103,15 +103,6 @@ def test_pages_of_one_prompt_are_continued_apart(kind, length, layer):
         assert torch.equal(found, wanted)
 
 
-def test_a_negative_slot_is_skipped():
-    case = Case((3,), (-1,), 1, 1, 8, None, None)
-    for kind in (cache_module._TiledPages, cache_module._PlainPages):
-        pages = kind(1, 2, 64, 1, 8, torch.float32, "cpu")
-        pages._data.fill_(7.0)
-        pages.write(0, case.qkv(), torch.full((3,), -1))
-        assert bool((pages._data == 7.0).all())
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("head_dim", [8, 64])
 def test_page_bytes_are_what_a_page_takes(dtype, head_dim):
