@@ -70,6 +70,14 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedModelConfig:
+    """A model and how it is trained."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """How responses are sampled."""
 

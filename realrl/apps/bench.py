@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from realrl.apps.command_line import BAD_INPUT, Parser, complain, run_command
+from realrl.apps.benchmarks.options import BenchmarkFailed
+from realrl.apps.command_line import BAD_INPUT, FAILED, Parser, complain, run_command
 
 KERNELS = {
     "boxes": "packing weights into messages",
@@ -50,6 +51,8 @@ def _main(argv: Sequence[str]) -> int:
         return command.run(options.parse_args(list(argv[1:])))
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
+    except BenchmarkFailed as error:
+        return complain(str(error), FAILED)
 
 
 def _parser() -> Parser:

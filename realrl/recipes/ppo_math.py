@@ -18,7 +18,14 @@ from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.algorithms.ppo import PolicyLoss, ValueLoss, ppo_policy_loss, value_loss
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch, cu_seqlens_of
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import (
+    DataConfig,
+    GenerationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainedModelConfig,
+)
 from realrl.api.graph import Blend, CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Peak, Recipe, joined
@@ -27,14 +34,6 @@ from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModelConfig:
-    """A model and how it is trained."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.launch.local import LocalLauncher
-from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig, TrainedModelConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.master import run
 from tests.tiny import tiny_llama

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -14,6 +13,7 @@ import torch
 
 from realrl.api.config import GenerationConfig
 from realrl.apps.benchmarks import alone
+from realrl.apps.benchmarks.engine_options import Workload
 from realrl.apps.benchmarks.peer import GenerateJob, Peer
 from realrl.models.config import DecoderConfig
 from realrl.models.flops import decode_flops, forward_flops
@@ -22,25 +22,15 @@ OURS = "realrl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Workload):
     """What is generated, and beside what."""
 
-    model: Path | str
-    dtype: str
-    device: str
-    num_prompts: int
-    group_size: int
     prompt_tokens: int
     """About; prompts are ragged."""
     new_tokens: int
     """Of each sample, exactly."""
     cache_mib: int
-    rounds: int
     against: str | None
-
-    @property
-    def num_samples(self) -> int:
-        return self.num_prompts * self.group_size
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

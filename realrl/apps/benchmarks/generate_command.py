@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from realrl.apps.benchmarks.engine_options import add_model_options, open_model
+from realrl.apps.benchmarks.engine_options import add_workload_options, workload, write
 from realrl.apps.benchmarks.options import count
-from realrl.apps.command_line import FAILED, OK, complain
+from realrl.apps.command_line import OK
 from realrl.apps.tables import table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model_options(parser)
-    parser.add_argument("--prompts", type=count, default=4, metavar="N")
-    parser.add_argument("--group-size", type=count, default=8, metavar="N", help="samples of each prompt")
+    add_workload_options(parser, prompts=4, group_size=8)
     parser.add_argument("--prompt-tokens", type=count, default=32, metavar="N", help="about; they are ragged")
     parser.add_argument("--new-tokens", type=count, default=64, metavar="N", help="of each sample")
     parser.add_argument("--cache-mib", type=count, default=4096, metavar="MIB", help="for keys and values")
@@ -25,27 +22,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from realrl.apps.benchmarks.generate import Settings, measure
-    from realrl.apps.benchmarks.peer import PeerFailed
-    from realrl.apps.benchmarks.report import json_line
 
     settings = Settings(
-        model=open_model(arguments),
-        dtype=arguments.dtype,
-        device=arguments.device,
-        num_prompts=arguments.prompts,
-        group_size=arguments.group_size,
+        **workload(arguments),
         prompt_tokens=arguments.prompt_tokens,
         new_tokens=arguments.new_tokens,
         cache_mib=arguments.cache_mib,
-        rounds=arguments.rounds,
         against=arguments.against,
     )
-    try:
-        rows = list(measure(settings))
-    except PeerFailed as error:
-        return complain(str(error), FAILED)
-    text = "".join(json_line(row) + "\n" for row in rows) if arguments.json else _rendered(rows)
-    sys.stdout.write(text)
+    rows = list(measure(settings))
+    write(rows, _rendered(rows), as_json=arguments.json)
     return OK
 
 

@@ -6,6 +6,10 @@ import argparse
 import sys
 
 
+class BenchmarkFailed(RuntimeError):
+    """What a person is told instead of figures."""
+
+
 def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1 << 30:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")

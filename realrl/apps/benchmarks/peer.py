@@ -20,6 +20,8 @@ from typing import Literal
 
 import msgspec
 
+from realrl.apps.benchmarks.options import BenchmarkFailed
+
 _ROOT = Path(__file__).resolve().parents[3]
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
 
@@ -34,7 +36,7 @@ START_S, ROUND_S, GRACE_S = 600.0, 300.0, 2.0
 _TAIL_BYTES, _TAIL_LINES, _SHOWN = 8192, 12, 200
 
 
-class PeerFailed(RuntimeError):
+class PeerFailed(BenchmarkFailed):
     """A peer ended, stalled or said what it should not; the message has the last that it wrote to stderr."""
 
 

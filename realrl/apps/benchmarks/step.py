@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -16,12 +15,13 @@ import torch
 from transformers import AutoTokenizer
 
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
 from realrl.api.recipe import CallContext, Mean, joined
 from realrl.apps.benchmarks import alone
+from realrl.apps.benchmarks.engine_options import Workload
 from realrl.apps.benchmarks.peer import Peer, StepJob, SumPrompt
 from realrl.datasets.prompts import PromptDataset
-from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig, TrainedModelConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig
 from realrl.runtime.jobs import epoch_rows, samples_of
 
 OURS = "realrl"
@@ -29,21 +29,15 @@ _CALLS = ("actor_gen", "reward", "actor_train")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Workload):
     """What a step is, and beside what."""
 
-    model: Path
-    dtype: str
     peer_dtype: str
-    device: str
-    num_prompts: int
-    group_size: int
     new_tokens: int
     fixed_length: bool
     """Whether each response has exactly `new_tokens` tokens."""
     lr: float
     seed: int
-    rounds: int
     against: str | None
 
 

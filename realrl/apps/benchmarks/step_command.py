@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from realrl.apps.benchmarks.engine_options import add_model_options, open_model
+from realrl.apps.benchmarks.engine_options import add_workload_options, workload, write
 from realrl.apps.benchmarks.options import count
-from realrl.apps.command_line import FAILED, OK, complain
+from realrl.apps.command_line import OK
 from realrl.apps.tables import table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model_options(parser)
-    parser.add_argument("--prompts", type=count, default=4, metavar="N", help="a step")
-    parser.add_argument("--group-size", type=count, default=8, metavar="N", help="samples of each prompt")
+    add_workload_options(parser, prompts=4, group_size=8)
     parser.add_argument("--new-tokens", type=count, default=14, metavar="N", help="of each sample")
     parser.add_argument("--ragged", action="store_true", help="samples may end earlier, as they do in a run")
     parser.add_argument("--lr", type=float, default=2e-5)
@@ -25,33 +22,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from realrl.apps.benchmarks.peer import PeerFailed
-    from realrl.apps.benchmarks.report import json_line
     from realrl.apps.benchmarks.step import Settings, measure
 
-    model = open_model(arguments)
-    if not isinstance(model, Path):
-        raise ValueError(f"--model: steps need a tokenizer, {model} has none; give a directory")
     settings = Settings(
-        model=model,
-        dtype=arguments.dtype,
+        **workload(arguments),
         peer_dtype=arguments.peer_dtype,
-        device=arguments.device,
-        num_prompts=arguments.prompts,
-        group_size=arguments.group_size,
         new_tokens=arguments.new_tokens,
         fixed_length=not arguments.ragged,
         lr=arguments.lr,
         seed=arguments.seed,
-        rounds=arguments.rounds,
         against=arguments.against,
     )
-    try:
-        rows = list(measure(settings))
-    except PeerFailed as error:
-        return complain(str(error), FAILED)
-    lines = "".join(json_line(row) + "\n" for row in rows)
-    sys.stdout.write(lines if arguments.json else _rendered(rows))
+    if not isinstance(settings.model, Path):
+        raise ValueError(f"--model: steps need a tokenizer, {settings.model} has none; give a directory")
+    rows = list(measure(settings))
+    write(rows, _rendered(rows), as_json=arguments.json)
     return OK
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -14,23 +13,18 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.apps.benchmarks import alone
+from realrl.apps.benchmarks.engine_options import Workload
 from realrl.models.flops import train_flops
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Workload):
     """What is trained on."""
 
-    model: Path | str
-    dtype: str
-    device: str
-    num_prompts: int
-    group_size: int
     prompt_tokens: int
     tokens: int
     """Of each sample, prompt included."""
     max_tokens_per_microbatch: int
-    rounds: int
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,13 +78,12 @@ def measure(settings: Settings) -> list[Row]:
 
 
 def _row(settings: Settings, phase: str, seconds: float, peak: float, peak_bytes: int) -> Row:
-    num_samples = settings.num_prompts * settings.group_size
     flops = _train_flops(settings) / (1 if phase == "train" else 3)
     return Row(
         phase=phase,
         seconds=seconds,
-        tokens_per_s=num_samples * settings.tokens / seconds,
-        samples_per_s=num_samples / seconds,
+        tokens_per_s=settings.num_samples * settings.tokens / seconds,
+        samples_per_s=settings.num_samples / seconds,
         mfu=flops / seconds / peak,
         peak_tflop_s=peak / 1e12,
         peak_memory_bytes=peak_bytes,
