@@ -24,12 +24,14 @@ def draw(
     A row's token depends on its own logits and number alone, not on the batch around it. `barred`: rows, and
     tokens that may not be drawn there.
     """
-    allowed = logits
-    if barred is not None and len(barred[0]) and barred[1]:
-        rows, tokens = barred
-        allowed = logits.clone()
-        allowed[rows[:, None], torch.tensor(tokens, device=logits.device)] = float("-inf")
-    return _chosen(allowed, uniforms, config)
+    if barred is None or not len(barred[0]) or not barred[1]:
+        return _chosen(logits, uniforms, config)
+    places = barred[0][:, None], torch.tensor(barred[1], device=logits.device)
+    hidden = logits[places]
+    logits[places] = float("-inf")
+    chosen = _chosen(logits, uniforms, config)
+    logits[places] = hidden
+    return chosen
 
 
 def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
