@@ -169,9 +169,9 @@ static void rotate(std::uintptr_t x, std::uintptr_t cosines, std::uintptr_t sine
   realrl::simd_kernels().rotate(job, pointer<void>(y), num_threads);
 }
 
-static void draw(std::uintptr_t logits, std::int64_t rows, std::int64_t width, float inverse_temperature,
-                 std::uintptr_t uniforms, std::uintptr_t tokens, int num_threads) {
-  const realrl::DrawJob job{pointer<const float>(logits), rows, width, inverse_temperature,
+static void draw(std::uintptr_t logits, bool is_bf16, std::int64_t rows, std::int64_t width,
+                 float inverse_temperature, std::uintptr_t uniforms, std::uintptr_t tokens, int num_threads) {
+  const realrl::DrawJob job{pointer<const void>(logits), is_bf16, rows, width, inverse_temperature,
                             pointer<const double>(uniforms)};
   realrl::simd_kernels().draw(job, pointer<std::int64_t>(tokens), num_threads);
 }

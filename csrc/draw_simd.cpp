@@ -10,12 +10,14 @@ namespace REALRL_SIMD {
 constexpr int64_t kBlock = 1024;
 constexpr int64_t kMostBlocks = 4096;
 
-REALRL_SIMD_INLINE Vec load_up_to(const float *x, int64_t count) {
+template <class T>
+REALRL_SIMD_INLINE Vec load_up_to(const T *x, int64_t count) {
   return count >= kLanes ? load(x) : load_some(x, count, -FLT_MAX);
 }
 
+template <class T>
 struct Row {
-  const float *logits;
+  const T *logits;
   int64_t width;
   float inverse_temperature, largest;
 
@@ -23,7 +25,8 @@ struct Row {
   Vec weights(int64_t i) const { return exp((load_up_to(logits + i, width - i) - largest) * inverse_temperature); }
 };
 
-static float largest_logit(const float *x, int64_t width) {
+template <class T>
+static float largest_logit(const T *x, int64_t width) {
   Vec top = splat(-FLT_MAX);
   for (int64_t i = 0; i < width; i += kLanes) top = max(top, load_up_to(x + i, width - i));
   return largest(top);
@@ -31,7 +34,8 @@ static float largest_logit(const float *x, int64_t width) {
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static double block_weight(const Row &row, int64_t start, int64_t end) {
+template <class T>
+static double block_weight(const Row<T> &row, int64_t start, int64_t end) {
   Vec total{};
   for (int64_t i = start; i < end; i += kLanes) total += row.weights(i);
   return sum(total);
@@ -39,7 +43,8 @@ static double block_weight(const Row &row, int64_t start, int64_t end) {
 
 // The token of [start, end) at which the sum of the weights passes `left`; rounding may leave that to the last
 // one that weighs anything.
-static int64_t token_in_block(const Row &row, int64_t start, int64_t end, double left) {
+template <class T>
+static int64_t token_in_block(const Row<T> &row, int64_t start, int64_t end, double left) {
   int64_t last = start;
   for (int64_t i = start; i < end; i += kLanes) {
     float lanes[kLanes];
@@ -52,7 +57,8 @@ static int64_t token_in_block(const Row &row, int64_t start, int64_t end, double
   return last;
 }
 
-static int64_t draw_token(const Row &row, double uniform) {
+template <class T>
+static int64_t draw_token(const Row<T> &row, double uniform) {
   const int64_t block = kBlock > row.width / kMostBlocks ? kBlock : (row.width / kMostBlocks / kLanes + 1) * kLanes;
   double weight[kMostBlocks + 1], total = 0.0;
   int64_t num_blocks = 0;
@@ -66,13 +72,18 @@ static int64_t draw_token(const Row &row, double uniform) {
   return token_in_block(row, chosen * block, smaller((chosen + 1) * block, row.width), left);
 }
 
-void draw(const DrawJob &job, int64_t *tokens, int num_threads) {
+template <class T>
+static void draw_as(const DrawJob &job, int64_t *tokens, int num_threads) {
 #pragma omp parallel for schedule(static) num_threads(num_threads) if (num_threads > 1 && job.rows > 1)
   for (int64_t i = 0; i < job.rows; ++i) {
-    const float *logits = job.logits + i * job.width;
-    const Row row{logits, job.width, job.inverse_temperature, largest_logit(logits, job.width)};
+    const T *logits = static_cast<const T *>(job.logits) + i * job.width;
+    const Row<T> row{logits, job.width, job.inverse_temperature, largest_logit(logits, job.width)};
     tokens[i] = draw_token(row, job.uniforms[i]);
   }
+}
+
+void draw(const DrawJob &job, int64_t *tokens, int num_threads) {
+  (job.is_bf16 ? draw_as<bf16> : draw_as<float>)(job, tokens, num_threads);
 }
 
 }  // namespace REALRL_SIMD

@@ -21,7 +21,8 @@ struct NormJob {
 
 // Rows of `width` float32 logits, and a number in [0, 1) for each.
 struct DrawJob {
-  const float *logits;  // [rows, width]
+  const void *logits;  // [rows, width], bf16 or float
+  bool is_bf16;
   int64_t rows, width;
   float inverse_temperature;
   const double *uniforms;  // [rows]

@@ -150,10 +150,13 @@ class Decoder:
         return linear(hidden, self._matrix(self._head_name), tiled=self._tp.deterministic)
 
     def logits(self, logits_part: Tensor) -> Tensor:
-        """Float32 `[T, V]`, whole on every tensor-parallel rank; not differentiable across them."""
-        logits = self._tp.gather(logits_part)[:, : self.config.vocab_size].float()
+        """`[T, V]`, whole on every tensor-parallel rank; not differentiable across them.
+
+        In float32 where there is a soft cap, else in the type of the part, whose memory it may share.
+        """
+        logits = self._tp.gather(logits_part)[:, : self.config.vocab_size]
         cap = self.config.logit_softcap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return logits if cap is None else torch.tanh(logits.float() / cap) * cap
 
     def label_logprobs(self, logits_part: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """As `logprobs`, from logits: float32 `[T]`, the same bits."""

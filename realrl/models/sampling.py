@@ -79,7 +79,7 @@ def _nucleus(logits: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor]:
 
     Few of them nearly always do, and to sort those alone takes a fraction of the time.
     """
-    total = (logits / config.temperature).logsumexp(dim=-1, keepdim=True)
+    total = (logits.float() / config.temperature).logsumexp(dim=-1, keepdim=True)
     count = min(_NUCLEUS_TOKENS, logits.shape[-1])
     while True:
         ordered, tokens = logits.topk(count, dim=-1)

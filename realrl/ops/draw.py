@@ -10,6 +10,8 @@ from torch import Tensor
 
 from realrl.ops.kernels import cpu_module
 
+_TYPES = (torch.float32, torch.bfloat16)
+
 
 @torch.no_grad()
 def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
@@ -17,17 +19,18 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
 
     A logit of -inf is never drawn. A row's token depends on its own logits and number alone.
 
-    Shapes: logits float32 `[B, V]`, uniforms float64 `[B]` in [0, 1); returns int64 `[B]`.
+    Shapes: logits float32 or bfloat16 `[B, V]`, uniforms float64 `[B]` in [0, 1); returns int64 `[B]`.
     """
     if not logits.is_cpu or cpu_module() is None:
         return draw_tokens_reference(logits, uniforms, temperature)
     logits, uniforms = logits.contiguous(), uniforms.contiguous()
-    if logits.dtype != torch.float32 or uniforms.dtype != torch.float64:
+    if logits.dtype not in _TYPES or uniforms.dtype != torch.float64:
         raise ValueError(
-            f"draw_tokens: expected float32 and float64, got {logits.dtype} and {uniforms.dtype}"
+            f"draw_tokens: expected float32 or bfloat16, and float64, got {logits.dtype} and {uniforms.dtype}"
         )
     tokens = torch.empty(len(logits), dtype=torch.int64)
-    job = logits.data_ptr(), *logits.shape, 1 / temperature, uniforms.data_ptr(), tokens.data_ptr()
+    is_bf16 = logits.dtype == torch.bfloat16
+    job = logits.data_ptr(), is_bf16, *logits.shape, 1 / temperature, uniforms.data_ptr(), tokens.data_ptr()
     cpu_module().draw(*job, torch.get_num_threads())
     return tokens
 

@@ -52,6 +52,14 @@ def test_the_ends_of_the_range(implementation, width):
     assert implementation(logits, numbers, 1.0).tolist() == [1, width - 2]
 
 
+@pytest.mark.parametrize("width", [5, 40, 5000])
+def test_bfloat16_is_drawn_from_as_it_is(width):
+    """The same tokens as from the same numbers in float32."""
+    logits = (4 * torch.randn(20, width, generator=torch.Generator().manual_seed(width))).bfloat16()
+    numbers = torch.rand(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(draw_tokens(logits, numbers, 0.7), draw_tokens(logits.float(), numbers, 0.7))
+
+
 def test_a_row_does_not_depend_on_the_others():
     logits, numbers = torch.randn(40, 7000), torch.rand(40, dtype=torch.float64)
     whole = draw_tokens(logits, numbers, 0.9)
@@ -59,5 +67,5 @@ def test_a_row_does_not_depend_on_the_others():
 
 
 def test_other_types_are_refused():
-    with pytest.raises(ValueError, match="expected float32 and float64, got torch.bfloat16"):
-        draw_tokens(torch.zeros(1, 4).bfloat16(), torch.zeros(1, dtype=torch.float64), 1.0)
+    with pytest.raises(ValueError, match="expected float32 or bfloat16, and float64, got torch.float16"):
+        draw_tokens(torch.zeros(1, 4).half(), torch.zeros(1, dtype=torch.float64), 1.0)
