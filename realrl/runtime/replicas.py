@@ -19,6 +19,7 @@ from realrl.api.recipe import ModelSpec
 from realrl.datasets.demo import resolve_model
 from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.engines.vllm.engine import VLLMEngine
+from realrl.engines.vllm.fits import longest
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
@@ -125,7 +126,7 @@ class Replicas:
             dtype=self._dtype(weights),
             device=self._device,
             generation=config.generation,
-            max_prompt_tokens=config.data.max_prompt_tokens,
+            max_tokens=longest(config, self._decoders[weights.model]),
         )
 
     def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:

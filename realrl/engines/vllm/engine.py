@@ -41,7 +41,7 @@ class VLLMEngine:
         dtype: torch.dtype,
         device: torch.device | str,
         generation: GenerationConfig,
-        max_prompt_tokens: int,
+        max_tokens: int,
     ) -> None:
         assert groups.dp_slice is None, "vLLM gets a whole copy of the weights on each rank"
         self.layout: Layout = decoder_layout(decoder, groups.placement, "lm")
@@ -58,7 +58,7 @@ class VLLMEngine:
                 directory=str(directory),
                 dtype=_name(dtype),
                 device=self.device.type,
-                max_tokens=max_prompt_tokens + generation.max_new_tokens,
+                max_tokens=max_tokens,
                 max_sequences=generation.max_sequences,
                 cache_bytes=generation.cache_mib << 20,
             )

@@ -68,7 +68,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedInit, SharedUpdate]):
         pass
 
     def _tie(self) -> None:
-        """A tied head that is a module has the weights in a form of its own, which a reload leaves as it was."""
+        """A tied head that is a module has weights in a form of its own, which a reload leaves as it was."""
         head = getattr(self.model, "lm_head", None)
         if isinstance(head, ParallelLMHead):
             tables = (m for m in self.model.modules() if isinstance(m, VocabParallelEmbedding))
