@@ -47,6 +47,7 @@ LENGTHS = [3, 200, 17, 3, 1]
 WHICH = [0, 1, 2, 0, 3]
 """Which samples have the same prompt."""
 ATOL = 1e-4
+STARTED_S = time.time()
 
 
 @dataclass
@@ -298,16 +299,25 @@ def wait_until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def test_it_dies_with_its_worker():
-    """Killed, with vLLM still loading."""
-    code = "import time; from realrl.engines.vllm.child import Child; child = Child('cpu')"
-    code += "; print(child.pid, flush=True); time.sleep(30)"
+    """Killed, while vLLM is loading and listens to nothing."""
+    code = """if True:
+        import time
+        from realrl.engines.vllm.child import Child
+        from realrl.engines.vllm.messages import Start
+
+        child = Child("cpu")
+        limits = {"max_tokens": 9, "max_sequences": 1, "cache_bytes": 1 << 20}
+        child.tell(Start(directory="none", dtype="float32", device="cpu", **limits))
+        print(child.pid, flush=True)
+        time.sleep(30)
+    """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as worker:
         child = int(worker.stdout.readline())
         wait_until(lambda: b"vllm.process" in Path(f"/proc/{child}/cmdline").read_bytes())
-        time.sleep(0.5)
+        time.sleep(1.0)
         assert is_running(child)
         worker.kill()
-    wait_until(lambda: not is_running(child))
+    wait_until(lambda: not is_running(child), within_s=1.0)
 
 
 def test_its_death_is_told():
@@ -319,42 +329,71 @@ def test_its_death_is_told():
     child.close()
 
 
-@pytest.mark.parametrize("allocation", ["actor_gen:d2,*:p2", "gen.d1+d1", "*:d1"])
-def test_a_run_generates_with_it(tmp_path, allocation):
-    """Colocated, on ranks of its own, and where the model lives: the trainer finds the rollouts' log-probs.
+ALLOCATIONS = ("actor_gen:d2,*:p2", "gen.d1+d1", "*:d1")
 
-    The learning rate is so large that those of the weights of a step before would be far off.
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Iterator[dict[str, Run]]:
+    """A run each, all at once: they mostly wait for what they load."""
+    started = {allocation: Run(tmp_path_factory.mktemp("run"), allocation) for allocation in ALLOCATIONS}
+    yield started
+    for run in started.values():
+        run.process.kill()
+
+
+class Run:
+    """The command line on sums, two steps, as a person would start it.
+
+    The learning rate is so large that the log-probabilities of weights of a step before would be far off.
     """
-    tiny_llama(tmp_path / "model", hidden=64, heads=2, kv_heads=1)
-    before = set(os.listdir("/dev/shm"))
-    overrides = {
-        "actor.model.path": tmp_path / "model",
-        "actor.model.dtype": "float32",
-        "actor.optimizer.lr": 1e-2,
-        "num_steps": 2,
-        "batch_size": 4,
-        "ppo.group_size": 4,
-        "ppo.kl_coef": 0.1,
-        "generation.engine": "vllm",
-        "generation.cache_mib": 16,
-        "runs_dir": tmp_path,
-        "allocation": allocation,
-    }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    done = subprocess.run(
-        [*command, *(f"{key}={value}" for key, value in overrides.items())],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "REALRL_TEST_MARKER": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = (tmp_path / "ppo-math" / "trial" / "metrics.jsonl").read_text().splitlines()
-    steps = [metrics for metrics in map(json.loads, lines) if metrics["kind"] == "train"]
-    assert len(steps) == 2 and max(step["actor_logprob_diff_max"] for step in steps) <= ATOL
-    assert steps[1]["kl_to_ref"] > 0.01, "the weights must change, or this test shows nothing"
-    assert set(os.listdir("/dev/shm")) <= before
-    assert not _processes_with(f"REALRL_TEST_MARKER={tmp_path}")
+
+    def __init__(self, folder: Path, allocation: str) -> None:
+        overrides = {
+            "actor.model.path": tiny_llama(folder / "model", hidden=64, heads=2, kv_heads=1),
+            "actor.model.dtype": "float32",
+            "actor.optimizer.lr": 1e-2,
+            "num_steps": 2,
+            "batch_size": 4,
+            "ppo.group_size": 4,
+            "ppo.kl_coef": 0.1,
+            "generation.engine": "vllm",
+            "generation.cache_mib": 16,
+            "runs_dir": folder,
+            "allocation": allocation,
+        }
+        self.marker = f"REALRL_TEST_MARKER={folder}"
+        self._metrics = folder / "ppo-math" / "trial" / "metrics.jsonl"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
+            + [f"{key}={value}" for key, value in overrides.items()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | dict([self.marker.split("=")]),
+        )
+
+    def steps(self) -> list[dict]:
+        """The metrics of each, once it has ended."""
+        said, _ = self.process.communicate(timeout=180)
+        assert self.process.returncode == 0, said
+        lines = map(json.loads, self._metrics.read_text().splitlines())
+        return [line for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_a_run_generates_with_it(runs, allocation):
+    """Colocated, on ranks of its own, where the model lives: the trainer finds the log-probs it was given."""
+    first, second = runs[allocation].steps()
+    assert max(step["actor_logprob_diff_max"] for step in (first, second)) <= ATOL
+    assert second["kl_to_ref"] > 0.01, "the weights must change, or this test shows nothing"
+    assert not _processes_with(runs[allocation].marker)
+
+
+def test_no_shared_memory_has_a_name(runs):
+    """Once all runs have ended."""
+    for run in runs.values():
+        run.process.wait(180)
+    assert not [path for path in Path("/dev/shm").iterdir() if path.stat().st_mtime > STARTED_S]
 
 
 def _processes_with(setting: str) -> list[str]:
