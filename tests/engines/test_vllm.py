@@ -335,24 +335,25 @@ ALLOCATIONS = ("actor_gen:d2,*:p2", "gen.d1+d1", "*:d1")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Iterator[dict[str, Run]]:
     """A run each, all at once: they mostly wait for what they load."""
-    started = {allocation: Run(tmp_path_factory.mktemp("run"), allocation) for allocation in ALLOCATIONS}
+    started = {allocation: Run(tmp_path_factory.mktemp("run"), allocation, 2) for allocation in ALLOCATIONS}
+    started["endless"] = Run(tmp_path_factory.mktemp("run"), "*:d1", 1_000_000)
     yield started
     for run in started.values():
         run.process.kill()
 
 
 class Run:
-    """The command line on sums, two steps, as a person would start it.
+    """The command line on sums, as a person would start it.
 
     The learning rate is so large that the log-probabilities of weights of a step before would be far off.
     """
 
-    def __init__(self, folder: Path, allocation: str) -> None:
+    def __init__(self, folder: Path, allocation: str, num_steps: int) -> None:
         overrides = {
             "actor.model.path": tiny_llama(folder / "model", hidden=64, heads=2, kv_heads=1),
             "actor.model.dtype": "float32",
             "actor.optimizer.lr": 1e-2,
-            "num_steps": 2,
+            "num_steps": num_steps,
             "batch_size": 4,
             "ppo.group_size": 4,
             "ppo.kl_coef": 0.1,
@@ -362,7 +363,7 @@ class Run:
             "allocation": allocation,
         }
         self.marker = f"REALRL_TEST_MARKER={folder}"
-        self._metrics = folder / "ppo-math" / "trial" / "metrics.jsonl"
+        self.metrics = folder / "ppo-math" / "trial" / "metrics.jsonl"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
             + [f"{key}={value}" for key, value in overrides.items()],
@@ -376,8 +377,21 @@ class Run:
         """The metrics of each, once it has ended."""
         said, _ = self.process.communicate(timeout=180)
         assert self.process.returncode == 0, said
-        lines = map(json.loads, self._metrics.read_text().splitlines())
+        lines = map(json.loads, self.metrics.read_text().splitlines())
         return [line for line in lines if line["kind"] == "train"]
+
+
+def test_nothing_outlives_a_killed_worker(runs):
+    """In the midst of a run; it is then a failed one."""
+    run = runs["endless"]
+    wait_until(lambda: run.process.poll() is not None or run.metrics.exists(), within_s=180)
+    commands = processes_with(run.marker)
+    assert any("vllm.process" in command for command in commands.values()), run.process.poll()
+    (worker,) = (pid for pid, command in commands.items() if "realrl.apps.worker" in command)
+    os.kill(worker, signal.SIGKILL)
+    said, _ = run.process.communicate(timeout=60)
+    assert run.process.returncode == 1 and "rank 0" in said
+    assert not processes_with(run.marker)
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
@@ -386,7 +400,7 @@ def test_a_run_generates_with_it(runs, allocation):
     first, second = runs[allocation].steps()
     assert max(step["actor_logprob_diff_max"] for step in (first, second)) <= ATOL
     assert second["kl_to_ref"] > 0.01, "the weights must change, or this test shows nothing"
-    assert not _processes_with(runs[allocation].marker)
+    assert not processes_with(runs[allocation].marker)
 
 
 def test_no_shared_memory_has_a_name(runs):
@@ -396,11 +410,11 @@ def test_no_shared_memory_has_a_name(runs):
     assert not [path for path in Path("/dev/shm").iterdir() if path.stat().st_mtime > STARTED_S]
 
 
-def _processes_with(setting: str) -> list[str]:
-    """All that have it in their environment."""
-    found = []
+def processes_with(setting: str) -> dict[int, str]:
+    """The command of each that has it in its environment."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if setting.encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text())
+                found[int(process.name)] = (process / "cmdline").read_text()
     return found

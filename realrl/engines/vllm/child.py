@@ -85,7 +85,7 @@ class Child:
 
     def _ended(self) -> RuntimeError:
         code = self._process.wait()
-        return RuntimeError(f"vLLM's process ended with exit code {code}; the log above says why")
+        return RuntimeError(f"vLLM's process ended with exit code {code}; the worker's log says why")
 
 
 def _visible(device: str) -> dict[str, str]:

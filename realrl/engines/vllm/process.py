@@ -70,6 +70,8 @@ class Server:
             max_model_len=start.max_tokens,
             max_num_seqs=start.max_sequences,
             kv_cache_memory_bytes=start.cache_bytes,
+            # As the cache's size is given, merely what must be free at the start, beside the trainer.
+            gpu_memory_utilization=0.01,
             enable_prefix_caching=True,
             enable_sleep_mode=self._can_sleep,
             # Compiling a CPU model takes longer than most runs would gain by it.
@@ -81,6 +83,7 @@ class Server:
         self._rpc("init_weight_transfer_engine", init_info={})
         (model,) = self._llm.apply_model(lambda model: model)
         model.logits_processor.register_forward_hook(self._cooled)
+        self._sleep()
 
     def _update(self, update: Update) -> None:
         if self._is_asleep:
