@@ -373,6 +373,10 @@ class Run:
             env=os.environ | dict([self.marker.split("=")]),
         )
 
+    def num_written(self) -> int:
+        """Evaluations and steps so far."""
+        return len(self.metrics.read_text().splitlines()) if self.metrics.exists() else 0
+
     def steps(self) -> list[dict]:
         """The metrics of each, once it has ended."""
         said, _ = self.process.communicate(timeout=180)
@@ -384,7 +388,7 @@ class Run:
 def test_nothing_outlives_a_killed_worker(runs):
     """In the midst of a run; it is then a failed one."""
     run = runs["endless"]
-    wait_until(lambda: run.process.poll() is not None or run.metrics.exists(), within_s=180)
+    wait_until(lambda: run.process.poll() is not None or run.num_written() > 0, within_s=180)
     commands = processes_with(run.marker)
     assert any("vllm.process" in command for command in commands.values()), run.process.poll()
     (worker,) = (pid for pid, command in commands.items() if "realrl.apps.worker" in command)
@@ -405,8 +409,8 @@ def test_a_run_generates_with_it(runs, allocation):
 
 def test_no_shared_memory_has_a_name(runs):
     """Once all runs have ended."""
-    for run in runs.values():
-        run.process.wait(180)
+    for allocation in ALLOCATIONS:
+        runs[allocation].process.wait(180)
     assert not [path for path in Path("/dev/shm").iterdir() if path.stat().st_mtime > STARTED_S]
 
 
