@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv-trl or .venv-vllm in the project's folder: another system, for the benchmarks alone, in the very versions
-# of scripts/peers/*.txt. At once if nothing changed.
+# Makes .venv-trl or .venv-vllm in the project's folder: another system in the very versions of scripts/peers/*.txt,
+# for the benchmarks; in .venv-vllm realrl can run too, and generate by vLLM. At once if nothing changed.
 #   bash scripts/peers.sh trl|vllm
 #   PYTHON       the interpreter to make it with (3.11 to 3.13; default python3)
 #   TORCH        the torch to install (default torch==2.13.0; give pip an index that has its CPU build)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every test that this machine can run. Arguments go to pytest: bash scripts/test.sh tests/ops -x
+# Every test that this machine can run, those of vLLM first, in its own environment. Arguments go to pytest, and leave
+# vLLM out: bash scripts/test.sh tests/ops -x
 #   REALRL_MATH_DATA   folder of maths problems as JSONL; tests that need it are skipped without
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,4 +12,11 @@ if [[ -z ${REALRL_MATH_DATA:-} && -d ../shared/data/math ]]; then
 fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
+if (($# == 0)); then
+    if bash scripts/peers.sh vllm; then
+        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py
+    else
+        echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
+    fi
+fi
 exec .venv/bin/python -m pytest "$@"

@@ -79,8 +79,10 @@ class TrainedModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How responses are sampled."""
+    """How responses are sampled, and by what."""
 
+    engine: Literal["realrl", "vllm"] = "realrl"
+    """What generates: realrl itself, or vLLM, which gets the weights anew whenever they changed."""
     max_new_tokens: int = 64
     min_new_tokens: int = 0
     """No end-of-sequence token before this many."""

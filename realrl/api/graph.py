@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+OWN_ENGINE = "realrl"
+
 
 class CallKind(str, Enum):
     """What a call does with its model."""
@@ -27,12 +29,16 @@ class ModelFunctionCall:
     outputs: tuple[str, ...] = ()
     num_minibatches: int = 1
     """Optimizer steps that a train call makes of one batch."""
+    engine: str = OWN_ENGINE
+    """What runs it; another engine than realrl's own gets a replica of the weights to itself."""
 
     def __post_init__(self) -> None:
         if (self.model is None) != (self.kind is CallKind.COMPUTE):
             raise ValueError(
                 f"call {self.name}: a {self.kind.value} call and model={self.model!r} do not go together"
             )
+        if self.engine != OWN_ENGINE and self.kind is not CallKind.GENERATE:
+            raise ValueError(f"call {self.name}: {self.engine} is for generate calls, not {self.kind.value}")
 
 
 @dataclass(frozen=True)

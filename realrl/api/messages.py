@@ -74,6 +74,8 @@ class Reallocate(Instruction, kw_only=True):
     target: Placement
     into: str
     eta: float
+    engine: str
+    """Of the target."""
     version: int
 
 
@@ -82,6 +84,7 @@ class Release(Instruction, kw_only=True):
 
     model: str
     placement: Placement
+    engine: str
 
 
 class Offload(Instruction, kw_only=True):

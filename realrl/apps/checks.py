@@ -13,16 +13,17 @@ import torch
 
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, RunConfig
-from realrl.api.graph import CallKind, DataflowGraph
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.sums import SUMS
+from realrl.engines.vllm import fits as vllm
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.families.keys import BUFFERS
 from realrl.models.layout import check_fits, decoder_layout
-from realrl.models.reading import read_decoder_config
+from realrl.models.reading import read_decoder_config, read_family
 from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.program import home_placements
 
@@ -68,6 +69,9 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
     """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs."""
     if config.device == "cuda":
         _check_devices(plan)
+    generation = _generation(config)
+    if generation and generation.engine == "vllm":
+        vllm.check_installed()
     for model in models.values():
         _check_weights(model)
     _check_outputs(config)
@@ -103,7 +107,17 @@ def _check_layouts(
     for graph in (recipe.graph(config), recipe.eval_graph(config)):
         for call in graph.calls.values():
             if call.model is not None:
+                if call.engine == "vllm":
+                    _check_vllm(config, call, plan[call.name].layout, models[call.model])
                 check_fits(models[call.model].decoder, plan[call.name].layout, _place(config, call.name))
+
+
+def _check_vllm(
+    config: RunConfig, call: ModelFunctionCall, layout: ParallelLayout, model: FoundModel
+) -> None:
+    vllm.check_layout(layout, config, call.name, _place(config, call.name))
+    family, dtype = read_family(model.directory), model.spec.model.away_dtype
+    vllm.check_model(model.decoder, family, dtype, config, model.path)
 
 
 def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
@@ -198,8 +212,14 @@ def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, mode
 
 
 def _max_new_tokens(config: RunConfig) -> int:
+    generation = _generation(config)
+    return generation.max_new_tokens if generation else 0
+
+
+def _generation(config: RunConfig) -> GenerationConfig | None:
+    """Of a recipe that generates."""
     generation = getattr(config, "generation", None)
-    return generation.max_new_tokens if isinstance(generation, GenerationConfig) else 0
+    return generation if isinstance(generation, GenerationConfig) else None
 
 
 def _check_devices(plan: ExecutionPlan) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from realrl.api.config import RunConfig
 from realrl.api.configure import dump_config
-from realrl.api.graph import DataflowGraph
+from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
@@ -95,7 +95,7 @@ def _reallocation(
     return (
         f"{node.model} -> {node.into}" if is_blend else node.model,
         str(node.source),
-        str(node.target),
+        str(node.target) if node.engine == OWN_ENGINE else f"{node.target} in {node.engine}",
         f"{when}, at its end" if is_blend else f"{when}, before {node.call}",
         _size(transfer.moved * min(itemsizes)),
         _size(max(transfer.received.values(), default=0) * min(itemsizes)),

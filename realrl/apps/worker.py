@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from realrl.launch.parent import PARENT_VARIABLE, die_with_parent
+from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 
 
 def main() -> int:

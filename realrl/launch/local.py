@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from realrl.launch.parent import PARENT_VARIABLE
+from realrl.base.parent import PARENT_VARIABLE
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
 WORKER = (sys.executable, "-m", "realrl.apps.worker")

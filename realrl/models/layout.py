@@ -6,11 +6,13 @@ Global tensors are named and shaped as in the family's Hugging Face checkpoints.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, product
 from typing import Literal, NamedTuple
+
+from torch import Tensor
 
 from realrl.api.mesh import Coordinate, ParallelLayout, Placement
 from realrl.layouts.layout import Box, Layout, Part, Pattern
@@ -109,6 +111,26 @@ def local_tensors(
     """The tensors of one rank, in the order in which a token meets them."""
     layers = stage_layers(decoder, layout, place.pp_rank)
     return tuple(_stage_tensors(decoder, layout, place, head, layers))
+
+
+def whole_tensors(locals: Iterable[LocalTensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The global tensors, as views of the local tensors of a rank that holds all of each."""
+    found: dict[str, Tensor] = {}
+    for local in locals:
+        boxes: dict[str, list[Piece]] = defaultdict(list)
+        for piece in local.pieces:
+            boxes[piece.box.tensor].append(piece)
+        for name, pieces in boxes.items():
+            begin = map(min, zip(*(offset for _, offset in pieces)))
+            end = map(max, zip(*(_end(piece) for piece in pieces)))
+            found[name] = tensors[local.name][tuple(map(slice, begin, end))]
+    return found
+
+
+def _end(piece: Piece) -> tuple[int, ...]:
+    """Where a piece ends in its local tensor."""
+    box, offset = piece
+    return tuple(o + stop - start for o, start, stop in zip(offset, box.start, box.stop))
 
 
 def _stage_tensors(

@@ -130,7 +130,7 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
     scored = ROLLOUT + ("rewards",)
     num_minibatches = config.ppo.num_minibatches
     calls = [
-        Call("actor_gen", "actor", CallKind.GENERATE, ("prompts",), ROLLOUT),
+        _actor_gen(config),
         Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
     ]
     if config.ppo.kl_coef:
@@ -153,10 +153,15 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
     """Greedy answers to held-out problems."""
     return DataflowGraph(
-        Call("actor_gen", "actor", CallKind.GENERATE, ("prompts",), ROLLOUT),
+        _actor_gen(config),
         Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
         per_sample=PER_SAMPLE,
     )
+
+
+def _actor_gen(config: PPOMathConfig) -> Call:
+    generate = CallKind.GENERATE
+    return Call("actor_gen", "actor", generate, ("prompts",), ROLLOUT, engine=config.generation.engine)
 
 
 def models(config: PPOMathConfig) -> dict[str, ModelSpec]:

@@ -44,6 +44,7 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         return
     channel.send(Ready())
     worker.serve()
+    worker.replicas.close()
     dist.destroy_process_group()
 
 
@@ -115,5 +116,5 @@ def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size
 def _used_weights(programs: Programs) -> set[Weights]:
     """Every model at every placement where some call uses it, and at its home."""
     nodes = (*programs.train.nodes, *programs.evaluate.nodes)
-    away = {Weights(node.model, node.placement) for node in nodes if isinstance(node, Call) and node.model}
+    away = {weights for node in nodes if isinstance(node, Call) for weights in node.weights}
     return away | {Weights(model, home) for model, home in programs.homes.items()}

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from realrl.api.config import ModelConfig
-from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, Placement
 
 
 class Weights(NamedTuple):
-    """A model's weights at a placement; shared by all passes."""
+    """A model's weights at a placement, in an engine there; shared by all passes."""
 
     model: str
     placement: Placement
+    engine: str = OWN_ENGINE
 
 
 class Inputs(NamedTuple):
@@ -40,13 +41,15 @@ Resource = Weights | Inputs | Outputs
 class _Placed:
     """A node that runs on the ranks of its placement, with its model's weights there."""
 
+    engine = OWN_ENGINE
+
     @property
     def ranks(self) -> tuple[int, ...]:
         return self.placement.ranks
 
     @property
     def weights(self) -> tuple[Weights, ...]:
-        return (Weights(self.model, self.placement),) if self.model else ()
+        return (Weights(self.model, self.placement, self.engine),) if self.model else ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Reallocate:
     into: str
     """The model whose weights are written: `model` itself, but for a blend."""
     eta: float = 1.0
+    engine: str = OWN_ENGINE
+    """The engine that gets the weights."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -71,7 +76,7 @@ class Reallocate:
 
     @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Weights(self.into, self.target),)
+        return (Weights(self.into, self.target, self.engine),)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Release(_Placed):
     call: str
     model: str
     placement: Placement
+    engine: str = OWN_ENGINE
     reads: tuple[Resource, ...] = ()
 
     @property
@@ -139,6 +145,10 @@ class Call(_Placed):
     @property
     def model(self) -> str | None:
         return self.function.model
+
+    @property
+    def engine(self) -> str:
+        return self.function.engine
 
     @property
     def trains(self) -> bool:
@@ -217,8 +227,9 @@ def compile_program(
 ) -> Program:
     """One pass over `graph`.
 
-    A model away from its home is reallocated before its call, and released after the last unless its
-    replicas are kept. An offloaded model is on its devices from its first use in the pass to its last.
+    A model away from its home, or in another engine than ours, is reallocated before its call, and released
+    after the last unless its replicas are kept. An offloaded model is on its devices from its first use in
+    the pass to its last.
     """
     models = models or {}
     nodes = _call_nodes(graph, plan, homes, {name for name, model in models.items() if model.keep_replicas})
@@ -237,33 +248,39 @@ def _call_nodes(
 ) -> list[Node]:
     nodes: list[Node] = []
     away: set[Weights] = set()
-    last_use = {Weights(c.model, plan[c.name]): c.name for c in graph.calls.values() if c.model}
+    used = {c.name: Weights(c.model, plan[c.name], c.engine) for c in graph.calls.values() if c.model}
+    last_use = {weights: name for name, weights in used.items()}
     for call in graph.calls.values():
-        weights = Weights(call.model, plan[call.name]) if call.model else None
-        is_away = weights is not None and weights.placement != homes[call.model]
+        weights = used.get(call.name)
+        is_away = weights is not None and weights != Weights(call.model, homes[call.model])
         if is_away and weights not in away:
-            nodes.append(Reallocate(call.name, call.model, homes[call.model], weights.placement, call.model))
+            nodes.append(_reallocate(call.name, weights, homes[call.model]))
             away.add(weights)
         nodes += _move(graph, call, plan)
         nodes.append(Call(call, plan[call.name]))
         if is_away and last_use[weights] == call.name and call.model not in kept:
-            nodes.append(Release(call.name, call.model, weights.placement))
+            nodes.append(Release(call.name, *weights))
         if call.kind is CallKind.TRAIN:
             away -= {replica for replica in away if replica.model == call.model}
     return nodes
 
 
+def _reallocate(call: str, weights: Weights, home: Placement) -> Reallocate:
+    model, placement, engine = weights
+    return Reallocate(call, model, home, placement, into=model, engine=engine)
+
+
 def _while_used(nodes: Sequence[Node], weights: Weights) -> list[Node]:
-    """Have the weights on their devices from the first node that uses them to the last."""
+    """Have a model's own weights on their devices from the first node that uses them to the last."""
     used = [i for i, node in enumerate(nodes) if weights in (*node.reads, *node.writes)]
     if not used:
         return list(nodes)
     first, last = used[0], used[-1] + 1
     return [
         *nodes[:first],
-        Offload(*weights, back=True),
+        Offload(weights.model, weights.placement, back=True),
         *nodes[first:last],
-        Offload(*weights, back=False),
+        Offload(weights.model, weights.placement, back=False),
         *nodes[last:],
     ]
 

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
 from realrl.api.messages import Offload, Reallocate, Release, Save
 from realrl.api.recipe import ModelSpec
 from realrl.datasets.demo import resolve_model
 from realrl.engines.engine import NO_WEIGHTS, Engine
+from realrl.engines.vllm.engine import VLLMEngine
+from realrl.engines.vllm.fits import longest
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
@@ -52,13 +55,13 @@ class Replicas:
         self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
         self._homes = homes
         self._transfers: dict[tuple[Weights, Weights], Transfer] = {}
-        self._engines: dict[Weights, Engine] = {}
+        self._engines: dict[Weights, Engine | VLLMEngine] = {}
         for weights in sorted(set(used)):
             if rank in weights.placement.ranks:
                 self._engines[weights] = self._make(weights, groups, config)
 
-    def engine(self, model: str, placement: Placement) -> Engine:
-        return self._engines[Weights(model, placement)]
+    def engine(self, weights: Weights) -> Engine | VLLMEngine:
+        return self._engines[weights]
 
     def reallocate(self, instruction: Reallocate) -> None:
         """This rank's part; until it is done, the target counts as absent.
@@ -66,29 +69,30 @@ class Replicas:
         Collective: over both placements.
         """
         origin = Weights(instruction.model, instruction.source)
-        goal = Weights(instruction.into, instruction.target)
+        goal = Weights(instruction.into, instruction.target, instruction.engine)
         if self._rank in origin.placement.ranks:
-            check_version(self.engine(*origin), instruction.version, origin.model)
+            check_version(self.engine(origin), instruction.version, origin.model)
         weights = self._weights(origin), self._weights(goal)
         if self._rank in goal.placement.ranks:
-            self.engine(*goal).version = NO_WEIGHTS
+            self.engine(goal).version = NO_WEIGHTS
         self._transfer(origin, goal).run(*weights, version=instruction.version, eta=instruction.eta)
         if self._rank in goal.placement.ranks:
-            self.engine(*goal).version = instruction.version
+            self.engine(goal).version = instruction.version
 
     def offload(self, instruction: Offload) -> None:
-        engine = self.engine(instruction.model, instruction.placement)
+        engine = self.engine(Weights(instruction.model, instruction.placement))
         if instruction.back:
             engine.onload()
         else:
             engine.offload()
 
     def release(self, instruction: Release) -> None:
-        self.engine(instruction.model, instruction.placement).release()
+        self.engine(Weights(instruction.model, instruction.placement, instruction.engine)).release()
 
     def save(self, instruction: Save) -> None:
         """This rank's file of a checkpoint. Collective: over the model's home."""
-        home = model, placement = Weights(instruction.model, instruction.placement)
+        home = Weights(instruction.model, instruction.placement)
+        model, placement, _ = home
         directory = Path(instruction.directory) / model
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(
@@ -104,12 +108,33 @@ class Replicas:
         if self._rank == placement.ranks[0]:
             _copy_description(self._directories[model], directory, self._specs[model])
 
-    def _make(self, weights: Weights, groups: Mapping[Placement, Groups], config: Any) -> Engine:
+    def close(self) -> None:
+        """End what the engines run beside this process."""
+        for engine in self._engines.values():
+            if isinstance(engine, VLLMEngine):
+                engine.close()
+
+    def _make(self, weights: Weights, groups: Mapping[Placement, Groups], config: Any) -> Engine | VLLMEngine:
+        own = groups[weights.placement]
+        return (self._make_own if weights.engine == OWN_ENGINE else self._make_vllm)(weights, own, config)
+
+    def _make_vllm(self, weights: Weights, groups: Groups, config: Any) -> VLLMEngine:
+        return VLLMEngine(
+            self._decoders[weights.model],
+            groups,
+            directory=self._directories[weights.model],
+            dtype=self._dtype(weights),
+            device=self._device,
+            generation=config.generation,
+            max_tokens=longest(config, self._decoders[weights.model]),
+        )
+
+    def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:
         spec, is_home = self._specs[weights.model], self._is_home(weights)
         engine = Engine(
             self._decoders[weights.model],
             spec.head,
-            groups[weights.placement],
+            groups,
             dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
@@ -137,8 +162,8 @@ class Replicas:
         return self._transfers[origin, goal]
 
     def _layout(self, weights: Weights) -> Layout:
-        model, placement = weights
-        return decoder_layout(self._decoders[model], placement, self._specs[model].head)
+        head = self._specs[weights.model].head
+        return decoder_layout(self._decoders[weights.model], weights.placement, head)
 
     def _weights(self, weights: Weights) -> dict[str, Tensor]:
         engine = self._engines.get(weights)
@@ -149,10 +174,10 @@ class Replicas:
         return getattr(torch, model.dtype if self._is_home(weights) else model.away_dtype)
 
     def _is_home(self, weights: Weights) -> bool:
-        return self._homes[weights.model] == weights.placement
+        return weights == Weights(weights.model, self._homes[weights.model])
 
 
-def check_version(engine: Engine, expected: int, model: str) -> None:
+def check_version(engine: Engine | VLLMEngine, expected: int, model: str) -> None:
     """Refuse weights that are not those that the schedule wants here."""
     if engine.version != expected:
         has = (

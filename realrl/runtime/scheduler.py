@@ -162,13 +162,13 @@ class Scheduler:
         match task.node:
             case program.Move():
                 return not task.instruction.keys
-            case program.Reallocate(into=into, target=target) if task.node.into == task.node.model:
-                replica = program.Weights(into, target)
+            case program.Reallocate() if task.node.into == task.node.model:
+                (replica,) = task.node.writes
                 before = self._replicas.get(replica)
                 self._replicas[replica] = task.version
                 return before == task.version
-            case program.Release(model=model, placement=placement):
-                self._replicas.pop(program.Weights(model, placement), None)
+            case program.Release():
+                self._replicas.pop(*task.node.weights, None)
         return False
 
     def _instruction(self, task: _Task) -> messages.Instruction:
@@ -190,11 +190,16 @@ class Scheduler:
                     target=node.target,
                     into=node.into,
                     eta=node.eta,
+                    engine=node.engine,
                     version=task.version,
                 )
             case program.Release():
                 return messages.Release(
-                    **common, ranks=node.ranks, model=node.model, placement=node.placement
+                    **common,
+                    ranks=node.ranks,
+                    model=node.model,
+                    placement=node.placement,
+                    engine=node.engine,
                 )
             case program.Offload():
                 return messages.Offload(

@@ -33,6 +33,7 @@ from realrl.api.recipe import CallContext, CallOutput, Mean, Peak, Recipe
 from realrl.parallel.groups import Groups
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
+from realrl.runtime.program import Weights
 from realrl.runtime.replicas import Replicas, check_version
 from realrl.runtime.store import SampleStore, batch_of
 
@@ -91,7 +92,8 @@ class Worker:
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)
         call, placement = graph.calls[instruction.call], self.plan[instruction.call]
-        engine = self.replicas.engine(call.model, placement) if call.model else None
+        weights = Weights(call.model, placement, call.engine)
+        engine = self.replicas.engine(weights) if call.model else None
         if engine:
             check_version(engine, instruction.version, call.model)
         output = self.recipe.bodies[call.name](

@@ -23,7 +23,7 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 from realrl.launch.local import LocalLauncher
-child = "import os; from realrl.launch.parent import *; die_with_parent(int(os.environ[PARENT_VARIABLE])); "
+child = "import os; from realrl.base.parent import *; die_with_parent(int(os.environ[PARENT_VARIABLE])); "
 child += "print('up', flush=True); import time; time.sleep(60)"
 launcher = LocalLauncher([sys.executable, "-c", child])
 launcher.start(2, {}, Path(sys.argv[1]))

@@ -10,8 +10,10 @@ from transformers import LlamaForCausalLM
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import check_fits, decoder_layout, kv_heads, local_tensors
+from realrl.models.layout import check_fits, decoder_layout, kv_heads, local_tensors, whole_tensors
 from realrl.models.reading import read_decoder_config
+from realrl.realloc import checkpoint
+from tests.models.families import ONE_EACH, reference_model, tiny_model
 from tests.tiny import tiny_llama
 
 LAYOUTS = [ParallelLayout(pp=pp, dp=dp, tp=tp) for pp in (1, 2, 3) for dp in (1, 2) for tp in (1, 2, 4)]
@@ -54,6 +56,22 @@ def test_pieces_fill_local_tensors_without_overlap(model, layout):
                 painted[place] += 1
             assert painted.max() <= 1
             assert local.name in ("embed", "head") or painted.min() == 1
+
+
+@pytest.mark.parametrize("row", ONE_EACH)
+def test_whole_tensors_are_those_of_the_checkpoint(tmp_path, row):
+    """In every family, however it fuses or turns them; as views, which cost no memory."""
+    directory, placement = tiny_model(tmp_path, row), placed(ParallelLayout())
+    decoder = read_decoder_config(directory)
+    locals = local_tensors(decoder, placement.layout, placement.coordinate(0), "lm")
+    tensors = {local.name: torch.zeros(local.shape) for local in locals}
+    checkpoint.load(directory, decoder_layout(decoder, placement, "lm"), 0, tensors, base=decoder.names.base)
+    found, expected = whole_tensors(locals, tensors), reference_model(directory).state_dict()
+    assert expected.keys() - found.keys() <= {"lm_head.weight"}
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    assert {tensor.untyped_storage().data_ptr() for tensor in found.values()} <= storages
 
 
 def test_key_value_heads_are_shared_evenly():

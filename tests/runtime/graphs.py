@@ -8,7 +8,7 @@ from collections import deque
 from hypothesis import strategies as st
 
 from realrl.api.config import ModelConfig
-from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall
 from realrl.runtime.jobs import samples_of
@@ -57,7 +57,10 @@ def graphs(draw) -> DataflowGraph:
         model = None if kind is CallKind.COMPUTE else draw(st.sampled_from(["a", "b", "c"]))
         inputs = draw(st.sets(st.sampled_from(["source", *made]), min_size=1))
         outputs = () if kind is CallKind.TRAIN else (f"k{i}",)
-        calls.append(ModelFunctionCall(f"call{i}", model, kind, tuple(sorted(inputs)), outputs))
+        engine = draw(st.sampled_from([OWN_ENGINE, "other"])) if kind is CallKind.GENERATE else OWN_ENGINE
+        calls.append(
+            ModelFunctionCall(f"call{i}", model, kind, tuple(sorted(inputs)), outputs, engine=engine)
+        )
         made += outputs
     return DataflowGraph(*calls)
 

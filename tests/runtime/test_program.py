@@ -1,5 +1,7 @@
 """Compiling a graph."""
 
+from dataclasses import replace
+
 import pytest
 
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
@@ -47,6 +49,23 @@ def test_an_away_call_stands_between_reallocation_and_release():
 def test_at_home_nothing_is_reallocated():
     """One layout for all calls moves no weights."""
     assert all(name.startswith("Call") for name in _names(_compiled(*_plan())))
+
+
+def test_another_engine_gets_weights_even_at_home():
+    """And only its call has them."""
+    graph, plan = _plan()
+    calls = {
+        name: replace(c, engine="other") if name == "actor_gen" else c for name, c in graph.calls.items()
+    }
+    nodes = _compiled(DataflowGraph(*calls.values(), per_sample=("rewards",)), plan)
+    assert _names(nodes)[:3] == ["Reallocate actor_gen", "Call actor_gen", "Release actor_gen"]
+    moved = [(n.source, n.target, n.engine) for n in nodes if isinstance(n, Reallocate)]
+    assert moved == [(T2, T2, "other")]
+
+
+def test_another_engine_only_generates():
+    with pytest.raises(ValueError, match="other is for generate calls, not train"):
+        ModelFunctionCall("one", "m", CallKind.TRAIN, ("x",), engine="other")
 
 
 def _two_uses(between: CallKind):

@@ -43,7 +43,7 @@ def critic_of(actor: Path) -> Replicas:
 def test_transformers_opens_a_critic(row, tmp_path):
     """As a classifier of one label, which gives a sequence the value after its last token."""
     replicas = critic_of(tiny_model(tmp_path / "actor", row))
-    engine = replicas.engine("critic", ALONE)
+    engine = replicas.engine(Weights("critic", ALONE))
     ids = [torch.randint(3, 60, (n,), generator=torch.Generator().manual_seed(n)) for n in (5, 12, 30)]
     batch = pack([Sample(i, i) for i in range(3)], {"input_ids": ids})
     assert not engine.values(batch).any(), "the head starts at zero"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from realrl.api.batch import Sample
 from realrl.api.config import ModelConfig
-from realrl.api.graph import Blend, CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Forget, Offload, Reallocate, Release, RunCall, Save
 from realrl.runtime.program import home_placements
@@ -95,32 +95,34 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
     offloaded, and only replicas that are to be kept are left.
     """
     graph, plan, workers = run
-    homes = home_placements(graph, plan)
-    version = {(model, home): 0 for model, home in homes.items()}
-    offloaded = {(model, homes[model]) for model, config in workers.models.items() if config.offload}
+    homes = {(model, home, OWN_ENGINE) for model, home in home_placements(graph, plan).items()}
+    version = dict.fromkeys(homes, 0)
+    offloaded = {home for home in homes if workers.models[home[0]].offload}
     by_seq = {i.seq: i for i in workers.emitted}
     for instruction in map(by_seq.get, workers.finished):
         match instruction:
             case Offload(model=model, placement=placement, back=back):
-                (offloaded.remove if back else offloaded.add)((model, placement))
-            case Reallocate(model=model, source=source, target=target):
-                assert version[model, source] == instruction.version and (model, source) not in offloaded
-                assert version.get((model, target)) != instruction.version, "it was there already"
-                version[model, target] = instruction.version
-            case Release(model=model, placement=placement):
-                del version[model, placement]
+                (offloaded.remove if back else offloaded.add)((model, placement, OWN_ENGINE))
+            case Reallocate(model=model, source=source, target=target, engine=engine):
+                origin, replica = (model, source, OWN_ENGINE), (model, target, engine)
+                assert version[origin] == instruction.version and origin not in offloaded
+                assert version.get(replica) != instruction.version, "it was there already"
+                version[replica] = instruction.version
+            case Release(model=model, placement=placement, engine=engine):
+                del version[model, placement, engine]
             case Save(model=model, placement=placement):
-                assert version[model, placement] == instruction.step
+                assert version[model, placement, OWN_ENGINE] == instruction.step
             case RunCall():
                 call = graph.calls[instruction.call]
                 if call.model is None:
                     continue
-                assert version[call.model, plan[call.name]] == instruction.version
-                assert (call.model, plan[call.name]) not in offloaded
+                replica = call.model, plan[call.name], call.engine
+                assert version[replica] == instruction.version
+                assert replica not in offloaded
                 assert instruction.version == _version_one_by_one(graph, instruction.step, call)
                 if call.kind is CallKind.TRAIN:
-                    version[call.model, plan[call.name]] = instruction.step + 1
-    left = {model for model, placement in set(version) - set(homes.items())}
+                    version[replica] = instruction.step + 1
+    left = {model for model, *_ in version.keys() - homes}
     assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
 
 

@@ -1,0 +1,1 @@
+"""Generation by vLLM: `engine` is a rank's side, `process` vLLM's own, which alone imports it."""
