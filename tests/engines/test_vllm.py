@@ -34,9 +34,8 @@ from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import local_groups
 from tests.tiny import VOCAB, tiny_llama, tiny_tokenizer
 
-pytestmark = pytest.mark.skipif(
-    find_spec("vllm") is None, reason="vllm is not installed: bash scripts/peers.sh vllm"
-)
+if find_spec("vllm") is None:
+    pytest.skip("vllm is not installed: bash scripts/peers.sh vllm", allow_module_level=True)
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
 EOS = 1
