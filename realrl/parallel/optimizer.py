@@ -76,6 +76,7 @@ class ShardedAdamW:
             (parameter,) = group["params"]
             parameter.grad, share = share[: len(parameter)], share[len(parameter) :]
         self._adamw.step()
+        self._adamw.zero_grad()
         self._publish()
         self.gradients.zero_()
         return norm
