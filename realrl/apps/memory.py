@@ -11,7 +11,16 @@ from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.apps.checks import FoundModel, load_tokenizer
-from realrl.engines.memory import GenerationLoad, Load, MemoryUse, generation, inference, resident, training
+from realrl.engines.memory import (
+    GenerationLoad,
+    Load,
+    MemoryUse,
+    generation,
+    inference,
+    resident,
+    states_bytes,
+    training,
+)
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
 from realrl.models.memory import Stage
@@ -95,14 +104,18 @@ class _Walk:
         return total
 
     def _resident(self, weights: Weights, rank: int) -> MemoryUse:
-        """On the CPU, a copy in host memory counts too."""
-        is_home = self._homes[weights.model] == weights.placement
-        spec = self._models[weights.model].spec
-        use = resident(self._stage(weights, rank), trained=is_home and spec.optimizer is not None)
-        num_copies = weights in self._present
-        if is_home and spec.model.offload and self._config.device == "cpu":
-            num_copies += 1
-        return use._replace(weights_bytes=num_copies * use.weights_bytes)
+        """On the CPU, what is offloaded counts too."""
+        is_home, is_present = self._homes[weights.model] == weights.placement, weights in self._present
+        spec, stage = self._models[weights.model].spec, self._stage(weights, rank)
+        optimizer = spec.optimizer if is_home else None
+        states_elsewhere = optimizer is not None and optimizer.offload
+        held = resident(stage, trained=optimizer is not None, states_elsewhere=states_elsewhere)
+        if not (is_home and spec.model.offload):
+            return held
+        use = held if is_present else MemoryUse()
+        if self._config.device == "cpu" and (optimizer is None or not is_present):
+            use += MemoryUse(held.weights_bytes, states_bytes(stage) if optimizer else 0)
+        return use
 
     def _staging(self, node: Reallocate) -> dict[int, MemoryUse]:
         goal = Weights(node.into, node.target)

@@ -54,21 +54,19 @@ class GenerationLoad:
     """Of all prompts, each of a group's counted once."""
 
 
-def resident(stage: Stage, *, trained: bool) -> MemoryUse:
-    """Between the calls."""
+def resident(stage: Stage, *, trained: bool, states_elsewhere: bool = False) -> MemoryUse:
+    """Between the calls; `states_elsewhere`: the optimizer keeps gradients alone on the device."""
+    gradients = 4 * stage.num_elements
+    states = 0 if states_elsewhere else states_bytes(stage)
     return MemoryUse(
         weights_bytes=stage.num_elements * stage.itemsize,
-        optimizer_bytes=optimizer_bytes(stage) if trained else 0,
+        optimizer_bytes=gradients + states if trained else 0,
     )
 
 
-def optimizer_bytes(stage: Stage) -> int:
-    """Gradients of all weights; masters and two moments of this rank's share.
-
-    Float32 weights are their own masters.
-    """
-    share = stage.num_elements // stage.layout.dp
-    return 4 * stage.num_elements + share * (8 if stage.itemsize == 4 else 12)
+def states_bytes(stage: Stage) -> int:
+    """Masters and two moments of this rank's share; float32 weights are their own masters."""
+    return stage.num_elements // stage.layout.dp * (8 if stage.itemsize == 4 else 12)
 
 
 def training(stage: Stage, load: Load, *, recompute: bool) -> MemoryUse:

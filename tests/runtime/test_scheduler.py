@@ -111,6 +111,7 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 del version[model, placement]
             case Save(model=model, placement=placement):
                 assert version[model, placement] == instruction.step
+                assert (model, placement) not in offloaded
             case RunCall():
                 call = graph.calls[instruction.call]
                 if call.model is None:
@@ -122,6 +123,8 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                     version[call.model, plan[call.name]] = instruction.step + 1
     left = {model for model, placement in set(version) - set(homes.items())}
     assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
+    expected = {(model, homes[model]) for model, config in workers.models.items() if config.offload}
+    assert offloaded == expected, "weights were not put away again"
 
 
 def _version_one_by_one(graph, step, call):
