@@ -31,7 +31,8 @@ class ModelConfig:
     keep_replicas: bool = False
     """Keep the memory of such replicas between their calls, and their weights while they are current."""
     offload: bool = False
-    """Between its calls, keep its weights in host memory alone. For a model that is not trained."""
+    """Between its calls, keep its weights in host memory alone; with them, in training, the optimizer's
+    states."""
 
     @property
     def away_dtype(self) -> str:
@@ -57,6 +58,8 @@ class OptimizerConfig:
     """Rate at the run's end, as a share of the peak."""
     clip_grad_norm: float = 1.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
+    offload: bool = False
+    """Keep masters and moments in host memory; the update runs there. For device: cuda."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay"):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, RunConfig
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
@@ -59,7 +59,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     models = {name: _find(_path_of(config, spec.model), spec) for name, spec in recipe.models(config).items()}
     _check_layouts(config, recipe, plan, models)
     _check_vocabularies(models)
-    _check_offload(models)
+    _check_offload(config)
     recipe.validate(config, {name: model.decoder for name, model in models.items()})
     _check_data(recipe, config, models)
     return models
@@ -232,12 +232,12 @@ def _check_devices(plan: ExecutionPlan) -> None:
         )
 
 
-def _check_offload(models: Mapping[str, FoundModel]) -> None:
-    for model in models.values():
-        if model.spec.model.offload and model.spec.optimizer is not None:
+def _check_offload(config: RunConfig) -> None:
+    for path, section in _sections(config, ""):
+        if isinstance(section, OptimizerConfig) and section.offload and config.device == "cpu":
             raise ValueError(
-                f"{model.path.removesuffix('.path')}.offload: a model in training stays on its devices;"
-                " offload another, as the reference with ref.offload=true"
+                f"{path}.offload: true needs device: cuda; with device: cpu the optimizer's states are in"
+                " host memory anyway; set it to false"
             )
 
 

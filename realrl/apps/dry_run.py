@@ -10,6 +10,7 @@ from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
+from realrl.apps.memory import ITEMSIZE_BYTES, moments
 from realrl.apps.tables import table
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
@@ -19,7 +20,6 @@ from realrl.realloc.memory import peak_memory
 from realrl.runtime.jobs import compile_run
 from realrl.runtime.program import Reallocate
 
-ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 Row = tuple[str, ...]
 
 
@@ -33,6 +33,7 @@ def render(
         "Graph of one step": table([("call", "kind", "model", "inputs", "outputs"), *_graph_rows(graph)]),
         "Plan": _plan_text(recipe, config, execution_plan),
         "Reallocations": _reallocations(recipe, config, execution_plan, models),
+        "Memory of the fullest rank": _memory(recipe, config, execution_plan, models),
     }
     return "\n".join(f"== {title}\n{text.rstrip()}\n" for title, text in sections.items())
 
@@ -101,6 +102,21 @@ def _reallocation(
         _size(max(transfer.received.values(), default=0) * min(itemsizes)),
         _size(max(m.total_bytes for m in memory.values())),
     )
+
+
+def _memory(
+    recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
+) -> str:
+    """Each call's rank that holds most, by what it holds, beside what a process takes for itself."""
+    found = moments(recipe, config, execution_plan, models)
+    peak = max(found, key=lambda moment: moment.use.total_bytes)
+    parts = ("weights", "optimizer", "activations", "cache", "staging", "in all")
+    rows = [
+        (node, str(rank), *(f"{num_bytes / 2**20:,.1f}" for num_bytes in (*use, use.total_bytes)))
+        for node, rank, use in found
+    ]
+    first = f"in MiB; most is held by rank {peak.rank} in {peak.node}"
+    return f"{first}\n{table([('while', 'rank', *parts), *rows], numbers=True)}"
 
 
 def _size(num_bytes: int) -> str:

@@ -58,6 +58,7 @@ class Engine:
         deterministic: bool = False,
         gradient_checkpointing: bool = False,
         sequence_parallel: bool = False,
+        put_off_weights: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         self.decoder, self.groups, self.placement, self.head = decoder, groups, groups.placement, head
@@ -70,7 +71,7 @@ class Engine:
             t.name: t.shape for t in local_tensors(decoder, self.placement.layout, groups.place, head)
         }
         self._link = StageLink(groups, decoder.hidden_size, dtype, self.device)
-        waits = optimizer is not None and self.placement.layout.pp > 1
+        waits = put_off_weights and optimizer is not None and self.placement.layout.pp > 1
         self._weight_gradients = WeightGradients() if waits else None
         self._model = Decoder(
             decoder,
@@ -85,7 +86,12 @@ class Engine:
         self._flat: FlatTensors | None = None
         self._on_host: tuple[int, HostCopy] | None = None
         self._arrival: Arrival | None = None
-        self._optimizer = self._make_optimizer(optimizer) if optimizer else None
+        self._states_on_host: dict[str, HostCopy] = {}
+        self._states_arrival: dict[str, Arrival] = {}
+        self._optimizer: ShardedAdamW | None = None
+        if optimizer:
+            self._optimizer = self._make_optimizer(optimizer)
+            self._accumulate_gradients()
 
     def local_tensors(self) -> dict[str, Tensor]:
         """This rank's weights: brought back if they were offloaded, allocated if they were released."""
@@ -94,25 +100,40 @@ class Engine:
                 self.onload()
             self._allocate(None if self._arrival is None else self._arrival.wait())
             self._arrival = None
+            if self._optimizer:
+                self._go_on_training()
         return self._flat.views
 
     def release(self) -> None:
         """Give the weights' memory back."""
-        assert self._optimizer is None, "a model in training keeps its weights"
+        assert self._optimizer is None, "a model in training may be offloaded, but not released"
         self._flat, self._model.weights, self.version = None, {}, NO_WEIGHTS
 
     def offload(self) -> None:
-        """Keep the weights in host memory alone; what is there of the same version is not copied again."""
-        assert self._optimizer is None, "a model in training keeps its weights"
+        """Keep weights and optimizer states in host memory alone.
+
+        Weights that are there in the same version are not copied again.
+        """
         if self._on_host is None or self._on_host[0] != self.version:
             self.local_tensors()
             self._on_host = self.version, HostCopy(self._flat.buffer)
-        self._flat, self._arrival, self._model.weights = None, None, {}
+        if self._optimizer and self._flat is not None:
+            states = self._optimizer.put_away()
+            self._states_on_host = {name: HostCopy(tensor) for name, tensor in states.items()}
+        self._flat, self._arrival, self._states_arrival, self._model.weights = None, None, {}, {}
 
     def onload(self) -> None:
-        """Begin to bring offloaded weights back; whoever uses them next waits for them."""
+        """Begin to bring back what was offloaded; whoever uses it next waits for it."""
         if self._flat is None and self._on_host is not None:
             self._arrival = self._on_host[1].bring_back()
+            self._states_arrival = {name: host.bring_back() for name, host in self._states_on_host.items()}
+
+    def _go_on_training(self) -> None:
+        """With weights that were brought back, and will change: the host's copy is of no more use."""
+        states = {name: arrival.wait() for name, arrival in self._states_arrival.items()}
+        self._optimizer.bring_back(self._flat, states)
+        self._states_arrival, self._states_on_host, self._on_host = {}, {}, None
+        self._accumulate_gradients()
 
     def _allocate(self, buffer: Tensor | None) -> None:
         multiple_of = self.placement.layout.dp
@@ -233,14 +254,18 @@ class Engine:
         return joined(*metrics, {"grad_norm": Mean(self._optimizer.step(lr), 1.0), "lr": Mean(lr, 1.0)})
 
     def _make_optimizer(self, config: OptimizerConfig) -> ShardedAdamW:
-        weights = self.local_tensors()
-        optimizer = ShardedAdamW(
-            self._flat, copies(self.layout, self.groups, self._flat, self._shapes), self.groups, config
+        self.local_tensors()
+        return ShardedAdamW(
+            self._flat,
+            copies(self.layout, self.groups, self._flat, self._shapes),
+            self.groups,
+            config,
+            states_device="cpu" if config.offload else None,
         )
-        for name, weight in weights.items():
-            start, stop = self._flat.spans[name]
-            _accumulate_into(optimizer.gradients[start:stop].view(weight.shape), weight)
-        return optimizer
+
+    def _accumulate_gradients(self) -> None:
+        for name, weight in self._flat.views.items():
+            _accumulate_into(self._gradient(name), weight)
 
     def _gradient(self, name: str) -> Tensor:
         start, stop = self._flat.spans[name]

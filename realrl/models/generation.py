@@ -29,7 +29,7 @@ Ends = Callable[[Sequence[int]], bool]
 """Whether a response ends with its last token."""
 
 
-_PACKING_PAYS = 12
+PACKING_PAYS = 12
 """New tokens from which on it pays to lay out the weights anew for the products of decoding."""
 _RECORDING_PAYS = 64
 """New tokens from which on it pays to record decoding steps as CUDA graphs."""
@@ -78,7 +78,7 @@ class Generator:
         self._version = version
         self._open(rollouts)
         num_rows = min(self.config.max_sequences, len(rollouts))
-        pays = num_rows and self.config.max_new_tokens >= _PACKING_PAYS
+        pays = num_rows and self.config.max_new_tokens >= PACKING_PAYS
         with self.decoder.packed(num_rows) if pays else nullcontext():
             return self._run()
 

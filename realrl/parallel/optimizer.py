@@ -1,12 +1,13 @@
 """AdamW whose states are spread over the data-parallel ranks.
 
-Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1 (optimizer-state partitioning).
+Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1 (optimizer-state partitioning); states in host
+    memory, Ren et al. 2021, arXiv:2101.06840 (ZeRO-Offload).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -24,22 +25,38 @@ Span = tuple[int, int, float]
 
 
 class ShardedAdamW:
-    """Keeps float32 masters and moments for this rank's share of the flat weights."""
+    """Keeps float32 masters and moments for this rank's share of the flat weights.
+
+    `states_device`: where these are and the update runs, if not beside the weights; the share of the
+    gradients goes there, and the new weights come back.
+    """
 
     def __init__(
-        self, weights: FlatTensors, copies: Sequence[Span], groups: Groups, config: OptimizerConfig
+        self,
+        weights: FlatTensors,
+        copies: Sequence[Span],
+        groups: Groups,
+        config: OptimizerConfig,
+        *,
+        states_device: torch.device | str | None = None,
     ) -> None:
-        self._weights, self._groups, self._config = weights, groups, config
-        size = len(weights.buffer) // groups.placement.layout.dp
-        self._start = groups.place.dp_rank * size
-        self._share = weights.buffer[self._start : self._start + size]
-        self.master = self._share.float()
-        self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
-        self._copies = [(max(a - self._start, 0), min(b - self._start, size), n) for a, b, n in copies]
-        self._adamw = self._make_adamw(min(max(weights.num_matrix_elements - self._start, 0), size))
+        self._groups, self._config, self._states_device = groups, config, states_device
+        self._hold(weights)
+        start, size = self._start, len(self._share)
+        self.master = self._share.float() if states_device is None else _copy(self._share, states_device)
+        self._copies = [(max(a - start, 0), min(b - start, size), n) for a, b, n in copies]
+        self._num_decayed = min(max(weights.num_matrix_elements - start, 0), size)
+        self._adamw = self._make_adamw()
 
-    def _make_adamw(self, num_decayed: int) -> torch.optim.AdamW:
-        decayed, plain = self.master[:num_decayed], self.master[num_decayed:]
+    def _hold(self, weights: FlatTensors) -> None:
+        size = len(weights.buffer) // self._groups.placement.layout.dp
+        self._dtype = weights.buffer.dtype
+        self._weights, self._start = weights, self._groups.place.dp_rank * size
+        self._share = weights.buffer[self._start : self._start + size]
+        self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
+
+    def _make_adamw(self) -> torch.optim.AdamW:
+        decayed, plain = self.master[: self._num_decayed], self.master[self._num_decayed :]
         return torch.optim.AdamW(
             [
                 {"params": [decayed], "weight_decay": self._config.weight_decay},
@@ -50,6 +67,39 @@ class ShardedAdamW:
             eps=self._config.eps,
             fused=True,
         )
+
+    def put_away(self) -> dict[str, Tensor]:
+        """Let go of the weights, of the gradients, which are zero between steps, and of states beside them.
+
+        Returns the latter, for `bring_back`.
+        """
+        self._weights = self._share = self.gradients = None
+        if self._states_device is not None:
+            return {}
+        states = self._adamw.state_dict()["state"]
+        found = {f"{i}.{name}": tensor for i, state in states.items() for name, tensor in state.items()}
+        if not self._is_own_master:
+            found["master"] = self.master
+        self.master = self._adamw = None
+        return found
+
+    def bring_back(self, weights: FlatTensors, states: Mapping[str, Tensor]) -> None:
+        """Go on with weights, and states, that have the values of those that were put away."""
+        self._hold(weights)
+        if self._states_device is not None:
+            return
+        self.master = states["master"] if "master" in states else self._share
+        self._adamw = self._make_adamw()
+        for name, tensor in states.items():
+            index, _, field = name.partition(".")
+            if field:
+                (parameter,) = self._adamw.param_groups[int(index)]["params"]
+                self._adamw.state[parameter][field] = tensor
+
+    @property
+    def _is_own_master(self) -> bool:
+        """Whether the weights are their own masters."""
+        return self._states_device is None and self._dtype == torch.float32
 
     def reload(self) -> None:
         """Take the masters from the weights, as after a checkpoint was read into them."""
@@ -71,14 +121,20 @@ class ShardedAdamW:
         limit = self._config.clip_grad_norm
         if limit and norm > limit:
             share.mul_(limit / (norm + 1e-6))
+        self._update(share, lr)
+        self._publish()
+        self.gradients.zero_()
+        return norm
+
+    def _update(self, share: Tensor, lr: float) -> None:
+        if self._states_device is not None:
+            share = _copy(share, self._states_device)
         for group in self._adamw.param_groups:
             group["lr"] = lr
             (parameter,) = group["params"]
             parameter.grad, share = share[: len(parameter)], share[len(parameter) :]
         self._adamw.step()
-        self._publish()
-        self.gradients.zero_()
-        return norm
+        self._adamw.zero_grad()
 
     def _summed_share(self) -> Tensor:
         if self._groups.dp is None:
@@ -94,9 +150,16 @@ class ShardedAdamW:
         return float(all_reduce(total, self._groups.mesh).sqrt())
 
     def _publish(self) -> None:
-        self._share.copy_(self.master)
+        # States elsewhere are rounded there, so that no more bytes travel than the weights have.
+        self._share.copy_(self.master if self._states_device is None else self.master.to(self._dtype))
         if self._groups.dp is not None:
             dist.all_gather_into_tensor(self._weights.buffer, self._share.clone(), group=self._groups.dp)
+
+
+def _copy(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """In float32, on a device, which may be the tensor's own; in host memory, where CUDA copies fastest."""
+    pinned = tensor.is_cuda and torch.device(device).type == "cpu"
+    return torch.empty(tensor.shape, dtype=torch.float32, device=device, pin_memory=pinned).copy_(tensor)
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from realrl.api.mesh import ParallelLayout
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch
@@ -17,6 +18,12 @@ from realrl.parallel.schedule import Kind, forward_order, training_order
 
 Step = Callable[[Microbatch, Tensor | None, int], Tensor]
 """`(micro-batch, hidden [T, H] from the run before, run) -> hidden`; on the last run, the result or loss."""
+
+
+def max_sending(layout: ParallelLayout) -> int:
+    """Sends that are under way at most: by then a receiver has come to the earlier ones, as `training_order`
+    lets no stage run further ahead."""
+    return 8 * layout.pp * layout.vp
 
 
 class StageLink:
@@ -37,8 +44,6 @@ class StageLink:
         self._wires = groups.wires
         self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
         self._sending: deque[tuple[dist.Work, Tensor]] = deque()
-        # By then a receiver has come to the earlier ones: see `training_order` for how far stages run ahead.
-        self._max_sending = 8 * self.layout.pp * self.layout.vp
 
     def is_first(self, run: int) -> bool:
         """Whether a run begins with the embedding."""
@@ -90,7 +95,7 @@ class StageLink:
     def _send(self, peer: int, tensor: Tensor, wire: ProcessGroup) -> None:
         tensor = tensor.detach().contiguous()
         self._sending.append((dist.isend(tensor, dst=peer, group=wire), tensor))
-        self.finish(self._max_sending)
+        self.finish(max_sending(self.layout))
 
 
 NumRows = Callable[[int], int]

@@ -77,7 +77,7 @@ def label_logprobs(
     return _join([statistics(logits_part, labels, mapping)], logits_part, group).logprobs
 
 
-def _chunks(num_tokens: int, row_bytes: int, chunk_bytes: int) -> list[slice]:
+def token_chunks(num_tokens: int, row_bytes: int, chunk_bytes: int) -> list[slice]:
     """Even chunks of tokens whose logits fit in `chunk_bytes`."""
     most = max(chunk_bytes // row_bytes, 1)
     size = -(-num_tokens // max(-(-num_tokens // most), 1))
@@ -88,7 +88,7 @@ def _logits(
     hidden: Tensor, weight: Tensor, chunk_bytes: int, *, tiled: bool = False
 ) -> Iterator[tuple[slice, Tensor]]:
     """The logits of one chunk after the other, all in the same memory."""
-    chunks = _chunks(len(hidden), len(weight) * hidden.itemsize, chunk_bytes)
+    chunks = token_chunks(len(hidden), len(weight) * hidden.itemsize, chunk_bytes)
     buffer = hidden.new_empty(chunks[0].stop if chunks else 0, len(weight))
     for chunk in chunks:
         yield chunk, _product(hidden[chunk], weight, tiled, buffer[: chunk.stop - chunk.start])

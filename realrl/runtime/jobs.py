@@ -35,7 +35,7 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
     return Programs(
         compile_program(graph, plan, homes, models),
         compile_program(eval_graph, plan, homes, models),
-        compile_save(graph, homes),
+        compile_save(graph, homes, models),
         homes,
     )
 

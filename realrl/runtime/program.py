@@ -285,10 +285,15 @@ def _while_used(nodes: Sequence[Node], weights: Weights) -> list[Node]:
     ]
 
 
-def compile_save(graph: DataflowGraph, homes: Mapping[str, Placement]) -> Program:
+def compile_save(
+    graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
+) -> Program:
     """Write every model that `graph` trains."""
     trained = dict.fromkeys(c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN)
-    return Program(tuple(Save(model, homes[model]) for model in trained))
+    nodes: list[Node] = [Save(model, homes[model]) for model in trained]
+    for model in (name for name, config in (models or {}).items() if config.offload and name in trained):
+        nodes = _while_used(nodes, Weights(model, homes[model]))
+    return Program(tuple(nodes))
 
 
 def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) -> list[Move]:

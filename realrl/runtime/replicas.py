@@ -142,6 +142,7 @@ class Replicas:
             deterministic=config.deterministic,
             gradient_checkpointing=config.gradient_checkpointing,
             sequence_parallel=self._device.startswith("cuda"),
+            put_off_weights=self._device.startswith("cuda"),
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:

@@ -42,6 +42,10 @@ def refused(result) -> str:
             "generation.max_new_tokens=256",
             "that and generation.max_new_tokens=256 exceeds the 256 tokens",
         ),
+        (
+            "actor.optimizer.offload=true",
+            "actor.optimizer.offload: true needs device: cuda; with device: cpu the optimizer's states",
+        ),
         ("--no-such-option", "unrecognized arguments: --no-such-option"),
         ("--config=nowhere.yaml", "nowhere.yaml: cannot be read"),
     ],

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from realrl.api.configure import build_config
 from realrl.recipes import RECIPES
+from tests.tiny import tiny_llama
 
 
 def sections(text: str) -> dict[str, str]:
@@ -86,3 +87,48 @@ def test_a_cluster_that_is_not_here(cli):
     """64 CUDA devices can be planned for on a laptop."""
     found = dry_run(cli, "device=cuda", "batch_size=64", "allocation=gen.d64+d16p2t2")
     assert found["Plan"].startswith("128 workers on cuda")
+
+
+def memory_table(found: dict[str, str]) -> dict[str, list[float]]:
+    """Rank, weights, optimizer, activations, cache, staging, all, by row."""
+    _, _, *lines = rows(found["Memory of the fullest rank"])
+    return {row[0]: [float(cell.replace(",", "")) for cell in row[1:]] for row in lines}
+
+
+@pytest.fixture
+def larger(tmp_path):
+    """A model of some MiB."""
+    return tiny_llama(tmp_path / "larger", hidden=256, intermediate=512)
+
+
+def test_memory_has_a_row_for_each_call_and_reallocation(cli, larger):
+    """Its parts sum to the whole, and the largest is named."""
+    found = dry_run(cli, "allocation=actor_gen:d2,*:p2", f"actor.model.path={larger}")
+    memory = memory_table(found)
+    names = ["reallocate actor", "actor_gen", "ref_inf", "actor_train"]
+    assert list(memory) == [*names, *(f"{name}, evaluating" for name in names[:2])]
+    for _, *parts, whole in memory.values():
+        assert sum(parts) == pytest.approx(whole, abs=0.5)
+    peak = max(memory, key=lambda name: memory[name][-1])
+    first = found["Memory of the fullest rank"].splitlines()[0]
+    assert first == f"in MiB; most is held by rank {memory[peak][0]:.0f} in {peak}"
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "optimizer"),
+    [
+        ((), (2, 2, 2), 3),
+        (("ppo.kl_coef=0",), (1, 1), 3),
+        (("critic={}",), (3,) * 5, 6),
+        (("ref={path: MODEL, dtype: float32, offload: true}",), (2, 3, 2), 3),
+        (("actor.model.dtype=bfloat16",), (1, 1, 1), 4),
+    ],
+)
+def test_memory_counts_every_model_that_is_there(cli, larger, options, weights, optimizer):
+    """In float32 models: weights by call, a copy in host memory among them, and the states of the trained."""
+    options = [option.replace("MODEL", str(larger)) for option in options]
+    found = dry_run(cli, "allocation=*:d1", f"actor.model.path={larger}", *options)
+    one = num_elements(larger) * 4 / 2**20
+    memory = [row for name, row in memory_table(found).items() if not name.endswith("evaluating")]
+    assert [row[1] / one for row in memory] == pytest.approx(weights, rel=0.02)
+    assert [row[2] / one for row in memory] == pytest.approx([optimizer] * len(memory), rel=0.02)

@@ -22,7 +22,10 @@ def plain(files) -> Path:
     return train(files, "plain", ALLOCATION, critic=False)
 
 
-@pytest.mark.parametrize("option", ["actor.model.keep_replicas=true", "ref.offload=true", "checksums=false"])
+@pytest.mark.parametrize(
+    "option",
+    ["actor.model.keep_replicas=true", "ref.offload=true", "actor.model.offload=true", "checksums=false"],
+)
 def test_where_weights_wait_changes_no_number(files, plain, option):
     """Kept replicas, a reference in host memory, unchecked messages: the same run, bit for bit."""
     overrides = dict([option.split("=")])

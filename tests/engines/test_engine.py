@@ -129,6 +129,7 @@ def _check_layouts(rank: int, model: Path) -> None:
             groups,
             reference,
             sequence_parallel=groups.placement.layout.tp == 2,
+            put_off_weights=groups.placement.layout.dp == 1,
             gradient_checkpointing=groups.placement.layout.vp == 2,
         )
 

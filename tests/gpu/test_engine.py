@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,9 +11,11 @@ from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.models import generation
 from realrl.parallel.groups import local_groups
-from tests.engines.test_engine import check_engine
+from tests.engines.test_engine import ADAMW, check_engine
 from tests.engines.test_generate import generated, loaded, prompts
+from tests.engines.test_offload import engine_of, train
 from tests.models.families import ONE_EACH, reference_model, tiny_model
+from tests.tiny import tiny_llama
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,3 +39,19 @@ def test_recorded_steps_draw_the_same_tokens(tmp_path, monkeypatch):
     launched = generated(engine, prompts(), config)
     assert torch.equal(recorded["input_ids"], launched["input_ids"])
     torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_offloaded_training_is_near_the_plain_one(dtype, tmp_path):
+    """Weights and states in host memory between steps, or states there always, with the update."""
+    model, groups = tiny_llama(tmp_path), local_groups(Placement(DeviceMesh((0,)), ParallelLayout()))
+    plain, put_away = (engine_of(model, groups, dtype, "cuda") for _ in range(2))
+    on_host = engine_of(model, groups, dtype, "cuda", optimizer=replace(ADAMW, offload=True))
+    assert on_host._optimizer.master.is_pinned()
+    for _ in range(3):
+        put_away.offload()
+        norms = [train(engine) for engine in (plain, put_away, on_host)]
+        assert norms == pytest.approx([norms[0]] * 3, rel=1e-2)
+    torch.testing.assert_close(put_away._flat.buffer, plain._flat.buffer, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(on_host._flat.buffer, plain._flat.buffer, rtol=1e-2, atol=1e-3)
+    assert all(state["exp_avg"].device.type == "cpu" for state in on_host._optimizer._adamw.state.values())

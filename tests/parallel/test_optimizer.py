@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,6 +25,49 @@ def test_a_gradient_that_is_no_number_changes_nothing(bad):
     with pytest.raises(FloatingPointError, match="the gradient's norm is (nan|inf): no update was made"):
         optimizer.step(1e-3)
     assert torch.equal(weights.buffer, torch.arange(4.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", ["elsewhere", "put away", "both"])
+def test_where_the_states_are_changes_no_bit(dtype, way):
+    """Copied to their device and back, put away between steps, or both; with clipping, and a step before."""
+    plain, other = (_optimizer(dtype, device) for device in (None, None if way == "put away" else "cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(4):
+        if way != "elsewhere":
+            buffer, states = other._weights.buffer.clone(), other.put_away()
+            assert bool(states) == (way == "put away" and (step > 0 or dtype != torch.float32))
+            fresh = FlatTensors(SHAPES, dtype, "cpu", buffer=buffer)
+            other.bring_back(fresh, {name: tensor.clone() for name, tensor in states.items()})
+        gradient = torch.randn(len(plain.gradients), generator=generator)
+        norms = []
+        for optimizer in (plain, other):
+            optimizer.gradients += gradient
+            norms.append(optimizer.step(1e-2))
+        assert norms[0] == norms[1] > 1
+        assert torch.equal(plain._weights.buffer, other._weights.buffer)
+        assert torch.equal(plain.master, other.master)
+
+
+SHAPES = {"matrix": (5, 4), "vector": (7,)}
+
+
+def _optimizer(dtype: torch.dtype, states_device: str | None) -> ShardedAdamW:
+    weights = FlatTensors(SHAPES, dtype, "cpu")
+    weights.buffer.copy_(torch.linspace(-1, 1, len(weights.buffer)))
+    groups, config = local_groups(Placement(DeviceMesh((0,)), ParallelLayout())), OptimizerConfig()
+    config = replace(config, weight_decay=0.1)
+    copies = [(0, len(weights.buffer), 1)]
+    return ShardedAdamW(weights, copies, groups, config, states_device=states_device)
+
+
+def test_states_elsewhere_are_copies():
+    """Nothing of them lies in the weights' memory, though on the CPU it could."""
+    optimizer = _optimizer(torch.float32, "cpu")
+    assert optimizer.master.data_ptr() != optimizer._share.data_ptr()
+    optimizer.gradients.fill_(1.0)
+    optimizer.step(1e-2)
+    assert all(group["params"][0].grad is None for group in optimizer._adamw.param_groups)
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 1000, 3_000_001])

@@ -79,12 +79,9 @@ def plans(draw, graph: DataflowGraph) -> ExecutionPlan:
 
 @st.composite
 def model_configs(draw, graph: DataflowGraph) -> dict[str, ModelConfig]:
-    """Some models keep their replicas, and some of those without training are offloaded."""
-    trained = {call.model for call in graph.calls.values() if call.kind is CallKind.TRAIN}
+    """Some models keep their replicas, and some are offloaded."""
     return {
-        model: ModelConfig(
-            keep_replicas=draw(st.booleans()), offload=model not in trained and draw(st.booleans())
-        )
+        model: ModelConfig(keep_replicas=draw(st.booleans()), offload=draw(st.booleans()))
         for model in graph.models
     }
 
@@ -98,7 +95,7 @@ def make_jobs(
 ) -> list[Job]:
     """Training steps with a checkpoint after each."""
     homes = home_placements(graph, plan)
-    train, save = compile_program(graph, plan, homes, models), compile_save(graph, homes)
+    train, save = compile_program(graph, plan, homes, models), compile_save(graph, homes, models)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]

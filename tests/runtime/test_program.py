@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from realrl.api.config import ModelConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.runtime.program import (
     Call,
+    Offload,
     Reallocate,
     Release,
     Save,
@@ -101,3 +103,12 @@ def test_only_trained_models_are_saved():
     graph, plan = _plan(actor_gen=D2)
     nodes = compile_save(graph, home_placements(graph, plan)).nodes
     assert nodes == (Save("actor", T2), Save("critic", T2))
+
+
+def test_what_is_offloaded_is_there_while_it_is_saved():
+    """And away again afterwards; a model without training is left where it is."""
+    graph, plan = _plan(actor_gen=D2)
+    models = {"actor": ModelConfig(), "ref": ModelConfig(offload=True), "critic": ModelConfig(offload=True)}
+    nodes = compile_save(graph, home_placements(graph, plan), models).nodes
+    moves = [Offload("critic", T2, back=back) for back in (True, False)]
+    assert nodes == (Save("actor", T2), moves[0], Save("critic", T2), moves[1])

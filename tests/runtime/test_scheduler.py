@@ -112,6 +112,7 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 del version[model, placement, engine]
             case Save(model=model, placement=placement):
                 assert version[model, placement, OWN_ENGINE] == instruction.step
+                assert (model, placement, OWN_ENGINE) not in offloaded
             case RunCall():
                 call = graph.calls[instruction.call]
                 if call.model is None:
@@ -124,6 +125,9 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                     version[replica] = instruction.step + 1
     left = {model for model, *_ in version.keys() - homes}
     assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
+    assert offloaded == {home for home in homes if workers.models[home[0]].offload}, (
+        "weights were not put away again"
+    )
 
 
 def _version_one_by_one(graph, step, call):
