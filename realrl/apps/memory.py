@@ -118,9 +118,9 @@ class _Walk:
         return use
 
     def _staging(self, node: Reallocate) -> dict[int, MemoryUse]:
-        goal = Weights(node.into, node.target)
+        (goal,) = node.writes
         ends = Weights(node.model, node.source), goal
-        layouts = [decoder_layout(self._models[m].decoder, p, self._models[m].spec.head) for m, p in ends]
+        layouts = [decoder_layout(self._models[m].decoder, p, self._models[m].spec.head) for m, p, _ in ends]
         found = peak_memory(
             cached_plan(*layouts, topology_of({}, self._config.device)),
             *layouts,

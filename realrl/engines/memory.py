@@ -132,7 +132,7 @@ class _Cache:
         """Sequences that start before one ends: each keeps a page to grow into."""
         if stage.device == "cpu":
             num_pages = min(num_pages, self.num_started * pages_each)
-        self.num_bytes = num_pages * page_bytes
+        self.num_bytes = (num_pages + 1) * page_bytes  # with the one that recorded steps write to
         self._bytes_each = pages_of_prompt * page_bytes if stage.device == "cpu" else self.num_bytes
 
     def bytes_after(self, num_prompts: int) -> int:

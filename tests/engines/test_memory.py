@@ -64,7 +64,7 @@ def check_layers(engine: Engine) -> None:
     (micro,) = engine._split(own_batch(engine.groups))
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        engine._forward(micro, None)
+        engine._forward(micro, None, 0)
     weights = engine._flat.buffer.untyped_storage().data_ptr()
     found = storage_bytes(x for x in kept if x.untyped_storage().data_ptr() != weights)
     config, stage, tokens = engine.decoder, stage_of(engine.decoder, engine.dtype), micro.num_tokens
