@@ -36,6 +36,10 @@ class MemoryUse(NamedTuple):
         return MemoryUse(*(a + b for a, b in zip(self, other)))
 
 
+_GLOO_BYTES = 2 << 20
+"""Of gloo's all-reduce: two segments of a ring (`kMaxSegmentSize` in gloo/allreduce.cc)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """What a data-parallel rank does in one call."""
@@ -81,7 +85,7 @@ def training(stage: Stage, load: Load, *, recompute: bool) -> MemoryUse:
     step = step_bytes(stage)
     if step > passes:
         return MemoryUse(staging_bytes=step)
-    return MemoryUse(activations_bytes=passes)
+    return MemoryUse(activations_bytes=passes, staging_bytes=_sum_bytes(stage))
 
 
 def inference(stage: Stage, load: Load) -> MemoryUse:
@@ -91,7 +95,7 @@ def inference(stage: Stage, load: Load) -> MemoryUse:
         peak = max(peak, stage.head_forward_bytes(load.num_tokens, load.num_logits, trains=False))
     else:
         peak += (load.num_micros - 1) * stage.hidden_bytes(load.num_tokens)
-    return MemoryUse(activations_bytes=peak)
+    return MemoryUse(activations_bytes=peak, staging_bytes=_sum_bytes(stage))
 
 
 def generation(
@@ -115,7 +119,12 @@ def generation(
     ]
     activations, cached = max(peaks, key=sum)
     packed = stage.packed_bytes if config.max_new_tokens >= PACKING_PAYS else 0
-    return MemoryUse(weights_bytes=packed, activations_bytes=activations, cache_bytes=cached)
+    return MemoryUse(
+        weights_bytes=packed,
+        activations_bytes=activations,
+        cache_bytes=cached,
+        staging_bytes=_sum_bytes(stage),
+    )
 
 
 class _Cache:
@@ -136,7 +145,10 @@ class _Cache:
         self._bytes_each = pages_of_prompt * page_bytes if stage.device == "cpu" else self.num_bytes
 
     def bytes_after(self, num_prompts: int) -> int:
-        """When so many prompts are in it: on the CPU, memory is taken when it is written to."""
+        """When so many prompts are in it: on the CPU, memory is taken when it is written to.
+
+        Where pages of the system are huge, up to one more of them in each layer.
+        """
         return min(num_prompts * self._bytes_each, self.num_bytes)
 
 
@@ -149,6 +161,11 @@ def step_bytes(stage: Stage) -> int:
         return 0
     summed = stage.num_elements if stage.device == "cpu" else 0
     return 4 * (stage.num_elements // stage.layout.dp + summed)
+
+
+def _sum_bytes(stage: Stage) -> int:
+    """For sums over tensor-parallel ranks."""
+    return _GLOO_BYTES if stage.layout.tp > 1 and stage.device == "cpu" else 0
 
 
 def _in_flight(stage: Stage, load: Load) -> int:

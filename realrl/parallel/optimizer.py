@@ -122,6 +122,7 @@ class ShardedAdamW:
         if limit and norm > limit:
             share.mul_(limit / (norm + 1e-6))
         self._update(share, lr)
+        del share  # Giving every rank the weights takes copies of its own.
         self._publish()
         self.gradients.zero_()
         return norm
