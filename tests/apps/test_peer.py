@@ -148,8 +148,9 @@ def available(name: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
-def test_generation_by_a_peer(name, dtype, wide_model):
+def test_generation_by_a_peer(name, dtype, wide_model, monkeypatch):
     """Every response has its full length, round after round, and stdout stays ours."""
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")  # traced but not compiled, which takes half a minute
     job = generate_job(
         model=wide_model, dtype=dtype, prompts=[[5], [6, 7, 8, 9], [10, 11]], max_new_tokens=40
     )

@@ -34,7 +34,14 @@ def test_messages_arrive_whole_on_both_sides(master):
     for message in (
         Setup(recipe="r", config=b"{}", placements={"gen": placement}, store_host="h", store_port=1),
         Reallocate(
-            **common, model="actor", source=placement, target=placement, into="actor", eta=1.0, version=1
+            **common,
+            model="actor",
+            source=placement,
+            target=placement,
+            into="actor",
+            eta=1.0,
+            engine="realrl",
+            version=1,
         ),
         Move(**common, keys=(key,)),
     ):
