@@ -171,7 +171,7 @@ class Engine:
             return head(hidden, micro) if self._link.is_last(run) else hidden
 
         micros = self._split(batch)
-        outputs = run_forward(self._link, micros, step, self._num_rows)
+        outputs = run_forward(self._link, micros, step, self._model.num_rows)
         return in_batch_order(batch, micros, outputs).cpu() if self.groups.is_last_stage else None
 
     def _split(self, batch: PackedBatch) -> list[Microbatch]:
@@ -249,7 +249,7 @@ class Engine:
             metrics.append(found)
             return loss
 
-        run_training(self._link, self._split(batch), step, self._num_rows, self._weight_gradients)
+        run_training(self._link, self._split(batch), step, self._model.num_rows, self._weight_gradients)
         sum_shared(self._model, self._gradient, self._shapes)
         return joined(*metrics, {"grad_norm": Mean(self._optimizer.step(lr), 1.0), "lr": Mean(lr, 1.0)})
 
@@ -281,9 +281,6 @@ class Engine:
         return model.forward(
             micro.ids, hidden, segments.positions().to(self.device), attend, run=run, spread=True
         )
-
-    def _num_rows(self, num_tokens: int) -> int:
-        return self._model.num_rows(num_tokens, spread=True)
 
     def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> Tensor:
         return self._logprobs_and_entropy(hidden, micro, temperature)[0]

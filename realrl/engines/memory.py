@@ -94,7 +94,8 @@ def inference(stage: Stage, load: Load) -> MemoryUse:
     if stage.is_last:
         peak = max(peak, stage.head_forward_bytes(load.num_tokens, load.num_logits, trains=False))
     else:
-        peak += (load.num_micros - 1) * stage.hidden_bytes(load.num_tokens)
+        num_sent = min(load.num_micros - 1, max_sending(stage.layout))
+        peak += num_sent * stage.hidden_bytes(load.num_tokens)
     return MemoryUse(activations_bytes=peak, staging_bytes=_sum_bytes(stage))
 
 

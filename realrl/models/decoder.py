@@ -88,7 +88,7 @@ class Decoder:
         """Through a run of this stage's layers, and the final norm behind the last: `[T, H]`.
 
         `hidden` comes from the run before; without one, `ids [T]` are embedded. `spread`: where the decoder
-        may, hidden states between runs are this rank's `num_rows(T, spread=True)` rows.
+        may, hidden states between runs are this rank's `num_rows(T)` rows.
         """
         tp = self._sp if spread and self._sp else self._tp
         num_tokens = len(ids)
@@ -108,10 +108,9 @@ class Decoder:
         ends = self.is_last and run == len(self.runs) - 1
         return tp.whole(self._norm("norm", hidden))[:num_tokens] if ends else hidden
 
-    def num_rows(self, num_tokens: int, *, spread: bool) -> int:
-        """Rows of the hidden states between runs."""
-        shares = self.groups.placement.layout.tp if spread and self._sp else 1
-        return -(-num_tokens // shares)
+    def num_rows(self, num_tokens: int) -> int:
+        """Rows of the hidden states between runs, of tokens that are spread where they may be."""
+        return -(-num_tokens // (self.groups.placement.layout.tp if self.spreads else 1))
 
     @property
     def spreads(self) -> bool:

@@ -82,10 +82,6 @@ class Sequences:
     def num_done(self) -> int:
         return self.num_rollouts - len(self.running) - len(self._waiting)
 
-    @property
-    def num_free_pages(self) -> int:
-        return self._pool.num_free
-
     def is_done(self, rollout: Rollout) -> bool:
         return rollout.ended or len(rollout.tokens) >= self._max_new
 

@@ -59,9 +59,7 @@ class _GatheredProduct(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x_share, weight)
         ctx.group, ctx.later = group, later
-        x, gathering = _begin_gather(x_share, group)
-        gathering.wait()
-        return x @ weight.t()
+        return _gathered(x_share, group) @ weight.t()
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -86,9 +84,7 @@ class _SummedShare(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_share: Tensor):
-        grad, gathering = _begin_gather(grad_share, ctx.group)
-        gathering.wait()
-        return grad, None
+        return _gathered(grad_share, ctx.group), None
 
 
 class _Whole(torch.autograd.Function):
@@ -97,9 +93,7 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_share: Tensor, group: ProcessGroup) -> Tensor:
         ctx.group = group
-        x, gathering = _begin_gather(x_share, group)
-        gathering.wait()
-        return x
+        return _gathered(x_share, group)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -108,6 +102,12 @@ class _Whole(torch.autograd.Function):
 
 def _own(tokens: Tensor, group: ProcessGroup) -> Tensor:
     return tokens.tensor_split(dist.get_world_size(group))[dist.get_rank(group)]
+
+
+def _gathered(share: Tensor, group: ProcessGroup) -> Tensor:
+    whole, gathering = _begin_gather(share, group)
+    gathering.wait()
+    return whole
 
 
 def _begin_gather(share: Tensor, group: ProcessGroup) -> tuple[Tensor, Work]:

@@ -131,6 +131,9 @@ class Replicas:
 
     def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:
         spec, is_home = self._specs[weights.model], self._is_home(weights)
+        # On CPUs, gloo sums whole tensors to give shares of them, and gradients that were put off took longer
+        # than the idle time that they filled.
+        on_cuda = self._device.startswith("cuda")
         engine = Engine(
             self._decoders[weights.model],
             spec.head,
@@ -141,8 +144,8 @@ class Replicas:
             share_prompts=config.share_prompts,
             deterministic=config.deterministic,
             gradient_checkpointing=config.gradient_checkpointing,
-            sequence_parallel=self._device.startswith("cuda"),
-            put_off_weights=self._device.startswith("cuda"),
+            sequence_parallel=on_cuda,
+            put_off_weights=on_cuda,
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:

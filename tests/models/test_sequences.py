@@ -74,7 +74,7 @@ def test_every_rollout_comes_to_its_end(groups, spare_pages, max_running, max_to
     assert [len(r.tokens) for r in rollouts] == lengths
     assert all(len(turn) <= max_running for turn in turns)
     assert all(not r.pages for r in rollouts)
-    assert sequences.num_free_pages == num_pages
+    assert sequences._pool.num_free == num_pages
 
 
 def test_a_prompts_full_pages_are_held_once():
