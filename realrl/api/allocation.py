@@ -5,7 +5,7 @@
     item        = [pattern (":" | ".")] layout
     layout      = letters d, t (or m), p and v in any order, each with a count: d2t2, p2m1d4, p2v2
 
-v is the number of runs of layers on each pipeline stage (interleaved stages).
+v is the number of chunks of layers on each pipeline stage (interleaved stages).
 
 A pattern is a call's name, may have `*` and `?`, or is `gen` for the calls that generate. A call goes to
 the first item whose pattern fits it; an item without a pattern takes the calls that are left.

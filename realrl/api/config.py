@@ -164,7 +164,7 @@ class PlacementConfig:
     dp: int = 1
     tp: int = 1
     vp: int = 1
-    """Runs of layers on each pipeline stage."""
+    """Chunks of layers on each pipeline stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class ParallelLayout:
     tp: int = 1
     """Tensor-parallel shards of each weight."""
     vp: int = 1
-    """Runs of layers on each pipeline stage: the model goes through the stages so often (interleaved
+    """Chunks of layers on each pipeline stage: the model goes through the stages so often (interleaved
     stages; Narayanan et al. 2021, arXiv:2104.04473, section 2.2.2). No axis of the mesh."""
 
     def __post_init__(self) -> None:

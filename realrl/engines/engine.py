@@ -166,9 +166,9 @@ class Engine:
         return self._infer(batch, self._values)
 
     def _infer(self, batch: PackedBatch, head: Callable[[Tensor, Microbatch], Tensor]) -> Tensor | None:
-        def step(micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
-            hidden = self._forward(micro, hidden, run)
-            return head(hidden, micro) if self._link.is_last(run) else hidden
+        def step(micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
+            hidden = self._forward(micro, hidden, chunk)
+            return head(hidden, micro) if self._link.is_last(chunk) else hidden
 
         micros = self._split(batch)
         outputs = run_forward(self._link, micros, step, self._model.num_rows)
@@ -241,9 +241,9 @@ class Engine:
     ) -> Metrics:
         metrics: list[Metrics] = []
 
-        def step(micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
-            hidden = self._forward(micro, hidden, run)
-            if not self._link.is_last(run):
+        def step(micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
+            hidden = self._forward(micro, hidden, chunk)
+            if not self._link.is_last(chunk):
                 return hidden
             loss, found = head(hidden, micro)
             metrics.append(found)
@@ -271,7 +271,7 @@ class Engine:
         start, stop = self._flat.spans[name]
         return self._optimizer.gradients[start:stop].view(self._shapes[name])
 
-    def _forward(self, micro: Microbatch, hidden: Tensor | None, run: int) -> Tensor:
+    def _forward(self, micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
         self.local_tensors()
         model, segments = self._model, micro.segments
 
@@ -279,7 +279,7 @@ class Engine:
             return packed_attention(qkv, model.num_kv_heads, segments, **model.attention_rule(layer))
 
         return model.forward(
-            micro.ids, hidden, segments.positions().to(self.device), attend, run=run, spread=True
+            micro.ids, hidden, segments.positions().to(self.device), attend, chunk=chunk, spread=True
         )
 
     def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> Tensor:

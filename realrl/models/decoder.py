@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import Head, kv_heads, layer_runs, stage_layers
+from realrl.models.layout import Head, kv_heads, layer_chunks, stage_layers
 from realrl.models.rope import inverse_frequencies
 from realrl.ops.gated import activate, gated
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
@@ -66,9 +66,9 @@ class Decoder:
             self._sp = SequenceParallel(groups.tp, weight_gradients=weight_gradients)
         layout, place = groups.placement.layout, groups.place
         self.is_last = groups.is_last_stage
-        self.runs = layer_runs(config, layout, place.pp_rank)
+        self.chunks = layer_chunks(config, layout, place.pp_rank)
         self.layers = stage_layers(config, layout, place.pp_rank)
-        """Of all runs."""
+        """Of all chunks."""
         self.num_heads = config.num_heads // layout.tp
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
         rows = -(-config.vocab_size // layout.tp)
@@ -82,13 +82,13 @@ class Decoder:
         positions: Tensor,
         attend: Attend,
         *,
-        run: int = 0,
+        chunk: int = 0,
         spread: bool = False,
     ) -> Tensor:
-        """Through a run of this stage's layers, and the final norm behind the last: `[T, H]`.
+        """Through a chunk of this stage's layers, and the final norm behind the last: `[T, H]`.
 
-        `hidden` comes from the run before; without one, `ids [T]` are embedded. `spread`: where the decoder
-        may, hidden states between runs are this rank's `num_rows(T)` rows.
+        `hidden` comes from the chunk before; without one, `ids [T]` are embedded. `spread`: where the decoder
+        may, hidden states between chunks are this rank's `num_rows(T)` rows.
         """
         tp = self._sp if spread and self._sp else self._tp
         num_tokens = len(ids)
@@ -100,16 +100,16 @@ class Decoder:
             return tp.padded(attend(layer, qkv[:num_tokens]))
 
         shared = _Shared(tp, self._rotation(positions), attend_tokens)
-        for layer in self.runs[run]:
+        for layer in self.chunks[chunk]:
             if self._recompute and torch.is_grad_enabled():
                 hidden = checkpoint(self._layer, layer, hidden, shared, use_reentrant=False)
             else:
                 hidden = self._layer(layer, hidden, shared)
-        ends = self.is_last and run == len(self.runs) - 1
+        ends = self.is_last and chunk == len(self.chunks) - 1
         return tp.whole(self._norm("norm", hidden))[:num_tokens] if ends else hidden
 
     def num_rows(self, num_tokens: int) -> int:
-        """Rows of the hidden states between runs, of tokens that are spread where they may be."""
+        """Rows of the hidden states between chunks, of tokens that are spread where they may be."""
         return -(-num_tokens // (self.groups.placement.layout.tp if self.spreads else 1))
 
     @property

@@ -113,7 +113,7 @@ class Generator:
         self._cache = KeyValueCache(num_pages=num_pages + 1, **self._cache_shape())
         self._spare_page = num_pages
         self._table = torch.zeros(max_running, pages_each, dtype=torch.int32)
-        self._steps = [partial(self._decode_run, run) for run in range(len(self.decoder.runs))]
+        self._steps = [partial(self._decode_chunk, chunk) for chunk in range(len(self.decoder.chunks))]
         self._records = self._may_record()
         if self._records:
             fill = (0, 0, self._spare_page * page, self._spare_page, 0)
@@ -163,7 +163,7 @@ class Generator:
 
         ids, positions = (x.to(self._device) for x in (torch.tensor(packed.ids), packed.segments.positions()))
         hidden = self._through_stage(
-            len(ids), lambda hidden, run: self.decoder.forward(ids, hidden, positions, attend, run=run)
+            len(ids), lambda hidden, chunk: self.decoder.forward(ids, hidden, positions, attend, chunk=chunk)
         )
         return hidden[torch.tensor(packed.last).to(self._device)]
 
@@ -182,10 +182,10 @@ class Generator:
         slots = pages.long() * page + positions % page
         ids = torch.tensor([r.tokens[-1] for r in running])
         inputs = [x.to(self._device) for x in (ids, positions, slots, table)]
-        return self._through_stage(len(running), lambda hidden, run: self._steps[run](*inputs, hidden))
+        return self._through_stage(len(running), lambda hidden, chunk: self._steps[chunk](*inputs, hidden))
 
-    def _decode_run(
-        self, run: int, ids: Tensor, positions: Tensor, slots: Tensor, table: Tensor, hidden: Tensor | None
+    def _decode_chunk(
+        self, chunk: int, ids: Tensor, positions: Tensor, slots: Tensor, table: Tensor, hidden: Tensor | None
     ) -> Tensor:
         lengths = positions + 1
 
@@ -195,15 +195,15 @@ class Generator:
             rule = self.decoder.attention_rule(layer)
             return self._cache.attend(row, qkv[:, : self.decoder.num_heads], table, lengths, **rule)
 
-        return self.decoder.forward(ids, hidden, positions, attend, run=run)
+        return self.decoder.forward(ids, hidden, positions, attend, chunk=chunk)
 
     def _show_pages(self, rollout: Rollout) -> None:
         self._table[rollout.row, : len(rollout.pages)] = torch.tensor(rollout.pages, dtype=torch.int32)
 
     def _through_stage(self, num_rows: int, forward: Callable[[Tensor | None, int], Tensor]) -> Tensor:
-        for run in range(len(self.decoder.runs)):
-            hidden = forward(self.link.receive_hidden(num_rows, run), run)
-            self.link.send_hidden(hidden, run)
+        for chunk in range(len(self.decoder.chunks)):
+            hidden = forward(self.link.receive_hidden(num_rows, chunk), chunk)
+            self.link.send_hidden(hidden, chunk)
         self.link.finish()
         return hidden
 

@@ -40,9 +40,9 @@ class LocalTensor:
 def check_fits(decoder: DecoderConfig, layout: ParallelLayout, path: str) -> None:
     """Raise ValueError, naming `path`, when the decoder cannot be cut so."""
     tp, kv = layout.tp, decoder.num_kv_heads
-    if (runs := layout.pp * layout.vp) > decoder.num_layers:
+    if (chunks := layout.pp * layout.vp) > decoder.num_layers:
         raise ValueError(
-            f"{path}: p{layout.pp}{f'v{layout.vp}' if layout.vp > 1 else ''} needs at least {runs} layers,"
+            f"{path}: p{layout.pp}{f'v{layout.vp}' if layout.vp > 1 else ''} needs at least {chunks} layers,"
             f" the model has {decoder.num_layers}"
         )
     if decoder.num_heads % tp:
@@ -55,18 +55,18 @@ def check_fits(decoder: DecoderConfig, layout: ParallelLayout, path: str) -> Non
         )
 
 
-def layer_runs(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> tuple[range, ...]:
-    """The layers of a pipeline stage: `vp` runs, each of which goes on where the last stage's one ended."""
-    num_runs = layout.pp * layout.vp
+def layer_chunks(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> tuple[range, ...]:
+    """The layers of a pipeline stage: `vp` chunks, each of which goes on where the last stage's one ended."""
+    num_chunks = layout.pp * layout.vp
     return tuple(
-        range(i * decoder.num_layers // num_runs, (i + 1) * decoder.num_layers // num_runs)
-        for i in range(pp_rank, num_runs, layout.pp)
+        range(i * decoder.num_layers // num_chunks, (i + 1) * decoder.num_layers // num_chunks)
+        for i in range(pp_rank, num_chunks, layout.pp)
     )
 
 
 def stage_layers(decoder: DecoderConfig, layout: ParallelLayout, pp_rank: int) -> tuple[int, ...]:
     """All of them."""
-    return tuple(chain.from_iterable(layer_runs(decoder, layout, pp_rank)))
+    return tuple(chain.from_iterable(layer_chunks(decoder, layout, pp_rank)))
 
 
 def kv_heads(decoder: DecoderConfig, tp: int, tp_rank: int) -> range:

@@ -17,7 +17,7 @@ from realrl.parallel.microbatch import Microbatch
 from realrl.parallel.schedule import Kind, forward_order, training_order
 
 Step = Callable[[Microbatch, Tensor | None, int], Tensor]
-"""`(micro-batch, hidden [T, H] from the run before, run) -> hidden`; on the last run, the result or loss."""
+"""`(micro-batch, hidden [T, H] from the chunk before, chunk) -> hidden`; behind the last, result or loss."""
 
 
 def max_sending(layout: ParallelLayout) -> int:
@@ -45,31 +45,31 @@ class StageLink:
         self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
         self._sending: deque[tuple[dist.Work, Tensor]] = deque()
 
-    def is_first(self, run: int) -> bool:
-        """Whether a run begins with the embedding."""
-        return self.pp_rank == run == 0
+    def is_first(self, chunk: int) -> bool:
+        """Whether a chunk begins with the embedding."""
+        return self.pp_rank == chunk == 0
 
-    def is_last(self, run: int) -> bool:
-        """Whether a run ends with the head."""
-        return self.pp_rank == self.layout.pp - 1 and run == self.layout.vp - 1
+    def is_last(self, chunk: int) -> bool:
+        """Whether a chunk ends with the head."""
+        return self.pp_rank == self.layout.pp - 1 and chunk == self.layout.vp - 1
 
-    def receive_hidden(self, num_rows: int, run: int) -> Tensor | None:
-        """What the run before made; None where there is none."""
-        if self.is_first(run):
+    def receive_hidden(self, num_rows: int, chunk: int) -> Tensor | None:
+        """What the chunk before made; None where there is none."""
+        if self.is_first(chunk):
             return None
         return self._receive(self._previous, num_rows, self._wire("hidden", self.pp_rank == 0))
 
-    def send_hidden(self, hidden: Tensor, run: int) -> None:
-        """To the run after this one, if there is one."""
-        if not self.is_last(run):
+    def send_hidden(self, hidden: Tensor, chunk: int) -> None:
+        """To the chunk after this one, if there is one."""
+        if not self.is_last(chunk):
             self._send(self._next, hidden, self._wire("hidden", self._next_is_first))
 
-    def receive_gradient(self, num_rows: int, run: int) -> Tensor | None:
-        if self.is_last(run):
+    def receive_gradient(self, num_rows: int, chunk: int) -> Tensor | None:
+        if self.is_last(chunk):
             return None
         return self._receive(self._next, num_rows, self._wire("gradient", self._next_is_first))
 
-    def send_gradient(self, gradient: Tensor | None, run: int) -> None:
+    def send_gradient(self, gradient: Tensor | None, chunk: int) -> None:
         if gradient is not None:
             self._send(self._previous, gradient, self._wire("gradient", self.pp_rank == 0))
 
@@ -106,10 +106,10 @@ NumRows = Callable[[int], int]
 def run_forward(link: StageLink, micros: Sequence[Microbatch], step: Step, num_rows: NumRows) -> list[Tensor]:
     """Each micro-batch through this stage; the last stage's outputs are the results."""
     outputs = {}
-    for _, index, run in forward_order(link.layout, len(micros)):
+    for _, index, chunk in forward_order(link.layout, len(micros)):
         micro = micros[index]
-        outputs[index] = step(micro, link.receive_hidden(num_rows(micro.num_tokens), run), run)
-        link.send_hidden(outputs[index], run)
+        outputs[index] = step(micro, link.receive_hidden(num_rows(micro.num_tokens), chunk), chunk)
+        link.send_hidden(outputs[index], chunk)
     link.finish()
     return [outputs[index] for index in range(len(micros))]
 
@@ -127,22 +127,22 @@ def run_training(
     """
     held: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
     put_off = {}
-    for kind, index, run in training_order(link.layout, link.pp_rank, len(micros)):
+    for kind, index, chunk in training_order(link.layout, link.pp_rank, len(micros)):
         rows = num_rows(micros[index].num_tokens)
         if kind is Kind.FORWARD:
-            hidden = link.receive_hidden(rows, run)
+            hidden = link.receive_hidden(rows, chunk)
             if hidden is not None:
                 hidden.requires_grad_()
-            output = step(micros[index], hidden, run)
-            link.send_hidden(output, run)
-            held[index, run] = hidden, output
+            output = step(micros[index], hidden, chunk)
+            link.send_hidden(output, chunk)
+            held[index, chunk] = hidden, output
         elif kind is Kind.BACKWARD:
-            hidden, output = held.pop((index, run))
-            torch.autograd.backward(output, link.receive_gradient(rows, run))
-            link.send_gradient(None if hidden is None else hidden.grad, run)
+            hidden, output = held.pop((index, chunk))
+            torch.autograd.backward(output, link.receive_gradient(rows, chunk))
+            link.send_gradient(None if hidden is None else hidden.grad, chunk)
             if weight_gradients is not None:
-                put_off[index, run] = weight_gradients.take()
+                put_off[index, chunk] = weight_gradients.take()
         elif weight_gradients is not None:
-            for product in put_off.pop((index, run)):
+            for product in put_off.pop((index, chunk)):
                 product()
     link.finish()

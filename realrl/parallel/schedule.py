@@ -1,8 +1,8 @@
 """Which pass of which micro-batch a pipeline stage makes when.
 
-A stage has `vp` runs of layers. Micro-batches go through the stages in rounds of at least `pp`: a whole round
-through all runs before the next. Backward passes follow in the same order, with the runs reversed. So
-messages between two stages have the same order at both ends.
+A stage has `vp` chunks of layers. Micro-batches go through the stages in rounds of at least `pp`: a whole
+round through all chunks before the next. Backward passes follow in the same order, with the chunks reversed.
+So messages between two stages have the same order at both ends.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Kind(Enum):
 
 
 class Pass(NamedTuple):
-    """A micro-batch through one run of a stage's layers."""
+    """A micro-batch through one chunk of a stage's layers."""
 
     kind: Kind
     micro: int
-    run: int
+    chunk: int
 
 
 def forward_order(layout: ParallelLayout, num_micros: int) -> Iterator[Pass]:
     """The forward passes of any stage."""
     for micros in _rounds(layout, num_micros):
-        for run in range(layout.vp):
-            yield from (Pass(Kind.FORWARD, micro, run) for micro in micros)
+        for chunk in range(layout.vp):
+            yield from (Pass(Kind.FORWARD, micro, chunk) for micro in micros)
 
 
 def training_order(layout: ParallelLayout, pp_rank: int, num_micros: int) -> Iterator[Pass]:
@@ -50,9 +50,7 @@ def training_order(layout: ParallelLayout, pp_rank: int, num_micros: int) -> Ite
         weights apart: Qi et al. 2023, arXiv:2401.10241, section 2.3 (ZB-H1).
     """
     forward = deque(forward_order(layout, num_micros))
-    backward = deque(
-        Pass(Kind.BACKWARD, micro, layout.vp - 1 - run) for _, micro, run in forward_order(layout, num_micros)
-    )
+    backward = deque(Pass(Kind.BACKWARD, micro, layout.vp - 1 - chunk) for _, micro, chunk in forward)
     put_off: deque[Pass] = deque()
     stages_after = layout.pp - 1 - pp_rank
     ahead = stages_after

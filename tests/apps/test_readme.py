@@ -34,6 +34,14 @@ def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
         [line.split("  ")[:3] for line in section(t, "Reallocations").splitlines()] for t in (out, shown)
     ]
     assert moves[0] == moves[1] and len(moves[0]) == 3
+    held = [
+        [
+            line.split("  ")[0]
+            for line in section(f"{text}\n\n", "Memory of the fullest rank").splitlines()[1:]
+        ]
+        for text in (out, shown)
+    ]
+    assert held[0] == held[1] and len(held[0]) == 7
 
 
 def test_its_other_overrides_fit():

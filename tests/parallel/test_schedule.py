@@ -19,8 +19,8 @@ SHAPES = [
 
 def needs(layout: ParallelLayout, stage: int, step: Pass) -> list[tuple[int, Pass]]:
     """The passes that a pass waits for, each with its stage; from the definition of a pipeline."""
-    kind, micro, run = step
-    depth, last = run * layout.pp + stage, layout.pp * layout.vp - 1
+    kind, micro, chunk = step
+    depth, last = chunk * layout.pp + stage, layout.pp * layout.vp - 1
 
     def at(kind: Kind, depth: int) -> tuple[int, Pass]:
         return depth % layout.pp, Pass(kind, micro, depth // layout.pp)
@@ -72,7 +72,7 @@ def test_messages_have_one_order_at_both_ends(layout, num_micros):
         for step in order:
             for source, earlier in needs(layout, stage, step):
                 if source != stage:
-                    seam = {source, stage} == {0, layout.pp - 1} and earlier.run != step.run
+                    seam = {source, stage} == {0, layout.pp - 1} and earlier.chunk != step.chunk
                     received[step.kind, source, stage, seam].append(earlier)
             sent[stage].append(step)
     for (kind, source, _, _), steps in received.items():
