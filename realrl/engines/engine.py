@@ -13,6 +13,7 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.recipe import Mean, Metrics, joined
 from realrl.base.seeding import derive_seed
 from realrl.engines.gradients import copies, sum_shared
+from realrl.engines.masters import spread
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.decoder import Decoder
@@ -148,14 +149,27 @@ class Engine:
         head, base = self.decoder.scalar_head, self.decoder.names.base
         present = checkpoint.file_layout(directory, base).extents()
         wanted = Layout(tuple(p for p in self.layout.patterns if p.tensor != head or head in present))
-        checkpoint.load(directory, wanted, self.groups.rank, self.local_tensors(), base=base)
-        self.adopt(version=0)
+        weights = self.local_tensors()
+        target = self._masters() if self._optimizer else weights
+        checkpoint.load(directory, wanted, self.groups.rank, target, base=base)
+        self._begin(version=0)
 
     def adopt(self, *, version: int) -> None:
         """Take what was written into `local_tensors` for the weights."""
+        if self._optimizer:
+            self._optimizer.gradients.copy_(self._flat.buffer)
+        self._begin(version)
+
+    def _begin(self, version: int) -> None:
         self.version = version
         if self._optimizer:
+            if self.dtype == torch.bfloat16:
+                spread(self.layout, self.groups.rank, self._masters())
             self._optimizer.reload()
+
+    def _masters(self) -> dict[str, Tensor]:
+        """Where the weights that training begins with are in float32: the gradients' room, until then."""
+        return {name: self._gradient(name) for name in self._shapes}
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
         """Each masked token's log-probability after the tokens before it: float32 `[T]`, 0 elsewhere."""

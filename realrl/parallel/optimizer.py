@@ -101,9 +101,12 @@ class ShardedAdamW:
         """Whether the weights are their own masters."""
         return self._states_device is None and self._dtype == torch.float32
 
+    @torch.no_grad()
     def reload(self) -> None:
-        """Take the masters from the weights, as after a checkpoint was read into them."""
-        self.master.copy_(self._share)
+        """Take masters and weights from what lies where the gradients will be, and set these to zero."""
+        self._weights.buffer.copy_(self.gradients)
+        self.master.copy_(self.gradients[self._start : self._start + len(self._share)])
+        self.gradients.zero_()
 
     @torch.no_grad()
     def step(self, lr: float) -> float:
