@@ -102,6 +102,9 @@ class GenerationConfig:
     """Sequences decoded at once on one data-parallel rank."""
     cache_mib: int = 1024
     """Most memory for their keys and values on one rank, in MiB."""
+    interruptible: bool = False
+    """With `max_staleness`, new weights reach responses that are under way: these stop between two tokens,
+    take them and go on. Fresher, but such a run is not reproducible: the moment depends on speed."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
@@ -178,6 +181,9 @@ class RunConfig:
     seed: int = 1
     num_steps: int = 30
     """Batches to train on."""
+    max_staleness: int = 0
+    """How many training steps the weights that draw a step's responses are behind. With 1, the next step's
+    responses are generated while this step's are trained on, on ranks that do not train."""
     batch_size: int = 8
     """Prompts (or examples) a step."""
     eval_every: int = 0
@@ -219,6 +225,6 @@ class RunConfig:
                 _is_folder_name(value),
                 f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
-        for name in ("eval_every", "save_every"):
+        for name in ("eval_every", "save_every", "max_staleness"):
             _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
         _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")

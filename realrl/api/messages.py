@@ -62,6 +62,8 @@ class RunCall(Instruction, kw_only=True):
     """(sample id, dataset row) pairs by dp_rank."""
     version: int
     """The policy version that the call's model must have."""
+    steps_aside: bool
+    """Whether what else its ranks are to do comes first, between two tokens."""
     dtypes: dict[str, str]
     """Types of the inputs that other calls made; a rank without samples needs them too."""
 
@@ -126,6 +128,14 @@ class Forget(Instruction, kw_only=True):
     """Drop the samples of a job."""
 
 
+class StepAside(Message, kw_only=True):
+    """Ranks that generate are to carry out what was sent before this, then go on."""
+
+    seq: int
+    """Of the call that generates; one that has ended needs nothing."""
+    ranks: tuple[int, ...]
+
+
 class Hello(Message):
     """A worker has dialled in."""
 
@@ -171,5 +181,5 @@ class Failed(Message, kw_only=True):
     traceback: str
 
 
-ToWorker = Setup | Stop | RunCall | Reallocate | Release | Offload | Move | Save | Forget
+ToWorker = Setup | Stop | RunCall | Reallocate | Release | Offload | Move | Save | Forget | StepAside
 ToMaster = Hello | Ready | Underway | Done | Failed

@@ -67,6 +67,19 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
+class Breaks:
+    """When a generation is to step aside for other work of its rank, and that work."""
+
+    due: Callable[[], bool] = lambda: False
+    """Whether some waits. Ranks that generate together ask one of them, between two tokens."""
+    take: Callable[[], None] = lambda: None
+    """Do it; new weights may come by it. All ranks that generate together do."""
+
+
+NO_BREAKS = Breaks()
+
+
+@dataclass(frozen=True)
 class CallContext:
     """All that the body of a call may use, on one rank."""
 
@@ -82,6 +95,8 @@ class CallContext:
     """Sum over the call's data-parallel ranks; the same result on each. Collective."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Says how many of this rank's samples are done; as often as one likes."""
+    breaks: Breaks = NO_BREAKS
+    """For what takes long and can be stopped."""
 
 
 @dataclass(frozen=True)

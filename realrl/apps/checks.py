@@ -16,6 +16,7 @@ from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, Optimiz
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
+from realrl.apps.staleness import check_staleness
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.sums import SUMS
 from realrl.engines.vllm import fits as vllm
@@ -56,6 +57,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     """Check all that does not depend on this machine's devices; returns the models."""
     graph = recipe.graph(config)
     _check_batch(recipe, config, graph, plan)
+    check_staleness(config, graph, plan)
     models = {name: _find(_path_of(config, spec.model), spec) for name, spec in recipe.models(config).items()}
     _check_layouts(config, recipe, plan, models)
     _check_vocabularies(models)

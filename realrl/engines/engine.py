@@ -10,7 +10,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
-from realrl.api.recipe import Mean, Metrics, joined
+from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.seeding import derive_seed
 from realrl.engines.gradients import copies, sum_shared
 from realrl.engines.masters import spread
@@ -199,17 +199,17 @@ class Engine:
         seed: int,
         step: int,
         ends: Ends | None = None,
-        interrupted: Callable[[], bool] = lambda: False,
+        breaks: Breaks = NO_BREAKS,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> PackedBatch:
-        """A response to each prompt, or more of it where there is some already.
+        """A response to each of `prompts`.
 
-        The batch has `prompts`, or what an interrupted call returned, which is then continued: `input_ids`,
-        `loss_mask`, `logprobs` at the sampling temperature, `raw_logprobs` at temperature 1,
-        `policy_versions`, and a sample's `ended`: whether it came to its end before `max_new_tokens`.
+        Returns `input_ids`, `loss_mask`, `logprobs` at the sampling temperature, `raw_logprobs` at
+        temperature 1, `policy_versions`, and a sample's `ended`: whether it came to its end before
+        `max_new_tokens`.
         `ends` says whether a response ends with its last token, beside the model's own tokens for that.
-        When `interrupted` says so, between two tokens, generation stops where it is. `progress` is told as
-        often how many samples are done, and how many there are.
+        Between two tokens, when one is due, it takes a break, after which it goes on with the weights that
+        there are then. `progress` is told as often how many samples are done, and how many there are.
 
         A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
         """
@@ -221,11 +221,12 @@ class Engine:
             config,
             max_prefill_tokens=self._max_tokens,
             ends=lambda tokens: tokens[-1] in own or (ends is not None and ends(tokens)),
-            interrupted=interrupted,
+            version=lambda: self.version,
+            breaks=breaks,
             progress=progress,
         )
         rollouts = rollouts_of(batch, [derive_seed(seed, step, s.id) for s in batch.samples])
-        generator.run(rollouts, version=self.version)
+        generator.run(rollouts)
         return batch_of(batch.samples, rollouts)
 
     def train_logprobs(self, batch: PackedBatch, loss: Loss, *, lr: float, temperature: float) -> Metrics:

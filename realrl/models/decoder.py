@@ -181,6 +181,15 @@ class Decoder:
         finally:
             self._packed = {}
 
+    @contextmanager
+    def unpacked(self) -> Iterator[None]:
+        """Meanwhile, products are those of the weights themselves, which may change."""
+        packed, self._packed = self._packed, {}
+        try:
+            yield
+        finally:
+            self._packed = packed
+
     def _may_pack(self, name: str, weight: Tensor) -> bool:
         is_product = name.startswith("layers.") or (self.is_last and name == self._head_name)
         return is_product and weight.dim() == 2 and not self._tp.deterministic and PackedWeight.fits(weight)

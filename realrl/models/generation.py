@@ -16,6 +16,7 @@ from torch import Tensor
 
 from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
+from realrl.api.recipe import NO_BREAKS, Breaks
 from realrl.models.decoder import Decoder
 from realrl.models.graphs import CudaRecorder, RecordedStep
 from realrl.models.sampling import draw, uniforms
@@ -56,43 +57,54 @@ class Generator:
         *,
         max_prefill_tokens: int,
         ends: Ends,
-        interrupted: Callable[[], bool] = lambda: False,
+        version: Callable[[], int],
+        breaks: Breaks = NO_BREAKS,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.decoder, self.link, self.config = decoder, link, config
         self._max_prefill_tokens, self._ends = max_prefill_tokens, ends
-        self._interrupted, self._progress = interrupted, progress
+        self._current_version, self._breaks, self._progress = version, breaks, progress
         self._device = next(iter(decoder.weights.values())).device
         self._enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
         self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
 
     @torch.no_grad()
-    def run(self, rollouts: Sequence[Rollout], *, version: int) -> bool:
-        """Continue each rollout until it ends or has `max_new_tokens`; False if interrupted between tokens.
+    def run(self, rollouts: Sequence[Rollout]) -> None:
+        """Continue each rollout until it ends or has `max_new_tokens`.
 
-        A rollout's tokens depend on its seed and the weights, not on the rollouts around it. After an
-        interruption `run` goes on where it stopped, with whatever weights there are then.
+        A rollout's tokens depend on its seed and the weights, not on the rollouts around it. If a break
+        between two tokens brings new weights, what each rollout has so far is computed anew with them.
 
         Collective: over the data-parallel slice, with equal rollouts; every rank of it ends with the same.
         """
-        self._version = version
         self._open(rollouts)
         num_rows = min(self.config.max_sequences, len(rollouts))
         pays = num_rows and self.config.max_new_tokens >= PACKING_PAYS
-        with self.decoder.packed(num_rows) if pays else nullcontext():
-            return self._run()
-
-    def _run(self) -> bool:
         while self._sequences.busy:
+            self._version = self._current_version()
+            self._steps = self._make_steps()
+            with self.decoder.packed(num_rows) if pays else nullcontext():
+                self._run()
+            self._sequences.stop()
+
+    def _run(self) -> None:
+        """Until all have ended, or there are new weights."""
+        while self._sequences.busy and self._version == self._current_version():
             self._progress(self._sequences.num_done, self._sequences.num_rollouts)
-            admitted = self._sequences.admit(self._max_prefill_tokens)
-            if admitted and not self._choose(self._prefill(admitted), _members(admitted)):
-                return False
-            self._sequences.grow()
-            running = list(self._sequences.running)
-            if running and not self._choose(self._decode(running), running):
-                return False
-        return True
+            if self._prefill_some() or self._decode_all():
+                with self.decoder.unpacked():
+                    self._breaks.take()
+
+    def _prefill_some(self) -> bool:
+        """Begin with rollouts that there is room for; True if a break is due."""
+        admitted = self._sequences.admit(self._max_prefill_tokens)
+        return bool(admitted) and self._choose(self._prefill(admitted), _members(admitted))
+
+    def _decode_all(self) -> bool:
+        """A token for each that runs; True if a break is due."""
+        self._sequences.grow()
+        running = list(self._sequences.running)
+        return bool(running) and self._choose(self._decode(running), running)
 
     def _open(self, rollouts: Sequence[Rollout]) -> None:
         """Make the queue, and a cache of the size that is asked for, or what the rollouts can fill."""
@@ -113,11 +125,15 @@ class Generator:
         self._cache = KeyValueCache(num_pages=num_pages + 1, **self._cache_shape())
         self._spare_page = num_pages
         self._table = torch.zeros(max_running, pages_each, dtype=torch.int32)
-        self._steps = [partial(self._decode_chunk, chunk) for chunk in range(len(self.decoder.chunks))]
         self._records = self._may_record()
-        if self._records:
-            fill = (0, 0, self._spare_page * page, self._spare_page, 0)
-            self._steps = [RecordedStep(step, fill, CudaRecorder()) for step in self._steps]
+
+    def _make_steps(self) -> list[Callable[..., Tensor]]:
+        """How each chunk of layers decodes, with the weights that there are."""
+        steps = [partial(self._decode_chunk, chunk) for chunk in range(len(self.decoder.chunks))]
+        if not self._records:
+            return steps
+        fill = (0, 0, self._spare_page * self._cache.page_tokens, self._spare_page, 0)
+        return [RecordedStep(step, fill, CudaRecorder()) for step in steps]
 
     def _may_record(self) -> bool:
         """Whether decoding pays to be recorded, and has nothing that a graph cannot hold."""
@@ -208,8 +224,8 @@ class Generator:
         return hidden
 
     def _choose(self, hidden: Tensor, rollouts: Sequence[Rollout]) -> bool:
-        """Draw and write down a token for each; False if the run is to stop here."""
-        drawn, interrupted = self._agree(self._drawn(hidden, rollouts), len(rollouts))
+        """Draw and write down a token for each; True if a break is due now."""
+        drawn, is_due = self._agree(self._drawn(hidden, rollouts), len(rollouts))
         columns = zip(rollouts, drawn.tokens.tolist(), drawn.logprobs.tolist(), drawn.raw_logprobs.tolist())
         for rollout, token, logprob, raw_logprob in columns:
             rollout.tokens.append(token)
@@ -219,9 +235,7 @@ class Generator:
             rollout.ended = len(rollout.tokens) > self.config.min_new_tokens and self._ends(rollout.tokens)
             if self._sequences.is_done(rollout):
                 self._sequences.finish(rollout)
-        if interrupted:
-            self._sequences.stop()
-        return not interrupted
+        return is_due
 
     def _drawn(self, hidden: Tensor, rollouts: Sequence[Rollout]) -> _Drawn | None:
         if not self.decoder.is_last:
@@ -237,15 +251,15 @@ class Generator:
         return _Drawn(tokens, scaled, raw)
 
     def _agree(self, drawn: _Drawn | None, count: int) -> tuple[_Drawn, bool]:
-        """Every rank of the slice takes what the last stage's first rank drew, and stops if that one does."""
+        """Every rank of the slice takes what the last stage's first rank drew, and its word on breaks."""
         groups = self.decoder.groups
         if groups.dp_slice is None:
-            return _Drawn(*(x.cpu() for x in drawn)), self._interrupted()
+            return _Drawn(*(x.cpu() for x in drawn)), self._breaks.due()
         source = groups.placement.output_ranks(groups.place.dp_rank)[0]
         message = torch.empty(4, max(count, 1), dtype=torch.float64, device=self._device)
         if drawn is not None:
             message[:3, :count] = torch.stack([x.double() for x in drawn])
-            message[3] = float(self._interrupted())
+            message[3] = float(self._breaks.due())
         dist.broadcast(message, src=source, group=groups.dp_slice)
         tokens, logprobs, raw_logprobs = message[:3, :count].cpu()
         return _Drawn(tokens.long(), logprobs.float(), raw_logprobs.float()), bool(message[3, 0])

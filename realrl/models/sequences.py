@@ -10,9 +10,6 @@ import torch
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.models.pages import PagePool
 
-_WRITTEN = ("logprobs", "raw_logprobs", "policy_versions")
-"""What is written down of each generated token, in the order of a rollout's fields."""
-
 
 @dataclass(eq=False)
 class Rollout:
@@ -166,16 +163,9 @@ class Sequences:
 
 
 def rollouts_of(batch: PackedBatch, seeds: Sequence[int]) -> list[Rollout]:
-    """The rollouts that a batch of prompts begins, or that a batch of `batch_of` goes on with."""
-    if "prompts" in batch.tokens:
-        prompts = batch.unpacked("prompts")
-        return [Rollout(tuple(p.tolist()), seed) for p, seed in zip(prompts, seeds, strict=True)]
-    keys = ("ended", "input_ids", "loss_mask", *_WRITTEN)
-    rollouts = []
-    for seed, ended, ids, mask, *written in zip(seeds, *map(batch.unpacked, keys), strict=True):
-        found = (x[mask].tolist() for x in (ids, *written))
-        rollouts.append(Rollout(tuple(ids[~mask].tolist()), seed, *found, ended=bool(ended)))
-    return rollouts
+    """The rollouts that a batch of `prompts` begins."""
+    prompts = batch.unpacked("prompts")
+    return [Rollout(tuple(p.tolist()), seed) for p, seed in zip(prompts, seeds, strict=True)]
 
 
 def batch_of(samples: Sequence[Sample], rollouts: Sequence[Rollout]) -> PackedBatch:

@@ -121,7 +121,7 @@ class PPOMathConfig(RunConfig):
             )
 
 
-ROLLOUT = ("input_ids", "logprobs", "loss_mask", "ended")
+ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 PER_SAMPLE = ("rewards", "ended")
 
 
@@ -179,7 +179,8 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     if ctx.evaluating:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)
-    options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends, "progress": ctx.progress}
+    options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends}
+    options |= {"breaks": ctx.breaks, "progress": ctx.progress}
     return CallOutput(ctx.engine.generate(batch, config, **options))
 
 
@@ -228,9 +229,9 @@ def critic_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config, ppo = ctx.config, ctx.config.ppo
-    metrics: Metrics = {}
+    metrics = _staleness(ctx, batch)
     if ppo.kl_coef:
-        metrics = {"kl_to_ref": _mean(batch["logprobs"] - batch["ref_logprobs"], batch)}
+        metrics |= {"kl_to_ref": _mean(batch["logprobs"] - batch["ref_logprobs"], batch)}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
         num_tokens = int(ctx.reduce(minibatch["loss_mask"].sum()))
 
@@ -340,6 +341,15 @@ def _minibatches(config: PPOMathConfig, batch: PackedBatch) -> list[PackedBatch]
 def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int) -> float:
     num = ctx.config.ppo.num_minibatches
     return learning_rate(optimizer, ctx.step * num + index, ctx.config.num_steps * num)
+
+
+def _staleness(ctx: CallContext, batch: PackedBatch) -> dict[str, Mean | Peak]:
+    """Training steps between the weights that drew a token and those that are trained on it."""
+    staleness = (ctx.step - batch["policy_versions"]) * batch["loss_mask"]
+    return {
+        "staleness": _mean(staleness, batch),
+        "staleness_max": Peak(float(staleness.max()) if len(staleness) else 0.0),
+    }
 
 
 def _disagreement(logprobs: Tensor, micro: PackedBatch) -> Metrics:

@@ -7,7 +7,8 @@ message in. What does get in is decoded by schema, and dropped if it does not fi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections import deque
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import NamedTuple
 
 import msgspec
@@ -99,6 +100,7 @@ class WorkerChannel:
         _bound(self._socket)
         self._socket.connect(address)
         self._decoder = msgspec.msgpack.Decoder(ToWorker)
+        self._arrived: deque[ToWorker] = deque()
 
     @classmethod
     def from_environment(cls, rank: int, environment: MutableMapping[str, str]) -> WorkerChannel:
@@ -113,7 +115,13 @@ class WorkerChannel:
 
     def receive(self) -> ToWorker:
         """Wait for the next instruction. The master watches over the time that it takes."""
-        return self._decoder.decode(self._socket.recv())
+        return self._arrived.popleft() if self._arrived else self._decoder.decode(self._socket.recv())
+
+    def arrived(self) -> Collection[ToWorker]:
+        """What is there to be received."""
+        while self._socket.poll(0):
+            self._arrived.append(self._decoder.decode(self._socket.recv()))
+        return self._arrived
 
     def close(self) -> None:
         self._socket.close(linger=1000)

@@ -8,7 +8,18 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from realrl.api.messages import Done, Failed, Hello, Instruction, Ready, Setup, Stop, ToMaster, Underway
+from realrl.api.messages import (
+    Done,
+    Failed,
+    Hello,
+    Instruction,
+    Ready,
+    Setup,
+    StepAside,
+    Stop,
+    ToMaster,
+    Underway,
+)
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.deadlines import Deadlines, Outstanding
 from realrl.runtime.failure import RunFailed
@@ -53,10 +64,11 @@ class Crew:
             self._channel.send(rank, setup)
         self._gather(Ready, "set up")
 
-    def send(self, instruction: Instruction) -> None:
+    def send(self, instruction: Instruction | StepAside) -> None:
         for rank in instruction.ranks:
             self._channel.send(rank, instruction)
-        self._deadlines.sent(instruction, time.monotonic())
+        if isinstance(instruction, Instruction):
+            self._deadlines.sent(instruction, time.monotonic())
 
     def receive(self, on_progress: Callable[[], None] = lambda: None) -> tuple[int, Instruction, Done]:
         """The next report: the rank, what it did, and what came of it.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from realrl.api.batch import Sample
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.seeding import derive_seed
-from realrl.runtime.program import Program, compile_program, compile_save, home_placements
-from realrl.runtime.scheduler import Job
+from realrl.runtime.program import Asynchrony, Program, compile_program, compile_save, home_placements
+from realrl.runtime.scheduler import Job, Stage
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
     graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
     models = {name: spec.model for name, spec in recipe.models(config).items()}
     homes = {**home_placements(eval_graph, plan), **home_placements(graph, plan)}
+    steps_aside = config.max_staleness > 0
+    interruptible = steps_aside and config.generation.interruptible
     return Programs(
-        compile_program(graph, plan, homes, models),
-        compile_program(eval_graph, plan, homes, models),
+        compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
+        compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
         compile_save(graph, homes, models),
         homes,
     )
@@ -65,6 +69,10 @@ class Schedule:
     rows: Dataset
     held_out: Dataset | None
     run_directory: Path
+
+    def stages(self) -> Iterator[Stage]:
+        """All that the run does, in its one order."""
+        return in_order(self.jobs(), self.config.max_staleness)
 
     def jobs(self) -> Iterator[Job]:
         """Evaluations stand at the start, at the end and where asked for; the end is saved."""
@@ -111,6 +119,25 @@ class Schedule:
     def _checkpoint(self, number: int, step: int) -> Job:
         directory = str(partial_directory(self.run_directory, step))
         return Job(number, self.programs.save, step, directory=directory)
+
+
+def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
+    """The jobs one by one, but for what a job does ahead: that comes before the rest of `max_staleness`
+    earlier ones, and so sees weights which are as many training steps older.
+    """
+    waiting: deque[Job] = deque()
+    for job in chain(jobs, [None]):
+        if job and job.program.ahead:
+            yield Stage(job, job.program.ahead, is_last=False)
+        waiting += [job] if job else []
+        while waiting and (not job or _is_due(waiting, max_staleness)):
+            first = waiting.popleft()
+            yield Stage(first, first.program.rest, is_last=True)
+
+
+def _is_due(waiting: Sequence[Job], max_staleness: int) -> bool:
+    """Whether the first may go: it does nothing ahead, or enough of those after it have."""
+    return not waiting[0].program.ahead or sum(bool(job.program.ahead) for job in waiting) > max_staleness
 
 
 def samples_of(rows: Sequence[int], samples_per_row: int) -> tuple[Sample, ...]:

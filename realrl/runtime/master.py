@@ -15,7 +15,7 @@ from torch.distributed import TCPStore
 
 from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import Instruction, Setup
+from realrl.api.messages import Instruction, Setup, StepAside
 from realrl.api.recipe import Recipe
 from realrl.base.files import replace_directory, write_atomically
 from realrl.base.logging import setup_logging
@@ -27,13 +27,13 @@ from realrl.runtime.launcher import Launcher
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import Recorder
 from realrl.runtime.report import JobReport
-from realrl.runtime.scheduler import Job, JobBegan, Reported, Scheduler
+from realrl.runtime.scheduler import Job, Reported, Scheduler, Stage
 from realrl.runtime.summary import Summary, print_summary
 
 logger = logging.getLogger(__name__)
 
 _OPEN_JOBS = 2
-"""How many jobs may overlap, as far as the weights that they share allow."""
+"""How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
 _GRACE_S = 3.0
 
 
@@ -69,7 +69,8 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
         progress = stack.enter_context(Progress(config.num_steps))
         progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
-        Master(crew, schedule.jobs(), recorder, progress, summary).run()
+        open_jobs = _OPEN_JOBS + config.max_staleness
+        Master(crew, schedule.stages(), open_jobs, recorder, progress, summary).run()
         crew.dismiss()
         launcher.wait(_GRACE_S)
     result = summary.result(
@@ -86,43 +87,59 @@ class Master:
     """Joins the pure scheduler to the workers."""
 
     def __init__(
-        self, crew: Crew, jobs: Iterator[Job], recorder: Recorder, progress: Progress, summary: Summary
+        self,
+        crew: Crew,
+        stages: Iterator[Stage],
+        open_jobs: int,
+        recorder: Recorder,
+        progress: Progress,
+        summary: Summary,
     ) -> None:
-        self._crew, self._jobs = crew, jobs
+        self._crew, self._stages, self._most_open = crew, stages, open_jobs
+        self._next = next(stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
         self._scheduler = Scheduler()
         self._open: dict[int, JobReport] = {}
+        self._ended_s = 0.0
+        """When the last of the jobs that are done had."""
 
     def run(self) -> None:
         """Until every job has ended: take in a report, send out what it allows."""
-        self._begin_jobs()
+        self._begin_stages()
         while self._open:
             rank, instruction, done = self._crew.receive(self._show_running)
             self._recorder.record_instruction(rank, instruction, done)
             self._open[instruction.job].add(instruction, done)
             self._send(self._scheduler.handle(Reported(rank, done)))
             self._end_jobs()
-            self._begin_jobs()
+            self._begin_stages()
             self._show_running()
 
     def _show_running(self) -> None:
         self._progress.show_running(self._crew.running)
 
-    def _send(self, instructions: Sequence[Instruction]) -> None:
+    def _send(self, instructions: Sequence[Instruction | StepAside]) -> None:
         for instruction in instructions:
             logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
             self._crew.send(instruction)
 
-    def _begin_jobs(self) -> None:
-        while len(self._open) < _OPEN_JOBS and (job := next(self._jobs, None)):
+    def _begin_stages(self) -> None:
+        while (stage := self._next) and self._may_begin(stage.job):
+            self._next = next(self._stages, None)
+            self._send(self._scheduler.handle(stage))
+
+    def _may_begin(self, job: Job) -> bool:
+        """Whether the job is open; one more is opened if there are not too many."""
+        if job.number not in self._open and len(self._open) < self._most_open:
             if job.directory:
                 _empty_directory(Path(job.directory))
             self._open[job.number] = JobReport(job)
-            self._send(self._scheduler.handle(JobBegan(job)))
+        return job.number in self._open
 
     def _end_jobs(self) -> None:
         for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
             del self._open[report.job.number]
+            report.after_s, self._ended_s = self._ended_s, max(self._ended_s, report.end_s)
             report.num_tokens = self._scheduler.close(report.job).num_tokens
             if report.job.directory:
                 self._publish(report.job)

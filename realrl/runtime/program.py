@@ -35,7 +35,13 @@ class Outputs(NamedTuple):
     call: str
 
 
-Resource = Weights | Inputs | Outputs
+class Turn(NamedTuple):
+    """A rank's turn to generate: calls that step aside for other work do not for each other."""
+
+    rank: int
+
+
+Resource = Weights | Inputs | Outputs | Turn
 
 
 class _Placed:
@@ -137,6 +143,10 @@ class Call(_Placed):
 
     function: ModelFunctionCall
     placement: Placement
+    steps_aside: bool = False
+    """It generates, and lets what else its ranks are to do go first, between two tokens."""
+    interruptible: bool = False
+    """New weights of its model, too."""
 
     @property
     def call(self) -> str:
@@ -160,7 +170,8 @@ class Call(_Placed):
 
     @property
     def writes(self) -> tuple[Resource, ...]:
-        return (Outputs(self.call), *(self.weights if self.trains else ()))
+        turns = map(Turn, self.ranks if self.steps_aside else ())
+        return (Outputs(self.call), *turns, *(self.weights if self.trains else ()))
 
 
 @dataclass(frozen=True)
@@ -198,7 +209,23 @@ Node = Reallocate | Release | Offload | Move | Call | Forget | Save
 class Program:
     """The nodes of one pass, in an order in which they could run one by one."""
 
-    nodes: tuple[Node, ...]
+    rest: tuple[Node, ...]
+    ahead: tuple[Node, ...] = ()
+    """The first ones, which may come before the rest of earlier passes."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.ahead + self.rest
+
+
+class Asynchrony(NamedTuple):
+    """How generation overlaps with the training of earlier passes: see `Call`."""
+
+    steps_aside: bool = False
+    interruptible: bool = False
+
+
+SYNCHRONOUS = Asynchrony()
 
 
 def home_placements(graph: DataflowGraph, plan: ExecutionPlan) -> dict[str, Placement]:
@@ -224,41 +251,66 @@ def compile_program(
     plan: ExecutionPlan,
     homes: Mapping[str, Placement],
     models: Mapping[str, ModelConfig] | None = None,
+    asynchrony: Asynchrony = SYNCHRONOUS,
 ) -> Program:
-    """One pass over `graph`.
+    """One pass over `graph`; where generation steps aside for training, it is ahead of all else.
 
     A model away from its home, or in another engine than ours, is reallocated before its call, and released
-    after the last unless its replicas are kept. An offloaded model is on its devices from its first use in
-    the pass to its last.
+    after the last unless its replicas are kept. An offloaded model is on its devices from its first use to
+    its last, in what is ahead and in the rest.
     """
     models = models or {}
-    nodes = _call_nodes(graph, plan, homes, {name for name, model in models.items() if model.keep_replicas})
+    ahead = _ahead(graph) if asynchrony.steps_aside else set()
+    calls = sorted(graph.calls.values(), key=lambda call: call.name not in ahead)
+    kept = {name for name, model in models.items() if model.keep_replicas}
+    nodes = _call_nodes(graph, calls, plan, homes, kept, asynchrony)
     nodes += [
         Reallocate("", blend.source, homes[blend.source], homes[blend.target], blend.target, blend.eta)
         for blend in graph.blends
     ]
+    parts = [[n for n in nodes if n.call not in ahead], [n for n in nodes if n.call in ahead]]
     for model in (name for name, config in models.items() if config.offload and name in graph.models):
-        nodes = _while_used(nodes, Weights(model, homes[model]))
-    nodes.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
-    return Program(tuple(nodes))
+        parts = [_while_used(part, Weights(model, homes[model])) for part in parts]
+    rest, first = parts
+    rest.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
+    return Program(tuple(rest), tuple(first))
+
+
+def _ahead(graph: DataflowGraph) -> set[str]:
+    """Where anything trains: the calls that generate, and computations on what they make alone."""
+    ahead: set[str] = set()
+    if any(call.kind is CallKind.TRAIN for call in graph.calls.values()):
+        for call in graph.calls.values():
+            is_free = call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
+            if is_free and graph.producers(call.name).keys() <= ahead:
+                ahead.add(call.name)
+    return ahead
 
 
 def _call_nodes(
-    graph: DataflowGraph, plan: ExecutionPlan, homes: Mapping[str, Placement], kept: set[str]
+    graph: DataflowGraph,
+    calls: Sequence[ModelFunctionCall],
+    plan: ExecutionPlan,
+    homes: Mapping[str, Placement],
+    kept: set[str],
+    asynchrony: Asynchrony,
 ) -> list[Node]:
     nodes: list[Node] = []
     away: set[Weights] = set()
-    used = {c.name: Weights(c.model, plan[c.name], c.engine) for c in graph.calls.values() if c.model}
+    used = {c.name: Weights(c.model, plan[c.name], c.engine) for c in calls if c.model}
     last_use = {weights: name for name, weights in used.items()}
-    for call in graph.calls.values():
+    for call in calls:
         weights = used.get(call.name)
         is_away = weights is not None and weights != Weights(call.model, homes[call.model])
         if is_away and weights not in away:
             nodes.append(_reallocate(call.name, weights, homes[call.model]))
             away.add(weights)
         nodes += _move(graph, call, plan)
-        nodes.append(Call(call, plan[call.name]))
-        if is_away and last_use[weights] == call.name and call.model not in kept:
+        generates = call.kind is CallKind.GENERATE
+        interruptible = generates and asynchrony.interruptible
+        nodes.append(Call(call, plan[call.name], generates and asynchrony.steps_aside, interruptible))
+        is_kept = call.model in kept or interruptible
+        if is_away and last_use[weights] == call.name and not is_kept:
             nodes.append(Release(call.name, *weights))
         if call.kind is CallKind.TRAIN:
             away -= {replica for replica in away if replica.model == call.model}

@@ -26,6 +26,8 @@ class JobReport:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.num_tokens = 0
+        self.after_s = 0.0
+        """When earlier jobs had ended; what overlapped with them is their time."""
         self.records: list[dict] = []
         self._metrics: dict[str, Metrics] = defaultdict(dict)
         self._spans: dict[int, _Span] = {}
@@ -43,10 +45,14 @@ class JobReport:
             self._metrics[instruction.call] = joined(self._metrics[instruction.call], means, peaks)
 
     @property
+    def end_s(self) -> float:
+        """When its last instruction ended, in seconds since the epoch."""
+        return max(span.end_s for span in self._spans.values())
+
+    @property
     def duration_s(self) -> float:
-        """From its first instruction's start to its last one's end."""
-        spans = self._spans.values()
-        return max(span.end_s for span in spans) - min(span.start_s for span in spans)
+        """From its first instruction's start, or the end of earlier jobs, to its last one's end."""
+        return self.end_s - max(self.after_s, min(span.start_s for span in self._spans.values()))
 
     @property
     def phases_s(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ order. Workers take theirs in that order, one at a time, so collectives of diffe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from realrl.api import messages
@@ -36,10 +36,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class JobBegan:
-    """Jobs begin in the order of their numbers."""
+class Stage:
+    """Nodes of a job that take their place in a run's one order together."""
 
     job: Job
+    nodes: tuple[program.Node, ...]
+    is_last: bool
+    """Whether the job has no more."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Reported:
     done: messages.Done
 
 
-Event = JobBegan | Reported
+Event = Stage | Reported
 
 
 @dataclass(eq=False)
@@ -81,27 +84,36 @@ class Scheduler:
         self._writer: dict[object, _Task] = {}
         self._readers: dict[object, list[_Task]] = defaultdict(list)
         self._next_seq = 0
+        self._begun: set[int] = set()
+        """Numbers of jobs with all of their stages."""
 
-    def handle(self, event: Event) -> list[messages.Instruction]:
-        """The instructions that `event` allows, in order."""
-        if isinstance(event, JobBegan):
-            self._begin(event.job)
+    def handle(self, event: Event) -> list[messages.Instruction | messages.StepAside]:
+        """The instructions that `event` allows, in order; a stage of a run comes after those before it."""
+        if isinstance(event, Stage):
+            self._begin(event)
         else:
             self._report(event)
-        return self._emit()
+        emitted = self._emit()
+        return [*emitted, *self._steps_aside(emitted)]
 
     def is_open(self, job: Job) -> bool:
         """Whether any part of the job is still to be done."""
-        return any(task.job is job for task in (*self._pending, *self._running.values()))
+        tasks = (*self._pending, *self._running.values())
+        return job.number not in self._begun or any(task.job is job for task in tasks)
 
     def close(self, job: Job) -> Ledger:
         """Drop what is known of an ended job's samples."""
         assert not self.is_open(job), f"job {job.number} has not ended"
+        self._begun.remove(job.number)
         return self.ledgers.pop(job.number)
 
-    def _begin(self, job: Job) -> None:
-        self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size)
-        for node in job.program.nodes:
+    def _begin(self, stage: Stage) -> None:
+        job = stage.job
+        if job.number not in self.ledgers:
+            self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size)
+        if stage.is_last:
+            self._begun.add(job.number)
+        for node in stage.nodes:
             model = getattr(node, "model", None)
             task = _Task(job, node, self._versions[model], self._hazards(job, node))
             self._note(task)
@@ -144,8 +156,9 @@ class Scheduler:
 
     def _emit(self) -> list[messages.Instruction]:
         emitted: list[messages.Instruction] = []
-        while ready := [task for task in self._pending if not task.waits_for]:
-            for task in ready:
+        while ready := [task for task in self._pending if self._may_start(task)]:
+            # What others wait for is sent ahead of what may take long.
+            for task in sorted(ready, key=_steps_aside):
                 self._pending.remove(task)
                 task.instruction = self._instruction(task)
                 if self._is_needless(task):
@@ -156,6 +169,22 @@ class Scheduler:
                 task.awaited = set(task.instruction.ranks)
                 emitted.append(task.instruction)
         return emitted
+
+    def _may_start(self, task: _Task) -> bool:
+        """New weights do not wait until a generation that is under way, and lets them in, has ended."""
+        is_new = isinstance(task.node, program.Reallocate)
+        return all(
+            is_new and other.awaited and _lets_in(other.node, task.node.writes) for other in task.waits_for
+        )
+
+    def _steps_aside(self, emitted: Sequence[messages.Instruction]) -> list[messages.StepAside]:
+        """For each generation under way on whose ranks something else is due."""
+        return [
+            messages.StepAside(seq=task.instruction.seq, ranks=task.instruction.ranks)
+            for task in self._running.values()
+            if _steps_aside(task)
+            and any(i.seq > task.instruction.seq and task.awaited & set(i.ranks) for i in emitted)
+        ]
 
     def _is_needless(self, task: _Task) -> bool:
         """Whether everything is already where it is to be brought."""
@@ -216,6 +245,7 @@ class Scheduler:
                     ranks=node.ranks,
                     shares=_pairs(ledger.shares(node.function, node.placement)),
                     version=task.version,
+                    steps_aside=node.steps_aside,
                     dtypes={key: ledger.dtypes[key] for key in node.function.inputs if key in ledger.dtypes},
                 )
             case program.Save():
@@ -244,10 +274,19 @@ def _changed(node: program.Node) -> str | None:
     return node.into if isinstance(node, program.Reallocate) and node.into != node.model else None
 
 
+def _steps_aside(task: _Task) -> bool:
+    return isinstance(task.node, program.Call) and task.node.steps_aside
+
+
+def _lets_in(node: program.Node, weights: tuple[program.Resource, ...]) -> bool:
+    return isinstance(node, program.Call) and node.interruptible and node.weights == weights
+
+
 def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:
     return tuple(tuple((sample.id, sample.row) for sample in share) for share in shares)
 
 
 def _scoped(job: Job, resource: program.Resource) -> object:
-    """Weights are one for all jobs; a call's inputs and outputs belong to its job."""
-    return resource if isinstance(resource, program.Weights) else (job.number, resource)
+    """A call's inputs and outputs belong to its job; weights and turns are the run's."""
+    is_of_job = isinstance(resource, program.Inputs | program.Outputs)
+    return (job.number, resource) if is_of_job else resource

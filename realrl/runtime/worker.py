@@ -26,10 +26,12 @@ from realrl.api.messages import (
     Release,
     RunCall,
     Save,
+    StepAside,
     Stop,
+    ToWorker,
     Underway,
 )
-from realrl.api.recipe import CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
 from realrl.parallel.groups import Groups
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
@@ -59,7 +61,8 @@ class Worker:
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
         while not isinstance(instruction := self.channel.receive(), Stop):
-            self.channel.send(self._report(instruction))
+            if not isinstance(instruction, StepAside):  # else it was for a call that has ended
+                self.channel.send(self._report(instruction))
 
     def _report(self, instruction: Instruction) -> Done | Failed:
         started_s = time.time()
@@ -116,6 +119,7 @@ class Worker:
             tokenizer=self.data.tokenizer,
             reduce=self.groups[self.plan[instruction.call]].reduce,
             progress=self._progress(instruction),
+            breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
         )
 
     def _progress(self, instruction: RunCall) -> Callable[[int, int], None]:
@@ -131,6 +135,18 @@ class Worker:
                 self.channel.send(Underway(seq=instruction.seq, done=done, total=total))
 
         return say
+
+    def _breaks(self, instruction: RunCall) -> Breaks:
+        """For what was sent to this rank after a call that steps aside."""
+
+        def is_the_sign(message: ToWorker) -> bool:
+            return isinstance(message, StepAside) and message.seq == instruction.seq
+
+        def take() -> None:
+            while not is_the_sign(message := self.channel.receive()):
+                self.channel.send(self._report(message))
+
+        return Breaks(due=lambda: any(map(is_the_sign, self.channel.arrived())), take=take)
 
     def _rows(self, evaluating: bool):
         return self.data.held_out if evaluating else self.data.rows

@@ -46,6 +46,14 @@ def refused(result) -> str:
             "actor.optimizer.offload=true",
             "actor.optimizer.offload: true needs device: cuda; with device: cpu the optimizer's states",
         ),
+        (
+            "max_staleness=1",
+            "max_staleness: actor_gen and actor_train share rank 0, so neither goes on while the other does",
+        ),
+        (
+            "generation.interruptible=true",
+            "generation.interruptible: with max_staleness=0 nothing trains while responses are generated",
+        ),
         ("--no-such-option", "unrecognized arguments: --no-such-option"),
         ("--config=nowhere.yaml", "nowhere.yaml: cannot be read"),
     ],
@@ -58,6 +66,12 @@ def test_more_ranks_than_samples_in_a_minibatch(cli):
     """A rank without samples in some mini-batch would have nothing to train on."""
     overrides = ("ppo.group_size=2", "ppo.num_minibatches=8", "allocation=actor_train:d3,*:d1")
     assert "d3 needs at least 3 samples in each of 8 mini-batches" in refused(cli(*overrides))
+
+
+def test_vllm_cannot_be_interrupted(cli):
+    overrides = ("max_staleness=1", "allocation=gen.d1+p1", "generation.engine=vllm")
+    message = refused(cli(*overrides, "generation.interruptible=true"))
+    assert "generation.interruptible: vllm cannot take weights in the midst of responses" in message
 
 
 def test_ranks_without_a_call(cli):
@@ -184,6 +198,12 @@ def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):
     directory = changed(model, tmp_path / "changed", "tokenizer_config.json", eos_token=...)
     code = main(["sft", f"model.path={directory}", f"runs_dir={tmp_path}", "--dry-run"])
     assert "its tokenizer has no eos_token" in refused((code, *capsys.readouterr()))
+
+
+def test_nothing_is_stale_where_nothing_is_generated(capsys, model, tmp_path):
+    given = [f"model.path={model}", f"runs_dir={tmp_path}", "max_staleness=1", "--dry-run"]
+    code = main(["sft", *given])
+    assert "max_staleness: this recipe generates nothing" in refused((code, *capsys.readouterr()))
 
 
 def test_models_with_different_vocabularies(cli, tmp_path):

@@ -1,9 +1,9 @@
-"""Generation: a sample is its own, whatever is around it, however small the cache, whenever interrupted."""
+"""Generation: a sample is its own, whatever is around it, however small the cache, whatever comes between."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.api.recipe import Breaks
 from realrl.datasets.stops import ends_by
 from realrl.engines.engine import Engine
 from realrl.models import generation
@@ -107,18 +108,36 @@ def test_a_cache_too_small_for_one_sample_is_refused(engine, monkeypatch):
         generated(engine, prompts(), config)
 
 
+class Interruptions:
+    """Breaks after the tokens of some turns, in which `work` is done."""
+
+    def __init__(self, turns: Container[int], work: Callable[[], None] = lambda: None) -> None:
+        self.taken = 0
+        self._turns, self._work, self._turn = turns, work, itertools.count(1)
+
+    def breaks(self) -> Breaks:
+        return Breaks(due=lambda: next(self._turn) in self._turns, take=self._take)
+
+    def _take(self) -> None:
+        self.taken += 1
+        self._work()
+
+
 @pytest.mark.parametrize("every", [1, 2, 9])
-def test_an_interrupted_sample_goes_on_where_it_was(engine, every):
-    """After each `every`-th token, and as if nothing had been."""
-    expected = generated(engine, prompts())
-    batch, calls = prompts(), 0
-    while calls == 0 or not finished(batch):
-        turns = itertools.count(1)
-        batch = generated(engine, batch, interrupted=lambda turns=turns: next(turns) > every)
-        calls += 1
-        assert calls < 100
-    assert calls > 40 // (every + 1)
-    assert_same(batch, expected)
+@pytest.mark.parametrize("brings_weights", [True, False])
+def test_after_a_break_a_sample_goes_on_where_it_was(model, engine, every, brings_weights):
+    """As if nothing had been, where the engine is used for something else meanwhile; also when weights come,
+    which are the same here, so that all is computed again.
+    """
+    expected, other = generated(engine, prompts()), loaded(model)
+
+    def work() -> None:
+        generated(other, prompts([2]))
+        other.version += brings_weights
+
+    found = Interruptions(range(0, 1000, every), work)
+    assert_same(generated(other, prompts(), breaks=found.breaks()), expected)
+    assert found.taken >= 40 // every
 
 
 def test_progress_counts_what_is_done(engine):
@@ -141,28 +160,25 @@ def test_generation_is_the_same_by_recorded_steps(engine, monkeypatch):
     assert record.sizes
 
 
-def finished(batch: PackedBatch) -> bool:
-    full = torch.tensor([int(mask.sum()) == USUAL.max_new_tokens for mask in batch.unpacked("loss_mask")])
-    return bool((batch["ended"] | full).all())
-
-
 def test_each_token_says_which_weights_drew_it(model):
-    """New weights come in between two tokens."""
+    """New weights come between two tokens: those after it are drawn with them alone, keys and values too."""
     engine = loaded(model)
-    turns = itertools.count(1)
+    before = generated(engine, prompts([1]))
+
+    def bring() -> None:
+        engine.local_tensors()["layers.0.qkv"].mul_(1.5)
+        engine.version = 5
+
     engine.version = 4
-    half = generated(engine, prompts([1]), interrupted=lambda: next(turns) > 10)
-    engine.version = 5
-    engine.local_tensors()["norm"].mul_(1.5)
-    whole = generated(engine, half)
-    written = len(half["input_ids"])
-    assert set(half["policy_versions"][half["loss_mask"]].tolist()) == {4}
-    assert torch.equal(whole["input_ids"][:written], half["input_ids"])
-    assert set(whole["policy_versions"][written:].tolist()) == {5}
+    whole = generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
+    written = 90 + 10
     assert whole["policy_versions"][:90].tolist() == [-1] * 90
-    changed = whole.select([0])
-    found = engine.logprobs(changed, temperature=1.3)[written:]
-    torch.testing.assert_close(found, whole["logprobs"][written:], rtol=0, atol=1e-5)
+    assert whole["policy_versions"][90:].tolist() == [4] * 10 + [5] * (len(whole["input_ids"]) - written)
+    assert torch.equal(whole["input_ids"][:written], before["input_ids"][:written])
+    assert torch.equal(whole["logprobs"][:written], before["logprobs"][:written])
+    found = engine.logprobs(whole, temperature=1.3)
+    torch.testing.assert_close(found[written:], whole["logprobs"][written:], rtol=0, atol=1e-5)
+    assert (found[90:written] - whole["logprobs"][90:written]).abs().max() > 1e-2
 
 
 def test_no_end_before_the_minimum(engine):
@@ -213,10 +229,10 @@ def _check_layouts(rank: int, model: Path, expected: Path) -> None:
     config = GenerationConfig(max_new_tokens=40, temperature=1.3, cache_mib=1)
     for placement, groups in sorted(create_groups(placements, rank).items()):
         mine = range(groups.place.dp_rank, len(LENGTHS), placement.layout.dp)
-        engine, turns = loaded(model, groups), itertools.count(1)
+        engine = loaded(model, groups)
         # Only the output rank's word counts.
-        says_so = (13,) if rank == placement.output_ranks(groups.place.dp_rank)[0] else ()
-        half = generated(
-            engine, prompts(mine), config, interrupted=lambda t=turns, says_so=says_so: next(t) in says_so
-        )
-        assert_same(generated(engine, half, config), together.select(mine))
+        is_asked = rank == placement.output_ranks(groups.place.dp_rank)[0]
+        found = Interruptions([13] if is_asked else [], lambda e=engine: setattr(e, "version", e.version + 1))
+        rollouts = generated(engine, prompts(mine), config, breaks=found.breaks())
+        assert_same(rollouts, together.select(mine))
+        assert found.taken == 1

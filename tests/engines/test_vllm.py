@@ -25,6 +25,7 @@ import transformers
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.api.recipe import Breaks
 from realrl.datasets.stops import ends_by
 from realrl.engines.engine import Engine
 from realrl.engines.vllm.child import Child
@@ -277,6 +278,15 @@ def test_what_else_ends_a_response_cuts_it(llama):
     for response, found in zip(responses(whole), responses(cut)):
         stops = [n for n in range(4, len(response) + 1) if sum(response[:n]) % 3 == 0]
         assert found == response[: min(stops, default=len(response))]
+
+
+def test_breaks_are_taken_while_it_generates(llama):
+    """And change nothing."""
+    taken = []
+    breaks = Breaks(due=lambda: not taken, take=lambda: taken.append(True))
+    found = generated(llama.theirs, prompts(), GREEDY, breaks=breaks)
+    assert_same(found, generated(llama.ours, prompts(), GREEDY))
+    assert taken
 
 
 def test_no_samples(llama):

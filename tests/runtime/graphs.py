@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 
 from hypothesis import strategies as st
 
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
-from realrl.api.messages import Done, Instruction, Move, RunCall
-from realrl.runtime.jobs import samples_of
-from realrl.runtime.program import compile_program, compile_save, home_placements
-from realrl.runtime.scheduler import Job, JobBegan, Reported, Scheduler
+from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
+from realrl.runtime.jobs import in_order, samples_of
+from realrl.runtime.program import SYNCHRONOUS, Asynchrony, compile_program, compile_save, home_placements
+from realrl.runtime.scheduler import Job, Reported, Scheduler
 
 LAYOUTS = [
     ParallelLayout(pp=pp, dp=dp, tp=tp)
@@ -92,10 +93,12 @@ def make_jobs(
     num_steps: int,
     num_rows: int = 5,
     models: dict[str, ModelConfig] | None = None,
+    asynchrony: Asynchrony = SYNCHRONOUS,
 ) -> list[Job]:
     """Training steps with a checkpoint after each."""
     homes = home_placements(graph, plan)
-    train, save = compile_program(graph, plan, homes, models), compile_save(graph, homes, models)
+    train = compile_program(graph, plan, homes, models, asynchrony)
+    save = compile_save(graph, homes, models)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]
@@ -108,47 +111,95 @@ def make_jobs(
 
 
 class PretendWorkers:
-    """Serial workers. Ranks that share an instruction wait for each other, which is the worst case."""
+    """Serial workers. Ranks that share an instruction wait for each other, which is the worst case.
 
-    def __init__(self, graph: DataflowGraph, plan: ExecutionPlan, seed: int) -> None:
+    Those that generate may step aside, all ranks of a data-parallel slice together, once they were told to.
+    """
+
+    def __init__(
+        self,
+        graph: DataflowGraph,
+        plan: ExecutionPlan,
+        seed: int,
+        may_end: Callable[[Instruction], bool] = lambda instruction: True,
+    ) -> None:
         self._graph, self._plan, self._random = graph, plan, random.Random(seed)
-        self._queues: dict[int, deque[Instruction]] = {}
+        self._may_end = may_end
+        self._queues: dict[int, list[Instruction | StepAside]] = {}
+        self._aside: set[int] = set()
+        """Ranks whose first instruction has stepped aside."""
         self.emitted: list[Instruction] = []
         self.finished: list[int] = []
         """Seqs, in the order in which they ended everywhere."""
         self.ended_before: dict[int, set[int]] = {}
         """What had ended when an instruction was emitted."""
 
-    def run(self, jobs: list[Job], window: int = 2) -> None:
+    def run(self, jobs: list[Job], window: int = 2, max_staleness: int = 0) -> None:
         """Feed the scheduler until every job has ended; asserts that something can always go on."""
-        scheduler, waiting, open_jobs = Scheduler(), deque(jobs), []
+        scheduler, waiting, open_jobs = Scheduler(), deque(in_order(jobs, max_staleness)), []
         while waiting or open_jobs:
-            while waiting and len(open_jobs) < window:
-                open_jobs.append(waiting.popleft())
-                self._take(scheduler.handle(JobBegan(open_jobs[-1])))
-            for rank, done in self._finish_one():
+            while waiting and (waiting[0].job in open_jobs or len(open_jobs) < window + max_staleness):
+                stage = waiting.popleft()
+                open_jobs += [] if stage.job in open_jobs else [stage.job]
+                self._take(scheduler.handle(stage))
+            for rank, done in self._go_on():
                 self._take(scheduler.handle(Reported(rank, done)))
             for job in [job for job in open_jobs if not scheduler.is_open(job)]:
                 scheduler.close(job)
                 open_jobs.remove(job)
 
-    def _take(self, instructions: list[Instruction]) -> None:
+    def _take(self, instructions: list[Instruction | StepAside]) -> None:
         for instruction in instructions:
-            self.emitted.append(instruction)
-            self.ended_before[instruction.seq] = set(self.finished)
+            if isinstance(instruction, Instruction):
+                self.emitted.append(instruction)
+                self.ended_before[instruction.seq] = set(self.finished)
             for rank in instruction.ranks:
-                self._queues.setdefault(rank, deque()).append(instruction)
+                self._queues.setdefault(rank, []).append(instruction)
 
-    def _finish_one(self) -> list[tuple[int, Done]]:
-        heads = {queue[0].seq: queue[0] for queue in self._queues.values() if queue}
-        able = [i for i in heads.values() if all(self._queues[rank][0] is i for rank in i.ranks)]
-        assert able, "every worker waits for another"
-        chosen = self._random.choice(sorted(able, key=lambda i: i.seq))
+    def _go_on(self) -> list[tuple[int, Done]]:
+        """Something that can happen does: a slice steps aside, or an instruction ends."""
+        self._skip_signs()
+        heads = {h.seq: h for rank in self._queues if (h := self._head(rank))}
+        able = [i for _, i in sorted(heads.items()) if all(self._head(rank) is i for rank in i.ranks)]
+        told = [members for i in heads.values() if isinstance(i, RunCall) for members in self._told(i)]
+        able = [i for i in able if self._may_end(i)]
+        assert able or told, "every worker waits for another"
+        chosen = self._random.choice([*able, *told])
+        if isinstance(chosen, tuple):
+            self._aside.update(chosen)
+            return []
         self.finished.append(chosen.seq)
         for rank in chosen.ranks:
-            self._queues[rank].popleft()
+            self._queues[rank].remove(chosen)
         ranks = self._random.sample(chosen.ranks, len(chosen.ranks))
         return [(rank, self._done(rank, chosen)) for rank in ranks]
+
+    def _skip_signs(self) -> None:
+        """A rank that has stepped aside goes on at the sign; elsewhere it means nothing."""
+        for rank, queue in self._queues.items():
+            while (sign := self._head(rank)) and isinstance(sign, StepAside):
+                queue.remove(sign)
+                if rank in self._aside and sign.seq == queue[0].seq:
+                    self._aside.remove(rank)
+
+    def _head(self, rank: int) -> Instruction | StepAside | None:
+        place = int(rank in self._aside)
+        return self._queues[rank][place] if len(self._queues[rank]) > place else None
+
+    def _told(self, call: RunCall) -> list[tuple[int, ...]]:
+        """The slices all of whose ranks are to step aside, and have not."""
+        placement = self._plan[call.call]
+        slices = [tuple(placement.dp_slice(d)) for d in range(placement.layout.dp)]
+        return [
+            members
+            for members in slices
+            if call.steps_aside
+            and all(
+                self._head(rank) is call
+                and any(isinstance(i, StepAside) and i.seq == call.seq for i in self._queues[rank])
+                for rank in members
+            )
+        ]
 
     def _done(self, rank: int, instruction: Instruction) -> Done:
         times = {"seq": instruction.seq, "started_s": 0.0, "ended_s": 1.0}

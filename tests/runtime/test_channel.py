@@ -1,13 +1,14 @@
 """The control channel, with workers and with strangers."""
 
 import socket
+import time
 
 import msgspec
 import pytest
 import zmq
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Done, Failed, Hello, KeyMove, Move, Reallocate, Setup, ToWorker
+from realrl.api.messages import Done, Failed, Hello, KeyMove, Move, Reallocate, Setup, StepAside, ToWorker
 from realrl.runtime.channel import KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
 
 WAIT_S, SHORT_S = 5.0, 0.3
@@ -50,6 +51,24 @@ def test_messages_arrive_whole_on_both_sides(master):
     done = Done(seq=3, started_s=0.5, ended_s=1.5, metrics={"loss": (2.0, 4.0)}, records=[{"a": [1]}])
     worker.send(done)
     assert master.receive(WAIT_S) == (1, done)
+    worker.close()
+
+
+def test_a_worker_looks_at_what_has_arrived_and_receives_it_later(master):
+    """In order, with what arrives after."""
+    worker = _worker(master)
+    worker.send(Hello())
+    master.receive(WAIT_S)
+    assert not worker.arrived()
+    signs = [StepAside(seq=seq, ranks=(1,)) for seq in range(3)]
+    master.send(1, signs[0])
+    master.send(1, signs[1])
+    deadline_s = time.monotonic() + WAIT_S
+    while len(worker.arrived()) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert list(worker.arrived()) == signs[:2]
+    master.send(1, signs[2])
+    assert [worker.receive() for _ in signs] == signs
     worker.close()
 
 

@@ -45,9 +45,17 @@ class ScriptedLauncher:
         self.dumped = True
 
 
-def _call(seq, ranks, call="actor_train", step=3):
+def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):
     return RunCall(
-        seq=seq, ranks=ranks, job=0, step=step, call=call, shares=((),) * len(ranks), version=0, dtypes={}
+        seq=seq,
+        ranks=ranks,
+        job=0,
+        step=step,
+        call=call,
+        shares=((),) * len(ranks),
+        version=0,
+        steps_aside=steps_aside,
+        dtypes={},
     )
 
 
@@ -128,3 +136,21 @@ def test_time_runs_from_when_all_ranks_are_free():
     assert deadlines.overdue(20.0).instruction.call == "shared"
     deadlines.reported(0, 1, 19.0)
     assert deadlines.overdue(20.0).awaited == {1}
+
+
+def test_time_runs_at_once_on_ranks_that_step_aside():
+    """While they generate, what else they are to do is not late for that, and is reported first."""
+    deadlines = Deadlines(10.0)
+    deadlines.sent(_call(0, (0,), "gen", steps_aside=True), 0.0)
+    deadlines.sent(_call(1, (0, 1), "reward"), 5.0)
+    deadlines.sent(_call(2, (1,), "train"), 6.0)
+    assert [i.call for i in deadlines.running()] == ["gen", "reward"]
+    for rank in (0, 1):
+        deadlines.reported(rank, 1, 8.0)
+    assert [i.call for i in deadlines.running()] == ["gen", "train"]
+    assert deadlines.current(0).call == "gen"
+    assert deadlines.overdue(10.5).instruction.call == "gen"
+    deadlines.reported(0, 0, 11.0)
+    assert deadlines.overdue(18.5).instruction.call == "train"
+    with pytest.raises(AssertionError, match="rank 1 reports 7 out of order"):
+        deadlines.reported(1, 7, 19.0)

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,16 +24,19 @@ class Rows:
         return row + 1
 
 
-def _kinds(num_held_out=3, **settings):
-    config = SimpleNamespace(
-        **{"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0} | settings
-    )
+def _schedule(num_held_out=3, **settings):
+    usual = {"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0, "max_staleness": 0}
+    config = SimpleNamespace(**usual | settings)
     held_out = Rows(num_held_out) if num_held_out else None
-    train, evaluate, save = (Program((name,)) for name in ("train", "eval", "save"))
-    schedule = Schedule(config, Programs(train, evaluate, save, {}), 2, Rows(5), held_out, Path("run"))
-    jobs = list(schedule.jobs())
+    evaluate, save = (Program((name,)) for name in ("eval", "save"))
+    train = Program(("train",), ahead=("gen",))
+    return Schedule(config, Programs(train, evaluate, save, {}), 2, Rows(5), held_out, Path("run"))
+
+
+def _kinds(**settings):
+    jobs = list(_schedule(**settings).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    return [f"{job.program.nodes[0]} {job.step}" for job in jobs]
+    return [f"{job.program.nodes[-1]} {job.step}" for job in jobs]
 
 
 def test_both_ends_are_evaluated_and_the_end_is_saved():
@@ -50,6 +54,33 @@ def test_evaluations_and_checkpoints_come_each_so_many_steps():
 def test_without_held_out_rows_nothing_is_evaluated():
     """The rest stays."""
     assert _kinds(num_held_out=0) == ["train 0", "train 1", "train 2", "save 3"]
+
+
+def _order(**settings):
+    stages = list(_schedule(**settings).stages())
+    last = {stage.job.number: i for i, stage in enumerate(stages)}
+    assert [stage.is_last for stage in stages] == [last[s.job.number] == i for i, s in enumerate(stages)]
+    return [f"{node} {stage.job.step}" for stage in stages for node in stage.nodes]
+
+
+def test_without_staleness_one_job_comes_after_the_other():
+    assert _order() == [
+        *("eval 0", "gen 0", "train 0", "gen 1", "train 1", "gen 2", "train 2", "eval 3", "save 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("max_staleness", "expected"),
+    [
+        (1, "gen 0, gen 1, train 0, gen 2, train 1, eval 2, save 2, gen 3, train 2, train 3"),
+        (2, "gen 0, gen 1, gen 2, train 0, gen 3, train 1, eval 2, save 2, train 2, train 3"),
+        (9, "gen 0, gen 1, gen 2, gen 3, train 0, train 1, eval 2, save 2, train 2, train 3"),
+    ],
+)
+def test_generation_goes_ahead_of_training_by_as_many_steps_as_it_may_be_stale(max_staleness, expected):
+    """What evaluates and saves sees what was trained before it, and no more."""
+    order = _order(max_staleness=max_staleness, num_steps=4, eval_every=2, save_every=2)
+    assert order == ["eval 0", *expected.split(", "), "eval 4", "save 4"]
 
 
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 99))

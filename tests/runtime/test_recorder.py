@@ -17,7 +17,17 @@ from realrl.runtime.summary import Summary, print_summary
 
 
 def _call(seq, call, step=0):
-    return RunCall(seq=seq, ranks=(0, 1), job=0, step=step, call=call, shares=((), ()), version=0, dtypes={})
+    return RunCall(
+        seq=seq,
+        ranks=(0, 1),
+        job=0,
+        step=step,
+        call=call,
+        shares=((), ()),
+        version=0,
+        steps_aside=False,
+        dtypes={},
+    )
 
 
 def _report(step=0, evaluating=False, accuracy=1.0):
@@ -49,6 +59,14 @@ def test_a_metric_is_the_mean_over_ranks():
     metrics = _report().metrics()
     assert metrics["accuracy"] == 0.25
     assert set(metrics) == {"accuracy", "loss"}
+
+
+def test_time_that_overlaps_with_earlier_jobs_is_theirs():
+    """So that the steps' durations add up to the run's."""
+    report = _report()
+    assert report.duration_s == 20.5 - 10.0
+    report.after_s = 15.0
+    assert report.duration_s == 20.5 - 15.0
 
 
 def test_metrics_of_one_name_are_told_apart():

@@ -1,6 +1,7 @@
 """The scheduler, driven by workers that only pretend."""
 
 import random
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Forget, Offload, Reallocate, Release, RunCall, Save
-from realrl.runtime.program import home_placements
+from realrl.runtime.jobs import in_order
+from realrl.runtime.program import Asynchrony, Call, home_placements
 from realrl.runtime.scheduler import Scheduler
 from tests.runtime.graphs import (
     PretendWorkers,
@@ -33,8 +35,11 @@ def runs(draw):
     plan = draw(plans(graph))
     workers = PretendWorkers(graph, plan, draw(st.integers(0, 999)))
     workers.models = draw(model_configs(graph))
-    jobs = make_jobs(graph, plan, NUM_STEPS, models=workers.models)
-    workers.run(jobs, window=draw(st.integers(1, 3)))
+    max_staleness = draw(st.integers(0, 3))
+    workers.asynchrony = Asynchrony(max_staleness > 0, max_staleness > 0 and draw(st.booleans()))
+    jobs = make_jobs(graph, plan, NUM_STEPS, models=workers.models, asynchrony=workers.asynchrony)
+    workers.stages = list(in_order(jobs, max_staleness))
+    workers.run(jobs, draw(st.integers(1, 3)), max_staleness)
     return graph, plan, workers
 
 
@@ -91,10 +96,12 @@ def test_a_call_waits_for_its_producers(run):
 def test_calls_see_the_weights_of_their_place_in_the_program(run):
     """Replaying the instructions in the order in which they ended, every replica has the version asked for.
 
-    The oracle is the graph's own order: versions as if the calls ran one by one. What is used is never
-    offloaded, and only replicas that are to be kept are left.
+    The oracle is the run's own order: versions as if the calls ran one by one. Newer ones may come while a
+    call that can be interrupted runs. What is used is never offloaded, and only replicas that are to be kept
+    are left.
     """
     graph, plan, workers = run
+    due = _versions_one_by_one(workers.stages)
     homes = {(model, home, OWN_ENGINE) for model, home in home_placements(graph, plan).items()}
     version = dict.fromkeys(homes, 0)
     offloaded = {home for home in homes if workers.models[home[0]].offload}
@@ -118,25 +125,32 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 if call.model is None:
                     continue
                 replica = call.model, plan[call.name], call.engine
-                assert version[replica] == instruction.version
+                assert instruction.version == due[instruction.job, call.name]
+                if workers.asynchrony.interruptible and call.kind is CallKind.GENERATE:
+                    assert instruction.version <= version[replica]
+                else:
+                    assert version[replica] == instruction.version
                 assert replica not in offloaded
-                assert instruction.version == _version_one_by_one(graph, instruction.step, call)
                 if call.kind is CallKind.TRAIN:
                     version[replica] = instruction.step + 1
     left = {model for model, *_ in version.keys() - homes}
-    assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
+    if not workers.asynchrony.interruptible:
+        assert all(workers.models[model].keep_replicas for model in left), "a replica was not released"
     assert offloaded == {home for home in homes if workers.models[home[0]].offload}, (
         "weights were not put away again"
     )
 
 
-def _version_one_by_one(graph, step, call):
-    trained = {c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN}
-    if call.model not in trained:
-        return 0
-    names = list(graph.calls)
-    before = [graph.calls[name] for name in names[: names.index(call.name)]]
-    return step + any(c.kind is CallKind.TRAIN and c.model == call.model for c in before)
+def _versions_one_by_one(stages):
+    """The version of its model that each call of each job has, where nothing overlaps."""
+    current, found = defaultdict(int), {}
+    for stage in stages:
+        for node in stage.nodes:
+            if isinstance(node, Call):
+                found[stage.job.number, node.call] = current[node.model]
+                if node.function.kind is CallKind.TRAIN:
+                    current[node.model] = stage.job.step + 1
+    return found
 
 
 @settings(max_examples=30, deadline=None)
@@ -145,7 +159,7 @@ def test_shares_do_not_depend_on_timing(run, seed):
     """The same plan gives the same shares, whichever worker was quicker: runs are repeatable."""
     graph, plan, workers = run
     again = PretendWorkers(graph, plan, seed)
-    again.run(make_jobs(graph, plan, NUM_STEPS))
+    again.run(make_jobs(graph, plan, NUM_STEPS, asynchrony=workers.asynchrony), max_staleness=1)
     assert _shares(again) == _shares(workers)
 
 
@@ -173,6 +187,69 @@ def test_the_next_step_starts_while_unrelated_calls_still_run():
         assert seq_of[0, "actor_train"] in ended
         overlaps += seq_of[0, "critic_train"] not in ended
     assert overlaps
+
+
+def _stale_ppo():
+    """Generation and rewards on ranks of their own."""
+    graph = ppo_graph()
+    gen, home = place(2, ParallelLayout(pp=2)), place(0, ParallelLayout(dp=2))
+    return graph, ExecutionPlan(
+        {name: gen if name in ("actor_gen", "reward") else home for name in graph.calls}
+    )
+
+
+@pytest.mark.parametrize("max_staleness", [1, 2, 3])
+def test_a_step_is_generated_with_weights_as_stale_as_asked(max_staleness):
+    """No more and no less, and the first ones with those of the start."""
+    graph, plan = _stale_ppo()
+    workers = PretendWorkers(graph, plan, 0)
+    workers.run(make_jobs(graph, plan, 6, asynchrony=Asynchrony(True)), max_staleness=max_staleness)
+    versions = {
+        i.step: i.version for i in workers.emitted if isinstance(i, RunCall) and i.call == "actor_gen"
+    }
+    assert versions == {step: max(0, step - max_staleness) for step in range(6)}
+
+
+def _held_up(seed, max_staleness, asynchrony):
+    """Workers of such a run, where each generation goes on until the step that it may overlap is trained."""
+    graph, plan = _stale_ppo()
+
+    def may_end(instruction):
+        calls = {i.seq: i for i in workers.emitted if isinstance(i, RunCall)}
+        trained = [seq for seq in workers.finished if seq in calls and calls[seq].call == "actor_train"]
+        generates = isinstance(instruction, RunCall) and instruction.call == "actor_gen"
+        return not generates or len(trained) > instruction.step - max_staleness
+
+    workers = PretendWorkers(graph, plan, seed, may_end)
+    workers.run(make_jobs(graph, plan, 5, asynchrony=asynchrony), 3, max_staleness)
+    return workers
+
+
+@pytest.mark.parametrize("max_staleness", [1, 2])
+@pytest.mark.parametrize("seed", range(10))
+def test_training_does_not_wait_for_the_generation_of_later_steps(max_staleness, seed):
+    """Even on ranks that generate and hold what is trained on, and are to grade it."""
+    _held_up(seed, max_staleness, Asynchrony(True))
+
+
+def test_the_checks_find_a_scheduler_that_lets_training_wait(monkeypatch):
+    """A planted fault: nobody is told to step aside."""
+    monkeypatch.setattr(Scheduler, "_steps_aside", lambda self, emitted: [])
+    with pytest.raises(AssertionError, match="every worker waits for another"):
+        _held_up(0, 1, Asynchrony(True))
+
+
+@pytest.mark.parametrize("interruptible", [False, True])
+def test_new_weights_reach_a_generation_that_is_under_way(interruptible):
+    """Where it can be interrupted; else they wait for its end."""
+    interrupted = 0
+    for seed in range(10):
+        workers = _held_up(seed, 1, Asynchrony(True, interruptible))
+        places = {seq: i for i, seq in enumerate(workers.finished)}
+        gens = [i for i in workers.emitted if isinstance(i, RunCall) and i.call == "actor_gen"]
+        brought = [i for i in workers.emitted if isinstance(i, Reallocate)]
+        interrupted += any(g.seq < b.seq and places[b.seq] < places[g.seq] for g in gens for b in brought)
+    assert interrupted > 5 if interruptible else interrupted == 0
 
 
 def test_mini_batches_are_balanced_each():

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -17,6 +18,7 @@ from realrl.engines.vllm.messages import Failed, Reply, Request
 logger = logging.getLogger(__name__)
 
 _COMMAND = (sys.executable, "-m", "realrl.engines.vllm.process")
+_LOOKS_UP_S = 0.02
 _SETTINGS = {
     # Model and engine in the one process, which threads as the worker does, and talks to nobody else.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -56,14 +58,16 @@ class Child:
             raise self._ended() from None
         self._unanswered += 1
 
-    def ask(self, request: Request) -> Reply:
-        """The reply to `request`.
+    def ask(self, request: Request, meanwhile: Callable[[], None] | None = None) -> Reply:
+        """The reply to `request`; until it comes, `meanwhile` is called now and then.
 
         Raises:
             RuntimeError: the process failed in it, or in what it was told before, or ended.
         """
         self.tell(request)
         while self._unanswered:
+            while meanwhile and not self._connection.poll(_LOOKS_UP_S):
+                meanwhile()
             reply = self._receive()
             self._unanswered -= 1
             if isinstance(reply, Failed):

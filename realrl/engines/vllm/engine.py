@@ -11,6 +11,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig
+from realrl.api.recipe import NO_BREAKS, Breaks
 from realrl.base.seeding import derive_seed
 from realrl.engines.engine import NO_WEIGHTS
 from realrl.engines.vllm.child import Child
@@ -99,19 +100,23 @@ class VLLMEngine:
         seed: int,
         step: int,
         ends: Ends | None = None,
+        breaks: Breaks = NO_BREAKS,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> PackedBatch:
         """A response to each prompt of `prompts`, with the keys that `Engine.generate` gives.
 
         `raw_logprobs` are not a number where the sampling temperature is not 1: vLLM gives one a token. It
-        stops where the config says; what `ends` says beside is cut off afterwards. `progress` is told once. A
+        stops where the config says; what `ends` says beside is cut off afterwards. Breaks are taken while
+        vLLM goes on; new weights must not come by them. `progress` is told once. A
         sample's tokens depend on the seed, the step and the sample's id, and on the batch around it by
         rounding alone.
         """
         self._hand_over()
         rollouts = rollouts_of(batch, [derive_seed(seed, step, sample.id) for sample in batch.samples])
         if rollouts:
-            reply = self._child.ask(self._request(rollouts, config))
+            reply = self._child.ask(
+                self._request(rollouts, config), lambda: breaks.take() if breaks.due() else None
+            )
             assert reply.version == self.version, f"drawn by version {reply.version}, not {self.version}"
             for rollout, response in zip(rollouts, reply.responses, strict=True):
                 _write(rollout, response, config, ends, self.version)

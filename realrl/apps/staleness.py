@@ -1,0 +1,39 @@
+"""What generation ahead of training needs, checked before anything starts."""
+
+from __future__ import annotations
+
+from realrl.api.config import GenerationConfig, RunConfig
+from realrl.api.graph import CallKind, DataflowGraph
+from realrl.api.mesh import ExecutionPlan
+
+
+def check_staleness(config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
+    """Raise ValueError where `max_staleness` or `generation.interruptible` could have no effect."""
+    generation = getattr(config, "generation", None)
+    if isinstance(generation, GenerationConfig) and generation.interruptible:
+        if not config.max_staleness:
+            raise ValueError(
+                "generation.interruptible: with max_staleness=0 nothing trains while responses are generated;"
+                " raise max_staleness, or leave this false"
+            )
+        if generation.engine != "realrl":
+            raise ValueError(
+                f"generation.interruptible: {generation.engine} cannot take weights in the midst of"
+                " responses; use generation.engine=realrl, or leave this false"
+            )
+    if config.max_staleness:
+        _check_ranks(graph, plan)
+
+
+def _check_ranks(graph: DataflowGraph, plan: ExecutionPlan) -> None:
+    generating = [call.name for call in graph.calls.values() if call.kind is CallKind.GENERATE]
+    if not generating:
+        raise ValueError("max_staleness: this recipe generates nothing that could be stale; leave it 0")
+    for call in (call for call in graph.calls.values() if call.kind is CallKind.TRAIN):
+        for name in generating:
+            if shared := set(plan[name].ranks) & set(plan[call.name].ranks):
+                raise ValueError(
+                    f"max_staleness: {name} and {call.name} share rank {min(shared)}, so neither goes on"
+                    f" while the other does; give {name} ranks of its own, as allocation=gen.d1+p1 does, or"
+                    " leave max_staleness 0"
+                )
