@@ -1,4 +1,4 @@
-"""Normalisation over the whole global batch, of which each dp rank holds a part.
+"""Baselines and normalisation over the whole global batch, of which each dp rank holds a part.
 
 `reduce` sums a tensor over the dp ranks; every rank calls it equally often, also one that holds nothing.
 Sums are float64 and deviations are taken from the mean, so that no split of the batch shows in the result.
@@ -7,11 +7,13 @@ Sums are float64 and deviations are taken from the mean, so that no split of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Reduce = Callable[[Tensor], Tensor]
+Baseline = Literal["group_mean", "leave_one_out"]
 
 NEGLIGIBLE_STD = 1e-6
 """Rewards that differ by less do not differ: it is rounding."""
@@ -32,24 +34,37 @@ def masked_normalise(x: Tensor, mask: Tensor, reduce: Reduce, *, eps: float = 1e
 
 
 def group_relative(
-    rewards: Tensor, groups: Tensor, num_groups: int, reduce: Reduce, *, normalise_std: bool
+    rewards: Tensor,
+    groups: Tensor,
+    num_groups: int,
+    reduce: Reduce,
+    *,
+    counts: Tensor | None = None,
+    baseline: Baseline = "group_mean",
+    normalise_std: bool = False,
 ) -> Tensor:
-    """Each sample's reward relative to its group's mean, in units of the group's std if asked.
+    """Each sample's reward less what its group gets on average, in units of the group's std if asked.
 
-    A group of one sample, or of equal rewards, gets 0. Samples of a group may be on several ranks.
+    The average is over the group, or over the group's other samples. A group of one sample, or of equal
+    rewards, gets 0, and so does a sample that does not count, which is in no average either. Samples of a
+    group may be on several ranks.
 
     Shapes: rewards `[B]`, groups int64 `[B]` from 0 to `num_groups - 1`, numbered over the global batch;
-        returns float32 `[B]`.
+    counts
+        bool `[B]`, left out: all do; returns float32 `[B]`.
     Collective: over the ranks of `reduce`.
-    Source: Shao et al. 2024, arXiv:2402.03300, sec. 4.1.2.
+    Source: Shao et al. 2024, arXiv:2402.03300, sec. 4.1.2 (GRPO); without the std, Liu et al. 2025,
+        arXiv:2503.20783, sec. 3.2 (Dr.GRPO); leave one out, Ahmadian et al. 2024, arXiv:2402.14740, eq. 8.
     """
-    exact = rewards.double()
-    pairs = torch.stack((torch.ones_like(exact), exact), dim=1)
-    total = reduce(_sum_by_group(pairs, groups, num_groups))
-    count = total[:, 0].clamp(min=1)
-    deviation = exact - (total[:, 1] / count)[groups]
+    counts = torch.ones_like(groups, dtype=torch.bool) if counts is None else counts
+    one, exact = counts.double(), rewards.double().where(counts, 0.0)
+    total = reduce(_sum_by_group(torch.stack((one, exact), dim=1), groups, num_groups))
+    number = total[:, 0].clamp(min=1)
+    deviation = (exact - (total[:, 1] / number)[groups]) * one
     squares = reduce(_sum_by_group(deviation.square(), groups, num_groups))
-    std = (squares / count).sqrt()[groups]
+    std = (squares / number).sqrt()[groups]
+    if baseline == "leave_one_out":
+        deviation = deviation * (number / (number - 1).clamp(min=1))[groups]
     advantages = deviation / std if normalise_std else deviation
     return torch.where(std > NEGLIGIBLE_STD, advantages, 0.0).float()
 

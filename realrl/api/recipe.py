@@ -93,6 +93,8 @@ class CallContext:
     tokenizer: Any
     reduce: Callable[[Tensor], Tensor]
     """Sum over the call's data-parallel ranks; the same result on each. Collective."""
+    reduce_mesh: Callable[[Tensor], Tensor]
+    """Sum over all of the call's ranks. Collective."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Says how many of this rank's samples are done; as often as one likes."""
     breaks: Breaks = NO_BREAKS

@@ -44,6 +44,10 @@ class Groups:
         """The sum of `tensor` over the data-parallel ranks. Collective over them."""
         return all_reduce(tensor.clone(), self.dp)
 
+    def reduce_mesh(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over all ranks of the placement. Collective over them."""
+        return all_reduce(tensor.clone(), self.mesh)
+
 
 def all_reduce(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
     """Sum `tensor` in place over `group`, and return it."""

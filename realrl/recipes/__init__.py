@@ -3,5 +3,6 @@
 from realrl.api.recipe import Recipe
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.recipes.sft import SFT
+from realrl.recipes.variants import VARIANTS
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (PPO_MATH, SFT)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (PPO_MATH, *VARIANTS, SFT)}

@@ -1,167 +1,86 @@
 """PPO on problems with checkable answers: six calls with a critic, four without.
 
 Without a critic, the rewards of a prompt's samples are taken relative to each other (Shao et al. 2024,
-arXiv:2402.03300, section 4.1.1).
+arXiv:2402.03300, section 4.1.1). The algorithms that differ from it in numbers alone are in `variants`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from realrl.algorithms.kl import kl_penalised_rewards
+from realrl.algorithms.aggregate import token_weights
+from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards
 from realrl.algorithms.normalise import group_relative, masked_normalise
-from realrl.algorithms.ppo import PolicyLoss, ValueLoss, ppo_policy_loss, value_loss
+from realrl.algorithms.policy import PolicyLoss, importance_weights, policy_loss
 from realrl.algorithms.schedule import learning_rate
+from realrl.algorithms.scores import overlong_penalty, shaped
+from realrl.algorithms.value import value_loss
 from realrl.api.batch import PackedBatch, cu_seqlens_of
-from realrl.api.config import (
-    DataConfig,
-    GenerationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainedModelConfig,
-)
+from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Peak, Recipe, joined
+from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
+from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
+from realrl.recipes.ppo_report import (
+    Drift,
+    group_metrics,
+    mean_of,
+    mean_over,
+    mean_ratio,
+    response_metrics,
+    staleness_metrics,
+)
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
 
-
-@dataclass(frozen=True, kw_only=True)
-class CriticConfig:
-    """The model that estimates values, and how it is trained."""
-
-    model: ModelConfig | None = None
-    """Left out, the actor's, with a scalar head in place of its own."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """The algorithm's own numbers."""
-
-    group_size: int = 8
-    """Samples of each prompt."""
-    num_minibatches: int = 1
-    """Optimizer steps a batch."""
-    clip_eps: float = 0.2
-    """How far the policy's ratio may move from 1."""
-    value_clip_eps: float = 0.2
-    """How far a value may move from the value at the batch's start."""
-    gamma: float = 1.0
-    """Discount of a later token's reward."""
-    lam: float = 1.0
-    """Weight of longer looks ahead in generalised advantage estimation."""
-    kl_coef: float = 0.001
-    """Cost of each nat that the policy moves from the reference, taken off the reward; with 0 there is no
-    reference."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
-    ref_eta: float = 0.0
-    """Share by which the reference follows the actor after each step, as an exponential moving average."""
-    normalise_advantages: bool = True
-    """With a critic, to mean 0 and standard deviation 1 over the batch's tokens; without, rewards are
-    divided by the standard deviation among their prompt's samples."""
-    reward_correct: float = 1.0
-    reward_wrong: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("group_size", "num_minibatches"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("clip_eps", "value_clip_eps", "kl_coef"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
-        for name in ("gamma", "lam", "ref_eta"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value}")
-        if self.ref_eta and not self.kl_coef:
-            raise ValueError(
-                "ref_eta needs a reference to follow the actor: set kl_coef above 0, or ref_eta=0"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOMathConfig(RunConfig):
-    """PPO, or its group-relative form, on problems with checkable answers."""
-
-    experiment: str = "ppo-math"
-    allocation: str = "actor_gen:d2,*:p2"
-    max_tokens_per_microbatch: int = 512
-    actor: TrainedModelConfig = field(
-        default_factory=lambda: TrainedModelConfig(optimizer=OptimizerConfig(lr=2e-5))
-    )
-    ref: ModelConfig | None = None
-    """The reference policy; left out, the actor as it was loaded."""
-    critic: CriticConfig | None = None
-    """Left out, rewards are taken relative to the other samples of the prompt."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
-    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ppo.num_minibatches > self.batch_size * self.ppo.group_size:
-            raise ValueError(
-                f"ppo.num_minibatches must be at most batch_size * ppo.group_size = "
-                f"{self.batch_size * self.ppo.group_size}, got {self.ppo.num_minibatches}"
-            )
-        if self.critic is None and self.ppo.group_size == 1:
-            raise ValueError(
-                "ppo.group_size must be at least 2 without a critic: give critic: {} or more samples"
-            )
-
-
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
-PER_SAMPLE = ("rewards", "ended")
+GRADED = ("rewards", "is_graded")
+PER_SAMPLE = ("ended", *GRADED)
+RESPONSE = ("input_ids", "loss_mask")
 
 
 def graph(config: PPOMathConfig) -> DataflowGraph:
     """One step; a key joins its producer to its consumers."""
-    scored = ROLLOUT + ("rewards",)
-    num_minibatches = config.ppo.num_minibatches
-    calls = [
-        _actor_gen(config),
-        Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
-    ]
-    if config.ppo.kl_coef:
+    scored = ROLLOUT + GRADED
+    ppo = config.ppo
+    calls = [_actor_gen(config), _reward()]
+    if ppo.kl_coef:
         scored += ("ref_logprobs",)
-        calls.append(
-            Call("ref_inf", "ref", CallKind.INFERENCE, ("input_ids", "loss_mask"), ("ref_logprobs",))
-        )
+        calls.append(Call("ref_inf", "ref", CallKind.INFERENCE, RESPONSE, ("ref_logprobs",)))
     if config.critic is not None:
         scored += ("values",)
         calls += [
-            Call("critic_inf", "critic", CallKind.INFERENCE, ("input_ids", "loss_mask"), ("values",)),
-            Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=num_minibatches),
+            Call("critic_inf", "critic", CallKind.INFERENCE, RESPONSE, ("values",)),
+            Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches),
         ]
-    calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=num_minibatches))
-    eta = config.ppo.ref_eta
-    blends = (Blend("actor", "ref", eta),) if eta else ()
+    if ppo.decoupled:
+        calls.append(Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, ("prox_logprobs",)))
+        scored += ("prox_logprobs",)
+    calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches))
+    blends = (Blend("actor", "ref", ppo.ref_eta),) if ppo.ref_eta else ()
     return DataflowGraph(*calls, per_sample=PER_SAMPLE, blends=blends)
 
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
     """Greedy answers to held-out problems."""
-    return DataflowGraph(
-        _actor_gen(config),
-        Call("reward", None, CallKind.COMPUTE, ("input_ids", "loss_mask"), ("rewards",)),
-        per_sample=PER_SAMPLE,
-    )
+    return DataflowGraph(_actor_gen(config), _reward(), per_sample=PER_SAMPLE)
 
 
 def _actor_gen(config: PPOMathConfig) -> Call:
     generate = CallKind.GENERATE
     return Call("actor_gen", "actor", generate, ("prompts",), ROLLOUT, engine=config.generation.engine)
+
+
+def _reward() -> Call:
+    return Call("reward", None, CallKind.COMPUTE, (*RESPONSE, "ended"), GRADED)
 
 
 def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
@@ -185,21 +104,19 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    ppo = ctx.config.ppo
+    """Grades each response; an evaluation's reward is that of the verdict alone."""
     solutions = [ctx.dataset.solutions(sample.row) for sample in batch.samples]
     responses = [
         ctx.tokenizer.decode(ids[mask], skip_special_tokens=True)
         for ids, mask in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
     ]
     verdicts = grade_all(responses, solutions)
-    rewards = [ppo.reward_correct if v is Verdict.CORRECT else ppo.reward_wrong for v in verdicts]
-    metrics = {
-        "greedy_accuracy" if ctx.evaluating else "accuracy": Mean(
-            verdicts.count(Verdict.CORRECT), len(batch)
-        ),
-        "reward": Mean(sum(rewards), len(batch)),
-        "response_tokens": Mean(float(batch["loss_mask"].sum()), len(batch)),
-    }
+    rewards, is_graded = _scored(ctx.config.scores, verdicts)
+    if not ctx.evaluating:
+        rewards = _shaped(ctx.config, rewards, batch)
+    metrics = response_metrics(verdicts, rewards, batch, evaluating=ctx.evaluating)
+    if not ctx.evaluating:
+        metrics |= group_metrics(_groups(ctx.config, batch), verdicts, ctx.config.batch_size, ctx.reduce)
     records = [
         {
             "prompt": ctx.dataset.prompt(sample.row),
@@ -209,17 +126,49 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
             "reward": value,
         }
         for sample, response, accepted, verdict, value in zip(
-            batch.samples, responses, solutions, verdicts, rewards
+            batch.samples, responses, solutions, verdicts, rewards.tolist()
         )
     ]
-    return CallOutput(batch.with_keys(per_sample={"rewards": torch.tensor(rewards)}), metrics, records)
+    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded})
+    return CallOutput(graded, metrics, records)
+
+
+def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
+    """Each response's reward by its verdict, and whether it takes part in the step; both `[B]`."""
+    by_verdict = {
+        Verdict.CORRECT: scores.correct,
+        Verdict.TIMEOUT: scores.ungraded,
+        Verdict.ERROR: scores.ungraded,
+    }
+    found = [by_verdict.get(verdict, scores.wrong) for verdict in verdicts]
+    rewards = torch.tensor([0.0 if score is None else score for score in found])
+    return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
+
+
+def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:
+    scores = config.scores
+    rewards = shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
+    if not scores.overlong_tokens:
+        return rewards
+    return rewards + overlong_penalty(
+        _response_lengths(batch),
+        max_tokens=config.generation.max_new_tokens,
+        buffer_tokens=scores.overlong_tokens,
+        penalty=scores.overlong_penalty,
+    )
 
 
 def ref_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    logprobs = ctx.engine.logprobs(batch, temperature=ctx.config.generation.training_temperature)
-    return (
-        CallOutput() if logprobs is None else CallOutput(batch.with_keys(tokens={"ref_logprobs": logprobs}))
-    )
+    return _logprobs(ctx, batch, "ref_logprobs")
+
+
+def prox_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    return _logprobs(ctx, batch, "prox_logprobs")
+
+
+def _logprobs(ctx: CallContext, batch: PackedBatch, key: str) -> CallOutput:
+    found = ctx.engine.logprobs(batch, temperature=ctx.config.generation.training_temperature)
+    return CallOutput() if found is None else CallOutput(batch.with_keys(tokens={key: found}))
 
 
 def critic_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
@@ -229,90 +178,156 @@ def critic_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config, ppo = ctx.config, ctx.config.ppo
-    metrics = _staleness(ctx, batch)
+    metrics = staleness_metrics(ctx.step, batch)
     if ppo.kl_coef:
-        metrics |= {"kl_to_ref": _mean(batch["logprobs"] - batch["ref_logprobs"], batch)}
+        metrics |= {"kl_to_ref": mean_over(batch["logprobs"] - batch["ref_logprobs"], batch)}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
-        num_tokens = int(ctx.reduce(minibatch["loss_mask"].sum()))
-
-        def loss(logprobs: Tensor, micro: PackedBatch, index: int = index, num_tokens: int = num_tokens):
-            result = ppo_policy_loss(
-                logprobs,
-                micro["logprobs"],
-                micro["advantages"],
-                micro["loss_mask"],
-                clip_eps=ppo.clip_eps,
-                num_tokens=num_tokens,
-            )
-            found = _metrics(result, num_tokens, micro) | {"entropy": _mean(micro["entropy"], micro)}
-            return result.loss, found if index else found | _disagreement(logprobs, micro)
-
-        lr = _learning_rate(ctx, config.actor.optimizer, index)
-        temperature = config.generation.training_temperature
-        found = ctx.engine.train_logprobs(minibatch, loss, lr=lr, temperature=temperature)
+        loss = _ActorLoss(config, float(ctx.reduce(minibatch["loss_mask"].sum())))
+        found = ctx.engine.train_logprobs(
+            _with_weights(ctx, minibatch),
+            loss,
+            lr=_learning_rate(ctx, config.actor.optimizer, index),
+            temperature=config.generation.training_temperature,
+        )
+        drift = ctx.reduce_mesh(loss.drift.sums)
+        if index == 0:
+            found |= loss.drift.metrics(drift)
         metrics = joined(metrics, _named("actor_", found))
+        if ppo.early_stop_ratio and abs(mean_ratio(drift) - 1) > ppo.early_stop_ratio:
+            break
     return CallOutput(metrics=metrics)
 
 
+@dataclass
+class _ActorLoss:
+    """The loss of a mini-batch of `num_tokens`, over all ranks, and what is noted of it on this one."""
+
+    config: PPOMathConfig
+    num_tokens: float
+    drift: Drift = field(default_factory=Drift)
+
+    def __call__(self, logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
+        found = _policy_loss(self.config, logprobs, micro)
+        loss = found.loss + _kl_loss(self.config, logprobs, micro)
+        self.drift.add(logprobs, micro)
+        return loss, {
+            "loss": _share_of(loss, self.num_tokens, micro),
+            "ratio": mean_of(found.ratio),
+            "clip_fraction": mean_of(found.clipped),
+            "approx_kl": mean_of(found.approx_kl),
+            "entropy": mean_over(micro["entropy"], micro),
+        }
+
+
+def _policy_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) -> PolicyLoss:
+    ppo, mask, weights = config.ppo, micro["loss_mask"], micro["weights"]
+    old = micro["logprobs"]
+    if ppo.decoupled:
+        old = micro["prox_logprobs"]
+        weights = weights * micro["importance"]
+    return policy_loss(
+        logprobs,
+        old,
+        micro["advantages"],
+        mask,
+        weights,
+        micro.cu_seqlens,
+        clip_low=ppo.clip_eps,
+        clip_high=ppo.clip_high,
+        dual_clip=ppo.dual_clip,
+        level=ppo.ratio,
+        surrogate=ppo.surrogate,
+    )
+
+
+def _kl_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) -> Tensor | float:
+    ppo, mask = config.ppo, micro["loss_mask"]
+    if not ppo.kl_coef or ppo.kl_in != "loss":
+        return 0.0
+    kl = kl_estimate(logprobs[mask], micro["ref_logprobs"][mask], ppo.kl_estimator)
+    return ppo.kl_coef * (kl * micro["weights"][mask]).sum()
+
+
 def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    config, ppo = ctx.config, ctx.config.ppo
+    config = ctx.config
     metrics: Metrics = {}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
-        num_tokens = int(ctx.reduce(minibatch["loss_mask"].sum()))
+        num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
 
-        def loss(values: Tensor, micro: PackedBatch, num_tokens: int = num_tokens):
-            result = value_loss(
+        def loss(values: Tensor, micro: PackedBatch, num_tokens: float = num_tokens):
+            found = value_loss(
                 values.roll(1),
                 micro["values"].roll(1),
                 micro["returns"],
                 micro["loss_mask"],
-                clip_eps=ppo.value_clip_eps,
-                num_tokens=num_tokens,
+                micro["weights"],
+                clip_eps=config.critic.clip_eps,
             )
-            return result.loss, _metrics(result, num_tokens, micro)
+            return found.loss, {
+                "loss": _share_of(found.loss, num_tokens, micro),
+                "clip_fraction": mean_of(found.clipped),
+            }
 
         lr = _learning_rate(ctx, config.critic.optimizer, index)
-        metrics = joined(metrics, _named("critic_", ctx.engine.train_values(minibatch, loss, lr=lr)))
+        found = ctx.engine.train_values(_with_weights(ctx, minibatch), loss, lr=lr)
+        metrics = joined(metrics, _named("critic_", found))
     return CallOutput(metrics=metrics)
 
 
 def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
-    """The batch with `advantages` and `returns`, both `[T]` and 0 outside the responses."""
-    ppo = ctx.config.ppo
+    """The samples that take part, with `advantages` and `returns`, both `[T]` and 0 outside the responses."""
+    ppo, config = ctx.config.ppo, ctx.config
     mask = batch["loss_mask"]
-    cu_responses = cu_seqlens_of(int(part.sum()) for part in batch.unpacked("loss_mask"))
+    in_token_reward = ppo.kl_coef if ppo.kl_in == "token_reward" else 0.0
     token_rewards = kl_penalised_rewards(
         _task_rewards(ctx, batch),
         batch["logprobs"],
-        batch["ref_logprobs"] if ppo.kl_coef else batch["logprobs"],
+        batch["ref_logprobs"] if in_token_reward else batch["logprobs"],
         mask,
         batch.cu_seqlens,
-        kl_coef=ppo.kl_coef,
+        kl_coef=in_token_reward,
         estimator=ppo.kl_estimator,
     )
-    advantages, returns = gae(
-        token_rewards[mask],
-        _state_values(batch),
-        cu_responses,
-        ~batch["ended"],
-        gamma=ppo.gamma,
-        lam=ppo.lam,
-    )
+    cu_responses = cu_seqlens_of(_response_lengths(batch).tolist())
+    is_cut_off = ~batch["ended"]
+    rewards, values = token_rewards[mask], _state_values(batch)
+    advantages, returns = gae(rewards, values, cu_responses, is_cut_off, gamma=ppo.gamma, lam=ppo.lam)
     advantages, returns = _spread(advantages, mask), _spread(returns, mask)
-    if ctx.config.critic is not None and ppo.normalise_advantages:
-        advantages = masked_normalise(advantages, mask, ctx.reduce)
-    return batch.with_keys(tokens={"advantages": advantages, "returns": returns})
+    chosen = _takes_part(config, batch).nonzero()[:, 0].tolist()
+    batch = batch.with_keys(tokens={"advantages": advantages, "returns": returns}).select(chosen)
+    if config.advantage_scale != "batch":
+        return batch
+    advantages = masked_normalise(batch["advantages"], batch["loss_mask"], ctx.reduce)
+    return batch.with_keys(tokens={"advantages": advantages})
+
+
+def _takes_part(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
+    """Bool `[B]`: whether a sample is trained on."""
+    return batch["is_graded"] & (batch["ended"] | (not config.scores.drop_truncated))
 
 
 def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
-    """`[B]`: as given with a critic, else relative to the prompt's other samples."""
-    config = ctx.config
-    if config.critic is not None:
-        return batch["rewards"]
-    groups = torch.tensor([s.id // config.ppo.group_size for s in batch.samples], dtype=torch.long)
+    """`[B]`: as given with a critic or without a baseline, else relative to the prompt's other samples."""
+    config, ppo, rewards = ctx.config, ctx.config.ppo, batch["rewards"]
+    if ppo.kl_coef and ppo.kl_in == "sequence_reward":
+        kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], ppo.kl_estimator) * batch["loss_mask"]
+        rewards = rewards - ppo.kl_coef * torch.stack([part.sum() for part in kl.split(batch.lengths)])
+    if config.critic is not None or ppo.baseline == "none":
+        return rewards
     return group_relative(
-        batch["rewards"], groups, config.batch_size, ctx.reduce, normalise_std=config.ppo.normalise_advantages
+        rewards,
+        _groups(config, batch),
+        config.batch_size,
+        ctx.reduce,
+        counts=_takes_part(config, batch),
+        baseline=ppo.baseline,
+        normalise_std=config.advantage_scale == "group_std",
     )
+
+
+def _groups(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
+    """The number of each sample's prompt within the step's batch: int64 `[B]`."""
+    return torch.tensor([s.id // config.ppo.group_size for s in batch.samples], dtype=torch.long)
 
 
 def _state_values(batch: PackedBatch) -> Tensor:
@@ -322,6 +337,31 @@ def _state_values(batch: PackedBatch) -> Tensor:
     if "values" in batch.tokens:
         return batch["values"][in_state]
     return torch.zeros(int(in_state.sum()))
+
+
+def _with_weights(ctx: CallContext, minibatch: PackedBatch) -> PackedBatch:
+    """The mini-batch with what each token counts in its loss: `weights`, and `importance` if the update is
+    decoupled."""
+    ppo, mask, cu_seqlens = ctx.config.ppo, minibatch["loss_mask"], minibatch.cu_seqlens
+    max_new_tokens = ctx.config.generation.max_new_tokens
+    options = {"aggregation": ppo.aggregation, "max_new_tokens": max_new_tokens}
+    tokens = {"weights": token_weights(mask, cu_seqlens, ctx.reduce, **options)}
+    if "prox_logprobs" in minibatch.tokens:
+        tokens["importance"] = importance_weights(
+            minibatch["prox_logprobs"],
+            minibatch["logprobs"],
+            mask,
+            cu_seqlens,
+            cap=ppo.importance_cap,
+            level=ppo.importance_level,
+            over_cap=ppo.over_cap,
+        )
+    return minibatch.with_keys(tokens=tokens)
+
+
+def _response_lengths(batch: PackedBatch) -> Tensor:
+    """Response tokens of each sample: int64 `[B]`."""
+    return torch.tensor([int(part.sum()) for part in batch.unpacked("loss_mask")], dtype=torch.long)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -343,34 +383,9 @@ def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int) -> 
     return learning_rate(optimizer, ctx.step * num + index, ctx.config.num_steps * num)
 
 
-def _staleness(ctx: CallContext, batch: PackedBatch) -> dict[str, Mean | Peak]:
-    """Training steps between the weights that drew a token and those that are trained on it."""
-    staleness = (ctx.step - batch["policy_versions"]) * batch["loss_mask"]
-    return {
-        "staleness": _mean(staleness, batch),
-        "staleness_max": Peak(float(staleness.max()) if len(staleness) else 0.0),
-    }
-
-
-def _disagreement(logprobs: Tensor, micro: PackedBatch) -> Metrics:
-    """How far the trainer's log-probabilities are from the rollout's before the weights change: rounding."""
-    differences = (logprobs.detach() - micro["logprobs"]).abs() * micro["loss_mask"]
-    return {
-        "logprob_diff": _mean(differences, micro),
-        "logprob_diff_max": Peak(float(differences.max()) if len(differences) else 0.0),
-    }
-
-
-def _mean(values: Tensor, batch: PackedBatch) -> Mean:
-    """Over the response tokens."""
-    mask = batch["loss_mask"]
-    return Mean(float(values.detach()[mask].sum()), float(mask.sum()))
-
-
-def _metrics(result: PolicyLoss | ValueLoss, num_tokens: int, micro: PackedBatch) -> dict[str, Mean]:
-    """Each field of a micro-batch's result, as its mean over tokens."""
-    weight = float(micro["loss_mask"].sum())
-    return {name: Mean(float(value.detach()) * num_tokens, weight) for name, value in vars(result).items()}
+def _share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
+    """A micro-batch's share of the loss: over all of them, the sum comes out as the mean."""
+    return Mean(float(loss.detach()) * num_tokens, float(micro["loss_mask"].sum()))
 
 
 def _named(prefix: str, metrics: Metrics) -> Metrics:
@@ -410,6 +425,7 @@ PPO_MATH = Recipe(
         "actor_gen": actor_gen,
         "reward": reward,
         "ref_inf": ref_inf,
+        "prox_inf": prox_inf,
         "critic_inf": critic_inf,
         "actor_train": actor_train,
         "critic_train": critic_train,

@@ -110,6 +110,7 @@ class Worker:
         return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
 
     def _context(self, instruction: RunCall, engine: Any) -> CallContext:
+        groups = self.groups[self.plan[instruction.call]]
         return CallContext(
             config=self.config,
             step=instruction.step,
@@ -117,7 +118,8 @@ class Worker:
             engine=engine,
             dataset=self._rows(instruction.evaluating),
             tokenizer=self.data.tokenizer,
-            reduce=self.groups[self.plan[instruction.call]].reduce,
+            reduce=groups.reduce,
+            reduce_mesh=groups.reduce_mesh,
             progress=self._progress(instruction),
             breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
         )

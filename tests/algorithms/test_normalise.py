@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import pytest
@@ -67,39 +68,61 @@ def test_masked_normalise_over_any_split(seed, cuts):
     torch.testing.assert_close(torch.cat(split), masked_normalise(x, mask, alone), rtol=1e-6, atol=1e-7)
 
 
-def group_loop(rewards, groups, normalise_std):
+def group_loop(rewards, groups, counts, normalise_std, baseline):
     """Group by group with the statistics module."""
-    members = {g: [r for r, h in zip(rewards, groups, strict=True) if h == g] for g in groups}
+    rows = list(zip(rewards, groups, counts, strict=True))
+    members = {g: [r for r, h, is_in in rows if h == g and is_in] for g in groups}
     advantages = []
-    for reward, group in zip(rewards, groups, strict=True):
-        std = statistics.pstdev(members[group])
-        scale = (std if normalise_std else 1.0) if std > 0 else float("inf")
-        advantages.append((reward - statistics.fmean(members[group])) / scale)
+    for reward, group, is_in in rows:
+        own = members[group]
+        std = statistics.pstdev(own) if own else 0.0
+        if not is_in or std == 0:
+            advantages.append(0.0)
+            continue
+        others = (math.fsum(own) - reward) / (len(own) - 1)
+        taken_off = others if baseline == "leave_one_out" else statistics.fmean(own)
+        advantages.append((reward - taken_off) / (std if normalise_std else 1.0))
     return torch.tensor(advantages, dtype=torch.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
-    samples=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([-1.0, 0.0, 0.1, 5.0])), max_size=24),
+    samples=st.lists(
+        st.tuples(
+            st.integers(0, 4), st.sampled_from([-1.0, 0.0, 0.1, 5.0]), st.sampled_from([True, True, False])
+        ),
+        max_size=24,
+    ),
     num_ranks=st.integers(1, 3),
     normalise_std=st.booleans(),
+    baseline=st.sampled_from(["group_mean", "leave_one_out"]),
     seed=st.integers(0, 1 << 16),
 )
-def test_group_relative_over_any_split(samples, num_ranks, normalise_std, seed):
-    """Groups spread over ranks in any way, absent groups too, give the loop's advantages."""
-    groups = torch.tensor([g for g, _ in samples], dtype=torch.int64)
-    rewards = torch.tensor([r for _, r in samples])
+def test_group_relative_over_any_split(samples, num_ranks, normalise_std, baseline, seed):
+    """Groups spread over ranks in any way, absent groups and samples that do not count, give the loop's
+    advantages."""
+    groups = torch.tensor([g for g, *_ in samples], dtype=torch.int64)
+    rewards = torch.tensor([r for _, r, _ in samples])
+    counts = torch.tensor([is_in for *_, is_in in samples], dtype=torch.bool)
     owner = torch.randint(num_ranks, (len(samples),), generator=torch.Generator().manual_seed(seed))
+    options = {"normalise_std": normalise_std, "baseline": baseline}
 
     def work(rank, reduce):
         mine = owner == rank
-        return group_relative(rewards[mine], groups[mine], 5, reduce, normalise_std=normalise_std)
+        return group_relative(rewards[mine], groups[mine], 5, reduce, counts=counts[mine], **options)
 
     got = torch.full((len(samples),), float("nan"))
     for rank, part in enumerate(run_ranks(num_ranks, work)):
         got[owner == rank] = part
-    expected = group_loop(rewards.tolist(), groups.tolist(), normalise_std)
+    expected = group_loop(rewards.tolist(), groups.tolist(), counts.tolist(), **options)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_does_not_count_may_be_nan():
+    """Its reward is not looked at."""
+    rewards, groups = torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([0, 0, 0])
+    counts = torch.tensor([True, False, True])
+    assert group_relative(rewards, groups, 1, alone, counts=counts).tolist() == [-1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("normalise_std", [True, False])

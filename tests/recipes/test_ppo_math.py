@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
-from realrl.recipes.ppo_math import CriticConfig, PPOConfig, PPOMathConfig, _minibatches, _with_advantages
+from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
+from realrl.recipes.ppo_math import _minibatches, _scored, _with_advantages
+from realrl.rewards.verdict import Verdict
 
 EOS = 1
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
 TRUNCATED = [False, True, False, True, True, False]
 
 
-def context(**ppo) -> SimpleNamespace:
-    critic = ppo.pop("critic", None)
-    config = PPOMathConfig(batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo))
+def context(scores: ScoreConfig | None = None, critic: CriticConfig | None = None, **ppo) -> SimpleNamespace:
+    config = PPOMathConfig(
+        batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo), scores=scores or ScoreConfig()
+    )
     return SimpleNamespace(config=config, reduce=lambda x: x)
 
 
-def rollouts(rewards: list[float], *, critic: bool = False) -> PackedBatch:
+def rollouts(
+    rewards: list[float], *, critic: bool = False, is_graded: Sequence[bool] = (True,) * 6
+) -> PackedBatch:
     generator = torch.Generator().manual_seed(0)
     tokens: dict[str, list[torch.Tensor]] = {
         key: [] for key in ("input_ids", "logprobs", "ref_logprobs", "values")
@@ -37,7 +44,11 @@ def rollouts(rewards: list[float], *, critic: bool = False) -> PackedBatch:
     if not critic:
         del tokens["values"]
     samples = [Sample(i, i // 2) for i in range(len(PROMPTS))]
-    single = {"rewards": torch.tensor(rewards), "ended": ~torch.tensor(TRUNCATED)}
+    single = {
+        "rewards": torch.tensor(rewards),
+        "ended": ~torch.tensor(TRUNCATED),
+        "is_graded": torch.tensor(is_graded),
+    }
     return pack(samples, {**tokens, "loss_mask": masks}, {key: list(x.split(1)) for key, x in single.items()})
 
 
@@ -55,17 +66,77 @@ def test_without_a_critic_rewards_are_relative_to_the_prompts_others():
     rewards = [1.0, 0.0, 3.0, 2.0, 5.0, 5.0]
     batch = rollouts(rewards)
     found = _with_advantages(context(kl_coef=0.1), batch).unpacked("advantages")
-    relative = [1.0, -1.0, 1.0, -1.0, 0.0, 0.0]
+    relative = [1.0, -1.0, 1.0, -1.0, 0.0, 0.0]  # in units of the group's standard deviation
     for sample, prompt in enumerate(PROMPTS):
         given = token_rewards(batch, sample, relative[sample], 0.1)
         expected = [0.0] * prompt + [math.fsum(given[t:]) for t in range(len(given))]
         assert found[sample].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+def test_the_kl_of_a_response_can_be_part_of_what_is_compared():
+    """Leaving one out, and without units: the other's reward and KL are the baseline, and each token gets
+    all.
+    """
+    rewards = [1.0, 0.0, 3.0, 2.0, 5.0, 5.0]
+    batch = rollouts(rewards)
+    ctx = context(kl_coef=0.1, kl_in="sequence_reward", baseline="leave_one_out", advantage_scale="none")
+    found = _with_advantages(ctx, batch).unpacked("advantages")
+    whole = [math.fsum(token_rewards(batch, i, rewards[i], 0.1)) for i in range(6)]
+    for sample, prompt in enumerate(PROMPTS):
+        expected = [0.0] * prompt + [whole[sample] - whole[sample ^ 1]] * RESPONSES[sample]
+        assert found[sample].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("where", ["loss", "sequence_reward"])
+def test_a_tokens_reward_has_the_kl_only_where_it_is_to(where):
+    """Equal rewards then give what the response's KL gives, or nothing."""
+    ctx = context(kl_coef=0.1, kl_in=where, baseline="leave_one_out", advantage_scale="none")
+    found = _with_advantages(ctx, rollouts([1.0] * 6))["advantages"]
+    assert bool(found.any()) == (where == "sequence_reward")
+
+
+def test_without_a_baseline_advantages_are_normalised_over_the_batch():
+    """Over its tokens, each of which has the rewards of those after it."""
+    batch = rollouts([1.0, 0.0, 3.0, 2.0, 5.0, 5.0])
+    found = _with_advantages(context(kl_coef=0.1, baseline="none", advantage_scale="batch"), batch)
+    sums = [
+        math.fsum(given[t:])
+        for sample, reward in enumerate([1.0, 0.0, 3.0, 2.0, 5.0, 5.0])
+        for given in [token_rewards(batch, sample, reward, 0.1)]
+        for t in range(len(given))
+    ]
+    mean, std = statistics.fmean(sums), statistics.pstdev(sums)
+    expected = [(x - mean) / std for x in sums]
+    assert found["advantages"][found["loss_mask"]].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_was_not_graded_takes_no_part():
+    """Neither in the step nor in its group's mean; nor do truncated ones, if they are to be dropped."""
+    is_graded = [True, True, False, True, True, True]
+    batch = rollouts([1.0, 0.0, 9.0, 2.0, 5.0, 3.0], is_graded=is_graded)
+    found = _with_advantages(context(kl_coef=0.0), batch)
+    assert [s.id for s in found.samples] == [0, 1, 3, 4, 5]
+    first = [float(x[mask][0]) for x, mask in zip(found.unpacked("advantages"), found.unpacked("loss_mask"))]
+    assert first == pytest.approx([1.0, -1.0, 0.0, 1.0, -1.0])
+    found = _with_advantages(context(ScoreConfig(drop_truncated=True), kl_coef=0.0), batch)
+    assert [s.id for s in found.samples] == [0, 5]
+
+
+def test_verdicts_become_rewards():
+    """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
+    verdicts = list(Verdict)
+    assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
+    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts)
+    assert rewards.tolist() == [5.0, -5.0, -5.0, 0.0, 0.0]
+    assert is_graded.tolist() == [True, True, True, False, False]
+    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts)
+    assert rewards.tolist() == [1.0, 0.0, 0.0, -2.0, -2.0] and is_graded.all()
+
+
+@pytest.mark.parametrize("normalise", ["group_std", "none"])
 def test_equal_rewards_without_kl_give_no_advantage(normalise):
     """Else noise would be scaled up to a full update."""
-    ctx = context(kl_coef=0.0, normalise_advantages=normalise)
+    ctx = context(kl_coef=0.0, advantage_scale=normalise)
     assert not _with_advantages(ctx, rollouts([1.0] * 6))["advantages"].any()
 
 

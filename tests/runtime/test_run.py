@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.launch.local import LocalLauncher
-from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig
+from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
+from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.master import run
 from tests.tiny import tiny_llama

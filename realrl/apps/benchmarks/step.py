@@ -21,7 +21,8 @@ from realrl.apps.benchmarks import alone
 from realrl.apps.benchmarks.engine_options import Workload
 from realrl.apps.benchmarks.peer import Peer, StepJob, SumPrompt
 from realrl.datasets.prompts import PromptDataset
-from realrl.recipes.ppo_math import PPO_MATH, PPOConfig, PPOMathConfig
+from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
+from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.jobs import epoch_rows, samples_of
 
 OURS = "realrl"
@@ -124,6 +125,7 @@ class Steps:
             dataset=self.dataset,
             tokenizer=self._tokenizer,
             reduce=lambda tensor: tensor,
+            reduce_mesh=lambda tensor: tensor,
         )
 
 

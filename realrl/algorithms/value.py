@@ -1,0 +1,38 @@
+"""The critic's loss over packed tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ValueLoss:
+    """One micro-batch's share of the loss, a scalar, and what it was at each response token, `[R]`."""
+
+    loss: Tensor
+    clipped: Tensor
+    """Whether the clipped value gave the loss."""
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    loss_mask: Tensor,
+    weights: Tensor,
+    *,
+    clip_eps: float,
+) -> ValueLoss:
+    """Half the squared error, of the value or of the value clipped to its old one +- `clip_eps`: the worse.
+
+    Shapes: all `[T]`, T = packed tokens of a micro-batch, as in `policy`.
+    Source: the PPO authors' code (github openai/baselines, ppo2/model.py).
+    """
+    values, old_values, returns, weights = (x[loss_mask] for x in (values, old_values, returns, weights))
+    near_old = old_values + (values - old_values).clamp(-clip_eps, clip_eps)
+    unclipped, clipped = (values - returns).square(), (near_old - returns).square()
+    loss = 0.5 * (torch.maximum(unclipped, clipped) * weights).sum()
+    return ValueLoss(loss, clipped > unclipped)

@@ -1,0 +1,182 @@
+"""What can be set of `ppo-math` and of the algorithms that are settings of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from realrl.algorithms.aggregate import Aggregation
+from realrl.algorithms.kl import Estimator
+from realrl.algorithms.policy import Level, Surrogate
+from realrl.api.config import (
+    DataConfig,
+    GenerationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainedModelConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The model that estimates values, and how it is trained."""
+
+    model: ModelConfig | None = None
+    """Left out, the actor's, with a scalar head in place of its own."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    clip_eps: float = 0.2
+    """How far a value may move from the value at the batch's start."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "clip_eps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How a response's check becomes its reward."""
+
+    correct: float = 1.0
+    wrong: float = 0.0
+    """Also of a response without an answer."""
+    ungraded: float | None = None
+    """Of a response whose check took too long or broke, which says nothing of it; left out, it takes no part
+    in the step."""
+    bias: float = 0.0
+    """Added to each reward."""
+    scale: float = 1.0
+    """By which each is multiplied then."""
+    clip: float = 0.0
+    """Largest absolute value of a reward after that; 0 sets none."""
+    overlong_tokens: int = 0
+    """A response of as many tokens less than `generation.max_new_tokens`, or more, begins to lose reward."""
+    overlong_penalty: float = 1.0
+    """What one of `generation.max_new_tokens` loses."""
+    drop_truncated: bool = False
+    """Leave responses that did not end by themselves out of the step."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "clip", "overlong_tokens", "overlong_penalty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """The algorithm's own numbers."""
+
+    group_size: int = 8
+    """Samples of each prompt."""
+    num_minibatches: int = 1
+    """Optimizer steps a batch."""
+    clip_eps: float = 0.2
+    """How far the policy's ratio may fall below 1, and rise above it."""
+    clip_eps_high: float | None = None
+    """How far it may rise, if not as far as it may fall."""
+    dual_clip: float = 0.0
+    """Largest ratio that counts where the advantage is negative, above 1; 0 sets none."""
+    ratio: Level = "token"
+    """Whose ratio: each token's own, or the geometric mean over its response."""
+    surrogate: Surrogate = "ppo"
+    """What is maximised: the clipped ratio times the advantage, or with `cispo` the token's log-probability,
+    weighted by both."""
+    aggregation: Aggregation = "token"
+    """Of tokens into the loss: the mean over all of them, over the responses of each one's mean, or by the
+    constant `generation.max_new_tokens` for each response."""
+    baseline: Literal["group_mean", "leave_one_out", "none"] = "group_mean"
+    """Without a critic, what is taken off a response's reward: the mean of its prompt's responses, or of the
+    others of them."""
+    advantage_scale: Literal["group_std", "batch", "none"] | None = None
+    """What advantages are divided by: the standard deviation of the rewards of a prompt's responses; or, less
+    their mean, that over the batch's tokens. Left out, `batch` with a critic and `group_std` without."""
+    gamma: float = 1.0
+    """Discount of a later token's reward."""
+    lam: float = 1.0
+    """Weight of longer looks ahead in generalised advantage estimation."""
+    kl_coef: float = 0.001
+    """Cost of each nat that the policy moves from the reference; with 0 there is no reference."""
+    kl_in: Literal["token_reward", "sequence_reward", "loss"] = "token_reward"
+    """Where it is paid: by each token's reward, by the response's before the baseline is taken off, or by the
+    loss."""
+    kl_estimator: Estimator = "k1"
+    """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
+    ref_eta: float = 0.0
+    """Share by which the reference follows the actor after each step, as an exponential moving average."""
+    decoupled: bool = False
+    """Clip the ratio to the policy at the step's start, not to that of the rollout, and weight each token by
+    the one over the other: for rollouts that are stale."""
+    importance_cap: float = 5.0
+    """Largest such weight."""
+    importance_level: Level = "token"
+    """Whose weight: each token's own, or its response's, the product."""
+    over_cap: Literal["truncate", "mask"] = "truncate"
+    """Whether a larger one is cut down to it, or what has it is left out."""
+    early_stop_ratio: float = 0.0
+    """End a batch's optimizer steps when the mean ratio in one is further from 1; 0 never does."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "group_size", "num_minibatches", "importance_cap")
+        _at_least(self, 0, "clip_eps", "clip_eps_high", "kl_coef", "early_stop_ratio")
+        if self.dual_clip and self.dual_clip <= 1:
+            raise ValueError(f"dual_clip must be above 1, or 0 for none, got {self.dual_clip}")
+        for name in ("gamma", "lam", "ref_eta"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {value}")
+        if self.ref_eta and not self.kl_coef:
+            raise ValueError(
+                "ref_eta needs a reference to follow the actor: set kl_coef above 0, or ref_eta=0"
+            )
+
+    @property
+    def clip_high(self) -> float:
+        return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOMathConfig(RunConfig):
+    """PPO, or one of its critic-free relatives, on problems with checkable answers."""
+
+    experiment: str = "ppo-math"
+    allocation: str = "actor_gen:d2,*:p2"
+    max_tokens_per_microbatch: int = 512
+    actor: TrainedModelConfig = field(
+        default_factory=lambda: TrainedModelConfig(optimizer=OptimizerConfig(lr=2e-5))
+    )
+    ref: ModelConfig | None = None
+    """The reference policy; left out, the actor as it was loaded."""
+    critic: CriticConfig | None = None
+    """Left out, rewards are taken relative to the other samples of the prompt."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
+    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    scores: ScoreConfig = field(default_factory=ScoreConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ppo, num_samples = self.ppo, self.batch_size * self.ppo.group_size
+        if ppo.num_minibatches > num_samples:
+            raise ValueError(
+                "ppo.num_minibatches must be at most batch_size * ppo.group_size ="
+                f" {num_samples}, got {ppo.num_minibatches}"
+            )
+        if self.critic is None and ppo.baseline != "none" and ppo.group_size == 1:
+            raise ValueError(
+                "ppo.group_size must be at least 2 without a critic: give critic: {}, more samples, or"
+                " ppo.baseline=none"
+            )
+        if self.critic is not None and self.advantage_scale == "group_std":
+            raise ValueError("ppo.advantage_scale: group_std is for runs without a critic; use batch or none")
+        if self.scores.overlong_tokens > self.generation.max_new_tokens:
+            raise ValueError(
+                f"scores.overlong_tokens must be at most generation.max_new_tokens="
+                f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
+            )
+
+    @property
+    def advantage_scale(self) -> str:
+        return self.ppo.advantage_scale or ("group_std" if self.critic is None else "batch")
+
+
+def _at_least(config: object, least: float, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) is not None and value < least:
+            wanted = "must not be negative" if least == 0 else f"must be at least {least}"
+            raise ValueError(f"{name} {wanted}, got {value}")

@@ -1,0 +1,117 @@
+"""What a step reports of its responses and of its update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.normalise import Reduce
+from realrl.api.batch import PackedBatch
+from realrl.api.recipe import Mean, Peak
+from realrl.rewards.verdict import Verdict
+
+
+def mean_of(values: Tensor) -> Mean:
+    """Of what each response token has, `[R]`."""
+    return Mean(float(values.detach().sum()), len(values))
+
+
+def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
+    """Over the response tokens of `[T]`."""
+    return mean_of(values[batch["loss_mask"]])
+
+
+def response_metrics(
+    verdicts: Sequence[Verdict], rewards: Tensor, batch: PackedBatch, *, evaluating: bool
+) -> dict[str, Mean]:
+    """Accuracy, reward and lengths of this rank's responses, and how many had which verdict."""
+    lengths = [float(mask.sum()) for mask in batch.unpacked("loss_mask")]
+    right = [verdict is Verdict.CORRECT for verdict in verdicts]
+    found = {
+        "greedy_accuracy" if evaluating else "accuracy": _share(right),
+        "reward": mean_of(rewards),
+        "response_tokens": _mean(lengths),
+        "response_tokens_right": _mean([n for n, is_right in zip(lengths, right) if is_right]),
+        "response_tokens_wrong": _mean([n for n, is_right in zip(lengths, right) if not is_right]),
+        "truncated": _share((~batch["ended"]).tolist()),
+    }
+    others = (Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR)
+    return found | {f"verdict_{v.value}": _share([verdict is v for verdict in verdicts]) for v in others}
+
+
+def group_metrics(
+    groups: Tensor, verdicts: Sequence[Verdict], num_groups: int, reduce: Reduce
+) -> dict[str, Mean]:
+    """Of prompts: those with a right answer among their samples, with right ones alone, and with none.
+
+    Collective: over the ranks of `reduce`, which may each hold a part of a group.
+    """
+    right = torch.tensor([verdict is Verdict.CORRECT for verdict in verdicts], dtype=torch.double)
+    pairs = torch.stack((right, torch.ones_like(right)), dim=1)
+    num_right, number = reduce(torch.zeros(num_groups, 2, dtype=torch.double).index_add(0, groups, pairs)).T
+    return {
+        "pass_at_group": _share((num_right > 0).tolist()),
+        "groups_all_right": _share((num_right == number).tolist()),
+        "groups_all_wrong": _share((num_right == 0).tolist()),
+    }
+
+
+def staleness_metrics(step: int, batch: PackedBatch) -> dict[str, Mean | Peak]:
+    """Training steps between the weights that drew a token and those that are trained on it."""
+    staleness = (step - batch["policy_versions"]) * batch["loss_mask"]
+    return {"staleness": mean_over(staleness, batch), "staleness_max": _peak(staleness)}
+
+
+class Drift:
+    """How far the trainer's log-probabilities are from the rollout's, noted micro-batch by micro-batch.
+
+    By rounding alone where the rollout's weights are the trainer's.
+    """
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(5, dtype=torch.double)
+        """Over response tokens: how many, |d|, exp(d), exp(2 d), exp(d) - 1 - d, where d is the
+        difference."""
+        self._largest = 0.0
+
+    def add(self, logprobs: Tensor, micro: PackedBatch) -> None:
+        mask = micro["loss_mask"]
+        d = (logprobs.detach() - micro["logprobs"])[mask].double()
+        terms = (torch.ones_like(d), d.abs(), d.exp(), (2 * d).exp(), d.expm1() - d)
+        self.sums += torch.stack([term.sum() for term in terms]).cpu()
+        if len(d):
+            self._largest = max(self._largest, float(d.abs().max()))
+
+    def metrics(self, sums: Tensor) -> dict[str, Mean | Peak]:
+        """By `sums` over all ranks: the mean and the largest difference, KL(rollout || trainer) by the k3
+        estimator, and the effective sample size, as a share: (sum of w)^2 / (n * sum of w^2), w = exp(d).
+        """
+        number, absolute, weight, square, kl = sums.tolist()
+        if not number:
+            return {}
+        return {
+            "logprob_diff": Mean(absolute / number, 1.0),
+            "logprob_diff_max": Peak(self._largest),
+            "mismatch_kl": Mean(kl / number, 1.0),
+            "effective_sample_size": Mean(weight**2 / (number * square), 1.0),
+        }
+
+
+def mean_ratio(sums: Tensor) -> float:
+    """The mean of exp(d) by a `Drift`'s sums; 1 where there is nothing."""
+    number, _, weight, *_ = sums.tolist()
+    return weight / number if number else 1.0
+
+
+def _mean(values: Sequence[float]) -> Mean:
+    return Mean(sum(values), len(values))
+
+
+def _share(which: Sequence[bool]) -> Mean:
+    return Mean(sum(which), len(which))
+
+
+def _peak(values: Tensor) -> Peak:
+    return Peak(float(values.max()) if len(values) else 0.0)

@@ -1,0 +1,165 @@
+"""The policy's losses against loops in float64, token by token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from realrl.algorithms.policy import importance_weights, policy_loss
+
+LENGTHS = [30, 1, 55, 14]
+CU_SEQLENS = torch.tensor([0, 30, 31, 86, 100], dtype=torch.int32)
+OPTIONS = [
+    {"clip_low": 0.2, "clip_high": 0.2},
+    {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 1.5},
+    {"clip_low": 3e-2, "clip_high": 4e-2, "level": "sequence"},
+    {"clip_low": 1.0, "clip_high": 1.0, "surrogate": "cispo"},
+    {"clip_low": 0.05, "clip_high": 0.06, "level": "sequence", "surrogate": "cispo"},
+]
+
+
+@dataclass
+class Tokens:
+    """Of 4 sequences, one of which is masked out as a whole: `[T]` float64, and a mask."""
+
+    logprobs: torch.Tensor
+    old_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    weights: torch.Tensor
+    mask: torch.Tensor
+
+
+def tokens(seed: int = 0) -> Tokens:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(4, 100, generator=generator, dtype=torch.float64)
+    mask = torch.rand(100, generator=generator) < 0.7
+    mask[30] = False
+    return Tokens(drawn[0], drawn[0] + 0.4 * drawn[1], drawn[2], drawn[3].abs(), mask)
+
+
+def computed(t: Tokens, logprobs: torch.Tensor, cu_seqlens: torch.Tensor = CU_SEQLENS, **options):
+    given = (t.old_logprobs, t.advantages, t.mask, t.weights, cu_seqlens)
+    return policy_loss(logprobs, *given, **options)
+
+
+def one_by_one(t: Tokens, *, clip_low, clip_high, dual_clip=0.0, level="token", surrogate="ppo"):
+    """Loss, its gradient by the tokens' log-probabilities, and at which tokens a bound gave it."""
+    loss, gradient, clipped = 0.0, [0.0] * 100, []
+    columns = (t.logprobs, t.old_logprobs, t.advantages, t.weights)
+    new, old, advantages, weights = (x.tolist() for x in columns)
+    for sequence in range(len(LENGTHS)):
+        places = [i for i in range(*CU_SEQLENS[sequence : sequence + 2].tolist()) if t.mask[i]]
+        mean = sum(new[i] - old[i] for i in places) / max(1, len(places))
+        for i in places:
+            a, w = advantages[i], weights[i]
+            ratio = math.exp(mean if level == "sequence" else new[i] - old[i])
+            bounded = min(max(ratio, 1 - clip_low), 1 + clip_high)
+            if surrogate == "cispo":
+                loss -= w * bounded * a * new[i]
+                gradient[i] = -w * bounded * a
+                clipped.append(bounded != ratio)
+                continue
+            objective, slope = min((ratio * a, ratio * a), (bounded * a, ratio * a * (bounded == ratio)))
+            if dual_clip and a < 0 and objective < dual_clip * a:
+                objective, slope = dual_clip * a, 0.0
+            loss -= w * objective
+            gradient[i] = -w * slope
+            clipped.append(slope == 0.0)
+    return loss, gradient, clipped
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_loss_and_its_gradient_agree_with_a_loop(options):
+    """For every kind of ratio, bound and surrogate; a sequence's gradient is shared out over its tokens."""
+    t = tokens()
+    leaf = t.logprobs.clone().requires_grad_()
+    found = computed(t, leaf, **options)
+    found.loss.backward()
+    loss, gradient, clipped = one_by_one(t, **options)
+    assert float(found.loss.detach()) == pytest.approx(loss, rel=1e-9)
+    torch.testing.assert_close(leaf.grad, torch.tensor(gradient, dtype=torch.float64))
+    assert found.clipped.tolist() == clipped and 0 < sum(clipped) < len(clipped)
+
+
+def test_on_policy_gradient_is_the_policy_gradient():
+    """At ratio 1 nothing is clipped, so d loss / d logprobs = -w * A, whatever the ratio's level."""
+    t = tokens()
+    t.old_logprobs = t.logprobs
+    for options in OPTIONS:
+        leaf = t.logprobs.clone().requires_grad_()
+        found = computed(t, leaf, **options)
+        found.loss.backward()
+        torch.testing.assert_close(leaf.grad, torch.where(t.mask, -t.weights * t.advantages, 0.0))
+        assert not found.clipped.any() and not found.approx_kl.any()
+
+
+def test_the_kl_is_never_negative_and_that_of_a_loop():
+    """By the k3 estimator, of the tokens' own ratios."""
+    t = tokens()
+    found = computed(t, t.logprobs, **OPTIONS[2]).approx_kl
+    difference = (t.logprobs - t.old_logprobs)[t.mask].tolist()
+    assert found.tolist() == pytest.approx([math.exp(d) - 1 - d for d in difference])
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("cuts", [[0, 1, 4], [0, 0, 2, 3, 4]])
+def test_any_split_gives_the_same_loss_and_gradient(options, cuts):
+    """Micro-batches of whole sequences add up to the batch, also with an empty one."""
+    t = tokens(2)
+
+    def parts(bounds):
+        leaf, total = t.logprobs.clone().requires_grad_(), 0.0
+        for first, last in zip(bounds, bounds[1:]):
+            a, b = CU_SEQLENS[first], CU_SEQLENS[last]
+            part = Tokens(*(x[a:b] for x in vars(t).values()))
+            found = computed(part, leaf[a:b], CU_SEQLENS[first : last + 1] - a, **options)
+            found.loss.backward()
+            total += float(found.loss.detach())
+        return total, leaf.grad
+
+    (loss, gradient), (expected_loss, expected_gradient) = parts(cuts), parts([0, 4])
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_masked_tokens_have_no_say():
+    """Prompt positions may hold anything, nan too."""
+    t = tokens(3)
+    expected = computed(t, t.logprobs, **OPTIONS[0]).loss
+    spoilt = Tokens(*(torch.where(t.mask, x, float("nan")) for x in list(vars(t).values())[:4]), t.mask)
+    leaf = spoilt.logprobs.requires_grad_()
+    found = computed(spoilt, leaf, **OPTIONS[0])
+    found.loss.backward()
+    assert torch.equal(found.loss.detach(), expected)
+    assert (leaf.grad[~t.mask] == 0).all()
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("over_cap", ["truncate", "mask"])
+def test_importance_weights_agree_with_a_loop(level, over_cap):
+    """Each token's, or the product over its sequence; cut down or left out above the cap."""
+    t = tokens()
+    found = importance_weights(
+        t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.5, level=level, over_cap=over_cap
+    )
+    expected = [0.0] * 100
+    difference = (t.logprobs - t.old_logprobs).tolist()
+    for first, last in zip(CU_SEQLENS.tolist(), CU_SEQLENS.tolist()[1:]):
+        places = [i for i in range(first, last) if t.mask[i]]
+        for i in places:
+            which = places if level == "sequence" else [i]
+            weight = math.prod(math.exp(difference[j]) for j in which)
+            expected[i] = weight if weight <= 1.5 else 1.5 * (over_cap == "truncate")
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert (found[t.mask] == (1.5 if over_cap == "truncate" else 0)).any()
+
+
+def test_an_update_of_fresh_rollouts_is_not_weighted():
+    """Where the proximal policy is the rollout's."""
+    t = tokens()
+    found = importance_weights(t.logprobs, t.logprobs, t.mask, CU_SEQLENS, cap=1.0)
+    assert torch.equal(found, t.mask.double())

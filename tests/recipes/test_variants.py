@@ -1,0 +1,188 @@
+"""Every algorithm's update is the same however its batch is cut: micro-batches, data, pipeline, order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from realrl.api.batch import PackedBatch, Sample, pack
+from realrl.api.config import ModelConfig, OptimizerConfig, TrainedModelConfig
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.api.recipe import Metrics, Recipe
+from realrl.engines.engine import Engine
+from realrl.models.reading import read_decoder_config
+from realrl.parallel.groups import Groups, create_groups, local_groups
+from realrl.recipes import RECIPES
+from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
+from realrl.recipes.ppo_math import PPO_MATH, actor_train
+from tests.engines.test_engine import check_weights
+from tests.tiny import tiny_llama
+from tests.world import run_world
+
+ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
+LAYOUTS = [ParallelLayout(dp=3), ParallelLayout(pp=2), ParallelLayout(pp=2, dp=2), ParallelLayout(tp=2)]
+NUM_PROMPTS, GROUP_SIZE = 3, 4
+LENGTHS = [3, 9, 5, 1, 7, 2, 4, 6, 3, 3, 8, 5]
+PROMPT = 4
+
+DECOUPLED = PPOConfig(decoupled=True, importance_cap=1.05, num_minibatches=2)
+EARLY = PPOConfig(num_minibatches=4, early_stop_ratio=1e-4, kl_coef=0.0)
+VARIANTS: dict[str, Recipe] = {
+    **{
+        name: r
+        for name, r in RECIPES.items()
+        if isinstance(r.default_config, PPOMathConfig) and name != "ppo"
+    },
+    "decoupled": replace(PPO_MATH, default_config=PPOMathConfig(ppo=DECOUPLED)),
+    "early stop": replace(PPO_MATH, default_config=PPOMathConfig(ppo=EARLY)),
+}
+
+
+def config_of(name: str, model: Path) -> PPOMathConfig:
+    """As published, but for the sizes; Adam's eps is large, so that rounding stays small."""
+    config = VARIANTS[name].default_config
+    optimizer = OptimizerConfig(lr=1e-2, eps=1e-3, clip_grad_norm=0.0)
+    return replace(
+        config,
+        batch_size=NUM_PROMPTS,
+        actor=TrainedModelConfig(model=ModelConfig(path=str(model)), optimizer=optimizer),
+        ppo=replace(config.ppo, group_size=GROUP_SIZE, num_minibatches=min(config.ppo.num_minibatches, 3)),
+    )
+
+
+def rollouts(model: Path) -> PackedBatch:
+    """Of a policy a little away from the model, with a reference further away; one sample is not graded."""
+    generator = torch.Generator().manual_seed(0)
+    samples = [Sample(i, i // GROUP_SIZE) for i in range(len(LENGTHS))]
+    prompts = torch.randint(3, 60, (NUM_PROMPTS, PROMPT), generator=generator)
+    ids = [
+        torch.cat((prompts[s.row], torch.randint(3, 60, (n,), generator=generator)))
+        for s, n in zip(samples, LENGTHS)
+    ]
+    masks = [torch.arange(len(x)) >= PROMPT for x in ids]
+    batch = pack(samples, {"input_ids": ids, "loss_mask": masks})
+    own = engine_of(model, local_groups(ALONE), 1000).logprobs(batch, temperature=1.0)
+    noise = torch.randn(2, len(own), generator=generator)
+    return batch.with_keys(
+        tokens={
+            "logprobs": own + 0.1 * noise[0],
+            "ref_logprobs": own + 0.3 * noise[1],
+            "prox_logprobs": own,
+            "policy_versions": torch.zeros(len(own), dtype=torch.long),
+        },
+        per_sample={
+            "rewards": torch.randint(0, 2, (len(LENGTHS),), generator=generator).float(),
+            "ended": torch.arange(len(LENGTHS)) % 5 != 0,
+            "is_graded": torch.arange(len(LENGTHS)) != 6,
+        },
+    )
+
+
+def engine_of(
+    model: Path, groups: Groups, max_tokens: int, optimizer: OptimizerConfig | None = None
+) -> Engine:
+    engine = Engine(
+        read_decoder_config(model),
+        "lm",
+        groups,
+        dtype=torch.float32,
+        device="cpu",
+        max_tokens_per_microbatch=max_tokens,
+        optimizer=optimizer,
+    )
+    engine.load(model)
+    return engine
+
+
+def updated(
+    config: PPOMathConfig,
+    model: Path,
+    groups: Groups,
+    batch: PackedBatch,
+    max_tokens: int,
+    order: Sequence[int],
+) -> tuple[Engine, Metrics]:
+    """The model after a step on this rank's share of the samples, in some order."""
+    engine = engine_of(model, groups, max_tokens, config.actor.optimizer)
+    mine = [i for i in order if i % groups.placement.layout.dp == groups.place.dp_rank]
+    ctx = SimpleNamespace(
+        config=config, step=0, engine=engine, reduce=groups.reduce, reduce_mesh=groups.reduce_mesh
+    )
+    return engine, actor_train(ctx, batch.select(mine)).metrics
+
+
+def weights_of(engine: Engine) -> dict[str, Tensor]:
+    """Whole tensors of an engine that is alone."""
+    found = {name: torch.zeros(shape) for name, shape in engine.layout.extents().items()}
+    for shard in engine.layout.shards(0):
+        box = tuple(map(slice, shard.box.start, shard.box.stop))
+        local = tuple(slice(o, o + n) for o, n in zip(shard.offset, shard.box.shape))
+        found[shard.box.tensor][box] = engine.local_tensors()[shard.local][local]
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_micro_batches_and_order_do_not_matter(name, model):
+    """All at once, two at a time, one at a time, backwards."""
+    config, batch = config_of(name, model), rollouts(model)
+    engine, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    expected = weights_of(engine)
+    before = weights_of(engine_of(model, local_groups(ALONE), 1000))
+    assert all((expected[key] - before[key]).abs().max() > 1e-4 for key in before), (
+        "the step must do something"
+    )
+    for max_tokens, order in ((20, range(len(LENGTHS))), (13, range(len(LENGTHS) - 1, -1, -1))):
+        engine, found = updated(config, model, local_groups(ALONE), batch, max_tokens, order)
+        check_weights(engine, expected)
+        assert_same_metrics(found, metrics)
+
+
+def assert_same_metrics(found: Metrics, expected: Metrics) -> None:
+    assert found.keys() == expected.keys()
+    for key, metric in expected.items():
+        values = [m.total / m.weight if hasattr(m, "total") else m.largest for m in (found[key], metric)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6), key
+
+
+def test_the_update_can_be_ended_early(model):
+    """After the first mini-batch in which the policy has gone too far from that of the rollout."""
+    config, batch = config_of("early stop", model), rollouts(model)
+    _, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    assert metrics["actor_lr"].weight == 1
+    patient = replace(config, ppo=replace(config.ppo, early_stop_ratio=0.0))
+    _, metrics = updated(patient, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    assert metrics["actor_lr"].weight == 3
+
+
+@pytest.mark.slow
+def test_layouts_do_not_matter(model, tmp_path):
+    """Data parallel with groups spread over ranks, pipelines, both, tensor parallel."""
+    batch = rollouts(model)
+    expected = {}
+    for name in VARIANTS:
+        engine, _ = updated(
+            config_of(name, model), model, local_groups(ALONE), batch, 1000, range(len(LENGTHS))
+        )
+        expected[name] = weights_of(engine)
+    torch.save((batch, expected), tmp_path / "expected")
+    run_world(_check_layouts, 4, model, tmp_path / "expected")
+
+
+def _check_layouts(rank: int, model: Path, path: Path) -> None:
+    batch, expected = torch.load(path, weights_only=False)
+    placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in LAYOUTS]
+    for _, groups in sorted(create_groups(placements, rank).items()):
+        for name, weights in expected.items():
+            engine, _ = updated(config_of(name, model), model, groups, batch, 30, range(len(LENGTHS)))
+            check_weights(engine, weights)
