@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable
-from dataclasses import MISSING
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from realrl.api.config import RunConfig
@@ -28,14 +28,31 @@ def manual(recipes: Iterable[Recipe]) -> str:
     names = "\n".join(f"  {r.name:<18}  {_summary(type(r.default_config))}" for r in recipes)
     shared = list(config_keys(RunConfig))
     parts = [USAGE, OPTIONS, "recipes:", names, "", "keys of every recipe:", _described(shared, None)]
-    for recipe in recipes:
-        own = [
-            key
-            for key in config_keys(type(recipe.default_config))
-            if key.path not in {k.path for k in shared}
-        ]
-        parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
+    for index, recipe in enumerate(recipes):
+        parts.append("")
+        if kin := next((r for r in recipes[:index] if _extends(recipe, r)), None):
+            parts.append(f"keys of {recipe.name}: those of {kin.name}, with the defaults")
+            parts += [f"  {line}" for line in _differences(recipe.default_config, kin.default_config)]
+            continue
+        keys = config_keys(type(recipe.default_config))
+        own = [key for key in keys if key.path not in {k.path for k in shared}]
+        parts += [f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
+
+
+def _extends(recipe: Recipe, other: Recipe) -> bool:
+    return isinstance(recipe.default_config, type(other.default_config))
+
+
+def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """The keys of a config that differ from another's, as one would set them."""
+    for field in fields(ours):
+        own, other = (getattr(config, field.name, None) for config in (ours, theirs))
+        here = f"{path}{field.name}"
+        if is_dataclass(own) and is_dataclass(other):
+            yield from _differences(own, other, f"{here}.")
+        elif own != other:
+            yield f"{here}={{}}" if is_dataclass(own) else f"{here}={shown(own)}"
 
 
 def field_docs(cls: type) -> dict[str, str]:

@@ -11,8 +11,7 @@ from realrl.recipes.ppo_math import PPO_MATH
 
 @dataclass(frozen=True, kw_only=True)
 class PPOCriticConfig(PPOMathConfig):
-    """PPO with a critic (Schulman et al. 2017, arXiv:1707.06347; for language, Ouyang et al. 2022,
-    2203.02155)."""
+    """With a critic (Schulman et al. 2017, arXiv:1707.06347)."""
 
     experiment: str = "ppo"
     critic: CriticConfig | None = field(default_factory=CriticConfig)
@@ -21,7 +20,7 @@ class PPOCriticConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(PPOMathConfig):
-    """Rewards relative to their group, KL in the loss (DeepSeekMath, Shao et al. 2024, arXiv:2402.03300)."""
+    """Rewards relative to their group, KL in the loss (Shao et al. 2024, arXiv:2402.03300)."""
 
     experiment: str = "grpo"
     ppo: PPOConfig = field(
@@ -33,7 +32,7 @@ class GRPOConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DrGRPOConfig(PPOMathConfig):
-    """GRPO without its biases by length and by difficulty (Liu et al. 2025, arXiv:2503.20783)."""
+    """GRPO without its biases by length and difficulty (Liu et al. 2025, arXiv:2503.20783)."""
 
     experiment: str = "dr-grpo"
     ppo: PPOConfig = field(
@@ -43,7 +42,7 @@ class DrGRPOConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RLOOConfig(PPOMathConfig):
-    """REINFORCE with the mean of the other samples as baseline (Ahmadian et al. 2024, arXiv:2402.14740)."""
+    """The mean of the other samples as baseline (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     experiment: str = "rloo"
     ppo: PPOConfig = field(
@@ -59,8 +58,7 @@ class RLOOConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePPConfig(PPOMathConfig):
-    """PPO's clipping and KL without a critic, advantages normalised over the batch (Hu 2025,
-    arXiv:2501.03262)."""
+    """REINFORCE++: advantages normalised over the batch (Hu 2025, arXiv:2501.03262)."""
 
     experiment: str = "reinforce-pp"
     ppo: PPOConfig = field(
@@ -72,7 +70,7 @@ class ReinforcePPConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DAPOConfig(PPOMathConfig):
-    """Clip-higher, token-level loss, a penalty near the length limit (Yu et al. 2025, arXiv:2503.14476)."""
+    """Clip-higher, token-level loss, no KL (Yu et al. 2025, arXiv:2503.14476)."""
 
     experiment: str = "dapo"
     ppo: PPOConfig = field(
@@ -83,7 +81,7 @@ class DAPOConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GSPOConfig(PPOMathConfig):
-    """Ratios of whole responses (Zheng et al. 2025, arXiv:2507.18071, sec. 5.1 for the bounds)."""
+    """Ratios of whole responses (Zheng et al. 2025, arXiv:2507.18071)."""
 
     experiment: str = "gspo"
     ppo: PPOConfig = field(
@@ -100,8 +98,7 @@ class GSPOConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CISPOConfig(PPOMathConfig):
-    """Clipped ratios as mere weights (MiniMax 2025, arXiv:2506.13585; bound: Khatri et al. 2025,
-    2510.13786)."""
+    """Clipped ratios as mere weights (MiniMax 2025, arXiv:2506.13585; Khatri et al. 2025, 2510.13786)."""
 
     experiment: str = "cispo"
     ppo: PPOConfig = field(

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from realrl.api.config import OptimizerConfig
-from realrl.api.configure import config_keys
+from realrl.api.configure import build_config, config_keys, dump_config
 from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES
@@ -62,6 +62,21 @@ def test_help_lists_recipes_and_every_key_with_its_docstring(capsys):
         assert f"keys of {name}:" in text
         for key in config_keys(type(recipe.default_config)):
             assert f"  {key.path}: " in text
+
+
+def test_help_says_in_what_a_variant_differs(capsys):
+    """Setting these of the recipe that it is a variant of gives the same config."""
+    kin, variant = RECIPES["ppo-math"], RECIPES["ppo"]
+    head, _, rest = manual([kin, variant]).partition("keys of ppo: those of ppo-math, with the defaults\n")
+    overrides = [line.strip() for line in rest.splitlines()]
+    assert head and "critic={}" in overrides
+    found = build_config(kin.default_config, overrides=overrides)
+    assert dump_config(found) == dump_config(variant.default_config)
+
+
+def test_help_has_the_keys_docstrings(capsys):
+    assert quickstart.main(["--help"]) == 0
+    text = capsys.readouterr().out
     assert "AdamW" not in field_docs(OptimizerConfig).values()
     assert field_docs(OptimizerConfig)["lr"] in text
 

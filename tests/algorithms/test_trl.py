@@ -1,0 +1,108 @@
+"""The losses that TRL has too, number by number: its own code, given the same log-probabilities."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from realrl.algorithms.aggregate import token_weights
+from realrl.algorithms.kl import kl_estimate
+from realrl.algorithms.policy import policy_loss
+from realrl.api.batch import cu_seqlens_of
+
+GRPOTrainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
+
+MAX_NEW_TOKENS = 12
+LENGTHS = [12, 3, 7, 1]
+BOUNDS = {"clip_low": 0.2, "clip_high": 0.28}
+CASES = {
+    "grpo": ({"loss_type": "grpo"}, "sequence", BOUNDS, 0.0),
+    "grpo with KL": ({"loss_type": "grpo", "beta": 0.04}, "sequence", BOUNDS, 0.04),
+    "dr_grpo": ({"loss_type": "dr_grpo"}, "constant", BOUNDS, 0.0),
+    "dapo": ({"loss_type": "dapo"}, "token", BOUNDS, 0.0),
+    "dual clip": ({"loss_type": "dapo", "delta": 1.5}, "token", BOUNDS | {"dual_clip": 1.5}, 0.0),
+    "gspo": (
+        {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        "sequence",
+        BOUNDS | {"level": "sequence"},
+        0.0,
+    ),
+    # TRL's bound of CISPO is the largest ratio itself, and it has none below.
+    "cispo": (
+        {"loss_type": "cispo", "epsilon_high": 1.28},
+        "token",
+        {"clip_low": 1.0, "clip_high": 0.28, "surrogate": "cispo"},
+        0.0,
+    ),
+}
+
+
+class Stub(SimpleNamespace):
+    """Of a trainer, what the loss looks at; what is not set is off."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def theirs(options: dict, logprobs, old, ref, advantages, mask) -> torch.Tensor:
+    options = {"beta": 0.0, "epsilon_high": 0.28, "importance_sampling_level": "token", **options}
+    trainer = Stub(
+        **options,
+        epsilon_low=0.2,
+        top_entropy_quantile=1.0,
+        max_completion_length=MAX_NEW_TOKENS,
+        current_gradient_accumulation_steps=1,
+        model=SimpleNamespace(training=False),
+        args=Stub(delta=options.get("delta"), steps_per_generation=1),
+        accelerator=SimpleNamespace(
+            num_processes=1,
+            gather=lambda x: x,
+            reduce=lambda x, reduction: x,
+            gather_for_metrics=lambda x: x,
+            sync_gradients=True,
+        ),
+        _metrics={"eval": defaultdict(list)},
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logprobs, torch.zeros_like(logprobs), None),
+    )
+    inputs = {
+        "prompt_ids": torch.zeros(len(mask), 1, dtype=torch.long),
+        "prompt_mask": torch.ones(len(mask), 1),
+        "completion_ids": torch.zeros(mask.shape, dtype=torch.long),
+        "completion_mask": mask.int(),
+        "advantages": advantages,
+        "old_per_token_logps": old,
+        "ref_per_token_logps": ref,
+        "num_items_in_batch": mask.sum(),
+    }
+    return GRPOTrainer._compute_loss(trainer, None, inputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_are_trls(case):
+    """On one batch, padded for TRL and packed for us."""
+    options, aggregation, ours, kl_coef = CASES[case]
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(MAX_NEW_TOKENS) < torch.tensor(LENGTHS)[:, None]
+    new, noise, ref = torch.randn(3, *mask.shape, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(len(LENGTHS), generator=generator, dtype=torch.float64)
+    old = new + 0.4 * noise
+    padded = new.clone().requires_grad_()
+    expected = theirs(options, padded, old, ref, advantages, mask)
+    expected.backward()
+
+    packed, own_mask = new[mask].clone().requires_grad_(), torch.ones(sum(LENGTHS), dtype=torch.bool)
+    cu_seqlens = cu_seqlens_of(LENGTHS)
+    weights = token_weights(
+        own_mask, cu_seqlens, lambda x: x, aggregation=aggregation, max_new_tokens=MAX_NEW_TOKENS
+    )
+    given = (old[mask], advantages.repeat_interleave(torch.tensor(LENGTHS)), own_mask, weights.double())
+    loss = policy_loss(packed, *given, cu_seqlens, **ours).loss
+    loss = loss + kl_coef * (kl_estimate(packed, ref[mask], "k3") * weights).sum()
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(packed.grad, padded.grad[mask], rtol=1e-6, atol=1e-9)
+    assert packed.grad.abs().min() < packed.grad.abs().max()
