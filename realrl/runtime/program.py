@@ -261,14 +261,18 @@ def compile_program(
     """
     models = models or {}
     ahead = _ahead(graph) if asynchrony.steps_aside else set()
-    calls = sorted(graph.calls.values(), key=lambda call: call.name not in ahead)
     kept = {name for name, model in models.items() if model.keep_replicas}
-    nodes = _call_nodes(graph, calls, plan, homes, kept, asynchrony)
-    nodes += [
+    # What is ahead leaves no replica to the rest: other passes may come between them.
+    parts = [
+        _call_nodes(
+            graph, [c for c in graph.calls.values() if c.name in names], plan, homes, kept, asynchrony
+        )
+        for names in (graph.calls.keys() - ahead, ahead)
+    ]
+    parts[0] += [
         Reallocate("", blend.source, homes[blend.source], homes[blend.target], blend.target, blend.eta)
         for blend in graph.blends
     ]
-    parts = [[n for n in nodes if n.call not in ahead], [n for n in nodes if n.call in ahead]]
     for model in (name for name, config in models.items() if config.offload and name in graph.models):
         parts = [_while_used(part, Weights(model, homes[model])) for part in parts]
     rest, first = parts
