@@ -16,6 +16,7 @@ from realrl.api.config import (
     RunConfig,
     TrainedModelConfig,
 )
+from realrl.rewards.functions import MATH, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +148,15 @@ class PPOMathConfig(RunConfig):
     data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    reward: str | dict[str, float] = MATH
+    """What rewards a response: `math`, the verifier, by `scores`; a function of Python code as
+    `path/to/file.py:function`, called with a prompt, a response and the solutions; or several, each with its
+    weight."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        weights_of(self.reward)
         ppo, num_samples = self.ppo, self.batch_size * self.ppo.group_size
         if ppo.num_minibatches > num_samples:
             raise ValueError(

@@ -6,7 +6,7 @@ arXiv:2402.03300, section 4.1.1). The algorithms that differ from it in numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards
 from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.algorithms.policy import PolicyLoss, importance_weights, policy_loss
 from realrl.algorithms.schedule import learning_rate
-from realrl.algorithms.scores import overlong_penalty, shaped
 from realrl.algorithms.value import value_loss
 from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
@@ -28,18 +27,10 @@ from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec,
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
-from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_report import (
-    Drift,
-    group_metrics,
-    mean_of,
-    mean_over,
-    mean_ratio,
-    response_metrics,
-    staleness_metrics,
-)
-from realrl.rewards.math import grade_all
-from realrl.rewards.verdict import Verdict
+from realrl.recipes.grading import groups_of, response_lengths, reward
+from realrl.recipes.ppo_config import PPOMathConfig
+from realrl.recipes.ppo_report import Drift, mean_of, mean_over, mean_ratio, staleness_metrics
+from realrl.rewards.functions import MATH, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 GRADED = ("rewards", "is_graded")
@@ -101,61 +92,6 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends}
     options |= {"breaks": ctx.breaks, "progress": ctx.progress}
     return CallOutput(ctx.engine.generate(batch, config, **options))
-
-
-def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    """Grades each response; an evaluation's reward is that of the verdict alone."""
-    solutions = [ctx.dataset.solutions(sample.row) for sample in batch.samples]
-    responses = [
-        ctx.tokenizer.decode(ids[mask], skip_special_tokens=True)
-        for ids, mask in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
-    ]
-    verdicts = grade_all(responses, solutions)
-    rewards, is_graded = _scored(ctx.config.scores, verdicts)
-    if not ctx.evaluating:
-        rewards = _shaped(ctx.config, rewards, batch)
-    metrics = response_metrics(verdicts, rewards, batch, evaluating=ctx.evaluating)
-    if not ctx.evaluating:
-        metrics |= group_metrics(_groups(ctx.config, batch), verdicts, ctx.config.batch_size, ctx.reduce)
-    records = [
-        {
-            "prompt": ctx.dataset.prompt(sample.row),
-            "response": response,
-            "solutions": accepted,
-            "verdict": verdict.value,
-            "reward": value,
-        }
-        for sample, response, accepted, verdict, value in zip(
-            batch.samples, responses, solutions, verdicts, rewards.tolist()
-        )
-    ]
-    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded})
-    return CallOutput(graded, metrics, records)
-
-
-def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
-    """Each response's reward by its verdict, and whether it takes part in the step; both `[B]`."""
-    by_verdict = {
-        Verdict.CORRECT: scores.correct,
-        Verdict.TIMEOUT: scores.ungraded,
-        Verdict.ERROR: scores.ungraded,
-    }
-    found = [by_verdict.get(verdict, scores.wrong) for verdict in verdicts]
-    rewards = torch.tensor([0.0 if score is None else score for score in found])
-    return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
-
-
-def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:
-    scores = config.scores
-    rewards = shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
-    if not scores.overlong_tokens:
-        return rewards
-    return rewards + overlong_penalty(
-        _response_lengths(batch),
-        max_tokens=config.generation.max_new_tokens,
-        buffer_tokens=scores.overlong_tokens,
-        penalty=scores.overlong_penalty,
-    )
 
 
 def ref_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
@@ -288,7 +224,7 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
         kl_coef=in_token_reward,
         estimator=ppo.kl_estimator,
     )
-    cu_responses = cu_seqlens_of(_response_lengths(batch).tolist())
+    cu_responses = cu_seqlens_of(response_lengths(batch).tolist())
     is_cut_off = ~batch["ended"]
     rewards, values = token_rewards[mask], _state_values(batch)
     advantages, returns = gae(rewards, values, cu_responses, is_cut_off, gamma=ppo.gamma, lam=ppo.lam)
@@ -316,18 +252,13 @@ def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
         return rewards
     return group_relative(
         rewards,
-        _groups(config, batch),
+        groups_of(config, batch),
         config.batch_size,
         ctx.reduce,
         counts=_takes_part(config, batch),
         baseline=ppo.baseline,
         normalise_std=config.advantage_scale == "group_std",
     )
-
-
-def _groups(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
-    """The number of each sample's prompt within the step's batch: int64 `[B]`."""
-    return torch.tensor([s.id // config.ppo.group_size for s in batch.samples], dtype=torch.long)
 
 
 def _state_values(batch: PackedBatch) -> Tensor:
@@ -357,11 +288,6 @@ def _with_weights(ctx: CallContext, minibatch: PackedBatch) -> PackedBatch:
             over_cap=ppo.over_cap,
         )
     return minibatch.with_keys(tokens=tokens)
-
-
-def _response_lengths(batch: PackedBatch) -> Tensor:
-    """Response tokens of each sample: int64 `[B]`."""
-    return torch.tensor([int(part.sum()) for part in batch.unpacked("loss_mask")], dtype=torch.long)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -403,6 +329,9 @@ def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDat
 
 
 def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:
+    for name in weights_of(config.reward):
+        if name != MATH:
+            load_function(name)
     if config.ppo.ref_eta and replace(decoders["ref"], eos_token_ids=()) != replace(
         decoders["actor"], eos_token_ids=()
     ):

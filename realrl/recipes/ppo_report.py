@@ -23,19 +23,25 @@ def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
     return mean_of(values[batch["loss_mask"]])
 
 
-def response_metrics(
-    verdicts: Sequence[Verdict], rewards: Tensor, batch: PackedBatch, *, evaluating: bool
-) -> dict[str, Mean]:
-    """Accuracy, reward and lengths of this rank's responses, and how many had which verdict."""
-    lengths = [float(mask.sum()) for mask in batch.unpacked("loss_mask")]
+def response_metrics(rewards: Tensor, batch: PackedBatch) -> dict[str, Mean]:
+    """Reward and length of this rank's responses, and how many did not end by themselves."""
+    return {
+        "reward": mean_of(rewards),
+        "response_tokens": _mean(_lengths(batch)),
+        "truncated": _share((~batch["ended"]).tolist()),
+    }
+
+
+def verdict_metrics(verdicts: Sequence[Verdict], batch: PackedBatch, *, evaluating: bool) -> dict[str, Mean]:
+    """Accuracy of this rank's responses, the lengths of right and of wrong ones, and how many had which
+    verdict.
+    """
+    lengths = _lengths(batch)
     right = [verdict is Verdict.CORRECT for verdict in verdicts]
     found = {
         "greedy_accuracy" if evaluating else "accuracy": _share(right),
-        "reward": mean_of(rewards),
-        "response_tokens": _mean(lengths),
         "response_tokens_right": _mean([n for n, is_right in zip(lengths, right) if is_right]),
         "response_tokens_wrong": _mean([n for n, is_right in zip(lengths, right) if not is_right]),
-        "truncated": _share((~batch["ended"]).tolist()),
     }
     others = (Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR)
     return found | {f"verdict_{v.value}": _share([verdict is v for verdict in verdicts]) for v in others}
@@ -103,6 +109,10 @@ def mean_ratio(sums: Tensor) -> float:
     """The mean of exp(d) by a `Drift`'s sums; 1 where there is nothing."""
     number, _, weight, *_ = sums.tolist()
     return weight / number if number else 1.0
+
+
+def _lengths(batch: PackedBatch) -> list[float]:
+    return [float(mask.sum()) for mask in batch.unpacked("loss_mask")]
 
 
 def _mean(values: Sequence[float]) -> Mean:

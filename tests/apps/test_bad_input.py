@@ -54,6 +54,13 @@ def refused(result) -> str:
             "generation.interruptible=true",
             "generation.interruptible: with max_staleness=0 nothing trains while responses are generated",
         ),
+        ("reward=nowhere.py:f", "reward: nowhere.py is no file; give the path of a Python file"),
+        ("reward=grader", "reward: expected `math` or a path/to/file.py:function, got 'grader'"),
+        (
+            "reward={}",
+            "reward: expected `math`, a path/to/file.py:function, or several with weights, got none",
+        ),
+        ("reward={math: many}", "reward: expected text or names, each with a number, got"),
         ("--no-such-option", "unrecognized arguments: --no-such-option"),
         ("--config=nowhere.yaml", "nowhere.yaml: cannot be read"),
     ],
@@ -72,6 +79,19 @@ def test_vllm_cannot_be_interrupted(cli):
     overrides = ("max_staleness=1", "allocation=gen.d1+p1", "generation.engine=vllm")
     message = refused(cli(*overrides, "generation.interruptible=true"))
     assert "generation.interruptible: vllm cannot take weights in the midst of responses" in message
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1", "mine.py has no function 'f'; it has none"),
+        ("def g(*_): return 1", "mine.py has no function 'f'; it has g"),
+        ("1 / 0", "mine.py cannot be loaded (ZeroDivisionError: division by zero); mend it"),
+    ],
+)
+def test_bad_reward_functions(cli, tmp_path, code, message):
+    (tmp_path / "mine.py").write_text(code)
+    assert message in refused(cli(f"reward={tmp_path / 'mine.py'}:f"))
 
 
 def test_ranks_without_a_call(cli):
@@ -234,7 +254,7 @@ def test_outputs_that_cannot_be_written(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "recipe: expected one of ppo-math, sft, got none"),
+        ([], "recipe: expected one of ppo-math, ppo, grpo,"),
         (["ppo-maths"], "did you mean ppo-math?"),
         (["batch_size=2"], "recipe: expected one of"),
     ],

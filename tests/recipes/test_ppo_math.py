@@ -12,8 +12,7 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_math import _minibatches, _scored, _with_advantages
-from realrl.rewards.verdict import Verdict
+from realrl.recipes.ppo_math import _minibatches, _with_advantages
 
 EOS = 1
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
@@ -120,17 +119,6 @@ def test_what_was_not_graded_takes_no_part():
     assert first == pytest.approx([1.0, -1.0, 0.0, 1.0, -1.0])
     found = _with_advantages(context(ScoreConfig(drop_truncated=True), kl_coef=0.0), batch)
     assert [s.id for s in found.samples] == [0, 5]
-
-
-def test_verdicts_become_rewards():
-    """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
-    verdicts = list(Verdict)
-    assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
-    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts)
-    assert rewards.tolist() == [5.0, -5.0, -5.0, 0.0, 0.0]
-    assert is_graded.tolist() == [True, True, True, False, False]
-    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts)
-    assert rewards.tolist() == [1.0, 0.0, 0.0, -2.0, -2.0] and is_graded.all()
 
 
 @pytest.mark.parametrize("normalise", ["group_std", "none"])

@@ -1,0 +1,118 @@
+"""The reward of a response: by the verifier, by functions, by its length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.scores import overlong_penalty, shaped
+from realrl.api.batch import PackedBatch
+from realrl.api.recipe import CallContext, CallOutput
+from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
+from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
+from realrl.rewards.functions import MATH, rewards_by, weights_of
+from realrl.rewards.math import grade_all
+from realrl.rewards.verdict import Verdict
+
+
+def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
+    config = ctx.config
+    responses = _responses(ctx, batch)
+    verdicts, parts, is_graded = _parts(config, responses)
+    rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
+    if not ctx.evaluating:
+        rewards = _shaped(config, rewards, batch)
+    metrics = response_metrics(rewards, batch)
+    if len(parts) > 1:
+        metrics |= {f"reward/{name.rpartition(':')[2]}": mean_of(part) for name, part in parts.items()}
+    if verdicts is not None:
+        metrics |= verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+        if not ctx.evaluating:
+            metrics |= group_metrics(groups_of(config, batch), verdicts, config.batch_size, ctx.reduce)
+    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded})
+    return CallOutput(graded, metrics, _records(responses, rewards, verdicts))
+
+
+class _Response(NamedTuple):
+    """A sample as text."""
+
+    prompt: str
+    response: str
+    solutions: Sequence[str]
+
+
+def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
+    masked = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
+    return [
+        _Response(
+            ctx.dataset.prompt(sample.row),
+            ctx.tokenizer.decode(ids[mask], skip_special_tokens=True),
+            ctx.dataset.solutions(sample.row),
+        )
+        for sample, ids, mask in masked
+    ]
+
+
+def _parts(
+    config: PPOMathConfig, responses: Sequence[_Response]
+) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
+    """The verifier's verdicts if it is asked, each reward `[B]` by name, and who takes part in the step."""
+    verdicts, parts = None, {}
+    is_graded = torch.ones(len(responses), dtype=torch.bool)
+    prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
+    for name in weights_of(config.reward):
+        if name == MATH:
+            verdicts = grade_all(texts, solutions)
+            parts[name], is_graded = _scored(config.scores, verdicts)
+        else:
+            parts[name] = torch.tensor(rewards_by(name, prompts, texts, solutions))
+    return verdicts, parts, is_graded
+
+
+def _records(
+    responses: Sequence[_Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
+) -> list[dict[str, Any]]:
+    records = [{**r._asdict(), "reward": x} for r, x in zip(responses, rewards.tolist())]
+    if verdicts is not None:
+        records = [{**record, "verdict": v.value} for record, v in zip(records, verdicts)]
+    return records
+
+
+def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
+    """Each response's reward by its verdict, and whether it takes part in the step; both `[B]`."""
+    found = [_score(scores, verdict) for verdict in verdicts]
+    rewards = torch.tensor([0.0 if score is None else score for score in found])
+    return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
+
+
+def _score(scores: ScoreConfig, verdict: Verdict) -> float | None:
+    if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
+        return scores.ungraded
+    return scores.correct if verdict is Verdict.CORRECT else scores.wrong
+
+
+def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:
+    scores = config.scores
+    rewards = shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
+    if not scores.overlong_tokens:
+        return rewards
+    return rewards + overlong_penalty(
+        response_lengths(batch),
+        max_tokens=config.generation.max_new_tokens,
+        buffer_tokens=scores.overlong_tokens,
+        penalty=scores.overlong_penalty,
+    )
+
+
+def groups_of(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
+    """The number of each sample's prompt within the step's batch: int64 `[B]`."""
+    return torch.tensor([s.id // config.ppo.group_size for s in batch.samples], dtype=torch.long)
+
+
+def response_lengths(batch: PackedBatch) -> Tensor:
+    """Response tokens of each sample: int64 `[B]`."""
+    return torch.tensor([int(part.sum()) for part in batch.unpacked("loss_mask")], dtype=torch.long)
