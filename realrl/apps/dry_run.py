@@ -17,6 +17,7 @@ from realrl.layouts.topology import Topology
 from realrl.models.layout import decoder_layout
 from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
+from realrl.runtime.accounting import accounting
 from realrl.runtime.jobs import compile_run
 from realrl.runtime.program import Reallocate
 
@@ -31,6 +32,7 @@ def render(
     sections = {
         "Config": dump_config(config, recipe=recipe.name),
         "Graph of one step": table([("call", "kind", "model", "inputs", "outputs"), *_graph_rows(graph)]),
+        "Batches": "\n".join(accounting(recipe, config, execution_plan)),
         "Plan": _plan_text(recipe, config, execution_plan),
         "Reallocations": _reallocations(recipe, config, execution_plan, models),
         "Memory of the fullest rank": _memory(recipe, config, execution_plan, models),

@@ -19,6 +19,7 @@ from realrl.api.messages import Instruction, Setup, StepAside
 from realrl.api.recipe import Recipe
 from realrl.base.files import replace_directory, write_atomically
 from realrl.base.logging import setup_logging
+from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
@@ -68,6 +69,8 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
         recorder = stack.enter_context(Recorder(directory, plan.num_workers))
         progress = stack.enter_context(Progress(config.num_steps))
         progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
+        for line in accounting(recipe, config, plan):
+            progress.say(line)
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
         open_jobs = _OPEN_JOBS + config.max_staleness
         Master(crew, schedule.stages(), open_jobs, recorder, progress, summary).run()

@@ -36,6 +36,7 @@ class Recorder:
             "step": job.step,
             "kind": "eval" if job.evaluating else "train",
             **report.metrics(),
+            "num_sequences": len(job.samples),
             "num_tokens": report.num_tokens,
             "tokens_per_s": report.num_tokens / report.duration_s,
             "duration_s": report.duration_s,

@@ -1,0 +1,39 @@
+"""The arithmetic of batches, as it is said at a run's start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
+from realrl.recipes import RECIPES
+from realrl.recipes.ppo_config import CriticConfig, PPOConfig
+from realrl.runtime.accounting import accounting
+
+PLACE = Placement(DeviceMesh((0, 1, 2, 3)), ParallelLayout(pp=2, dp=2))
+
+
+def said(recipe: str, **settings) -> list[str]:
+    recipe = RECIPES[recipe]
+    config = replace(recipe.default_config, **settings)
+    return accounting(recipe, config, ExecutionPlan({name: PLACE for name in recipe.graph(config).calls}))
+
+
+def test_prompts_become_samples_become_optimizer_steps():
+    ppo = PPOConfig(group_size=16, num_minibatches=4)
+    found = said("ppo-math", batch_size=6, num_steps=10, ppo=ppo, critic=CriticConfig())
+    expected = (
+        "4 optimizer steps of 24 sequences a step, 12 on each of 2 data-parallel ranks, in micro-batches of"
+    )
+    assert found == [
+        "a step: 6 rows x 16 samples = 96 sequences; 10 steps: 960 sequences",
+        f"critic_train: {expected} up to 512 tokens",
+        f"actor_train: {expected} up to 512 tokens",
+    ]
+
+
+def test_what_does_not_divide_is_said_to_be_about():
+    found = said("sft", batch_size=5)
+    assert (
+        "train: 1 optimizer step of 5 sequences a step, about 2.5 on each of 2 data-parallel ranks"
+        in found[1]
+    )
