@@ -6,6 +6,7 @@ from pathlib import Path
 
 from realrl.api.configure import build_config
 from realrl.recipes import RECIPES
+from realrl.recipes.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +22,7 @@ def section(text: str, title: str) -> str:
 
 def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
     """The command as written, but on the tiny model: the plan is the same, the bytes are not."""
-    (document,) = blocks("yaml")
+    document, _ = blocks("yaml")
     (shown,) = [block for block in blocks("") if block.startswith("$ ")]
     command = shlex.split(shown.partition("\n")[0])
     assert command[:5] == ["$", "python", "-m", "realrl.apps.quickstart", "ppo-math"]
@@ -49,6 +50,23 @@ def test_its_other_overrides_fit():
     for override in overrides:
         assert override.removeprefix("allocation=") in TEXT
     assert build_config(RECIPES["ppo-math"].default_config, None, overrides).critic is not None
+
+
+def test_its_rewards_can_be_given_so():
+    """And the function that it shows can be called."""
+    _, document = blocks("yaml")
+    config = build_config(RECIPES["ppo-math"].default_config, document)
+    assert config.reward == {"math": 1.0, "rewards.py:brevity": 0.1} and config.scores.wrong == -5.0
+    namespace: dict = {}
+    exec(document.partition("# ")[2].partition("\n")[0], namespace)
+    assert namespace["brevity"]("prompt", "four", ["4"]) == -4
+
+
+def test_its_algorithms_are_all_there_are():
+    named = re.findall(
+        r"^\| `([\w-]+)` \| ", TEXT.partition("## Algorithms")[2].partition("\n## ")[0], flags=re.M
+    )
+    assert named == [recipe.name for recipe in VARIANTS]
 
 
 def test_its_commands_are_there():
