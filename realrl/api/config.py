@@ -137,7 +137,7 @@ class DataConfig:
 
     path: str = "sums"
     """A JSONL file of `{query_id, prompt, solutions}` lines, or `sums`, made on the spot; `sft` reads
-    `{prompt, response}` lines too."""
+    `{prompt, response}` lines too, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
     eval_path: str | None = None
     """Held-out rows, in the same form; empty for none. Left out: the held-out side of `sums` if `path` is
     that, else none."""

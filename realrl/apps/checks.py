@@ -203,8 +203,9 @@ def _row_place(dataset: Dataset, row: int) -> str:
 def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, model: FoundModel) -> None:
     if not len(dataset):
         raise ValueError(f"{path}: expected at least one row, got none")
-    longest = max(range(len(dataset)), key=dataset.length)
-    length, limit = dataset.length(longest), model.decoder.max_position
+    length_of = getattr(dataset, "longest_sequence", dataset.length)
+    longest = max(range(len(dataset)), key=length_of)
+    length, limit = length_of(longest), model.decoder.max_position
     if length + new_tokens > limit:
         more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
         raise ValueError(

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from realrl.datasets.encode import encode_prompts
+from realrl.datasets.encode import encode_prompts, end_of_sequence
 from realrl.datasets.jsonl import read_jsonl
 from realrl.datasets.sums import SUMS, sums
 
@@ -44,11 +44,7 @@ class DemonstrationDataset:
     def __init__(
         self, rows: Sequence[Demonstration], tokenizer: Any, *, max_prompt_tokens: int, chat: bool
     ) -> None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"{tokenizer.name_or_path}: its tokenizer has no eos_token, which ends each response; "
-                "give one in tokenizer_config.json"
-            )
+        end = end_of_sequence(tokenizer)
         self._places = [row.place for row in rows]
         prompts = encode_prompts(
             [row.prompt for row in rows],
@@ -59,8 +55,7 @@ class DemonstrationDataset:
         )
         responses = tokenizer([row.response for row in rows], add_special_tokens=False)["input_ids"]
         self._rows = [
-            _with_mask(prompt, [*response, tokenizer.eos_token_id])
-            for prompt, response in zip(prompts, responses, strict=True)
+            _with_mask(prompt, [*response, end]) for prompt, response in zip(prompts, responses, strict=True)
         ]
 
     def __len__(self) -> int:

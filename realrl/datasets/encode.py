@@ -33,6 +33,20 @@ def encode_prompts(
     return [tensor(ids) for ids in encoded]
 
 
+def end_of_sequence(tokenizer: Any) -> int:
+    """The token that ends a response to be learned.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: its tokenizer has no eos_token, which ends each response; "
+            "give one in tokenizer_config.json"
+        )
+    return tokenizer.eos_token_id
+
+
 def _in_template(prompt: str, place: str, tokenizer: Any) -> str:
     messages = [{"role": "user", "content": prompt}]
     try:

@@ -188,8 +188,9 @@ class Engine:
         outputs = run_forward(self._link, micros, step, self._model.num_rows)
         return in_batch_order(batch, micros, outputs).cpu() if self.groups.is_last_stage else None
 
-    def _split(self, batch: PackedBatch) -> list[Microbatch]:
-        return split(batch.to(self.device), self._max_tokens, share_prompts=self._share_prompts)
+    def _split(self, batch: PackedBatch, *, whole_rows: bool = False) -> list[Microbatch]:
+        batch = batch.to(self.device)
+        return split(batch, self._max_tokens, share_prompts=self._share_prompts, whole_rows=whole_rows)
 
     def generate(
         self,
@@ -229,8 +230,12 @@ class Engine:
         generator.run(rollouts)
         return batch_of(batch.samples, rollouts)
 
-    def train_logprobs(self, batch: PackedBatch, loss: Loss, *, lr: float, temperature: float) -> Metrics:
+    def train_logprobs(
+        self, batch: PackedBatch, loss: Loss, *, lr: float, temperature: float, whole_rows: bool = False
+    ) -> Metrics:
         """One optimizer step on a loss of `logprobs`; the loss finds `entropy [T]` in its micro-batch.
+
+        With `whole_rows`, the samples of a dataset row are in one micro-batch, for a loss of both.
 
         Collective: over the placement.
         """
@@ -239,18 +244,19 @@ class Engine:
             logprobs, entropy = self._logprobs_and_entropy(hidden, micro, temperature)
             return loss(logprobs, micro.batch.with_keys(tokens={"entropy": entropy}))
 
-        return self._train(batch, head, lr)
+        return self._train(self._split(batch, whole_rows=whole_rows), head, lr)
 
-    def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float) -> Metrics:
-        """One optimizer step on a loss of `values`.
+    def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
+        """One optimizer step on a loss of `values`; `whole_rows` as in `train_logprobs`.
 
         Collective: over the placement.
         """
-        return self._train(batch, lambda h, m: loss(self._values(h, m), m.batch), lr)
+        micros = self._split(batch, whole_rows=whole_rows)
+        return self._train(micros, lambda h, m: loss(self._values(h, m), m.batch), lr)
 
     def _train(
         self,
-        batch: PackedBatch,
+        micros: list[Microbatch],
         head: Callable[[Tensor, Microbatch], tuple[Tensor, Metrics]],
         lr: float,
     ) -> Metrics:
@@ -264,7 +270,7 @@ class Engine:
             metrics.append(found)
             return loss
 
-        run_training(self._link, self._split(batch), step, self._model.num_rows, self._weight_gradients)
+        run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients)
         sum_shared(self._model, self._gradient, self._shapes)
         return joined(*metrics, {"grad_norm": Mean(self._optimizer.step(lr), 1.0), "lr": Mean(lr, 1.0)})
 

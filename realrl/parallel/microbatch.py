@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +34,17 @@ class Microbatch:
         return len(self.ids)
 
 
-def split(batch: PackedBatch, max_tokens: int, *, share_prompts: bool) -> list[Microbatch]:
+def split(
+    batch: PackedBatch, max_tokens: int, *, share_prompts: bool, whole_rows: bool = False
+) -> list[Microbatch]:
     """The batch's micro-batches of at most `max_tokens` computed tokens; a longer sample goes alone.
 
-    Samples that share a prompt, the tokens before the first of `loss_mask`, stay together as far as they fit.
+    Samples that share a prompt, the tokens before the first of `loss_mask`, stay together as far as they fit;
+    with `whole_rows`, those of a dataset row in any case.
     """
     shared = share_prompts and "loss_mask" in batch.tokens
     prompts = _prompts(batch) if shared else [None] * len(batch)
-    items, weights = _items(batch.lengths, prompts, max_tokens)
+    items, weights = _rows(batch, prompts) if whole_rows else _items(batch.lengths, prompts, max_tokens)
     return [
         _microbatch(batch.select(chosen), [prompts[i] for i in chosen])
         for members in microbatches(weights, max_tokens)
@@ -108,6 +111,19 @@ def _items(
             items[item].append(sample)
             weights[item] += more
     return items, weights
+
+
+def _rows(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> tuple[list[list[int]], list[int]]:
+    """The samples of each row, and how many tokens they are to compute."""
+    rows: dict[int, list[int]] = defaultdict(list)
+    for index, sample in enumerate(batch.samples):
+        rows[sample.row].append(index)
+    lengths, weights = batch.lengths, []
+    for members in rows.values():
+        shared = Counter(prompts[i] for i in members if prompts[i] is not None)
+        saved = sum((count - 1) * len(prompt) for prompt, count in shared.items())
+        weights.append(sum(lengths[i] for i in members) - saved)
+    return list(rows.values()), weights
 
 
 def _microbatch(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> Microbatch:

@@ -104,7 +104,7 @@ class Master:
         self._scheduler = Scheduler()
         self._open: dict[int, JobReport] = {}
         self._ended_s = 0.0
-        """When the last of the jobs that are done had."""
+        """When the last step that is done had."""
 
     def run(self) -> None:
         """Until every job has ended: take in a report, send out what it allows."""
@@ -142,7 +142,8 @@ class Master:
     def _end_jobs(self) -> None:
         for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
             del self._open[report.job.number]
-            report.after_s, self._ended_s = self._ended_s, max(self._ended_s, report.end_s)
+            if not (report.job.evaluating or report.job.directory):
+                report.after_s, self._ended_s = self._ended_s, report.end_s
             report.num_tokens = self._scheduler.close(report.job).num_tokens
             if report.job.directory:
                 self._publish(report.job)

@@ -27,7 +27,7 @@ class JobReport:
         self.job = job
         self.num_tokens = 0
         self.after_s = 0.0
-        """When earlier jobs had ended; what overlapped with them is their time."""
+        """When earlier steps had ended; what overlapped with them is their time."""
         self.records: list[dict] = []
         self._metrics: dict[str, Metrics] = defaultdict(dict)
         self._spans: dict[int, _Span] = {}

@@ -23,7 +23,7 @@ def test_it_loads_and_plans(file, model, capsys):
     """On a tiny model, so that no large one is needed; all else is as shipped."""
     text = file.read_text()
     recipe = yaml.safe_load(text)["recipe"]
-    models = ["model.path"] if recipe == "sft" else ["actor.model.path"]
+    models = ["model.path"] if recipe in ("sft", "rw", "dpo") else ["actor.model.path"]
     models += ["critic.model.path"] if "critic:" in text else []
     overrides = [f"{key}={model}" for key in models]
     assert quickstart.main([recipe, "--config", str(file), *overrides, "--dry-run"]) == 0

@@ -1,0 +1,124 @@
+"""Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): a reference, then a train call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.preference import dpo_loss
+from realrl.algorithms.schedule import learning_rate
+from realrl.api.batch import PackedBatch
+from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.graph import CallKind, DataflowGraph
+from realrl.api.graph import ModelFunctionCall as Call
+from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe
+from realrl.datasets.pairs import load_pairs, sequences_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig(RunConfig):
+    """Direct preference optimisation on pairs of responses."""
+
+    experiment: str = "dpo"
+    batch_size: int = 16
+    model: ModelConfig = field(default_factory=ModelConfig)
+    ref: ModelConfig | None = None
+    """The reference policy; left out, the model as it was loaded."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-6))
+    data: DataConfig = field(default_factory=DataConfig)
+    beta: float = 0.1
+    """How far the model may move from the reference: the less, the further."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+
+
+PAIR = ("input_ids", "loss_mask", "chosen_tokens")
+PER_SAMPLE = ("chosen_tokens",)
+
+
+def graph(config: DPOConfig) -> DataflowGraph:
+    return DataflowGraph(
+        Call("ref_inf", "ref", CallKind.INFERENCE, PAIR, ("ref_logprobs",)),
+        Call("train", "model", CallKind.TRAIN, (*PAIR, "ref_logprobs")),
+        per_sample=PER_SAMPLE,
+    )
+
+
+def eval_graph(config: DPOConfig) -> DataflowGraph:
+    return DataflowGraph(
+        Call("ref_inf", "ref", CallKind.INFERENCE, PAIR, ("ref_logprobs",)),
+        Call("validate", "model", CallKind.INFERENCE, (*PAIR, "ref_logprobs")),
+        per_sample=PER_SAMPLE,
+    )
+
+
+def models(config: DPOConfig) -> dict[str, ModelSpec]:
+    return {
+        "model": ModelSpec(config.model, "lm", config.optimizer),
+        "ref": ModelSpec(config.ref or config.model, "lm"),
+    }
+
+
+def ref_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    found = ctx.engine.logprobs(sequences_of(batch), temperature=1.0)
+    return CallOutput() if found is None else CallOutput(batch.with_keys(tokens={"ref_logprobs": found}))
+
+
+def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    num_pairs = int(ctx.reduce(torch.tensor(len(batch))))
+
+    def loss(logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
+        losses, metrics = _losses(logprobs, micro, ctx.config.beta)
+        return losses.sum() / num_pairs, metrics
+
+    lr = learning_rate(ctx.config.optimizer, ctx.step, ctx.config.num_steps)
+    sequences = sequences_of(batch)
+    found = ctx.engine.train_logprobs(sequences, loss, lr=lr, temperature=1.0, whole_rows=True)
+    return CallOutput(metrics=found)
+
+
+def validate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    sequences = sequences_of(batch)
+    logprobs = ctx.engine.logprobs(sequences, temperature=1.0)
+    if logprobs is None:
+        return CallOutput()
+    return CallOutput(metrics=_losses(logprobs, sequences, ctx.config.beta)[1])
+
+
+def _losses(logprobs: Tensor, sequences: PackedBatch, beta: float) -> tuple[Tensor, Metrics]:
+    """Each pair's loss `[P]`, and by how much the chosen response has the larger implicit reward."""
+    (chosen, rejected), (ref_chosen, ref_rejected) = (
+        _sums(x, sequences) for x in (logprobs, sequences["ref_logprobs"])
+    )
+    losses = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+    margins = (beta * (chosen - ref_chosen - rejected + ref_rejected)).detach()
+    number = len(margins)
+    return losses, {
+        "loss": Mean(float(losses.detach().sum()), number),
+        "accuracy": Mean(float((margins > 0).sum()), number),
+        "margin": Mean(float(margins.sum()), number),
+    }
+
+
+def _sums(logprobs: Tensor, sequences: PackedBatch) -> tuple[Tensor, Tensor]:
+    """The log-probability of each pair's chosen response, and of its rejected one: both `[P]`."""
+    masked = torch.where(sequences["loss_mask"], logprobs, 0.0)
+    sums = torch.stack([part.sum() for part in masked.split(sequences.lengths)]) if len(sequences) else masked
+    return sums[0::2], sums[1::2]
+
+
+DPO = Recipe(
+    name="dpo",
+    default_config=DPOConfig(),
+    graph=graph,
+    eval_graph=eval_graph,
+    models=models,
+    samples_per_row=lambda config: 1,
+    datasets=load_pairs,
+    bodies={"ref_inf": ref_inf, "train": train, "validate": validate},
+)

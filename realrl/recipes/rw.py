@@ -1,0 +1,86 @@
+"""A reward model out of preferences (Ouyang et al. 2022, arXiv:2203.02155, section 3.5): one train call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.preference import bradley_terry_loss
+from realrl.algorithms.schedule import learning_rate
+from realrl.api.batch import PackedBatch
+from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.graph import CallKind, DataflowGraph
+from realrl.api.graph import ModelFunctionCall as Call
+from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe
+from realrl.datasets.pairs import load_pairs, sequences_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig(RunConfig):
+    """A reward model, trained on pairs of responses."""
+
+    experiment: str = "rw"
+    batch_size: int = 16
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+PAIR = ("input_ids", "loss_mask", "chosen_tokens")
+PER_SAMPLE = ("chosen_tokens",)
+
+
+def graph(config: RewardModelConfig) -> DataflowGraph:
+    return DataflowGraph(Call("train", "model", CallKind.TRAIN, PAIR), per_sample=PER_SAMPLE)
+
+
+def eval_graph(config: RewardModelConfig) -> DataflowGraph:
+    return DataflowGraph(Call("validate", "model", CallKind.INFERENCE, PAIR), per_sample=PER_SAMPLE)
+
+
+def models(config: RewardModelConfig) -> dict[str, ModelSpec]:
+    return {"model": ModelSpec(config.model, "scalar", config.optimizer)}
+
+
+def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    num_pairs = int(ctx.reduce(torch.tensor(len(batch))))
+
+    def loss(values: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
+        losses, metrics = _losses(values, micro)
+        return losses.sum() / num_pairs, metrics
+
+    lr = learning_rate(ctx.config.optimizer, ctx.step, ctx.config.num_steps)
+    return CallOutput(metrics=ctx.engine.train_values(sequences_of(batch), loss, lr=lr, whole_rows=True))
+
+
+def validate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    sequences = sequences_of(batch)
+    values = ctx.engine.values(sequences)
+    return CallOutput() if values is None else CallOutput(metrics=_losses(values, sequences)[1])
+
+
+def _losses(values: Tensor, sequences: PackedBatch) -> tuple[Tensor, Metrics]:
+    """Each pair's loss `[P]`, by the scores at the ends of its sequences."""
+    scores = values[sequences.cu_seqlens[1:].long() - 1]
+    chosen, rejected = scores[0::2], scores[1::2]
+    losses, margins = bradley_terry_loss(chosen, rejected), (chosen - rejected).detach()
+    number = len(margins)
+    return losses, {
+        "loss": Mean(float(losses.detach().sum()), number),
+        "accuracy": Mean(float((margins > 0).sum()), number),
+        "margin": Mean(float(margins.sum()), number),
+    }
+
+
+RW = Recipe(
+    name="rw",
+    default_config=RewardModelConfig(),
+    graph=graph,
+    eval_graph=eval_graph,
+    models=models,
+    samples_per_row=lambda config: 1,
+    datasets=load_pairs,
+    bodies={"train": train, "validate": validate},
+)
