@@ -245,12 +245,13 @@ def _check_offload(config: RunConfig) -> None:
 
 
 def _check_weights(model: FoundModel) -> None:
-    """The checkpoint's headers fit its config; a scalar head may be missing, it then starts afresh."""
+    """The checkpoint's headers fit its config; a scalar head that is trained may be missing and start afresh."""
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:
         files, head = file_layout(model.directory, model.decoder.names.base), model.decoder.scalar_head
-        wanted = (p for p in layout.patterns if p.tensor != head or head in files.extents())
+        starts_afresh = model.spec.optimizer is not None and head not in files.extents()
+        wanted = (p for p in layout.patterns if p.tensor != head or not starts_afresh)
         check_tensors(model.directory, files, Layout(tuple(wanted)))
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.path}: {error}") from None

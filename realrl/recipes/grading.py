@@ -13,7 +13,7 @@ from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, CallOutput
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
-from realrl.rewards.functions import MATH, rewards_by, weights_of
+from realrl.rewards.functions import MATH, MODEL, rewards_by, weights_of
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
 
@@ -22,7 +22,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
     config = ctx.config
     responses = _responses(ctx, batch)
-    verdicts, parts, is_graded = _parts(config, responses)
+    verdicts, parts, is_graded = _parts(config, responses, batch)
     rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
@@ -58,7 +58,7 @@ def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
 
 
 def _parts(
-    config: PPOMathConfig, responses: Sequence[_Response]
+    config: PPOMathConfig, responses: Sequence[_Response], batch: PackedBatch
 ) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
     """The verifier's verdicts if it is asked, each reward `[B]` by name, and who takes part in the step."""
     verdicts, parts = None, {}
@@ -68,6 +68,8 @@ def _parts(
         if name == MATH:
             verdicts = grade_all(texts, solutions)
             parts[name], is_graded = _scored(config.scores, verdicts)
+        elif name == MODEL:
+            parts[name] = batch["scores"]
         else:
             parts[name] = torch.tensor(rewards_by(name, prompts, texts, solutions))
     return verdicts, parts, is_graded

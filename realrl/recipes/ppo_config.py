@@ -16,7 +16,7 @@ from realrl.api.config import (
     RunConfig,
     TrainedModelConfig,
 )
-from realrl.rewards.functions import MATH, weights_of
+from realrl.rewards.functions import MATH, MODEL, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +149,20 @@ class PPOMathConfig(RunConfig):
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
     ppo: PPOConfig = field(default_factory=PPOConfig)
     reward: str | dict[str, float] = MATH
-    """What rewards a response: `math`, the verifier, by `scores`; a function of Python code as
-    `path/to/file.py:function`, called with a prompt, a response and the solutions; or several, each with its
-    weight."""
+    """What rewards a response: `math`, the verifier, by `scores`; `model`, the reward model; a function of
+    Python code as `path/to/file.py:function`, called with a prompt, a response and the solutions; or several,
+    each with its weight."""
+    reward_model: ModelConfig | None = None
+    """One that `rw` trained, for the reward `model`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights_of(self.reward)
+        if (MODEL in weights_of(self.reward)) != (self.reward_model is not None):
+            raise ValueError(
+                "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
+                " or neither"
+            )
         ppo, num_samples = self.ppo, self.batch_size * self.ppo.group_size
         if ppo.num_minibatches > num_samples:
             raise ValueError(

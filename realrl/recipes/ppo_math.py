@@ -30,11 +30,11 @@ from realrl.ops.gae import gae
 from realrl.recipes.grading import groups_of, response_lengths, reward
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.ppo_report import Drift, mean_of, mean_over, mean_ratio, staleness_metrics
-from realrl.rewards.functions import MATH, load_function, weights_of
+from realrl.rewards.functions import MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 GRADED = ("rewards", "is_graded")
-PER_SAMPLE = ("ended", *GRADED)
+PER_SAMPLE = ("ended", "scores", *GRADED)
 RESPONSE = ("input_ids", "loss_mask")
 
 
@@ -42,7 +42,7 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
     """One step; a key joins its producer to its consumers."""
     scored = ROLLOUT + GRADED
     ppo = config.ppo
-    calls = [_actor_gen(config), _reward()]
+    calls = [_actor_gen(config), *_rewards(config)]
     if ppo.kl_coef:
         scored += ("ref_logprobs",)
         calls.append(Call("ref_inf", "ref", CallKind.INFERENCE, RESPONSE, ("ref_logprobs",)))
@@ -62,7 +62,7 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
     """Greedy answers to held-out problems."""
-    return DataflowGraph(_actor_gen(config), _reward(), per_sample=PER_SAMPLE)
+    return DataflowGraph(_actor_gen(config), *_rewards(config), per_sample=PER_SAMPLE)
 
 
 def _actor_gen(config: PPOMathConfig) -> Call:
@@ -70,8 +70,13 @@ def _actor_gen(config: PPOMathConfig) -> Call:
     return Call("actor_gen", "actor", generate, ("prompts",), ROLLOUT, engine=config.generation.engine)
 
 
-def _reward() -> Call:
-    return Call("reward", None, CallKind.COMPUTE, (*RESPONSE, "ended"), GRADED)
+def _rewards(config: PPOMathConfig) -> list[Call]:
+    if config.reward_model is None:
+        return [Call("reward", None, CallKind.COMPUTE, (*RESPONSE, "ended"), GRADED)]
+    return [
+        Call("reward_inf", "reward", CallKind.INFERENCE, RESPONSE, ("scores",)),
+        Call("reward", None, CallKind.COMPUTE, (*RESPONSE, "ended", "scores"), GRADED),
+    ]
 
 
 def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
@@ -81,6 +86,8 @@ def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
     if config.critic is not None:
         model = config.critic.model or config.actor.model
         specs["critic"] = ModelSpec(model, "scalar", config.critic.optimizer)
+    if config.reward_model is not None:
+        specs["reward"] = ModelSpec(config.reward_model, "scalar")
     return specs
 
 
@@ -92,6 +99,14 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends}
     options |= {"breaks": ctx.breaks, "progress": ctx.progress}
     return CallOutput(ctx.engine.generate(batch, config, **options))
+
+
+def reward_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
+    """The reward model's score of each response: its value at the end."""
+    values = ctx.engine.values(batch)
+    if values is None:
+        return CallOutput()
+    return CallOutput(batch.with_keys(per_sample={"scores": values[batch.cu_seqlens[1:].long() - 1]}))
 
 
 def ref_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
@@ -330,7 +345,7 @@ def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDat
 
 def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:
     for name in weights_of(config.reward):
-        if name != MATH:
+        if name not in (MATH, MODEL):
             load_function(name)
     if config.ppo.ref_eta and replace(decoders["ref"], eos_token_ids=()) != replace(
         decoders["actor"], eos_token_ids=()
@@ -353,6 +368,7 @@ PPO_MATH = Recipe(
     bodies={
         "actor_gen": actor_gen,
         "reward": reward,
+        "reward_inf": reward_inf,
         "ref_inf": ref_inf,
         "prox_inf": prox_inf,
         "critic_inf": critic_inf,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 MATH = "math"
 """Stands for the verifier of mathematical answers."""
+MODEL = "model"
+"""Stands for a reward model."""
 
 RewardFunction = Callable[[str, str, Sequence[str]], float]
 """`(prompt, response, solutions) -> reward`; the prompt is without its chat template."""
@@ -24,7 +26,7 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
         raise ValueError(
-            "reward: expected `math`, a path/to/file.py:function, or several with weights, got none"
+            "reward: expected `math`, `model`, a path/to/file.py:function, or several with weights, got none"
         )
     for name, weight in weights.items():
         if not math.isfinite(weight):
@@ -41,7 +43,7 @@ def load_function(reference: str) -> RewardFunction:
     """
     path, _, name = reference.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
-        raise ValueError(f"reward: expected `math` or a path/to/file.py:function, got {reference!r}")
+        raise ValueError(f"reward: expected `math`, `model` or a path/to/file.py:function, got {reference!r}")
     if not Path(path).is_file():
         raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
     spec = importlib.util.spec_from_file_location(f"realrl_reward_{Path(path).stem}", path)

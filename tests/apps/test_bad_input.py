@@ -55,11 +55,12 @@ def refused(result) -> str:
             "generation.interruptible: with max_staleness=0 nothing trains while responses are generated",
         ),
         ("reward=nowhere.py:f", "reward: nowhere.py is no file; give the path of a Python file"),
-        ("reward=grader", "reward: expected `math` or a path/to/file.py:function, got 'grader'"),
+        ("reward=grader", "reward: expected `math`, `model` or a path/to/file.py:function, got 'grader'"),
         (
             "reward={}",
-            "reward: expected `math`, a path/to/file.py:function, or several with weights, got none",
+            "reward: expected `math`, `model`, a path/to/file.py:function, or several",
         ),
+        ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
         ("--no-such-option", "unrecognized arguments: --no-such-option"),
         ("--config=nowhere.yaml", "nowhere.yaml: cannot be read"),
@@ -224,6 +225,20 @@ def test_nothing_is_stale_where_nothing_is_generated(capsys, model, tmp_path):
     given = [f"model.path={model}", f"runs_dir={tmp_path}", "max_staleness=1", "--dry-run"]
     code = main(["sft", *given])
     assert "max_staleness: this recipe generates nothing" in refused((code, *capsys.readouterr()))
+
+
+def test_a_reward_model_without_its_head(model, tmp_path, monkeypatch, capsys):
+    """It would score everything alike; what `rw` trains may begin without one."""
+    monkeypatch.setattr("realrl.runtime.master.run", lambda *_: None)
+    given = [
+        f"actor.model.path={model}",
+        f"runs_dir={tmp_path}",
+        "reward=model",
+        f"reward_model.path={model}",
+    ]
+    code = main(["ppo-math", *given])
+    assert "reward_model.path: " in refused((code, *capsys.readouterr()))
+    assert main(["rw", f"model.path={model}", f"runs_dir={tmp_path}"]) == 0
 
 
 def test_models_with_different_vocabularies(cli, tmp_path):
