@@ -95,6 +95,8 @@ class CallContext:
     """Sum over the call's data-parallel ranks; the same result on each. Collective."""
     reduce_mesh: Callable[[Tensor], Tensor]
     """Sum over all of the call's ranks. Collective."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What the call keeps from one step to the next; the same on every rank."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Says how many of this rank's samples are done; as often as one likes."""
     breaks: Breaks = NO_BREAKS

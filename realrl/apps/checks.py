@@ -245,7 +245,7 @@ def _check_offload(config: RunConfig) -> None:
 
 
 def _check_weights(model: FoundModel) -> None:
-    """The checkpoint's headers fit its config; a scalar head that is trained may be missing and start afresh."""
+    """The checkpoint's headers fit its config; a scalar head that is trained may be missing."""
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:

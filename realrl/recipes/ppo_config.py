@@ -28,9 +28,16 @@ class CriticConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     clip_eps: float = 0.2
     """How far a value may move from the value at the batch's start."""
+    normalise: Literal["none", "exponential", "moving"] = "none"
+    """Train values in units of the returns' running mean and standard deviation: of all steps, the latest
+    counting most, or alike."""
+    normalise_beta: float = 0.99995
+    """How much less a step counts than the next one, with `exponential`."""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "clip_eps")
+        if not 0 <= self.normalise_beta < 1:
+            raise ValueError(f"normalise_beta must be in [0, 1), got {self.normalise_beta}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards
 from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.algorithms.policy import PolicyLoss, importance_weights, policy_loss
+from realrl.algorithms.running import RunningMoments
 from realrl.algorithms.schedule import learning_rate
 from realrl.algorithms.value import value_loss
 from realrl.api.batch import PackedBatch, cu_seqlens_of
@@ -202,7 +203,10 @@ def _kl_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) -> Ten
 def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config = ctx.config
     metrics: Metrics = {}
-    for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
+    batch = _with_advantages(ctx, batch)
+    moments = _moments(ctx)
+    tokens = {key: moments.normalised(batch[key]) for key in ("values", "returns")}
+    for index, minibatch in enumerate(_minibatches(config, batch.with_keys(tokens=tokens))):
         num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
 
         def loss(values: Tensor, micro: PackedBatch, num_tokens: float = num_tokens):
@@ -239,6 +243,9 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
         kl_coef=in_token_reward,
         estimator=ppo.kl_estimator,
     )
+    moments = _moments(ctx)
+    if "values" in batch.tokens:
+        batch = batch.with_keys(tokens={"values": moments.restored(batch["values"])})
     cu_responses = cu_seqlens_of(response_lengths(batch).tolist())
     is_cut_off = ~batch["ended"]
     rewards, values = token_rewards[mask], _state_values(batch)
@@ -246,10 +253,26 @@ def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
     advantages, returns = _spread(advantages, mask), _spread(returns, mask)
     chosen = _takes_part(config, batch).nonzero()[:, 0].tolist()
     batch = batch.with_keys(tokens={"advantages": advantages, "returns": returns}).select(chosen)
+    _remember(ctx, moments, batch)
     if config.advantage_scale != "batch":
         return batch
     advantages = masked_normalise(batch["advantages"], batch["loss_mask"], ctx.reduce)
     return batch.with_keys(tokens={"advantages": advantages})
+
+
+def _moments(ctx: CallContext) -> RunningMoments:
+    """Of the returns of the steps before this one."""
+    sums = ctx.memory.get("returns")
+    return RunningMoments.fresh() if sums is None else RunningMoments(sums)
+
+
+def _remember(ctx: CallContext, moments: RunningMoments, batch: PackedBatch) -> None:
+    """Take this step's returns into the moments; both calls that train come to the same ones."""
+    critic = ctx.config.critic
+    if critic is not None and critic.normalise != "none":
+        options = {"kind": critic.normalise, "beta": critic.normalise_beta}
+        seen = moments.seen(batch["returns"], batch["loss_mask"], ctx.reduce, **options)
+        ctx.memory["returns"] = seen.sums
 
 
 def _takes_part(config: PPOMathConfig, batch: PackedBatch) -> Tensor:

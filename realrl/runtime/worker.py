@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ class Worker:
     replicas: Replicas
     data: RunData
     store: SampleStore
+    memories: Mapping[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
+    """By call."""
 
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
@@ -120,6 +123,7 @@ class Worker:
             tokenizer=self.data.tokenizer,
             reduce=groups.reduce,
             reduce_mesh=groups.reduce_mesh,
+            memory=self.memories[instruction.call],
             progress=self._progress(instruction),
             breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
         )

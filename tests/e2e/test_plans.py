@@ -73,6 +73,7 @@ def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: ob
             "critic.model.dtype": "float32",
             "critic.optimizer.lr": 1e-2,
             "critic.optimizer.eps": 1e-4,
+            "critic.normalise": "exponential",
             "ppo.lam": 0.9,
         }
     command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]

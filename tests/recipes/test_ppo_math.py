@@ -12,7 +12,7 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_math import _minibatches, _with_advantages
+from realrl.recipes.ppo_math import _minibatches, _moments, _with_advantages
 
 EOS = 1
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
@@ -23,7 +23,7 @@ def context(scores: ScoreConfig | None = None, critic: CriticConfig | None = Non
     config = PPOMathConfig(
         batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo), scores=scores or ScoreConfig()
     )
-    return SimpleNamespace(config=config, reduce=lambda x: x)
+    return SimpleNamespace(config=config, reduce=lambda x: x, memory={})
 
 
 def rollouts(
@@ -152,6 +152,26 @@ def test_with_a_critic_it_is_gae_and_normalised():
     )
     assert found["returns"][mask].tolist() == pytest.approx(returns, abs=1e-5)
     assert not found["advantages"][~mask].any() and not found["returns"][~mask].any()
+
+
+@pytest.mark.parametrize("kind", ["exponential", "moving"])
+def test_values_in_units_of_earlier_returns_change_no_advantage(kind):
+    """What the critic says is brought back to rewards' units; a step's returns count from the next one on."""
+    rewards = [1.0, 0.0, 0.5, 2.0, -1.0, 0.0]
+    batch, settings = rollouts(rewards, critic=True), {"gamma": 0.9, "lam": 0.8, "kl_coef": 0.05}
+    plain = _with_advantages(context(critic=CriticConfig(), **settings), batch)
+    ctx = context(critic=CriticConfig(normalise=kind), **settings)
+    first = _with_advantages(ctx, batch)
+    assert torch.equal(first["advantages"], plain["advantages"])
+    moments, mask = _moments(ctx), plain["loss_mask"]
+    returns = plain["returns"][mask].double()
+    assert moments.mean == pytest.approx(float(returns.mean()))
+    assert moments.std == pytest.approx(float(returns.std(correction=0)))
+    scaled = batch.with_keys(tokens={"values": moments.normalised(batch["values"])})
+    second = _with_advantages(ctx, scaled)
+    for key in ("advantages", "returns", "values"):
+        expected = plain[key] if key != "values" else batch[key]
+        torch.testing.assert_close(second[key], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_minibatches_do_not_depend_on_who_holds_the_samples():

@@ -112,7 +112,7 @@ def updated(
     engine = engine_of(model, groups, max_tokens, config.actor.optimizer)
     mine = [i for i in order if i % groups.placement.layout.dp == groups.place.dp_rank]
     ctx = SimpleNamespace(
-        config=config, step=0, engine=engine, reduce=groups.reduce, reduce_mesh=groups.reduce_mesh
+        config=config, step=0, engine=engine, reduce=groups.reduce, reduce_mesh=groups.reduce_mesh, memory={}
     )
     return engine, actor_train(ctx, batch.select(mine)).metrics
 
