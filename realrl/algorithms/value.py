@@ -32,7 +32,8 @@ def value_loss(
     Source: the PPO authors' code (github openai/baselines, ppo2/model.py).
     """
     values, old_values, returns, weights = (x[loss_mask] for x in (values, old_values, returns, weights))
-    near_old = old_values + (values - old_values).clamp(-clip_eps, clip_eps)
+    moved = values - old_values
+    near_old = old_values + moved.clamp(-clip_eps, clip_eps)
     unclipped, clipped = (values - returns).square(), (near_old - returns).square()
     loss = 0.5 * (torch.maximum(unclipped, clipped) * weights).sum()
-    return ValueLoss(loss, clipped > unclipped)
+    return ValueLoss(loss, (moved.abs() > clip_eps) & (clipped > unclipped))
