@@ -183,7 +183,8 @@ class RunConfig:
     """Batches to train on."""
     max_staleness: int = 0
     """How many training steps the weights that draw a step's responses are behind. With 1, the next step's
-    responses are generated while this step's are trained on, on ranks that do not train."""
+    responses are generated while this step's are trained on, on ranks that do not train. More is faster only
+    where generation is `interruptible`: one copy of the weights cannot be of two ages."""
     batch_size: int = 8
     """Prompts (or examples) a step."""
     eval_every: int = 0

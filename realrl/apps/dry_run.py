@@ -58,6 +58,12 @@ def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan)
         for name, call in calls.items()
     ]
     workers = f"{execution_plan.num_workers} workers on {config.device}; allocation {config.allocation!r}"
+    if stale := config.max_staleness:
+        ahead = [node.call for node in compile_run(recipe, config, execution_plan).train.ahead]
+        names = ", ".join(dict.fromkeys(ahead))
+        workers += (
+            f"\n{names} of a step: before the training of the {stale} before it (max_staleness={stale})"
+        )
     return f"{workers}\n{table([('call', 'kind', 'model', 'ranks', 'layout'), *rows])}"
 
 

@@ -73,6 +73,10 @@ class _Walk:
 
     def __init__(self, config: RunConfig, models: Mapping[str, FoundModel], programs: Programs) -> None:
         self._config, self._models, self._homes = config, models, programs.homes
+        calls = [node for node in programs.train.nodes if isinstance(node, Call)]
+        self._is_interruptible = any(call.interruptible for call in calls)
+        self._standing: dict[int, MemoryUse] = {}
+        """What generation takes, by rank, where it steps aside for other work."""
         self._present: set[Weights] = set()
         self._present |= {
             w for w in map(Weights, *zip(*programs.homes.items())) if not self._model(w).offload
@@ -82,14 +86,26 @@ class _Walk:
         for node in program.nodes:
             if isinstance(node, Reallocate):
                 self._present.update(node.writes)
-                yield self._fullest(f"reallocate {node.model}", self._staging(node))
+                staging = self._staging(node)
+                yield self._fullest(f"reallocate {node.model}", self._in_breaks(node, staging))
             elif isinstance(node, Release):
                 self._present.difference_update(node.weights)
             elif isinstance(node, Offload):
                 change = self._present.add if node.back else self._present.discard
                 change(Weights(node.model, node.placement))
             elif isinstance(node, Call) and node.model:
-                yield self._fullest(node.call, self._working(node, rows))
+                working = self._working(node, rows)
+                if node.steps_aside:
+                    self._standing.update(working)
+                else:
+                    working = self._in_breaks(node, working)
+                yield self._fullest(node.call, working)
+
+    def _in_breaks(self, node: Call | Reallocate, uses: dict[int, MemoryUse]) -> dict[int, MemoryUse]:
+        """Beside what generation takes on the ranks that step aside for a node."""
+        if isinstance(node, Reallocate) and not self._is_interruptible:
+            return uses
+        return {rank: use + self._standing.get(rank, MemoryUse()) for rank, use in uses.items()}
 
     def _fullest(self, node: str, uses: Mapping[int, MemoryUse]) -> Moment:
         held = {rank: self._held(rank) + use for rank, use in uses.items()}

@@ -22,6 +22,11 @@ def check_staleness(config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan
                 " responses; use generation.engine=realrl, or leave this false"
             )
     if config.max_staleness:
+        if config.max_staleness >= config.num_steps:
+            raise ValueError(
+                f"max_staleness: with {config.max_staleness}, all of num_steps={config.num_steps} would be"
+                " generated before the first is trained on; lower it"
+            )
         _check_ranks(graph, plan)
 
 

@@ -150,25 +150,28 @@ class Engine:
         present = checkpoint.file_layout(directory, base).extents()
         wanted = Layout(tuple(p for p in self.layout.patterns if p.tensor != head or head in present))
         weights = self.local_tensors()
-        target = self._masters() if self._optimizer else weights
+        target = self._gradients() if self._optimizer else weights
         checkpoint.load(directory, wanted, self.groups.rank, target, base=base)
         self._begin(version=0)
 
     def adopt(self, *, version: int) -> None:
         """Take what was written into `local_tensors` for the weights."""
+        self.local_tensors()
         if self._optimizer:
             self._optimizer.gradients.copy_(self._flat.buffer)
         self._begin(version)
 
     def _begin(self, version: int) -> None:
+        """With the weights, or if they are trained, with their masters in the room of the gradients."""
         self.version = version
         if self._optimizer:
+            masters = self._optimizer.gradients
             if self.dtype == torch.bfloat16:
-                spread(self.layout, self.groups.rank, self._masters())
-            self._optimizer.reload()
+                spread(self.layout, self.groups.rank, self._gradients())
+            self._optimizer.reload(masters)
+            masters.zero_()
 
-    def _masters(self) -> dict[str, Tensor]:
-        """Where the weights that training begins with are in float32: the gradients' room, until then."""
+    def _gradients(self) -> dict[str, Tensor]:
         return {name: self._gradient(name) for name in self._shapes}
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:

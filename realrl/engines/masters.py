@@ -24,7 +24,7 @@ def spread(layout: Layout, rank: Rank, values: Mapping[str, Tensor]) -> None:
     A checkpoint's weights lie on bfloat16's grid. Were their masters to begin there too, updates of much
     less than the grid's step would reach no rounded weight for many steps, then all of them at once; so
     spread, every update reaches its share of them. It is dithering: Roberts 1962, "Picture coding using
-    pseudo-random noise", with the noise added once. Values off the grid, and zeros, are left alone.
+    pseudo-random noise", with the noise added once. Values off the grid, zeros and infinities are left alone.
 
     Where a value goes depends on its place in the global tensor alone, whoever holds it.
 
@@ -40,7 +40,8 @@ def spread(layout: Layout, rank: Rank, values: Mapping[str, Tensor]) -> None:
 
 def _spread(bits: Tensor, noise: Tensor) -> None:
     """Floats of one sign are ordered as their bits are, and bfloat16 keeps the upper half of these."""
-    is_on_grid = (bits & 0xFFFF == 0) & (bits & 0x7F800000 != 0)
+    exponent = bits & 0x7F800000
+    is_on_grid = (bits & 0xFFFF == 0) & (exponent != 0) & (exponent != 0x7F800000)
     bits.add_(noise.mul_(is_on_grid))
 
 

@@ -102,11 +102,10 @@ class ShardedAdamW:
         return self._states_device is None and self._dtype == torch.float32
 
     @torch.no_grad()
-    def reload(self) -> None:
-        """Take masters and weights from what lies where the gradients will be, and set these to zero."""
-        self._weights.buffer.copy_(self.gradients)
-        self.master.copy_(self.gradients[self._start : self._start + len(self._share)])
-        self.gradients.zero_()
+    def reload(self, values: Tensor) -> None:
+        """Take the weights, and the masters of this rank's share, from float32 values of all of them."""
+        self._weights.buffer.copy_(values)
+        self.master.copy_(values[self._start : self._start + len(self._share)])
 
     @torch.no_grad()
     def step(self, lr: float) -> float:

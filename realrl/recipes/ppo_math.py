@@ -7,7 +7,7 @@ arXiv:2402.03300, section 4.1.1). The algorithms that differ from it in numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     if ppo.kl_coef:
         metrics |= {"kl_to_ref": mean_over(batch["logprobs"] - batch["ref_logprobs"], batch)}
     for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
-        loss = _ActorLoss(config, float(ctx.reduce(minibatch["loss_mask"].sum())))
+        loss = _ActorLoss(config, float(ctx.reduce(minibatch["loss_mask"].sum())), Drift(ctx.step))
         found = ctx.engine.train_logprobs(
             _with_weights(ctx, minibatch),
             loss,
@@ -156,7 +156,7 @@ class _ActorLoss:
 
     config: PPOMathConfig
     num_tokens: float
-    drift: Drift = field(default_factory=Drift)
+    drift: Drift
 
     def __call__(self, logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
         found = _policy_loss(self.config, logprobs, micro)

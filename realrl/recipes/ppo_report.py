@@ -73,33 +73,35 @@ def staleness_metrics(step: int, batch: PackedBatch) -> dict[str, Mean | Peak]:
 class Drift:
     """How far the trainer's log-probabilities are from the rollout's, noted micro-batch by micro-batch.
 
-    By rounding alone where the rollout's weights are the trainer's.
+    By rounding alone where the weights that drew a token are the trainer's, those of step `version`.
     """
 
-    def __init__(self) -> None:
-        self.sums = torch.zeros(5, dtype=torch.double)
-        """Over response tokens: how many, |d|, exp(d), exp(2 d), exp(d) - 1 - d, where d is the
-        difference."""
-        self._largest = 0.0
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self.sums = torch.zeros(4, dtype=torch.double)
+        """Over response tokens: how many, exp(d), exp(2 d), exp(d) - 1 - d, where d is the difference."""
+        self._differences, self._largest = Mean(0.0, 0.0), 0.0
 
     def add(self, logprobs: Tensor, micro: PackedBatch) -> None:
         mask = micro["loss_mask"]
         d = (logprobs.detach() - micro["logprobs"])[mask].double()
-        terms = (torch.ones_like(d), d.abs(), d.exp(), (2 * d).exp(), d.expm1() - d)
+        terms = (torch.ones_like(d), d.exp(), (2 * d).exp(), d.expm1() - d)
         self.sums += torch.stack([term.sum() for term in terms]).cpu()
-        if len(d):
-            self._largest = max(self._largest, float(d.abs().max()))
+        fresh = d[micro["policy_versions"][mask] == self._version].abs()
+        self._differences = self._differences.joined(mean_of(fresh))
+        self._largest = max(self._largest, float(fresh.max()) if len(fresh) else 0.0)
 
     def metrics(self, sums: Tensor) -> dict[str, Mean | Peak]:
-        """By `sums` over all ranks: the mean and the largest difference, KL(rollout || trainer) by the k3
-        estimator, and the effective sample size, as a share: (sum of w)^2 / (n * sum of w^2), w = exp(d).
+        """The mean and the largest difference of fresh tokens; and by `sums` over all ranks, of all tokens:
+        KL(rollout || trainer) by the k3 estimator, and the effective sample size, as a share: (sum of w)^2 /
+        (n * sum of w^2), w = exp(d).
         """
-        number, absolute, weight, square, kl = sums.tolist()
+        number, weight, square, kl = sums.tolist()
+        found = {"logprob_diff": self._differences} if self._differences.weight else {}
+        found |= {"logprob_diff_max": Peak(self._largest)} if self._differences.weight else {}
         if not number:
-            return {}
-        return {
-            "logprob_diff": Mean(absolute / number, 1.0),
-            "logprob_diff_max": Peak(self._largest),
+            return found
+        return found | {
             "mismatch_kl": Mean(kl / number, 1.0),
             "effective_sample_size": Mean(weight**2 / (number * square), 1.0),
         }
@@ -107,7 +109,7 @@ class Drift:
 
 def mean_ratio(sums: Tensor) -> float:
     """The mean of exp(d) by a `Drift`'s sums; 1 where there is nothing."""
-    number, _, weight, *_ = sums.tolist()
+    number, weight, *_ = sums.tolist()
     return weight / number if number else 1.0
 
 

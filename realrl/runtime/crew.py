@@ -144,9 +144,9 @@ class Crew:
             if died := self._died():
                 return died
             time.sleep(0.05)
-        return RunFailed(
-            f"rank {rank} failed {self._busy_with(rank)}: {failed.error}; see {self._logs([rank])}"
-        )
+        instruction = None if failed.seq is None else self._deadlines.find(rank, failed.seq)
+        what = f"in {instruction}" if instruction else self._busy_with(rank)
+        return RunFailed(f"rank {rank} failed {what}: {failed.error}; see {self._logs([rank])}")
 
     def _late(self, late: Outstanding) -> RunFailed:
         self._dump_stacks()

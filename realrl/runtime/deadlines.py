@@ -15,7 +15,9 @@ class Outstanding:
     instruction: Instruction
     awaited: set[int]
     started_s: float | None = None
-    """When every awaited rank was free for it."""
+    """When every awaited rank was free for it, put off by the time that it stood aside."""
+    aside_s: float | None = None
+    """Since when it stands aside, if it does."""
 
 
 @dataclass
@@ -46,7 +48,12 @@ class Deadlines:
 
     def current(self, rank: int) -> Instruction | None:
         """What `rank` is busy with; None when it is idle."""
-        return next((o.instruction for o in self._at_hand(rank)), None)
+        started = [o.instruction for o in self._at_hand(rank) if o.started_s is not None]
+        return started[-1] if started else None
+
+    def find(self, rank: int, seq: int) -> Instruction | None:
+        """What `rank` was sent under that number and has not reported."""
+        return next((o.instruction for o in self._queues.get(rank, ()) if o.instruction.seq == seq), None)
 
     def running(self) -> list[Instruction]:
         """What has started and not ended, oldest first."""
@@ -54,7 +61,8 @@ class Deadlines:
 
     def overdue(self, now_s: float) -> Outstanding | None:
         """The oldest instruction that takes longer than it may."""
-        late = [o for o in self._heads() if o.started_s is not None and now_s - o.started_s > self.timeout_s]
+        going = [o for o in self._heads() if o.started_s is not None and o.aside_s is None]
+        late = [o for o in going if now_s - o.started_s > self.timeout_s]
         return min(late, key=lambda o: o.instruction.seq, default=None)
 
     def _heads(self) -> set[Outstanding]:
@@ -64,10 +72,29 @@ class Deadlines:
         """What a rank may be busy with: its first, and where that steps aside, what comes after it."""
         for outstanding in self._queues.get(rank, ()):
             yield outstanding
-            if not (isinstance(outstanding.instruction, RunCall) and outstanding.instruction.steps_aside):
+            if not _steps_aside(outstanding.instruction):
                 return
 
     def _start(self, now_s: float) -> None:
         for head in self._heads():
             if head.started_s is None and all(head in self._at_hand(rank) for rank in head.awaited):
                 head.started_s = now_s
+            self._step_aside(head, now_s)
+
+    def _step_aside(self, outstanding: Outstanding, now_s: float) -> None:
+        """Stop an instruction's time while one of its ranks has something else at hand, and go on with it
+        then.
+        """
+        behind = any(self._queues[rank][-1] is not outstanding for rank in outstanding.awaited)
+        if not _steps_aside(outstanding.instruction) or behind == (outstanding.aside_s is not None):
+            return
+        if behind:
+            outstanding.aside_s = now_s
+            return
+        if outstanding.started_s is not None:
+            outstanding.started_s += now_s - outstanding.aside_s
+        outstanding.aside_s = None
+
+
+def _steps_aside(instruction: Instruction) -> bool:
+    return isinstance(instruction, RunCall) and instruction.steps_aside

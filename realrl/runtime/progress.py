@@ -68,7 +68,7 @@ class Progress:
 def _numbers(report: JobReport) -> str:
     metrics = report.metrics()
     shown = [f"{name} {number(metrics[name])}" for name in SHOWN if name in metrics]
-    shown.append(f"tokens/s {report.num_tokens / report.duration_s:.0f}")
+    shown.append(f"tokens/s {report.tokens_per_s:.0f}")
     shown.append(f"{report.duration_s:.1f} s")
     return "  ".join(shown)
 

@@ -38,7 +38,7 @@ class Recorder:
             **report.metrics(),
             "num_sequences": len(job.samples),
             "num_tokens": report.num_tokens,
-            "tokens_per_s": report.num_tokens / report.duration_s,
+            "tokens_per_s": report.tokens_per_s,
             "duration_s": report.duration_s,
             "phases_s": report.phases_s,
         }

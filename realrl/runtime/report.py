@@ -51,8 +51,15 @@ class JobReport:
 
     @property
     def duration_s(self) -> float:
-        """From its first instruction's start, or the end of earlier jobs, to its last one's end."""
-        return self.end_s - max(self.after_s, min(span.start_s for span in self._spans.values()))
+        """From its first instruction's start, or the end of earlier steps, to its last one's end."""
+        start_s = min(span.start_s for span in self._spans.values())
+        # Clocks of several hosts may differ.
+        return max(0.0, self.end_s - max(self.after_s, start_s))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """0 where no time is known to have passed."""
+        return self.num_tokens / self.duration_s if self.duration_s else 0.0
 
     @property
     def phases_s(self) -> dict[str, float]:

@@ -86,6 +86,8 @@ class Scheduler:
         self._next_seq = 0
         self._begun: set[int] = set()
         """Numbers of jobs with all of their stages."""
+        self._generating: set[int] = set()
+        """Ranks of calls that step aside."""
 
     def handle(self, event: Event) -> list[messages.Instruction | messages.StepAside]:
         """The instructions that `event` allows, in order; a stage of a run comes after those before it."""
@@ -94,7 +96,7 @@ class Scheduler:
         else:
             self._report(event)
         emitted = self._emit()
-        return [*emitted, *self._steps_aside(emitted)]
+        return [*emitted, *self._signs(emitted)]
 
     def is_open(self, job: Job) -> bool:
         """Whether any part of the job is still to be done."""
@@ -118,6 +120,8 @@ class Scheduler:
             task = _Task(job, node, self._versions[model], self._hazards(job, node))
             self._note(task)
             self._pending.append(task)
+            if _steps_aside(task):
+                self._generating.update(node.ranks)
             if trained := _changed(node):
                 self._versions[trained] = job.step + 1
 
@@ -156,9 +160,11 @@ class Scheduler:
 
     def _emit(self) -> list[messages.Instruction]:
         emitted: list[messages.Instruction] = []
-        while ready := [task for task in self._pending if self._may_start(task)]:
-            # What others wait for is sent ahead of what may take long.
+        while ready := [t for t in self._pending if self._may_start(t) and not self._would_hold_up(t)]:
+            # Generation comes last, so that it does not have to step aside at once.
             for task in sorted(ready, key=_steps_aside):
+                if self._would_hold_up(task):
+                    continue
                 self._pending.remove(task)
                 task.instruction = self._instruction(task)
                 if self._is_needless(task):
@@ -172,12 +178,23 @@ class Scheduler:
 
     def _may_start(self, task: _Task) -> bool:
         """New weights do not wait until a generation that is under way, and lets them in, has ended."""
-        is_new = isinstance(task.node, program.Reallocate)
-        return all(
-            is_new and other.awaited and _lets_in(other.node, task.node.writes) for other in task.waits_for
-        )
+        brings_weights = isinstance(task.node, program.Reallocate)
+        return all(brings_weights and other.awaited and _lets_in(other.node) for other in task.waits_for)
 
-    def _steps_aside(self, emitted: Sequence[messages.Instruction]) -> list[messages.StepAside]:
+    def _would_hold_up(self, task: _Task) -> bool:
+        """Whether ranks that generate would stand still with this until others have done what they are at."""
+        if not self._generating:
+            return False
+        ranks = self._ranks(task)
+        others = ranks - self._generating
+        return others != ranks and any(others & other.awaited for other in self._running.values())
+
+    def _ranks(self, task: _Task) -> set[int]:
+        if isinstance(task.node, program.Move):
+            return {rank for key in self._lacking(task) for rank in (*key.source, *key.target)}
+        return set(task.node.ranks)
+
+    def _signs(self, emitted: Sequence[messages.Instruction]) -> list[messages.StepAside]:
         """For each generation under way on whose ranks something else is due."""
         return [
             messages.StepAside(seq=task.instruction.seq, ranks=task.instruction.ranks)
@@ -235,7 +252,9 @@ class Scheduler:
                     **common, ranks=node.ranks, model=node.model, placement=node.placement, back=node.back
                 )
             case program.Move():
-                keys = self._brought(task)
+                keys = self._lacking(task)
+                # They count as brought from now on: workers keep the one order.
+                self.ledgers[job.number].record_move(keys)
                 ranks = sorted({rank for key in keys for rank in (*key.source, *key.target)})
                 return messages.Move(**common, ranks=tuple(ranks), keys=keys)
             case program.Call():
@@ -259,12 +278,10 @@ class Scheduler:
             case program.Forget():
                 return messages.Forget(**common, ranks=node.ranks)
 
-    def _brought(self, task: _Task) -> tuple[messages.KeyMove, ...]:
-        """What a move must bring. It counts as brought from now on: workers keep the one order."""
+    def _lacking(self, task: _Task) -> tuple[messages.KeyMove, ...]:
+        """What a move must bring."""
         ledger, move = self.ledgers[task.job.number], task.node
-        keys = ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
-        ledger.record_move(keys)
-        return keys
+        return ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
 
 
 def _changed(node: program.Node) -> str | None:
@@ -278,8 +295,8 @@ def _steps_aside(task: _Task) -> bool:
     return isinstance(task.node, program.Call) and task.node.steps_aside
 
 
-def _lets_in(node: program.Node, weights: tuple[program.Resource, ...]) -> bool:
-    return isinstance(node, program.Call) and node.interruptible and node.weights == weights
+def _lets_in(node: program.Node) -> bool:
+    return isinstance(node, program.Call) and node.interruptible
 
 
 def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:

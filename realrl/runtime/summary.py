@@ -47,7 +47,7 @@ class Summary:
                 for name, value in self._last.items()
                 if name in self._first
             },
-            "tokens_per_s": self._num_tokens / self._duration_s if self._num_steps else 0.0,
+            "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
             "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
             "wall_s": time.monotonic() - self._started_s,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,7 +52,23 @@ def test_a_step_is_generated_while_the_one_before_is_trained_on(files):
         trial = f"overlap-{max_staleness}"
         run = train(files, trial, APART, critic=False, max_staleness=max_staleness, **LONG)
         trace = json.loads((run / "trace.json").read_text())
+        check_rates(run, trace)
         assert any(_overlap(trace, step) for step in range(1, NUM_STEPS)) == bool(max_staleness)
+
+
+def check_rates(run: Path, trace: list[dict]) -> None:
+    """What steps are said to take adds up to no more than the time from the first start to the last end."""
+    steps = [
+        row
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if row["kind"] == "train"
+    ]
+    events = [event for event in trace if event.get("ph") == "X"]
+    span_s = (max(e["ts"] + e["dur"] for e in events) - min(e["ts"] for e in events)) / 1e6
+    taken_s = sum(step["duration_s"] for step in steps)
+    assert 0.3 * span_s < taken_s <= span_s * 1.001
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["tokens_per_s"] == pytest.approx(sum(step["num_tokens"] for step in steps) / taken_s)
 
 
 def test_new_weights_come_into_responses_that_are_under_way(files):

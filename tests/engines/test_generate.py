@@ -21,7 +21,7 @@ from realrl.ops.cache import KeyValueCache
 from realrl.parallel.groups import create_groups, local_groups
 from tests.models.families import tiny_model
 from tests.models.test_graphs import Again
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_llama, tiny_tokenizer
 from tests.world import run_world
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
@@ -158,6 +158,24 @@ def test_generation_is_the_same_by_recorded_steps(engine, monkeypatch):
     monkeypatch.setattr(generation, "CudaRecorder", lambda: record)
     assert_same(generated(engine, prompts()), expected)
     assert record.sizes
+
+
+def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
+    """For log-probabilities by weights that have just come, though decoding has the old ones laid out."""
+    model, found = tiny_llama(tmp_path, hidden=64, intermediate=128), []
+    engine, other = loaded(model, dtype=torch.bfloat16), loaded(model, dtype=torch.bfloat16)
+    rollouts = generated(other, prompts([1]))
+
+    def bring() -> None:
+        for some in (engine, other):
+            some.local_tensors()["layers.0.qkv"].mul_(1.5)
+            some.version += 1
+            found.append(some.logprobs(rollouts, temperature=1.0))
+
+    generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
+    assert torch.equal(*found)
+    with engine._model.packed(1):
+        assert engine._model._packed, "else there was nothing laid out anew"
 
 
 def test_each_token_says_which_weights_drew_it(model):

@@ -48,8 +48,8 @@ def test_what_is_finer_than_the_grid_stays():
     """A float32 checkpoint says where in an interval a weight is; zeros have no interval worth the name."""
     fine = torch.randn(4096).view(torch.int32).bitwise_or(1).view(torch.float32)
     assert torch.equal(spread_alone(fine), fine)
-    zeros = torch.tensor([0.0, -0.0, 1e-40])
-    assert torch.equal(spread_alone(zeros).view(torch.int32), zeros.view(torch.int32))
+    edges = torch.tensor([0.0, -0.0, 1e-40, torch.inf, -torch.inf])
+    assert torch.equal(spread_alone(edges).view(torch.int32), edges.view(torch.int32))
 
 
 @pytest.mark.parametrize("row", ONE_EACH)

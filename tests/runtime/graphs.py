@@ -13,7 +13,14 @@ from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionC
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
 from realrl.runtime.jobs import in_order, samples_of
-from realrl.runtime.program import SYNCHRONOUS, Asynchrony, compile_program, compile_save, home_placements
+from realrl.runtime.program import (
+    SYNCHRONOUS,
+    Asynchrony,
+    Call,
+    compile_program,
+    compile_save,
+    home_placements,
+)
 from realrl.runtime.scheduler import Job, Reported, Scheduler
 
 LAYOUTS = [
@@ -126,6 +133,8 @@ class PretendWorkers:
         self._graph, self._plan, self._random = graph, plan, random.Random(seed)
         self._may_end = may_end
         self._queues: dict[int, list[Instruction | StepAside]] = {}
+        self._generating: set[int] = set()
+        """Ranks of calls that step aside."""
         self._aside: set[int] = set()
         """Ranks whose first instruction has stepped aside."""
         self.emitted: list[Instruction] = []
@@ -141,6 +150,8 @@ class PretendWorkers:
             while waiting and (waiting[0].job in open_jobs or len(open_jobs) < window + max_staleness):
                 stage = waiting.popleft()
                 open_jobs += [] if stage.job in open_jobs else [stage.job]
+                calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]
+                self._generating.update(rank for call in calls for rank in call.ranks)
                 self._take(scheduler.handle(stage))
             for rank, done in self._go_on():
                 self._take(scheduler.handle(Reported(rank, done)))
@@ -151,10 +162,20 @@ class PretendWorkers:
     def _take(self, instructions: list[Instruction | StepAside]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Instruction):
+                self._check_busy(instruction)
                 self.emitted.append(instruction)
                 self.ended_before[instruction.seq] = set(self.finished)
+            else:
+                later = [i for i in instructions if isinstance(i, Instruction) and i.seq > instruction.seq]
+                assert any(set(i.ranks) & set(instruction.ranks) for i in later), "there is nothing to do"
             for rank in instruction.ranks:
                 self._queues.setdefault(rank, []).append(instruction)
+
+    def _check_busy(self, instruction: Instruction) -> None:
+        """What ranks that generate are to do with others waits until these have nothing else to do."""
+        others = set(instruction.ranks) - self._generating
+        if len(others) < len(instruction.ranks):
+            assert not any(self._queues.get(rank) for rank in others), "generation would stand still"
 
     def _go_on(self) -> list[tuple[int, Done]]:
         """Something that can happen does: a slice steps aside, or an instruction ends."""

@@ -139,18 +139,23 @@ def test_time_runs_from_when_all_ranks_are_free():
 
 
 def test_time_runs_at_once_on_ranks_that_step_aside():
-    """While they generate, what else they are to do is not late for that, and is reported first."""
+    """While they generate, what else they are to do is not late for that, and is reported first; meanwhile
+    the generation's own time stands still.
+    """
     deadlines = Deadlines(10.0)
     deadlines.sent(_call(0, (0,), "gen", steps_aside=True), 0.0)
     deadlines.sent(_call(1, (0, 1), "reward"), 5.0)
     deadlines.sent(_call(2, (1,), "train"), 6.0)
+    assert deadlines.overdue(15.5).instruction.call == "reward" == deadlines.current(0).call
+    assert deadlines.find(1, 2).call == "train" and deadlines.find(0, 2) is None
     assert [i.call for i in deadlines.running()] == ["gen", "reward"]
     for rank in (0, 1):
         deadlines.reported(rank, 1, 8.0)
     assert [i.call for i in deadlines.running()] == ["gen", "train"]
     assert deadlines.current(0).call == "gen"
-    assert deadlines.overdue(10.5).instruction.call == "gen"
-    deadlines.reported(0, 0, 11.0)
+    assert deadlines.overdue(12.9) is None
+    assert deadlines.overdue(13.1).instruction.call == "gen"
+    deadlines.reported(0, 0, 13.5)
     assert deadlines.overdue(18.5).instruction.call == "train"
     with pytest.raises(AssertionError, match="rank 1 reports 7 out of order"):
         deadlines.reported(1, 7, 19.0)

@@ -1,0 +1,66 @@
+"""What a worker does between two tokens."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from realrl.api.messages import Done, Forget, RunCall, StepAside, Stop
+from realrl.runtime.worker import Worker
+
+
+@dataclass
+class Channel:
+    """Messages that have arrived, and what was sent."""
+
+    messages: deque = field(default_factory=deque)
+    sent: list = field(default_factory=list)
+
+    def receive(self):
+        return self.messages.popleft()
+
+    def arrived(self):
+        return self.messages
+
+    def send(self, message):
+        self.sent.append(message)
+
+
+def worker(*messages) -> Worker:
+    parts = dict.fromkeys(("recipe", "config", "plan", "groups", "replicas", "data"))
+    return Worker(
+        rank=0, channel=Channel(deque(messages)), store=SimpleNamespace(forget=lambda job: None), **parts
+    )
+
+
+def call(seq: int) -> RunCall:
+    shared = {"ranks": (0,), "job": 0, "step": 0, "call": "gen"}
+    return RunCall(seq=seq, shares=((),), version=0, steps_aside=True, dtypes={}, **shared)
+
+
+def forget(seq: int) -> Forget:
+    return Forget(seq=seq, ranks=(0,), job=0, step=0)
+
+
+def test_a_break_is_due_at_the_sign_for_this_call_and_ends_with_it():
+    """What was sent before is carried out and reported; what came after waits."""
+    some = worker(forget(8), forget(9), StepAside(seq=7, ranks=(0,)), forget(10))
+    breaks = some._breaks(call(7))
+    assert breaks.due()
+    breaks.take()
+    assert [done.seq for done in some.channel.sent] == [8, 9]
+    assert all(isinstance(done, Done) for done in some.channel.sent)
+    assert not breaks.due() and [m.seq for m in some.channel.messages] == [10]
+
+
+def test_what_waits_without_a_sign_is_not_due():
+    """Nor is a sign for another call."""
+    some = worker(forget(8), StepAside(seq=6, ranks=(0,)))
+    assert not some._breaks(call(7)).due()
+
+
+def test_a_sign_for_a_call_that_has_ended_is_passed_over():
+    some = worker(StepAside(seq=7, ranks=(0,)), forget(8), Stop())
+    some.serve()
+    assert [done.seq for done in some.channel.sent] == [8]
