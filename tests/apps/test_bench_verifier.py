@@ -50,7 +50,7 @@ def archive(tmp_path):
 def test_cases_are_read_by_their_syntax_and_put_to_every_system(archive):
     with verifier_cases.unpacked(archive) as folder:
         cases = verifier_cases.read_cases(folder)
-        scores = {score.system: score for score in verifier_cases.measure(folder)}
+        scores = {score.system: score for score in verifier_cases.measure("own", cases, folder)}
     assert [(c.gold, c.text, c.equal, c.options) for c in cases] == [
         ("$9$", "so $9$", True, {}),
         ("$9$", "$8$", False, {}),
@@ -62,8 +62,16 @@ def test_cases_are_read_by_their_syntax_and_put_to_every_system(archive):
         assert score.precision == score.recall == 1
 
 
+def test_forms_are_cases_too():
+    cases = verifier_cases.form_cases(["1", "2", "3", "4"], 2)
+    assert {case.gold for case in cases} == {"$1$", "$3$"}
+    assert {case.equal for case in cases} == {True, False} and all(case.text for case in cases)
+
+
 def test_precision_and_recall():
-    score = Score(system="x", num=10, num_equal=5, accepted_right=4, accepted_wrong=1, seconds=1.0)
+    score = Score(
+        cases="own", system="x", num=10, num_equal=5, accepted_right=4, accepted_wrong=1, seconds=1.0
+    )
     assert (score.precision, score.recall) == (0.8, 0.8)
     assert verifier_cases.render([score]).splitlines()[-1].split() == ["x", "80.0%", "80.0%", "1", "1", "1.0"]
 

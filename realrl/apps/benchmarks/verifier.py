@@ -53,7 +53,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     child_peak_mib: float
     """Resident memory of the largest child, ever."""
     own_growth_mib: float
-    """Of this process's peak, from the first answer to the last."""
+    """Of this process's resident memory, from the first answer to the last."""
 
 
 def read_solutions(folder: Path, name: str) -> list[str]:
@@ -96,13 +96,17 @@ def measure_forms(problems: str, solutions: Sequence[str], pool: JudgePool) -> I
 def measure_stream(solutions: Sequence[str], num_answers: int, num_children: int) -> Stream:
     """Grade a mixed stream by as many threads as there are children."""
     samples = mixed(solutions, num_answers, hostile_share=HOSTILE_SHARE)
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_mib = _resident_mib()
     begin_s = time.perf_counter()
     with JudgePool(num_children=num_children) as pool, ThreadPoolExecutor(num_children) as threads:
         results = list(threads.map(lambda sample: _timed(sample, pool), samples))
     seconds = time.perf_counter() - begin_s
-    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-    return _stream(samples, results, seconds, grown_kib / 1024)
+    return _stream(samples, results, seconds, _resident_mib() - before_mib)
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def _timed(sample: Sample, pool: JudgePool) -> tuple[Verdict, float]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from realrl.apps.benchmarks.answers import FORMS, PERTURBATIONS, texts
 from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.tables import table
 from realrl.rewards.math import check
@@ -44,6 +45,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 class Score(msgspec.Struct, frozen=True, kw_only=True):
     """How a system did on the cases."""
 
+    cases: str
     system: str
     num: int
     num_equal: int
@@ -108,15 +110,27 @@ def _table(call: ast.Call) -> Iterator[Case]:
         yield Case(gold=values.pop("gold"), text=values.pop("pred"), equal=equal, options=values)
 
 
-def measure(folder: Path) -> Iterator[Score]:
-    cases = read_cases(folder)
-    yield _score("realrl", cases, *_ours(cases))
+def form_cases(solutions: Sequence[str], num: int) -> list[Case]:
+    """`num` of the solutions, evenly taken, in every form of `answers`."""
+    chosen = solutions[:: max(1, len(solutions) // num)][:num]
+    return [
+        Case(gold=f"${solution}$", text=text, equal=equal)
+        for solution in chosen
+        for forms, equal in ((FORMS, True), (PERTURBATIONS, False))
+        for _, text in texts(forms, solution)
+    ]
+
+
+def measure(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Score]:
+    """Of every system; `folder` is math-verify's."""
+    yield _score(name, "realrl", cases, *_ours(cases))
     for peer in PEERS:
-        yield _score(peer, cases, *_of_peer(peer, folder, cases))
+        yield _score(name, peer, cases, *_of_peer(peer, folder, cases))
 
 
-def _score(system: str, cases: Sequence[Case], accepted: Sequence[bool], seconds: float) -> Score:
+def _score(name: str, system: str, cases: Sequence[Case], accepted: Sequence[bool], seconds: float) -> Score:
     return Score(
+        cases=name,
         system=system,
         num=len(cases),
         num_equal=sum(case.equal for case in cases),
@@ -163,5 +177,5 @@ def render(scores: Sequence[Score]) -> str:
         )
         for score in scores
     ]
-    what = f"{scores[0].num} cases of math-verify, {scores[0].num_equal} of them equal"
+    what = f"{scores[0].cases}: {scores[0].num} pairs, {scores[0].num_equal} of them equal"
     return f"{what}\n{table([head, *lines], numbers=True, indent='  ')}"

@@ -9,6 +9,9 @@ from pathlib import Path
 from realrl.apps.benchmarks.options import count, say_machine
 from realrl.apps.command_line import OK
 
+NUM_COMPARED = 60
+"""Solutions whose forms every system gets."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, metavar="TAR.GZ", help="math-verify's source distribution")
@@ -22,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     solutions = verifier.solution_sets(arguments.data)
     say_machine(as_json=arguments.json)
-    _run_cases(arguments)
+    if arguments.cases is not None:
+        _run_cases(arguments, solutions)
     _run_forms(arguments, solutions)
     every = [solution for own in solutions.values() for solution in own]
     row = verifier.measure_stream(every, arguments.answers, arguments.children)
@@ -30,13 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _run_cases(arguments: argparse.Namespace) -> None:
+def _run_cases(arguments: argparse.Namespace, solutions: dict[str, list[str]]) -> None:
     from realrl.apps.benchmarks import verifier_cases
 
-    if arguments.cases is not None:
-        with verifier_cases.unpacked(arguments.cases) as folder:
-            scores = list(verifier_cases.measure(folder))
-        _print(arguments, scores, verifier_cases.render(scores))
+    with verifier_cases.unpacked(arguments.cases) as folder:
+        sets = {"math-verify's own cases": verifier_cases.read_cases(folder)}
+        for problems, own in solutions.items():
+            sets[f"forms of {problems}"] = verifier_cases.form_cases(own, NUM_COMPARED)
+        for name, cases in sets.items():
+            scores = list(verifier_cases.measure(name, cases, folder))
+            _print(arguments, scores, verifier_cases.render(scores))
 
 
 def _run_forms(arguments: argparse.Namespace, solutions: dict[str, list[str]]) -> None:
