@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 _TEXT = re.compile(r"\\(?:textbf|mathrm|mathbf|mbox|textrm)\b")
+_INTRODUCED = re.compile(r"^(?:option|choice|answer)(?=[(A-Z\\])", re.IGNORECASE)
 _CHOICE = re.compile(r"\\text\{\(?([A-Za-z])\)?\.?\}|\(?([A-Z])\)?|\(([a-z])\)")
 _CHOSEN = re.compile(r"(?:\\text\{)?(?:\(([A-Za-z])\)(?!\}?[-+*/=^_,;])|([A-Z])[.:)])")
-_LETTER = re.compile(r"\([A-Za-z]\)|(?<![A-Za-z\\(])[A-Z][.:)]|(?:or|and|,|;)\(?[A-Z]\)?$")
+_LETTER = re.compile(r"\([A-Za-z]\)|(?<![A-Za-z\\(])[A-Z][.:)]|(?:or|and|,|;)\s*\(?[A-Z]\)?\s*$")
 
 
 def choice(solution: str) -> str | None:
@@ -17,8 +18,7 @@ def choice(solution: str) -> str | None:
 
 def chosen_letter(answer: str) -> str | None:
     r"""The one letter that an answer picks: `C`, `(c)`, `\textbf{(C)}\ 42` or `C. 42`."""
-    text = _stripped(answer)
-    chosen = _CHOSEN.match(text) if len(_LETTER.findall(text)) == 1 else None
+    chosen = _CHOSEN.match(_stripped(answer)) if len(_LETTER.findall(answer)) == 1 else None
     return choice(answer) or _letter(chosen)
 
 
@@ -27,4 +27,5 @@ def _letter(match: re.Match[str] | None) -> str | None:
 
 
 def _stripped(text: str) -> str:
-    return _TEXT.sub(r"\\text", re.sub(r"[\s$*]", "", text)).rstrip(".")
+    bare = _TEXT.sub(r"\\text", re.sub(r"[\s$*]", "", text)).rstrip(".")
+    return _INTRODUCED.sub("", bare)

@@ -46,11 +46,11 @@ class SympyExpressions:
             return False
         if isinstance(first, sympy.MatrixBase) and isinstance(second, sympy.MatrixBase):
             return first.shape == second.shape and all(map(self._equal, first, second))
-        return isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr) and self._equal(first, second)
+        return _is_scalar(first) and _is_scalar(second) and self._equal(first, second)
 
     def rounds_to(self, expression: str, decimal: str) -> bool:
         parsed = parse(expression)
-        if not isinstance(parsed, sympy.Expr) or _symbols(parsed):
+        if not _is_scalar(parsed) or _symbols(parsed):
             return False
         try:
             return rounds_to(self._arithmetic.rational(evaluate(parsed, {}, self._arithmetic)), decimal)
@@ -103,10 +103,14 @@ def parse(latex: str) -> Any:
         return None
 
 
+def _is_scalar(parsed: Any) -> bool:
+    return isinstance(parsed, sympy.Expr) and not isinstance(parsed, (sympy.MatrixBase, sympy.MatrixExpr))
+
+
 def _difference(sides: tuple[str, ...]) -> sympy.Expr | None:
     """The first side less the last."""
     first, last = parse(sides[0]), parse(sides[-1])
-    if not isinstance(first, sympy.Expr) or not isinstance(last, sympy.Expr):
+    if not (_is_scalar(first) and _is_scalar(last)):
         return None
     return sympy.Add(first, sympy.Mul(-1, last, evaluate=False), evaluate=False)
 

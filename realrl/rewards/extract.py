@@ -30,12 +30,13 @@ _SENTENCE = re.compile(rf"(?:{_FORMULA.pattern}|[^\n.]|\.(?=\S)){{0,1000}}", re.
 _DELIMITER = re.compile(r"(?<!\\)\$|\\[()\[\]]|\*\*|__")
 _QUIET = re.compile(r"\\[a-z]+\{[^{}]*\}|\\[a-z]+", re.IGNORECASE)
 _SAYS = re.compile(r".*\b(?:is|are|be)\b\s*:?", re.DOTALL)
+_FILLER = re.compile(r"(?:thus|therefore|then|simply|just|exactly|indeed)\s+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]{3,}")
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
 _NUMBER = re.compile(
-    r"(?:(?<![\w)\]}.])[-+])?(?<![A-Za-z\d])"
-    rf"(?:\\[dt]?frac\{{\d+\}}\{{\d+\}}|{_DIGITS}(?:\.\d+)?(?:/{_DIGITS}(?:\.\d+)?)?|(?<![\d.])\.\d+)%?"
+    r"(?:(?<![\w)\]}.])[-+])?(?<![A-Za-z\d√])"
+    rf"(?:\d*\\[dt]?frac\{{\d+\}}\{{\d+\}}|{_DIGITS}(?:\.\d+)?(?:/{_DIGITS}(?:\.\d+)?)?|(?<![\d.])\.\d+)%?"
 )
 
 
@@ -96,7 +97,7 @@ def _phrased(text: str) -> str | None:
     if not phrases:
         return None
     sentence = _SENTENCE.match(text, phrases[-1].end()).group()
-    said = _SAYS.sub("", _bare(sentence)).strip()
+    said = _FILLER.sub("", _SAYS.sub("", _bare(sentence)).strip())
     return (_last_value(sentence) or said or None) if is_prose(said) else said or None
 
 

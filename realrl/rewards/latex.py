@@ -38,6 +38,7 @@ _EDGES = re.compile(r"^[\s.,;:*]+(?<!\.)|[\s.,;:*]+$")
 _LONE = r"(\\[A-Za-z]+|[A-Za-z\d])"
 _ARGUMENT = re.compile(rf"\s*(?:{_LONE}|(?=(\{{)))")
 _ROOT = re.compile(rf"\\sqrt\s*(\[[^\[\]]*\])?\s*{_LONE}")
+_RADICAL = re.compile(r"√\s*(\d+|[A-Za-z])")
 _CALL = re.compile(r"(?<![A-Za-z\\])sqrt\s*(?:\(([^()]*)\)|\{)")
 _MIXED = re.compile(r"(?<![\d.}/^_])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\d)")
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,])")
@@ -83,6 +84,7 @@ def _spelled_numbers(text: str) -> str:
 
 def _whole_braces(text: str) -> str:
     r"""`\frac12`, `\sqrt2` and `sqrt(2)` with the braces that they lack."""
+    text = _RADICAL.sub(r"\\sqrt{\1}", text).replace("√(", "sqrt(")
     text = _CALL.sub(lambda match: r"\sqrt{" + (match[1] + "}" if match[1] is not None else ""), text)
     text = _NAMES.sub(lambda match: "\\" + match[1].replace("infinity", "infty") + " ", text)
     text = _braced(text, r"\frac", 2)
@@ -122,6 +124,6 @@ def _squeezed(text: str) -> str:
         if index % 2:
             parts[index] = r"\text{" + part[part.index("{") + 1 :]
         else:
-            words = re.sub(r"(?<=[A-Za-z]{2})\s+(?=[A-Za-z])|(?<=\d)\s+(?=[A-Za-z]{2})", "\0", part)
+            words = re.sub(r"(?<=[A-Za-z]{2})\s+(?=[A-Za-z])|(?<=[\d}])\s+(?=[A-Za-z]{2})", "\0", part)
             parts[index] = _TIGHT.sub(lambda m: f"{m[1]} " if m[1] else "", words).replace("\0", " ")
     return "".join(parts)

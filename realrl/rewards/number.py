@@ -35,7 +35,7 @@ class Number:
         if self.value == other.value:
             return True
         scales = (Fraction(1, 100) if number.percent else 1 for number in (self, other))
-        return self.percent != other.percent and self.value * next(scales) == other.value * next(scales)
+        return self.value * next(scales) == other.value * next(scales)
 
 
 def parse_number(expression: str) -> Number | None:

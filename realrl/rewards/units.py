@@ -36,6 +36,7 @@ _TRAILING = re.compile(
     rf"^(?P<rest>.*[\d}})\]A-Za-z.])(?:(?P<degree>\^\\circ)\s*[CF]?|\s?\\text\{{(?P<text>[^{{}}]*)\}}{_POWER})$"
 )
 _PLAIN = re.compile(rf"^(?P<rest>.*[\d}})\]])\s?(?P<text>[A-Za-z]{{2,}}(?: ?[A-Za-z/]+)*){_POWER}$")
+_HEDGE = re.compile(r"[\d;,]|\b(?:or|and|not)\b", re.IGNORECASE)
 _ANGLES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 
 
@@ -46,16 +47,19 @@ def split_unit(expression: str) -> tuple[str, str]:
         return expression, ""
     if match.groupdict().get("degree"):
         return (expression, "") if _ANGLES.search(expression) else (match["rest"], "degree")
+    if _HEDGE.search(match["text"]):
+        return expression, ""
     return match["rest"].strip(), _canonical(match["text"], match["power"])
 
 
 def _plain_words(expression: str) -> re.Match[str] | None:
-    """`35 cm`, but not `2xy` or `3ab`: one word must be known, or long."""
+    """`35 cm` and `3 cups`, but not `2xy` or `3ab`: a word must be known, or long, or stand apart."""
     match = _PLAIN.fullmatch(expression)
     if not match or match["rest"].count("{") != match["rest"].count("}"):
         return None
     words = match["text"].lower().split()
-    long = any(len(word) > 3 for word in words)
+    apart = expression[len(match["rest"])] == " "
+    long = any(len(word) > 3 - apart for word in words)
     return match if long or any(len(word) > 1 and word in _CANONICAL for word in words) else None
 
 

@@ -3,7 +3,7 @@ r"""Where the answer is found in a text."""
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.rewards.extract import extract_answer
@@ -59,6 +59,7 @@ def test_boxes_joined_by_a_connector_are_one_list(text, answer):
         ("The answer is the number of all apples, which come to 12 in one day.", "12"),
         ("The answer depends on how many of the apples we count as ripe: 12 of them. So 13", "13"),
         ("2 + 3 = 5\n#### 5", "5"),
+        ("2 + 3 is 5. The answer is thus 5.", "5"),
         ("答案是 7", "7"),
     ],
 )
@@ -80,6 +81,7 @@ def test_without_a_box_what_is_said_after_answer_is(text, answer):
         (r"Therefore $x \geq 5$ solves it", r"x \geq 5"),
         ("They pay $3 for 2 apples and $4 for the rest", "4"),
         ("p = .25", ".25"),
+        (r"so p = 2\frac{1}{2}", r"2\frac{1}{2}"),
         ("a share of 25%", "25%"),
         ("x = −3", "-3"),
         ("room B2C, no other", None),
@@ -92,6 +94,7 @@ def test_at_last_the_last_number_with_its_formula(text, answer):
     assert extract_answer(text) == answer
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=r"\boxed{}1", max_size=60))
 def test_boxes_agree_with_trying_every_one(text):
     """Brute force: of all boxes the last whose brace closes, found by counting."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.apps.benchmarks.answers import FORMS, PERTURBATIONS, texts
@@ -30,6 +30,7 @@ def pool():
         yield pool
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12))
 def test_plain_numbers_are_decided_without_a_child(number):
     for text in (f"{number:,}", f"{number}.00", f"{number:,}.0"):
@@ -70,9 +71,11 @@ def test_many_texts_are_graded_in_their_order():
     assert check_all(given, solutions, undecided)[3] == Checked(Verdict.WRONG, "3")
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in HOSTILE if n not in ("hard integral", "expanding product", "endless sum")]
-)
+SLOW = ("huge binomial", "endless sum", "hard integral", "expanding product")
+"""Each is killed at its deadline, as one that `test_pool` has."""
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in SLOW])
 def test_hostile_answers_end_within_the_deadline_and_are_not_accepted(pool, name, monkeypatch, tmp_path):
     """And nothing that they say is done. Each leaves a pool that answers."""
     monkeypatch.chdir(tmp_path)
@@ -89,11 +92,11 @@ def test_hostile_answers_end_within_the_deadline_and_are_not_accepted(pool, name
     ["1,111", "[", "(", "{", "\\", "$", " ", "-", "\\frac", "answer is", "\\boxed{", ";", "_", "1 "],
 )
 def test_extraction_takes_time_in_proportion_to_the_text(character):
-    """A megabyte of whatever a pattern begins with; a second is ten times what it takes."""
+    """A megabyte of whatever a pattern begins with; it takes a tenth of two seconds of the processor."""
     for text in (character * (1_000_000 // len(character)), "answer is " + character * 100_000):
-        start = time.monotonic()
+        begin_s = time.process_time()
         extract_answer(text)
-        assert time.monotonic() - start < 2
+        assert time.process_time() - begin_s < 2
 
 
 def verdicts(pool: JudgePool, solutions: list[str], forms: dict) -> list[tuple[str, str, Verdict]]:
@@ -121,7 +124,7 @@ DATA = Path(os.environ.get("REALRL_MATH_DATA", "no-such-folder"))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="REALRL_MATH_DATA names no folder of problems")
-@pytest.mark.parametrize(("name", "every"), [("math500", 1), ("gsm8k_test", 5), ("amc23", 1), ("aime24", 1)])
+@pytest.mark.parametrize(("name", "every"), [("math500", 2), ("gsm8k_test", 10), ("amc23", 1), ("aime24", 1)])
 def test_solutions_of_the_benchmarks_are_recognised_in_other_forms_and_only_then(pool, name, every):
     lines = (DATA / f"{name}.jsonl").read_text().splitlines()[::every]
     check_forms(pool, [json.loads(line)["solutions"][0] for line in lines])

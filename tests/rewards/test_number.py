@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.rewards.latex import clean
@@ -49,6 +49,7 @@ def test_numbers_are_read_exactly(answer, value):
     assert (number and number.value) == value
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12), st.integers(0, 999))
 def test_separated_thousands_are_what_python_writes(whole, decimals):
     for text in (f"{whole:,}.{decimals:03}", f"{whole}.{decimals:03}"):
@@ -73,6 +74,7 @@ def test_only_what_is_written_as_a_percentage_is_one(first, second, same):
     assert a.same(b) is b.same(a) is same
 
 
+@settings(deadline=None)
 @given(st.fractions(max_denominator=1000), st.integers(6, 12))
 def test_a_long_decimal_stands_for_what_rounds_to_it(value, places):
     """Python's own rounding and cutting of exact fractions are the oracle."""
