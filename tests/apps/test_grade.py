@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_more_lines_than_a_batch_keep_their_order(tmp_path, capsys, monkeypatch)
     graded = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["answer"] for line in graded] == [str(i) for i in range(10)]
     assert [line["verdict"] for line in graded] == ["correct", "wrong"] * 5
+
+
+def test_the_example_of_the_documentation_is_what_it_shows(tmp_path, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text().split("```")[1]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("\n".join(line for line in text.splitlines() if line.startswith('{"completion"')))
+    assert main([str(file)]) == 0
+    out, errors = capsys.readouterr()
+    assert out and text.endswith(out + errors)
 
 
 @pytest.mark.parametrize(
