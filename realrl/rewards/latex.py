@@ -45,7 +45,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,])")
 _GAP = re.compile(r"(?<=\d)\s+(?=\d)")
 _SUBSCRIPT = re.compile(r"_\s*([A-Za-z\d])\s+(?=\S)")
 _NAMES = re.compile(r"(?<![A-Za-z\\_{])(pi|theta|alpha|beta|infinity|infty)(?![A-Za-z])")
-_LETTER_TEXT = re.compile(r"\\text\s*\{\s*([A-Za-z]'*|[-\d.,]+)\s*\}")
+_LETTER_TEXT = re.compile(r"\\text\s*\{\s*([A-Za-z]'*|[-\d.,;/\s]+)\s*\}")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
 _TIGHT = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|\s+")
 

@@ -38,7 +38,7 @@ def names_agree(first: str, second: str) -> bool:
 def chain(expression: str) -> tuple[list[str], list[str]]:
     """`(sides, operators)`, without what is only approximately equal to the sides before it."""
     sides, operators = split(expression, OPERATORS)
-    if operators and not sides[0]:
+    if operators and not sides[0] and operators[0] in ("=", r"\approx"):
         return chain(expression.removeprefix(operators[0]).strip())
     if r"\approx" in operators:
         end = operators.index(r"\approx")
