@@ -112,6 +112,8 @@ UNEQUAL = {
         ("see (above", r"\pi"),
         ("__import__('os').getpid()", r"\pi"),
         ("", "0"),
+        (r"5 \in", r"0, \pm \in"),
+        (r"\text{-}", r"\text{!}"),
     ],
     "lists and sets": [
         (r"\{1,2,3\}", "1,2"),
