@@ -112,7 +112,7 @@ UNEQUAL = {
         ("see (above", r"\pi"),
         ("__import__('os').getpid()", r"\pi"),
         ("", "0"),
-        (r"5 \in", r"0, \pm \in"),
+        (r"5 \in", r"x \in"),
         (r"\text{-}", r"\text{!}"),
     ],
     "lists and sets": [

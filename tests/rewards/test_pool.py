@@ -85,10 +85,15 @@ def test_it_can_be_awaited(pool):
 
 
 def test_a_forked_process_has_children_of_its_own():
+    """Through its parent's pipes the two would read each other's replies."""
     assert judge_in_pool("x+x", "2x") is Verdict.CORRECT
     with multiprocessing.get_context("fork").Pool(1) as forked:
-        assert forked.apply(judge_in_pool, ("x+x", "3x")) is Verdict.WRONG
+        assert forked.apply(judge_and_count) == (Verdict.WRONG, 1)
     assert judge_in_pool("y+y", "2y") is Verdict.CORRECT
+
+
+def judge_and_count() -> tuple[Verdict, int]:
+    return judge_in_pool("x+x", "3x"), len(children())
 
 
 def test_a_comparison_out_of_memory_ends_the_child(monkeypatch):
