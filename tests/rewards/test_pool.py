@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from realrl.rewards import child
 from realrl.rewards.math import check, grade
-from realrl.rewards.pool import JudgePool, judge_in_pool
+from realrl.rewards.pool import JudgePool, _pool_of, judge_in_pool
 from realrl.rewards.verdict import Verdict
 
 ENDLESS = r"\binom{1000000000}{500000000}"
@@ -85,10 +86,14 @@ def test_it_can_be_awaited(pool):
 
 
 def test_a_forked_process_has_children_of_its_own():
-    """Through its parent's pipes the two would read each other's replies."""
+    """Its parent's may all be lent out at the moment of the fork; to it they would never come back."""
     assert judge_in_pool("x+x", "2x") is Verdict.CORRECT
+    shared = _pool_of(os.getpid())
+    lent = [shared._idle.get() for _ in shared._children]
     with multiprocessing.get_context("fork").Pool(1) as forked:
-        assert forked.apply(judge_and_count) == (Verdict.WRONG, 1)
+        assert forked.apply_async(judge_and_count).get(timeout=60) == (Verdict.WRONG, 1)
+    for child_process in lent:
+        shared._idle.put(child_process)
     assert judge_in_pool("y+y", "2y") is Verdict.CORRECT
 
 
