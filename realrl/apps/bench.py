@@ -25,6 +25,7 @@ BENCHMARKS = {
     "generate": "tokens a second, alone or beside another system",
     "train": "inference and optimizer steps, and how near they come to the machine's best",
     "realloc": "moving a model's weights between layouts",
+    "verifier": "grading of answers: how right, how fast, how safe",
     "packing": "micro-batches of rollouts, and their shares over data-parallel ranks",
     **KERNELS,
 }

@@ -1,4 +1,4 @@
-"""Child processes that compare expressions by sympy: kept between questions, killed at a deadline."""
+"""Child processes that compare answers: kept between questions, bounded in memory, killed at a deadline."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ START_DEADLINE_S = 120.0
 """Importing sympy takes a second, on a crowded machine more."""
 
 
-def symbolically_equal(left: str, right: str) -> Verdict:
-    """Compare two LaTeX expressions in this process's own pool, whose children start when first asked."""
-    return _shared_pool().equal(left, right)
+def judge_in_pool(answer: str, solution: str) -> Verdict:
+    """Compare in this process's own pool, whose children start when first asked."""
+    return _pool_of(os.getpid()).judge(answer, solution)
 
 
 @functools.cache
-def _shared_pool() -> SymbolicPool:
-    return SymbolicPool()
+def _pool_of(pid: int) -> JudgePool:
+    """A forked process has another id, and so children of its own."""
+    return JudgePool()
 
 
-class SymbolicPool:
+class JudgePool:
     """Children that may be asked from any thread; they end with this process, or with the `with` block."""
 
     def __init__(
         self, *, num_children: int = 2, deadline_s: float = 5.0, memory_bytes: int = 1 << 30
     ) -> None:
+        """`deadline_s` is wall clock, of one comparison; `memory_bytes` the address space of one child."""
         self._children = [_Child(deadline_s, memory_bytes) for _ in range(num_children)]
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
-    def equal(self, left: str, right: str) -> Verdict:
-        """`CORRECT`, `WRONG`, `TIMEOUT` (the deadline of one comparison, wall clock) or `ERROR`."""
+    def judge(self, answer: str, solution: str) -> Verdict:
+        """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
         child = self._idle.get()
         try:
-            return child.equal(left, right)
+            return child.judge(answer, solution)
         finally:
             self._idle.put(child)
 
@@ -53,7 +55,7 @@ class SymbolicPool:
         for child in self._children:
             child.kill()
 
-    def __enter__(self) -> SymbolicPool:
+    def __enter__(self) -> JudgePool:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -61,27 +63,27 @@ class SymbolicPool:
 
 
 class _Child:
-    """One `realrl.rewards.symbolic` process, started when first asked and after each kill."""
+    """One `realrl.rewards.child` process, started when first asked and after each kill."""
 
     def __init__(self, deadline_s: float, memory_bytes: int) -> None:
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
-    def equal(self, left: str, right: str) -> Verdict:
+    def judge(self, answer: str, solution: str) -> Verdict:
         try:
-            reply = self._ask({"left": left, "right": right})
+            reply = self._ask({"answer": answer, "solution": solution})
         except TimeoutError:
             self.kill()
             return Verdict.TIMEOUT
         except (OSError, EOFError) as error:
-            logger.warning("comparing %r with %r: the child ended (%s)", left, right, error)
+            logger.warning("comparing %.200r with %.200r: the child ended (%s)", answer, solution, error)
             self.kill()
             return Verdict.ERROR
         if "error" in reply:
-            logger.warning("comparing %r with %r: %s", left, right, reply["error"])
+            logger.warning("comparing %.200r with %.200r: %s", answer, solution, reply["error"])
             return Verdict.ERROR
-        return Verdict.CORRECT if reply["equal"] else Verdict.WRONG
+        return Verdict(reply["verdict"])
 
     def _ask(self, request: dict[str, str]) -> dict:
         if self._process is not None and self._process.poll() is not None:
@@ -93,7 +95,7 @@ class _Child:
 
     def _start(self) -> None:
         """Only what a Python needs goes into its environment: no keys of the run."""
-        command = [sys.executable, "-W", "ignore", "-m", "realrl.rewards.symbolic"]
+        command = [sys.executable, "-W", "ignore", "-m", "realrl.rewards.child"]
         self._process = subprocess.Popen(
             [*command, str(self._deadline_s), str(self._memory_bytes)],
             stdin=subprocess.PIPE,
@@ -112,7 +114,7 @@ class _Child:
         except (TimeoutError, EOFError) as error:
             self.kill()
             raise RuntimeError(
-                "realrl.rewards.symbolic did not start; are sympy and latex2sympy2_extended installed?"
+                "realrl.rewards.child did not start; are sympy and latex2sympy2_extended installed?"
             ) from error
 
     def _read_line(self, deadline_s: float) -> dict:

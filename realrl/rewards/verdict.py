@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -11,8 +12,17 @@ class Verdict(str, Enum):
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
-    """The text has no box and no number."""
+    """The text has no box, no "answer is" and no number."""
     TIMEOUT = "timeout"
-    """The check ran past its deadline and was killed."""
+    """The check ran past its deadline and was killed, or would have: its numbers are too large to compute."""
     ERROR = "error"
     """The check broke, or ran out of memory."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A text that was graded."""
+
+    verdict: Verdict
+    answer: str | None
+    """As it stands in the text; None if there is none."""

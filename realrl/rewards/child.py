@@ -1,0 +1,86 @@
+"""The child process that compares answers, which may take forever.
+
+Run as `python -m realrl.rewards.child DEADLINE_S MEMORY_BYTES`. Each line of its input is
+`{"answer": …, "solution": …}`; each line of its output `{"verdict": …}` or `{"error": str}`, but for the
+first, `{"ready": true}`. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+from typing import Any, TextIO
+
+from realrl.rewards.arithmetic import TooLarge
+from realrl.rewards.compare import same_answer
+from realrl.rewards.expressions import SympyExpressions
+from realrl.rewards.verdict import Verdict
+
+Reply = dict[str, Any]
+
+
+def serve(requests: TextIO, replies: TextIO, *, deadline_s: float) -> None:
+    """Answer each line of `requests` until they end; a second thread sees the end during a comparison too."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests, lines), daemon=True).start()
+    judge = Judge()
+    print(json.dumps({"ready": True}), file=replies, flush=True)
+    while True:
+        request = json.loads(lines.get())
+        _limit_cpu(deadline_s)
+        print(json.dumps(judge.reply(request)), file=replies, flush=True)
+
+
+class Judge:
+    """Compares one answer after another."""
+
+    def __init__(self) -> None:
+        self._expressions = SympyExpressions()
+
+    def reply(self, request: dict[str, str]) -> Reply:
+        """Raises: MemoryError, after which the process is in no known state."""
+        try:
+            same = same_answer(request["answer"], request["solution"], self._expressions)
+            return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
+        except TooLarge:
+            return {"verdict": Verdict.TIMEOUT}
+        except MemoryError:
+            raise
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _read(requests: TextIO, lines: queue.SimpleQueue[str]) -> None:
+    for line in requests:
+        lines.put(line)
+    os._exit(0)
+
+
+def _limit_cpu(deadline_s: float) -> None:
+    """End an orphan too that holds the interpreter's lock, and so never sees its input end."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime + deadline_s) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def main(deadline_s: float, memory_bytes: int) -> None:
+    """Serve the pipes that this process was started with; what a library prints goes to the errors.
+
+    Out of memory it just ends: its parent sees that, and says so.
+    """
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        serve(sys.stdin, replies, deadline_s=deadline_s)
+    except MemoryError:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
