@@ -112,7 +112,7 @@ class Master:
         while self._open:
             rank, instruction, done = self._crew.receive(self._show_running)
             self._recorder.record_instruction(rank, instruction, done)
-            self._open[instruction.job].add(instruction, done)
+            self._open[instruction.job].add(rank, instruction, done)
             self._send(self._scheduler.handle(Reported(rank, done)))
             self._end_jobs()
             self._begin_stages()

@@ -28,21 +28,27 @@ class JobReport:
         self.num_tokens = 0
         self.after_s = 0.0
         """When earlier steps had ended; what overlapped with them is their time."""
-        self.records: list[dict] = []
         self._metrics: dict[str, Metrics] = defaultdict(dict)
         self._spans: dict[int, _Span] = {}
+        self._records: dict[tuple[int, int], list[dict]] = {}
+        """By instruction and rank."""
 
-    def add(self, instruction: Instruction, done: Done) -> None:
+    def add(self, rank: int, instruction: Instruction, done: Done) -> None:
         """Take in one rank's report."""
         name = instruction.call if isinstance(instruction, RunCall) else type(instruction).__name__.lower()
         span = self._spans.setdefault(instruction.seq, _Span(name, done.started_s, done.ended_s))
         span.start_s, span.end_s = min(span.start_s, done.started_s), max(span.end_s, done.ended_s)
         of_job = {"step": self.job.step, "evaluating": self.job.evaluating}
-        self.records += [{**of_job, **record} for record in done.records]
+        self._records[instruction.seq, rank] = [{**of_job, **record} for record in done.records]
         if isinstance(instruction, RunCall):
             means = {name: Mean(*pair) for name, pair in done.metrics.items()}
             peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
             self._metrics[instruction.call] = joined(self._metrics[instruction.call], means, peaks)
+
+    @property
+    def records(self) -> list[dict]:
+        """In an order that does not depend on who reported first."""
+        return [record for _, records in sorted(self._records.items()) for record in records]
 
     @property
     def end_s(self) -> float:

@@ -34,9 +34,12 @@ def _report(step=0, evaluating=False, accuracy=1.0):
     report = JobReport(Job(0, Program(()), step, evaluating))
     report.num_tokens = 120
     metrics = {"accuracy": (accuracy, 2.0), "never": (0.0, 0.0)}
-    report.add(_call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0, metrics=metrics))
-    report.add(_call(0, "gen"), Done(seq=0, started_s=11.0, ended_s=13.0, metrics={"accuracy": (0.0, 2.0)}))
+    report.add(0, _call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0, metrics=metrics))
     report.add(
+        0, _call(0, "gen"), Done(seq=0, started_s=11.0, ended_s=13.0, metrics={"accuracy": (0.0, 2.0)})
+    )
+    report.add(
+        0,
         _call(1, "train"),
         Done(
             seq=1,
@@ -48,6 +51,7 @@ def _report(step=0, evaluating=False, accuracy=1.0):
     )
     for seq in (2, 3):
         report.add(
+            0,
             Move(seq=seq, ranks=(0,), job=0, step=step, keys=()),
             Done(seq=seq, started_s=10.0 * seq - 10, ended_s=10.0 * seq - 9.5),
         )
@@ -69,10 +73,18 @@ def test_time_that_overlaps_with_earlier_jobs_is_theirs():
     assert report.duration_s == 20.5 - 15.0
 
 
+def test_records_are_in_the_order_of_ranks():
+    """Whoever reports first."""
+    report = JobReport(Job(0, Program(()), 2))
+    for rank in (2, 0, 1):
+        report.add(rank, _call(4, "reward"), Done(seq=4, started_s=0, ended_s=1, records=[{"rank": rank}]))
+    assert report.records == [{"step": 2, "evaluating": False, "rank": rank} for rank in range(3)]
+
+
 def test_metrics_of_one_name_are_told_apart():
     """By their calls."""
     report = _report()
-    report.add(_call(4, "critic"), Done(seq=4, started_s=0, ended_s=1, metrics={"loss": (1.0, 2.0)}))
+    report.add(0, _call(4, "critic"), Done(seq=4, started_s=0, ended_s=1, metrics={"loss": (1.0, 2.0)}))
     assert {"accuracy", "train/loss", "critic/loss"} == set(report.metrics())
 
 
