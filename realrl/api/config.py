@@ -141,8 +141,13 @@ class DataConfig:
     eval_path: str | None = None
     """Held-out rows, in the same form; empty for none. Left out: the held-out side of `sums` if `path` is
     that, else none."""
+    solutions_path: str | None = None
+    """A JSON file of `{query_id: {"solutions": [...]}}`, for lines of `path` that have none: AReaL's
+    `id2info.json`."""
     max_prompt_tokens: int = 256
-    """A longer prompt is refused."""
+    """A longer prompt is refused, or dropped."""
+    drop_long: bool = False
+    """Drop such prompts, and say how many they are."""
     chat: bool = True
     """Wrap each prompt in the tokenizer's chat template, if it has one."""
 

@@ -9,13 +9,18 @@ from torch import Tensor, tensor
 
 
 def encode_prompts(
-    prompts: Sequence[str], places: Sequence[str], tokenizer: Any, *, chat: bool, max_prompt_tokens: int
+    prompts: Sequence[str],
+    places: Sequence[str],
+    tokenizer: Any,
+    *,
+    chat: bool,
+    max_prompt_tokens: int | None,
 ) -> list[Tensor]:
     """One int64 `[T]` a prompt, in the tokenizer's chat template if `chat` and it has one.
 
     Raises:
-        ValueError: a prompt of no tokens or of more than `max_prompt_tokens`, by its place, or a chat
-            template that fails on one.
+        ValueError: a prompt of no tokens or of more than `max_prompt_tokens`, if that is given, by its place,
+            or a chat template that fails on one.
     """
     in_template = bool(chat and tokenizer.chat_template)
     texts = list(prompts)
@@ -25,10 +30,10 @@ def encode_prompts(
     for place, ids in zip(places, encoded, strict=True):
         if not ids:
             raise ValueError(f"{place}: the prompt has no tokens")
-        if len(ids) > max_prompt_tokens:
+        if max_prompt_tokens is not None and len(ids) > max_prompt_tokens:
             raise ValueError(
                 f"{place}: the prompt has {len(ids)} tokens, but data.max_prompt_tokens is "
-                f"{max_prompt_tokens}; raise that or leave this line out"
+                f"{max_prompt_tokens}; raise that, leave this line out or set data.drop_long=true"
             )
     return [tensor(ids) for ids in encoded]
 

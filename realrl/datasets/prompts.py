@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from torch import Tensor
 
+from realrl.api.config import DataConfig
 from realrl.datasets.encode import encode_prompts
 from realrl.datasets.jsonl import read_jsonl
 from realrl.datasets.sums import SUMS, sums
@@ -21,8 +23,14 @@ class ProblemLine(msgspec.Struct):
 
     query_id: str
     prompt: str
-    solutions: list[str]
+    solutions: list[str] | None = None
     task: str = "math"
+
+
+class _Info(msgspec.Struct):
+    """What a file of solutions has under a `query_id`."""
+
+    solutions: list[str]
 
 
 @dataclass(frozen=True)
@@ -39,16 +47,26 @@ class PromptDataset:
     """Problems by row, their prompts tokenized; a `realrl.api.recipe.Dataset` with the key `prompts`."""
 
     def __init__(
-        self, rows: Sequence[Problem], tokenizer: Any, *, max_prompt_tokens: int, chat: bool
+        self,
+        rows: Sequence[Problem],
+        tokenizer: Any,
+        *,
+        max_prompt_tokens: int,
+        chat: bool,
+        drop_long: bool = False,
     ) -> None:
-        self._rows = rows
-        self._prompts = encode_prompts(
-            [row.prompt for row in rows],
-            [row.place for row in rows],
-            tokenizer,
-            chat=chat,
-            max_prompt_tokens=max_prompt_tokens,
-        )
+        self.notes: list[str] = []
+        """What a person should know of it."""
+        texts, places = [row.prompt for row in rows], [row.place for row in rows]
+        limit = None if drop_long else max_prompt_tokens
+        prompts = encode_prompts(texts, places, tokenizer, chat=chat, max_prompt_tokens=limit)
+        kept = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_prompt_tokens]
+        self._rows, self._prompts = [rows[i] for i in kept], [prompts[i] for i in kept]
+        if dropped := sorted(set(range(len(rows))) - set(kept)):
+            self.notes.append(
+                f"dropped {len(dropped)} of {len(rows)} prompts, which have more than"
+                f" data.max_prompt_tokens={max_prompt_tokens} tokens; the first is {places[dropped[0]]}"
+            )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -72,19 +90,22 @@ class PromptDataset:
         return self._rows[row].solutions
 
 
-def load_prompts(
-    path: str, tokenizer: Any, *, max_prompt_tokens: int, chat: bool, eval: bool
-) -> PromptDataset:
-    """The problems of a JSONL file of `ProblemLine`, or one side of `sums`.
+def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
+    """Training rows and held-out rows: those of JSONL files of `ProblemLine`, or of `sums`.
 
     Raises:
-        ValueError: a missing or empty file, or a bad line, by its `file:line`.
+        ValueError: a missing or empty file, a bad line, by its `file:line`, or one without solutions.
     """
-    rows = load_problems(path, held_out=eval)
-    return PromptDataset(rows, tokenizer, max_prompt_tokens=max_prompt_tokens, chat=chat)
+
+    def load(path: str, held_out: bool) -> PromptDataset:
+        rows = load_problems(path, held_out=held_out, solutions_path=data.solutions_path)
+        options = {"max_prompt_tokens": data.max_prompt_tokens, "drop_long": data.drop_long}
+        return PromptDataset(rows, tokenizer, chat=data.chat, **options)
+
+    return load(data.path, False), load(data.held_out_path, True) if data.held_out_path else None
 
 
-def load_problems(path: str, *, held_out: bool) -> list[Problem]:
+def load_problems(path: str, *, held_out: bool, solutions_path: str | None = None) -> list[Problem]:
     """The rows of `load_prompts`; `held_out` chooses the side of `sums`."""
     if path == SUMS:
         return [
@@ -92,7 +113,29 @@ def load_problems(path: str, *, held_out: bool) -> list[Problem]:
             for row in sums(held_out=held_out)
         ]
     lines = read_jsonl(path, ProblemLine, EXAMPLE, held_out=held_out)
-    for place, line in lines:
-        if not line.solutions:
-            raise ValueError(f"{place}: `solutions` is empty; expected a line like {EXAMPLE}")
-    return [Problem(line.prompt, line.solutions, place) for place, line in lines]
+    info = _read_info(solutions_path) if solutions_path else {}
+    return [Problem(line.prompt, _solutions(place, line, info), place) for place, line in lines]
+
+
+def _read_info(path: str) -> dict[str, _Info]:
+    try:
+        return msgspec.json.decode(Path(path).expanduser().read_bytes(), type=dict[str, _Info])
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise ValueError(
+            f"data.solutions_path: {path!r}: cannot read solutions ({error}); expected a JSON file like"
+            ' {"1": {"solutions": ["2"]}}'
+        ) from None
+
+
+def _solutions(place: str, line: ProblemLine, info: Mapping[str, _Info]) -> list[str]:
+    if line.solutions is None and line.query_id in info:
+        found = info[line.query_id].solutions
+    else:
+        found = line.solutions
+    if found:
+        return found
+    if found is None:
+        raise ValueError(
+            f"{place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
+        )
+    raise ValueError(f"{place}: `solutions` is empty; expected a line like {EXAMPLE}")

@@ -356,14 +356,9 @@ def _named(prefix: str, metrics: Metrics) -> Metrics:
     return {prefix + name: metric for name, metric in metrics.items()}
 
 
-def datasets(config: PPOMathConfig, tokenizer) -> tuple[PromptDataset, PromptDataset | None]:
+def datasets(config: PPOMathConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
     """The training prompts, and the held-out ones if there are any."""
-    data = config.data
-    options = {"max_prompt_tokens": data.max_prompt_tokens, "chat": data.chat}
-    train = load_prompts(data.path, tokenizer, eval=False, **options)
-    held_out_path = data.held_out_path
-    held_out = load_prompts(held_out_path, tokenizer, eval=True, **options) if held_out_path else None
-    return train, held_out
+    return load_prompts(config.data, tokenizer)
 
 
 def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:

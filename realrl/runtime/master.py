@@ -69,7 +69,7 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
         recorder = stack.enter_context(Recorder(directory, plan.num_workers))
         progress = stack.enter_context(Progress(config.num_steps))
         progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-        for line in accounting(recipe, config, plan):
+        for line in (*getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
             progress.say(line)
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
         open_jobs = _OPEN_JOBS + config.max_staleness

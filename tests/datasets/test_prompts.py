@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from realrl.api.config import DataConfig
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.prompts import load_prompts
 from tests.tiny import tiny_tokenizer
@@ -17,9 +18,12 @@ def write(path, *lines) -> str:
     return str(path)
 
 
-def load(path, *, max_prompt_tokens=64, chat=True, tokenizer=None, eval=False):
-    tokenizer = tokenizer or tiny_tokenizer()
-    return load_prompts(path, tokenizer, max_prompt_tokens=max_prompt_tokens, chat=chat, eval=eval)
+def load(path, *, tokenizer=None, eval=False, **settings):
+    """The training rows, or the held-out ones."""
+    settings = {"path": path, "eval_path": path, "max_prompt_tokens": 64, **settings}
+    if eval and path != "sums":
+        settings["path"] = "sums"
+    return load_prompts(DataConfig(**settings), tokenizer or tiny_tokenizer())[eval]
 
 
 def test_a_row_gives_its_prompt_its_tokens_and_its_solutions(tmp_path):
@@ -64,7 +68,7 @@ def test_sums_need_no_file():
         ('{"query_id": "1", "prompt": 7, "solutions": ["7"]}', r"Expected `str`, got `int` - at `\$.prompt`"),
         (
             '{"query_id": "1", "prompt": "x", "solutions": "7"}',
-            r"Expected `array`, got `str` - at `\$.solutions`",
+            r"Expected `array \| null`, got `str` - at `\$.solutions`",
         ),
         ('{"query_id": "1", "prompt": "x", "solutions": []}', "`solutions` is empty"),
         ('{"query_id": "1", "prompt": "", "solutions": ["7"]}', "no tokens"),
@@ -107,3 +111,44 @@ def test_a_path_without_a_model_says_what_would_do(tmp_path):
             resolve_model(str(path))
     (tmp_path / "config.json").write_text("{}")
     assert resolve_model(str(tmp_path)) == tmp_path
+
+
+def test_solutions_may_be_in_a_file_of_their_own(tmp_path):
+    """As AReaL first published them; a line's own go before."""
+    info = {"q": {"solutions": ["7", "seven"], "task": "math"}, "r": {"solutions": ["8"]}}
+    (tmp_path / "id2info.json").write_text(json.dumps(info))
+    bare = [{"query_id": name, "prompt": "3+4", "task": "math"} for name in "qr"]
+    path = write(tmp_path / "d.jsonl", *bare, {**GOOD, "solutions": ["own"]})
+    found = load(path, solutions_path=str(tmp_path / "id2info.json"))
+    assert [found.solutions(row) for row in range(3)] == [["7", "seven"], ["8"], ["own"]]
+    with pytest.raises(ValueError, match=r"d\.jsonl:1: no `solutions`, here or in data.solutions_path"):
+        load(path)
+    write(tmp_path / "d.jsonl", *bare, {"query_id": "s", "prompt": "3"})
+    with pytest.raises(ValueError, match=r"d\.jsonl:3: no `solutions`"):
+        load(path, solutions_path=str(tmp_path / "id2info.json"))
+
+
+@pytest.mark.parametrize("text", [None, "[]", "{", '{"q": ["7"]}'])
+def test_bad_files_of_solutions(tmp_path, text):
+    path = tmp_path / "info.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=r"data\.solutions_path: '.*info\.json': cannot read solutions"):
+        load(write(tmp_path / "d.jsonl", GOOD), solutions_path=str(path))
+
+
+def test_long_prompts_are_dropped_if_asked_for_and_counted(tmp_path):
+    path = write(
+        tmp_path / "d.jsonl",
+        GOOD,
+        {**GOOD, "prompt": "1+" * 40},
+        {**GOOD, "prompt": "1"},
+        {**GOOD, "prompt": "2" * 70},
+    )
+    found = load(path, drop_long=True)
+    assert [found.prompt(row) for row in range(len(found))] == [GOOD["prompt"], "1"]
+    assert found.place(1) == f"{path}:3" and found.length(1) == 1
+    (note,) = found.notes
+    assert note.startswith("dropped 2 of 4 prompts") and "max_prompt_tokens=64" in note
+    assert note.endswith(f"the first is {path}:2")
+    assert not load(path, drop_long=True, max_prompt_tokens=80).notes

@@ -28,6 +28,6 @@ def test_it_loads_and_plans(file, model, tmp_path, capsys):
     overrides = [f"{key}={model}" for key in models]
     if "device: cuda" in text:
         (tmp_path / "prompts.jsonl").write_text('{"query_id": "1", "prompt": "1+1", "solutions": ["2"]}\n')
-        overrides.append(f"data.path={tmp_path / 'prompts.jsonl'}")
+        overrides += [f"data.path={tmp_path / 'prompts.jsonl'}", "data.solutions_path=null"]
     assert quickstart.main([recipe, "--config", str(file), *overrides, "--dry-run"]) == 0
     assert "== Reallocations" in capsys.readouterr().out
