@@ -57,7 +57,7 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     """A run's numbers before and after, and where its time went."""
     table = Table(title=f"{summary['experiment']}/{summary['trial']}", show_header=False)
     evals = summary["eval"]
-    for name in evals.get("after", {}):
+    for name in (name for name in SHOWN if name in evals.get("after", {}) and name in evals["before"]):
         before, after = evals["before"][name], evals["after"][name]
         table.add_row(f"held-out {name}", f"{number(before)} -> {number(after)}")
     shown = {name: value for name, value in summary["train"].items() if name in SHOWN}

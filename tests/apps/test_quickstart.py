@@ -88,6 +88,19 @@ def test_help_of_one_recipe_shows_its_defaults_alone():
     assert "optimizer.lr: a number, default 0.125" in text and "ppo.clip_eps" not in text
 
 
+def test_the_summarys_table_shows_what_both_ends_have():
+    """A mean of nothing is at neither."""
+    text = io.StringIO()
+    ends = {
+        "before": {"reward": 0.0},
+        "after": {"reward": 0.5, "greedy_accuracy": 1.0, "response_tokens": 3.0},
+    }
+    summary = Summary().result(experiment="e", trial="t", checkpoint="c")
+    print_summary({**summary, "eval": ends}, Console(file=text, width=100))
+    assert "held-out reward" in text.getvalue() and "0 -> 0.5" in text.getvalue()
+    assert "greedy_accuracy" not in text.getvalue() and "response_tokens" not in text.getvalue()
+
+
 def test_the_summarys_table_leaves_housekeeping_out():
     """`summary.json` has it."""
     text = io.StringIO()
