@@ -116,8 +116,8 @@ def test_training_changes_the_weights(files, single):
     before = load_file(files / "model" / "model.safetensors")
     after = weights(run, "actor")
     assert all((after[name] - before[name]).norm() > 10 * TOLERANCE * before[name].norm() for name in before)
-    rewards = [metric["reward"] for metric in metrics(run)]
-    assert 0 < min(rewards) and max(rewards) < 1
+    rewards = {metric["reward"] for metric in metrics(run)}
+    assert len(rewards) > 2 and max(rewards) < 1
 
 
 def rollouts(run: Path) -> list[dict]:
