@@ -24,6 +24,8 @@ ALLOCATIONS = [
     "*:d2t2",
     "actor_gen:d4,*:p2t2",
 ]
+WITHOUT_CRITIC = ["*:d2t2", "actor_gen:t2,*:p2", "gen.d2+p2"]
+"""The calls are among those with one."""
 NUM_STEPS = 3
 TOLERANCE = 1e-4
 ROUNDING = 1e-5
@@ -88,7 +90,11 @@ def single(request, files) -> tuple[bool, Path]:
     return request.param, train(files, f"single-{request.param}", "*:d1", critic=request.param)
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize(
+    ("single", "allocation"),
+    [*((True, allocation) for allocation in ALLOCATIONS), *((False, one) for one in WITHOUT_CRITIC)],
+    indirect=["single"],
+)
 def test_a_plan_gives_the_numbers_of_one_worker(files, single, allocation):
     """The same rollouts, token by token; losses, gradient norms and weights to 1e-4."""
     critic, expected = single
