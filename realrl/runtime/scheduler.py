@@ -138,7 +138,9 @@ class Scheduler:
             self._readers[_scoped(task.job, resource)].append(task)
         for resource in task.node.writes:
             scoped = _scoped(task.job, resource)
-            self._writer[scoped], self._readers[scoped] = task, []
+            # A generation that lets new weights in goes on reading them.
+            going_on = [reader for reader in self._readers[scoped] if _lets_in(reader.node)]
+            self._writer[scoped], self._readers[scoped] = task, going_on
 
     def _report(self, event: Reported) -> None:
         task = self._running[event.done.seq]

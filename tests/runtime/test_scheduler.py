@@ -264,6 +264,24 @@ def test_new_weights_do_not_reach_a_generation_that_has_not_begun(seed):
     _check_starts(*_stale_ppo(), _held_up(seed, 2, Asynchrony(True, True), more=1))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_weights_that_came_into_a_generation_stay_until_it_ends(seed):
+    """Though a call on its ranks, for which they came too, was the last of its pass to use them."""
+    graph = DataflowGraph(
+        ModelFunctionCall("gen", "actor", CallKind.GENERATE, ("prompts",), ("ids",)),
+        ModelFunctionCall("prox_inf", "actor", CallKind.INFERENCE, ("ids",), ("prox",)),
+        ModelFunctionCall("train", "actor", CallKind.TRAIN, ("ids", "prox")),
+    )
+    gen, home = place(1, ParallelLayout()), place(0, ParallelLayout())
+    plan = ExecutionPlan({"gen": gen, "prox_inf": gen, "train": home})
+    workers = PretendWorkers(graph, plan, seed)
+    workers.models, workers.asynchrony = {"actor": ModelConfig()}, Asynchrony(True, True)
+    jobs = make_jobs(graph, plan, 6, models=workers.models, asynchrony=workers.asynchrony)
+    workers.stages = list(in_order(jobs, 2))
+    workers.run(jobs, 8, 2)
+    test_calls_see_the_weights_of_their_place_in_the_program.hypothesis.inner_test((graph, plan, workers))
+
+
 def test_what_a_finished_generation_leads_to_comes_before_the_next_one():
     """Else that would have to step aside at once."""
     graph, plan = _stale_ppo()
