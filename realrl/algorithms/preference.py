@@ -17,13 +17,10 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -F.logsigmoid(chosen - rejected)
 
 
-def dpo_loss(
-    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float
-) -> Tensor:
-    """The same, where a score is `beta` times how much likelier than under the reference a response is:
-    `[P]`.
+def implicit_reward(logprobs: Tensor, ref_logprobs: Tensor, *, beta: float) -> Tensor:
+    """The score that DPO gives a response: `beta` times how much likelier than under the reference it is.
 
     Shapes: log-probabilities of whole responses.
-    Source: Rafailov et al. 2023, arXiv:2305.18290, eq. 7.
+    Source: Rafailov et al. 2023, arXiv:2305.18290, eq. 7, which is the loss above of such scores.
     """
-    return bradley_terry_loss(beta * (chosen - ref_chosen), beta * (rejected - ref_rejected))
+    return beta * (logprobs - ref_logprobs)

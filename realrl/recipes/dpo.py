@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from realrl.algorithms.preference import dpo_loss
+from realrl.algorithms.preference import implicit_reward
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
 from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe
+from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
 from realrl.datasets.pairs import load_pairs, sequences_of
+from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,6 @@ class DPOConfig(RunConfig):
         super().__post_init__()
         if self.beta <= 0:
             raise ValueError(f"beta must be positive, got {self.beta}")
-
-
-PAIR = ("input_ids", "loss_mask", "chosen_tokens")
-PER_SAMPLE = ("chosen_tokens",)
 
 
 def graph(config: DPOConfig) -> DataflowGraph:
@@ -91,25 +88,14 @@ def validate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 
 def _losses(logprobs: Tensor, sequences: PackedBatch, beta: float) -> tuple[Tensor, Metrics]:
-    """Each pair's loss `[P]`, and by how much the chosen response has the larger implicit reward."""
-    (chosen, rejected), (ref_chosen, ref_rejected) = (
-        _sums(x, sequences) for x in (logprobs, sequences["ref_logprobs"])
-    )
-    losses = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    margins = (beta * (chosen - ref_chosen - rejected + ref_rejected)).detach()
-    number = len(margins)
-    return losses, {
-        "loss": Mean(float(losses.detach().sum()), number),
-        "accuracy": Mean(float((margins > 0).sum()), number),
-        "margin": Mean(float(margins.sum()), number),
-    }
+    own, ref = (_sums(x, sequences) for x in (logprobs, sequences["ref_logprobs"]))
+    return pair_losses(implicit_reward(own, ref, beta=beta))
 
 
-def _sums(logprobs: Tensor, sequences: PackedBatch) -> tuple[Tensor, Tensor]:
-    """The log-probability of each pair's chosen response, and of its rejected one: both `[P]`."""
+def _sums(logprobs: Tensor, sequences: PackedBatch) -> Tensor:
+    """The log-probability of each response: `[2 P]`."""
     masked = torch.where(sequences["loss_mask"], logprobs, 0.0)
-    sums = torch.stack([part.sum() for part in masked.split(sequences.lengths)]) if len(sequences) else masked
-    return sums[0::2], sums[1::2]
+    return torch.stack([part.sum() for part in masked.split(sequences.lengths)]) if len(sequences) else masked
 
 
 DPO = Recipe(

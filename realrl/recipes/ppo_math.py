@@ -29,6 +29,7 @@ from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
 from realrl.recipes.grading import groups_of, response_lengths, reward
+from realrl.recipes.pairs import scores_at_ends
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.ppo_report import Drift, mean_of, mean_over, mean_ratio, staleness_metrics
 from realrl.rewards.functions import MATH, MODEL, load_function, weights_of
@@ -107,7 +108,7 @@ def reward_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     values = ctx.engine.values(batch)
     if values is None:
         return CallOutput()
-    return CallOutput(batch.with_keys(per_sample={"scores": values[batch.cu_seqlens[1:].long() - 1]}))
+    return CallOutput(batch.with_keys(per_sample={"scores": scores_at_ends(values, batch)}))
 
 
 def ref_inf(ctx: CallContext, batch: PackedBatch) -> CallOutput:

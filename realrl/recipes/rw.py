@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from realrl.algorithms.preference import bradley_terry_loss
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
 from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe
+from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
 from realrl.datasets.pairs import load_pairs, sequences_of
+from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses, scores_at_ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,6 @@ class RewardModelConfig(RunConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
     data: DataConfig = field(default_factory=DataConfig)
-
-
-PAIR = ("input_ids", "loss_mask", "chosen_tokens")
-PER_SAMPLE = ("chosen_tokens",)
 
 
 def graph(config: RewardModelConfig) -> DataflowGraph:
@@ -48,7 +44,7 @@ def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     num_pairs = int(ctx.reduce(torch.tensor(len(batch))))
 
     def loss(values: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
-        losses, metrics = _losses(values, micro)
+        losses, metrics = pair_losses(scores_at_ends(values, micro))
         return losses.sum() / num_pairs, metrics
 
     lr = learning_rate(ctx.config.optimizer, ctx.step, ctx.config.num_steps)
@@ -58,20 +54,9 @@ def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 def validate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     sequences = sequences_of(batch)
     values = ctx.engine.values(sequences)
-    return CallOutput() if values is None else CallOutput(metrics=_losses(values, sequences)[1])
-
-
-def _losses(values: Tensor, sequences: PackedBatch) -> tuple[Tensor, Metrics]:
-    """Each pair's loss `[P]`, by the scores at the ends of its sequences."""
-    scores = values[sequences.cu_seqlens[1:].long() - 1]
-    chosen, rejected = scores[0::2], scores[1::2]
-    losses, margins = bradley_terry_loss(chosen, rejected), (chosen - rejected).detach()
-    number = len(margins)
-    return losses, {
-        "loss": Mean(float(losses.detach().sum()), number),
-        "accuracy": Mean(float((margins > 0).sum()), number),
-        "margin": Mean(float(margins.sum()), number),
-    }
+    if values is None:
+        return CallOutput()
+    return CallOutput(metrics=pair_losses(scores_at_ends(values, sequences))[1])
 
 
 RW = Recipe(
