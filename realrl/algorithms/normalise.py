@@ -69,5 +69,18 @@ def group_relative(
     return torch.where(std > NEGLIGIBLE_STD, advantages, 0.0).float()
 
 
+def differs_in_group(
+    rewards: Tensor, groups: Tensor, num_groups: int, reduce: Reduce, *, counts: Tensor | None = None
+) -> Tensor:
+    """Whether the rewards of a sample's group are not all alike, so that there is something to learn from.
+
+    Shapes: as `group_relative`; returns bool `[B]`.
+    Collective: over the ranks of `reduce`.
+    Source: Yu et al. 2025, arXiv:2503.14476, eq. 11 (DAPO's dynamic sampling).
+    """
+    relative = group_relative(rewards, groups, num_groups, reduce, counts=counts)
+    return reduce(_sum_by_group(relative.abs(), groups, num_groups))[groups] > 0
+
+
 def _sum_by_group(x: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     return x.new_zeros(num_groups, *x.shape[1:]).index_add(0, groups, x)

@@ -50,13 +50,24 @@ class Blend:
     eta: float
 
 
+@dataclass(frozen=True)
+class Redraw:
+    """Dynamic sampling: rows whose samples the call `judge` rejects give way to others of the dataset, for
+    which the calls up to it are made again.
+    """
+
+    judge: str
+    max_draws: int
+    """Rows tried in one place of the batch; what is rejected then stays."""
+
+
 class DataflowGraph:
     """Calls in an order in which each key's producer stands before its consumers.
 
     Keys that no call makes are `source_keys`: the dataset gives them.
 
     Raises:
-        ValueError: a name or a key made twice, or a cycle.
+        ValueError: a name or a key made twice, a cycle, or a blend or a redraw that does not fit.
     """
 
     def __init__(
@@ -64,11 +75,13 @@ class DataflowGraph:
         *calls: ModelFunctionCall,
         per_sample: tuple[str, ...] = (),
         blends: tuple[Blend, ...] = (),
+        redraw: Redraw | None = None,
     ) -> None:
         self.per_sample = frozenset(per_sample)
         """Keys with one number a sample; every other key has one a token."""
         self.blends = blends
         """What models become of others at the end of a pass."""
+        self.redraw = redraw
         self.producer: dict[str, str] = {}
         names = [call.name for call in calls]
         if len(set(names)) != len(names):
@@ -85,6 +98,8 @@ class DataflowGraph:
                 raise ValueError(
                     f"{blend}: expected a model that the graph trains, into one that it only uses"
                 )
+        if any(call.kind is CallKind.TRAIN for call in self.redrawn):
+            raise ValueError(f"{redraw}: expected a call that comes before training")
 
     def _ordered(self, pending: dict[str, ModelFunctionCall]) -> dict[str, ModelFunctionCall]:
         done: dict[str, ModelFunctionCall] = {}
@@ -102,6 +117,16 @@ class DataflowGraph:
     def source_keys(self) -> frozenset[str]:
         used = {key for call in self.calls.values() for key in call.inputs}
         return frozenset(used - self.producer.keys())
+
+    @property
+    def redrawn(self) -> tuple[ModelFunctionCall, ...]:
+        """The calls that are made again for another row: the judge, and those that it waits for."""
+        if self.redraw is None:
+            return ()
+        names = {self.redraw.judge}
+        for name in reversed(self.calls):
+            names |= self.producers(name).keys() if name in names else set()
+        return tuple(call for name, call in self.calls.items() if name in names)
 
     def producers(self, call: str) -> dict[str, tuple[str, ...]]:
         """The calls that `call` waits for, each with the keys it gives."""

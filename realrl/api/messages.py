@@ -161,6 +161,8 @@ class Done(Message, kw_only=True):
     lengths: dict[str, tuple[int, ...]] = {}
     """Elements of each of `samples`, by output key."""
     dtypes: dict[str, str] = {}
+    rejected: tuple[int, ...] = ()
+    """Samples whose rows are to give way to others."""
 
 
 class Underway(Message, kw_only=True):

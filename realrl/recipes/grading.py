@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from realrl.algorithms.normalise import differs_in_group
 from realrl.algorithms.scores import overlong_penalty, shaped
 from realrl.api.batch import PackedBatch
-from realrl.api.recipe import CallContext, CallOutput
+from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
 from realrl.rewards.functions import MATH, MODEL, rewards_by, weights_of
@@ -24,6 +25,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     responses = _responses(ctx, batch)
     verdicts, parts, is_graded = _parts(config, responses, batch)
     rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
+    teaches = _teaches(ctx, rewards, is_graded, batch)
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
     metrics = response_metrics(rewards, batch)
@@ -33,8 +35,20 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         metrics |= verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
         if not ctx.evaluating:
             metrics |= group_metrics(groups_of(config, batch), verdicts, config.batch_size, ctx.reduce)
-    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded})
-    return CallOutput(graded, metrics, _records(responses, rewards, verdicts))
+    if config.ppo.max_draws > 1 and not ctx.evaluating:
+        metrics |= {"redrawn": Mean(float((~teaches).sum()), len(teaches))}
+    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
+    rejected = tuple(s.id for s, stays in zip(batch.samples, teaches.tolist()) if not stays)
+    return CallOutput(graded, metrics, _records(responses, rewards, verdicts), rejected)
+
+
+def _teaches(ctx: CallContext, rewards: Tensor, is_graded: Tensor, batch: PackedBatch) -> Tensor:
+    """Bool `[B]`: where prompts are drawn again, whether rewards differ among the prompt's responses."""
+    config = ctx.config
+    if config.ppo.max_draws == 1 or ctx.evaluating:
+        return torch.ones_like(is_graded)
+    groups = groups_of(config, batch)
+    return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=is_graded)
 
 
 class _Response(NamedTuple):

@@ -73,6 +73,9 @@ class PPOConfig:
 
     group_size: int = 8
     """Samples of each prompt."""
+    max_draws: int = 1
+    """Prompts tried in one place of a batch: one whose responses are all right or all wrong teaches nothing
+    and gives way to another. In a place where all are, nothing is trained on; with 1, none gives way."""
     num_minibatches: int = 1
     """Optimizer steps a batch."""
     clip_eps: float = 0.2
@@ -121,7 +124,7 @@ class PPOConfig:
     """End a batch's optimizer steps when the mean ratio in one is further from 1; 0 never does."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "group_size", "num_minibatches", "importance_cap")
+        _at_least(self, 1, "group_size", "max_draws", "num_minibatches", "importance_cap")
         _at_least(self, 0, "clip_eps", "clip_eps_high", "kl_coef", "early_stop_ratio")
         if self.dual_clip and self.dual_clip <= 1:
             raise ValueError(f"dual_clip must be above 1, or 0 for none, got {self.dual_clip}")
@@ -180,6 +183,11 @@ class PPOMathConfig(RunConfig):
             raise ValueError(
                 "ppo.group_size must be at least 2 without a critic: give critic: {}, more samples, or"
                 " ppo.baseline=none"
+            )
+        if ppo.max_draws > 1 and ppo.group_size == 1:
+            raise ValueError(
+                "ppo.max_draws: responses to a prompt are compared, so ppo.group_size must be at least 2; or"
+                " set ppo.max_draws=1"
             )
         if self.critic is not None and self.advantage_scale == "group_std":
             raise ValueError("ppo.advantage_scale: group_std is for runs without a critic; use batch or none")

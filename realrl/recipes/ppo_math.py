@@ -22,7 +22,7 @@ from realrl.algorithms.schedule import learning_rate
 from realrl.algorithms.value import value_loss
 from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
-from realrl.api.graph import Blend, CallKind, DataflowGraph
+from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
@@ -59,7 +59,8 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
         scored += ("prox_logprobs",)
     calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches))
     blends = (Blend("actor", "ref", ppo.ref_eta),) if ppo.ref_eta else ()
-    return DataflowGraph(*calls, per_sample=PER_SAMPLE, blends=blends)
+    redraw = Redraw("reward", ppo.max_draws) if ppo.max_draws > 1 else None
+    return DataflowGraph(*calls, per_sample=PER_SAMPLE, blends=blends, redraw=redraw)
 
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:

@@ -57,6 +57,8 @@ def group_metrics(
     right = torch.tensor([verdict is Verdict.CORRECT for verdict in verdicts], dtype=torch.double)
     pairs = torch.stack((right, torch.ones_like(right)), dim=1)
     num_right, number = reduce(torch.zeros(num_groups, 2, dtype=torch.double).index_add(0, groups, pairs)).T
+    # Prompts that are drawn again come without the others.
+    num_right, number = num_right[number > 0], number[number > 0]
     return {
         "pass_at_group": _share((num_right > 0).tolist()),
         "groups_all_right": _share((num_right == number).tolist()),

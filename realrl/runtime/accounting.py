@@ -15,8 +15,10 @@ def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
     number = rows * samples
     step = f"a step: {rows} rows x {samples} samples = {number} sequences"
     trains = [call for call in recipe.graph(config).calls.values() if call.kind is CallKind.TRAIN]
+    redraw = recipe.graph(config).redraw
+    again = f", up to {redraw.max_draws} times as many drawn" if redraw else ""
     return [
-        f"{step}; {steps} steps: {steps * number} sequences",
+        f"{step}; {steps} steps: {steps * number} sequences{again}",
         *(_training(call, config, plan, number) for call in trains),
     ]
 

@@ -27,6 +27,8 @@ class Programs:
     evaluate: Program
     save: Program
     homes: dict[str, Placement]
+    max_draws: int = 1
+    """Rows that training tries in one place of its batch."""
 
 
 def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
@@ -41,6 +43,7 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
         compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
         compile_save(graph, homes, models),
         homes,
+        graph.redraw.max_draws if graph.redraw else 1,
     )
 
 
@@ -95,14 +98,18 @@ class Schedule:
         return due
 
     def _training(self, number: int, step: int) -> Job:
-        rows = epoch_rows(len(self.rows), self.config.batch_size, step, self.config.seed)
+        config = self.config
+        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed)
+        number_spare = (self.programs.max_draws - 1) * config.batch_size
+        spare = spare_rows(len(self.rows), rows, number_spare, step, config.seed)
         return Job(
             number,
             self.programs.train,
             step,
             samples=samples_of(rows, self.samples_per_row),
-            row_lengths={row: self.rows.length(row) for row in rows},
+            row_lengths={row: self.rows.length(row) for row in (*rows, *spare)},
             group_size=self.samples_per_row,
+            spare_rows=spare,
         )
 
     def _evaluation(self, number: int, step: int) -> Job:
@@ -152,6 +159,14 @@ def epoch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> list[int
     stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed)]
     offset = first - epochs[0] * num_rows
     return stream[offset : offset + batch_size]
+
+
+def spare_rows(num_rows: int, rows: Sequence[int], number: int, step: int, seed: int) -> tuple[int, ...]:
+    """Up to `number` rows beside a step's own, at random."""
+    drawn = random.Random(derive_seed(seed, "spare rows", step)).sample(
+        range(num_rows), min(num_rows, number + len(rows))
+    )
+    return tuple(row for row in drawn if row not in rows)[:number]
 
 
 def _shuffled(num_rows: int, epoch: int, seed: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 from realrl.api.batch import Sample
@@ -18,10 +18,18 @@ Shares = list[list[Sample]]
 class Ledger:
     """One job's samples."""
 
-    def __init__(self, samples: Sequence[Sample], row_lengths: Mapping[int, int], group_size: int) -> None:
-        self.samples = samples
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        row_lengths: Mapping[int, int],
+        group_size: int,
+        spare_rows: Sequence[int] = (),
+    ) -> None:
+        self.samples = list(samples)
         self.row_lengths = row_lengths
         self.group_size = group_size
+        self._spare_rows = deque(spare_rows)
+        self._rejected: set[int] = set()
         self.lengths: dict[str, dict[int, int]] = defaultdict(dict)
         self.dtypes: dict[str, str] = {}
         self.holders: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -34,6 +42,7 @@ class Ledger:
 
     def record_outputs(self, rank: int, done: Done) -> None:
         """`rank` now holds the outputs that `done` reports."""
+        self._rejected.update(done.rejected)
         if not done.samples:
             return
         for key, lengths in done.lengths.items():
@@ -52,18 +61,34 @@ class Ledger:
                 for sample in samples:
                     self.holders[move.key][sample].add(rank)
 
+    def redraw(self, calls: Sequence[ModelFunctionCall]) -> None:
+        """Give rejected samples other rows, as long as there are, and forget what `calls` made of them."""
+        groups = sorted({sample // self.group_size for sample in self._rejected})
+        for group in groups[: len(self._spare_rows)]:
+            row = self._spare_rows.popleft()
+            for id in range(group * self.group_size, (group + 1) * self.group_size):
+                self.samples[id] = Sample(id, row)
+                for key in (key for call in calls for key in call.outputs):
+                    del self.lengths[key][id], self.holders[key][id]
+        self._rejected.clear()
+        for call in calls:
+            del self._shares[call.name]
+
     def shares(self, call: ModelFunctionCall, placement: Placement) -> Shares:
-        """The call's samples by dp_rank, balanced by its inputs' tokens; settled when first asked for."""
+        """The samples that lack the call's outputs by dp_rank, balanced by its inputs' tokens; settled when
+        first asked for.
+        """
         if call.name not in self._shares:
             dp = placement.layout.dp
+            samples = [s for s in self.samples if not any(s.id in self.lengths[k] for k in call.outputs)]
             dp_ranks = assign(
-                [self._length(sample, call.inputs) for sample in self.samples],
+                [self._length(sample, call.inputs) for sample in samples],
                 dp,
                 num_minibatches=call.num_minibatches,
                 group_size=self.group_size if call.kind is CallKind.GENERATE else 1,
             )
             shares: Shares = [[] for _ in range(dp)]
-            for sample, dp_rank in zip(self.samples, dp_ranks, strict=True):
+            for sample, dp_rank in zip(samples, dp_ranks, strict=True):
                 shares[dp_rank].append(sample)
             self._shares[call.name] = shares
         return self._shares[call.name]
@@ -94,5 +119,5 @@ class Ledger:
         )
 
     def _length(self, sample: Sample, keys: Sequence[str]) -> int:
-        known = [self.lengths[key][sample.id] for key in keys if key in self.lengths]
+        known = [self.lengths[key][sample.id] for key in keys if sample.id in self.lengths[key]]
         return max(known, default=self.row_lengths[sample.row])

@@ -6,7 +6,7 @@ rule orders the nodes of a step by its keys, and steps among each other by the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -147,6 +147,10 @@ class Call(_Placed):
     """It generates, and lets what else its ranks are to do go first, between two tokens."""
     interruptible: bool = False
     """New weights of its model, too."""
+    redraws: tuple[ModelFunctionCall, ...] = ()
+    """The calls that are made again after it, for other rows in place of those that it rejects."""
+    again: tuple[str, ...] = ()
+    """The call, if any, whose rejections it is made again for."""
 
     @property
     def call(self) -> str:
@@ -166,7 +170,7 @@ class Call(_Placed):
 
     @property
     def reads(self) -> tuple[Resource, ...]:
-        return (Inputs(self.call), *self.weights)
+        return (Inputs(self.call), *map(Outputs, self.again), *self.weights)
 
     @property
     def writes(self) -> tuple[Resource, ...]:
@@ -264,9 +268,7 @@ def compile_program(
     kept = {name for name, model in models.items() if model.keep_replicas}
     # What is ahead leaves no replica to the rest: other passes may come between them.
     parts = [
-        _call_nodes(
-            graph, [c for c in graph.calls.values() if c.name in names], plan, homes, kept, asynchrony
-        )
+        _call_nodes(graph, _in_turn(graph, names), plan, homes, kept, asynchrony)
         for names in (graph.calls.keys() - ahead, ahead)
     ]
     parts[0] += [
@@ -281,14 +283,28 @@ def compile_program(
 
 
 def _ahead(graph: DataflowGraph) -> set[str]:
-    """Where anything trains: the calls that generate, and computations on what they make alone."""
+    """Where anything trains: the calls that generate, and computations on what they make alone; of those that
+    are made again for other rows, all or none.
+    """
     ahead: set[str] = set()
+    held = set() if all(map(_needs_no_training, graph.redrawn)) else {call.name for call in graph.redrawn}
     if any(call.kind is CallKind.TRAIN for call in graph.calls.values()):
-        for call in graph.calls.values():
-            is_free = call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
-            if is_free and graph.producers(call.name).keys() <= ahead:
+        for call in (call for call in graph.calls.values() if call.name not in held):
+            if _needs_no_training(call) and graph.producers(call.name).keys() <= ahead:
                 ahead.add(call.name)
     return ahead
+
+
+def _needs_no_training(call: ModelFunctionCall) -> bool:
+    return call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
+
+
+def _in_turn(graph: DataflowGraph, names: Collection[str]) -> list[ModelFunctionCall]:
+    """The calls of these names; first those that are made again for other rows, as often as that may be."""
+    calls = [call for call in graph.calls.values() if call.name in names]
+    redrawn = [call for call in graph.redrawn if call.name in names]
+    draws = graph.redraw.max_draws if redrawn else 0
+    return redrawn * draws + [call for call in calls if call not in redrawn]
 
 
 def _call_nodes(
@@ -302,23 +318,34 @@ def _call_nodes(
     nodes: list[Node] = []
     away: set[Weights] = set()
     used = {c.name: Weights(c.model, plan[c.name], c.engine) for c in calls if c.model}
-    last_use = {weights: name for name, weights in used.items()}
-    for call in calls:
+    last_use = {used[call.name]: i for i, call in enumerate(calls) if call.name in used}
+    for i, call in enumerate(calls):
         weights = used.get(call.name)
         is_away = weights is not None and weights != Weights(call.model, homes[call.model])
         if is_away and weights not in away:
             nodes.append(_reallocate(call.name, weights, homes[call.model]))
             away.add(weights)
         nodes += _move(graph, call, plan)
-        generates = call.kind is CallKind.GENERATE
-        interruptible = generates and asynchrony.interruptible
-        nodes.append(Call(call, plan[call.name], generates and asynchrony.steps_aside, interruptible))
-        is_kept = call.model in kept or interruptible
-        if is_away and last_use[weights] == call.name and not is_kept:
+        node = Call(call, plan[call.name], **_asides(call, asynchrony), **_redraws(graph, calls, i))
+        nodes.append(node)
+        is_kept = call.model in kept or node.interruptible
+        if is_away and last_use[weights] == i and not is_kept:
             nodes.append(Release(call.name, *weights))
         if call.kind is CallKind.TRAIN:
             away -= {replica for replica in away if replica.model == call.model}
     return nodes
+
+
+def _asides(call: ModelFunctionCall, asynchrony: Asynchrony) -> dict[str, bool]:
+    return asynchrony._asdict() if call.kind is CallKind.GENERATE else {}
+
+
+def _redraws(graph: DataflowGraph, calls: Sequence[ModelFunctionCall], index: int) -> dict[str, tuple]:
+    """What the call at `index` is to the calls that are made again for other rows, before it and after it."""
+    call, judge = calls[index], graph.redraw and graph.redraw.judge
+    judges = call.name == judge and call in calls[index + 1 :]
+    is_again = call in calls[:index]
+    return {"redraws": graph.redrawn if judges else (), "again": (judge,) if is_again else ()}
 
 
 def _reallocate(call: str, weights: Weights, home: Placement) -> Reallocate:

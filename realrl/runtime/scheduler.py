@@ -31,6 +31,8 @@ class Job:
     """Tokens by dataset row."""
     group_size: int = 1
     """Samples of one row, which are neighbours."""
+    spare_rows: tuple[int, ...] = ()
+    """Rows that take the place of those that a call rejects."""
     directory: str = ""
     """Where a checkpoint goes."""
 
@@ -112,7 +114,7 @@ class Scheduler:
     def _begin(self, stage: Stage) -> None:
         job = stage.job
         if job.number not in self.ledgers:
-            self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size)
+            self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size, job.spare_rows)
         if stage.is_last:
             self._begun.add(job.number)
         for node in stage.nodes:
@@ -152,6 +154,8 @@ class Scheduler:
             self._finish(task)
 
     def _finish(self, task: _Task) -> None:
+        if isinstance(task.node, program.Call) and task.node.redraws:
+            self.ledgers[task.job.number].redraw(task.node.redraws)
         for other in self._pending:
             other.waits_for.discard(task)
         self._writer = {resource: writer for resource, writer in self._writer.items() if writer is not task}
@@ -206,8 +210,10 @@ class Scheduler:
         ]
 
     def _is_needless(self, task: _Task) -> bool:
-        """Whether everything is already where it is to be brought."""
+        """Whether everything is already where it is to be brought, or no sample is to be drawn again."""
         match task.node:
+            case program.Call():
+                return bool(task.node.again) and not any(task.instruction.shares)
             case program.Move():
                 return not task.instruction.keys
             case program.Reallocate() if task.node.into == task.node.model:

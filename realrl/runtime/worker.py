@@ -187,7 +187,7 @@ class Worker:
             "peaks": {name: m.largest for name, m in output.metrics.items() if isinstance(m, Peak)},
         }
         if self.rank == holders[0]:
-            said["records"] = output.records
+            said |= {"records": output.records, "rejected": output.rejected}
         if self.rank in holders and call.outputs:
             assert output.batch is not None, (
                 f"{call.name} gave no outputs on rank {self.rank}, which holds them"

@@ -116,6 +116,19 @@ def test_a_plan_gives_the_numbers_of_one_worker(files, single, allocation):
             assert (ours[name] - weight).norm() <= TOLERANCE * weight.norm(), name
 
 
+def test_prompts_are_drawn_again_alike(files):
+    """Other prompts come in place of those that teach nothing, the same ones whatever the plan."""
+    one, other = (
+        train(files, f"draws-{i}", allocation, critic=False, **{"ppo.max_draws": 3})
+        for i, allocation in enumerate(("*:d1", "actor_gen:d2,*:p2"))
+    )
+    assert rollouts(one) == rollouts(other)
+    assert max(step.get("redrawn", 0.0) for step in metrics(one)) > 0
+    before, after = weights(one, "actor"), weights(other, "actor")
+    for name, weight in before.items():
+        assert (after[name] - weight).norm() <= TOLERANCE * weight.norm(), name
+
+
 def test_training_changes_the_weights(files, single):
     """Else the comparison above would hold for a run that does nothing."""
     critic, run = single

@@ -42,11 +42,13 @@ def rollouts(responses: list[str] = RESPONSES) -> PackedBatch:
     return pack(samples, {"input_ids": ids, "loss_mask": masks}, {"ended": ended})
 
 
-def rewarded(*, evaluating: bool = False, responses: list[str] = RESPONSES, **settings) -> CallOutput:
+def rewarded(
+    *, evaluating: bool = False, responses: list[str] = RESPONSES, max_draws: int = 1, **settings
+) -> CallOutput:
     dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"])
     config = PPOMathConfig(
         batch_size=1,
-        ppo=PPOConfig(group_size=len(responses)),
+        ppo=PPOConfig(group_size=len(responses), max_draws=max_draws),
         generation=GenerationConfig(max_new_tokens=8),
         **settings,
     )
@@ -107,6 +109,20 @@ def test_a_rank_may_have_nothing_to_reward(code):
             config=config, dataset=dataset, tokenizer=None, evaluating=False, reduce=lambda x: x
         )
         assert len(reward(ctx, batch).batch["rewards"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("responses", "is_kept"),
+    [(["7", "8"], True), (["7", "so 7"], False), (["8", ""], False)],
+)
+def test_responses_all_alike_teach_nothing(responses, is_kept):
+    """Where prompts are drawn again, such a one is rejected and takes no part; else all take part."""
+    found = rewarded(responses=responses, max_draws=2)
+    assert found.rejected == (() if is_kept else (0, 1))
+    assert found.batch["is_graded"].tolist() == [is_kept] * 2 and mean(found, "redrawn") == (not is_kept)
+    for settings in ({"max_draws": 1}, {"max_draws": 2, "evaluating": True}):
+        other = rewarded(responses=responses, **settings)
+        assert other.rejected == () and other.batch["is_graded"].all() and "redrawn" not in other.metrics
 
 
 @pytest.mark.parametrize(

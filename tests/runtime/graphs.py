@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from realrl.api.config import ModelConfig
-from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
 from realrl.runtime.jobs import in_order, samples_of
@@ -32,7 +32,7 @@ LAYOUTS = [
 ]
 
 
-def ppo_graph() -> DataflowGraph:
+def ppo_graph(redraw: Redraw | None = None) -> DataflowGraph:
     rollout = ("input_ids", "logprobs")
     scored = (*rollout, "rewards", "values")
     return DataflowGraph(
@@ -42,6 +42,7 @@ def ppo_graph() -> DataflowGraph:
         ModelFunctionCall("actor_train", "actor", CallKind.TRAIN, scored),
         ModelFunctionCall("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=2),
         per_sample=("rewards",),
+        redraw=redraw,
     )
 
 
@@ -101,17 +102,20 @@ def make_jobs(
     num_rows: int = 5,
     models: dict[str, ModelConfig] | None = None,
     asynchrony: Asynchrony = SYNCHRONOUS,
+    num_spare: int = 0,
 ) -> list[Job]:
-    """Training steps with a checkpoint after each."""
+    """Training steps with a checkpoint after each; spare rows are numbered from 1,000."""
     homes = home_placements(graph, plan)
     train = compile_program(graph, plan, homes, models, asynchrony)
     save = compile_save(graph, homes, models)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]
-        lengths = {row: 3 + row % 4 for row in rows}
+        spare = tuple(1000 * (step + 1) + i for i in range(num_spare))
+        lengths = {row: 3 + row % 4 for row in (*rows, *spare)}
         samples = samples_of(rows, 2)
-        jobs.append(Job(2 * step, train, step, samples=samples, row_lengths=lengths, group_size=2))
+        about_samples = {"samples": samples, "row_lengths": lengths, "group_size": 2, "spare_rows": spare}
+        jobs.append(Job(2 * step, train, step, **about_samples))
         if save.nodes:
             jobs.append(Job(2 * step + 1, save, step + 1, directory="there"))
     return jobs
@@ -129,9 +133,10 @@ class PretendWorkers:
         plan: ExecutionPlan,
         seed: int,
         may_end: Callable[[Instruction], bool] = lambda instruction: True,
+        rejects: Callable[[int], bool] = lambda row: False,
     ) -> None:
         self._graph, self._plan, self._random = graph, plan, random.Random(seed)
-        self._may_end = may_end
+        self._may_end, self._rejects = may_end, rejects
         self._queues: dict[int, list[Instruction | StepAside]] = {}
         self._generating: set[int] = set()
         """Ranks of calls that step aside."""
@@ -232,9 +237,12 @@ class PretendWorkers:
             return Done(**times)
         samples = tuple(sample for sample, _ in instruction.shares[dp_rank])
         keys = self._graph.calls[instruction.call].outputs
+        judges = self._graph.redraw is not None and self._graph.redraw.judge == instruction.call
+        rejected = [id for id, row in instruction.shares[dp_rank] if judges and self._rejects(row)]
         return Done(
             **times,
             samples=samples,
+            rejected=tuple(rejected),
             lengths={key: tuple(5 + sample % 3 for sample in samples) for key in keys},
             dtypes=dict.fromkeys(keys, "float32"),
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from realrl.api.batch import Sample
 from realrl.api.config import ModelConfig
-from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Forget, Move, Offload, Reallocate, Release, RunCall, Save
 from realrl.runtime.jobs import in_order
@@ -390,3 +390,59 @@ def test_only_a_trained_model_is_blended_into_one_that_is_used(blend):
     """Otherwise nobody could say which version the result has."""
     with pytest.raises(ValueError, match="expected a model that the graph trains"):
         _small_run({}, (blend,))
+
+
+@st.composite
+def redrawing_runs(draw):
+    """PPO whose judge rejects rows at random; generation may be ahead of training."""
+    redraw = Redraw("reward", draw(st.integers(2, 4)))
+    graph, max_staleness = ppo_graph(redraw), draw(st.integers(0, 2))
+    plan = draw(plans(graph))
+    rejects = draw(st.sets(st.integers(0, 20)))
+    is_rejected = (rejects | {1000 * step + row for step in range(1, 4) for row in rejects}).__contains__
+    workers = PretendWorkers(graph, plan, draw(st.integers(0, 999)), rejects=is_rejected)
+    asynchrony = Asynchrony(max_staleness > 0)
+    num_spare = draw(st.integers(0, 12))
+    jobs = make_jobs(graph, plan, NUM_STEPS, asynchrony=asynchrony, num_spare=num_spare)
+    workers.run(jobs, draw(st.integers(1, 3)), max_staleness)
+    return redraw, plan, workers, jobs, is_rejected
+
+
+@settings(max_examples=60, deadline=None)
+@given(redrawing_runs())
+def test_rejected_rows_give_way_to_others(run):
+    """The rows of each draw, and those that are trained on, are what a loop over the spare ones gives."""
+    redraw, _, workers, jobs, is_rejected = run
+    for job in (job for job in jobs if job.samples):
+        rows, spare = [sample.row for sample in job.samples[::2]], list(job.spare_rows)
+        draws = [dict(enumerate(rows))]
+        for _ in range(redraw.max_draws - 1):
+            again = [place for place, row in draws[-1].items() if is_rejected(row)]
+            draws.append({place: spare.pop(0) for place in again if spare})
+            rows = [draws[-1].get(place, row) for place, row in enumerate(rows)]
+        calls = [i for i in workers.emitted if isinstance(i, RunCall) and i.job == job.number]
+        for name in ("actor_gen", "reward"):
+            assert [_rows_of(c) for c in calls if c.call == name] == [draw for draw in draws if draw]
+        for name in ("critic_inf", "actor_train", "critic_train"):
+            assert [_rows_of(c) for c in calls if c.call == name] == [dict(enumerate(rows))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(redrawing_runs())
+def test_what_is_drawn_again_comes_after_its_judgement(run):
+    """Generation and judgement are made again only when the judge has ended everywhere."""
+    _, _, workers, jobs, _ = run
+    for job in (job for job in jobs if job.samples):
+        calls = [i for i in workers.emitted if isinstance(i, RunCall) and i.job == job.number]
+        judged: list[int] = []
+        for call in calls:
+            if call.call in ("actor_gen", "reward"):
+                assert set(judged) <= workers.ended_before[call.seq]
+            judged += [call.seq] if call.call == "reward" else []
+
+
+def _rows_of(call: RunCall) -> dict[int, int]:
+    """By place in the batch; both samples of a place have one row."""
+    rows = {id: row for share in call.shares for id, row in share}
+    assert all(rows[id] == rows[id ^ 1] for id in rows)
+    return {id // 2: row for id, row in sorted(rows.items()) if id % 2 == 0}
