@@ -10,7 +10,6 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from realrl.ops.attention import AttentionRule, attend_explicitly, kernel_shape
 from realrl.ops.kernels import cpu_module
@@ -188,6 +187,9 @@ def _flash_attend(
     q: Tensor, keys: Tensor, values: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
 ) -> Tensor:
     """One split of the keys, so that a sequence's result does not depend on the others."""
+    # It brings PyTorch's compiler along, which takes seconds to import.
+    from torch.nn.attention.varlen import varlen_attn
+
     starts = torch.arange(len(q) + 1, dtype=torch.int32, device=q.device)
     # Where pages are given, the keys' bounds are not read, but must be there.
     ends = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)

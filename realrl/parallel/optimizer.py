@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from realrl.api.config import OptimizerConfig
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _NORM_WIDTH = 256
 """Elements whose squares are summed in float32, to within 1e-6."""
 
@@ -46,7 +48,9 @@ class ShardedAdamW:
         self.master = self._share.float() if states_device is None else _copy(self._share, states_device)
         self._copies = [(max(a - start, 0), min(b - start, size), n) for a, b, n in copies]
         self._num_decayed = min(max(weights.num_matrix_elements - start, 0), size)
-        self._adamw = self._make_adamw()
+        self.states = {name: torch.zeros_like(self.master) for name in _MOMENTS}
+        """Beside the masters: the moments, and how many updates matrices and other weights have had."""
+        self.states["num_updates"] = torch.zeros(2, device=self.master.device)
 
     def _hold(self, weights: FlatTensors) -> None:
         size = len(weights.buffer) // self._groups.placement.layout.dp
@@ -54,19 +58,6 @@ class ShardedAdamW:
         self._weights, self._start = weights, self._groups.place.dp_rank * size
         self._share = weights.buffer[self._start : self._start + size]
         self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
-
-    def _make_adamw(self) -> torch.optim.AdamW:
-        decayed, plain = self.master[: self._num_decayed], self.master[self._num_decayed :]
-        return torch.optim.AdamW(
-            [
-                {"params": [decayed], "weight_decay": self._config.weight_decay},
-                {"params": [plain], "weight_decay": 0.0},
-            ],
-            lr=self._config.lr,
-            betas=(self._config.beta1, self._config.beta2),
-            eps=self._config.eps,
-            fused=True,
-        )
 
     def put_away(self) -> dict[str, Tensor]:
         """Let go of the weights, of the gradients, which are zero between steps, and of states beside them.
@@ -76,25 +67,19 @@ class ShardedAdamW:
         self._weights = self._share = self.gradients = None
         if self._states_device is not None:
             return {}
-        states = self._adamw.state_dict()["state"]
-        found = {f"{i}.{name}": tensor for i, state in states.items() for name, tensor in state.items()}
+        states, self.states = self.states, {}
         if not self._is_own_master:
-            found["master"] = self.master
-        self.master = self._adamw = None
-        return found
+            states["master"] = self.master
+        self.master = None
+        return states
 
     def bring_back(self, weights: FlatTensors, states: Mapping[str, Tensor]) -> None:
         """Go on with weights, and states, that have the values of those that were put away."""
         self._hold(weights)
         if self._states_device is not None:
             return
-        self.master = states["master"] if "master" in states else self._share
-        self._adamw = self._make_adamw()
-        for name, tensor in states.items():
-            index, _, field = name.partition(".")
-            if field:
-                (parameter,) = self._adamw.param_groups[int(index)]["params"]
-                self._adamw.state[parameter][field] = tensor
+        self.states = dict(states)
+        self.master = self.states.pop("master", self._share)
 
     @property
     def _is_own_master(self) -> bool:
@@ -132,12 +117,23 @@ class ShardedAdamW:
     def _update(self, share: Tensor, lr: float) -> None:
         if self._states_device is not None:
             share = _copy(share, self._states_device)
-        for group in self._adamw.param_groups:
-            group["lr"] = lr
-            (parameter,) = group["params"]
-            parameter.grad, share = share[: len(parameter)], share[len(parameter) :]
-        self._adamw.step()
-        self._adamw.zero_grad()
+        config, decayed, plain = self._config, slice(self._num_decayed), slice(self._num_decayed, None)
+        for i, (part, weight_decay) in enumerate(((decayed, config.weight_decay), (plain, 0.0))):
+            adamw(
+                [self.master[part]],
+                [share[part]],
+                *([self.states[name][part]] for name in _MOMENTS),
+                [],
+                [self.states["num_updates"][i]],
+                fused=True,
+                amsgrad=False,
+                beta1=config.beta1,
+                beta2=config.beta2,
+                lr=lr,
+                weight_decay=weight_decay,
+                eps=config.eps,
+                maximize=False,
+            )
 
     def _summed_share(self) -> Tensor:
         if self._groups.dp is None:

@@ -5,8 +5,6 @@ Shapes: T tokens, H hidden size, V vocabulary; a name with `_part` has this rank
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -14,14 +12,6 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "Transformer Engine and Apex are not installed")
-    from megatron.core.tensor_parallel.layers import linear_with_grad_accumulation_and_async_allreduce
-    from megatron.core.tensor_parallel.mappings import (
-        copy_to_tensor_model_parallel_region,
-        reduce_from_tensor_model_parallel_region,
-    )
 
 
 class TensorParallel:
@@ -40,6 +30,10 @@ class TensorParallel:
     ) -> None:
         self.group, self.deterministic, self.weight_gradients = group, deterministic, weight_gradients
         self._how = {"tiled": deterministic, "weight_gradients": weight_gradients}
+        if group is not None:
+            from realrl.parallel import megatron
+
+            self._megatron = megatron
 
     def column(
         self, x: Tensor, weight_part: Tensor | PackedWeight, bias_part: Tensor | None = None
@@ -48,9 +42,9 @@ class TensorParallel:
         if self.group is None or isinstance(weight_part, PackedWeight):
             return linear(x, weight_part, bias_part, **self._how)
         if any(self._how.values()):
-            x = copy_to_tensor_model_parallel_region(x, group=self.group)
+            x = self._megatron.copy_to_tensor_model_parallel_region(x, group=self.group)
             return linear(x, weight_part, bias_part, **self._how)
-        return linear_with_grad_accumulation_and_async_allreduce(
+        return self._megatron.linear_with_grad_accumulation_and_async_allreduce(
             x,
             weight_part,
             bias=bias_part,
@@ -98,7 +92,7 @@ class TensorParallel:
         """What the ranks each have a part of, for what comes next."""
         if self.deterministic:
             return _OrderedSum.apply(x, self.group)
-        return reduce_from_tensor_model_parallel_region(x, group=self.group)
+        return self._megatron.reduce_from_tensor_model_parallel_region(x, group=self.group)
 
 
 class _OrderedSum(torch.autograd.Function):

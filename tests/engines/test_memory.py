@@ -79,8 +79,7 @@ def check_resident(engine: Engine) -> None:
         own_batch(engine.groups), lambda logprobs, _: (logprobs.sum(), {}), lr=1e-5, temperature=1.0
     )
     optimizer, weights = engine._optimizer, engine._flat.buffer
-    states = optimizer._adamw.state.values()
-    moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
+    moments = [optimizer.states[name] for name in ("exp_avg", "exp_avg_sq")]
     everything = storage_bytes([weights, optimizer.master, optimizer.gradients, *moments])
     expected = resident(stage_of(engine.decoder, engine.dtype), trained=True)
     assert (expected.weights_bytes, expected.total_bytes) == (storage_bytes([weights]), everything)
