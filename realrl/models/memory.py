@@ -18,6 +18,7 @@ from realrl.api.config import GenerationConfig
 from realrl.api.mesh import Coordinate, ParallelLayout
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import Head, kv_heads, local_tensors, padded_vocab, stage_layers
+from realrl.ops.linear import has_bf16_products
 from realrl.parallel.vocab import CHUNK_BYTES, KEPT_BYTES, token_chunks
 
 _WIDE = 4
@@ -62,7 +63,7 @@ class Stage:
     @property
     def packed_bytes(self) -> int:
         """Of the matrices that generation lays out anew."""
-        if self.device != "cpu" or self.itemsize != 2:
+        if self.device != "cpu" or self.itemsize != 2 or not has_bf16_products():
             return 0
         head = ("head" if "head" in self.shapes else "embed") if self.is_last else None
         matrices = (

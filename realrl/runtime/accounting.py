@@ -7,10 +7,11 @@ from typing import Any
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.ops.linear import has_bf16_products
 
 
 def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
-    """A line for the step, and one for each call that trains."""
+    """A line for the step, one for each call that trains, and what makes the run slow, if it is known."""
     rows, samples, steps = config.batch_size, recipe.samples_per_row(config), config.num_steps
     number = rows * samples
     step = f"a step: {rows} rows x {samples} samples = {number} sequences"
@@ -20,6 +21,7 @@ def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
     return [
         f"{step}; {steps} steps: {steps * number} sequences{again}",
         *(_training(call, config, plan, number) for call in trains),
+        *_slow_types(recipe, config),
     ]
 
 
@@ -29,6 +31,16 @@ def _training(call: ModelFunctionCall, config: Any, plan: ExecutionPlan, num_seq
     share = f", {_about(num_sequences, num * dp)} on each of {dp} data-parallel ranks" if dp > 1 else ""
     updates = f"{num} optimizer step{'s' if num > 1 else ''} of {each} sequences"
     return f"{call.name}: {updates} a step{share}, in micro-batches of up to {budget} tokens"
+
+
+def _slow_types(recipe: Recipe, config: Any) -> list[str]:
+    models = recipe.models(config)
+    slow = [name for name, spec in models.items() if spec.model.dtype == "bfloat16"]
+    if config.device != "cpu" or has_bf16_products() or not slow:
+        return []
+    return [
+        f"this CPU cannot multiply bfloat16 itself: with dtype=float32, {', '.join(slow)} would be faster"
+    ]
 
 
 def _about(number: int, parts: int) -> str:
