@@ -38,9 +38,7 @@ def _slow_types(recipe: Recipe, config: Any) -> list[str]:
     slow = [name for name, spec in models.items() if spec.model.dtype == "bfloat16"]
     if config.device != "cpu" or has_bf16_products() or not slow:
         return []
-    return [
-        f"this CPU cannot multiply bfloat16 itself: with dtype=float32, {', '.join(slow)} would be faster"
-    ]
+    return [f"this CPU has no products in bfloat16: {', '.join(slow)} would be faster with dtype=float32"]
 
 
 def _about(number: int, parts: int) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from realrl.api.config import ModelConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.recipes import RECIPES
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig
+from realrl.runtime import accounting as accounting_module
 from realrl.runtime.accounting import accounting
 
 PLACE = Placement(DeviceMesh((0, 1, 2, 3)), ParallelLayout(pp=2, dp=2))
@@ -24,11 +28,22 @@ def test_prompts_become_samples_become_optimizer_steps():
     expected = (
         "4 optimizer steps of 24 sequences a step, 12 on each of 2 data-parallel ranks, in micro-batches of"
     )
-    assert found == [
+    assert found[:3] == [
         "a step: 6 rows x 16 samples = 96 sequences; 10 steps: 960 sequences",
         f"critic_train: {expected} up to 512 tokens",
         f"actor_train: {expected} up to 512 tokens",
     ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_products"), [("bfloat16", False), ("bfloat16", True), ("float32", False)]
+)
+def test_a_slow_type_is_pointed_out(monkeypatch, dtype, has_products):
+    """Only where the machine is slow with it."""
+    monkeypatch.setattr(accounting_module, "has_bf16_products", lambda: has_products)
+    last = said("sft", model=ModelConfig(dtype=dtype))[-1]
+    expected = "this CPU has no products in bfloat16: model would be faster with dtype=float32"
+    assert (last == expected) == (dtype == "bfloat16" and not has_products)
 
 
 def test_what_does_not_divide_is_said_to_be_about():
