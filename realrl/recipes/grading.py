@@ -81,7 +81,7 @@ def _parts(
     for name in weights_of(config.reward):
         if name == MATH:
             verdicts = grade_all(texts, solutions)
-            parts[name], is_graded = _scored(config.scores, verdicts)
+            parts[name], is_graded = _scored(config.scores, verdicts, batch["ended"].tolist())
         elif name == MODEL:
             parts[name] = batch["scores"]
         else:
@@ -98,9 +98,12 @@ def _records(
     return records
 
 
-def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
+def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict], ended: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Each response's reward by its verdict, and whether it takes part in the step; both `[B]`."""
-    found = [_score(scores, verdict) for verdict in verdicts]
+    found = [
+        _score(scores, verdict) if has_ended or scores.truncated != "wrong" else scores.wrong
+        for verdict, has_ended in zip(verdicts, ended)
+    ]
     rewards = torch.tensor([0.0 if score is None else score for score in found])
     return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
 

@@ -26,6 +26,8 @@ class CriticConfig:
     model: ModelConfig | None = None
     """Left out, the actor's, with a scalar head in place of its own."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    num_minibatches: int | None = None
+    """Optimizer steps a batch; left out, `ppo.num_minibatches`."""
     clip_eps: float = 0.2
     """How far a value may move from the value at the batch's start."""
     normalise: Literal["none", "exponential", "moving"] = "none"
@@ -35,6 +37,7 @@ class CriticConfig:
     """How much less a step counts than the next one, with `exponential`."""
 
     def __post_init__(self) -> None:
+        _at_least(self, 1, "num_minibatches")
         _at_least(self, 0, "clip_eps")
         if not 0 <= self.normalise_beta < 1:
             raise ValueError(f"normalise_beta must be in [0, 1), got {self.normalise_beta}")
@@ -60,8 +63,9 @@ class ScoreConfig:
     """A response of as many tokens less than `generation.max_new_tokens`, or more, begins to lose reward."""
     overlong_penalty: float = 1.0
     """What one of `generation.max_new_tokens` loses."""
-    drop_truncated: bool = False
-    """Leave responses that did not end by themselves out of the step."""
+    truncated: Literal["graded", "wrong", "left_out"] = "graded"
+    """Of a response that did not end by itself: as its check says, that of a wrong one, or none: it takes no
+    part in the step."""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "clip", "overlong_tokens", "overlong_penalty")
@@ -174,11 +178,12 @@ class PPOMathConfig(RunConfig):
                 " or neither"
             )
         ppo, num_samples = self.ppo, self.batch_size * self.ppo.group_size
-        if ppo.num_minibatches > num_samples:
-            raise ValueError(
-                "ppo.num_minibatches must be at most batch_size * ppo.group_size ="
-                f" {num_samples}, got {ppo.num_minibatches}"
-            )
+        for name, number in (("ppo", ppo.num_minibatches), ("critic", self.critic_minibatches)):
+            if number > num_samples:
+                raise ValueError(
+                    f"{name}.num_minibatches must be at most batch_size * ppo.group_size = {num_samples}, got"
+                    f" {number}"
+                )
         if self.critic is None and ppo.baseline != "none" and ppo.group_size == 1:
             raise ValueError(
                 "ppo.group_size must be at least 2 without a critic: give critic: {}, more samples, or"
@@ -196,6 +201,10 @@ class PPOMathConfig(RunConfig):
                 f"scores.overlong_tokens must be at most generation.max_new_tokens="
                 f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
             )
+
+    @property
+    def critic_minibatches(self) -> int:
+        return (self.critic and self.critic.num_minibatches) or self.ppo.num_minibatches
 
     @property
     def advantage_scale(self) -> str:

@@ -52,7 +52,7 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
         scored += ("values",)
         calls += [
             Call("critic_inf", "critic", CallKind.INFERENCE, RESPONSE, ("values",)),
-            Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches),
+            Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=config.critic_minibatches),
         ]
     if ppo.decoupled:
         calls.append(Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, ("prox_logprobs",)))
@@ -135,12 +135,14 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     metrics = staleness_metrics(ctx.step, batch)
     if ppo.kl_coef:
         metrics |= {"kl_to_ref": mean_over(batch["logprobs"] - batch["ref_logprobs"], batch)}
-    for index, minibatch in enumerate(_minibatches(config, _with_advantages(ctx, batch))):
+    for index, minibatch in enumerate(
+        _minibatches(config, _with_advantages(ctx, batch), ppo.num_minibatches)
+    ):
         loss = _ActorLoss(config, float(ctx.reduce(minibatch["loss_mask"].sum())), Drift(ctx.step))
         found = ctx.engine.train_logprobs(
             _with_weights(ctx, minibatch),
             loss,
-            lr=_learning_rate(ctx, config.actor.optimizer, index),
+            lr=_learning_rate(ctx, config.actor.optimizer, index, ppo.num_minibatches),
             temperature=config.generation.training_temperature,
         )
         drift = ctx.reduce_mesh(loss.drift.sums)
@@ -208,7 +210,8 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     batch = _with_advantages(ctx, batch)
     moments = _moments(ctx)
     tokens = {key: moments.normalised(batch[key]) for key in ("values", "returns")}
-    for index, minibatch in enumerate(_minibatches(config, batch.with_keys(tokens=tokens))):
+    num = config.critic_minibatches
+    for index, minibatch in enumerate(_minibatches(config, batch.with_keys(tokens=tokens), num)):
         num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
 
         def loss(values: Tensor, micro: PackedBatch, num_tokens: float = num_tokens):
@@ -225,7 +228,7 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
                 "clip_fraction": mean_of(found.clipped),
             }
 
-        lr = _learning_rate(ctx, config.critic.optimizer, index)
+        lr = _learning_rate(ctx, config.critic.optimizer, index, num)
         found = ctx.engine.train_values(_with_weights(ctx, minibatch), loss, lr=lr)
         metrics = joined(metrics, _named("critic_", found))
     return CallOutput(metrics=metrics)
@@ -279,7 +282,7 @@ def _remember(ctx: CallContext, moments: RunningMoments, batch: PackedBatch) -> 
 
 def _takes_part(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
     """Bool `[B]`: whether a sample is trained on."""
-    return batch["is_graded"] & (batch["ended"] | (not config.scores.drop_truncated))
+    return batch["is_graded"] & (batch["ended"] | (config.scores.truncated != "left_out"))
 
 
 def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
@@ -335,17 +338,16 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(len(mask)).masked_scatter(mask, values)
 
 
-def _minibatches(config: PPOMathConfig, batch: PackedBatch) -> list[PackedBatch]:
+def _minibatches(config: PPOMathConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
     """This rank's part of each mini-batch; which sample goes where does not depend on the plan."""
-    num, total = config.ppo.num_minibatches, config.batch_size * config.ppo.group_size
+    total = config.batch_size * config.ppo.group_size
     chosen = [
         [i for i, s in enumerate(batch.samples) if s.id * num // total == index] for index in range(num)
     ]
     return [batch.select(indices) for indices in chosen]
 
 
-def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int) -> float:
-    num = ctx.config.ppo.num_minibatches
+def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int, num: int) -> float:
     return learning_rate(optimizer, ctx.step * num + index, ctx.config.num_steps * num)
 
 

@@ -70,11 +70,13 @@ class ReinforcePPConfig(PPOMathConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DAPOConfig(PPOMathConfig):
-    """Clip-higher, token-level loss, no KL (Yu et al. 2025, arXiv:2503.14476)."""
+    """Clip-higher, dynamic sampling, token-level loss, no KL (Yu et al. 2025, arXiv:2503.14476)."""
 
     experiment: str = "dapo"
     ppo: PPOConfig = field(
-        default_factory=lambda: PPOConfig(group_size=16, clip_eps=0.2, clip_eps_high=0.28, kl_coef=0.0)
+        default_factory=lambda: PPOConfig(
+            group_size=16, max_draws=10, clip_eps=0.2, clip_eps_high=0.28, kl_coef=0.0
+        )
     )
     scores: ScoreConfig = field(default_factory=lambda: ScoreConfig(correct=1.0, wrong=-1.0))
 

@@ -76,6 +76,7 @@ def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: ob
             "critic.optimizer.lr": 1e-2,
             "critic.optimizer.eps": 1e-4,
             "critic.normalise": "exponential",
+            "critic.num_minibatches": 3,
             "ppo.lam": 0.9,
         }
     command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]

@@ -117,7 +117,7 @@ def test_what_was_not_graded_takes_no_part():
     assert [s.id for s in found.samples] == [0, 1, 3, 4, 5]
     first = [float(x[mask][0]) for x, mask in zip(found.unpacked("advantages"), found.unpacked("loss_mask"))]
     assert first == pytest.approx([1.0, -1.0, 0.0, 1.0, -1.0])
-    found = _with_advantages(context(ScoreConfig(drop_truncated=True), kl_coef=0.0), batch)
+    found = _with_advantages(context(ScoreConfig(truncated="left_out"), kl_coef=0.0), batch)
     assert [s.id for s in found.samples] == [0, 5]
 
 
@@ -176,9 +176,9 @@ def test_values_in_units_of_earlier_returns_change_no_advantage(kind):
 
 def test_minibatches_do_not_depend_on_who_holds_the_samples():
     """Every sample is in one mini-batch, whichever rank has it; a rank may have none of one."""
-    batch, config = rollouts([0.0] * 6), context(num_minibatches=3).config
-    whole = [[s.id for s in part.samples] for part in _minibatches(config, batch)]
+    batch, config = rollouts([0.0] * 6), context().config
+    whole = [[s.id for s in part.samples] for part in _minibatches(config, batch, 3)]
     assert whole == [[0, 1], [2, 3], [4, 5]]
-    shares = [_minibatches(config, batch.select(rows)) for rows in ([0, 1, 5], [2, 3, 4])]
+    shares = [_minibatches(config, batch.select(rows), 3) for rows in ([0, 1, 5], [2, 3, 4])]
     joined = [sorted(s.id for share in shares for s in share[i].samples) for i in range(3)]
     assert joined == whole
