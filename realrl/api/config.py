@@ -131,6 +131,9 @@ class GenerationConfig:
         return self.temperature or 1.0
 
 
+Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where prompts come from."""
@@ -148,8 +151,9 @@ class DataConfig:
     """A longer prompt is refused, or dropped."""
     drop_long: bool = False
     """Drop such prompts, and say how many they are."""
-    chat: bool = True
-    """Wrap each prompt in the tokenizer's chat template, if it has one."""
+    template: Template = "chat"
+    """What each prompt is put into: `chat`, the tokenizer's chat template, if it has one; `plain`, nothing;
+    or the form that DeepSeek-R1-Distill, DeepSeek-R1-Zero, Open-Reasoner-Zero or Qwen2.5-Math is asked in."""
 
     def __post_init__(self) -> None:
         _require(bool(self.path), "path: expected a JSONL file or `sums`, got ''")

@@ -1,38 +1,32 @@
-"""Reads JSON lines of one type, and says where a bad one stands."""
+"""Reads files of JSON lines, and says where a bad one stands."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
-Line = TypeVar("Line")
 
-
-def read_jsonl(path: str, line_type: type[Line], example: str, *, held_out: bool) -> list[tuple[str, Line]]:
-    """Each line, under its `file:line`; blank ones are left out. `held_out` says which key gave the path.
+def read_jsonl(path: str, key: str, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line, under its `file:line`; blank ones are left out. `key` is what gave the path.
 
     Raises:
-        ValueError: no such file, a line that is not of `line_type` (`example` is), or no lines.
+        ValueError: no such file, or a line that is no object; `example` is one.
     """
-    key = "data.eval_path" if held_out else "data.path"
-    decoder = msgspec.json.Decoder(line_type)
-    lines = []
-    for number, line in enumerate(_lines(key, path, example), start=1):
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for number, line in enumerate(_lines(path, key, example), start=1):
         if line.strip():
             where = f"{path}:{number}"
             try:
-                lines.append((where, decoder.decode(line)))
+                yield where, decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ValueError(f"{where}: {error}; expected a line like {example}") from None
-    if not lines:
-        raise ValueError(f"{key}: {path}: the dataset is empty; expected lines like {example}")
-    return lines
 
 
-def _lines(key: str, path: str, example: str) -> list[bytes]:
+def _lines(path: str, key: str, example: str) -> list[bytes]:
     try:
         return Path(os.path.expanduser(path)).read_bytes().split(b"\n")
     except (OSError, ValueError) as error:

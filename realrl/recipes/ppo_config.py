@@ -152,7 +152,7 @@ class PPOMathConfig(RunConfig):
     """The reference policy; left out, the actor as it was loaded."""
     critic: CriticConfig | None = None
     """Left out, rewards are taken relative to the other samples of the prompt."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
+    data: DataConfig = field(default_factory=lambda: DataConfig(template="plain"))
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
     ppo: PPOConfig = field(default_factory=PPOConfig)
     reward: str | dict[str, float] = MATH

@@ -104,7 +104,7 @@ def test_ranks_without_a_call(cli):
     ("lines", "message"),
     [
         ([json.dumps(ROW), "{oops"], "rows.jsonl:2"),
-        ([json.dumps({**ROW, "solutions": 2})], "rows.jsonl:1"),
+        ([json.dumps({**ROW, "solutions": {"2": 2}})], "rows.jsonl:1"),
         ([json.dumps({"query_id": "1", "prompt": "1"})], "rows.jsonl:1"),
         ([json.dumps({**ROW, "prompt": "1 + " * 100})], "rows.jsonl:1"),
         ([], "data.path: "),
@@ -211,8 +211,8 @@ def test_a_chat_template_that_fails(cli, model, tmp_path, template):
     directory = tmp_path / "broken"
     shutil.copytree(model, directory)
     (directory / "chat_template.jinja").write_text(template)
-    message = refused(cli(f"actor.model.path={directory}", "data.chat=true"))
-    assert "data.chat: sums: " in message and "set data.chat=false" in message
+    message = refused(cli(f"actor.model.path={directory}", "data.template=chat"))
+    assert "data.template: sums: " in message and "set data.template=plain" in message
 
 
 def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):
