@@ -28,9 +28,11 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
     The end-of-sequence token ends each response and is learned with it.
     """
 
-    def __init__(self, rows: Sequence[Demonstration], tokenizer: Any, data: DataConfig) -> None:
+    def __init__(
+        self, rows: Sequence[Demonstration], tokenizer: Any, data: DataConfig, *, held_out: bool
+    ) -> None:
         end = end_of_sequence(tokenizer)
-        super().__init__(rows, tokenizer, data)
+        super().__init__(rows, tokenizer, data, held_out=held_out)
         texts = [_response(row) for row in self.rows]
         responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
         self._tensors = [
@@ -58,7 +60,7 @@ def load_demonstrations(
 
     def load(held_out: bool) -> DemonstrationDataset:
         rows = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
-        return DemonstrationDataset(rows, tokenizer, data)
+        return DemonstrationDataset(rows, tokenizer, data, held_out=held_out)
 
     return load(False), load(True) if data.held_out_path else None
 

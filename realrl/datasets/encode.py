@@ -16,17 +16,20 @@ from realrl.datasets.templates import named_template
 class EncodedRows(Generic[SomeRow]):
     """Rows by number, with their prompts as tokens."""
 
-    def __init__(self, rows: Sequence[SomeRow], tokenizer: Any, data: DataConfig) -> None:
-        """Raises: ValueError, as `encode_prompts`, or for a prompt that is too long, if none is dropped."""
+    def __init__(self, rows: Sequence[SomeRow], tokenizer: Any, data: DataConfig, *, held_out: bool) -> None:
+        """Leaves out what `data` says, and notes it.
+
+        Raises:
+            ValueError: as `encode_prompts`; or a prompt that is too long, if none is dropped; or no
+                difficulty, where it counts; or no rows left.
+        """
         self.notes: list[str] = []
         """What a person should know of them."""
-        prompts = encode_prompts(rows, tokenizer, data.template)
-        too_long = [i for i, prompt in enumerate(prompts) if len(prompt) > data.max_prompt_tokens]
-        if too_long:
-            self._drop(rows, prompts, too_long, data)
-        dropped = set(too_long)
-        self.rows = [row for i, row in enumerate(rows) if i not in dropped]
-        self.prompts = [prompt for i, prompt in enumerate(prompts) if i not in dropped]
+        if data.difficulty and not held_out:
+            rows = self._of_difficulty(rows, *data.difficulty)
+        self.rows, self.prompts = self._short(rows, encode_prompts(rows, tokenizer, data.template), data)
+        is_rising = data.order == "rising" and not held_out
+        self.levels = [difficulty_of(row) for row in self.rows] if is_rising else []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,22 +42,49 @@ class EncodedRows(Generic[SomeRow]):
         """The row's name in its source, or its number there."""
         return self.rows[row].query_id
 
-    def _drop(
-        self, rows: Sequence[Row], prompts: Sequence[Tensor], too_long: list[int], data: DataConfig
-    ) -> None:
-        first, limit = too_long[0], f"data.max_prompt_tokens={data.max_prompt_tokens}"
-        if not data.drop_long:
-            raise ValueError(
-                f"{rows[first].place}: the prompt has {len(prompts[first])} tokens, but"
-                f" data.max_prompt_tokens is {data.max_prompt_tokens}; raise that, leave this line out or set"
-                " data.drop_long=true"
-            )
-        if len(too_long) == len(rows):
-            raise ValueError(f"data.drop_long: every prompt has more than {limit} tokens; raise that")
-        self.notes.append(
-            f"dropped {len(too_long)} of {len(rows)} prompts, which have more than {limit} tokens; the first"
-            f" is {rows[first].place}"
+    def _of_difficulty(self, rows: Sequence[SomeRow], least: float, most: float) -> list[SomeRow]:
+        others = [row for row in rows if not least <= difficulty_of(row) <= most]
+        self._note(
+            rows, others, f"rows, whose difficulty is not from {least:g} to {most:g} (data.difficulty)"
         )
+        return [row for row in rows if least <= row.difficulty <= most]
+
+    def _short(
+        self, rows: Sequence[SomeRow], prompts: Sequence[Tensor], data: DataConfig
+    ) -> tuple[list[SomeRow], list[Tensor]]:
+        limit = data.max_prompt_tokens
+        too_long = [(row, len(prompt)) for row, prompt in zip(rows, prompts) if len(prompt) > limit]
+        if too_long and not data.drop_long:
+            row, length = too_long[0]
+            raise ValueError(
+                f"{row.place}: the prompt has {length} tokens, but data.max_prompt_tokens is {limit}; raise"
+                " that, leave this line out or set data.drop_long=true"
+            )
+        what = f"prompts, which have more than data.max_prompt_tokens={limit} tokens"
+        self._note(rows, [row for row, _ in too_long], what)
+        kept = [(row, prompt) for row, prompt in zip(rows, prompts) if len(prompt) <= limit]
+        return [row for row, _ in kept], [prompt for _, prompt in kept]
+
+    def _note(self, rows: Sequence[Row], dropped: Sequence[Row], what: str) -> None:
+        if dropped:
+            first = dropped[0].place
+            self.notes.append(f"dropped {len(dropped)} of {len(rows)} {what}; the first is {first}")
+        if len(dropped) == len(rows):
+            raise ValueError(f"data: no rows are left; {self.notes[-1]}")
+
+
+def difficulty_of(row: Row) -> float:
+    """A row's difficulty.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if row.difficulty is None:
+        raise ValueError(
+            f"{row.place}: the row has no `difficulty`, a number, for data.difficulty and data.order; give"
+            " the name that it has there as data.fields.difficulty"
+        )
+    return row.difficulty
 
 
 def encode_prompts(rows: Sequence[Row], tokenizer: Any, template: str) -> list[Tensor]:

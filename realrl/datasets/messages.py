@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
+
+RESPONSES = ("response", "chosen", "rejected")
 
 
 class Message(msgspec.Struct):
@@ -45,3 +48,25 @@ def turns_of(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose responses may be conversations, with their last messages in place of these.
+
+    The messages before the last are the record's prompt if it has none.
+
+    Raises:
+        msgspec.ValidationError: they are not the same for all of its responses.
+    """
+    turns = {name: record[name] for name in RESPONSES if _is_conversation(record.get(name))}
+    found = {**record, **{name: given[-1].get("content") for name, given in turns.items()}}
+    if turns and "prompt" not in record:
+        first, *others = (given[:-1] for given in turns.values())
+        if any(other != first for other in others):
+            raise msgspec.ValidationError("`chosen` and `rejected` must begin with the same messages")
+        found["prompt"] = first
+    return found
+
+
+def _is_conversation(response: Any) -> bool:
+    return isinstance(response, list) and bool(response) and isinstance(response[-1], Mapping)

@@ -39,9 +39,9 @@ class PairDataset(EncodedRows[Pair]):
     A row's tensors have both sequences end to end: `sequences_of` takes them apart.
     """
 
-    def __init__(self, rows: Sequence[Pair], tokenizer: Any, data: DataConfig) -> None:
+    def __init__(self, rows: Sequence[Pair], tokenizer: Any, data: DataConfig, *, held_out: bool) -> None:
         end = end_of_sequence(tokenizer)
-        super().__init__(rows, tokenizer, data)
+        super().__init__(rows, tokenizer, data, held_out=held_out)
         chosen, rejected = (
             tokenizer([getattr(row, which) for row in self.rows], add_special_tokens=False)["input_ids"]
             for which in ("chosen", "rejected")
@@ -78,7 +78,8 @@ def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | 
     data = config.data
 
     def load(held_out: bool) -> PairDataset:
-        return PairDataset(read_rows(data, Pair, EXAMPLE, held_out=held_out), tokenizer, data)
+        rows = read_rows(data, Pair, EXAMPLE, held_out=held_out)
+        return PairDataset(rows, tokenizer, data, held_out=held_out)
 
     return load(False), load(True) if data.held_out_path else None
 

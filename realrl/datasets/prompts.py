@@ -56,7 +56,8 @@ def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, Promp
     """
 
     def load(held_out: bool) -> PromptDataset:
-        return PromptDataset(load_problems(data, held_out=held_out), tokenizer, data)
+        rows = load_problems(data, held_out=held_out)
+        return PromptDataset(rows, tokenizer, data, held_out=held_out)
 
     return load(False), load(True) if data.held_out_path else None
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from realrl.api.config import DataConfig
-from realrl.datasets.jsonl import read_jsonl
-from realrl.datasets.messages import Prompt
+from realrl.api.config import ROW_FIELDS, DataConfig
+from realrl.datasets.jsonl import read_json
+from realrl.datasets.messages import Prompt, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
+from realrl.datasets.tables import HUGGING_FACE, read_hugging_face, read_parquet
 
 Record = Mapping[str, Any]
-
-FIELDS = ("query_id", "prompt", "solutions", "response", "chosen", "rejected")
-"""All that rows have of their source."""
+Records = Iterator[tuple[str, Record]]
+"""Records under their places."""
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -24,11 +24,23 @@ class Row(msgspec.Struct, kw_only=True):
     prompt: Prompt
     query_id: str = ""
     """Left out, the number of the row, from 1."""
+    difficulty: float | None = None
     place: str = ""
     """Where it comes from, as `file:line`."""
 
 
 SomeRow = TypeVar("SomeRow", bound=Row)
+
+
+class _Source(NamedTuple):
+    """One side of a `DataConfig`."""
+
+    key: str
+    path: str
+    split: str
+    fields: dict[str, str]
+    fields_key: str
+    held_out: bool
 
 
 def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_out: bool) -> list[SomeRow]:
@@ -38,17 +50,59 @@ def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_o
         ValueError: a source that cannot be read or has no rows, or a row that is not of `row_type`, by its
             place.
     """
-    key, path = ("data.eval_path", data.held_out_path) if held_out else ("data.path", data.path)
-    records = _records(path, key, example, held_out=held_out)
-    rows = [_row(row_type, number, *record, example) for number, record in enumerate(records, 1)]
+    source = _source(data, held_out=held_out)
+    records = enumerate(_records(source, example), 1)
+    rows = [_row(row_type, number, *record, example) for number, record in records]
     if not rows:
-        raise ValueError(f"{key}: {path}: the dataset is empty; expected lines like {example}")
+        raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
     return rows
 
 
-def _records(path: str, key: str, example: str, *, held_out: bool) -> Iterator[tuple[str, Record]]:
-    """Each record of a source, under its place."""
-    return sum_records(held_out=held_out) if path == SUMS else read_jsonl(path, key, example)
+def _source(data: DataConfig, *, held_out: bool) -> _Source:
+    fields, fields_key = data.fields, "data.fields"
+    if not held_out:
+        return _Source("data.path", data.path, data.split, fields, fields_key, held_out)
+    if data.eval_fields:
+        fields, fields_key = data.eval_fields, "data.eval_fields"
+    return _Source("data.eval_path", data.held_out_path, data.held_out_split, fields, fields_key, held_out)
+
+
+def _records(source: _Source, example: str) -> Records:
+    """Of a side, by the names of our own."""
+    if source.path == SUMS:
+        return sum_records(held_out=source.held_out)
+    return ((place, _mapped(record, source, place)) for place, record in _read(source, example))
+
+
+def _read(source: _Source, example: str) -> Records:
+    key, path = source.key, source.path
+    columns = {*ROW_FIELDS, *source.fields.values()}
+    columns |= {name.partition(".")[0] for name in columns}
+    if path.startswith(HUGGING_FACE):
+        return read_hugging_face(path, source.split, key, columns)
+    if path.endswith(".parquet"):
+        return read_parquet(path, key, columns)
+    return read_json(path, key, example)
+
+
+def _mapped(record: Record, source: _Source, place: str) -> Record:
+    return {**record, **{name: _at(record, name, source, place) for name in source.fields}}
+
+
+def _at(record: Record, name: str, source: _Source, place: str) -> Any:
+    """What a record has in place of our field `name`; a dotted name leads into what is nested."""
+    theirs = source.fields[name]
+    if theirs in record:
+        return record[theirs]
+    found: Any = record
+    for part in theirs.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise ValueError(
+                f"{place}: no field {theirs!r}; {source.fields_key}.{name} must name one of"
+                f" {', '.join(record)}"
+            )
+        found = found[part]
+    return found
 
 
 def _row(row_type: type[SomeRow], number: int, place: str, record: Record, example: str) -> SomeRow:
@@ -61,15 +115,15 @@ def _row(row_type: type[SomeRow], number: int, place: str, record: Record, examp
 
 
 def _tidied(record: Record) -> dict[str, Any]:
-    """Its fields that are not null, ids as text, and solutions as a list of texts whatever the source has."""
-    found = {name: record[name] for name in FIELDS if record.get(name) is not None}
+    """Its fields that are not null; ids as text, solutions as a list of texts, responses without prompts."""
+    found = {name: record[name] for name in ROW_FIELDS if record.get(name) is not None}
     if "query_id" in found:
         found["query_id"] = _text(found["query_id"])
     if "solutions" in found:
         solutions = found["solutions"]
         listed = [solutions] if isinstance(solutions, (str, int, float)) else solutions
         found["solutions"] = [_text(x) for x in listed] if isinstance(listed, list) else listed
-    return found
+    return without_prompts(found)
 
 
 def _text(value: Any) -> Any:

@@ -95,7 +95,8 @@ class Schedule:
         return due
 
     def _training(self, number: int, step: int) -> Job:
-        rows = epoch_rows(len(self.rows), self.config.batch_size, step, self.config.seed)
+        config, levels = self.config, self.rows.levels
+        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed, levels)
         return Job(
             number,
             self.programs.train,
@@ -145,19 +146,23 @@ def samples_of(rows: Sequence[int], samples_per_row: int) -> tuple[Sample, ...]:
     return tuple(Sample(i, row) for i, row in enumerate(row for row in rows for _ in range(samples_per_row)))
 
 
-def epoch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end."""
+def epoch_rows(
+    num_rows: int, batch_size: int, step: int, seed: int, levels: Sequence[float] = ()
+) -> list[int]:
+    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end. With `levels`,
+    one a row, an epoch goes from the lowest to the highest.
+    """
     first = step * batch_size
     epochs = range(first // num_rows, (first + batch_size - 1) // num_rows + 1)
-    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed)]
+    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed, levels)]
     offset = first - epochs[0] * num_rows
     return stream[offset : offset + batch_size]
 
 
-def _shuffled(num_rows: int, epoch: int, seed: int) -> list[int]:
+def _shuffled(num_rows: int, epoch: int, seed: int, levels: Sequence[float]) -> list[int]:
     rows = list(range(num_rows))
     random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
-    return rows
+    return sorted(rows, key=levels.__getitem__) if levels else rows
 
 
 def _every(period: int, step: int) -> bool:

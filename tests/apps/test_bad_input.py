@@ -36,7 +36,7 @@ def refused(result) -> str:
         ("critic.model.path=nowhere", "critic.model.path: nowhere"),
         ("data.path=nowhere.jsonl", "data.path: 'nowhere.jsonl': cannot read this dataset"),
         ("data.path=~nobody/rows.jsonl", "data.path: '~nobody/rows.jsonl': cannot read this dataset"),
-        ("data.path=", "data.path: expected a JSONL file or `sums`, got ''"),
+        ("data.path=", "data.path: expected a file, a dataset or `sums`, got ''"),
         ("data.eval_path=nowhere.jsonl", "data.eval_path: 'nowhere.jsonl': cannot read this dataset"),
         (
             "generation.max_new_tokens=256",

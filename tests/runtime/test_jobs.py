@@ -14,6 +14,8 @@ from realrl.runtime.program import Program
 
 
 class Rows:
+    levels = ()
+
     def __init__(self, num):
         self.num = num
 
@@ -42,6 +44,14 @@ def _kinds(**settings):
 def test_both_ends_are_evaluated_and_the_end_is_saved():
     """By default nothing stands between the steps."""
     assert _kinds() == ["eval 0", "train 0", "train 1", "train 2", "eval 3", "save 3"]
+
+
+def test_a_job_takes_the_rows_of_its_step():
+    """By the dataset's levels, where it has some."""
+    schedule = _schedule(num_steps=5)
+    schedule.rows.levels = [4, 3, 2, 1, 0]
+    rows = [s.row for job in schedule.jobs() if job.program.ahead for s in job.samples][::2]
+    assert rows == [4, 3, 2, 1, 0] * 2
 
 
 def test_evaluations_and_checkpoints_come_each_so_many_steps():
@@ -92,6 +102,23 @@ def test_each_epoch_sees_each_row_once(num_rows, batch_size, seed):
     for first in range(0, len(stream), num_rows):
         assert Counter(stream[first : first + num_rows]) == Counter(range(num_rows))
     assert epoch_rows(num_rows, batch_size, 1, seed) == stream[batch_size : 2 * batch_size]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 30), st.integers(0, 99))
+def test_an_epoch_goes_from_the_lowest_level_to_the_highest(levels, batch_size, seed):
+    """Each row once, those of a level in the order that chance gave them; and a step's rows do not depend on
+    those before it, so that a run resumes exactly.
+    """
+    num_rows = len(levels)
+    steps = [epoch_rows(num_rows, batch_size, step, seed, levels) for step in reversed(range(2 * num_rows))]
+    stream = [row for step in reversed(steps) for row in step]
+    for first in range(0, len(stream) - num_rows + 1, num_rows):
+        epoch = stream[first : first + num_rows]
+        assert [levels[row] for row in epoch] == sorted(levels)
+        shuffled = epoch_rows(num_rows, num_rows, first // num_rows, seed)
+        assert all(
+            [r for r in epoch if levels[r] == x] == [r for r in shuffled if levels[r] == x] for x in levels
+        )
 
 
 def test_samples_of_a_row_are_neighbours():
