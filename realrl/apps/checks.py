@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import (
+    GYM_PREFIX,
+    DataConfig,
+    GenerationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+)
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
@@ -176,7 +183,7 @@ def _check_disjoint(config: RunConfig) -> None:
     if not isinstance(data, DataConfig) or data.path == SUMS or not data.held_out_path:
         return
     trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
-    if trained != held_out:
+    if trained != held_out or data.path.startswith(GYM_PREFIX):
         return
     if not data.path.startswith(HUGGING_FACE):
         raise ValueError(

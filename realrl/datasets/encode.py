@@ -82,7 +82,7 @@ def difficulty_of(row: Row) -> float:
     if row.difficulty is None:
         raise ValueError(
             f"{row.place}: the row has no `difficulty`, a number, for data.difficulty and data.order; give"
-            " the name that it has there as data.fields.difficulty"
+            " the name that it has there as data.fields.difficulty, or data.gym.levels"
         )
     return row.difficulty
 

@@ -13,6 +13,7 @@ from realrl.api.config import DataConfig
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, read_rows
+from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
 
@@ -22,6 +23,8 @@ class Problem(Row):
 
     solutions: list[str] | None = None
     """None only in a file whose solutions stand in one of their own."""
+    gym: GymItem | None = None
+    """For a row of reasoning-gym, what scores answers to it."""
 
 
 class _Info(msgspec.Struct):
@@ -46,6 +49,10 @@ class PromptDataset(EncodedRows[Problem]):
 
     def solutions(self, row: int) -> list[str]:
         return self.rows[row].solutions
+
+    def gym(self, row: int) -> GymItem | None:
+        """What scores answers to a row of reasoning-gym."""
+        return self.rows[row].gym
 
 
 def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
@@ -85,7 +92,7 @@ def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str]:
     found = row.solutions
     if found is None and row.query_id in info:
         found = info[row.query_id].solutions
-    if found:
+    if found or row.gym:
         return found
     if found is None:
         raise ValueError(

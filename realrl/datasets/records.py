@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from realrl.api.config import ROW_FIELDS, DataConfig
+from realrl.api.config import GYM_PREFIX, ROW_FIELDS, DataConfig
+from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import read_json
 from realrl.datasets.messages import Prompt, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
@@ -40,7 +41,6 @@ class _Source(NamedTuple):
     split: str
     fields: dict[str, str]
     fields_key: str
-    held_out: bool
 
 
 def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_out: bool) -> list[SomeRow]:
@@ -51,7 +51,7 @@ def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_o
             place.
     """
     source = _source(data, held_out=held_out)
-    records = enumerate(_records(source, example), 1)
+    records = enumerate(_records(data, source, example, held_out=held_out), 1)
     rows = [_row(row_type, number, *record, example) for number, record in records]
     if not rows:
         raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
@@ -61,16 +61,18 @@ def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_o
 def _source(data: DataConfig, *, held_out: bool) -> _Source:
     fields, fields_key = data.fields, "data.fields"
     if not held_out:
-        return _Source("data.path", data.path, data.split, fields, fields_key, held_out)
+        return _Source("data.path", data.path, data.split, fields, fields_key)
     if data.eval_fields:
         fields, fields_key = data.eval_fields, "data.eval_fields"
-    return _Source("data.eval_path", data.held_out_path, data.held_out_split, fields, fields_key, held_out)
+    return _Source("data.eval_path", data.held_out_path, data.held_out_split, fields, fields_key)
 
 
-def _records(source: _Source, example: str) -> Records:
+def _records(data: DataConfig, source: _Source, example: str, *, held_out: bool) -> Records:
     """Of a side, by the names of our own."""
     if source.path == SUMS:
-        return sum_records(held_out=source.held_out)
+        return sum_records(held_out=held_out)
+    if source.path.startswith(GYM_PREFIX):
+        return gym_records(data, source.key, held_out=held_out)
     return ((place, _mapped(record, source, place)) for place, record in _read(source, example))
 
 
@@ -86,7 +88,8 @@ def _read(source: _Source, example: str) -> Records:
 
 
 def _mapped(record: Record, source: _Source, place: str) -> Record:
-    return {**record, **{name: _at(record, name, source, place) for name in source.fields}}
+    named_alike = {name: record[name] for name in ROW_FIELDS if name in record}
+    return named_alike | {name: _at(record, name, source, place) for name in source.fields}
 
 
 def _at(record: Record, name: str, source: _Source, place: str) -> Any:
@@ -115,8 +118,8 @@ def _row(row_type: type[SomeRow], number: int, place: str, record: Record, examp
 
 
 def _tidied(record: Record) -> dict[str, Any]:
-    """Its fields that are not null; ids as text, solutions as a list of texts, responses without prompts."""
-    found = {name: record[name] for name in ROW_FIELDS if record.get(name) is not None}
+    """What is not null; ids as text, solutions as a list of texts, responses without prompts."""
+    found = {name: value for name, value in record.items() if value is not None}
     if "query_id" in found:
         found["query_id"] = _text(found["query_id"])
     if "solutions" in found:

@@ -126,8 +126,8 @@ def test_verdicts_become_rewards():
     """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
     verdicts = list(Verdict)
     assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
-    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts)
+    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts, [1, 0, 0, 0, 0])
     assert rewards.tolist() == [5.0, -5.0, -5.0, 0.0, 0.0]
     assert is_graded.tolist() == [True, True, True, False, False]
-    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts)
+    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts, [1, 0, 0, 0, 0])
     assert rewards.tolist() == [1.0, 0.0, 0.0, -2.0, -2.0] and is_graded.all()
