@@ -17,7 +17,14 @@ from realrl.api.documents import dump, load_mapping, load_value
 
 Config = TypeVar("Config")
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Any: "a value",
+}
 _MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 _ANY_NAME = "NAME"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -56,6 +56,9 @@ class ModelSpec:
 
 class Dataset(Protocol):
     """Rows that any worker can look up by number; the same on every worker."""
+
+    levels: Sequence[float]
+    """Each row's, if those of a lower one come first in an epoch; else empty."""
 
     def __len__(self) -> int: ...
 

@@ -12,13 +12,21 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import (
+    GYM_PREFIX,
+    DataConfig,
+    GenerationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+)
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
 from realrl.apps.staleness import check_staleness
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.sums import SUMS
+from realrl.datasets.tables import HUGGING_FACE
 from realrl.engines.vllm import fits as vllm
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
@@ -175,10 +183,17 @@ def _check_disjoint(config: RunConfig) -> None:
     if not isinstance(data, DataConfig) or data.path == SUMS or not data.held_out_path:
         return
     trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
-    if trained == held_out:
+    if trained != held_out or data.path.startswith(GYM_PREFIX):
+        return
+    if not data.path.startswith(HUGGING_FACE):
         raise ValueError(
             f"data.eval_path: expected rows held out from training, got the file of data.path, {data.path}; "
             "give another one, or '' for no evaluation"
+        )
+    if data.split == data.held_out_split:
+        raise ValueError(
+            f"data.eval_split: expected rows held out from training, got data.split, {data.split}; give"
+            " another one, or data.eval_path='' for no evaluation"
         )
 
 

@@ -6,28 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
-from realrl.datasets.encode import encode_prompts, end_of_sequence
-from realrl.datasets.jsonl import read_jsonl
-from realrl.datasets.sums import SUMS, sums
+from realrl.api.config import DataConfig
+from realrl.datasets.encode import EncodedRows, end_of_sequence
+from realrl.datasets.records import Row, read_rows
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
 
 
-class PairLine(msgspec.Struct):
-    """A line of a file of preferences."""
+class Pair(Row):
+    """A better and a worse response to a prompt."""
 
-    prompt: str
     chosen: str
     rejected: str
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _Joined:
     """Both sequences end to end, the chosen one first, each with the prompt before it."""
 
     input_ids: Tensor
@@ -35,51 +33,35 @@ class _Pair:
     chosen_tokens: int
 
 
-class PairDataset:
+class PairDataset(EncodedRows[Pair]):
     """Pairs by row; a `realrl.api.recipe.Dataset` with the keys `input_ids`, `loss_mask` and `chosen_tokens`.
 
     A row's tensors have both sequences end to end: `sequences_of` takes them apart.
     """
 
-    def __init__(
-        self, rows: Sequence[tuple[str, PairLine]], tokenizer: Any, *, max_prompt_tokens: int, chat: bool
-    ) -> None:
-        self._places = [place for place, _ in rows]
+    def __init__(self, rows: Sequence[Pair], tokenizer: Any, data: DataConfig, *, held_out: bool) -> None:
         end = end_of_sequence(tokenizer)
-        prompts = encode_prompts(
-            [line.prompt for _, line in rows],
-            self._places,
-            tokenizer,
-            chat=chat,
-            max_prompt_tokens=max_prompt_tokens,
-        )
+        super().__init__(rows, tokenizer, data, held_out=held_out)
         chosen, rejected = (
-            tokenizer([getattr(line, which) for _, line in rows], add_special_tokens=False)["input_ids"]
+            tokenizer([getattr(row, which) for row in self.rows], add_special_tokens=False)["input_ids"]
             for which in ("chosen", "rejected")
         )
-        self._rows = [
+        self._pairs = [
             _joined(prompt, torch.tensor([*a, end]), torch.tensor([*b, end]))
-            for prompt, a, b in zip(prompts, chosen, rejected, strict=True)
+            for prompt, a, b in zip(self.prompts, chosen, rejected, strict=True)
         ]
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def length(self, row: int) -> int:
         """Tokens of both sequences."""
-        return len(self._rows[row].input_ids)
+        return len(self._pairs[row].input_ids)
 
     def longest_sequence(self, row: int) -> int:
         """Tokens of the longer one."""
-        pair = self._rows[row]
+        pair = self._pairs[row]
         return max(pair.chosen_tokens, len(pair.input_ids) - pair.chosen_tokens)
 
-    def place(self, row: int) -> str:
-        """Where the row comes from, as `file:line`."""
-        return self._places[row]
-
     def tensors(self, row: int) -> dict[str, Tensor]:
-        pair = self._rows[row]
+        pair = self._pairs[row]
         return {
             "input_ids": pair.input_ids,
             "loss_mask": pair.loss_mask,
@@ -88,33 +70,18 @@ class PairDataset:
 
 
 def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | None]:
-    """Training rows and held-out rows that `config.data` (a `DataConfig`) names: JSONL files, or `sums`.
+    """Training rows and held-out rows, if there are any, of `config.data` (a `DataConfig`).
 
     Raises:
-        ValueError: a missing or empty file, or a bad line, by its `file:line`.
+        ValueError: a source that cannot be read, or a bad row, by its place.
     """
     data = config.data
 
-    def load(path: str, held_out: bool) -> PairDataset:
-        return PairDataset(
-            _rows(path, held_out=held_out),
-            tokenizer,
-            max_prompt_tokens=data.max_prompt_tokens,
-            chat=data.chat,
-        )
+    def load(held_out: bool) -> PairDataset:
+        rows = read_rows(data, Pair, EXAMPLE, held_out=held_out)
+        return PairDataset(rows, tokenizer, data, held_out=held_out)
 
-    return load(data.path, False), load(data.held_out_path, True) if data.held_out_path else None
-
-
-def _rows(path: str, *, held_out: bool) -> list[tuple[str, PairLine]]:
-    """Of `sums`, the sum is better than the one after it."""
-    if path != SUMS:
-        return list(read_jsonl(path, PairLine, EXAMPLE, held_out=held_out))
-    rows = sums(held_out=held_out)
-    return [
-        (f"{SUMS}: {row.a} + {row.b}", PairLine(row.prompt, row.solution, str(row.a + row.b + 1)))
-        for row in rows
-    ]
+    return load(False), load(True) if data.held_out_path else None
 
 
 def sequences_of(pairs: PackedBatch) -> PackedBatch:
@@ -131,7 +98,7 @@ def sequences_of(pairs: PackedBatch) -> PackedBatch:
     return PackedBatch(samples, cu_seqlens_of(lengths), pairs.tokens)
 
 
-def _joined(prompt: Tensor, chosen: Tensor, rejected: Tensor) -> _Pair:
+def _joined(prompt: Tensor, chosen: Tensor, rejected: Tensor) -> _Joined:
     nothing = torch.zeros(len(prompt), dtype=torch.bool)
     masks = [part for response in (chosen, rejected) for part in (nothing, torch.ones_like(response).bool())]
-    return _Pair(torch.cat((prompt, chosen, prompt, rejected)), torch.cat(masks), len(prompt) + len(chosen))
+    return _Joined(torch.cat((prompt, chosen, prompt, rejected)), torch.cat(masks), len(prompt) + len(chosen))

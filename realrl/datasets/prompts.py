@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,21 @@ import msgspec
 from torch import Tensor
 
 from realrl.api.config import DataConfig
-from realrl.datasets.encode import encode_prompts
-from realrl.datasets.jsonl import read_jsonl
-from realrl.datasets.sums import SUMS, sums
+from realrl.datasets.encode import EncodedRows
+from realrl.datasets.messages import words_of
+from realrl.datasets.records import Row, read_rows
+from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
 
 
-class ProblemLine(msgspec.Struct):
-    """A line of a problem file, in AReaL's schema."""
+class Problem(Row):
+    """A question and the answers that are right, in AReaL's schema."""
 
-    query_id: str
-    prompt: str
     solutions: list[str] | None = None
-    task: str = "math"
+    """None only in a file whose solutions stand in one of their own."""
+    gym: GymItem | None = None
+    """For a row of reasoning-gym, what scores answers to it."""
 
 
 class _Info(msgspec.Struct):
@@ -33,88 +33,49 @@ class _Info(msgspec.Struct):
     solutions: list[str]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A question and the answers that are right."""
-
-    prompt: str
-    solutions: list[str]
-    place: str
-    """Where it comes from, as `file:line`."""
-
-
-class PromptDataset:
-    """Problems by row, their prompts tokenized; a `realrl.api.recipe.Dataset` with the key `prompts`."""
-
-    def __init__(
-        self,
-        rows: Sequence[Problem],
-        tokenizer: Any,
-        *,
-        max_prompt_tokens: int,
-        chat: bool,
-        drop_long: bool = False,
-    ) -> None:
-        self.notes: list[str] = []
-        """What a person should know of it."""
-        texts, places = [row.prompt for row in rows], [row.place for row in rows]
-        limit = None if drop_long else max_prompt_tokens
-        prompts = encode_prompts(texts, places, tokenizer, chat=chat, max_prompt_tokens=limit)
-        kept = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_prompt_tokens]
-        self._rows, self._prompts = [rows[i] for i in kept], [prompts[i] for i in kept]
-        if dropped := sorted(set(range(len(rows))) - set(kept)):
-            self.notes.append(
-                f"dropped {len(dropped)} of {len(rows)} prompts, which have more than"
-                f" data.max_prompt_tokens={max_prompt_tokens} tokens; the first is {places[dropped[0]]}"
-            )
-
-    def __len__(self) -> int:
-        return len(self._rows)
+class PromptDataset(EncodedRows[Problem]):
+    """Problems by row; a `realrl.api.recipe.Dataset` with the key `prompts`."""
 
     def length(self, row: int) -> int:
         """Tokens of the prompt."""
-        return len(self._prompts[row])
-
-    def place(self, row: int) -> str:
-        """Where the row comes from, as `file:line`."""
-        return self._rows[row].place
+        return len(self.prompts[row])
 
     def tensors(self, row: int) -> dict[str, Tensor]:
-        return {"prompts": self._prompts[row]}
+        return {"prompts": self.prompts[row]}
 
     def prompt(self, row: int) -> str:
-        """The question, without the chat template."""
-        return self._rows[row].prompt
+        """The question, without any template."""
+        return words_of(self.rows[row].prompt)
 
     def solutions(self, row: int) -> list[str]:
-        return self._rows[row].solutions
+        return self.rows[row].solutions
+
+    def gym(self, row: int) -> GymItem | None:
+        """What scores answers to a row of reasoning-gym."""
+        return self.rows[row].gym
 
 
 def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
-    """Training rows and held-out rows: those of JSONL files of `ProblemLine`, or of `sums`.
+    """Training rows and held-out rows, if there are any, of `data`.
 
     Raises:
-        ValueError: a missing or empty file, a bad line, by its `file:line`, or one without solutions.
+        ValueError: a source that cannot be read, a bad row, by its place, or one without solutions.
     """
 
-    def load(path: str, held_out: bool) -> PromptDataset:
-        rows = load_problems(path, held_out=held_out, solutions_path=data.solutions_path)
-        options = {"max_prompt_tokens": data.max_prompt_tokens, "drop_long": data.drop_long}
-        return PromptDataset(rows, tokenizer, chat=data.chat, **options)
+    def load(held_out: bool) -> PromptDataset:
+        rows = load_problems(data, held_out=held_out)
+        return PromptDataset(rows, tokenizer, data, held_out=held_out)
 
-    return load(data.path, False), load(data.held_out_path, True) if data.held_out_path else None
+    return load(False), load(True) if data.held_out_path else None
 
 
-def load_problems(path: str, *, held_out: bool, solutions_path: str | None = None) -> list[Problem]:
-    """The rows of `load_prompts`; `held_out` chooses the side of `sums`."""
-    if path == SUMS:
-        return [
-            Problem(row.prompt, [row.solution], f"{SUMS}: {row.a} + {row.b}")
-            for row in sums(held_out=held_out)
-        ]
-    lines = read_jsonl(path, ProblemLine, EXAMPLE, held_out=held_out)
-    info = _read_info(solutions_path) if solutions_path else {}
-    return [Problem(line.prompt, _solutions(place, line, info), place) for place, line in lines]
+def load_problems(data: DataConfig, *, held_out: bool) -> list[Problem]:
+    """The rows of one side of `load_prompts`, too long ones among them."""
+    rows = read_rows(data, Problem, EXAMPLE, held_out=held_out)
+    info = _read_info(data.solutions_path) if data.solutions_path else {}
+    for row in rows:
+        row.solutions = _solutions(row, info)
+    return rows
 
 
 def _read_info(path: str) -> dict[str, _Info]:
@@ -127,15 +88,14 @@ def _read_info(path: str) -> dict[str, _Info]:
         ) from None
 
 
-def _solutions(place: str, line: ProblemLine, info: Mapping[str, _Info]) -> list[str]:
-    if line.solutions is None and line.query_id in info:
-        found = info[line.query_id].solutions
-    else:
-        found = line.solutions
-    if found:
+def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str]:
+    found = row.solutions
+    if found is None and row.query_id in info:
+        found = info[row.query_id].solutions
+    if found or row.gym:
         return found
     if found is None:
         raise ValueError(
-            f"{place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
+            f"{row.place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
         )
-    raise ValueError(f"{place}: `solutions` is empty; expected a line like {EXAMPLE}")
+    raise ValueError(f"{row.place}: `solutions` is empty; expected a line like {EXAMPLE}")

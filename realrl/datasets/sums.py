@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 SUMS = "sums"
 """The path that stands for this dataset."""
@@ -25,6 +27,19 @@ class Sum:
     @property
     def solution(self) -> str:
         return str(self.a + self.b)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As a row of every kind; the sum is better than the one after it."""
+        right, wrong = self.solution, str(self.a + self.b + 1)
+        row = {"query_id": f"{self.a}+{self.b}", "prompt": self.prompt, "solutions": [right]}
+        return row | {"response": right, "chosen": right, "rejected": wrong}
+
+
+def sum_records(*, held_out: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of one side, each under its place."""
+    for row in sums(held_out=held_out):
+        yield f"{SUMS}: {row.a} + {row.b}", row.record
 
 
 def sums(*, held_out: bool) -> list[Sum]:

@@ -14,7 +14,8 @@ from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
-from realrl.rewards.functions import MATH, MODEL, rewards_by, weights_of
+from realrl.rewards.functions import GYM, MATH, MODEL, rewards_by, weights_of
+from realrl.rewards.gym import score_all
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
 
@@ -23,7 +24,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
     config = ctx.config
     responses = _responses(ctx, batch)
-    verdicts, parts, is_graded = _parts(config, responses, batch)
+    verdicts, parts, is_graded = _parts(ctx, responses, batch)
     rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
     teaches = _teaches(ctx, rewards, is_graded, batch)
     if not ctx.evaluating:
@@ -72,16 +73,21 @@ def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
 
 
 def _parts(
-    config: PPOMathConfig, responses: Sequence[_Response], batch: PackedBatch
+    ctx: CallContext, responses: Sequence[_Response], batch: PackedBatch
 ) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
-    """The verifier's verdicts if it is asked, each reward `[B]` by name, and who takes part in the step."""
-    verdicts, parts = None, {}
+    """The verdicts if there are any, each reward `[B]` by name, and who takes part in the step."""
+    verdicts, parts, scores = None, {}, ctx.config.scores
     is_graded = torch.ones(len(responses), dtype=torch.bool)
     prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
-    for name in weights_of(config.reward):
+    for name in weights_of(ctx.config.reward):
         if name == MATH:
             verdicts = grade_all(texts, solutions)
-            parts[name], is_graded = _scored(config.scores, verdicts, batch["ended"].tolist())
+            shares, ended = [v is Verdict.CORRECT for v in verdicts], batch["ended"].tolist()
+            parts[name], is_graded = _scored(scores, verdicts, shares, ended)
+        elif name == GYM:
+            found = score_all([ctx.dataset.gym(sample.row) for sample in batch.samples], texts)
+            verdicts, shares = [f.verdict for f in found], [f.score for f in found]
+            parts[name], is_graded = _scored(scores, verdicts, shares, batch["ended"].tolist())
         elif name == MODEL:
             parts[name] = batch["scores"]
         else:
@@ -98,20 +104,23 @@ def _records(
     return records
 
 
-def _scored(scores: ScoreConfig, verdicts: Sequence[Verdict], ended: Sequence[bool]) -> tuple[Tensor, Tensor]:
-    """Each response's reward by its verdict, and whether it takes part in the step; both `[B]`."""
+def _scored(
+    scores: ScoreConfig, verdicts: Sequence[Verdict], shares: Sequence[float], ended: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """Each response's reward by its verdict and its share of what a right one gets, and whether it takes part
+    in the step; both `[B]`."""
     found = [
-        _score(scores, verdict) if has_ended or scores.truncated != "wrong" else scores.wrong
-        for verdict, has_ended in zip(verdicts, ended)
+        _score(scores, verdict, share) if has_ended or scores.truncated != "wrong" else scores.wrong
+        for verdict, share, has_ended in zip(verdicts, shares, ended)
     ]
     rewards = torch.tensor([0.0 if score is None else score for score in found])
     return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
 
 
-def _score(scores: ScoreConfig, verdict: Verdict) -> float | None:
+def _score(scores: ScoreConfig, verdict: Verdict, share: float) -> float | None:
     if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
         return scores.ungraded
-    return scores.correct if verdict is Verdict.CORRECT else scores.wrong
+    return scores.wrong + share * (scores.correct - scores.wrong)
 
 
 def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:

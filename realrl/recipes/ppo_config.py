@@ -9,6 +9,7 @@ from realrl.algorithms.aggregate import Aggregation
 from realrl.algorithms.kl import Estimator
 from realrl.algorithms.policy import Level, Surrogate
 from realrl.api.config import (
+    GYM_PREFIX,
     DataConfig,
     GenerationConfig,
     ModelConfig,
@@ -16,7 +17,7 @@ from realrl.api.config import (
     RunConfig,
     TrainedModelConfig,
 )
-from realrl.rewards.functions import MATH, MODEL, weights_of
+from realrl.rewards.functions import GYM, MATH, MODEL, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +160,14 @@ class PPOMathConfig(RunConfig):
     """The reference policy; left out, the actor as it was loaded."""
     critic: CriticConfig | None = None
     """Left out, rewards are taken relative to the other samples of the prompt."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(chat=False))
+    data: DataConfig = field(default_factory=lambda: DataConfig(template="plain"))
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
     ppo: PPOConfig = field(default_factory=PPOConfig)
     reward: str | dict[str, float] = MATH
-    """What rewards a response: `math`, the verifier, by `scores`; `model`, the reward model; a function of
-    Python code as `path/to/file.py:function`, called with a prompt, a response and the solutions; or several,
-    each with its weight."""
+    """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
+    `scores`, in part where the answer is right in part; `model`, the reward model; a function of Python code
+    as `path/to/file.py:function`, called with a prompt, a response and the solutions; or several, each with
+    its weight."""
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
@@ -176,6 +178,12 @@ class PPOMathConfig(RunConfig):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
                 " or neither"
+            )
+        paths = filter(None, (self.data.path, self.data.held_out_path))
+        if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
+            raise ValueError(
+                "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"
+                " data.eval_path to such ones or ''"
             )
         ppo, num_samples = self.ppo, self.batch_size * self.ppo.group_size
         for name, number in (("ppo", ppo.num_minibatches), ("critic", self.critic_minibatches)):

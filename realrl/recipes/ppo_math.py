@@ -32,7 +32,7 @@ from realrl.recipes.grading import groups_of, response_lengths, reward
 from realrl.recipes.pairs import scores_at_ends
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.ppo_report import Drift, mean_of, mean_over, mean_ratio, staleness_metrics
-from realrl.rewards.functions import MATH, MODEL, load_function, weights_of
+from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 GRADED = ("rewards", "is_graded")
@@ -367,7 +367,7 @@ def datasets(config: PPOMathConfig, tokenizer: Any) -> tuple[PromptDataset, Prom
 
 def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:
     for name in weights_of(config.reward):
-        if name not in (MATH, MODEL):
+        if name not in (MATH, GYM, MODEL):
             load_function(name)
     if config.ppo.ref_eta and replace(decoders["ref"], eos_token_ids=()) != replace(
         decoders["actor"], eos_token_ids=()

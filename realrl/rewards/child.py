@@ -1,4 +1,4 @@
-"""The child process that compares answers, which may take forever.
+"""The child process that compares answers, which may take forever; and what it shares with others.
 
 Run as `python -m realrl.rewards.child DEADLINE_S MEMORY_BYTES`. Each line of its input is
 `{"answer": …, "solution": …}`; each line of its output `{"verdict": …}` or `{"error": str}`, but for the
@@ -13,7 +13,8 @@ import queue
 import resource
 import sys
 import threading
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, Protocol, TextIO
 
 from realrl.rewards.arithmetic import TooLarge
 from realrl.rewards.compare import same_answer
@@ -23,16 +24,22 @@ from realrl.rewards.verdict import Verdict
 Reply = dict[str, Any]
 
 
-def serve(requests: TextIO, replies: TextIO, *, deadline_s: float) -> None:
+class Server(Protocol):
+    """What a child does."""
+
+    def reply(self, request: dict[str, Any]) -> Reply: ...
+
+
+def serve(make: Callable[[], Server], requests: TextIO, replies: TextIO, *, deadline_s: float) -> None:
     """Answer each line of `requests` until they end; a second thread sees the end during a comparison too."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests, lines), daemon=True).start()
-    judge = Judge()
+    server = make()
     print(json.dumps({"ready": True}), file=replies, flush=True)
     while True:
         request = json.loads(lines.get())
         _limit_cpu(deadline_s)
-        print(json.dumps(judge.reply(request)), file=replies, flush=True)
+        print(json.dumps(server.reply(request)), file=replies, flush=True)
 
 
 class Judge:
@@ -67,7 +74,7 @@ def _limit_cpu(deadline_s: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def main(deadline_s: float, memory_bytes: int) -> None:
+def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> None:
     """Serve the pipes that this process was started with; what a library prints goes to the errors.
 
     Out of memory it just ends: its parent sees that, and says so.
@@ -77,10 +84,10 @@ def main(deadline_s: float, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        serve(sys.stdin, replies, deadline_s=deadline_s)
+        serve(make, sys.stdin, replies, deadline_s=deadline_s)
     except MemoryError:
         os._exit(1)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(Judge, float(sys.argv[1]), int(sys.argv[2]))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 MATH = "math"
 """Stands for the verifier of mathematical answers."""
+GYM = "gym"
+"""Stands for the scorers of reasoning-gym's tasks."""
 MODEL = "model"
 """Stands for a reward model."""
 
@@ -21,16 +23,19 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     """What rewards a response, each with its weight, from a config's `reward`.
 
     Raises:
-        ValueError: there is none, or a weight is not finite.
+        ValueError: there is none, a weight is not finite, or two say what is right.
     """
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
         raise ValueError(
-            "reward: expected `math`, `model`, a path/to/file.py:function, or several with weights, got none"
+            "reward: expected `math`, `gym`, `model`, a path/to/file.py:function, or several with weights,"
+            " got none"
         )
     for name, weight in weights.items():
         if not math.isfinite(weight):
             raise ValueError(f"reward.{name}: expected a finite weight, got {weight}")
+    if {MATH, GYM} <= weights.keys():
+        raise ValueError("reward: both `math` and `gym` say what is right; give one of them")
     return weights
 
 
@@ -43,7 +48,9 @@ def load_function(reference: str) -> RewardFunction:
     """
     path, _, name = reference.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
-        raise ValueError(f"reward: expected `math`, `model` or a path/to/file.py:function, got {reference!r}")
+        raise ValueError(
+            f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
+        )
     if not Path(path).is_file():
         raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
     spec = importlib.util.spec_from_file_location(f"realrl_reward_{Path(path).stem}", path)

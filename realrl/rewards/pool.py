@@ -1,4 +1,4 @@
-"""Child processes that compare answers: kept between questions, bounded in memory, killed at a deadline."""
+"""Child processes that answer requests: kept between them, bounded in memory, killed at a deadline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import time
+from typing import Any, TypeVar
 
 from realrl.rewards.verdict import Verdict
 
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 START_DEADLINE_S = 120.0
 """Importing sympy takes a second, on a crowded machine more."""
+
+Reply = dict[str, Any]
+Pool = TypeVar("Pool", bound="ChildPool")
 
 
 def judge_in_pool(answer: str, solution: str) -> Verdict:
@@ -31,61 +35,75 @@ def _pool_of(pid: int) -> JudgePool:
     return JudgePool()
 
 
-class JudgePool:
+class ChildPool:
     """Children that may be asked from any thread; they end with this process, or with the `with` block."""
 
-    def __init__(
-        self, *, num_children: int = 2, deadline_s: float = 5.0, memory_bytes: int = 1 << 30
-    ) -> None:
-        """`deadline_s` is wall clock, of one comparison; `memory_bytes` the address space of one child."""
-        self._children = [_Child(deadline_s, memory_bytes) for _ in range(num_children)]
+    def __init__(self, module: str, *, num_children: int, deadline_s: float, memory_bytes: int) -> None:
+        """`module` is what a child runs, by `realrl.rewards.child.main`; `deadline_s` is wall clock, of one
+        request; `memory_bytes` the address space of one child.
+        """
+        self._children = [_Child(module, deadline_s, memory_bytes) for _ in range(num_children)]
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
-    def judge(self, answer: str, solution: str) -> Verdict:
-        """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
+    def ask(self, request: Reply) -> Reply:
+        """A child's reply. One with an `error` has the `verdict` `TIMEOUT` or `ERROR` beside it."""
         child = self._idle.get()
         try:
-            return child.judge(answer, solution)
+            reply = child.ask(request)
         finally:
             self._idle.put(child)
+        return {"verdict": Verdict.ERROR, **reply} if "error" in reply else reply
 
     def close(self) -> None:
         for child in self._children:
             child.kill()
 
-    def __enter__(self) -> JudgePool:
+    def __enter__(self: Pool) -> Pool:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-class _Child:
-    """One `realrl.rewards.child` process, started when first asked and after each kill."""
+class JudgePool(ChildPool):
+    """Children that compare answers."""
 
-    def __init__(self, deadline_s: float, memory_bytes: int) -> None:
+    def __init__(
+        self, *, num_children: int = 2, deadline_s: float = 5.0, memory_bytes: int = 1 << 30
+    ) -> None:
+        limits = {"deadline_s": deadline_s, "memory_bytes": memory_bytes}
+        super().__init__("realrl.rewards.child", num_children=num_children, **limits)
+
+    def judge(self, answer: str, solution: str) -> Verdict:
+        """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
+        reply = self.ask({"answer": answer, "solution": solution})
+        if reply["verdict"] == Verdict.ERROR:
+            logger.warning("comparing %.200r with %.200r: %s", answer, solution, reply["error"])
+        return Verdict(reply["verdict"])
+
+
+class _Child:
+    """One process of a module, started when first asked and after each kill."""
+
+    def __init__(self, module: str, deadline_s: float, memory_bytes: int) -> None:
+        self._module = module
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
-    def judge(self, answer: str, solution: str) -> Verdict:
+    def ask(self, request: Reply) -> Reply:
         try:
-            reply = self._ask({"answer": answer, "solution": solution})
+            return self._ask(request)
         except TimeoutError:
             self.kill()
-            return Verdict.TIMEOUT
+            return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {self._deadline_s:g} s"}
         except (OSError, EOFError) as error:
-            logger.warning("comparing %.200r with %.200r: the child ended (%s)", answer, solution, error)
             self.kill()
-            return Verdict.ERROR
-        if "error" in reply:
-            logger.warning("comparing %.200r with %.200r: %s", answer, solution, reply["error"])
-            return Verdict.ERROR
-        return Verdict(reply["verdict"])
+            return {"error": f"the child ended ({error})"}
 
-    def _ask(self, request: dict[str, str]) -> dict:
+    def _ask(self, request: Reply) -> Reply:
         if self._process is not None and self._process.poll() is not None:
             self.kill()
         if self._process is None:
@@ -94,8 +112,10 @@ class _Child:
         return self._read_line(self._deadline_s)
 
     def _start(self) -> None:
-        """Only what a Python needs goes into its environment: no keys of the run."""
-        command = [sys.executable, "-W", "ignore", "-m", "realrl.rewards.child"]
+        """Only what a Python needs goes into its environment: no keys of the run. The seed orders sets of
+        texts alike in every child.
+        """
+        command = [sys.executable, "-W", "ignore", "-m", self._module]
         self._process = subprocess.Popen(
             [*command, str(self._deadline_s), str(self._memory_bytes)],
             stdin=subprocess.PIPE,
@@ -106,6 +126,7 @@ class _Child:
                 "PATH": os.environ.get("PATH", os.defpath),
                 "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
                 "PYTHONIOENCODING": "utf-8",
+                "PYTHONHASHSEED": "0",
             },
             start_new_session=True,
         )
@@ -114,10 +135,10 @@ class _Child:
         except (TimeoutError, EOFError) as error:
             self.kill()
             raise RuntimeError(
-                "realrl.rewards.child did not start; are sympy and latex2sympy2_extended installed?"
+                f"{self._module} did not start; are the packages installed that it imports?"
             ) from error
 
-    def _read_line(self, deadline_s: float) -> dict:
+    def _read_line(self, deadline_s: float) -> Reply:
         """Raises: TimeoutError, or EOFError when the child is gone."""
         output = self._process.stdout.fileno()
         end, line = time.monotonic() + deadline_s, b""

@@ -98,10 +98,10 @@ class Schedule:
         return due
 
     def _training(self, number: int, step: int) -> Job:
-        config = self.config
-        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed)
+        config, levels = self.config, self.rows.levels
+        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed, levels)
         number_spare = (self.programs.max_draws - 1) * config.batch_size
-        spare = spare_rows(len(self.rows), rows, number_spare, step, config.seed)
+        spare = spare_rows(len(self.rows), rows, number_spare, step, config.seed, levels)
         return Job(
             number,
             self.programs.train,
@@ -152,27 +152,34 @@ def samples_of(rows: Sequence[int], samples_per_row: int) -> tuple[Sample, ...]:
     return tuple(Sample(i, row) for i, row in enumerate(row for row in rows for _ in range(samples_per_row)))
 
 
-def epoch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end."""
+def epoch_rows(
+    num_rows: int, batch_size: int, step: int, seed: int, levels: Sequence[float] = ()
+) -> list[int]:
+    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end. With `levels`,
+    one a row, an epoch goes from the lowest to the highest.
+    """
     first = step * batch_size
     epochs = range(first // num_rows, (first + batch_size - 1) // num_rows + 1)
-    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed)]
+    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed, levels)]
     offset = first - epochs[0] * num_rows
     return stream[offset : offset + batch_size]
 
 
-def spare_rows(num_rows: int, rows: Sequence[int], number: int, step: int, seed: int) -> tuple[int, ...]:
-    """Up to `number` rows beside a step's own, at random."""
-    drawn = random.Random(derive_seed(seed, "spare rows", step)).sample(
-        range(num_rows), min(num_rows, number + len(rows))
-    )
+def spare_rows(
+    num_rows: int, rows: Sequence[int], number: int, step: int, seed: int, levels: Sequence[float] = ()
+) -> tuple[int, ...]:
+    """Up to `number` rows beside a step's own, at random; of their levels, if rows have some."""
+    wanted = {levels[row] for row in rows} if levels else ()
+    among = [row for row in range(num_rows) if levels[row] in wanted] if levels else range(num_rows)
+    generator = random.Random(derive_seed(seed, "spare rows", step))
+    drawn = generator.sample(among, min(len(among), number + len(rows)))
     return tuple(row for row in drawn if row not in rows)[:number]
 
 
-def _shuffled(num_rows: int, epoch: int, seed: int) -> list[int]:
+def _shuffled(num_rows: int, epoch: int, seed: int, levels: Sequence[float]) -> list[int]:
     rows = list(range(num_rows))
     random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
-    return rows
+    return sorted(rows, key=levels.__getitem__) if levels else rows
 
 
 def _every(period: int, step: int) -> bool:

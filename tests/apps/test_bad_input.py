@@ -36,7 +36,7 @@ def refused(result) -> str:
         ("critic.model.path=nowhere", "critic.model.path: nowhere"),
         ("data.path=nowhere.jsonl", "data.path: 'nowhere.jsonl': cannot read this dataset"),
         ("data.path=~nobody/rows.jsonl", "data.path: '~nobody/rows.jsonl': cannot read this dataset"),
-        ("data.path=", "data.path: expected a JSONL file or `sums`, got ''"),
+        ("data.path=", "data.path: expected a file, a dataset or `sums`, got ''"),
         ("data.eval_path=nowhere.jsonl", "data.eval_path: 'nowhere.jsonl': cannot read this dataset"),
         (
             "generation.max_new_tokens=256",
@@ -55,10 +55,13 @@ def refused(result) -> str:
             "generation.interruptible: with max_staleness=0 nothing trains while responses are generated",
         ),
         ("reward=nowhere.py:f", "reward: nowhere.py is no file; give the path of a Python file"),
-        ("reward=grader", "reward: expected `math`, `model` or a path/to/file.py:function, got 'grader'"),
+        (
+            "reward=grader",
+            "reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got 'grader'",
+        ),
         (
             "reward={}",
-            "reward: expected `math`, `model`, a path/to/file.py:function, or several",
+            "reward: expected `math`, `gym`, `model`, a path/to/file.py:function, or several",
         ),
         ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
@@ -104,7 +107,7 @@ def test_ranks_without_a_call(cli):
     ("lines", "message"),
     [
         ([json.dumps(ROW), "{oops"], "rows.jsonl:2"),
-        ([json.dumps({**ROW, "solutions": 2})], "rows.jsonl:1"),
+        ([json.dumps({**ROW, "solutions": {"2": 2}})], "rows.jsonl:1"),
         ([json.dumps({"query_id": "1", "prompt": "1"})], "rows.jsonl:1"),
         ([json.dumps({**ROW, "prompt": "1 + " * 100})], "rows.jsonl:1"),
         ([], "data.path: "),
@@ -211,8 +214,8 @@ def test_a_chat_template_that_fails(cli, model, tmp_path, template):
     directory = tmp_path / "broken"
     shutil.copytree(model, directory)
     (directory / "chat_template.jinja").write_text(template)
-    message = refused(cli(f"actor.model.path={directory}", "data.chat=true"))
-    assert "data.chat: sums: " in message and "set data.chat=false" in message
+    message = refused(cli(f"actor.model.path={directory}", "data.template=chat"))
+    assert "data.template: sums: " in message and "set data.template=plain" in message
 
 
 def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):

@@ -39,15 +39,32 @@ def test_a_row_gives_its_prompt_its_tokens_and_its_solutions(tmp_path):
     assert dataset.place(1) == f"{tmp_path / 'd.jsonl'}:3"
 
 
+def test_a_row_is_known_by_its_id_or_else_by_its_number(tmp_path):
+    """Which it keeps where others are dropped."""
+    bare = {"prompt": "1+1", "solutions": ["2"]}
+    long = {"prompt": "1+" * 40, "solutions": ["2"]}
+    path = write(tmp_path / "d.jsonl", GOOD, long, "", bare, {**bare, "query_id": 7})
+    dataset = load(path, drop_long=True)
+    assert [dataset.query_id(row) for row in range(3)] == ["q", "3", "7"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("7", ["7"]), (7, ["7"]), (0.5, ["0.5"]), (["7", 8], ["7", "8"])],
+)
+def test_solutions_in_every_spelling(tmp_path, given, expected):
+    path = write(tmp_path / "d.jsonl", {**GOOD, "solutions": given})
+    assert load(path).solutions(0) == expected
+
+
 def test_the_chat_template_is_used_only_where_asked_for_and_there(tmp_path):
     path, tokenizer = write(tmp_path / "d.jsonl", GOOD), tiny_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}:{% endif %}"
     )
-    assert tokenizer.decode(load(path, tokenizer=tokenizer).tensors(0)["prompts"]) == "[what is 3+4?]:"
-    assert (
-        tokenizer.decode(load(path, tokenizer=tokenizer, chat=False).tensors(0)["prompts"]) == "what is 3+4?"
-    )
+    for template, expected in (("chat", "[what is 3+4?]:"), ("plain", "what is 3+4?")):
+        dataset = load(path, tokenizer=tokenizer, template=template)
+        assert tokenizer.decode(dataset.tensors(0)["prompts"]) == expected
 
 
 def test_sums_need_no_file():
@@ -65,10 +82,13 @@ def test_sums_need_no_file():
         ("not json", "malformed"),
         ("[1, 2]", "Expected `object`, got `array`"),
         ('{"query_id": "1", "solutions": ["7"]}', "missing required field `prompt`"),
-        ('{"query_id": "1", "prompt": 7, "solutions": ["7"]}', r"Expected `str`, got `int` - at `\$.prompt`"),
         (
-            '{"query_id": "1", "prompt": "x", "solutions": "7"}',
-            r"Expected `array \| null`, got `str` - at `\$.solutions`",
+            '{"query_id": "1", "prompt": 7, "solutions": ["7"]}',
+            r"Expected `str \| array`, got `int` - at `\$.prompt`",
+        ),
+        (
+            '{"query_id": "1", "prompt": "x", "solutions": {"7": 7}}',
+            r"Expected `array \| null`, got `object` - at `\$.solutions`",
         ),
         ('{"query_id": "1", "prompt": "x", "solutions": []}', "`solutions` is empty"),
         ('{"query_id": "1", "prompt": "", "solutions": ["7"]}', "no tokens"),
@@ -152,3 +172,5 @@ def test_long_prompts_are_dropped_if_asked_for_and_counted(tmp_path):
     assert note.startswith("dropped 2 of 4 prompts") and "max_prompt_tokens=64" in note
     assert note.endswith(f"the first is {path}:2")
     assert not load(path, drop_long=True, max_prompt_tokens=80).notes
+    with pytest.raises(ValueError, match="data: no rows are left; dropped 1 of 1 prompts"):
+        load(write(tmp_path / "d.jsonl", {**GOOD, "prompt": "1+" * 40}), drop_long=True)

@@ -22,7 +22,7 @@ def run(folder: Path, recipe: str, **overrides: object) -> tuple[Path, dict]:
         "realrl.apps.quickstart",
         recipe,
         f"runs_dir={folder}",
-        "data.chat=false",
+        "data.template=plain",
     ]
     command += [f"{key}={value}" for key, value in overrides.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)

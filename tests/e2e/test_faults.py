@@ -34,7 +34,7 @@ def start(folder: Path, trial: str) -> subprocess.Popen:
         "actor.model.path": folder / "model",
         "data.path": folder / "rows.jsonl",
         "data.eval_path": "",
-        "data.chat": "false",
+        "data.template": "plain",
         "num_steps": 100_000,
         "batch_size": 2,
         "ppo.group_size": 2,

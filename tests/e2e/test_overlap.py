@@ -23,7 +23,7 @@ def test_actor_and_critic_train_at_once(tmp_path):
         "critic.model.path": model,
         "data.path": tmp_path / "rows.jsonl",
         "data.eval_path": "",
-        "data.chat": "false",
+        "data.template": "plain",
         "num_steps": 3,
         "runs_dir": tmp_path,
         "allocation": "critic_*:d1+*:d1",

@@ -57,7 +57,7 @@ def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: ob
         "actor.optimizer.eps": 1e-4,
         "data.path": folder / "train.jsonl",
         "data.eval_path": folder / "held-out.jsonl",
-        "data.chat": "false",
+        "data.template": "plain",
         "num_steps": NUM_STEPS,
         "batch_size": 4,
         "ppo.group_size": 4,

@@ -142,10 +142,10 @@ def test_verdicts_become_rewards():
     """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
     verdicts = list(Verdict)
     assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
-    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts, [True] * 5)
+    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts, [1, 0, 0, 0, 0], [True] * 5)
     assert rewards.tolist() == [5.0, -5.0, -5.0, 0.0, 0.0]
     assert is_graded.tolist() == [True, True, True, False, False]
-    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts, [True] * 5)
+    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts, [1, 0, 0, 0, 0], [True] * 5)
     assert rewards.tolist() == [1.0, 0.0, 0.0, -2.0, -2.0] and is_graded.all()
 
 
@@ -153,7 +153,7 @@ def test_what_was_cut_off_may_count_as_wrong():
     """Whatever its check says, and only where it is asked for; an evaluation reports the check."""
     ended = [True, False, False]
     verdicts = [Verdict.CORRECT, Verdict.CORRECT, Verdict.TIMEOUT]
-    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0, truncated="wrong"), verdicts, ended)
+    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0, truncated="wrong"), verdicts, [1, 1, 0], ended)
     assert rewards.tolist() == [1.0, -1.0, -1.0] and is_graded.all()
-    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0), verdicts, ended)
+    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0), verdicts, [1, 1, 0], ended)
     assert rewards.tolist() == [1.0, 1.0, 0.0] and is_graded.tolist() == [True, True, False]

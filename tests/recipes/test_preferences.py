@@ -43,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def dataset(folder: Path) -> PairDataset:
-    data = DataConfig(path=str(folder / "pairs.jsonl"), chat=False)
+    data = DataConfig(path=str(folder / "pairs.jsonl"), template="plain")
     found, held_out = load_pairs(SimpleNamespace(data=data), tiny_tokenizer())
     assert held_out is None
     return found
@@ -194,7 +194,7 @@ def test_pairs_are_taken_apart_as_they_were_put_together(folder):
 
 
 def test_held_out_sums_are_not_those_of_training():
-    data = DataConfig(chat=False)
+    data = DataConfig(template="plain")
     train, held_out = load_pairs(SimpleNamespace(data=data), tiny_tokenizer())
     texts = [{tuple(d.tensors(i)["input_ids"].tolist()) for i in range(len(d))} for d in (train, held_out)]
     assert len(texts[0]) == len(train) and texts[0].isdisjoint(texts[1])

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.runtime.jobs import Programs, Schedule, epoch_rows, samples_of
+from realrl.runtime.jobs import Programs, Schedule, epoch_rows, samples_of, spare_rows
 from realrl.runtime.master import fresh_directory
 from realrl.runtime.program import Program
 
 
 class Rows:
+    levels = ()
+
     def __init__(self, num):
         self.num = num
 
@@ -42,6 +44,14 @@ def _kinds(**settings):
 def test_both_ends_are_evaluated_and_the_end_is_saved():
     """By default nothing stands between the steps."""
     assert _kinds() == ["eval 0", "train 0", "train 1", "train 2", "eval 3", "save 3"]
+
+
+def test_a_job_takes_the_rows_of_its_step():
+    """By the dataset's levels, where it has some."""
+    schedule = _schedule(num_steps=5)
+    schedule.rows.levels = [4, 3, 2, 1, 0]
+    rows = [s.row for job in schedule.jobs() if job.program.ahead for s in job.samples][::2]
+    assert rows == [4, 3, 2, 1, 0] * 2
 
 
 def test_evaluations_and_checkpoints_come_each_so_many_steps():
@@ -94,6 +104,23 @@ def test_each_epoch_sees_each_row_once(num_rows, batch_size, seed):
     assert epoch_rows(num_rows, batch_size, 1, seed) == stream[batch_size : 2 * batch_size]
 
 
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 30), st.integers(0, 99))
+def test_an_epoch_goes_from_the_lowest_level_to_the_highest(levels, batch_size, seed):
+    """Each row once, those of a level in the order that chance gave them; and a step's rows do not depend on
+    those before it, so that a run resumes exactly.
+    """
+    num_rows = len(levels)
+    steps = [epoch_rows(num_rows, batch_size, step, seed, levels) for step in reversed(range(2 * num_rows))]
+    stream = [row for step in reversed(steps) for row in step]
+    for first in range(0, len(stream) - num_rows + 1, num_rows):
+        epoch = stream[first : first + num_rows]
+        assert [levels[row] for row in epoch] == sorted(levels)
+        shuffled = epoch_rows(num_rows, num_rows, first // num_rows, seed)
+        assert all(
+            [r for r in epoch if levels[r] == x] == [r for r in shuffled if levels[r] == x] for x in levels
+        )
+
+
 def test_samples_of_a_row_are_neighbours():
     """Sample i is of row i // samples_per_row."""
     assert [(s.id, s.row) for s in samples_of([7, 3], 2)] == [(0, 7), (1, 7), (2, 3), (3, 3)]
@@ -106,3 +133,14 @@ def test_an_earlier_run_is_kept(tmp_path):
         assert [p.name for p in directory.iterdir()] == ["logs"]
         (directory / "which").write_text(str(run))
     assert [(tmp_path / f"trial.{i}" / "which").read_text() for i in (1, 2)] == ["0", "1"]
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 40), st.integers(0, 5), st.booleans())
+def test_spare_rows_are_others_of_the_same_levels(num_rows, batch_size, number, step, has_levels):
+    """As many as are wanted or there are, each once, none of the step's own; the same when asked again."""
+    levels = [float(row % 3) for row in range(num_rows)] if has_levels else []
+    rows = epoch_rows(num_rows, batch_size, step, 1, levels)
+    spare = spare_rows(num_rows, rows, number, step, 1, levels)
+    fitting = {r for r in range(num_rows) if not levels or levels[r] in {levels[x] for x in rows}} - set(rows)
+    assert len(set(spare)) == len(spare) == min(number, len(fitting)) and set(spare) <= fitting
+    assert spare == spare_rows(num_rows, rows, number, step, 1, levels)

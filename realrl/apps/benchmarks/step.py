@@ -192,7 +192,7 @@ def _config(settings: Settings) -> PPOMathConfig:
             model=ModelConfig(path=str(settings.model), dtype=settings.dtype),
             optimizer=OptimizerConfig(lr=settings.lr),
         ),
-        data=DataConfig(path="sums", chat=False),
+        data=DataConfig(path="sums", template="plain"),
         generation=GenerationConfig(max_new_tokens=settings.new_tokens, min_new_tokens=fixed),
         ppo=PPOConfig(group_size=settings.group_size, kl_coef=0.0),
     )

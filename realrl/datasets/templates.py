@@ -1,0 +1,68 @@
+"""Named forms that a question is put into, for training that does not go by the tokenizer's chat template."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+_R1_ZERO = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
+    "assistant first thinks about the reasoning process in the mind and then provides the user with the "
+    "answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
+    "tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. User: "
+)
+_ORZ = (
+    "You must put your answer inside <answer> </answer> tags, i.e., <answer> answer here </answer>. And your "
+    "final answer will be extracted automatically by the \\boxed{} tag. "
+)
+
+
+class Template(NamedTuple):
+    """What stands around a question."""
+
+    before: str
+    after: str
+    tokens: tuple[str, ...] = ()
+    """Tokens that it is made with, which a tokenizer must know."""
+
+    def text(self, question: str) -> str:
+        return f"{self.before}{question}{self.after}"
+
+
+TEMPLATES = {
+    "plain": Template("", ""),
+    # The chat template of DeepSeek-R1-Distill-*, with the instruction that its model cards recommend for
+    # mathematics; the tokenizer adds the token that begins a sequence.
+    "r1-distill": Template(
+        "<｜User｜>", f"\n{BOXED}<｜Assistant｜><think>\n", tokens=("<｜User｜>", "<｜Assistant｜>")
+    ),
+    # DeepSeek-AI 2025, arXiv:2501.12948, table 1; the assistant's turn is on a line of its own here.
+    "r1-zero": Template(_R1_ZERO, "\nAssistant:"),
+    # Hu et al. 2025, arXiv:2503.24290, the template of Open-Reasoner-Zero.
+    "orz": Template(_R1_ZERO + _ORZ, "\nAssistant: <think>"),
+    # The model card of Qwen2.5-Math-*-Instruct: ChatML with this as the system's message.
+    "qwen-boxed": Template(
+        f"<|im_start|>system\n{BOXED}<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        tokens=("<|im_start|>", "<|im_end|>"),
+    ),
+}
+"""All that `data.template` may name but `chat`."""
+
+
+def named_template(name: str, tokenizer: Any) -> Template:
+    """One of `TEMPLATES`.
+
+    Raises:
+        ValueError: it is made with a token that the tokenizer does not have.
+    """
+    template = TEMPLATES[name]
+    known = tokenizer.get_vocab()
+    for token in template.tokens:
+        if token not in known:
+            raise ValueError(
+                f"data.template: {name} is for models whose tokenizer has the token {token}, and"
+                f" {tokenizer.name_or_path or 'this one'} has not; set chat, plain or another one"
+            )
+    return template
