@@ -77,13 +77,11 @@ def questions(tasks: tuple[GymTask, ...]) -> tuple[Question, ...]:
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ValueError("these rows need the package reasoning-gym; install realrl[gym]")
-    items = [GymItem(task, index) for task in tasks for index in range(task.size)]
-    with _pool(num_children=1, deadline_s=ROW_DEADLINE_S) as pool:
-        return tuple(_asked(pool, item) for item in items)
+    return tuple(_asked(GymItem(task, index)) for task in tasks for index in range(task.size))
 
 
-def _asked(pool: ChildPool, item: GymItem) -> Question:
-    reply = pool.ask(item.request)
+def _asked(item: GymItem) -> Question:
+    reply = _pool_of(os.getpid()).ask(item.request)
     if "error" in reply:
         raise ValueError(f"{item.task.name}: {reply['error']}")
     return Question(reply["question"], reply["answer"], item)
@@ -106,7 +104,7 @@ def answer_of(response: str) -> str:
 def _scored(item: GymItem, response: str) -> Scored:
     if not (answer := answer_of(response)):
         return Scored(0.0, Verdict.NO_ANSWER)
-    reply = _pool_of(os.getpid()).ask({**item.request, "answer": answer})
+    reply = _pool_of(os.getpid()).ask({**item.request, "answer": answer}, deadline_s=SCORE_DEADLINE_S)
     if "error" in reply:
         return Scored(0.0, Verdict(reply["verdict"]))
     score = reply["score"]
@@ -116,9 +114,5 @@ def _scored(item: GymItem, response: str) -> Scored:
 @functools.cache
 def _pool_of(pid: int) -> ChildPool:
     """A forked process has another id, and so children of its own."""
-    return _pool(num_children=2, deadline_s=SCORE_DEADLINE_S)
-
-
-def _pool(*, num_children: int, deadline_s: float) -> ChildPool:
-    limits = {"deadline_s": deadline_s, "memory_bytes": MEMORY_BYTES}
-    return ChildPool("realrl.rewards.gym_child", num_children=num_children, **limits)
+    limits = {"deadline_s": ROW_DEADLINE_S, "memory_bytes": MEMORY_BYTES}
+    return ChildPool("realrl.rewards.gym_child", num_children=2, **limits)

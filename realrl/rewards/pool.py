@@ -39,19 +39,21 @@ class ChildPool:
     """Children that may be asked from any thread; they end with this process, or with the `with` block."""
 
     def __init__(self, module: str, *, num_children: int, deadline_s: float, memory_bytes: int) -> None:
-        """`module` is what a child runs, by `realrl.rewards.child.main`; `deadline_s` is wall clock, of one
-        request; `memory_bytes` the address space of one child.
+        """`module` is what a child runs, by `realrl.rewards.child.main`; `deadline_s` is wall clock, the most
+        for one request; `memory_bytes` the address space of one child.
         """
         self._children = [_Child(module, deadline_s, memory_bytes) for _ in range(num_children)]
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
-    def ask(self, request: Reply) -> Reply:
-        """A child's reply. One with an `error` has the `verdict` `TIMEOUT` or `ERROR` beside it."""
+    def ask(self, request: Reply, *, deadline_s: float | None = None) -> Reply:
+        """A child's reply, for which it may have less time than others. One with an `error` has the `verdict`
+        `TIMEOUT` or `ERROR` beside it.
+        """
         child = self._idle.get()
         try:
-            reply = child.ask(request)
+            reply = child.ask(request, deadline_s)
         finally:
             self._idle.put(child)
         return {"verdict": Verdict.ERROR, **reply} if "error" in reply else reply
@@ -93,23 +95,24 @@ class _Child:
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: Reply) -> Reply:
+    def ask(self, request: Reply, deadline_s: float | None) -> Reply:
+        deadline_s = deadline_s or self._deadline_s
         try:
-            return self._ask(request)
+            return self._ask(request, deadline_s)
         except TimeoutError:
             self.kill()
-            return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {self._deadline_s:g} s"}
+            return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {deadline_s:g} s"}
         except (OSError, EOFError) as error:
             self.kill()
             return {"error": f"the child ended ({error})"}
 
-    def _ask(self, request: Reply) -> Reply:
+    def _ask(self, request: Reply, deadline_s: float) -> Reply:
         if self._process is not None and self._process.poll() is not None:
             self.kill()
         if self._process is None:
             self._start()
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        return self._read_line(self._deadline_s)
+        return self._read_line(deadline_s)
 
     def _start(self) -> None:
         """Only what a Python needs goes into its environment: no keys of the run. The seed orders sets of

@@ -30,6 +30,16 @@ def test_numbers_in_every_spelling(written):
     assert build_config(DEFAULT, None, [f"call_timeout_s={written}"]).call_timeout_s == 1e-5
 
 
+def test_settings_of_any_kind_by_name():
+    """As tasks have them; in a file, on the command line, and on the way back."""
+    given = ["gym.parameters.lcm.max_value=3", "fields.prompt=question", "difficulty=[0.5, .inf]"]
+    text = "{path: 'gym:lcm', gym: {parameters: {lcm: {names: [a]}}, levels: [0, 1]}}"
+    config = build_config(DataConfig(), text, given)
+    assert config.gym.parameters == {"lcm": {"names": ["a"], "max_value": 3}} and config.gym.levels == (0, 1)
+    assert config.fields == {"prompt": "question"} and config.difficulty == (0.5, float("inf"))
+    assert build_config(DataConfig(), dump_config(config)) == config
+
+
 @pytest.mark.parametrize(
     "written", ["1", "1e-5", "no", "null", "2024-01-01", "*:p2", "a:d2,*:p2", "a=b", "{x"]
 )

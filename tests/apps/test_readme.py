@@ -22,7 +22,7 @@ def section(text: str, title: str) -> str:
 
 def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
     """The command as written, but on the tiny model: the plan is the same, the bytes are not."""
-    document, _ = blocks("yaml")
+    document, *_ = blocks("yaml")
     (shown,) = [block for block in blocks("") if block.startswith("$ ")]
     command = shlex.split(shown.partition("\n")[0])
     assert command[:5] == ["$", "python", "-m", "realrl.apps.quickstart", "ppo-math"]
@@ -54,12 +54,21 @@ def test_its_other_overrides_fit():
 
 def test_its_rewards_can_be_given_so():
     """And the function that it shows can be called."""
-    _, document = blocks("yaml")
+    _, document, *_ = blocks("yaml")
     config = build_config(RECIPES["ppo-math"].default_config, document)
     assert config.reward == {"math": 1.0, "rewards.py:brevity": 0.1} and config.scores.wrong == -5.0
     namespace: dict = {}
     exec(document.partition("# ")[2].partition("\n")[0], namespace)
     assert namespace["brevity"]("prompt", "four", ["4"]) == -4
+
+
+def test_its_datasets_can_be_given_so():
+    """Each with what its rows are held out by."""
+    *_, file, gym = blocks("yaml")
+    config = build_config(RECIPES["ppo-math"].default_config, file)
+    assert config.data.held_out_path == config.data.path and config.data.held_out_split == "test"
+    config = build_config(RECIPES["ppo-math"].default_config, gym)
+    assert config.data.held_out_path == config.data.path and config.reward == "gym"
 
 
 def test_its_algorithms_are_all_there_are():

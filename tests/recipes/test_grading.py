@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
-from realrl.api.config import GenerationConfig
+from realrl.api.config import DataConfig, GenerationConfig
 from realrl.api.recipe import CallOutput
 from realrl.recipes.grading import _scored, reward
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig, ScoreConfig
+from realrl.rewards.gym import GymItem, GymTask, questions
 from realrl.rewards.verdict import Verdict
 from tests.tiny import tiny_tokenizer
 
@@ -43,9 +44,14 @@ def rollouts(responses: list[str] = RESPONSES) -> PackedBatch:
 
 
 def rewarded(
-    *, evaluating: bool = False, responses: list[str] = RESPONSES, max_draws: int = 1, **settings
+    *,
+    evaluating: bool = False,
+    responses: list[str] = RESPONSES,
+    item: GymItem | None = None,
+    max_draws: int = 1,
+    **settings,
 ) -> CallOutput:
-    dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"])
+    dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"], gym=lambda row: item)
     config = PPOMathConfig(
         batch_size=1,
         ppo=PPOConfig(group_size=len(responses), max_draws=max_draws),
@@ -78,6 +84,24 @@ def test_the_verifier_rewards_by_scores():
     assert mean(found, "response_tokens_right") == pytest.approx((1 + 4 + 5) / 3)
     assert mean(found, "response_tokens_wrong") == 0.5
     assert [record["verdict"] for record in found.records][3] == "no_answer"
+
+
+def test_a_task_of_reasoning_gym_rewards_by_scores_too():
+    """In part where an answer is right in part; only a whole one counts as right."""
+    task = GymTask("chain_sum", 1, 1, None, "{}")
+    right = questions((task,))[0].answer
+    found = rewarded(
+        reward="gym",
+        data=DataConfig(path="gym:chain_sum"),
+        scores=ScoreConfig(correct=3.0, wrong=-1.0),
+        responses=[right, f"{right} {right}", "no", ""],
+        item=GymItem(task, 0),
+    )
+    share = len(right) / (2 * len(right) + 1)
+    assert found.batch["rewards"].tolist() == pytest.approx([3.0, -1.0 + 4.0 * share, -1.0, -1.0])
+    assert (
+        found.batch["is_graded"].all() and mean(found, "accuracy") == mean(found, "verdict_no_answer") == 0.25
+    )
 
 
 def test_functions_are_composed_with_weights(code):
