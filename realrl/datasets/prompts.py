@@ -37,6 +37,7 @@ class _Info(msgspec.Struct):
 class Problem:
     """A question and the answers that are right."""
 
+    query_id: str
     prompt: str
     solutions: list[str]
     place: str
@@ -82,6 +83,10 @@ class PromptDataset:
     def tensors(self, row: int) -> dict[str, Tensor]:
         return {"prompts": self._prompts[row]}
 
+    def query_id(self, row: int) -> str:
+        """Its name in the file."""
+        return self._rows[row].query_id
+
     def prompt(self, row: int) -> str:
         """The question, without the chat template."""
         return self._rows[row].prompt
@@ -99,22 +104,41 @@ def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, Promp
 
     def load(path: str, held_out: bool) -> PromptDataset:
         rows = load_problems(path, held_out=held_out, solutions_path=data.solutions_path)
-        options = {"max_prompt_tokens": data.max_prompt_tokens, "drop_long": data.drop_long}
-        return PromptDataset(rows, tokenizer, chat=data.chat, **options)
+        return _encoded(rows, data, tokenizer)
 
     return load(data.path, False), load(data.held_out_path, True) if data.held_out_path else None
 
 
-def load_problems(path: str, *, held_out: bool, solutions_path: str | None = None) -> list[Problem]:
-    """The rows of `load_prompts`; `held_out` chooses the side of `sums`."""
+def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:
+    """The rows of `data.path` alone; those without solutions have an empty list of them."""
+    rows = load_problems(data.path, held_out=False, solutions_path=data.solutions_path, needs_solutions=False)
+    return _encoded(rows, data, tokenizer)
+
+
+def _encoded(rows: Sequence[Problem], data: DataConfig, tokenizer: Any) -> PromptDataset:
+    options = {"max_prompt_tokens": data.max_prompt_tokens, "drop_long": data.drop_long}
+    return PromptDataset(rows, tokenizer, chat=data.chat, **options)
+
+
+def load_problems(
+    path: str, *, held_out: bool, solutions_path: str | None = None, needs_solutions: bool = True
+) -> list[Problem]:
+    """The rows of `load_prompts`; `held_out` chooses the side of `sums`. Without `needs_solutions`, a row may
+    have none.
+    """
     if path == SUMS:
         return [
-            Problem(row.prompt, [row.solution], f"{SUMS}: {row.a} + {row.b}")
+            Problem(f"{row.a}+{row.b}", row.prompt, [row.solution], f"{SUMS}: {row.a} + {row.b}")
             for row in sums(held_out=held_out)
         ]
     lines = read_jsonl(path, ProblemLine, EXAMPLE, held_out=held_out)
     info = _read_info(solutions_path) if solutions_path else {}
-    return [Problem(line.prompt, _solutions(place, line, info), place) for place, line in lines]
+    problems = []
+    for place, line in lines:
+        found = _solutions(line, info)
+        solutions = _required(place, found) if needs_solutions else found or []
+        problems.append(Problem(line.query_id, line.prompt, solutions, place))
+    return problems
 
 
 def _read_info(path: str) -> dict[str, _Info]:
@@ -127,14 +151,16 @@ def _read_info(path: str) -> dict[str, _Info]:
         ) from None
 
 
-def _solutions(place: str, line: ProblemLine, info: Mapping[str, _Info]) -> list[str]:
+def _solutions(line: ProblemLine, info: Mapping[str, _Info]) -> list[str] | None:
     if line.solutions is None and line.query_id in info:
-        found = info[line.query_id].solutions
-    else:
-        found = line.solutions
-    if found:
-        return found
-    if found is None:
+        return info[line.query_id].solutions
+    return line.solutions
+
+
+def _required(place: str, solutions: list[str] | None) -> list[str]:
+    if solutions:
+        return solutions
+    if solutions is None:
         raise ValueError(
             f"{place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
         )

@@ -21,12 +21,12 @@ from realrl.rewards.verdict import Verdict
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
     config = ctx.config
-    responses = _responses(ctx, batch)
+    responses = responses_of(ctx, batch)
     verdicts, parts, is_graded = _parts(config, responses, batch)
     rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
-    metrics = response_metrics(rewards, batch)
+    metrics = {"reward": mean_of(rewards), **response_metrics(batch)}
     if len(parts) > 1:
         metrics |= {f"reward/{name.rpartition(':')[2]}": mean_of(part) for name, part in parts.items()}
     if verdicts is not None:
@@ -37,7 +37,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     return CallOutput(graded, metrics, _records(responses, rewards, verdicts))
 
 
-class _Response(NamedTuple):
+class Response(NamedTuple):
     """A sample as text."""
 
     prompt: str
@@ -45,10 +45,10 @@ class _Response(NamedTuple):
     solutions: Sequence[str]
 
 
-def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
+def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
     masked = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
     return [
-        _Response(
+        Response(
             ctx.dataset.prompt(sample.row),
             ctx.tokenizer.decode(ids[mask], skip_special_tokens=True),
             ctx.dataset.solutions(sample.row),
@@ -58,7 +58,7 @@ def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
 
 
 def _parts(
-    config: PPOMathConfig, responses: Sequence[_Response], batch: PackedBatch
+    config: PPOMathConfig, responses: Sequence[Response], batch: PackedBatch
 ) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
     """The verifier's verdicts if it is asked, each reward `[B]` by name, and who takes part in the step."""
     verdicts, parts = None, {}
@@ -76,7 +76,7 @@ def _parts(
 
 
 def _records(
-    responses: Sequence[_Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
+    responses: Sequence[Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
 ) -> list[dict[str, Any]]:
     records = [{**r._asdict(), "reward": x} for r, x in zip(responses, rewards.tolist())]
     if verdicts is not None:

@@ -13,8 +13,8 @@ from realrl.api.config import (
     GenerationConfig,
     ModelConfig,
     OptimizerConfig,
-    RunConfig,
     TrainedModelConfig,
+    TrainingConfig,
 )
 from realrl.rewards.functions import MATH, MODEL, weights_of
 
@@ -139,7 +139,7 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOMathConfig(RunConfig):
+class PPOMathConfig(TrainingConfig):
     """PPO, or one of its critic-free relatives, on problems with checkable answers."""
 
     experiment: str = "ppo-math"

@@ -11,10 +11,13 @@ from realrl.api.recipe import Recipe
 
 def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
     """A line for the step, and one for each call that trains."""
-    rows, samples, steps = config.batch_size, recipe.samples_per_row(config), config.num_steps
+    rows, samples = config.batch_size, recipe.samples_per_row(config)
     number = rows * samples
     step = f"a step: {rows} rows x {samples} samples = {number} sequences"
     trains = [call for call in recipe.graph(config).calls.values() if call.kind is CallKind.TRAIN]
+    if not trains:
+        return [f"{step}; each row once, in order"]
+    steps = config.num_steps
     return [
         f"{step}; {steps} steps: {steps * number} sequences",
         *(_training(call, config, plan, number) for call in trains),

@@ -283,7 +283,7 @@ def compile_program(
 def _ahead(graph: DataflowGraph) -> set[str]:
     """Where anything trains: the calls that generate, and computations on what they make alone."""
     ahead: set[str] = set()
-    if any(call.kind is CallKind.TRAIN for call in graph.calls.values()):
+    if graph.trains:
         for call in graph.calls.values():
             is_free = call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
             if is_free and graph.producers(call.name).keys() <= ahead:
