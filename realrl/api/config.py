@@ -233,6 +233,9 @@ class TrainingConfig(RunConfig):
     """Evaluate each so many steps; the run's start and end are always evaluated."""
     save_every: int = 0
     """Write a Hugging Face checkpoint each so many steps; the end is always written."""
+    keep_best: bool = True
+    """With `eval_every`, write the weights as `checkpoints/best` whenever an evaluation finds them better
+    than all before, those of the start included. Training goes on once the evaluation has ended."""
     share_prompts: bool = True
     """Compute a prompt once for all of its samples in a micro-batch."""
     gradient_checkpointing: bool = False

@@ -116,6 +116,16 @@ class CallOutput:
     """Rollouts worth writing down, as JSON objects."""
 
 
+class Criterion(NamedTuple):
+    """What tells better weights from worse ones in evaluations."""
+
+    metric: str
+    larger_is_better: bool = True
+
+
+LEAST_LOSS = Criterion("loss", larger_is_better=False)
+
+
 CallBody = Callable[[CallContext, PackedBatch], CallOutput]
 
 
@@ -135,5 +145,6 @@ class Recipe:
     datasets: Callable[[Any, Any], tuple[Dataset, Dataset | None]]
     """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
     bodies: Mapping[str, CallBody]
+    best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
     validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""

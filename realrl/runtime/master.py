@@ -18,11 +18,11 @@ from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Instruction, Setup, StepAside
 from realrl.api.recipe import Recipe
-from realrl.base.files import replace_directory, write_atomically
+from realrl.base.files import write_atomically
 from realrl.base.logging import setup_logging
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
-from realrl.runtime.checkpoints import checkpoint_directory, remove_partial
+from realrl.runtime.checkpoints import Best, publish, remove_partial
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
 from realrl.runtime.launcher import Launcher
@@ -53,7 +53,7 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
     write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
     data = open_data(recipe, config)
     schedule = make_schedule(recipe, config, plan, data, directory)
-    summary = Summary(trains=schedule.kind == "train")
+    summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
     with ExitStack() as stack:
         stack.callback(remove_partial, directory)
         recorder = stack.enter_context(Recorder(directory, plan.num_workers, schedule.kind))
@@ -63,8 +63,9 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
             crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory))
-            Master(crew, schedule, recorder, progress, summary).run()
-    result = summary.result(experiment=config.experiment, trial=config.trial, **schedule.outcome())
+            Master(crew, schedule, best, recorder, progress, summary).run()
+    outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
+    result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
     recorder.record_summary(result)
     print_summary(result)
     return result
@@ -91,9 +92,15 @@ class Master:
     """Joins the pure scheduler to the workers."""
 
     def __init__(
-        self, crew: Crew, schedule: Schedule, recorder: Recorder, progress: Progress, summary: Summary
+        self,
+        crew: Crew,
+        schedule: Schedule,
+        best: Best,
+        recorder: Recorder,
+        progress: Progress,
+        summary: Summary,
     ) -> None:
-        self._crew, self._stages = crew, schedule.stages()
+        self._crew, self._stages, self._best = crew, schedule.stages(), best
         self._most_open = _OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
@@ -123,13 +130,22 @@ class Master:
             self._crew.send(instruction)
 
     def _begin_stages(self) -> None:
-        while (stage := self._next) and self._may_begin(stage.job):
+        while (stage := self._next) and (self._is_left_out(stage.job) or self._may_begin(stage.job)):
             self._next = next(self._stages, None)
-            self._send(self._scheduler.handle(stage))
+            if stage.job.number in self._open:
+                self._send(self._scheduler.handle(stage))
+
+    def _is_left_out(self, job: Job) -> bool:
+        return job.only_if_best and not self._is_evaluating and self._best.step != job.step
+
+    @property
+    def _is_evaluating(self) -> bool:
+        return any(report.job.evaluating for report in self._open.values())
 
     def _may_begin(self, job: Job) -> bool:
-        """Whether the job is open; one more is opened if there are not too many."""
-        if job.number not in self._open and len(self._open) < self._most_open:
+        """Whether the job is open; one that is known to be due is opened if there are not too many."""
+        is_known = not (job.only_if_best and self._is_evaluating)
+        if job.number not in self._open and is_known and len(self._open) < self._most_open:
             if job.directory:
                 _empty_directory(Path(job.directory))
             self._open[job.number] = JobReport(job)
@@ -144,16 +160,21 @@ class Master:
             if report.job.directory:
                 self._publish(report.job)
             else:
-                self._recorder.record_job(report)
-                self._summary.add(report)
-                self._progress.show_job(report)
+                self._take_in(report)
+
+    def _take_in(self, report: JobReport) -> None:
+        """A step or an evaluation."""
+        if report.job.evaluating:
+            self._best.consider(report.job.step, report.metrics())
+        self._recorder.record_job(report)
+        self._summary.add(report)
+        self._progress.show_job(report)
 
     def _publish(self, job: Job) -> None:
-        """Every worker has written its part: the checkpoint takes its name."""
         partial = Path(job.directory)
-        final = checkpoint_directory(partial.parent.parent, job.step)
-        replace_directory(partial, final)
-        self._progress.say(f"checkpoint {final}")
+        if job.only_if_best:
+            self._best.note(partial)
+        self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
 
 def open_directory(config: RunConfig) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.seeding import derive_seed
-from realrl.runtime.checkpoints import checkpoint_directory, partial_directory
+from realrl.runtime.checkpoints import BEST, checkpoint_directory, partial_directory
 from realrl.runtime.data import RunData
 from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
 from realrl.runtime.recorder import RECORDS
@@ -32,6 +32,10 @@ class Schedule(Protocol):
     @property
     def open_ahead(self) -> int:
         """How many more jobs may be open for what they do ahead."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether evaluations decide what is saved."""
 
     def stages(self) -> Iterator[Stage]:
         """All that the run does, in its one order."""
@@ -60,14 +64,21 @@ class Training:
     def open_ahead(self) -> int:
         return self.config.max_staleness
 
+    @property
+    def keeps_best(self) -> bool:
+        return bool(self.held_out and self.config.eval_every and self.config.keep_best)
+
     def stages(self) -> Iterator[Stage]:
         return in_order(self.jobs(), self.config.max_staleness)
 
     def outcome(self) -> dict[str, Any]:
-        return {"checkpoint": str(checkpoint_directory(self.run_directory, self.config.num_steps))}
+        name = _name(self.config.num_steps)
+        return {"checkpoint": str(checkpoint_directory(self.run_directory, name))}
 
     def jobs(self) -> Iterator[Job]:
-        """Evaluations stand at the start, at the end and where asked for; the end is saved."""
+        """Evaluations stand at the start, at the end and where asked for; the end is saved, and after all
+        evaluations but the first what may be the best.
+        """
         number = 0
         for step in range(self.config.num_steps + 1):
             for make in self._due(step):
@@ -80,6 +91,8 @@ class Training:
         due = []
         if self.held_out and (step == 0 or is_last or _every(config.eval_every, step)):
             due.append(self._evaluation)
+            if self.keeps_best and step:
+                due.append(self._best)
         if is_last or (step and _every(config.save_every, step)):
             due.append(self._checkpoint)
         if not is_last:
@@ -109,8 +122,12 @@ class Training:
         )
 
     def _checkpoint(self, number: int, step: int) -> Job:
-        directory = str(partial_directory(self.run_directory, step))
+        directory = str(partial_directory(self.run_directory, _name(step)))
         return Job(number, self.programs.save, step, directory=directory)
+
+    def _best(self, number: int, step: int) -> Job:
+        directory = str(partial_directory(self.run_directory, BEST))
+        return Job(number, self.programs.save, step, directory=directory, only_if_best=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ class Pass:
     num_done: int
     kind: ClassVar[str] = "pass"
     open_ahead: ClassVar[int] = 0
+    keeps_best: ClassVar[bool] = False
 
     @property
     def steps(self) -> range:
@@ -177,6 +195,11 @@ def _shuffled(num_rows: int, epoch: int, seed: int) -> list[int]:
     rows = list(range(num_rows))
     random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
     return rows
+
+
+def _name(step: int) -> str:
+    """Of a step's checkpoint."""
+    return f"step-{step}"
 
 
 def _every(period: int, step: int) -> bool:

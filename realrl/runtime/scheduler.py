@@ -33,6 +33,8 @@ class Job:
     """Samples of one row, which are neighbours."""
     directory: str = ""
     """Where a checkpoint goes."""
+    only_if_best: bool = False
+    """A checkpoint that is left out unless the evaluation before it is the best so far."""
 
 
 @dataclass(frozen=True)

@@ -80,4 +80,6 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     table.add_row("time in all", clock(summary["wall_s"]))
     for name in (name for name in ("checkpoint", "generations") if name in summary):
         table.add_row(name, summary[name])
+    if best := summary.get("best", {}).get("checkpoint"):
+        table.add_row("best checkpoint", best)
     (console or Console()).print(table)

@@ -27,6 +27,7 @@ class Rows:
 
 def _schedule(num_held_out=3, **settings):
     usual = {"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0, "max_staleness": 0}
+    usual["keep_best"] = False
     config = SimpleNamespace(**usual | settings)
     held_out = Rows(num_held_out) if num_held_out else None
     evaluate, save = (Program((name,)) for name in ("eval", "save"))
@@ -37,7 +38,7 @@ def _schedule(num_held_out=3, **settings):
 def _kinds(**settings):
     jobs = list(_schedule(**settings).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    return [f"{job.program.nodes[-1]} {job.step}" for job in jobs]
+    return [f"{'best' if job.only_if_best else job.program.nodes[-1]} {job.step}" for job in jobs]
 
 
 def test_both_ends_are_evaluated_and_the_end_is_saved():
@@ -55,6 +56,15 @@ def test_evaluations_and_checkpoints_come_each_so_many_steps():
 def test_without_held_out_rows_nothing_is_evaluated():
     """The rest stays."""
     assert _kinds(num_held_out=0) == ["train 0", "train 1", "train 2", "save 3"]
+
+
+def test_what_may_be_the_best_is_saved_before_it_is_trained_on():
+    """After each evaluation but that of what the run began with; not where only the end is evaluated."""
+    assert _kinds(eval_every=2, keep_best=True) == [
+        *("eval 0", "train 0", "train 1", "eval 2", "best 2", "train 2", "eval 3", "best 3", "save 3"),
+    ]
+    assert not any("best" in kind for kind in _kinds(keep_best=True))
+    assert not any("best" in kind for kind in _kinds(eval_every=2, keep_best=True, num_held_out=0))
 
 
 def _order(**settings):
