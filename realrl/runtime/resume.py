@@ -33,7 +33,7 @@ def check_resumable(recipe: Recipe, config: PassConfig) -> None:
         if before.get(key) != now.get(key):
             raise ValueError(
                 f"resume: {directory} was made with {key}={shown(before.get(key))}, got"
-                f" {shown(now.get(key))}; set it back, or give another trial"
+                f" {shown(now.get(key))}; set it back, or write elsewhere"
             )
 
 
