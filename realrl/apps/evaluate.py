@@ -9,10 +9,9 @@ command goes on with an evaluation that was interrupted. Exit codes: 0 done, 1 t
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from realrl.api.configure import build_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
+from realrl.apps.evaluation.inputs import open_folder
 from realrl.apps.evaluation.scores import problems_of, score
 from realrl.apps.evaluation.tables import render
 from realrl.base.files import write_atomically
 
-INPUTS, RESULTS, TABLES, PROBLEMS = "inputs.json", "results.json", "results.md", "problems.jsonl"
+RESULTS, TABLES = "results.json", "results.md"
 EXPERIMENT, TRIAL = "run", "gen"
 """Where in the folder the run of `gen` lies."""
 PROMPT_TYPES = {"chat": "data.chat=true", "plain": "data.chat=false"}
@@ -117,14 +117,12 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
     from realrl.datasets.demo import resolve_model
     from realrl.recipes.gen import GEN
 
-    lines = [line for benchmark in benchmarks for line in _lines(benchmark)]
-    model = resolve_model(options.model)
-    _open(options.output, {"model": _digest_of(model), "problems": _digest("".join(lines).encode())})
-    write_atomically(options.output / PROBLEMS, "".join(lines))
+    is_begun = (options.output / EXPERIMENT / TRIAL).exists()
+    problems = open_folder(options.output, resolve_model(options.model), benchmarks, is_begun=is_begun)
     fixed = {
         "greedy": "true",
         "resume": "true",
-        "data.path": (options.output / PROBLEMS).resolve(),
+        "data.path": problems,
         "runs_dir": options.output,
         "experiment": EXPERIMENT,
         "trial": TRIAL,
@@ -137,38 +135,6 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
     plan = checks.make_plan(GEN, config)
     checks.check_machine(config, plan, checks.check_run(GEN, config, plan))
     return config, plan
-
-
-def _lines(benchmark: Benchmark) -> Iterator[str]:
-    for problem in benchmark.problems:
-        keys = ("query_id", "prompt", "solutions")
-        yield json.dumps({key: getattr(problem, key) for key in keys}, ensure_ascii=False) + "\n"
-
-
-def _open(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Begin the folder, or see to it that what it has is of the same model and problems."""
-    file = folder / INPUTS
-    if file.is_file() and (folder / EXPERIMENT / TRIAL).exists():
-        before = json.loads(file.read_text())
-        for name in (name for name in inputs if before.get(name) != inputs[name]):
-            raise ValueError(f"--output: {folder} is an evaluation of another {name}; give another folder")
-    try:
-        write_atomically(file, json.dumps(inputs, indent=2) + "\n")
-    except OSError as error:
-        raise ValueError(
-            f"--output: cannot write to {folder} ({error.strerror}); give another folder"
-        ) from None
-
-
-def _digest_of(model: Path) -> str:
-    """Of what a model's directory has of weights and descriptions."""
-    files = sorted(file for file in model.iterdir() if file.suffix in (".safetensors", ".json", ".jinja"))
-    parts = (f"{file.name} {_digest(file.read_bytes())}\n" for file in files)
-    return _digest("".join(parts).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _answer(config: Any, plan: ExecutionPlan) -> None:

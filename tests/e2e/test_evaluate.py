@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from realrl.apps.evaluate import main
 from tests.tiny import tiny_llama
 
 NUM_PROBLEMS = 5
@@ -32,24 +33,18 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def evaluated(folder: Path, output: str, *more: str, code: int = 0) -> str:
+def options(folder: Path, output: str, *more: str) -> list[str]:
+    given = ["--model", str(folder / "model"), "--output", str(folder / output), "--dtype", "float32"]
+    given += ["--data", f"{folder / 'even.jsonl'},{folder / 'odd.jsonl'}", "--n", "2"]
+    return [*given, "--max-new-tokens", "12", "--max-prompt-tokens", "64", *more]
+
+
+def evaluated(folder: Path, output: str, *more: str) -> str:
     """Run the command as a person would; what it says."""
-    command = [sys.executable, "-m", "realrl.apps.evaluate", "--model", str(folder / "model")]
-    command += ["--data", f"{folder / 'even.jsonl'},{folder / 'odd.jsonl'}", "--output", str(folder / output)]
-    command += [
-        "--dtype",
-        "float32",
-        "--n",
-        "2",
-        "--max-new-tokens",
-        "12",
-        "--max-prompt-tokens",
-        "64",
-        *more,
-    ]
+    command = [sys.executable, "-m", "realrl.apps.evaluate", *options(folder, output, *more)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stderr if code else done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +92,16 @@ def test_what_was_interrupted_comes_to_the_same(folder, undisturbed):
     assert num_made < 1.5 * len(written.splitlines()), "what was there was made again"
 
 
-def test_another_evaluation_does_not_go_on_with_it(folder, undisturbed):
+def test_another_evaluation_does_not_go_on_with_it(folder, undisturbed, capsys):
     """Other settings, other problems, other weights under the same name: each is refused, and named."""
     before = {path: path.read_bytes() for path in undisturbed.rglob("*.json*")}
-    message = evaluated(folder, "undisturbed", "--temperature", "0.5", code=2)
-    assert "was made with generation.temperature=0.6, got 0.5" in message
-    message = evaluated(folder, "undisturbed", "--limit", "2", code=2)
-    assert "is an evaluation of another problems" in message
+
+    def refusal(*more: str) -> str:
+        assert main(options(folder, "undisturbed", *more)) == 2
+        return capsys.readouterr().err
+
+    assert "was made with generation.temperature=0.6, got 0.5" in refusal("--temperature", "0.5")
+    assert "is an evaluation of other problems" in refusal("--limit", "2")
     tiny_llama(folder / "model", seed=1)
-    message = evaluated(folder, "undisturbed", code=2)
-    assert "is an evaluation of another model" in message
+    assert "is an evaluation of another model" in refusal()
     assert before == {path: path.read_bytes() for path in undisturbed.rglob("*.json*")}

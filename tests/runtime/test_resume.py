@@ -67,7 +67,9 @@ def test_where_and_how_fast_it_runs_may_change(config, change):
 )
 def test_what_results_depend_on_may_not(config, change, message):
     """It is named; a run that does not go on with another may be any."""
-    with pytest.raises(ValueError, match=rf"resume: .*gen/trial was made with {message}; set it back, or write elsewhere"):
+    with pytest.raises(
+        ValueError, match=rf"resume: .*gen/trial was made with {message}; set it back, or write elsewhere"
+    ):
         check_resumable(GEN, replace(config, **change))
     check_resumable(GEN, replace(config, resume=False, **change))
 
