@@ -123,6 +123,7 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
         "greedy": "true",
         "resume": "true",
         "data.path": problems,
+        "data.drop_long": "false",
         "runs_dir": options.output,
         "experiment": EXPERIMENT,
         "trial": TRIAL,

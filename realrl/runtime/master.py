@@ -66,7 +66,8 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
     result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
-    recorder.record_summary(result)
+    if schedule.steps:
+        recorder.record_summary(result)
     print_summary(result)
     return result
 

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
+from realrl.api.config import GenerationConfig
 from realrl.api.configure import build_config
+from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.recipes.gen import GEN, GenConfig, generate, grade
+from realrl.runtime.jobs import compile_run
 from tests.tiny import tiny_tokenizer
 
 SOLUTIONS = {3: ["7"], 4: []}
@@ -94,3 +97,11 @@ def test_answers_without_solutions_say_nothing_of_accuracy():
 def test_what_would_do_nothing_is_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
         build_config(GEN.default_config, None, overrides)
+
+
+def test_weights_are_brought_once():
+    """To another engine, and to ranks away from where they lie: a pass changes none, so none is dropped."""
+    config = GenConfig(generation=GenerationConfig(engine="vllm"))
+    place = Placement(DeviceMesh((0, 1)), ParallelLayout(dp=2))
+    nodes = compile_run(GEN, config, ExecutionPlan({"generate": place, "grade": place})).step.nodes
+    assert [type(node).__name__ for node in nodes] == ["Reallocate", "Call", "Move", "Call", "Forget"]
