@@ -115,6 +115,17 @@ def pack(
     )
 
 
+def concatenated(*batches: PackedBatch) -> PackedBatch:
+    """The samples of several batches that have the same keys, one batch after the other."""
+    first, lengths = batches[0], [length for batch in batches for length in batch.lengths]
+    return PackedBatch(
+        tuple(sample for batch in batches for sample in batch.samples),
+        cu_seqlens_of(lengths),
+        {key: torch.cat([batch.tokens[key] for batch in batches]) for key in first.tokens},
+        {key: torch.cat([batch.per_sample[key] for batch in batches]) for key in first.per_sample},
+    )
+
+
 def _joined(tensors: list[Tensor], like: Tensor | None = None) -> Tensor:
     if tensors:
         return torch.cat(tensors)

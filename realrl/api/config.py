@@ -262,25 +262,10 @@ class RunConfig:
     trial: str = "trial"
     runs_dir: str = "runs"
     seed: int = 1
-    num_steps: int = 30
-    """Batches to train on."""
-    max_staleness: int = 0
-    """How many training steps the weights that draw a step's responses are behind. With 1, the next step's
-    responses are generated while this step's are trained on, on ranks that do not train. More is faster only
-    where generation is `interruptible`: one copy of the weights cannot be of two ages."""
     batch_size: int = 8
     """Prompts (or examples) a step."""
-    eval_every: int = 0
-    """Evaluate each so many steps; the run's start and end are always evaluated."""
-    save_every: int = 0
-    """Write a Hugging Face checkpoint each so many steps; the end is always written."""
     max_tokens_per_microbatch: int = 2048
     """Token budget of one forward and backward pass."""
-    share_prompts: bool = True
-    """Compute a prompt once for all of its samples in a micro-batch."""
-    gradient_checkpointing: bool = False
-    """In training, keep each layer's input alone for the backward pass, and compute the rest again: less
-    memory, a third more work."""
     deterministic: bool = False
     """Use products of one shape only, so that a token's log-probability is the same, bit for bit, when it is
     generated and when it is trained on; the two need the same `t`. Slower. On the CPU alone."""
@@ -297,7 +282,7 @@ class RunConfig:
     """A call that takes longer ends the run."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "max_tokens_per_microbatch", "staging_mib"):
+        for name in ("batch_size", "max_tokens_per_microbatch", "staging_mib"):
             _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
         _require(
             not (self.deterministic and self.device == "cuda"),
@@ -309,6 +294,43 @@ class RunConfig:
                 _is_folder_name(value),
                 f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
+        _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(RunConfig):
+    """What the config of every recipe has that trains."""
+
+    num_steps: int = 30
+    """Batches to train on."""
+    max_staleness: int = 0
+    """How many training steps the weights that draw a step's responses are behind. With 1, the next step's
+    responses are generated while this step's are trained on, on ranks that do not train. More is faster only
+    where generation is `interruptible`: one copy of the weights cannot be of two ages."""
+    eval_every: int = 0
+    """Evaluate each so many steps; the run's start and end are always evaluated."""
+    save_every: int = 0
+    """Write a Hugging Face checkpoint each so many steps; the end is always written."""
+    keep_best: bool = True
+    """With `eval_every`, write the weights as `checkpoints/best` whenever an evaluation finds them better
+    than all before, those of the start included. Training goes on once the evaluation has ended."""
+    share_prompts: bool = True
+    """Compute a prompt once for all of its samples in a micro-batch."""
+    gradient_checkpointing: bool = False
+    """In training, keep each layer's input alone for the backward pass, and compute the rest again: less
+    memory, a third more work."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
         for name in ("eval_every", "save_every", "max_staleness"):
             _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
-        _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassConfig(RunConfig):
+    """What the config of every recipe has that trains nothing: it passes over its data once."""
+
+    resume: bool = False
+    """Go on where an interrupted run of this name ended, with all that it wrote. The two may differ in where
+    and how fast they run, not in what the results depend on."""

@@ -137,5 +137,10 @@ class DataflowGraph:
         return given
 
     @property
+    def trains(self) -> bool:
+        """Whether any call does."""
+        return any(call.kind is CallKind.TRAIN for call in self.calls.values())
+
+    @property
     def models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c.model for c in self.calls.values() if c.model))

@@ -122,6 +122,16 @@ class CallOutput:
     says so."""
 
 
+class Criterion(NamedTuple):
+    """What tells better weights from worse ones in evaluations."""
+
+    metric: str
+    larger_is_better: bool = True
+
+
+LEAST_LOSS = Criterion("loss", larger_is_better=False)
+
+
 CallBody = Callable[[CallContext, PackedBatch], CallOutput]
 
 
@@ -141,5 +151,6 @@ class Recipe:
     datasets: Callable[[Any, Any], tuple[Dataset, Dataset | None]]
     """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
     bodies: Mapping[str, CallBody]
+    best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
     validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""

@@ -18,7 +18,9 @@ from realrl.api.config import (
     GenerationConfig,
     ModelConfig,
     OptimizerConfig,
+    PassConfig,
     RunConfig,
+    TrainingConfig,
 )
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
@@ -35,6 +37,7 @@ from realrl.models.layout import check_fits, decoder_layout
 from realrl.models.reading import read_decoder_config, read_family
 from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.program import home_placements
+from realrl.runtime.resume import check_resumable
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,16 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     """Check all that does not depend on this machine's devices; returns the models."""
     graph = recipe.graph(config)
     _check_batch(recipe, config, graph, plan)
-    check_staleness(config, graph, plan)
+    if isinstance(config, TrainingConfig):
+        check_staleness(config, graph, plan)
     models = {name: _find(_path_of(config, spec.model), spec) for name, spec in recipe.models(config).items()}
     _check_layouts(config, recipe, plan, models)
     _check_vocabularies(models)
     _check_offload(config)
     recipe.validate(config, {name: model.decoder for name, model in models.items()})
     _check_data(recipe, config, models)
+    if isinstance(config, PassConfig):
+        check_resumable(recipe, config)
     return models
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from realrl.api.config import RunConfig
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
 from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
@@ -58,8 +58,8 @@ def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan)
         for name, call in calls.items()
     ]
     workers = f"{execution_plan.num_workers} workers on {config.device}; allocation {config.allocation!r}"
-    if stale := config.max_staleness:
-        ahead = [node.call for node in compile_run(recipe, config, execution_plan).train.ahead]
+    if isinstance(config, TrainingConfig) and (stale := config.max_staleness):
+        ahead = [node.call for node in compile_run(recipe, config, execution_plan).step.ahead]
         names = ", ".join(dict.fromkeys(ahead))
         workers += (
             f"\n{names} of a step: before the training of the {stale} before it (max_staleness={stale})"
@@ -73,7 +73,7 @@ def _reallocations(
     programs, topology = compile_run(recipe, config, execution_plan), topology_of({}, config.device)
     rows = [
         _reallocation(node, when, config, models, topology)
-        for when, program in (("each step", programs.train), ("each evaluation", programs.evaluate))
+        for when, program in (("each step", programs.step), ("each evaluation", programs.evaluate))
         for node in program.nodes
         if isinstance(node, Reallocate)
     ]

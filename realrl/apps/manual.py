@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from realrl.api.config import RunConfig
+from realrl.api.config import PassConfig, RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, config_keys, describe, shown
 from realrl.api.recipe import Recipe
 
@@ -20,14 +20,21 @@ OPTIONS = """\
   --dry-run           print the config, the graph, the plan and the reallocations; start nothing
   -h, --help          print this; with a recipe, that recipe's keys alone"""
 WIDTH = 110
+SHARED = {"": RunConfig, " that trains": TrainingConfig, " that passes over data": PassConfig}
+"""Whose keys several recipes have."""
 
 
 def manual(recipes: Iterable[Recipe]) -> str:
     """Usage, the recipes, the keys that all of them share, and the keys of each."""
     recipes = list(recipes)
     names = "\n".join(f"  {r.name:<18}  {_summary(type(r.default_config))}" for r in recipes)
-    shared = list(config_keys(RunConfig))
-    parts = [USAGE, OPTIONS, "recipes:", names, "", "keys of every recipe:", _described(shared, None)]
+    parts = [USAGE, OPTIONS, "recipes:", names]
+    shared: set[str] = set()
+    for title, cls in SHARED.items():
+        if any(isinstance(recipe.default_config, cls) for recipe in recipes):
+            keys = [key for key in config_keys(cls) if key.path not in shared]
+            shared |= {key.path for key in keys}
+            parts += ["", f"keys of every recipe{title}:", _described(keys, None)]
     for index, recipe in enumerate(recipes):
         parts.append("")
         if kin := next((r for r in recipes[:index] if _extends(recipe, r)), None):
@@ -35,7 +42,7 @@ def manual(recipes: Iterable[Recipe]) -> str:
             parts += [f"  {line}" for line in _differences(recipe.default_config, kin.default_config)]
             continue
         keys = config_keys(type(recipe.default_config))
-        own = [key for key in keys if key.path not in {k.path for k in shared}]
+        own = [key for key in keys if key.path not in shared]
         parts += [f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
 

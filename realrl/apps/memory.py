@@ -57,7 +57,7 @@ def moments(
     programs = compile_run(recipe, config, plan)
     rows, held_out = recipe.datasets(config, load_tokenizer(next(iter(models.values()))))
     walk = _Walk(config, models, programs)
-    found = list(walk.through(programs.train, _rows(rows, config.batch_size, recipe.samples_per_row(config))))
+    found = list(walk.through(programs.step, _rows(rows, config.batch_size, recipe.samples_per_row(config))))
     if held_out is not None:
         for node, *rest in walk.through(programs.evaluate, _rows(held_out, len(held_out), 1)):
             found.append(Moment(f"{node}, evaluating", *rest))
@@ -73,7 +73,7 @@ class _Walk:
 
     def __init__(self, config: RunConfig, models: Mapping[str, FoundModel], programs: Programs) -> None:
         self._config, self._models, self._homes = config, models, programs.homes
-        calls = [node for node in programs.train.nodes if isinstance(node, Call)]
+        calls = [node for node in programs.step.nodes if isinstance(node, Call)]
         self._is_interruptible = any(call.interruptible for call in calls)
         self._standing: dict[int, MemoryUse] = {}
         """What generation takes, by rank, where it steps aside for other work."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from realrl.api.config import GenerationConfig, RunConfig
+from realrl.api.config import GenerationConfig, TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 
 
-def check_staleness(config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
+def check_staleness(config: TrainingConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
     """Raise ValueError where `max_staleness` or `generation.interruptible` could have no effect."""
     generation = getattr(config, "generation", None)
     if isinstance(generation, GenerationConfig) and generation.interruptible:

@@ -69,12 +69,21 @@ def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, Promp
     return load(False), load(True) if data.held_out_path else None
 
 
-def load_problems(data: DataConfig, *, held_out: bool) -> list[Problem]:
-    """The rows of one side of `load_prompts`, too long ones among them."""
+def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:
+    """The rows of `data.path` alone; those without solutions have an empty list of them."""
+    rows = load_problems(data, held_out=False, needs_solutions=False)
+    return PromptDataset(rows, tokenizer, data, held_out=False)
+
+
+def load_problems(data: DataConfig, *, held_out: bool, needs_solutions: bool = True) -> list[Problem]:
+    """The rows of one side of `load_prompts`, too long ones among them. Without `needs_solutions`, a row may
+    have none.
+    """
     rows = read_rows(data, Problem, EXAMPLE, held_out=held_out)
     info = _read_info(data.solutions_path) if data.solutions_path else {}
     for row in rows:
-        row.solutions = _solutions(row, info)
+        found = _solutions(row, info)
+        row.solutions = _required(row, found) if needs_solutions else found or []
     return rows
 
 
@@ -88,13 +97,16 @@ def _read_info(path: str) -> dict[str, _Info]:
         ) from None
 
 
-def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str]:
-    found = row.solutions
-    if found is None and row.query_id in info:
-        found = info[row.query_id].solutions
-    if found or row.gym:
-        return found
-    if found is None:
+def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str] | None:
+    if row.solutions is None and row.query_id in info:
+        return info[row.query_id].solutions
+    return row.solutions
+
+
+def _required(row: Problem, solutions: list[str] | None) -> list[str]:
+    if solutions or row.gym:
+        return solutions
+    if solutions is None:
         raise ValueError(
             f"{row.place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from realrl.algorithms.preference import implicit_reward
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
@@ -19,7 +19,7 @@ from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOConfig(RunConfig):
+class DPOConfig(TrainingConfig):
     """Direct preference optimisation on pairs of responses."""
 
     experiment: str = "dpo"

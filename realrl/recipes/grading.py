@@ -23,13 +23,13 @@ from realrl.rewards.verdict import Verdict
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
     config = ctx.config
-    responses = _responses(ctx, batch)
+    responses = responses_of(ctx, batch)
     verdicts, parts, is_graded = _parts(ctx, responses, batch)
     rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
     teaches = _teaches(ctx, rewards, is_graded, batch)
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
-    metrics = response_metrics(rewards, batch)
+    metrics = {"reward": mean_of(rewards), **response_metrics(batch)}
     if len(parts) > 1:
         metrics |= {f"reward/{name.rpartition(':')[2]}": mean_of(part) for name, part in parts.items()}
     if verdicts is not None:
@@ -52,7 +52,7 @@ def _teaches(ctx: CallContext, rewards: Tensor, is_graded: Tensor, batch: Packed
     return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=is_graded)
 
 
-class _Response(NamedTuple):
+class Response(NamedTuple):
     """A sample as text."""
 
     prompt: str
@@ -60,10 +60,10 @@ class _Response(NamedTuple):
     solutions: Sequence[str]
 
 
-def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
+def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
     masked = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
     return [
-        _Response(
+        Response(
             ctx.dataset.prompt(sample.row),
             ctx.tokenizer.decode(ids[mask], skip_special_tokens=True),
             ctx.dataset.solutions(sample.row),
@@ -73,7 +73,7 @@ def _responses(ctx: CallContext, batch: PackedBatch) -> list[_Response]:
 
 
 def _parts(
-    ctx: CallContext, responses: Sequence[_Response], batch: PackedBatch
+    ctx: CallContext, responses: Sequence[Response], batch: PackedBatch
 ) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
     """The verdicts if there are any, each reward `[B]` by name, and who takes part in the step."""
     verdicts, parts, scores = None, {}, ctx.config.scores
@@ -96,7 +96,7 @@ def _parts(
 
 
 def _records(
-    responses: Sequence[_Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
+    responses: Sequence[Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
 ) -> list[dict[str, Any]]:
     records = [{**r._asdict(), "reward": x} for r, x in zip(responses, rewards.tolist())]
     if verdicts is not None:

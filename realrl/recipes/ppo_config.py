@@ -14,8 +14,8 @@ from realrl.api.config import (
     GenerationConfig,
     ModelConfig,
     OptimizerConfig,
-    RunConfig,
     TrainedModelConfig,
+    TrainingConfig,
 )
 from realrl.rewards.functions import GYM, MATH, MODEL, weights_of
 
@@ -147,7 +147,7 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOMathConfig(RunConfig):
+class PPOMathConfig(TrainingConfig):
     """PPO, or one of its critic-free relatives, on problems with checkable answers."""
 
     experiment: str = "ppo-math"

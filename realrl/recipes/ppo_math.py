@@ -24,7 +24,7 @@ from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, ModelSpec, Recipe, joined
+from realrl.api.recipe import CallContext, CallOutput, Criterion, Mean, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
@@ -378,6 +378,11 @@ def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:
         )
 
 
+def best_by(config: PPOMathConfig) -> Criterion:
+    """Right answers, where the verifier tells which are."""
+    return Criterion("greedy_accuracy" if MATH in weights_of(config.reward) else "reward")
+
+
 PPO_MATH = Recipe(
     name="ppo-math",
     default_config=PPOMathConfig(),
@@ -387,6 +392,7 @@ PPO_MATH = Recipe(
     samples_per_row=lambda config: config.ppo.group_size,
     datasets=datasets,
     validate=validate,
+    best_by=best_by,
     bodies={
         "actor_gen": actor_gen,
         "reward": reward,

@@ -23,10 +23,9 @@ def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
     return mean_of(values[batch["loss_mask"]])
 
 
-def response_metrics(rewards: Tensor, batch: PackedBatch) -> dict[str, Mean]:
-    """Reward and length of this rank's responses, and how many did not end by themselves."""
+def response_metrics(batch: PackedBatch) -> dict[str, Mean]:
+    """The length of this rank's responses, and how many did not end by themselves."""
     return {
-        "reward": mean_of(rewards),
         "response_tokens": _mean(_lengths(batch)),
         "truncated": _share((~batch["ended"]).tolist()),
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
@@ -18,7 +18,7 @@ from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses, scores_at_ends
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelConfig(RunConfig):
+class RewardModelConfig(TrainingConfig):
     """A reward model, trained on pairs of responses."""
 
     experiment: str = "rw"

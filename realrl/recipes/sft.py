@@ -8,7 +8,7 @@ from torch import Tensor
 
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, ModelSpec, Recipe
@@ -16,7 +16,7 @@ from realrl.datasets.demonstrations import load_demonstrations
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(RunConfig):
+class SFTConfig(TrainingConfig):
     """Supervised fine-tuning on demonstrations."""
 
     experiment: str = "sft"

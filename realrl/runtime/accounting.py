@@ -12,12 +12,13 @@ from realrl.ops.linear import has_bf16_products
 
 def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
     """A line for the step, one for each call that trains, and what makes the run slow, if it is known."""
-    rows, samples, steps = config.batch_size, recipe.samples_per_row(config), config.num_steps
+    graph, rows, samples = recipe.graph(config), config.batch_size, recipe.samples_per_row(config)
     number = rows * samples
     step = f"a step: {rows} rows x {samples} samples = {number} sequences"
-    trains = [call for call in recipe.graph(config).calls.values() if call.kind is CallKind.TRAIN]
-    redraw = recipe.graph(config).redraw
-    again = f", up to {redraw.max_draws} times as many drawn" if redraw else ""
+    if not graph.trains:
+        return [f"{step}; each row once, in order", *_slow_types(recipe, config)]
+    steps, trains = config.num_steps, [c for c in graph.calls.values() if c.kind is CallKind.TRAIN]
+    again = f", up to {graph.redraw.max_draws} times as many drawn" if graph.redraw else ""
     return [
         f"{step}; {steps} steps: {steps * number} sequences{again}",
         *(_training(call, config, plan, number) for call in trains),

@@ -115,6 +115,6 @@ def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size
 
 def _used_weights(programs: Programs) -> set[Weights]:
     """Every model at every placement where some call uses it, and at its home."""
-    nodes = (*programs.train.nodes, *programs.evaluate.nodes)
+    nodes = (*programs.step.nodes, *programs.evaluate.nodes)
     away = {weights for node in nodes if isinstance(node, Call) for weights in node.weights}
     return away | {Weights(model, home) for model, home in programs.homes.items()}

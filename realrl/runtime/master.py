@@ -6,29 +6,31 @@ import logging
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from torch.distributed import TCPStore
 
+from realrl.api.config import PassConfig, RunConfig
 from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Instruction, Setup, StepAside
 from realrl.api.recipe import Recipe
-from realrl.base.files import replace_directory, write_atomically
+from realrl.base.files import write_atomically
 from realrl.base.logging import setup_logging
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
+from realrl.runtime.checkpoints import Best, publish, remove_partial
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
-from realrl.runtime.jobs import Schedule, checkpoint_directory, compile_run, remove_partial
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.progress import Progress
-from realrl.runtime.recorder import Recorder
+from realrl.runtime.recorder import CONFIG, Recorder, run_directory
 from realrl.runtime.report import JobReport
-from realrl.runtime.scheduler import Job, Reported, Scheduler, Stage
+from realrl.runtime.schedule import Schedule, make_schedule
+from realrl.runtime.scheduler import Job, Reported, Scheduler
 from realrl.runtime.summary import Summary, print_summary
 
 logger = logging.getLogger(__name__)
@@ -39,51 +41,52 @@ _GRACE_S = 3.0
 
 
 def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) -> dict[str, Any]:
-    """Train as `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
+    """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
 
     No worker outlives this call, however it ends.
 
     Raises:
         RunFailed: a worker failed, died, or took too long.
     """
-    summary = Summary()
-    directory = fresh_directory(Path(config.runs_dir) / config.experiment / config.trial)
+    directory = open_directory(config)
     setup_logging(directory / "logs" / "master.log", "master")
-    write_atomically(directory / "config.yaml", dump_config(config, recipe=recipe.name))
+    write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
     data = open_data(recipe, config)
-    schedule = Schedule(
-        config,
-        compile_run(recipe, config, plan),
-        recipe.samples_per_row(config),
-        data.rows,
-        data.held_out,
-        directory,
-    )
+    schedule = make_schedule(recipe, config, plan, data, directory)
+    summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
+    with ExitStack() as stack:
+        stack.callback(remove_partial, directory)
+        recorder = stack.enter_context(Recorder(directory, plan.num_workers, schedule.kind))
+        progress = stack.enter_context(Progress(schedule.steps))
+        for line in (*getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
+            progress.say(line)
+        if schedule.steps:
+            progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
+            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory))
+            Master(crew, schedule, best, recorder, progress, summary).run()
+    outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
+    result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
+    if schedule.steps:
+        recorder.record_summary(result)
+    print_summary(result)
+    return result
+
+
+@contextmanager
+def _crew(
+    recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher, directory: Path
+) -> Iterator[Crew]:
+    """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
         channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
         store = _open_store(launcher.host)
-        stack.callback(remove_partial, directory)
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
         crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
-        recorder = stack.enter_context(Recorder(directory, plan.num_workers))
-        progress = stack.enter_context(Progress(config.num_steps))
-        progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-        for line in (*getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
-            progress.say(line)
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
-        open_jobs = _OPEN_JOBS + config.max_staleness
-        Master(crew, schedule.stages(), open_jobs, recorder, progress, summary).run()
+        yield crew
         crew.dismiss()
         launcher.wait(_GRACE_S)
-    result = summary.result(
-        experiment=config.experiment,
-        trial=config.trial,
-        checkpoint=str(checkpoint_directory(directory, config.num_steps)),
-    )
-    recorder.record_summary(result)
-    print_summary(result)
-    return result
 
 
 class Master:
@@ -92,14 +95,15 @@ class Master:
     def __init__(
         self,
         crew: Crew,
-        stages: Iterator[Stage],
-        open_jobs: int,
+        schedule: Schedule,
+        best: Best,
         recorder: Recorder,
         progress: Progress,
         summary: Summary,
     ) -> None:
-        self._crew, self._stages, self._most_open = crew, stages, open_jobs
-        self._next = next(stages, None)
+        self._crew, self._stages, self._best = crew, schedule.stages(), best
+        self._most_open = _OPEN_JOBS + schedule.open_ahead
+        self._next = next(self._stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
         self._scheduler = Scheduler()
         self._open: dict[int, JobReport] = {}
@@ -127,13 +131,22 @@ class Master:
             self._crew.send(instruction)
 
     def _begin_stages(self) -> None:
-        while (stage := self._next) and self._may_begin(stage.job):
+        while (stage := self._next) and (self._is_left_out(stage.job) or self._may_begin(stage.job)):
             self._next = next(self._stages, None)
-            self._send(self._scheduler.handle(stage))
+            if stage.job.number in self._open:
+                self._send(self._scheduler.handle(stage))
+
+    def _is_left_out(self, job: Job) -> bool:
+        return job.only_if_best and not self._is_evaluating and self._best.step != job.step
+
+    @property
+    def _is_evaluating(self) -> bool:
+        return any(report.job.evaluating for report in self._open.values())
 
     def _may_begin(self, job: Job) -> bool:
-        """Whether the job is open; one more is opened if there are not too many."""
-        if job.number not in self._open and len(self._open) < self._most_open:
+        """Whether the job is open; one that is known to be due is opened if there are not too many."""
+        is_known = not (job.only_if_best and self._is_evaluating)
+        if job.number not in self._open and is_known and len(self._open) < self._most_open:
             if job.directory:
                 _empty_directory(Path(job.directory))
             self._open[job.number] = JobReport(job)
@@ -148,16 +161,28 @@ class Master:
             if report.job.directory:
                 self._publish(report.job)
             else:
-                self._recorder.record_job(report)
-                self._summary.add(report)
-                self._progress.show_job(report)
+                self._take_in(report)
+
+    def _take_in(self, report: JobReport) -> None:
+        """A step or an evaluation."""
+        if report.job.evaluating:
+            self._best.consider(report.job.step, report.metrics())
+        self._recorder.record_job(report)
+        self._summary.add(report)
+        self._progress.show_job(report)
 
     def _publish(self, job: Job) -> None:
-        """Every worker has written its part: the checkpoint takes its name."""
         partial = Path(job.directory)
-        final = checkpoint_directory(partial.parent.parent, job.step)
-        replace_directory(partial, final)
-        self._progress.say(f"checkpoint {final}")
+        if job.only_if_best:
+            self._best.note(partial)
+        self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
+
+
+def open_directory(config: RunConfig) -> Path:
+    """The run's directory: empty, or as it is where it is gone on with."""
+    directory = run_directory(config)
+    is_resumed = isinstance(config, PassConfig) and config.resume and directory.is_dir()
+    return directory if is_resumed else fresh_directory(directory)
 
 
 def fresh_directory(path: Path) -> Path:

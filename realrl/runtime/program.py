@@ -288,7 +288,7 @@ def _ahead(graph: DataflowGraph) -> set[str]:
     """
     ahead: set[str] = set()
     held = set() if all(map(_needs_no_training, graph.redrawn)) else {call.name for call in graph.redrawn}
-    if any(call.kind is CallKind.TRAIN for call in graph.calls.values()):
+    if graph.trains:
         for call in (call for call in graph.calls.values() if call.name not in held):
             if _needs_no_training(call) and graph.producers(call.name).keys() <= ahead:
                 ahead.add(call.name)

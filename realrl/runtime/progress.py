@@ -19,13 +19,13 @@ SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
 class Progress:
     """Use it as a context; while it is live, only it writes to the terminal."""
 
-    def __init__(self, num_steps: int, console: Console | None = None) -> None:
-        self._num_steps = num_steps
+    def __init__(self, steps: range, console: Console | None = None) -> None:
+        self._steps = steps
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._started_s = time.monotonic()
         self._first_step_s: float | None = None
-        self._steps_done = 0
+        self._steps_done = steps.start
         self._last = ""
 
     def __enter__(self) -> Progress:
@@ -45,8 +45,8 @@ class Progress:
         if not self._console.is_terminal:
             return
         phase = " + ".join(dict.fromkeys(map(str, running))) or "waiting"
-        left = f"  left {clock(self._left_s())}" if self._steps_done else ""
-        text = f"step {self._steps_done}/{self._num_steps}  {phase}{left}  {self._last}"
+        left = f"  left {clock(self._left_s())}" if self._steps_done > self._steps.start else ""
+        text = f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}"
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def show_job(self, report: JobReport) -> None:
@@ -58,11 +58,11 @@ class Progress:
         self._steps_done = report.job.step + 1
         self._first_step_s = self._first_step_s or time.monotonic() - report.duration_s
         self._last = numbers
-        self.say(f"step {self._steps_done}/{self._num_steps}  {numbers}  left {clock(self._left_s())}")
+        self.say(f"step {self._steps_done}/{self._steps.stop}  {numbers}  left {clock(self._left_s())}")
 
     def _left_s(self) -> float:
         spent_s = time.monotonic() - self._first_step_s
-        return spent_s / self._steps_done * (self._num_steps - self._steps_done)
+        return spent_s / (self._steps_done - self._steps.start) * (self._steps.stop - self._steps_done)
 
 
 def _numbers(report: JobReport) -> str:

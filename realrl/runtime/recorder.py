@@ -9,20 +9,28 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from realrl.api.config import RunConfig
 from realrl.api.messages import Done, Instruction
 from realrl.base.files import write_atomically
 from realrl.runtime.report import JobReport
 
 MICROSECONDS = 1e6
+CONFIG = "config.yaml"
+RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
+"""Where the records of calls go, by what kind of steps a run makes."""
+
+
+def run_directory(config: RunConfig) -> Path:
+    return Path(config.runs_dir) / config.experiment / config.trial
 
 
 class Recorder:
-    """The files of one run. Close it, or use it as a context."""
+    """The files of one run, or of one that is gone on with. Close it, or use it as a context."""
 
-    def __init__(self, directory: Path, num_workers: int) -> None:
-        self.directory = directory
-        self._metrics = (directory / "metrics.jsonl").open("w")
-        self._rollouts = (directory / "rollouts.jsonl").open("w")
+    def __init__(self, directory: Path, num_workers: int, kind: str) -> None:
+        self.directory, self._kind = directory, kind
+        self._metrics = (directory / "metrics.jsonl").open("a")
+        self._records = (directory / RECORDS[kind]).open("a")
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
         self._trace = Trace(directory / "trace.json", num_workers)
 
@@ -30,11 +38,11 @@ class Recorder:
         self._trace.add(rank, instruction, done)
 
     def record_job(self, report: JobReport) -> None:
-        """One line of metrics, and the job's rollouts."""
+        """One line of metrics, and the job's records."""
         job = report.job
         row = {
             "step": job.step,
-            "kind": "eval" if job.evaluating else "train",
+            "kind": "eval" if job.evaluating else self._kind,
             **report.metrics(),
             "num_sequences": len(job.samples),
             "num_tokens": report.num_tokens,
@@ -44,9 +52,11 @@ class Recorder:
         }
         self._metrics.write(_json(row) + "\n")
         self._metrics.flush()
+        # In training a row comes again, in other steps.
+        of_job = {"step": job.step, "evaluating": job.evaluating} if self._kind == "train" else {}
         for record in report.records:
-            self._rollouts.write(_json(record) + "\n")
-        self._rollouts.flush()
+            self._records.write(_json({**of_job, **record}) + "\n")
+        self._records.flush()
         self._record_scalars(row)
 
     def record_summary(self, summary: dict[str, Any]) -> None:
@@ -59,7 +69,7 @@ class Recorder:
             self._tensorboard.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        for file in (self._metrics, self._rollouts, self._tensorboard, self._trace):
+        for file in (self._metrics, self._records, self._tensorboard, self._trace):
             file.close()
 
     def __enter__(self) -> Recorder:

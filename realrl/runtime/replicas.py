@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realrl.api.config import TrainingConfig
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
 from realrl.api.messages import Offload, Reallocate, Release, Save
@@ -141,9 +142,8 @@ class Replicas:
             dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
-            share_prompts=config.share_prompts,
             deterministic=config.deterministic,
-            gradient_checkpointing=config.gradient_checkpointing,
+            **_training_options(config),
             sequence_parallel=on_cuda,
             put_off_weights=on_cuda,
             optimizer=spec.optimizer if is_home else None,
@@ -179,6 +179,16 @@ class Replicas:
 
     def _is_home(self, weights: Weights) -> bool:
         return weights == Weights(weights.model, self._homes[weights.model])
+
+
+def _training_options(config: Any) -> dict[str, bool]:
+    """What an engine is told by a run that trains."""
+    if not isinstance(config, TrainingConfig):
+        return {}
+    return {
+        "share_prompts": config.share_prompts,
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
 
 
 def check_version(engine: Engine | VLLMEngine, expected: int, model: str) -> None:

@@ -20,6 +20,30 @@ class _Span:
     end_s: float
 
 
+class Totals:
+    """Metrics by call, over all that was added."""
+
+    def __init__(self) -> None:
+        self._by_call: dict[str, Metrics] = defaultdict(dict)
+
+    def add(self, call: str, *metrics: Metrics) -> None:
+        self._by_call[call] = joined(self._by_call[call], *metrics)
+
+    def include(self, other: Totals) -> None:
+        for call, metrics in other._by_call.items():
+            self.add(call, metrics)
+
+    def values(self) -> dict[str, float]:
+        """Each metric; named `call/metric` where two calls have one of the same name."""
+        found = [(call, *metric) for call, metrics in self._by_call.items() for metric in metrics.items()]
+        shared = _repeated(name for _, name, _ in found)
+        return {
+            f"{call}/{name}" if name in shared else name: value
+            for call, name, metric in found
+            if (value := _value(metric)) is not None
+        }
+
+
 class JobReport:
     """Metrics, records and times of one job."""
 
@@ -28,7 +52,8 @@ class JobReport:
         self.num_tokens = 0
         self.after_s = 0.0
         """When earlier steps had ended; what overlapped with them is their time."""
-        self._metrics: dict[str, Metrics] = defaultdict(dict)
+        self.totals = Totals()
+        """Over all ranks."""
         self._spans: dict[int, _Span] = {}
         self._records: dict[tuple[int, int], list[dict]] = {}
         """By instruction and rank."""
@@ -38,17 +63,22 @@ class JobReport:
         name = instruction.call if isinstance(instruction, RunCall) else type(instruction).__name__.lower()
         span = self._spans.setdefault(instruction.seq, _Span(name, done.started_s, done.ended_s))
         span.start_s, span.end_s = min(span.start_s, done.started_s), max(span.end_s, done.ended_s)
-        of_job = {"step": self.job.step, "evaluating": self.job.evaluating}
-        self._records[instruction.seq, rank] = [{**of_job, **record} for record in done.records]
+        self._records[instruction.seq, rank] = done.records
         if isinstance(instruction, RunCall):
             means = {name: Mean(*pair) for name, pair in done.metrics.items()}
             peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
-            self._metrics[instruction.call] = joined(self._metrics[instruction.call], means, peaks)
+            self.totals.add(instruction.call, means, peaks)
 
     @property
     def records(self) -> list[dict]:
-        """In an order that does not depend on who reported first."""
-        return [record for _, records in sorted(self._records.items()) for record in records]
+        """In the order of calls and, where they name them, of rows and samples, else of ranks."""
+        by_call = sorted(self._records.items())
+        keyed = [
+            ((seq, record.get("row", 0), record.get("sample", 0)), record)
+            for (seq, _), records in by_call
+            for record in records
+        ]
+        return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
 
     @property
     def end_s(self) -> float:
@@ -76,14 +106,8 @@ class JobReport:
         return dict(phases_s)
 
     def metrics(self) -> dict[str, float]:
-        """Each metric over all ranks; named `call/metric` where two calls have one of the same name."""
-        found = [(call, *metric) for call, metrics in self._metrics.items() for metric in metrics.items()]
-        shared = _repeated(name for _, name, _ in found)
-        return {
-            f"{call}/{name}" if name in shared else name: value
-            for call, name, metric in found
-            if (value := _value(metric)) is not None
-        }
+        """Each metric over all ranks."""
+        return self.totals.values()
 
 
 def _value(metric: Mean | Peak) -> float | None:

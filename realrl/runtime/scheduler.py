@@ -35,6 +35,8 @@ class Job:
     """Rows that take the place of those that a call rejects."""
     directory: str = ""
     """Where a checkpoint goes."""
+    only_if_best: bool = False
+    """A checkpoint that is left out unless the evaluation before it is the best so far."""
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,29 @@ from rich.console import Console
 from rich.table import Table
 
 from realrl.runtime.progress import SHOWN, clock, number
-from realrl.runtime.report import JobReport
+from realrl.runtime.report import JobReport, Totals
 
 
 class Summary:
-    """Gathers a run's numbers, job by job."""
+    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all."""
 
-    def __init__(self) -> None:
-        self._started_s = time.monotonic()
+    def __init__(self, *, trains: bool = True) -> None:
+        self._started_s, self._trains = time.monotonic(), trains
         self._evals: list[dict[str, float]] = []
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
+        self._whole = Totals()
         self._phases_s: dict[str, float] = {}
         self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
 
     def add(self, report: JobReport) -> None:
-        """Take in a training step or an evaluation."""
+        """Take in a step or an evaluation."""
         if report.job.evaluating:
             self._evals.append(report.metrics())
             return
         self._last = report.metrics()
         self._first = self._first or self._last
+        self._whole.include(report.totals)
         self._num_steps += 1
         self._num_tokens += report.num_tokens
         self._duration_s += report.duration_s
@@ -41,26 +43,33 @@ class Summary:
         return {
             **facts,
             "num_steps": self._num_steps,
+            **(self._ends() if self._trains else {"mean": self._whole.values()}),
+            "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
+            "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
+            "wall_s": time.monotonic() - self._started_s,
+        }
+
+    def _ends(self) -> dict[str, Any]:
+        return {
             "eval": {"before": self._evals[0], "after": self._evals[-1]} if self._evals else {},
             "train": {
                 name: {"first": self._first[name], "last": value}
                 for name, value in self._last.items()
                 if name in self._first
             },
-            "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
-            "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
-            "wall_s": time.monotonic() - self._started_s,
         }
 
 
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
-    """A run's numbers before and after, and where its time went."""
+    """A run's numbers, before and after if it trained, and where its time went."""
     table = Table(title=f"{summary['experiment']}/{summary['trial']}", show_header=False)
-    evals = summary["eval"]
+    for name in (name for name in SHOWN if name in summary.get("mean", {})):
+        table.add_row(name, number(summary["mean"][name]))
+    evals = summary.get("eval", {})
     for name in (name for name in SHOWN if name in evals.get("after", {}) and name in evals["before"]):
         before, after = evals["before"][name], evals["after"][name]
         table.add_row(f"held-out {name}", f"{number(before)} -> {number(after)}")
-    shown = {name: value for name, value in summary["train"].items() if name in SHOWN}
+    shown = {name: value for name, value in summary.get("train", {}).items() if name in SHOWN}
     for name, value in shown.items():
         table.add_row(f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}")
     table.add_row("tokens/s", number(summary["tokens_per_s"]))
@@ -69,5 +78,8 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
             continue
         table.add_row(f"time in {name}, s a step", number(seconds))
     table.add_row("time in all", clock(summary["wall_s"]))
-    table.add_row("checkpoint", str(summary["checkpoint"]))
+    for name in (name for name in ("checkpoint", "generations") if name in summary):
+        table.add_row(name, summary[name])
+    if best := summary.get("best", {}).get("checkpoint"):
+        table.add_row("best checkpoint", best)
     (console or Console()).print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class TrainedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallConfig(RunConfig):
+class SmallConfig(TrainingConfig):
     """A recipe's config."""
 
     experiment: str = "small"

@@ -23,7 +23,7 @@ def test_it_loads_and_plans(file, model, tmp_path, capsys):
     """On a tiny model, and a problem in place of a file that is not shipped; all else is as shipped."""
     text = file.read_text()
     recipe = yaml.safe_load(text)["recipe"]
-    models = ["model.path"] if recipe in ("sft", "rw", "dpo") else ["actor.model.path"]
+    models = ["model.path"] if recipe in ("sft", "rw", "dpo", "gen") else ["actor.model.path"]
     models += ["critic.model.path"] if "critic:" in text else []
     overrides = [f"{key}={model}" for key in models]
     if "device: cuda" in text:

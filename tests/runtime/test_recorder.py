@@ -78,7 +78,17 @@ def test_records_are_in_the_order_of_ranks():
     report = JobReport(Job(0, Program(()), 2))
     for rank in (2, 0, 1):
         report.add(rank, _call(4, "reward"), Done(seq=4, started_s=0, ended_s=1, records=[{"rank": rank}]))
-    assert report.records == [{"step": 2, "evaluating": False, "rank": rank} for rank in range(3)]
+    assert report.records == [{"rank": rank} for rank in range(3)]
+
+
+def test_records_that_name_rows_and_samples_are_in_their_order():
+    """Whichever ranks had them."""
+    report = JobReport(Job(0, Program(()), 2))
+    parts = [[(3, 0), (1, 1)], [(1, 0), (3, 1)]]
+    for rank, part in enumerate(parts):
+        records = [{"row": row, "sample": sample} for row, sample in part]
+        report.add(rank, _call(4, "grade"), Done(seq=4, started_s=0, ended_s=1, records=records))
+    assert [(r["row"], r["sample"]) for r in report.records] == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
 def test_metrics_of_one_name_are_told_apart():
@@ -98,7 +108,7 @@ def test_a_phase_is_the_time_that_its_instructions_took():
 def test_every_file_is_strict_json(tmp_path):
     """NaN becomes null, and the trace is a list of events, one row a worker."""
     done = Done(seq=0, started_s=10.0, ended_s=12.0)
-    with Recorder(tmp_path, num_workers=2) as recorder:
+    with Recorder(tmp_path, num_workers=2, kind="train") as recorder:
         recorder.record_job(_report())
         recorder.record_instruction(1, _call(0, "gen", step=4), done)
         recorder.record_instruction(0, Forget(seq=1, ranks=(0,), job=0, step=4), done)
@@ -143,10 +153,26 @@ def test_the_summary_has_both_ends():
     assert "held-out accuracy" in text.getvalue() and "0 -> 1" in text.getvalue()
 
 
+def test_the_summary_of_a_pass_is_over_all_of_it():
+    """Each metric by its weights, not batch by batch."""
+    summary = Summary(trains=False)
+    for step, done in enumerate(((1.0, 1.0), (0.0, 3.0))):
+        report = JobReport(Job(step, Program(()), step))
+        report.add(
+            0, _call(0, "grade", step), Done(seq=0, started_s=0, ended_s=1, metrics={"accuracy": done})
+        )
+        summary.add(report)
+    result = summary.result(experiment="e", trial="t", generations="g.jsonl")
+    assert result["mean"] == {"accuracy": 0.25} and "train" not in result
+    text = io.StringIO()
+    print_summary(result, Console(file=text, width=100))
+    assert "0.25" in text.getvalue() and "g.jsonl" in text.getvalue()
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal():
     """No control characters in a log."""
     text = io.StringIO()
-    with Progress(num_steps=2, console=Console(file=text)) as progress:
+    with Progress(range(2), console=Console(file=text)) as progress:
         progress.show_running([Running(_call(0, "gen"), done=0, total=0)])
         progress.show_job(_report())
     assert "step 1/2  accuracy 0.25" in text.getvalue()
@@ -156,7 +182,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal():
 def test_a_terminal_shows_the_phase():
     """Which call of which step, and how long it will take."""
     text = io.StringIO()
-    with Progress(num_steps=2, console=Console(file=text, force_terminal=True, width=120)) as progress:
+    with Progress(range(2), console=Console(file=text, force_terminal=True, width=120)) as progress:
         progress.show_job(_report())
         progress.show_running([Running(_call(0, "gen", step=1), done=3, total=8)])
         assert "call gen of step 1 (3/8)" in text.getvalue() and "left" in text.getvalue()

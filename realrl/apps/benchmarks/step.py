@@ -23,7 +23,8 @@ from realrl.apps.benchmarks.peer import Peer, StepJob, SumPrompt
 from realrl.datasets.prompts import PromptDataset
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime.jobs import epoch_rows, samples_of
+from realrl.runtime.jobs import samples_of
+from realrl.runtime.schedule import epoch_rows
 
 OURS = "realrl"
 _CALLS = ("actor_gen", "reward", "actor_train")

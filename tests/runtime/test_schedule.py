@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.runtime.jobs import Programs, Schedule, epoch_rows, samples_of, spare_rows
+from realrl.runtime.jobs import Programs, samples_of
 from realrl.runtime.master import fresh_directory
 from realrl.runtime.program import Program
+from realrl.runtime.schedule import Pass, Training, epoch_rows, spare_rows
 
 
 class Rows:
@@ -28,17 +29,18 @@ class Rows:
 
 def _schedule(num_held_out=3, **settings):
     usual = {"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0, "max_staleness": 0}
+    usual["keep_best"] = False
     config = SimpleNamespace(**usual | settings)
     held_out = Rows(num_held_out) if num_held_out else None
     evaluate, save = (Program((name,)) for name in ("eval", "save"))
     train = Program(("train",), ahead=("gen",))
-    return Schedule(config, Programs(train, evaluate, save, {}), 2, Rows(5), held_out, Path("run"))
+    return Training(config, Programs(train, evaluate, save, {}), 2, Rows(5), held_out, Path("run"))
 
 
 def _kinds(**settings):
     jobs = list(_schedule(**settings).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    return [f"{job.program.nodes[-1]} {job.step}" for job in jobs]
+    return [f"{'best' if job.only_if_best else job.program.nodes[-1]} {job.step}" for job in jobs]
 
 
 def test_both_ends_are_evaluated_and_the_end_is_saved():
@@ -66,6 +68,15 @@ def test_without_held_out_rows_nothing_is_evaluated():
     assert _kinds(num_held_out=0) == ["train 0", "train 1", "train 2", "save 3"]
 
 
+def test_what_may_be_the_best_is_saved_before_it_is_trained_on():
+    """After each evaluation but that of what the run began with; not where only the end is evaluated."""
+    assert _kinds(eval_every=2, keep_best=True) == [
+        *("eval 0", "train 0", "train 1", "eval 2", "best 2", "train 2", "eval 3", "best 3", "save 3"),
+    ]
+    assert not any("best" in kind for kind in _kinds(keep_best=True))
+    assert not any("best" in kind for kind in _kinds(eval_every=2, keep_best=True, num_held_out=0))
+
+
 def _order(**settings):
     stages = list(_schedule(**settings).stages())
     last = {stage.job.number: i for i, stage in enumerate(stages)}
@@ -91,6 +102,28 @@ def test_generation_goes_ahead_of_training_by_as_many_steps_as_it_may_be_stale(m
     """What evaluates and saves sees what was trained before it, and no more."""
     order = _order(max_staleness=max_staleness, num_steps=4, eval_every=2, save_every=2)
     assert order == ["eval 0", *expected.split(", "), "eval 4", "save 4"]
+
+
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 3), st.data())
+def test_a_pass_takes_each_row_once(num_rows, batch_size, samples_per_row, data):
+    """In order, but those that are done; a sample's id tells its row and its place there."""
+    num_done = data.draw(st.integers(0, num_rows))
+    config = SimpleNamespace(batch_size=batch_size)
+    programs = Programs(Program(("gen",)), Program(()), Program(()), {})
+    jobs = list(Pass(config, programs, samples_per_row, Rows(num_rows), Path("run"), num_done).jobs())
+    assert [job.number for job in jobs] == list(range(len(jobs)))
+    samples = [sample for job in jobs for sample in job.samples]
+    assert [s.id for s in samples] == list(range(num_done * samples_per_row, num_rows * samples_per_row))
+    assert all(s.row == s.id // samples_per_row for s in samples)
+    assert all(len(job.samples) == batch_size * samples_per_row for job in jobs[:-1])
+    assert all(0 < len(job.samples) <= batch_size * samples_per_row for job in jobs)
+
+
+def test_steps_of_a_pass_go_on_where_it_was_left():
+    """Nothing is left of one that is done."""
+    config, programs = SimpleNamespace(batch_size=4), Programs(None, None, None, {})
+    steps = [Pass(config, programs, 2, Rows(10), Path("run"), done).steps for done in (0, 4, 10)]
+    assert steps == [range(0, 3), range(1, 3), range(3, 3)]
 
 
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 99))

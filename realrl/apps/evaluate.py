@@ -1,0 +1,189 @@
+"""Evaluates a model: `python -m realrl.apps.evaluate --model MODEL --data math500,aime24 --output FOLDER`.
+
+Each problem is answered once greedily and `--n` times by sampling, on any layout, by the recipe `gen`. The
+folder gets a line for each problem in a file for each benchmark, `results.json` and `results.md`. The same
+command goes on with an evaluation that was interrupted. Exit codes: 0 done, 1 the run failed, 2 bad input,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from realrl.api.configure import build_config
+from realrl.api.mesh import ExecutionPlan
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
+from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
+from realrl.apps.evaluation.inputs import open_folder
+from realrl.apps.evaluation.scores import problems_of, score
+from realrl.apps.evaluation.tables import render
+from realrl.base.files import write_atomically
+from realrl.datasets.templates import TEMPLATES
+
+RESULTS, TABLES = "results.json", "results.md"
+EXPERIMENT, TRIAL = "run", "gen"
+"""Where in the folder the run of `gen` lies."""
+KEYS = {
+    "model": "model.path",
+    "dtype": "model.dtype",
+    "n": "num_samples",
+    "temperature": "generation.temperature",
+    "top_p": "generation.top_p",
+    "top_k": "generation.top_k",
+    "max_new_tokens": "generation.max_new_tokens",
+    "max_prompt_tokens": "data.max_prompt_tokens",
+    "prompt_type": "data.template",
+    "seed": "seed",
+    "engine": "generation.engine",
+    "allocation": "allocation",
+    "device": "device",
+    "batch_size": "batch_size",
+}
+"""The key of `gen` that each option sets."""
+SHOWN = ("n", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_type", "dtype", "engine", "seed")
+"""Options that results depend on."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate a model; returns the exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    from realrl.runtime.failure import RunFailed
+
+    try:
+        options = _parse(argv)
+        benchmarks = load_benchmarks(options.data.split(","), options.data_dir, options.limit)
+        others = [_read_results(folder) for folder in options.beside]
+        config, plan = _prepare(options, benchmarks)
+    except ValueError as error:
+        return complain(str(error), BAD_INPUT)
+    try:
+        _answer(config, plan)
+    except RunFailed as error:
+        return complain(str(error), FAILED)
+    results = _results(options, benchmarks)
+    text = render([results, *others])
+    write_atomically(options.output / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_atomically(options.output / TABLES, text)
+    sys.stdout.write(text)
+    return OK
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="realrl.apps.evaluate", allow_abbrev=False, description="Evaluate a model")
+    add = parser.add_argument
+    add("--model", required=True, help="a Hugging Face model directory, or the demo model's name")
+    add("--name", help="the model's name in tables; left out, as --model gives it")
+    add("--data", required=True, help=f"of {', '.join(FILES)}, sums, or JSONL files; several with commas")
+    add("--data-dir", type=Path, help=f"the folder of the former's files; left out, ${DATA_VARIABLE}")
+    add("--limit", type=_count, help="the first so many problems of each alone")
+    add(
+        "--output", type=Path, required=True, help="the folder for results; one that has some is gone on with"
+    )
+    add("--n", type=int, default=32, help="sampled answers to each problem, beside the greedy one")
+    add("--temperature", type=float, default=0.6)
+    add("--top-p", type=float, default=0.95)
+    add("--top-k", type=int, default=0, help="0 keeps every token")
+    add("--max-new-tokens", type=int, default=2048)
+    add("--max-prompt-tokens", type=int, default=2048, help="a longer prompt is refused")
+    add("--prompt-type", choices=("chat", *TEMPLATES), default="chat", help="how prompts are wrapped")
+    add("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    add("--seed", type=int, default=1)
+    add("--engine", choices=("realrl", "vllm"), default="realrl")
+    add("--allocation", default="*:d1", help="the layout, as *:d2 or *:p2")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--batch-size", type=int, default=16, help="problems that are answered together")
+    add("--beside", type=Path, nargs="*", default=[], help="folders of other results, for rows in the table")
+    add("--set", dest="more", nargs="*", default=[], help="more keys of gen, as generation.cache_mib=4096")
+    return parser.parse_args(list(argv))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return number
+
+
+def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tuple[Any, ExecutionPlan]:
+    """The run of `gen`, checked, and the folder with its problems. Raises ValueError."""
+    from realrl.apps import checks
+    from realrl.datasets.demo import resolve_model
+    from realrl.recipes.gen import GEN
+
+    is_begun = (options.output / EXPERIMENT / TRIAL).exists()
+    problems = open_folder(options.output, resolve_model(options.model), benchmarks, is_begun=is_begun)
+    fixed = {
+        "greedy": "true",
+        "resume": "true",
+        "data.path": problems,
+        "data.drop_long": "false",
+        "runs_dir": options.output,
+        "experiment": EXPERIMENT,
+        "trial": TRIAL,
+    }
+    given = {key: getattr(options, name) for name, key in KEYS.items()}
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    overrides += options.more
+    overrides += [f"{key}={value}" for key, value in fixed.items()]
+    config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
+    plan = checks.make_plan(GEN, config)
+    checks.check_machine(config, plan, checks.check_run(GEN, config, plan))
+    return config, plan
+
+
+def _answer(config: Any, plan: ExecutionPlan) -> None:
+    from realrl.launch.local import LocalLauncher
+    from realrl.recipes.gen import GEN
+    from realrl.runtime.master import run
+
+    run(GEN, config, plan, LocalLauncher())
+
+
+def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
+    """All numbers; on the way each benchmark's problems are written to its file."""
+    from realrl.runtime.recorder import RECORDS
+
+    with (options.output / EXPERIMENT / TRIAL / RECORDS["pass"]).open(encoding="utf-8") as file:
+        problems = problems_of(map(json.loads, file))
+        return {
+            "name": options.name or options.model,
+            "model": options.model,
+            "settings": _settings(options),
+            "benchmarks": {
+                benchmark.name: _scored(benchmark, problems, options.output) for benchmark in benchmarks
+            },
+        }
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that results depend on."""
+    more = {"set": " ".join(options.more)} if options.more else {}
+    return {name.replace("_", "-"): getattr(options, name) for name in SHOWN} | more
+
+
+def _scored(benchmark: Benchmark, problems: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    own = [next(problems) for _ in benchmark.problems]
+    lines = (json.dumps(problem, ensure_ascii=False) + "\n" for problem in own)
+    write_atomically(folder / f"{benchmark.name}.jsonl", "".join(lines))
+    return {"title": benchmark.title, **score(own)}
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--beside: {folder}: cannot read {RESULTS} ({error}); give a folder of results"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

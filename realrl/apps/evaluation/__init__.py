@@ -1,0 +1,1 @@
+"""Benchmarks by name, their scores, and the tables of these."""

@@ -1,0 +1,66 @@
+"""Where a run's checkpoints lie, and which is the best."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from realrl.api.recipe import Criterion
+from realrl.base.files import replace_directory, write_atomically
+
+BEST = "best"
+
+
+def checkpoint_directory(run_directory: Path, name: str) -> Path:
+    return run_directory / "checkpoints" / name
+
+
+def partial_directory(run_directory: Path, name: str) -> Path:
+    """Where a checkpoint is written before it is whole."""
+    return run_directory / "checkpoints" / f".{name}.partial"
+
+
+def publish(partial: Path) -> Path:
+    """Every worker has written its part: the checkpoint takes its name, which is returned."""
+    final = partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
+    replace_directory(partial, final)
+    return final
+
+
+def remove_partial(run_directory: Path) -> None:
+    """Remove checkpoints that never became whole."""
+    for partial in run_directory.glob("checkpoints/.*.partial"):
+        shutil.rmtree(partial)
+
+
+class Best:
+    """The best evaluation so far."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self._criterion = criterion
+        self.step: int | None = None
+        """None before there is one that found a number."""
+        self.value = math.nan
+
+    def consider(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take in an evaluation: one that is as good as the best is not better."""
+        value = metrics.get(self._criterion.metric, math.nan)
+        gain = value - self.value if self._criterion.larger_is_better else self.value - value
+        if gain > 0 or (self.step is None and not math.isnan(value)):
+            self.step, self.value = step, value
+
+    def describe(self) -> dict[str, Any]:
+        return {"step": self.step, self._criterion.metric: self.value}
+
+    def outcome(self, run_directory: Path) -> dict[str, Any]:
+        """Which it is, and where its weights lie: nowhere here if they are those that the run began with."""
+        directory = str(checkpoint_directory(run_directory, BEST)) if self.step else None
+        return {**self.describe(), "checkpoint": directory}
+
+    def note(self, directory: Path) -> None:
+        """Say beside its weights which they are."""
+        write_atomically(directory / "best.json", json.dumps(self.describe(), indent=2) + "\n")

@@ -1,0 +1,225 @@
+"""What a run does, in order: training steps, evaluations and checkpoints; or one pass over its data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.recipe import Dataset, Recipe
+from realrl.base.seeding import derive_seed
+from realrl.runtime.checkpoints import BEST, checkpoint_directory, partial_directory
+from realrl.runtime.data import RunData
+from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
+from realrl.runtime.recorder import RECORDS
+from realrl.runtime.resume import rows_done
+from realrl.runtime.scheduler import Job, Stage
+
+
+class Schedule(Protocol):
+    """A run's jobs, and what is left of them."""
+
+    kind: ClassVar[str]
+    """Of its steps."""
+
+    @property
+    def steps(self) -> range:
+        """Those that the run makes."""
+
+    @property
+    def open_ahead(self) -> int:
+        """How many more jobs may be open for what they do ahead."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether evaluations decide what is saved."""
+
+    def stages(self) -> Iterator[Stage]:
+        """All that the run does, in its one order."""
+
+    def outcome(self) -> dict[str, Any]:
+        """Where what it made lies."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The jobs of a run that trains."""
+
+    config: Any
+    programs: Programs
+    samples_per_row: int
+    rows: Dataset
+    held_out: Dataset | None
+    run_directory: Path
+    kind: ClassVar[str] = "train"
+
+    @property
+    def steps(self) -> range:
+        return range(self.config.num_steps)
+
+    @property
+    def open_ahead(self) -> int:
+        return self.config.max_staleness
+
+    @property
+    def keeps_best(self) -> bool:
+        return bool(self.held_out and self.config.eval_every and self.config.keep_best)
+
+    def stages(self) -> Iterator[Stage]:
+        return in_order(self.jobs(), self.config.max_staleness)
+
+    def outcome(self) -> dict[str, Any]:
+        name = _name(self.config.num_steps)
+        return {"checkpoint": str(checkpoint_directory(self.run_directory, name))}
+
+    def jobs(self) -> Iterator[Job]:
+        """Evaluations stand at the start, at the end and where asked for; the end is saved, and after all
+        evaluations but the first what may be the best.
+        """
+        number = 0
+        for step in range(self.config.num_steps + 1):
+            for make in self._due(step):
+                yield make(number, step)
+                number += 1
+
+    def _due(self, step: int) -> list:
+        config = self.config
+        is_last = step == config.num_steps
+        due = []
+        if self.held_out and (step == 0 or is_last or _every(config.eval_every, step)):
+            due.append(self._evaluation)
+            if self.keeps_best and step:
+                due.append(self._best)
+        if is_last or (step and _every(config.save_every, step)):
+            due.append(self._checkpoint)
+        if not is_last:
+            due.append(self._training)
+        return due
+
+    def _training(self, number: int, step: int) -> Job:
+        config, levels = self.config, self.rows.levels
+        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed, levels)
+        number_spare = (self.programs.max_draws - 1) * config.batch_size
+        spare = spare_rows(len(self.rows), rows, number_spare, step, config.seed, levels)
+        return Job(
+            number,
+            self.programs.step,
+            step,
+            samples=samples_of(rows, self.samples_per_row),
+            row_lengths={row: self.rows.length(row) for row in (*rows, *spare)},
+            group_size=self.samples_per_row,
+            spare_rows=spare,
+        )
+
+    def _evaluation(self, number: int, step: int) -> Job:
+        rows = range(len(self.held_out))
+        return Job(
+            number,
+            self.programs.evaluate,
+            step,
+            evaluating=True,
+            samples=samples_of(rows, 1),
+            row_lengths={row: self.held_out.length(row) for row in rows},
+        )
+
+    def _checkpoint(self, number: int, step: int) -> Job:
+        directory = str(partial_directory(self.run_directory, _name(step)))
+        return Job(number, self.programs.save, step, directory=directory)
+
+    def _best(self, number: int, step: int) -> Job:
+        directory = str(partial_directory(self.run_directory, BEST))
+        return Job(number, self.programs.save, step, directory=directory, only_if_best=True)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The jobs of a run that trains nothing: each row once, in order, but those that are done."""
+
+    config: Any
+    programs: Programs
+    samples_per_row: int
+    rows: Dataset
+    run_directory: Path
+    num_done: int
+    kind: ClassVar[str] = "pass"
+    open_ahead: ClassVar[int] = 0
+    keeps_best: ClassVar[bool] = False
+
+    @property
+    def steps(self) -> range:
+        """The batches; those that an earlier run made count."""
+        size = self.config.batch_size
+        first = -(-self.num_done // size)
+        return range(first, first - (self.num_done - len(self.rows)) // size)
+
+    def stages(self) -> Iterator[Stage]:
+        return in_order(self.jobs(), max_staleness=0)
+
+    def jobs(self) -> Iterator[Job]:
+        for number, step in enumerate(self.steps):
+            first = self.num_done + number * self.config.batch_size
+            rows = range(first, min(first + self.config.batch_size, len(self.rows)))
+            yield Job(
+                number,
+                self.programs.step,
+                step,
+                samples=samples_of(rows, self.samples_per_row, first_id=first * self.samples_per_row),
+                row_lengths={row: self.rows.length(row) for row in rows},
+                group_size=self.samples_per_row,
+            )
+
+    def outcome(self) -> dict[str, Any]:
+        return {"generations": str(self.run_directory / RECORDS[self.kind]), "num_rows": len(self.rows)}
+
+
+def make_schedule(
+    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path
+) -> Schedule:
+    """What a recipe's run does: it trains, or passes over its rows, but those that `run_directory` has."""
+    programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
+    if recipe.graph(config).trains:
+        return Training(config, programs, samples, data.rows, data.held_out, run_directory)
+    num_done = rows_done(run_directory / RECORDS[Pass.kind], samples)
+    return Pass(config, programs, samples, data.rows, run_directory, num_done)
+
+
+def epoch_rows(
+    num_rows: int, batch_size: int, step: int, seed: int, levels: Sequence[float] = ()
+) -> list[int]:
+    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end. With `levels`,
+    one a row, an epoch goes from the lowest to the highest.
+    """
+    first = step * batch_size
+    epochs = range(first // num_rows, (first + batch_size - 1) // num_rows + 1)
+    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed, levels)]
+    offset = first - epochs[0] * num_rows
+    return stream[offset : offset + batch_size]
+
+
+def spare_rows(
+    num_rows: int, rows: Sequence[int], number: int, step: int, seed: int, levels: Sequence[float] = ()
+) -> tuple[int, ...]:
+    """Up to `number` rows beside a step's own, at random; of their levels, if rows have some."""
+    wanted = {levels[row] for row in rows} if levels else ()
+    among = [row for row in range(num_rows) if levels[row] in wanted] if levels else range(num_rows)
+    generator = random.Random(derive_seed(seed, "spare rows", step))
+    drawn = generator.sample(among, min(len(among), number + len(rows)))
+    return tuple(row for row in drawn if row not in rows)[:number]
+
+
+def _shuffled(num_rows: int, epoch: int, seed: int, levels: Sequence[float]) -> list[int]:
+    rows = list(range(num_rows))
+    random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
+    return sorted(rows, key=levels.__getitem__) if levels else rows
+
+
+def _name(step: int) -> str:
+    """Of a step's checkpoint."""
+    return f"step-{step}"
+
+
+def _every(period: int, step: int) -> bool:
+    return bool(period) and step % period == 0

@@ -1,0 +1,80 @@
+"""The master, with workers that answer at once."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from realrl.api.config import DataConfig
+from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
+from realrl.api.messages import Done, RunCall, Save
+from realrl.recipes.sft import SFT, SFTConfig
+from realrl.runtime.checkpoints import Best
+from realrl.runtime.jobs import compile_run
+from realrl.runtime.master import Master
+from realrl.runtime.schedule import Training
+
+
+class Crew:
+    """Reports evaluations with the losses that it is given; a checkpoint's content is its step."""
+
+    def __init__(self, losses: dict[int, float]) -> None:
+        self.losses, self.sent, self.running = losses, deque(), []
+        self.order: list[str] = []
+
+    def send(self, instruction) -> None:
+        self.sent.append(instruction)
+
+    def receive(self, show_running):
+        instruction = self.sent.popleft()
+        metrics = {}
+        if isinstance(instruction, Save):
+            assert "best" in instruction.directory or instruction.step == max(self.losses)
+            Path(instruction.directory, "step").write_text(str(instruction.step))
+        if isinstance(instruction, RunCall) and instruction.evaluating:
+            metrics = {"loss": (self.losses[instruction.step], 1.0)}
+        if isinstance(instruction, RunCall | Save):
+            self.order.append(f"{getattr(instruction, 'call', '') or 'save'} {instruction.step}")
+        return 0, instruction, Done(seq=instruction.seq, started_s=0.0, ended_s=1.0, metrics=metrics)
+
+
+class Rows:
+    levels = ()
+
+    def __len__(self) -> int:
+        return 4
+
+    def length(self, row: int) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "saved"),
+    [([3.0, 4.0, 2.0, 2.5, 2.0], [2]), ([3.0, 2.0, 1.0, 0.5, 0.25], [1, 2, 3, 4]), ([1.0] * 5, [])],
+)
+def test_the_best_weights_are_saved_before_they_are_trained_on(tmp_path, losses, saved):
+    """Those of each evaluation that is better than all before; no others."""
+    config = SFTConfig(
+        num_steps=4, eval_every=1, batch_size=2, data=DataConfig(path="sums"), runs_dir=str(tmp_path)
+    )
+    place = Placement(DeviceMesh((0,)), ParallelLayout())
+    programs = compile_run(SFT, config, ExecutionPlan({"train": place, "validate": place}))
+    schedule = Training(config, programs, 1, Rows(), Rows(), tmp_path)
+    crew, ignored = Crew(dict(enumerate(losses))), SimpleNamespace()
+    for name in ("record_instruction", "record_job", "add", "say", "show_job", "show_running"):
+        setattr(ignored, name, lambda *_: None)
+    Master(crew, schedule, Best(SFT.best_by(config)), ignored, ignored, ignored).run()
+    expected = ["validate 0", "train 0"]
+    for step in range(1, 5):
+        expected += [f"validate {step}", *([f"save {step}"] if step in saved else [])]
+        expected.append(f"train {step}" if step < 4 else "save 4")
+    assert crew.order == expected
+    best = tmp_path / "checkpoints" / "best"
+    assert best.exists() == bool(saved)
+    if saved:
+        assert (best / "step").read_text() == str(saved[-1])
+        assert json.loads((best / "best.json").read_text()) == {"step": saved[-1], "loss": losses[saved[-1]]}

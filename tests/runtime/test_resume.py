@@ -1,0 +1,78 @@
+"""Going on with an interrupted pass over data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig
+from realrl.api.configure import dump_config
+from realrl.recipes.gen import GEN, GenConfig
+from realrl.runtime.recorder import CONFIG, run_directory
+from realrl.runtime.resume import check_resumable, rows_done
+
+LINES = [f'{{"row": {row}, "sample": {sample}}}\n' for row in range(3) for sample in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("num_lines", "more", "expected"),
+    [(6, "", 3), (5, "", 2), (4, '{"row": 2, "sam', 2), (1, '{"row": 0, "sample": 1}', 0), (0, "", 0)],
+)
+def test_whole_rows_are_kept(tmp_path, num_lines, more, expected):
+    """What stands behind them, a row or a line that was not ended, is cut off."""
+    file = tmp_path / "generations.jsonl"
+    file.write_text("".join(LINES[:num_lines]) + more)
+    assert rows_done(file, 2) == expected
+    assert file.read_text() == "".join(LINES[: 2 * expected])
+    assert rows_done(file, 2) == expected
+
+
+def test_without_a_file_nothing_is_done(tmp_path):
+    assert rows_done(tmp_path / "generations.jsonl", 2) == 0 and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def config(tmp_path) -> GenConfig:
+    """Of a run that was made, and is to be gone on with."""
+    made = GenConfig(runs_dir=str(tmp_path), data=DataConfig(max_prompt_tokens=9))
+    directory = run_directory(made)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_text(dump_config(made, recipe=GEN.name))
+    return replace(made, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 3, "allocation": "*:p2", "device": "cuda"},
+        {"generation": GenerationConfig(cache_mib=7, max_sequences=3)},
+        {"model": ModelConfig(offload=True)},
+    ],
+)
+def test_where_and_how_fast_it_runs_may_change(config, change):
+    check_resumable(GEN, replace(config, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_samples": 2}, "num_samples=1, got 2"),
+        ({"seed": 7}, "seed=1, got 7"),
+        ({"greedy": True}, "greedy=false, got true"),
+        ({"model": ModelConfig(path="other")}, "model.path='smollm2-135m-instruct', got 'other'"),
+        ({"generation": GenerationConfig(temperature=0.5)}, "generation.temperature=1.0, got 0.5"),
+        ({"data": DataConfig()}, "data.max_prompt_tokens=9, got 256"),
+    ],
+)
+def test_what_results_depend_on_may_not(config, change, message):
+    """It is named; a run that does not go on with another may be any."""
+    with pytest.raises(
+        ValueError, match=rf"resume: .*gen/trial was made with {message}; set it back, or write elsewhere"
+    ):
+        check_resumable(GEN, replace(config, **change))
+    check_resumable(GEN, replace(config, resume=False, **change))
+
+
+def test_there_may_be_nothing_to_go_on_with(tmp_path):
+    check_resumable(GEN, GenConfig(runs_dir=str(tmp_path), resume=True))
