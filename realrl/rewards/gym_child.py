@@ -4,8 +4,8 @@ Run as `python -m realrl.rewards.gym_child DEADLINE_S MEMORY_BYTES`. Each line o
 `{"task": GymTask as JSON, "index": …}`, of a row to make, and with `"answer"` of one to score; each line of
 its output `{"question": …, "answer": …}` or `{"score": …}`, or `{"error": str}`.
 
-A row is a function of its request alone: some tasks draw from the global generators, others go by the order
-of a set, which the child's environment fixes.
+A row is a function of its request alone: some tasks draw from the global generator, which is seeded for each
+row, others go by the order of a set, which the child's environment fixes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import random
 import sys
 from typing import Any
 
-import numpy as np
 import reasoning_gym
 from reasoning_gym.factory import CURRICULA, DATASETS
 
@@ -73,10 +72,8 @@ class Gym:
 
 @functools.lru_cache(maxsize=1024)
 def _entry(task: str, index: int) -> dict[str, Any]:
-    dataset, seed = _dataset(task), derive_seed(task, index)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    return dataset[index]
+    random.seed(derive_seed(task, index))
+    return _dataset(task)[index]
 
 
 @functools.cache
