@@ -55,15 +55,18 @@ class PromptDataset(EncodedRows[Problem]):
         return self.rows[row].gym
 
 
-def load_prompts(data: DataConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
+def load_prompts(
+    data: DataConfig, tokenizer: Any, *, needs_solutions: bool = True
+) -> tuple[PromptDataset, PromptDataset | None]:
     """Training rows and held-out rows, if there are any, of `data`.
 
     Raises:
-        ValueError: a source that cannot be read, a bad row, by its place, or one without solutions.
+        ValueError: a source that cannot be read, a bad row, by its place, or one without solutions, where
+            these are needed.
     """
 
     def load(held_out: bool) -> PromptDataset:
-        rows = load_problems(data, held_out=held_out)
+        rows = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
         return PromptDataset(rows, tokenizer, data, held_out=held_out)
 
     return load(False), load(True) if data.held_out_path else None

@@ -362,7 +362,7 @@ def _named(prefix: str, metrics: Metrics) -> Metrics:
 
 def datasets(config: PPOMathConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:
     """The training prompts, and the held-out ones if there are any."""
-    return load_prompts(config.data, tokenizer)
+    return load_prompts(config.data, tokenizer, needs_solutions=MATH in weights_of(config.reward))
 
 
 def validate(config: PPOMathConfig, decoders: Mapping[str, Any]) -> None:

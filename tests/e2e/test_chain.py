@@ -35,7 +35,7 @@ def run(folder: Path, recipe: str, **overrides: object) -> tuple[Path, dict]:
 def test_a_reward_model_and_preferences_each_lead_on(tmp_path):
     """On responses of letters: better are those with more of `a`."""
     pairs = [{"prompt": f"{i}:", "chosen": "aaaa", "rejected": "bcbd"} for i in range(24)]
-    prompts = [{"query_id": str(i), "prompt": f"{i}:", "solutions": ["-"]} for i in range(24)]
+    prompts = [{"query_id": str(i), "prompt": f"{i}:"} for i in range(24)]
     shown = [{"prompt": f"{i}:", "response": "abcd"} for i in range(24)]
     for name, rows in (("pairs", pairs), ("prompts", prompts), ("shown", shown)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -10,7 +10,7 @@ import pytest
 
 from realrl.api.config import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
-from realrl.runtime.jobs import epoch_rows
+from realrl.runtime.schedule import epoch_rows
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
