@@ -1,10 +1,10 @@
-"""The reward of the sentiment experiments, and the files that they learn from: VADER's opinion of a continuation.
+"""VADER's opinion of a continuation: the reward of the sentiment experiments, and the maker of their files.
 
-Source: Hutto & Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text".
-Needs the package vaderSentiment.
+Source: Hutto & Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
+    Text". Needs the package vaderSentiment.
 
-    python experiments/sentiment/vader.py prompts FOLDER                      # prompts.jsonl and held-out.jsonl
-    python experiments/sentiment/vader.py learn GENERATIONS.jsonl FOLDER      # shown.jsonl and pairs.jsonl
+python experiments/sentiment/vader.py prompts FOLDER                    # prompts.jsonl and held-out.jsonl
+python experiments/sentiment/vader.py learn GENERATIONS.jsonl FOLDER    # shown.jsonl and pairs.jsonl
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def write_prompts(folder: Path) -> None:
 
 
 def write_lessons(generations: Path, folder: Path) -> None:
-    """Of a model's own continuations: all of them as demonstrations, and of each prompt the best one beside the
-    worst, the second best beside the second worst, and so on, as pairs."""
+    """Of a model's own continuations: all of them as demonstrations; as pairs, of each prompt the best one
+    beside the worst, the second best beside the second worst, and so on.
+    """
     by_prompt: dict[str, list[dict]] = defaultdict(list)
     for line in generations.read_text().splitlines():
         row = json.loads(line)

@@ -1,6 +1,6 @@
 """Every layout of up to eight ranks becomes every other, between real processes.
 
-REALRL_FULL_MATRIX=1 tries every overlap of every pair's meshes; it takes some minutes.
+REALRL_FULL_MATRIX=1 tries every pair with every model, on every overlap of their meshes; it takes minutes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ DECODERS = {
 }
 
 
+@cache
 def layouts_of(model: DecoderConfig) -> list[ParallelLayout]:
     """All that the model can be cut to over up to eight ranks."""
     found = []
@@ -93,11 +94,17 @@ def placed(layout: ParallelLayout, first: int) -> Placement:
 
 
 def pairs_of(model: DecoderConfig) -> list[tuple[Placement, Placement]]:
-    """All pairs of layouts, on every overlap of their meshes or, as a rule, on one overlap each in turn."""
+    """All pairs of layouts, on every overlap of their meshes; as a rule each pair with one of the models that
+    can be cut so, and on one overlap, in turn.
+    """
     found = []
-    for turn, (a, b) in enumerate(itertools.product(layouts_of(model), repeat=2)):
+    every = dict.fromkeys(layout for other in DECODERS.values() for layout in layouts_of(other))
+    for turn, (a, b) in enumerate(itertools.product(every, repeat=2)):
+        able = [other for other in DECODERS.values() if {a, b} <= set(layouts_of(other))]
+        if model not in (able if FULL else able[turn % len(able) :][:1]):
+            continue
         overlaps = meshes(a.size, b.size)
-        chosen = overlaps if FULL else [overlaps[turn % len(overlaps)]]
+        chosen = overlaps if FULL else [overlaps[turn // len(able) % len(overlaps)]]
         found += [(placed(a, first_a), placed(b, first_b)) for first_a, first_b in chosen]
     return found
 
