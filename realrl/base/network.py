@@ -21,6 +21,15 @@ def address_towards(host: str) -> str:
         return probe.getsockname()[0]
 
 
+def answers(host: str, port: int, *, within_s: float) -> bool:
+    """Whether a connection can be made to it."""
+    try:
+        with socket.create_connection((host, port), timeout=within_s):
+            return True
+    except OSError:
+        return False
+
+
 def interface_of(address: str) -> str:
     """The network interface that has an address of this host.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from realrl.api.cluster import SlurmConfig
 from realrl.api.config import RunConfig
-from realrl.base.network import address_towards
+from realrl.base.network import address_towards, answers
 from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
@@ -102,8 +101,11 @@ class SlurmLauncher:
 
     def explain(self) -> str:
         said, daemons = self._said(), _daemons(self._nodes)
-        nodes = dict(zip(self._nodes, self._ranks))
-        lost = {n: ranks for n, ranks in nodes.items() if has_failed(n, said) or not _answers(*daemons[n])}
+        lost = [
+            (node, ranks)
+            for node, ranks in zip(self._nodes, self._ranks)
+            if has_failed(node, said) or not answers(*daemons[node], within_s=_ANSWERS_S)
+        ]
         if lost or "tasks started" in said:
             return lost_nodes(lost)
         return f"srun started no worker: {said.strip().rpartition('error: ')[2]}"
@@ -193,14 +195,6 @@ def _daemons(nodes: Sequence[str]) -> dict[str, tuple[str, int]]:
     shown = _scontrol("--oneliner", "show", "node", ",".join(nodes))
     keys = (re.findall(rf"\b{key}=(\S+)", shown) for key in ("NodeName", "NodeAddr", "Port"))
     return {name: (address, int(port)) for name, address, port in zip(*keys)}
-
-
-def _answers(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=_ANSWERS_S):
-            return True
-    except OSError:
-        return False
 
 
 def _scontrol(*arguments: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 WORKER_MODULE = "realrl.apps.worker"
 
 
@@ -16,9 +18,9 @@ def thread_limits(num_threads: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)}
 
 
-def lost_nodes(nodes: dict[str, range]) -> str:
+def lost_nodes(nodes: Iterable[tuple[str, range]]) -> str:
     """Says which nodes were lost, and which ranks with them; empty for none."""
-    parts = [f"node {name} was lost, and with it {_ranks(ranks)}" for name, ranks in nodes.items()]
+    parts = [f"node {name} was lost, and with it {_ranks(ranks)}" for name, ranks in nodes]
     return "; ".join(parts)
 
 
