@@ -6,6 +6,8 @@ import reprlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from realrl.api.cluster import RayConfig, SlurmConfig
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -280,9 +282,19 @@ class RunConfig:
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
     """A call that takes longer ends the run."""
+    mode: Literal["local", "ray", "slurm"] = "local"
+    """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
+    a file system that they share."""
+    devices_per_node: int = 8
+    """Workers on each node of a cluster; the plan's ranks fill one node after another."""
+    cpus_per_worker: int = 4
+    """CPU cores of each worker on a cluster; on this host, workers share them all."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_tokens_per_microbatch", "staging_mib"):
+        at_least_one = ("batch_size", "max_tokens_per_microbatch", "staging_mib")
+        for name in (*at_least_one, "devices_per_node", "cpus_per_worker"):
             _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
         _require(
             not (self.deterministic and self.device == "cuda"),

@@ -30,6 +30,7 @@ from realrl.datasets.demo import resolve_model
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
 from realrl.engines.vllm import fits as vllm
+from realrl.launch.modes import check_mode
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.families.keys import BUFFERS
@@ -83,7 +84,8 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
 
 def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> None:
     """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs."""
-    if config.device == "cuda":
+    check_mode(config)
+    if config.device == "cuda" and config.mode == "local":
         _check_devices(plan)
     generation = _generation(config)
     if generation and generation.engine == "vllm":

@@ -12,6 +12,7 @@ from realrl.api.recipe import Recipe
 from realrl.apps.checks import FoundModel
 from realrl.apps.memory import ITEMSIZE_BYTES, moments
 from realrl.apps.tables import table
+from realrl.launch.modes import render_request
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
 from realrl.models.layout import decoder_layout
@@ -27,7 +28,7 @@ Row = tuple[str, ...]
 def render(
     recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> str:
-    """The resolved config, the graph, the plan and the reallocations, as text."""
+    """The resolved config, the graph, the plan and its costs, and what a cluster is asked for, as text."""
     graph = recipe.graph(config)
     sections = {
         "Config": dump_config(config, recipe=recipe.name),
@@ -36,6 +37,7 @@ def render(
         "Plan": _plan_text(recipe, config, execution_plan),
         "Reallocations": _reallocations(recipe, config, execution_plan, models),
         "Memory of the fullest rank": _memory(recipe, config, execution_plan, models),
+        **render_request(recipe.name, config, execution_plan.num_workers),
     }
     return "\n".join(f"== {title}\n{text.rstrip()}\n" for title, text in sections.items())
 

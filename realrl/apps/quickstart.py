@@ -83,15 +83,29 @@ def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPl
 
 
 def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
-    from realrl.launch.local import LocalLauncher
+    from realrl.launch.modes import goes_to_queue, open_launcher
     from realrl.runtime.failure import RunFailed
     from realrl.runtime.master import run
 
     try:
-        run(recipe, config, plan, LocalLauncher())
+        if goes_to_queue(config):
+            return _run_in_queue(recipe, config, plan)
+        try:
+            launcher = open_launcher(config, plan.num_workers)
+        except ValueError as error:
+            return complain(str(error), BAD_INPUT)
+        run(recipe, config, plan, launcher)
     except RunFailed as error:
         return complain(str(error), FAILED)
     return OK
+
+
+def _run_in_queue(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
+    """The same command runs as a job, which is followed to its end."""
+    from realrl.launch.queue import follow, submit
+
+    code, word = follow(submit(recipe.name, config, plan.num_workers), config)
+    return complain(word, code) if code else OK
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from realrl.base.parent import PARENT_VARIABLE
+from realrl.launch.workers import WORKER_MODULE, thread_limits
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
-WORKER = (sys.executable, "-m", "realrl.apps.worker")
+WORKER = (sys.executable, "-m", WORKER_MODULE)
 
 
 class LocalLauncher:
@@ -29,7 +30,7 @@ class LocalLauncher:
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         self._log_directory = log_directory
         log_directory.mkdir(parents=True, exist_ok=True)
-        shared = {**os.environ, **_threads(num_workers), **environment, "GLOO_SOCKET_IFNAME": "lo"}
+        shared = {**os.environ, **_shared_cores(num_workers), **environment, "GLOO_SOCKET_IFNAME": "lo"}
         shared[PARENT_VARIABLE] = str(os.getpid())
         for rank in range(num_workers):
             own = {RANK_VARIABLE: str(rank), LOCAL_RANK_VARIABLE: str(rank)}
@@ -54,6 +55,9 @@ class LocalLauncher:
         codes = ((rank, process.poll()) for rank, process in enumerate(self._processes))
         return [(rank, code) for rank, code in codes if code is not None]
 
+    def explain(self) -> str:
+        return ""
+
     def log_path(self, rank: int) -> Path:
         return self._log_directory / f"worker-{rank}.log"
 
@@ -76,10 +80,8 @@ class LocalLauncher:
         return [process for process in self._processes if process.poll() is None]
 
 
-def _threads(num_workers: int) -> dict[str, str]:
-    """Share the cores out: threads of several workers on one core cost far more than they bring."""
-    threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
-    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+def _shared_cores(num_workers: int) -> dict[str, str]:
+    return thread_limits(max(1, len(os.sched_getaffinity(0)) // num_workers))
 
 
 def _signal_group(process: subprocess.Popen, sign: signal.Signals) -> None:

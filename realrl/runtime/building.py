@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Mapping
 from datetime import timedelta
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
+from realrl.base.network import address_towards, interface_of
 from realrl.parallel.groups import create_groups
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
@@ -99,6 +101,7 @@ def _open_device(device: str, local_rank: int) -> str:
 
 
 def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
+    _choose_interface(setup.store_host)
     timeout = timedelta(seconds=config.call_timeout_s * _PATIENCE)
     store = dist.TCPStore(setup.store_host, setup.store_port, is_master=False, timeout=timeout)
     dist.init_process_group(
@@ -111,6 +114,13 @@ def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size
     # The default group connects all ranks here and now: later, only some of them use it at a time.
     dist.all_reduce(torch.zeros(1, device=device))
     logger.info("rank %d of %d on %s", rank, world_size, device)
+
+
+def _choose_interface(master: str) -> None:
+    """Weights and batches go the way that leads to the master, unless the environment names another."""
+    interface = interface_of(address_towards(master))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
 
 
 def _used_weights(programs: Programs) -> set[Weights]:

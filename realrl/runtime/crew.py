@@ -111,7 +111,7 @@ class Crew:
                     missing.discard(rank)
                 case None if time.monotonic() > deadline_s:
                     self._dump_stacks()
-                    raise RunFailed(
+                    raise self._end(
                         f"{_ranks(missing)} did not {what} within {self._deadlines.timeout_s:g} s"
                         f" (call_timeout_s); see {self._logs(missing)}"
                     )
@@ -132,7 +132,7 @@ class Crew:
         if not ended:
             return None
         rank, code = ended[0]
-        return RunFailed(
+        return self._end(
             f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}; see {self._logs([rank])}"
         )
 
@@ -146,14 +146,19 @@ class Crew:
             time.sleep(0.05)
         instruction = None if failed.seq is None else self._deadlines.find(rank, failed.seq)
         what = f"in {instruction}" if instruction else self._busy_with(rank)
-        return RunFailed(f"rank {rank} failed {what}: {failed.error}; see {self._logs([rank])}")
+        return self._end(f"rank {rank} failed {what}: {failed.error}; see {self._logs([rank])}")
 
     def _late(self, late: Outstanding) -> RunFailed:
         self._dump_stacks()
-        return RunFailed(
+        return self._end(
             f"{_ranks(late.awaited)} did not end {late.instruction} within {self._deadlines.timeout_s:g} s "
             f"(call_timeout_s); for where it stands, see the stacks in {self._logs(late.awaited)}"
         )
+
+    def _end(self, message: str) -> RunFailed:
+        """What the launcher knows of it comes first."""
+        why = self._launcher.explain()
+        return RunFailed(f"{why}; {message}" if why else message)
 
     def _busy_with(self, rank: int) -> str:
         if instruction := self._deadlines.current(rank):

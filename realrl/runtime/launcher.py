@@ -22,6 +22,12 @@ class Launcher(Protocol):
     def poll(self) -> list[tuple[int, int]]:
         """(rank, return code) of workers that have ended; minus the signal's number, if by a signal."""
 
+    def explain(self) -> str:
+        """Why workers ended, where that is more than an end of theirs, as a node that was lost; else empty.
+
+        It may take seconds to find out.
+        """
+
     def log_path(self, rank: int) -> Path:
         """Where a worker's output goes."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from realrl.apps import quickstart
+from realrl.recipes import RECIPES
 from tests.tiny import tiny_llama
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("**/*.yaml"))
@@ -18,16 +20,37 @@ def model(tmp_path_factory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("tiny"), max_position=1 << 15)
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+ROW = {
+    "query_id": "1",
+    "prompt": "1+1",
+    "solutions": ["2"],
+    "response": "2",
+    "chosen": "2",
+    "rejected": "3",
+}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_it_loads_and_plans(file, model, tmp_path, capsys):
-    """On a tiny model, and a problem in place of a file that is not shipped; all else is as shipped."""
-    text = file.read_text()
-    recipe = yaml.safe_load(text)["recipe"]
-    models = ["model.path"] if recipe in ("sft", "rw", "dpo", "gen") else ["actor.model.path"]
-    models += ["critic.model.path"] if "critic:" in text else []
-    overrides = [f"{key}={model}" for key in models]
-    if "device: cuda" in text:
-        (tmp_path / "prompts.jsonl").write_text('{"query_id": "1", "prompt": "1+1", "solutions": ["2"]}\n')
-        overrides += [f"data.path={tmp_path / 'prompts.jsonl'}", "data.solutions_path=null"]
-    assert quickstart.main([recipe, "--config", str(file), *overrides, "--dry-run"]) == 0
+    """On a tiny model, and a row in place of files that are not shipped; all else is as shipped."""
+    shipped = yaml.safe_load(file.read_text())
+    has_actor = hasattr(RECIPES[shipped["recipe"]].default_config, "actor")
+    overrides = [f"{'actor.' * has_actor}model.path={model}"]
+    for path in ("critic.model.path", "reward_model.path"):
+        overrides += [f"{path}={model}" for path in _given(shipped, path)]
+    if _given(shipped, "data.path") and "." in shipped["data"]["path"]:
+        for name in ("row", "other"):
+            (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
+        overrides.append(f"data.path={tmp_path / 'row.jsonl'}")
+        overrides += [f"{path}={tmp_path / 'other.jsonl'}" for path in _given(shipped, "data.eval_path")]
+        overrides += [f"{path}=null" for path in _given(shipped, "data.solutions_path")]
+    assert quickstart.main([shipped["recipe"], "--config", str(file), *overrides, "--dry-run"]) == 0
     assert "== Reallocations" in capsys.readouterr().out
+
+
+def _given(shipped: dict, path: str) -> list[str]:
+    """The path, if the file sets something there."""
+    *sections, last = path.split(".")
+    for name in sections:
+        shipped = shipped.get(name) or {}
+    return [path] if shipped.get(last) else []

@@ -31,12 +31,15 @@ class ScriptedChannel:
 class ScriptedLauncher:
     """Reports `ended` from the `after`-th question on."""
 
-    def __init__(self, ended=(), after=0):
-        self.ended, self.after, self.dumped = list(ended), after, False
+    def __init__(self, ended=(), after=0, lost=""):
+        self.ended, self.after, self.lost, self.dumped = list(ended), after, lost, False
 
     def poll(self):
         self.after -= 1
         return self.ended if self.after < 0 else []
+
+    def explain(self):
+        return self.lost
 
     def log_path(self, rank):
         return Path(f"worker-{rank}.log")
@@ -85,6 +88,15 @@ def test_a_failure_names_rank_call_step_and_error(caplog):
     with pytest.raises(RunFailed, match="rank 1 failed in call actor_train of step 3: ValueError: boom; see"):
         _crew(ScriptedLauncher(), failed).receive()
     assert "line 2" in caplog.text
+
+
+def test_what_the_launcher_knows_comes_first():
+    """A lost node explains a death, a failure and a stall."""
+    broken = (0, Failed(seq=0, error="RuntimeError: Connection closed by peer", traceback=""))
+    for message, ended in [((), [(1, -9)]), ((broken,), []), ((), [])]:
+        launcher = ScriptedLauncher(ended, lost="node n2 was lost, and with it rank 1")
+        with pytest.raises(RunFailed, match=r"^node n2 was lost, and with it rank 1; ranks? [01]"):
+            _crew(launcher, *message, timeout_s=0.2).receive()
 
 
 def test_a_stall_names_those_that_did_not_report():

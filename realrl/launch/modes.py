@@ -1,0 +1,52 @@
+"""The modes in which workers can be started."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from realrl.api.config import RunConfig
+from realrl.launch.bundles import render_bundles
+from realrl.launch.local import LocalLauncher
+from realrl.launch.queue import check_slurm
+from realrl.launch.sbatch import sbatch_script
+from realrl.launch.slurm import SlurmLauncher, inside_job
+from realrl.runtime.launcher import Launcher
+
+
+def check_mode(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: this machine lacks what the mode needs.
+    """
+    if config.mode == "slurm":
+        check_slurm()
+    elif config.mode == "ray" and find_spec("ray") is None:
+        raise ValueError("mode: ray needs the package ray; install realrl[ray], or set mode: local")
+
+
+def goes_to_queue(config: RunConfig) -> bool:
+    """Whether the run is to be submitted from here, and to start elsewhere."""
+    return config.mode == "slurm" and not inside_job()
+
+
+def open_launcher(config: RunConfig, num_workers: int) -> Launcher:
+    """
+    Raises:
+        ValueError: the cluster has not got what the plan needs.
+    """
+    if config.mode == "slurm":
+        return SlurmLauncher(config, num_workers)
+    if config.mode == "ray":
+        from realrl.launch.ray import RayLauncher
+
+        return RayLauncher(config, num_workers)
+    return LocalLauncher()
+
+
+def render_request(recipe: str, config: RunConfig, num_workers: int) -> dict[str, str]:
+    """What a cluster is asked for, as titled texts; nothing in mode local."""
+    if config.mode == "slurm":
+        return {"Script for sbatch": sbatch_script(recipe, config, num_workers)}
+    if config.mode == "ray":
+        return {"Ray's placement group": render_bundles(config, num_workers)}
+    return {}

@@ -1,0 +1,162 @@
+"""A run as a job in SLURM's queue: submitted, followed, cancelled."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from realrl.api.config import RunConfig
+from realrl.base.files import write_atomically
+from realrl.launch.sbatch import log_path, sbatch_script
+from realrl.runtime.failure import RunFailed
+
+_ENDED = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"),
+    *("DEADLINE", "REVOKED"),
+)
+_LOOK_EVERY_S = 2.0
+_SILENT_LOOKS = 100
+"""How often in a row the queue may not answer; controllers restart."""
+_CANCEL_S = 60.0
+
+
+class Job(NamedTuple):
+    """What the queue says of a job."""
+
+    state: str
+    reason: str
+    nodes: str
+    code: int
+    """Its script's exit code; by a signal, 128 and its number."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in _ENDED
+
+    def __str__(self) -> str:
+        detail = self.reason if self.state == "PENDING" else self.nodes
+        return self.state.lower() + (f" ({detail})" if detail not in ("", "None", "(null)") else "")
+
+
+def check_slurm() -> None:
+    """
+    Raises:
+        ValueError: SLURM's commands are not here.
+    """
+    if not shutil.which("sbatch"):
+        raise ValueError(
+            "mode: slurm needs the command sbatch, which is not on this machine's PATH; submit from a login"
+            " node, or see the script by --dry-run"
+        )
+
+
+def submit(recipe: str, config: RunConfig, num_workers: int) -> str:
+    """Write the script beside the run's directory and queue it; returns the job's number.
+
+    Raises:
+        RunFailed: SLURM refused it.
+    """
+    script = Path(config.runs_dir, config.experiment, f"{config.trial}.sbatch")
+    write_atomically(script, sbatch_script(recipe, config, num_workers))
+    done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
+    if done.returncode:
+        raise RunFailed(f"SLURM refused {script}: {done.stderr.strip()}")
+    return done.stdout.strip().partition(";")[0]
+
+
+def follow(job: str, config: RunConfig) -> tuple[int, str]:
+    """Show the job's states and its master's output until it has ended: its exit code, and a word on it.
+
+    Ctrl-C cancels it.
+
+    Raises:
+        RunFailed: it waited longer than it may.
+    """
+    try:
+        return _followed(job, config)
+    except KeyboardInterrupt:
+        _cancel(job)
+        raise
+
+
+def _followed(job: str, config: RunConfig) -> tuple[int, str]:
+    log, queued_s, shown = _Tail(log_path(config, job)), time.monotonic(), ""
+    while True:
+        now = look(job)
+        if str(now) != shown:
+            shown = str(now)
+            _say(f"SLURM job {job}: {shown}")
+        log.show()
+        if now.has_ended:
+            return now.code, f"SLURM job {job} {shown}, exit code {now.code}; see {log.path}"
+        if now.state != "PENDING":
+            queued_s = time.monotonic()
+        elif 0 < config.slurm.queue_timeout_s < time.monotonic() - queued_s:
+            _cancel(job)
+            raise RunFailed(
+                f"SLURM job {job} waited longer than slurm.queue_timeout_s={config.slurm.queue_timeout_s:g}: "
+                f"{now.reason}; it is cancelled"
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def look(job: str) -> Job:
+    """
+    Raises:
+        RunFailed: the queue does not answer.
+    """
+    for _ in range(_SILENT_LOOKS):
+        asked = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
+        if not asked.returncode:
+            return read_job(asked.stdout)
+        time.sleep(_LOOK_EVERY_S)
+    raise RunFailed(f"SLURM says nothing of job {job}, which may go on: {asked.stderr.strip()}")
+
+
+def read_job(shown: str) -> Job:
+    """Out of a line of `scontrol --oneliner show job`."""
+    found = dict(re.findall(r"(?:^| )(\w+)=(\S*)", shown))
+    code, _, number = found["ExitCode"].partition(":")
+    state = found["JobState"]
+    is_bad = state in _ENDED and state != "COMPLETED"
+    return Job(
+        state,
+        found["Reason"],
+        found["NodeList"],
+        128 + int(number) if int(number) else int(code) or int(is_bad),
+    )
+
+
+def _cancel(job: str) -> None:
+    """And wait until SLURM has ended its processes."""
+    subprocess.run(["scancel", job], capture_output=True)
+    deadline_s = time.monotonic() + _CANCEL_S
+    while not look(job).has_ended and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+
+
+class _Tail:
+    """Copies what a file gets to the terminal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def show(self) -> None:
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+            self._offset += len(new)
+            sys.stdout.write(new.decode(errors="replace"))
+            sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,28 @@
+"""What every mode of starting workers shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+WORKER_MODULE = "realrl.apps.worker"
+
+
+def ranks_by_node(num_workers: int, devices_per_node: int) -> list[range]:
+    """The ranks of each node: one node after another is filled, so that a node's ranks follow each other."""
+    starts = range(0, num_workers, devices_per_node)
+    return [range(start, min(start + devices_per_node, num_workers)) for start in starts]
+
+
+def thread_limits(num_threads: int) -> dict[str, str]:
+    """Threads of several workers on one core cost far more than they bring."""
+    return {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)}
+
+
+def lost_nodes(nodes: Iterable[tuple[str, range]]) -> str:
+    """Says which nodes were lost, and which ranks with them; empty for none."""
+    parts = [f"node {name} was lost, and with it {_ranks(ranks)}" for name, ranks in nodes]
+    return "; ".join(parts)
+
+
+def _ranks(ranks: range) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
