@@ -13,6 +13,7 @@ fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 if (($# == 0)); then
+    bash scripts/slurm.sh
     if bash scripts/peers.sh vllm; then
         .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py
     else

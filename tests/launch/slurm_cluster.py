@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -109,6 +110,13 @@ class SlurmCluster:
                 stderr=output,
                 start_new_session=True,
             )
+
+    def lose(self, node: str, task: int) -> None:
+        """Kill all there is of a node: a task's process, its step's daemon, and the node's own."""
+        step = int(Path(f"/proc/{task}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        self._daemons[node].kill()
+        for pid in (step, task):
+            os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         self.run("scancel", "--me")
