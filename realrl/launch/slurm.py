@@ -46,15 +46,9 @@ class SlurmLauncher:
                 f"{config.devices_per_node}, SLURM's job {os.environ[JOB_VARIABLE]} has {len(self._nodes)}; "
                 f"unset {JOB_VARIABLE} to submit a job of its own"
             )
+        self.host = _own_address(self._nodes)
         self._step: subprocess.Popen | None = None
         self._log_directory = Path()
-
-    @property
-    def host(self) -> str:
-        if len(self._nodes) == 1:
-            return "127.0.0.1"
-        last = self._nodes[-1]
-        return address_towards(_daemons([last])[last][0])
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         signal.signal(signal.SIGTERM, _unwind)
@@ -188,6 +182,14 @@ def _within(slurm: SlurmConfig, device: str) -> list[str]:
 
 def _job_nodes() -> list[str]:
     return _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+
+
+def _own_address(nodes: Sequence[str]) -> str:
+    """As the last of several nodes sees it."""
+    if len(nodes) == 1:
+        return "127.0.0.1"
+    address, _ = _daemons(nodes)[nodes[-1]]
+    return address_towards(address)
 
 
 def _daemons(nodes: Sequence[str]) -> dict[str, tuple[str, int]]:

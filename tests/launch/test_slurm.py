@@ -83,7 +83,7 @@ def test_a_failed_run_is_requeued_and_ctrl_c_cancels_it(folder, cluster, command
     first = workers("requeued")
     os.kill(first[1], signal.SIGKILL)
     job = _jobs(cluster).split()[0]
-    wait_for(lambda: queue.look(job).state == "PENDING")
+    wait_for(lambda: queue.look(job).reason == "BeginTime")
     cluster.run("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM waits for two minutes else
     wait_for(lambda: len(workers("requeued")) == 2)
     assert not first.items() & workers("requeued").items()
@@ -101,7 +101,8 @@ def test_a_job_that_waits_for_too_long_is_cancelled(folder, cluster, commands, m
     monkeypatch.setattr(queue, "_LOOK_EVERY_S", 0.5)
     recipe, *overrides = arguments(folder, "waits", mode="slurm", **{"slurm.queue_timeout_s": 1})
     config = build_config(RECIPES[recipe].default_config, None, overrides)
-    holder = cluster.run("sbatch", "--parsable", "--exclusive", "--nodes=2", "--wrap", "sleep 100").strip()
+    hold = ("--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 100")
+    holder = cluster.run("sbatch", "--parsable", *hold).strip()
     wait_for(lambda: queue.look(holder).state == "RUNNING")
     with pytest.raises(RunFailed, match=r"slurm.queue_timeout_s=1: (Resources|Priority|None); it is cancel"):
         queue.follow(queue.submit(recipe, config, 2), config)
