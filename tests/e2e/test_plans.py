@@ -15,16 +15,13 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_llama
 
 ALLOCATIONS = [
-    "*:d2",
-    "*:t2",
-    "*:p2",
     "actor_gen:d2,*:t2",
     "actor_gen:t2,*:p2",
     "gen.d2+p2",
     "*:d2t2",
     "actor_gen:d4,*:p2t2",
 ]
-WITHOUT_CRITIC = ["*:d2t2", "actor_gen:t2,*:p2", "gen.d2+p2"]
+WITHOUT_CRITIC = ["actor_gen:t2,*:p2"]
 """The calls are among those with one."""
 NUM_STEPS = 3
 TOLERANCE = 1e-4
