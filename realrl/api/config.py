@@ -323,6 +323,15 @@ class TrainingConfig(RunConfig):
     """Evaluate each so many steps; the run's start and end are always evaluated."""
     save_every: int = 0
     """Write a Hugging Face checkpoint each so many steps; the end is always written."""
+    recover_every: int = 0
+    """Write all that the run needs to be gone on with each so many steps: masters, moments, changed weights,
+    what calls remember. It is copied at once and written while the next step goes on. With `max_staleness`,
+    generation is ahead of training anew from there, so that no response is under way that would be lost."""
+    recover: Literal["auto", "off"] = "auto"
+    """`auto` goes on from the newest whole one of these, if a run of this name was cut short, with all that
+    it wrote until then: on the same plan to the same bits. `off` begins afresh."""
+    keep_recoveries: int = 2
+    """How many of them are kept; none once the run has ended."""
     keep_best: bool = True
     """With `eval_every`, write the weights as `checkpoints/best` whenever an evaluation finds them better
     than all before, those of the start included. Training goes on once the evaluation has ended."""
@@ -335,7 +344,8 @@ class TrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
-        for name in ("eval_every", "save_every", "max_staleness"):
+        _require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
+        for name in ("eval_every", "save_every", "recover_every", "max_staleness"):
             _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
 
 

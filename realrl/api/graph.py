@@ -142,5 +142,11 @@ class DataflowGraph:
         return any(call.kind is CallKind.TRAIN for call in self.calls.values())
 
     @property
+    def changed(self) -> tuple[str, ...]:
+        """The models that have other weights after a pass."""
+        trained = [call.model for call in self.calls.values() if call.kind is CallKind.TRAIN]
+        return tuple(dict.fromkeys((*trained, *(blend.target for blend in self.blends))))
+
+    @property
     def models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c.model for c in self.calls.values() if c.model))

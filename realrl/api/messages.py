@@ -16,6 +16,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Anything on the control channel; its class is its tag."""
 
 
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run was after `step` training steps, in files."""
+
+    step: int
+    directory: str
+
+
 class Setup(Message, kw_only=True):
     """What a worker needs to build its part of the run."""
 
@@ -27,6 +34,8 @@ class Setup(Message, kw_only=True):
     store_host: str
     store_port: int
     """Where the data plane's workers find each other."""
+    recovery: Recovery | None = None
+    """What the run goes on from; None for its beginning."""
 
     @property
     def plan(self) -> ExecutionPlan:
@@ -124,6 +133,20 @@ class Save(Instruction, kw_only=True):
     directory: str
 
 
+class Snapshot(Instruction, kw_only=True):
+    """Copy all that a model needs to be gone on with, and begin to write it."""
+
+    model: str
+    placement: Placement
+    directory: str
+
+
+class Flush(Instruction, kw_only=True):
+    """Wait until a model's snapshot of the same job is written."""
+
+    model: str
+
+
 class Forget(Instruction, kw_only=True):
     """Drop the samples of a job."""
 
@@ -142,6 +165,15 @@ class Hello(Message):
 
 class Ready(Message, kw_only=True):
     """A worker has carried out its `Setup`."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file must be for it to be whole."""
+
+    path: str
+    """Below the directory that all such files of a job lie in."""
+    num_bytes: int
+    checksum: str
 
 
 class Done(Message, kw_only=True):
@@ -163,6 +195,8 @@ class Done(Message, kw_only=True):
     dtypes: dict[str, str] = {}
     rejected: tuple[int, ...] = ()
     """Samples whose rows are to give way to others."""
+    files: tuple[File, ...] = ()
+    """Written on this rank."""
 
 
 class Underway(Message, kw_only=True):
@@ -183,5 +217,18 @@ class Failed(Message, kw_only=True):
     traceback: str
 
 
-ToWorker = Setup | Stop | RunCall | Reallocate | Release | Offload | Move | Save | Forget | StepAside
+ToWorker = (
+    Setup
+    | Stop
+    | RunCall
+    | Reallocate
+    | Release
+    | Offload
+    | Move
+    | Save
+    | Snapshot
+    | Flush
+    | Forget
+    | StepAside
+)
 ToMaster = Hello | Ready | Underway | Done | Failed

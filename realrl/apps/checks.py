@@ -18,7 +18,6 @@ from realrl.api.config import (
     GenerationConfig,
     ModelConfig,
     OptimizerConfig,
-    PassConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -77,8 +76,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     _check_offload(config)
     recipe.validate(config, {name: model.decoder for name, model in models.items()})
     _check_data(recipe, config, models)
-    if isinstance(config, PassConfig):
-        check_resumable(recipe, config)
+    check_resumable(recipe, config)
     return models
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+_BYTES_AT_ONCE = 1 << 20
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
@@ -30,6 +34,15 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
     sync(path.parent)
 
 
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file that appears whole, and on disk, or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    write(aside)
+    sync(aside)
+    os.replace(aside, path)
+    sync(path.parent)
+
+
 def replace_directory(aside: Path | str, final: Path | str) -> None:
     """Publish the finished directory `aside` under the name `final`, in place of what had that name.
 
@@ -40,7 +53,7 @@ def replace_directory(aside: Path | str, final: Path | str) -> None:
     sync_tree(aside)
     old = final.with_name(f".{final.name}.old")
     if old.exists():
-        _finish_replacement(old, final)
+        finish_replacement(old, final)
     if final.exists():
         os.rename(final, old)
     os.rename(aside, final)
@@ -49,8 +62,8 @@ def replace_directory(aside: Path | str, final: Path | str) -> None:
         shutil.rmtree(old)
 
 
-def _finish_replacement(old: Path, final: Path) -> None:
-    """Clear up after a process that ended within `replace_directory`."""
+def finish_replacement(old: Path, final: Path) -> None:
+    """Clear up after a process that ended within `replace_directory`, which left `old` behind."""
     if final.exists():
         shutil.rmtree(old)
     else:
@@ -72,6 +85,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """Of a file's content: BLAKE2b, 16 bytes, in hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BYTES_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

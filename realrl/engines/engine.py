@@ -14,6 +14,7 @@ from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.seeding import derive_seed
 from realrl.engines.gradients import copies, sum_shared
 from realrl.engines.masters import spread
+from realrl.engines.state import State
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.decoder import Decoder
@@ -27,6 +28,7 @@ from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch, in_batch_order, split
 from realrl.parallel.optimizer import ShardedAdamW
 from realrl.parallel.pipeline import StageLink, run_forward, run_training
+from realrl.parallel.share import blocks_of, gather, shards_of, share_of
 from realrl.realloc import checkpoint
 from realrl.realloc.offload import Arrival, HostCopy
 
@@ -160,6 +162,32 @@ class Engine:
         if self._optimizer:
             self._optimizer.gradients.copy_(self._flat.buffer)
         self._begin(version)
+
+    def state(self) -> State:
+        """This rank's share of all that the model would need to be gone on with, as views."""
+        weights, optimizer = self.local_tensors(), self._optimizer
+        share = share_of(len(self._flat.buffer), self.groups)
+        blocks = list(blocks_of(self._flat.spans, {name: w.shape for name, w in weights.items()}, share))
+        return State(
+            self.groups.rank,
+            blocks,
+            list(shards_of(blocks, self.layout, self.groups.rank)),
+            optimizer.sharded if optimizer else {"weights": self._flat.buffer[slice(*share)]},
+            optimizer.common if optimizer else {},
+        )
+
+    @torch.no_grad()
+    def restore(self, directory: Path, *, version: int) -> None:
+        """Go on from the states that were written to `directory`, by ranks of whatever layout.
+
+        Collective: over the data-parallel ranks.
+        """
+        self.state().read(directory)
+        if self._optimizer:
+            self._optimizer.publish()
+        else:
+            gather(self._flat.buffer, self.groups)
+        self.version = version
 
     def _begin(self, version: int) -> None:
         """With the weights, or if they are trained, with their masters in the room of the gradients."""

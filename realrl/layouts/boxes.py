@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -58,3 +59,29 @@ def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
     steps.reverse()
     for offset in product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True))):
         yield offset, tuple(min(step, size - o) for step, size, o in zip(steps, shape, offset))
+
+
+def boxes_of_range(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
+    """The elements `[start, stop)` of a tensor, counted row by row, as boxes in order: each one's offset and
+    shape. A matrix's range is at most three.
+    """
+    if start >= stop:
+        return
+    if not shape:
+        yield (), ()
+        return
+    row = math.prod(shape[1:])
+    first, last = -(-start // row), stop // row
+    if first > last:
+        yield from _within_row(shape, last, start, stop)
+        return
+    yield from _within_row(shape, first - 1, start, first * row)
+    if first < last:
+        yield (first, *(0 for _ in shape[1:])), (last - first, *shape[1:])
+    yield from _within_row(shape, last, last * row, stop)
+
+
+def _within_row(shape: Shape, index: int, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
+    before = index * math.prod(shape[1:])
+    for offset, size in boxes_of_range(shape[1:], start - before, stop - before):
+        yield (index, *offset), (1, *size)

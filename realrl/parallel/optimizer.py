@@ -17,8 +17,10 @@ from torch.optim.adamw import adamw
 from realrl.api.config import OptimizerConfig
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
+from realrl.parallel.share import gather, share_of
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_NUM_UPDATES = "num_updates"
 _NORM_WIDTH = 256
 """Elements whose squares are summed in float32, to within 1e-6."""
 
@@ -50,13 +52,13 @@ class ShardedAdamW:
         self._num_decayed = min(max(weights.num_matrix_elements - start, 0), size)
         self.states = {name: torch.zeros_like(self.master) for name in _MOMENTS}
         """Beside the masters: the moments, and how many updates matrices and other weights have had."""
-        self.states["num_updates"] = torch.zeros(2, device=self.master.device)
+        self.states[_NUM_UPDATES] = torch.zeros(2, device=self.master.device)
 
     def _hold(self, weights: FlatTensors) -> None:
-        size = len(weights.buffer) // self._groups.placement.layout.dp
         self._dtype = weights.buffer.dtype
-        self._weights, self._start = weights, self._groups.place.dp_rank * size
-        self._share = weights.buffer[self._start : self._start + size]
+        self._weights = weights
+        self._start, stop = share_of(len(weights.buffer), self._groups)
+        self._share = weights.buffer[self._start : stop]
         self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
 
     def put_away(self) -> dict[str, Tensor]:
@@ -80,6 +82,16 @@ class ShardedAdamW:
             return
         self.states = dict(states)
         self.master = self.states.pop("master", self._share)
+
+    @property
+    def sharded(self) -> dict[str, Tensor]:
+        """What training on depends on, as this rank has its share of it; weights follow from the masters."""
+        return {"master": self.master, **{name: self.states[name] for name in _MOMENTS}}
+
+    @property
+    def common(self) -> dict[str, Tensor]:
+        """The same, as every rank has all of it."""
+        return {_NUM_UPDATES: self.states[_NUM_UPDATES]}
 
     @property
     def _is_own_master(self) -> bool:
@@ -110,7 +122,7 @@ class ShardedAdamW:
             share.mul_(limit / (norm + 1e-6))
         self._update(share, lr)
         del share  # Giving every rank the weights takes copies of its own.
-        self._publish()
+        self.publish()
         self.gradients.zero_()
         return norm
 
@@ -124,7 +136,7 @@ class ShardedAdamW:
                 [share[part]],
                 *([self.states[name][part]] for name in _MOMENTS),
                 [],
-                [self.states["num_updates"][i]],
+                [self.states[_NUM_UPDATES][i]],
                 fused=True,
                 amsgrad=False,
                 beta1=config.beta1,
@@ -148,11 +160,12 @@ class ShardedAdamW:
         total = sum(squares, torch.zeros((), dtype=torch.float64, device=share.device))
         return float(all_reduce(total, self._groups.mesh).sqrt())
 
-    def _publish(self) -> None:
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters to the weights, and give every rank those of all. Collective over dp."""
         # States elsewhere are rounded there, so that no more bytes travel than the weights have.
         self._share.copy_(self.master if self._states_device is None else self.master.to(self._dtype))
-        if self._groups.dp is not None:
-            dist.all_gather_into_tensor(self._weights.buffer, self._share.clone(), group=self._groups.dp)
+        gather(self._weights.buffer, self._groups)
 
 
 def _copy(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from realrl.base.files import sync
+from realrl.base.files import write_aside
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.plan import Region, Stream, plan
@@ -59,7 +58,6 @@ def file_layout(directory: Path | str, base: str = "") -> Layout:
     return Layout(tuple(_whole(f, base * is_bare + t, shape, local=t) for f, t, shape in found))
 
 
-@torch.no_grad()
 def load(
     directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str, Tensor], *, base: str = ""
 ) -> None:
@@ -70,6 +68,14 @@ def load(
     """
     directory, files = Path(directory), file_layout(directory, base)
     check_tensors(directory, files, layout)
+    read_boxes(directory, files, layout, rank, target)
+
+
+@torch.no_grad()
+def read_boxes(
+    directory: Path, files: Layout, layout: Layout, rank: Rank, target: Mapping[str, Tensor]
+) -> None:
+    """Fill `rank`'s local tensors of `layout` from safetensors files, the ranks of the layout `files`."""
     for stream in plan(files, layout.only(rank)).streams:
         with safe_open(directory / stream.route.root, framework="pt") as file:
             _read_stream(file, stream, rank, target)
@@ -139,7 +145,7 @@ def write_shard(directory: Path | str, num_files: int, index: int, tensors: Mapp
     """Write the `index`-th file, counted from 0, of a checkpoint; it appears whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     path = Path(directory) / shard_name(num_files, index)
-    _write_aside(path, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
+    write_aside(path, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
 
 
 def write_index(directory: Path | str, saved: Layout, itemsize: int) -> None:
@@ -152,7 +158,7 @@ def write_index(directory: Path | str, saved: Layout, itemsize: int) -> None:
         "weight_map": {pattern.tensor: names[pattern.parts[0].ranks[0]] for pattern in saved.patterns},
     }
     text = json.dumps(index, indent=2) + "\n"
-    _write_aside(Path(directory) / INDEX_FILE, lambda aside: aside.write_text(text))
+    write_aside(Path(directory) / INDEX_FILE, lambda aside: aside.write_text(text))
 
 
 def shard_name(num_files: int, index: int) -> str:
@@ -216,11 +222,3 @@ def _held_elements(pattern: Pattern) -> dict[Rank, int]:
     for rank, numel in ((rank, part.numel) for part in pattern.parts for rank in part.ranks):
         held[rank] = held.get(rank, 0) + numel
     return held
-
-
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    write(aside)
-    sync(aside)
-    os.replace(aside, path)
-    sync(path.parent)

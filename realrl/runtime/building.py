@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
@@ -24,6 +27,7 @@ from realrl.runtime.data import open_data
 from realrl.runtime.jobs import Programs, compile_run
 from realrl.runtime.program import Call, Weights
 from realrl.runtime.replicas import Replicas
+from realrl.runtime.snapshots import read_memories
 from realrl.runtime.store import SampleStore
 from realrl.runtime.worker import Worker, one_line
 
@@ -71,6 +75,8 @@ def build_worker(
         device=device,
         topology=topology,
         settings=settings,
+        changed=recipe.graph(config).changed,
+        recovery=setup.recovery,
     )
     return Worker(
         rank=rank,
@@ -82,7 +88,17 @@ def build_worker(
         replicas=replicas,
         data=open_data(recipe, config),
         store=SampleStore(rank, topology, settings),
+        memories=_memories(setup),
     )
+
+
+def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
+    """What calls remember at the run's beginning, or where it is gone on with."""
+    memories = defaultdict(dict)
+    if setup.recovery:
+        for directory in Path(setup.recovery.directory).iterdir():
+            memories.update(read_memories(directory))
+    return memories
 
 
 def _transfer_settings(config: Any) -> TransferSettings:

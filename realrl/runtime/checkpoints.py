@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from realrl.api.recipe import Criterion
-from realrl.base.files import replace_directory, write_atomically
+from realrl.base.files import finish_replacement, replace_directory, write_atomically
 
+CHECKPOINTS, RECOVERIES = "checkpoints", "recovery"
+"""Folders of a run: of what people take from it, and of what it goes on from itself."""
 BEST = "best"
 
 
-def checkpoint_directory(run_directory: Path, name: str) -> Path:
-    return run_directory / "checkpoints" / name
-
-
-def partial_directory(run_directory: Path, name: str) -> Path:
+def partial_directory(folder: Path, name: str) -> Path:
     """Where a checkpoint is written before it is whole."""
-    return run_directory / "checkpoints" / f".{name}.partial"
+    return folder / f".{name}.partial"
 
 
 def publish(partial: Path) -> Path:
@@ -31,10 +29,13 @@ def publish(partial: Path) -> Path:
     return final
 
 
-def remove_partial(run_directory: Path) -> None:
-    """Remove checkpoints that never became whole."""
-    for partial in run_directory.glob("checkpoints/.*.partial"):
-        shutil.rmtree(partial)
+def tidy(run_directory: Path) -> None:
+    """Remove checkpoints that never became whole, and end what a kill cut short between two renames."""
+    for folder in (run_directory / CHECKPOINTS, run_directory / RECOVERIES):
+        for partial in folder.glob(".*.partial"):
+            shutil.rmtree(partial)
+        for old in folder.glob(".*.old"):
+            finish_replacement(old, folder / old.name.removeprefix(".").removesuffix(".old"))
 
 
 class Best:
@@ -58,7 +59,7 @@ class Best:
 
     def outcome(self, run_directory: Path) -> dict[str, Any]:
         """Which it is, and where its weights lie: nowhere here if they are those that the run began with."""
-        directory = str(checkpoint_directory(run_directory, BEST)) if self.step else None
+        directory = str(run_directory / CHECKPOINTS / BEST) if self.step else None
         return {**self.describe(), "checkpoint": directory}
 
     def note(self, directory: Path) -> None:

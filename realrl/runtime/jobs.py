@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 from realrl.api.batch import Sample
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
-from realrl.runtime.program import Asynchrony, Program, compile_program, compile_save, home_placements
+from realrl.runtime.program import (
+    Asynchrony,
+    Program,
+    compile_program,
+    compile_recovery,
+    compile_save,
+    home_placements,
+)
 from realrl.runtime.scheduler import Job, Stage
 
 
@@ -23,6 +30,8 @@ class Programs:
     """Of training, or of a pass over data."""
     evaluate: Program
     save: Program
+    recovery: Program
+    """Ahead, it copies what it writes; the rest ends once that is written."""
     homes: dict[str, Placement]
     max_draws: int = 1
     """Rows that training tries in one place of its batch."""
@@ -42,6 +51,7 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
         compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
         compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
         compile_save(graph, homes, models),
+        compile_recovery(graph, homes, models),
         homes,
         graph.redraw.max_draws if graph.redraw else 1,
     )
@@ -50,7 +60,23 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
 def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
     """The jobs one by one, but for what a job does ahead: that comes before the rest of `max_staleness`
     earlier ones, and so sees weights which are as many training steps older.
+
+    Nothing is ahead of what recovery goes on from, whose files are written while the next job goes on.
     """
+    recovery: Job | None = None
+    for recovers, group in groupby(jobs, key=lambda job: job.recovers):
+        if recovers:
+            (recovery,) = group
+            yield Stage(recovery, recovery.program.ahead, is_last=False)
+            continue
+        for stage in _overlapped(group, max_staleness):
+            yield stage
+            if recovery and stage.is_last:
+                yield Stage(recovery, recovery.program.rest, is_last=True)
+                recovery = None
+
+
+def _overlapped(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
     waiting: deque[Job] = deque()
     for job in chain(jobs, [None]):
         if job and job.program.ahead:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,20 @@ from torch.distributed import TCPStore
 from realrl.api.config import PassConfig, RunConfig
 from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import Instruction, Setup, StepAside
+from realrl.api.messages import Instruction, Recovery, Setup, StepAside
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically
 from realrl.base.logging import setup_logging
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
-from realrl.runtime.checkpoints import Best, publish, remove_partial
+from realrl.runtime.checkpoints import Best, publish, tidy
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import CONFIG, Recorder, run_directory
-from realrl.runtime.report import JobReport
+from realrl.runtime.recovery import cut_records, drop_recoveries, newest_recovery, publish_recovery
+from realrl.runtime.report import JobReport, Outcome
 from realrl.runtime.schedule import Schedule, make_schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
 from realrl.runtime.summary import Summary, print_summary
@@ -48,33 +49,52 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
     Raises:
         RunFailed: a worker failed, died, or took too long.
     """
-    directory = open_directory(config)
+    recovery, notes = newest_recovery(config)
+    directory = open_directory(config, recovery)
+    tidy(directory)
     setup_logging(directory / "logs" / "master.log", "master")
     write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
     data = open_data(recipe, config)
-    schedule = make_schedule(recipe, config, plan, data, directory)
+    schedule = make_schedule(recipe, config, plan, data, directory, recovery.step if recovery else 0)
     summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
+    if recovery:
+        notes.append(f"goes on after step {recovery.step}, from {recovery.directory}")
+        _recall(cut_records(directory, recovery.step), summary, best)
     with ExitStack() as stack:
-        stack.callback(remove_partial, directory)
+        stack.callback(tidy, directory)
         recorder = stack.enter_context(Recorder(directory, plan.num_workers, schedule.kind))
         progress = stack.enter_context(Progress(schedule.steps))
-        for line in (*getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
+        for line in (*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
             progress.say(line)
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory))
+            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery))
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
     result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
     if schedule.steps:
         recorder.record_summary(result)
+        drop_recoveries(directory)
     print_summary(result)
     return result
 
 
+def _recall(lines: Iterable[Mapping[str, Any]], summary: Summary, best: Best) -> None:
+    """What came of the steps and evaluations that an earlier run made."""
+    for outcome in map(Outcome.of, lines):
+        summary.recall(outcome)
+        if outcome.evaluating:
+            best.consider(outcome.step, outcome.metrics)
+
+
 @contextmanager
 def _crew(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher, directory: Path
+    recipe: Recipe,
+    config: Any,
+    plan: ExecutionPlan,
+    launcher: Launcher,
+    directory: Path,
+    recovery: Recovery | None,
 ) -> Iterator[Crew]:
     """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
@@ -83,7 +103,7 @@ def _crew(
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
         crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
-        crew.set_up(_setup(recipe, config, plan, launcher.host, store.port))
+        crew.set_up(_setup(recipe, config, plan, launcher.host, store.port, recovery))
         yield crew
         crew.dismiss()
         launcher.wait(_GRACE_S)
@@ -105,7 +125,8 @@ class Master:
         self._most_open = _OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(schedule.versions)
+        self._keep_recoveries = schedule.keep_recoveries
         self._open: dict[int, JobReport] = {}
         self._ended_s = 0.0
         """When the last step that is done had."""
@@ -154,11 +175,15 @@ class Master:
 
     def _end_jobs(self) -> None:
         for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
+            if report.job.recovers and min(self._open) < report.job.number:
+                continue  # What an earlier job comes to must be written down first.
             del self._open[report.job.number]
             if not (report.job.evaluating or report.job.directory):
                 report.after_s, self._ended_s = self._ended_s, report.end_s
             report.num_tokens = self._scheduler.close(report.job).num_tokens
-            if report.job.directory:
+            if report.job.recovers:
+                self._publish_recovery(report)
+            elif report.job.directory:
                 self._publish(report.job)
             else:
                 self._take_in(report)
@@ -177,12 +202,18 @@ class Master:
             self._best.note(partial)
         self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
+    def _publish_recovery(self, report: JobReport) -> None:
+        self._recorder.sync()
+        partial, step = Path(report.job.directory), report.job.step
+        final = publish_recovery(partial, step, report.files, self._keep_recoveries)
+        logger.info("recovery goes on from %s", final)
 
-def open_directory(config: RunConfig) -> Path:
+
+def open_directory(config: RunConfig, recovery: Recovery | None) -> Path:
     """The run's directory: empty, or as it is where it is gone on with."""
     directory = run_directory(config)
     is_resumed = isinstance(config, PassConfig) and config.resume and directory.is_dir()
-    return directory if is_resumed else fresh_directory(directory)
+    return directory if is_resumed or recovery else fresh_directory(directory)
 
 
 def fresh_directory(path: Path) -> Path:
@@ -199,13 +230,16 @@ def _empty_directory(path: Path) -> None:
     path.mkdir(parents=True)
 
 
-def _setup(recipe: Recipe, config: Any, plan: ExecutionPlan, host: str, port: int) -> Setup:
+def _setup(
+    recipe: Recipe, config: Any, plan: ExecutionPlan, host: str, port: int, recovery: Recovery | None
+) -> Setup:
     return Setup(
         recipe=recipe.name,
         config=msgspec.json.encode(config),
         placements=dict(plan.placements),
         store_host=host,
         store_port=port,
+        recovery=recovery,
     )
 
 

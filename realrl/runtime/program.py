@@ -206,7 +206,35 @@ class Save(_Placed):
         return self.weights
 
 
-Node = Reallocate | Release | Offload | Move | Call | Forget | Save
+@dataclass(frozen=True)
+class Snapshot(_Placed):
+    """Copy all that `model` needs to be gone on with, and begin to write it."""
+
+    model: str
+    placement: Placement
+    call: str = ""
+    writes: tuple[Resource, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return self.weights
+
+
+@dataclass(frozen=True)
+class Flush(_Placed):
+    """Wait until the snapshot of `model` is written, once it is trained on."""
+
+    model: str
+    placement: Placement
+    call: str = ""
+    writes: tuple[Resource, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Resource, ...]:
+        return self.weights
+
+
+Node = Reallocate | Release | Offload | Move | Call | Forget | Save | Snapshot | Flush
 
 
 @dataclass(frozen=True)
@@ -377,6 +405,16 @@ def compile_save(
     for model in (name for name, config in (models or {}).items() if config.offload and name in trained):
         nodes = _while_used(nodes, Weights(model, homes[model]))
     return Program(tuple(nodes))
+
+
+def compile_recovery(
+    graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
+) -> Program:
+    """Take a snapshot of every model that `graph` changes, ahead of the steps that go on meanwhile."""
+    nodes: list[Node] = [Snapshot(model, homes[model]) for model in graph.changed]
+    for model in (name for name, config in (models or {}).items() if config.offload):
+        nodes = _while_used(nodes, Weights(model, homes[model]))
+    return Program(tuple(Flush(model, homes[model]) for model in graph.changed), ahead=tuple(nodes))
 
 
 def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) -> list[Move]:

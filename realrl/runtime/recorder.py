@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from realrl.runtime.report import JobReport
 
 MICROSECONDS = 1e6
 CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
 RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
 """Where the records of calls go, by what kind of steps a run makes."""
 
@@ -29,7 +31,7 @@ class Recorder:
 
     def __init__(self, directory: Path, num_workers: int, kind: str) -> None:
         self.directory, self._kind = directory, kind
-        self._metrics = (directory / "metrics.jsonl").open("a")
+        self._metrics = (directory / METRICS).open("a")
         self._records = (directory / RECORDS[kind]).open("a")
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
         self._trace = Trace(directory / "trace.json", num_workers)
@@ -40,16 +42,7 @@ class Recorder:
     def record_job(self, report: JobReport) -> None:
         """One line of metrics, and the job's records."""
         job = report.job
-        row = {
-            "step": job.step,
-            "kind": "eval" if job.evaluating else self._kind,
-            **report.metrics(),
-            "num_sequences": len(job.samples),
-            "num_tokens": report.num_tokens,
-            "tokens_per_s": report.tokens_per_s,
-            "duration_s": report.duration_s,
-            "phases_s": report.phases_s,
-        }
+        row = report.outcome().line(self._kind)
         self._metrics.write(_json(row) + "\n")
         self._metrics.flush()
         # In training a row comes again, in other steps.
@@ -58,6 +51,11 @@ class Recorder:
             self._records.write(_json({**of_job, **record}) + "\n")
         self._records.flush()
         self._record_scalars(row)
+
+    def sync(self) -> None:
+        """Have on disk what was written down until now."""
+        for file in (self._metrics, self._records):
+            os.fsync(file.fileno())
 
     def record_summary(self, summary: dict[str, Any]) -> None:
         write_atomically(self.directory / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")

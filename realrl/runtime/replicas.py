@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from realrl.api.config import TrainingConfig
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Offload, Reallocate, Release, Save
+from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
 from realrl.api.recipe import ModelSpec
 from realrl.datasets.demo import resolve_model
 from realrl.engines.engine import NO_WEIGHTS, Engine
@@ -49,7 +49,11 @@ class Replicas:
         device: str,
         topology: Topology,
         settings: TransferSettings,
+        changed: Collection[str] = (),
+        recovery: Recovery | None = None,
     ) -> None:
+        """`changed`: models that have other weights in the recovery, if there is one, than in their files."""
+        self._recovery, self._changed = recovery, changed
         self._specs, self._rank, self._device = specs, rank, device
         self._topology, self._settings = topology, settings
         self._directories = {model: resolve_model(spec.model.path) for model, spec in specs.items()}
@@ -149,10 +153,16 @@ class Replicas:
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:
-            engine.load(self._directories[weights.model])
+            self._fill(engine, weights.model)
             if spec.model.offload:
                 engine.offload()
         return engine
+
+    def _fill(self, engine: Engine, model: str) -> None:
+        if self._recovery and model in self._changed:
+            engine.restore(Path(self._recovery.directory) / model, version=self._recovery.step)
+        else:
+            engine.load(self._directories[model])
 
     def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
         if (origin, goal) not in self._transfers:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from realrl.api.messages import Done, Instruction, RunCall
+from realrl.api.messages import Done, File, Instruction, RunCall
 from realrl.api.recipe import Mean, Metrics, Peak, joined
 from realrl.runtime.scheduler import Job
 
@@ -44,6 +46,35 @@ class Totals:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is written down of a step or an evaluation."""
+
+    step: int
+    evaluating: bool
+    metrics: Mapping[str, float]
+    num_sequences: int
+    num_tokens: int
+    tokens_per_s: float
+    duration_s: float
+    phases_s: Mapping[str, float]
+
+    def line(self, kind: str) -> dict[str, Any]:
+        """As one of many, of which those that are not evaluations are of `kind`."""
+        rest = {name: getattr(self, name) for name in _BESIDE_METRICS}
+        return {"step": self.step, "kind": "eval" if self.evaluating else kind, **self.metrics, **rest}
+
+    @staticmethod
+    def of(line: Mapping[str, Any]) -> Outcome:
+        """What a line says; a metric that was no number is none again."""
+        rest = {name: line[name] for name in ("step", *_BESIDE_METRICS)}
+        metrics = {k: math.nan if v is None else v for k, v in line.items() if k not in {"kind", *rest}}
+        return Outcome(**rest, evaluating=line["kind"] == "eval", metrics=metrics)
+
+
+_BESIDE_METRICS = ("num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
+
+
 class JobReport:
     """Metrics, records and times of one job."""
 
@@ -54,6 +85,8 @@ class JobReport:
         """When earlier steps had ended; what overlapped with them is their time."""
         self.totals = Totals()
         """Over all ranks."""
+        self.files: list[File] = []
+        """That it wrote."""
         self._spans: dict[int, _Span] = {}
         self._records: dict[tuple[int, int], list[dict]] = {}
         """By instruction and rank."""
@@ -64,6 +97,7 @@ class JobReport:
         span = self._spans.setdefault(instruction.seq, _Span(name, done.started_s, done.ended_s))
         span.start_s, span.end_s = min(span.start_s, done.started_s), max(span.end_s, done.ended_s)
         self._records[instruction.seq, rank] = done.records
+        self.files += done.files
         if isinstance(instruction, RunCall):
             means = {name: Mean(*pair) for name, pair in done.metrics.items()}
             peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
@@ -104,6 +138,18 @@ class JobReport:
         for span in self._spans.values():
             phases_s[span.name] += span.end_s - span.start_s
         return dict(phases_s)
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            step=self.job.step,
+            evaluating=self.job.evaluating,
+            metrics=self.metrics(),
+            num_sequences=len(self.job.samples),
+            num_tokens=self.num_tokens,
+            tokens_per_s=self.tokens_per_s,
+            duration_s=self.duration_s,
+            phases_s=self.phases_s,
+        )
 
     def metrics(self) -> dict[str, float]:
         """Each metric over all ranks."""

@@ -1,48 +1,57 @@
-"""Going on with a pass over data that was interrupted."""
+"""Going on with a run that was interrupted: whether its settings allow it, and how much of a pass is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from realrl.api.config import PassConfig
+from realrl.api.config import PassConfig, RunConfig
 from realrl.api.configure import dump_config, shown
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.runtime.recorder import CONFIG, run_directory
+from realrl.runtime.recovery import is_recoverable
 
 _NAMES = ("resume", "experiment", "trial", "runs_dir")
 _PLACES = ("allocation", "placements", "device", "offload", "keep_replicas")
-_SIZES = ("batch_size", "max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
-MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, "checksums", "call_timeout_s"))
-"""Keys, of whatever section, that say where and how fast a pass runs, not what comes of it."""
+_SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
+_SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
+_SAVING = ("save_every", "recover", "recover_every", "keep_recoveries")
+MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING))
+"""Keys, of whatever section, that say where and how fast a run goes, not what comes of it."""
+IN_A_PASS = frozenset(("batch_size",))
+"""Such keys, where nothing is trained."""
 
 
-def check_resumable(recipe: Recipe, config: PassConfig) -> None:
+def check_resumable(recipe: Recipe, config: RunConfig) -> None:
     """Raise ValueError where `config` is to go on with a run of another one."""
-    directory = run_directory(config)
-    if not (config.resume and (directory / CONFIG).is_file()):
+    directory, is_pass = run_directory(config), isinstance(config, PassConfig)
+    if not (config.resume if is_pass else is_recoverable(config)) or not (directory / CONFIG).is_file():
         return
+    may_differ = MAY_DIFFER | IN_A_PASS if is_pass else MAY_DIFFER
     made = (directory / CONFIG).read_text(encoding="utf-8")
     before, now = (
-        dict(_settings(load_mapping(text, str(directory / CONFIG))))
+        dict(_settings(load_mapping(text, str(directory / CONFIG)), may_differ))
         for text in (made, dump_config(config, recipe=recipe.name))
     )
     for key in {**before, **now}:
         if before.get(key) != now.get(key):
             raise ValueError(
-                f"resume: {directory} was made with {key}={shown(before.get(key))}, got"
-                f" {shown(now.get(key))}; set it back, or write elsewhere"
+                f"{'resume' if is_pass else 'recover'}: {directory} was made with"
+                f" {key}={shown(before.get(key))}, got {shown(now.get(key))}; set it back, or write elsewhere"
+                f"{'' if is_pass else ', or set recover=off'}"
             )
 
 
-def _settings(document: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(
+    document: Mapping[str, Any], may_differ: Collection[str], path: str = ""
+) -> Iterator[tuple[str, Any]]:
     """What results depend on, by dotted key."""
     for key, value in document.items():
-        if key not in MAY_DIFFER:
+        if key not in may_differ:
             if isinstance(value, dict):
-                yield from _settings(value, f"{path}{key}.")
+                yield from _settings(value, may_differ, f"{path}{key}.")
             else:
                 yield f"{path}{key}", value
 

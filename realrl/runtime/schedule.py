@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.seeding import derive_seed
-from realrl.runtime.checkpoints import BEST, checkpoint_directory, partial_directory
+from realrl.runtime.checkpoints import BEST, CHECKPOINTS, RECOVERIES, partial_directory
 from realrl.runtime.data import RunData
 from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
 from realrl.runtime.recorder import RECORDS
@@ -37,6 +37,14 @@ class Schedule(Protocol):
     def keeps_best(self) -> bool:
         """Whether evaluations decide what is saved."""
 
+    @property
+    def keep_recoveries(self) -> int:
+        """How many of what it could be gone on with from are kept."""
+
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """Of models that have other weights than they once began with."""
+
     def stages(self) -> Iterator[Stage]:
         """All that the run does, in its one order."""
 
@@ -54,11 +62,13 @@ class Training:
     rows: Dataset
     held_out: Dataset | None
     run_directory: Path
+    steps_done: int = 0
+    """By the run that this one goes on with."""
     kind: ClassVar[str] = "train"
 
     @property
     def steps(self) -> range:
-        return range(self.config.num_steps)
+        return range(self.steps_done, self.config.num_steps)
 
     @property
     def open_ahead(self) -> int:
@@ -68,20 +78,29 @@ class Training:
     def keeps_best(self) -> bool:
         return bool(self.held_out and self.config.eval_every and self.config.keep_best)
 
+    @property
+    def keep_recoveries(self) -> int:
+        return self.config.keep_recoveries
+
+    @property
+    def versions(self) -> dict[str, int]:
+        changed = {node.model for node in self.programs.recovery.rest}
+        return dict.fromkeys(changed, self.steps_done) if self.steps_done else {}
+
     def stages(self) -> Iterator[Stage]:
         return in_order(self.jobs(), self.config.max_staleness)
 
     def outcome(self) -> dict[str, Any]:
         name = _name(self.config.num_steps)
-        return {"checkpoint": str(checkpoint_directory(self.run_directory, name))}
+        return {"checkpoint": str(self.run_directory / CHECKPOINTS / name)}
 
     def jobs(self) -> Iterator[Job]:
         """Evaluations stand at the start, at the end and where asked for; the end is saved, and after all
-        evaluations but the first what may be the best.
+        evaluations but the first what may be the best. What recovery goes on from comes last before training.
         """
         number = 0
-        for step in range(self.config.num_steps + 1):
-            for make in self._due(step):
+        for step in range(self.steps_done, self.config.num_steps + 1):
+            for make in [self._training] if 0 < step == self.steps_done else self._due(step):
                 yield make(number, step)
                 number += 1
 
@@ -95,6 +114,8 @@ class Training:
                 due.append(self._best)
         if is_last or (step and _every(config.save_every, step)):
             due.append(self._checkpoint)
+        if step and not is_last and _every(config.recover_every, step):
+            due.append(self._recovery)
         if not is_last:
             due.append(self._training)
         return due
@@ -126,12 +147,18 @@ class Training:
         )
 
     def _checkpoint(self, number: int, step: int) -> Job:
-        directory = str(partial_directory(self.run_directory, _name(step)))
-        return Job(number, self.programs.save, step, directory=directory)
+        return Job(number, self.programs.save, step, directory=self._partial(CHECKPOINTS, _name(step)))
 
     def _best(self, number: int, step: int) -> Job:
-        directory = str(partial_directory(self.run_directory, BEST))
+        directory = self._partial(CHECKPOINTS, BEST)
         return Job(number, self.programs.save, step, directory=directory, only_if_best=True)
+
+    def _recovery(self, number: int, step: int) -> Job:
+        directory = self._partial(RECOVERIES, _name(step))
+        return Job(number, self.programs.recovery, step, directory=directory, recovers=True)
+
+    def _partial(self, kind: str, name: str) -> str:
+        return str(partial_directory(self.run_directory / kind, name))
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,8 @@ class Pass:
     kind: ClassVar[str] = "pass"
     open_ahead: ClassVar[int] = 0
     keeps_best: ClassVar[bool] = False
+    keep_recoveries: ClassVar[int] = 0
+    versions: ClassVar[Mapping[str, int]] = {}
 
     @property
     def steps(self) -> range:
@@ -176,12 +205,13 @@ class Pass:
 
 
 def make_schedule(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path
+    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, steps_done: int = 0
 ) -> Schedule:
-    """What a recipe's run does: it trains, or passes over its rows, but those that `run_directory` has."""
+    """What a recipe's run does: it trains, but for `steps_done`, or passes over its rows, but for those that
+    `run_directory` has."""
     programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
     if recipe.graph(config).trains:
-        return Training(config, programs, samples, data.rows, data.held_out, run_directory)
+        return Training(config, programs, samples, data.rows, data.held_out, run_directory, steps_done)
     num_done = rows_done(run_directory / RECORDS[Pass.kind], samples)
     return Pass(config, programs, samples, data.rows, run_directory, num_done)
 

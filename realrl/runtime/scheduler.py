@@ -35,6 +35,8 @@ class Job:
     """Rows that take the place of those that a call rejects."""
     directory: str = ""
     """Where a checkpoint goes."""
+    recovers: bool = False
+    """The checkpoint is of all that the run needs to be gone on with."""
     only_if_best: bool = False
     """A checkpoint that is left out unless the evaluation before it is the best so far."""
 
@@ -77,12 +79,13 @@ class _Task:
 class Scheduler:
     """Decides what runs next, from what was reported so far; starts nothing itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Mapping[str, int] | None = None) -> None:
+        """`versions`: of models that have been trained before."""
         self.ledgers: dict[int, Ledger] = {}
         """By number, of the jobs that have begun and not ended."""
         self._pending: list[_Task] = []
         self._running: dict[int, _Task] = {}
-        self._versions: dict[str, int] = defaultdict(int)
+        self._versions: dict[str, int] = defaultdict(int, versions or {})
         self._replicas: dict[program.Weights, int] = {}
         """The versions of replicas that have weights."""
         self._writer: dict[object, _Task] = {}
@@ -285,6 +288,16 @@ class Scheduler:
                     placement=node.placement,
                     directory=job.directory,
                 )
+            case program.Snapshot():
+                return messages.Snapshot(
+                    **common,
+                    ranks=node.ranks,
+                    model=node.model,
+                    placement=node.placement,
+                    directory=job.directory,
+                )
+            case program.Flush():
+                return messages.Flush(**common, ranks=node.ranks, model=node.model)
             case program.Forget():
                 return messages.Forget(**common, ranks=node.ranks)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from realrl.runtime.progress import SHOWN, clock, number
-from realrl.runtime.report import JobReport, Totals
+from realrl.runtime.report import JobReport, Outcome, Totals
 
 
 class Summary:
@@ -17,25 +18,30 @@ class Summary:
 
     def __init__(self, *, trains: bool = True) -> None:
         self._started_s, self._trains = time.monotonic(), trains
-        self._evals: list[dict[str, float]] = []
-        self._first: dict[str, float] = {}
-        self._last: dict[str, float] = {}
+        self._evals: list[Mapping[str, float]] = []
+        self._first: Mapping[str, float] = {}
+        self._last: Mapping[str, float] = {}
         self._whole = Totals()
         self._phases_s: dict[str, float] = {}
         self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
 
     def add(self, report: JobReport) -> None:
         """Take in a step or an evaluation."""
-        if report.job.evaluating:
-            self._evals.append(report.metrics())
+        if not report.job.evaluating:
+            self._whole.include(report.totals)
+        self.recall(report.outcome())
+
+    def recall(self, outcome: Outcome) -> None:
+        """Take in one of a training run, from what was written down of it."""
+        if outcome.evaluating:
+            self._evals.append(outcome.metrics)
             return
-        self._last = report.metrics()
+        self._last = outcome.metrics
         self._first = self._first or self._last
-        self._whole.include(report.totals)
         self._num_steps += 1
-        self._num_tokens += report.num_tokens
-        self._duration_s += report.duration_s
-        for name, seconds in report.phases_s.items():
+        self._num_tokens += outcome.num_tokens
+        self._duration_s += outcome.duration_s
+        for name, seconds in outcome.phases_s.items():
             self._phases_s[name] = self._phases_s.get(name, 0.0) + seconds
 
     def result(self, **facts: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import (
     Done,
     Failed,
+    Flush,
     Forget,
     Instruction,
     Move,
@@ -27,6 +28,7 @@ from realrl.api.messages import (
     Release,
     RunCall,
     Save,
+    Snapshot,
     StepAside,
     Stop,
     ToWorker,
@@ -38,6 +40,7 @@ from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
 from realrl.runtime.program import Weights
 from realrl.runtime.replicas import Replicas, check_version
+from realrl.runtime.snapshots import Snapshots
 from realrl.runtime.store import SampleStore, batch_of
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class Worker:
     store: SampleStore
     memories: Mapping[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
     """By call."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
 
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
@@ -92,8 +96,26 @@ class Worker:
                 self.replicas.offload(instruction)
             case Save():
                 self.replicas.save(instruction)
+            case Snapshot():
+                self._begin_snapshot(instruction)
+            case Flush():
+                return {"files": self.snapshots.end(instruction.job, instruction.model)}
             case Forget():
                 self.store.forget(instruction.job)
+
+    def _begin_snapshot(self, instruction: Snapshot) -> None:
+        """Of the model here, and of what the calls that train it remember, alike on its ranks."""
+        model, placement = instruction.model, instruction.placement
+        training = [c for c in self._graph(evaluating=False).calls.values() if c.kind is CallKind.TRAIN]
+        is_first = self.rank == placement.ranks[0]
+        remembering = [call.name for call in training if call.model == model and is_first]
+        self.snapshots.begin(
+            instruction.job,
+            model,
+            instruction.directory,
+            self.replicas.engine(Weights(model, placement)).state(),
+            {name: self.memories[name] for name in remembering},
+        )
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)

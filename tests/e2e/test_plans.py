@@ -152,7 +152,8 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return steps
 
 
-def weights(run: Path, model: str) -> dict[str, torch.Tensor]:
+def weights(run: Path, model: str, num_steps: int = NUM_STEPS) -> dict[str, torch.Tensor]:
     """All tensors of the run's last checkpoint."""
-    files = sorted((run / "checkpoints" / f"step-{NUM_STEPS}" / model).glob("*.safetensors"))
+    files = sorted((run / "checkpoints" / f"step-{num_steps}" / model).glob("*.safetensors"))
+    assert files
     return {name: tensor for file in files for name, tensor in load_file(file).items()}

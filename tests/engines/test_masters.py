@@ -109,7 +109,7 @@ def test_an_update_of_a_tenth_of_a_step_reaches_a_tenth_of_the_weights(tmp_path)
     engine = trained(rounded(tmp_path))
     before, optimizer = engine._flat.buffer.clone(), engine._optimizer
     optimizer.master.view(torch.int32).add_(2**16 // 10)
-    optimizer._publish()
+    optimizer.publish()
     nonzero = before != 0
     moved = (engine._flat.buffer.view(torch.int16) - before.view(torch.int16))[nonzero].float()
     assert 0.09 < moved.mean() < 0.11

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from realrl.api.recipe import LEAST_LOSS, Criterion
-from realrl.runtime.checkpoints import Best, partial_directory, publish, remove_partial
+from realrl.runtime.checkpoints import Best, partial_directory, publish, tidy
 
 MOST = Criterion("accuracy")
 
@@ -49,7 +49,7 @@ def test_a_best_checkpoint_says_which_it_is(tmp_path):
             str(tmp_path / "checkpoints" / "best") if step else None
         )
         if step:
-            partial = partial_directory(tmp_path, "best")
+            partial = partial_directory(tmp_path / "checkpoints", "best")
             partial.mkdir(parents=True)
             (partial / "weights").write_text(str(step))
             best.note(partial)
@@ -61,7 +61,7 @@ def test_a_best_checkpoint_says_which_it_is(tmp_path):
 
 def test_what_never_became_whole_is_removed(tmp_path):
     for name in ("best", "step-3"):
-        partial_directory(tmp_path, name).mkdir(parents=True)
-    publish(partial_directory(tmp_path, "step-3"))
-    remove_partial(tmp_path)
+        partial_directory(tmp_path / "checkpoints", name).mkdir(parents=True)
+    publish(partial_directory(tmp_path / "checkpoints", "step-3"))
+    tidy(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-3"]

@@ -29,12 +29,12 @@ class Rows:
 
 def _schedule(num_held_out=3, **settings):
     usual = {"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0, "max_staleness": 0}
-    usual["keep_best"] = False
+    usual |= {"keep_best": False, "recover_every": 0}
     config = SimpleNamespace(**usual | settings)
     held_out = Rows(num_held_out) if num_held_out else None
-    evaluate, save = (Program((name,)) for name in ("eval", "save"))
-    train = Program(("train",), ahead=("gen",))
-    return Training(config, Programs(train, evaluate, save, {}), 2, Rows(5), held_out, Path("run"))
+    train, recovery = Program(("train",), ahead=("gen",)), Program(("flush",), ahead=("snapshot",))
+    programs = Programs(train, Program(("eval",)), Program(("save",)), recovery, {})
+    return Training(config, programs, 2, Rows(5), held_out, Path("run"))
 
 
 def _kinds(**settings):
@@ -109,7 +109,7 @@ def test_a_pass_takes_each_row_once(num_rows, batch_size, samples_per_row, data)
     """In order, but those that are done; a sample's id tells its row and its place there."""
     num_done = data.draw(st.integers(0, num_rows))
     config = SimpleNamespace(batch_size=batch_size)
-    programs = Programs(Program(("gen",)), Program(()), Program(()), {})
+    programs = Programs(Program(("gen",)), *[Program(())] * 3, {})
     jobs = list(Pass(config, programs, samples_per_row, Rows(num_rows), Path("run"), num_done).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
     samples = [sample for job in jobs for sample in job.samples]
@@ -121,7 +121,7 @@ def test_a_pass_takes_each_row_once(num_rows, batch_size, samples_per_row, data)
 
 def test_steps_of_a_pass_go_on_where_it_was_left():
     """Nothing is left of one that is done."""
-    config, programs = SimpleNamespace(batch_size=4), Programs(None, None, None, {})
+    config, programs = SimpleNamespace(batch_size=4), Programs(None, None, None, None, {})
     steps = [Pass(config, programs, 2, Rows(10), Path("run"), done).steps for done in (0, 4, 10)]
     assert steps == [range(0, 3), range(1, 3), range(3, 3)]
 

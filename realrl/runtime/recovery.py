@@ -1,0 +1,111 @@
+"""What a run that was cut short goes on from: found, checked, published and dropped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.messages import File, Recovery
+from realrl.base.files import checksum, write_aside, write_atomically
+from realrl.runtime.checkpoints import RECOVERIES, publish
+from realrl.runtime.recorder import METRICS, RECORDS, run_directory
+
+_MANIFEST = "manifest.json"
+_CHECKED_AT_ONCE = 8
+"""Files, each in a thread."""
+
+
+class _Manifest(msgspec.Struct):
+    """Written last: whatever is not as it says is broken."""
+
+    step: int
+    files: list[File]
+
+
+def publish_recovery(partial: Path, step: int, files: Sequence[File], keep: int) -> Path:
+    """Every worker has written its part: it takes its name, and all but the `keep` newest are dropped."""
+    manifest = _Manifest(step, sorted(files, key=lambda file: file.path))
+    write_atomically(partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    final = publish(partial)
+    for _, directory in _recoveries(final.parent.parent)[keep:]:
+        shutil.rmtree(directory)
+    return final
+
+
+def drop_recoveries(directory: Path) -> None:
+    """A run that has ended needs none."""
+    shutil.rmtree(directory / RECOVERIES, ignore_errors=True)
+
+
+def is_recoverable(config: RunConfig) -> bool:
+    """Whether `config` goes on with what a run of its name left for that, whole or not."""
+    recovers = isinstance(config, TrainingConfig) and config.recover == "auto"
+    return recovers and bool(_recoveries(run_directory(config)))
+
+
+def newest_recovery(config: RunConfig) -> tuple[Recovery | None, list[str]]:
+    """The newest that is whole, and a line for each newer one, which is dropped."""
+    notes = []
+    for step, directory in _recoveries(run_directory(config)) if is_recoverable(config) else ():
+        fault = _fault(directory, step)
+        if fault is None:
+            return Recovery(step=step, directory=str(directory)), notes
+        notes.append(f"{directory} is broken and dropped: {fault}")
+        shutil.rmtree(directory)
+    return None, notes
+
+
+def _recoveries(directory: Path) -> list[tuple[int, Path]]:
+    """Steps and folders, the newest first."""
+    found = (directory / RECOVERIES).glob("step-*")
+    return sorted(((int(path.name.partition("-")[2]), path) for path in found), reverse=True)
+
+
+def _fault(directory: Path, step: int) -> str | None:
+    """What about it is not as it was written."""
+    try:
+        manifest = msgspec.json.decode((directory / _MANIFEST).read_bytes(), type=_Manifest)
+    except (FileNotFoundError, ValueError) as error:
+        return f"{_MANIFEST}: {error}"
+    if manifest.step != step:
+        return f"{_MANIFEST} is of step {manifest.step}"
+    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as threads:
+        faults = threads.map(lambda file: _fault_of(directory / file.path, file), manifest.files)
+        return next(filter(None, faults), None)
+
+
+def _fault_of(path: Path, expected: File) -> str | None:
+    if not path.is_file():
+        return f"{expected.path} is missing"
+    if (num_bytes := path.stat().st_size) != expected.num_bytes:
+        return f"{expected.path} has {num_bytes} bytes, not {expected.num_bytes}"
+    return None if checksum(path) == expected.checksum else f"{expected.path} has another checksum"
+
+
+def cut_records(directory: Path, step: int) -> list[Mapping[str, Any]]:
+    """Drop what was written down of what comes after `step` training steps; returns the metrics that stay."""
+    _keep_lines(directory / RECORDS["train"], lambda line: _is_before(line, line["evaluating"], step))
+    _keep_lines(directory / METRICS, lambda line: _is_before(line, line["kind"] == "eval", step))
+    return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
+
+
+def _is_before(line: Mapping[str, Any], evaluating: bool, step: int) -> bool:
+    """An evaluation comes before the training step of its number."""
+    return line["step"] < step + evaluating
+
+
+def _keep_lines(path: Path, keeps: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Of those that were written to their end."""
+
+    def write(aside: Path) -> None:
+        with path.open() as old, aside.open("w") as new:
+            new.writelines(line for line in old if line.endswith("\n") and keeps(json.loads(line)))
+
+    write_aside(path, write)

@@ -1,0 +1,139 @@
+"""Runs that are killed and started again, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e.test_plans import ROUNDING, TOLERANCE, files, metrics, rollouts, weights
+
+__all__ = ["files"]
+
+pytestmark = pytest.mark.slow
+
+NUM_STEPS, EVAL_EVERY = 6, 2
+ALLOCATION, OTHER = "actor_gen:t2,*:d2", "actor_gen:d2,*:p2"
+
+
+def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.Popen:
+    """A run with all that has a state: a critic that normalises, a reference that follows the actor."""
+    models = {f"{name}.model.path": folder / "model" for name in ("actor", "critic")}
+    models |= {f"{name}.model.dtype": "float32" for name in ("actor", "critic")}
+    models |= {f"{name}.optimizer.eps": 1e-4 for name in ("actor", "critic")}
+    overrides = models | {
+        "actor.optimizer.lr": 1e-3,
+        "actor.optimizer.schedule": "cosine",
+        "critic.optimizer.lr": 1e-2,
+        "critic.normalise": "exponential",
+        "data.path": folder / "train.jsonl",
+        "data.eval_path": folder / "held-out.jsonl",
+        "data.template": "plain",
+        "num_steps": NUM_STEPS,
+        "batch_size": 4,
+        "ppo.group_size": 2,
+        "ppo.kl_coef": 0.05,
+        "ppo.ref_eta": 0.3,
+        "generation.max_new_tokens": 8,
+        "eval_every": EVAL_EVERY,
+        "recover_every": 1,
+        "runs_dir": folder / "runs",
+        "allocation": allocation,
+        "trial": trial,
+    }
+    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
+    command += [f"{key}={value}" for key, value in overrides.items()]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def directory_of(folder: Path, trial: str) -> Path:
+    return folder / "runs" / "ppo-math" / trial
+
+
+def finish(folder: Path, trial: str, allocation: str = ALLOCATION) -> str:
+    """Start a run, or go on with it; returns what it said."""
+    process = start(folder, trial, allocation)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    return said
+
+
+def recoveries(run: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in run.glob("recovery/step-*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(files) -> Path:
+    finish(files, "undisturbed")
+    return directory_of(files, "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def killed(files) -> Path:
+    """Its master's process group, by SIGKILL, once what recovery goes on from is there twice."""
+    process, run = start(files, "killed"), directory_of(files, "killed")
+    deadline_s = time.monotonic() + 180
+    while recoveries(run)[-1:] < [3]:
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return run
+
+
+def copied(run: Path, trial: str) -> Path:
+    return Path(shutil.copytree(run, run.parent / trial))
+
+
+def test_a_run_that_ended_leaves_nothing_to_go_on_from(undisturbed):
+    assert not (undisturbed / "recovery").exists()
+
+
+def test_a_recovered_run_has_the_bits_of_an_undisturbed_one(files, undisturbed, killed):
+    """On the same plan; from the one before where a byte of the newest was flipped, which is said."""
+    run = copied(killed, "again")
+    *_, older, newest = recoveries(run)
+    file = next((run / "recovery" / f"step-{newest}" / "critic").glob("rank-1.*"))
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    said = finish(files, "again")
+    assert f"step-{newest} is broken and dropped: critic/rank-1.safetensors has another checksum" in said
+    assert f"goes on after step {older}" in said
+    assert metrics(run) == metrics(undisturbed)
+    assert rollouts(run) == rollouts(undisturbed)
+    for model in ("actor", "critic"):
+        ours, theirs = weights(run, model, NUM_STEPS), weights(undisturbed, model, NUM_STEPS)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert evaluations(run) == evaluations(undisturbed)
+
+
+def evaluations(run: Path) -> dict:
+    """As the summary has them, the best one too."""
+    summary = json.loads((run / "summary.json").read_text())
+    return {**summary["eval"], "step": summary["best"]["step"]}
+
+
+def test_a_run_recovered_on_another_plan_has_equal_numbers(files, undisturbed, killed):
+    """From the newest, on other meshes; to 1e-4, and the same rollouts."""
+    run = copied(killed, "elsewhere")
+    assert f"goes on after step {recoveries(run)[-1]}" in finish(files, "elsewhere", OTHER)
+    assert rollouts(run) == rollouts(undisturbed)
+    for ours, theirs in zip(metrics(run), metrics(undisturbed), strict=True):
+        for name in ("actor_logprob_diff", "actor_logprob_diff_max"):
+            assert ours.pop(name, 0.0) < ROUNDING and theirs.pop(name, 0.0) < ROUNDING
+        assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=1e-6)
+    for model in ("actor", "critic"):
+        ours, theirs = weights(run, model, NUM_STEPS), weights(undisturbed, model, NUM_STEPS)
+        for name, weight in theirs.items():
+            assert (ours[name] - weight).norm() <= TOLERANCE * weight.norm(), name
