@@ -15,8 +15,8 @@ from realrl.launch.workers import ranks_by_node
 _END = "END_OF_CONFIG"
 
 _REQUEUE = """\
-# A run that failed goes back into the queue: this script then runs again, from its first line, and
-# SLURM_RESTART_COUNT says for how many times it has.
+# A run that failed goes back into the queue. This script then runs again, and the run goes on from its last
+# recovery, if recover_every had it write some. SLURM_RESTART_COUNT says how often that was.
 if ((status == 1 && ${{SLURM_RESTART_COUNT:-0}} < {requeues})); then
     scontrol requeue "$SLURM_JOB_ID"
 fi
