@@ -167,7 +167,9 @@ class Master:
     def _may_begin(self, job: Job) -> bool:
         """Whether the job is open; one that is known to be due is opened if there are not too many."""
         is_known = not (job.only_if_best and self._is_evaluating)
-        if job.number not in self._open and is_known and len(self._open) < self._most_open:
+        # What recovery goes on from stays open while the next step is on.
+        num_open = sum(not report.job.recovers for report in self._open.values())
+        if job.number not in self._open and is_known and num_open < self._most_open:
             if job.directory:
                 _empty_directory(Path(job.directory))
             self._open[job.number] = JobReport(job)

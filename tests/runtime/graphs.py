@@ -18,6 +18,7 @@ from realrl.runtime.program import (
     Asynchrony,
     Call,
     compile_program,
+    compile_recovery,
     compile_save,
     home_placements,
 )
@@ -103,11 +104,14 @@ def make_jobs(
     models: dict[str, ModelConfig] | None = None,
     asynchrony: Asynchrony = SYNCHRONOUS,
     num_spare: int = 0,
+    recovers: bool = False,
 ) -> list[Job]:
-    """Training steps with a checkpoint after each; spare rows are numbered from 1,000."""
+    """Training steps with a checkpoint after each, and before each but the first, if so wanted, what recovery
+    goes on from; spare rows are numbered from 1,000.
+    """
     homes = home_placements(graph, plan)
     train = compile_program(graph, plan, homes, models, asynchrony)
-    save = compile_save(graph, homes, models)
+    save, recovery = compile_save(graph, homes, models), compile_recovery(graph, homes, models)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]
@@ -115,10 +119,16 @@ def make_jobs(
         lengths = {row: 3 + row % 4 for row in (*rows, *spare)}
         samples = samples_of(rows, 2)
         about_samples = {"samples": samples, "row_lengths": lengths, "group_size": 2, "spare_rows": spare}
-        jobs.append(Job(2 * step, train, step, **about_samples))
+        if recovers and step and recovery.nodes:
+            jobs.append(Job(3 * step, recovery, step, directory="here", recovers=True))
+        jobs.append(Job(3 * step + 1, train, step, **about_samples))
         if save.nodes:
-            jobs.append(Job(2 * step + 1, save, step + 1, directory="there"))
+            jobs.append(Job(3 * step + 2, save, step + 1, directory="there"))
     return jobs
+
+
+def _counted(jobs: list[Job]) -> int:
+    return sum(not job.recovers for job in jobs)
 
 
 class PretendWorkers:
@@ -152,7 +162,7 @@ class PretendWorkers:
         """Feed the scheduler until every job has ended; asserts that something can always go on."""
         scheduler, waiting, open_jobs = Scheduler(), deque(in_order(jobs, max_staleness)), []
         while waiting or open_jobs:
-            while waiting and (waiting[0].job in open_jobs or len(open_jobs) < window + max_staleness):
+            while waiting and (waiting[0].job in open_jobs or _counted(open_jobs) < window + max_staleness):
                 stage = waiting.popleft()
                 open_jobs += [] if stage.job in open_jobs else [stage.job]
                 calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]

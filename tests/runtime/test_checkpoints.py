@@ -65,3 +65,16 @@ def test_what_never_became_whole_is_removed(tmp_path):
     publish(partial_directory(tmp_path / "checkpoints", "step-3"))
     tidy(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-3"]
+
+
+def test_what_a_kill_cut_short_between_two_renames_is_ended(tmp_path):
+    """The former checkpoint has its name again where the new one did not get it; else it is gone."""
+    checkpoints = tmp_path / "checkpoints"
+    for name in (".best.old", ".step-2.old", "step-2"):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "weights").write_text(name)
+    tidy(tmp_path)
+    assert {p.name: (p / "weights").read_text() for p in checkpoints.iterdir()} == {
+        "best": ".best.old",
+        "step-2": "step-2",
+    }

@@ -5,15 +5,18 @@ from dataclasses import replace
 import pytest
 
 from realrl.api.config import ModelConfig
-from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import Blend, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.runtime.program import (
     Call,
+    Flush,
     Offload,
     Reallocate,
     Release,
     Save,
+    Snapshot,
     compile_program,
+    compile_recovery,
     compile_save,
     home_placements,
 )
@@ -112,3 +115,20 @@ def test_what_is_offloaded_is_there_while_it_is_saved():
     nodes = compile_save(graph, home_placements(graph, plan), models).nodes
     moves = [Offload("critic", T2, back=back) for back in (True, False)]
     assert nodes == (Save("actor", T2), moves[0], Save("critic", T2), moves[1])
+
+
+def test_recovery_has_every_model_that_changes():
+    """Those that are trained, and one that others are blended into, but no other; waiting for what is written
+    needs no weights."""
+    graph, plan = _plan(actor_gen=D2)
+    homes = home_placements(graph, plan)
+    assert compile_recovery(graph, homes).ahead == (Snapshot("actor", T2), Snapshot("critic", T2))
+    homes["ref"] = D2
+    ref_inf = ModelFunctionCall("ref_inf", "ref", CallKind.INFERENCE, ("input_ids",), ("ref_logprobs",))
+    blends = (Blend("actor", "ref", 0.5),)
+    followed = DataflowGraph(*graph.calls.values(), ref_inf, per_sample=graph.per_sample, blends=blends)
+    offloaded = {model: ModelConfig(offload=model == "ref") for model in followed.models}
+    found = compile_recovery(followed, homes, offloaded)
+    moves = [Offload("ref", D2, back=back) for back in (True, False)]
+    assert found.ahead[2:] == (moves[0], Snapshot("ref", D2), moves[1])
+    assert found.rest == (Flush("actor", T2), Flush("critic", T2), Flush("ref", D2))

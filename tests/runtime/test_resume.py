@@ -1,4 +1,4 @@
-"""Going on with an interrupted pass over data."""
+"""Going on with an interrupted run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from realrl.api.config import DataConfig, GenerationConfig, ModelConfig
 from realrl.api.configure import dump_config
 from realrl.recipes.gen import GEN, GenConfig
+from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.recorder import CONFIG, run_directory
 from realrl.runtime.resume import check_resumable, rows_done
 
@@ -76,3 +77,19 @@ def test_what_results_depend_on_may_not(config, change, message):
 
 def test_there_may_be_nothing_to_go_on_with(tmp_path):
     check_resumable(GEN, GenConfig(runs_dir=str(tmp_path), resume=True))
+
+
+def test_training_that_recovers_is_of_the_same_settings(tmp_path):
+    """But for where and how fast it runs, and how often it saves; and only where there is something to go on
+    from."""
+    made = SFTConfig(runs_dir=str(tmp_path), recover_every=5)
+    directory = run_directory(made)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_text(dump_config(made, recipe=SFT.name))
+    check_resumable(SFT, replace(made, batch_size=3))
+    (directory / "recovery" / "step-5").mkdir(parents=True)
+    check_resumable(SFT, replace(made, allocation="*:p2", max_tokens_per_microbatch=64, recover_every=1))
+    check_resumable(SFT, replace(made, batch_size=3, recover="off"))
+    message = r"recover: .* was made with batch_size=16, got 3; set it back, .* or set recover=off"
+    with pytest.raises(ValueError, match=message):
+        check_resumable(SFT, replace(made, batch_size=3))

@@ -1,6 +1,7 @@
 """What a run does, in order."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,6 +103,37 @@ def test_generation_goes_ahead_of_training_by_as_many_steps_as_it_may_be_stale(m
     """What evaluates and saves sees what was trained before it, and no more."""
     order = _order(max_staleness=max_staleness, num_steps=4, eval_every=2, save_every=2)
     assert order == ["eval 0", *expected.split(", "), "eval 4", "save 4"]
+
+
+def test_what_recovery_goes_on_from_is_written_while_the_next_step_goes_on():
+    """After all else that its step has, and not at the end."""
+    assert _order(eval_every=1, save_every=1, recover_every=1) == [
+        *("eval 0", "gen 0", "train 0", "eval 1", "save 1", "snapshot 1", "gen 1", "train 1", "flush 1"),
+        *("eval 2", "save 2", "snapshot 2", "gen 2", "train 2", "flush 2", "eval 3", "save 3"),
+    ]
+
+
+def test_nothing_is_under_way_where_recovery_goes_on_from():
+    """Then generation is ahead again."""
+    assert ", ".join(_order(num_held_out=0, num_steps=5, max_staleness=1, recover_every=2)) == (
+        "gen 0, gen 1, train 0, train 1, snapshot 2, gen 2, gen 3, train 2, flush 2, train 3, snapshot 4,"
+        " gen 4, train 4, flush 4, save 5"
+    )
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+@pytest.mark.parametrize("steps_done", [2, 4])
+def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, steps_done):
+    """In the same order, on the same rows, and it knows how old the weights are."""
+    settings = {"num_steps": 6, "eval_every": 1, "save_every": 1, "max_staleness": max_staleness}
+    whole = _schedule(recover_every=2, **settings)
+    left = replace(whole, steps_done=steps_done)
+    stages = [(stage.job.step, stage.nodes, stage.job.samples) for stage in whole.stages()]
+    flush = stages.index((steps_done, ("flush",), ()))
+    after = stages[stages.index((steps_done, ("snapshot",), ())) + 1 :]
+    after.remove(stages[flush])
+    assert [(stage.job.step, stage.nodes, stage.job.samples) for stage in left.stages()] == after
+    assert left.steps == range(steps_done, 6)
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 3), st.data())

@@ -11,7 +11,7 @@ from realrl.api.batch import Sample
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
-from realrl.api.messages import Forget, Move, Offload, Reallocate, Release, RunCall, Save
+from realrl.api.messages import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.runtime.jobs import in_order
 from realrl.runtime.program import Asynchrony, Call, home_placements
 from realrl.runtime.scheduler import Scheduler
@@ -37,7 +37,8 @@ def runs(draw):
     workers.models = draw(model_configs(graph))
     max_staleness = draw(st.integers(0, 3))
     workers.asynchrony = Asynchrony(max_staleness > 0, max_staleness > 0 and draw(st.booleans()))
-    jobs = make_jobs(graph, plan, NUM_STEPS, models=workers.models, asynchrony=workers.asynchrony)
+    options = {"models": workers.models, "asynchrony": workers.asynchrony, "recovers": draw(st.booleans())}
+    jobs = make_jobs(graph, plan, NUM_STEPS, **options)
     workers.stages = list(in_order(jobs, max_staleness))
     workers.run(jobs, draw(st.integers(1, 3)), max_staleness)
     return graph, plan, workers
@@ -118,7 +119,7 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 version[replica] = instruction.version
             case Release(model=model, placement=placement, engine=engine):
                 del version[model, placement, engine]
-            case Save(model=model, placement=placement):
+            case Save(model=model, placement=placement) | Snapshot(model=model, placement=placement):
                 assert version[model, placement, OWN_ENGINE] == instruction.step
                 assert (model, placement, OWN_ENGINE) not in offloaded
             case RunCall():
