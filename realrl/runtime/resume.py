@@ -14,7 +14,8 @@ from realrl.runtime.recorder import CONFIG, run_directory
 from realrl.runtime.recovery import is_recoverable
 
 _NAMES = ("resume", "experiment", "trial", "runs_dir")
-_PLACES = ("allocation", "placements", "device", "offload", "keep_replicas")
+_CLUSTER = ("mode", "devices_per_node", "cpus_per_worker", "slurm", "ray")
+_PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
 _SAVING = ("save_every", "recover", "recover_every", "keep_recoveries")
