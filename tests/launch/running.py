@@ -27,7 +27,7 @@ def arguments(folder: Path, trial: str, **overrides: object) -> list[str]:
         "actor.model.path": folder / "model",
         "actor.model.dtype": "float32",
         "data.path": folder / "rows.jsonl",
-        "data.chat": "false",
+        "data.template": "plain",
         "num_steps": NUM_STEPS,
         "batch_size": 2,
         "ppo.group_size": 2,
