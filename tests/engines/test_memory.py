@@ -145,9 +145,9 @@ ALONE_KINDS = [
     ("sequences", torch.float32, "generate"),
 ]
 JOINED_KINDS = [
-    *(("activations", QUICK, kind) for kind in ("train", "recompute", "inference")),
+    *(("activations", QUICK, kind) for kind in ("train", "recompute")),
     ("sequences", QUICK, "generate"),
-    ("vocabulary", torch.float32, "train"),
+    ("vocabulary", QUICK, "inference"),
 ]
 
 
