@@ -90,19 +90,22 @@ class Reallocate(Instruction, kw_only=True):
     version: int
 
 
-class Release(Instruction, kw_only=True):
-    """Give a reallocated replica's memory back."""
+class OfModel(Instruction, kw_only=True):
+    """About a model's weights at a placement."""
 
     model: str
     placement: Placement
+
+
+class Release(OfModel, kw_only=True):
+    """Give a reallocated replica's memory back."""
+
     engine: str
 
 
-class Offload(Instruction, kw_only=True):
+class Offload(OfModel, kw_only=True):
     """Keep a model's weights in host memory, or bring them `back` to the device."""
 
-    model: str
-    placement: Placement
     back: bool
 
 
@@ -125,26 +128,20 @@ class Move(Instruction, kw_only=True):
     keys: tuple[KeyMove, ...]
 
 
-class Save(Instruction, kw_only=True):
+class Save(OfModel, kw_only=True):
     """Write a model's Hugging Face checkpoint."""
 
-    model: str
-    placement: Placement
     directory: str
 
 
-class Snapshot(Instruction, kw_only=True):
+class Snapshot(OfModel, kw_only=True):
     """Copy all that a model needs to be gone on with, and begin to write it."""
 
-    model: str
-    placement: Placement
     directory: str
 
 
-class Flush(Instruction, kw_only=True):
+class Flush(OfModel, kw_only=True):
     """Wait until a model's snapshot of the same job is written."""
-
-    model: str
 
 
 class Forget(Instruction, kw_only=True):

@@ -20,7 +20,7 @@ from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
 from realrl.runtime.accounting import accounting
 from realrl.runtime.jobs import compile_run
-from realrl.runtime.program import Reallocate
+from realrl.runtime.nodes import Reallocate
 
 Row = tuple[str, ...]
 

@@ -27,7 +27,8 @@ from realrl.models.memory import Stage
 from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
 from realrl.runtime.jobs import Programs, compile_run
-from realrl.runtime.program import Call, Offload, Program, Reallocate, Release, Weights
+from realrl.runtime.nodes import Call, Offload, Reallocate, Release, Weights
+from realrl.runtime.program import Program
 
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 

@@ -25,7 +25,7 @@ from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
 from realrl.runtime.jobs import Programs, compile_run
-from realrl.runtime.program import Call, Weights
+from realrl.runtime.nodes import Call, Weights
 from realrl.runtime.replicas import Replicas
 from realrl.runtime.snapshots import read_memories
 from realrl.runtime.store import SampleStore

@@ -1,8 +1,4 @@
-"""One pass over a dataflow graph, compiled to nodes that say what they read and write.
-
-A node waits for the last writer of what it reads, and for the readers of what it overwrites. That one
-rule orders the nodes of a step by its keys, and steps among each other by the weights of the models.
-"""
+"""One pass over a dataflow graph, compiled to nodes."""
 
 from __future__ import annotations
 
@@ -11,230 +7,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from realrl.api.config import ModelConfig
-from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, Placement
-
-
-class Weights(NamedTuple):
-    """A model's weights at a placement, in an engine there; shared by all passes."""
-
-    model: str
-    placement: Placement
-    engine: str = OWN_ENGINE
-
-
-class Inputs(NamedTuple):
-    """A call's inputs, on the ranks where it runs."""
-
-    call: str
-
-
-class Outputs(NamedTuple):
-    """A call's outputs, on the ranks that made them."""
-
-    call: str
-
-
-class Turn(NamedTuple):
-    """A rank's turn to generate: calls that step aside for other work do not for each other."""
-
-    rank: int
-
-
-Resource = Weights | Inputs | Outputs | Turn
-
-
-class _Placed:
-    """A node that runs on the ranks of its placement, with its model's weights there."""
-
-    engine = OWN_ENGINE
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        return self.placement.ranks
-
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        return (Weights(self.model, self.placement, self.engine),) if self.model else ()
-
-
-@dataclass(frozen=True)
-class Reallocate:
-    """Bring `model` from its home to where `call` runs; or blend it into another by the share `eta`."""
-
-    call: str
-    model: str
-    source: Placement
-    target: Placement
-    into: str
-    """The model whose weights are written: `model` itself, but for a blend."""
-    eta: float = 1.0
-    engine: str = OWN_ENGINE
-    """The engine that gets the weights."""
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        return _union(self.source, self.target)
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return (Weights(self.model, self.source),)
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        return (Weights(self.into, self.target, self.engine),)
-
-
-@dataclass(frozen=True)
-class Release(_Placed):
-    """Drop the replica of `model` that `call` was the last to use."""
-
-    call: str
-    model: str
-    placement: Placement
-    engine: str = OWN_ENGINE
-    reads: tuple[Resource, ...] = ()
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        return self.weights
-
-
-@dataclass(frozen=True)
-class Offload(_Placed):
-    """Keep the weights of `model` in host memory from now on, or bring them `back` to the device."""
-
-    model: str
-    placement: Placement
-    back: bool
-    call: str = ""
-    reads: tuple[Resource, ...] = ()
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        return self.weights
-
-
-@dataclass(frozen=True)
-class Move:
-    """Bring to `function` the keys that other calls made."""
-
-    function: ModelFunctionCall
-    placement: Placement
-    keys: tuple[str, ...]
-    producers: tuple[str, ...]
-
-    @property
-    def call(self) -> str:
-        return self.function.name
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return tuple(map(Outputs, self.producers))
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        return (Inputs(self.call),)
-
-
-@dataclass(frozen=True)
-class Call(_Placed):
-    """Run `function` on `placement`."""
-
-    function: ModelFunctionCall
-    placement: Placement
-    steps_aside: bool = False
-    """It generates, and lets what else its ranks are to do go first, between two tokens."""
-    interruptible: bool = False
-    """New weights of its model, too."""
-    redraws: tuple[ModelFunctionCall, ...] = ()
-    """The calls that are made again after it, for other rows in place of those that it rejects."""
-    again: tuple[str, ...] = ()
-    """The call, if any, whose rejections it is made again for."""
-
-    @property
-    def call(self) -> str:
-        return self.function.name
-
-    @property
-    def model(self) -> str | None:
-        return self.function.model
-
-    @property
-    def engine(self) -> str:
-        return self.function.engine
-
-    @property
-    def trains(self) -> bool:
-        return self.function.kind is CallKind.TRAIN
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return (Inputs(self.call), *map(Outputs, self.again), *self.weights)
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        turns = map(Turn, self.ranks if self.steps_aside else ())
-        return (Outputs(self.call), *turns, *(self.weights if self.trains else ()))
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Drop the pass's samples everywhere."""
-
-    calls: tuple[str, ...]
-    ranks: tuple[int, ...]
-    call: str = ""
-    reads: tuple[Resource, ...] = ()
-
-    @property
-    def writes(self) -> tuple[Resource, ...]:
-        return (*map(Inputs, self.calls), *map(Outputs, self.calls))
-
-
-@dataclass(frozen=True)
-class Save(_Placed):
-    """Write a checkpoint of `model`."""
-
-    model: str
-    placement: Placement
-    call: str = ""
-    writes: tuple[Resource, ...] = ()
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return self.weights
-
-
-@dataclass(frozen=True)
-class Snapshot(_Placed):
-    """Copy all that `model` needs to be gone on with, and begin to write it."""
-
-    model: str
-    placement: Placement
-    call: str = ""
-    writes: tuple[Resource, ...] = ()
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return self.weights
-
-
-@dataclass(frozen=True)
-class Flush(_Placed):
-    """Wait until the snapshot of `model` is written, once it is trained on."""
-
-    model: str
-    placement: Placement
-    call: str = ""
-    writes: tuple[Resource, ...] = ()
-
-    @property
-    def reads(self) -> tuple[Resource, ...]:
-        return self.weights
-
-
-Node = Reallocate | Release | Offload | Move | Call | Forget | Save | Snapshot | Flush
+from realrl.runtime.nodes import (
+    Call,
+    Flush,
+    Forget,
+    Move,
+    Node,
+    Offload,
+    Reallocate,
+    Release,
+    Save,
+    Snapshot,
+    Weights,
+    union,
+)
 
 
 @dataclass(frozen=True)
@@ -303,10 +91,8 @@ def compile_program(
         Reallocate("", blend.source, homes[blend.source], homes[blend.target], blend.target, blend.eta)
         for blend in graph.blends
     ]
-    for model in (name for name, config in models.items() if config.offload and name in graph.models):
-        parts = [_while_used(part, Weights(model, homes[model])) for part in parts]
-    rest, first = parts
-    rest.append(Forget(tuple(graph.calls), _union(*(plan[name] for name in graph.calls))))
+    rest, first = (_on_devices(part, homes, models) for part in parts)
+    rest.append(Forget(tuple(graph.calls), union(*(plan[name] for name in graph.calls))))
     return Program(tuple(rest), tuple(first))
 
 
@@ -381,6 +167,15 @@ def _reallocate(call: str, weights: Weights, home: Placement) -> Reallocate:
     return Reallocate(call, model, home, placement, into=model, engine=engine)
 
 
+def _on_devices(
+    nodes: Sequence[Node], homes: Mapping[str, Placement], models: Mapping[str, ModelConfig]
+) -> list[Node]:
+    """Have what is offloaded on its devices while it is used."""
+    for name in (name for name, config in models.items() if config.offload and name in homes):
+        nodes = _while_used(nodes, Weights(name, homes[name]))
+    return list(nodes)
+
+
 def _while_used(nodes: Sequence[Node], weights: Weights) -> list[Node]:
     """Have a model's own weights on their devices from the first node that uses them to the last."""
     used = [i for i, node in enumerate(nodes) if weights in (*node.reads, *node.writes)]
@@ -401,20 +196,17 @@ def compile_save(
 ) -> Program:
     """Write every model that `graph` trains."""
     trained = dict.fromkeys(c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN)
-    nodes: list[Node] = [Save(model, homes[model]) for model in trained]
-    for model in (name for name, config in (models or {}).items() if config.offload and name in trained):
-        nodes = _while_used(nodes, Weights(model, homes[model]))
-    return Program(tuple(nodes))
+    nodes = [Save(model, homes[model]) for model in trained]
+    return Program(tuple(_on_devices(nodes, homes, models or {})))
 
 
 def compile_recovery(
     graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
 ) -> Program:
     """Take a snapshot of every model that `graph` changes, ahead of the steps that go on meanwhile."""
-    nodes: list[Node] = [Snapshot(model, homes[model]) for model in graph.changed]
-    for model in (name for name, config in (models or {}).items() if config.offload):
-        nodes = _while_used(nodes, Weights(model, homes[model]))
-    return Program(tuple(Flush(model, homes[model]) for model in graph.changed), ahead=tuple(nodes))
+    nodes = [Snapshot(model, homes[model]) for model in graph.changed]
+    flushes = tuple(Flush(model, homes[model]) for model in graph.changed)
+    return Program(flushes, ahead=tuple(_on_devices(nodes, homes, models or {})))
 
 
 def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) -> list[Move]:
@@ -423,7 +215,3 @@ def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) ->
         return []
     keys = tuple(key for key in call.inputs if key in graph.producer)
     return [Move(call, plan[call.name], keys, tuple(producers))]
-
-
-def _union(*placements: Placement) -> tuple[int, ...]:
-    return tuple(sorted({rank for placement in placements for rank in placement.ranks}))

@@ -29,7 +29,7 @@ from realrl.models.reading import read_decoder_config, read_family
 from realrl.parallel.groups import Groups
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
-from realrl.runtime.program import Weights
+from realrl.runtime.nodes import Weights
 
 logger = logging.getLogger(__name__)
 

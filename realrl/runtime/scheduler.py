@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from realrl.api import messages
 from realrl.api.batch import Sample
-from realrl.runtime import program
+from realrl.runtime import nodes
 from realrl.runtime.ledger import Ledger, Shares
+from realrl.runtime.program import Program
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Job:
 
     number: int
     """Its place among the run's jobs."""
-    program: program.Program
+    program: Program
     step: int
     """Training steps done before it."""
     evaluating: bool = False
@@ -46,7 +48,7 @@ class Stage:
     """Nodes of a job that take their place in a run's one order together."""
 
     job: Job
-    nodes: tuple[program.Node, ...]
+    nodes: tuple[nodes.Node, ...]
     is_last: bool
     """Whether the job has no more."""
 
@@ -67,7 +69,7 @@ class _Task:
     """A node of a job, until it is done."""
 
     job: Job
-    node: program.Node
+    node: nodes.Node
     version: int
     """What the node's model has been trained to when it runs."""
     waits_for: set[_Task]
@@ -86,7 +88,7 @@ class Scheduler:
         self._pending: list[_Task] = []
         self._running: dict[int, _Task] = {}
         self._versions: dict[str, int] = defaultdict(int, versions or {})
-        self._replicas: dict[program.Weights, int] = {}
+        self._replicas: dict[nodes.Weights, int] = {}
         """The versions of replicas that have weights."""
         self._writer: dict[object, _Task] = {}
         self._readers: dict[object, list[_Task]] = defaultdict(list)
@@ -132,7 +134,7 @@ class Scheduler:
             if trained := _changed(node):
                 self._versions[trained] = job.step + 1
 
-    def _hazards(self, job: Job, node: program.Node) -> set[_Task]:
+    def _hazards(self, job: Job, node: nodes.Node) -> set[_Task]:
         """Unfinished tasks that wrote what `node` reads, or that use what it overwrites."""
         used = [_scoped(job, resource) for resource in (*node.reads, *node.writes)]
         waits_for = {self._writer[resource] for resource in used if resource in self._writer}
@@ -152,14 +154,14 @@ class Scheduler:
     def _report(self, event: Reported) -> None:
         task = self._running[event.done.seq]
         task.awaited.remove(event.rank)
-        if isinstance(task.node, program.Call):
+        if isinstance(task.node, nodes.Call):
             self.ledgers[task.job.number].record_outputs(event.rank, event.done)
         if not task.awaited:
             del self._running[event.done.seq]
             self._finish(task)
 
     def _finish(self, task: _Task) -> None:
-        if isinstance(task.node, program.Call) and task.node.redraws:
+        if isinstance(task.node, nodes.Call) and task.node.redraws:
             self.ledgers[task.job.number].redraw(task.node.redraws)
         for other in self._pending:
             other.waits_for.discard(task)
@@ -189,7 +191,7 @@ class Scheduler:
 
     def _may_start(self, task: _Task) -> bool:
         """New weights do not wait until a generation that is under way, and lets them in, has ended."""
-        brings_weights = isinstance(task.node, program.Reallocate)
+        brings_weights = isinstance(task.node, nodes.Reallocate)
         return all(brings_weights and other.awaited and _lets_in(other.node) for other in task.waits_for)
 
     def _would_hold_up(self, task: _Task) -> bool:
@@ -201,7 +203,7 @@ class Scheduler:
         return others != ranks and any(others & other.awaited for other in self._running.values())
 
     def _ranks(self, task: _Task) -> set[int]:
-        if isinstance(task.node, program.Move):
+        if isinstance(task.node, nodes.Move):
             return {rank for key in self._lacking(task) for rank in (*key.source, *key.target)}
         return set(task.node.ranks)
 
@@ -217,16 +219,16 @@ class Scheduler:
     def _is_needless(self, task: _Task) -> bool:
         """Whether everything is already where it is to be brought, or no sample is to be drawn again."""
         match task.node:
-            case program.Call():
+            case nodes.Call():
                 return bool(task.node.again) and not any(task.instruction.shares)
-            case program.Move():
+            case nodes.Move():
                 return not task.instruction.keys
-            case program.Reallocate() if task.node.into == task.node.model:
+            case nodes.Reallocate() if task.node.into == task.node.model:
                 (replica,) = task.node.writes
                 before = self._replicas.get(replica)
                 self._replicas[replica] = task.version
                 return before == task.version
-            case program.Release():
+            case nodes.Release():
                 self._replicas.pop(*task.node.weights, None)
         return False
 
@@ -240,7 +242,11 @@ class Scheduler:
             "call": node.call,
         }
         match node:
-            case program.Reallocate():
+            case nodes.Call():
+                return messages.RunCall(**common, ranks=node.ranks, **self._what_to_run(task))
+            case nodes.Move():
+                return messages.Move(**common, **self._what_to_move(task))
+            case nodes.Reallocate():
                 return messages.Reallocate(
                     **common,
                     ranks=node.ranks,
@@ -252,54 +258,36 @@ class Scheduler:
                     engine=node.engine,
                     version=task.version,
                 )
-            case program.Release():
-                return messages.Release(
-                    **common,
-                    ranks=node.ranks,
-                    model=node.model,
-                    placement=node.placement,
-                    engine=node.engine,
-                )
-            case program.Offload():
-                return messages.Offload(
-                    **common, ranks=node.ranks, model=node.model, placement=node.placement, back=node.back
-                )
-            case program.Move():
-                keys = self._lacking(task)
-                # They count as brought from now on: workers keep the one order.
-                self.ledgers[job.number].record_move(keys)
-                ranks = sorted({rank for key in keys for rank in (*key.source, *key.target)})
-                return messages.Move(**common, ranks=tuple(ranks), keys=keys)
-            case program.Call():
-                ledger = self.ledgers[job.number]
-                return messages.RunCall(
-                    **common,
-                    ranks=node.ranks,
-                    shares=_pairs(ledger.shares(node.function, node.placement)),
-                    version=task.version,
-                    steps_aside=node.steps_aside,
-                    dtypes={key: ledger.dtypes[key] for key in node.function.inputs if key in ledger.dtypes},
-                )
-            case program.Save():
-                return messages.Save(
-                    **common,
-                    ranks=node.ranks,
-                    model=node.model,
-                    placement=node.placement,
-                    directory=job.directory,
-                )
-            case program.Snapshot():
-                return messages.Snapshot(
-                    **common,
-                    ranks=node.ranks,
-                    model=node.model,
-                    placement=node.placement,
-                    directory=job.directory,
-                )
-            case program.Flush():
-                return messages.Flush(**common, ranks=node.ranks, model=node.model)
-            case program.Forget():
+            case nodes.Forget():
                 return messages.Forget(**common, ranks=node.ranks)
+        of_model = {**common, "ranks": node.ranks, "model": node.model, "placement": node.placement}
+        match node:
+            case nodes.Release():
+                return messages.Release(**of_model, engine=node.engine)
+            case nodes.Offload():
+                return messages.Offload(**of_model, back=node.back)
+            case nodes.Save():
+                return messages.Save(**of_model, directory=job.directory)
+            case nodes.Snapshot():
+                return messages.Snapshot(**of_model, directory=job.directory)
+            case nodes.Flush():
+                return messages.Flush(**of_model)
+
+    def _what_to_run(self, task: _Task) -> dict[str, Any]:
+        ledger, node = self.ledgers[task.job.number], task.node
+        return {
+            "shares": _pairs(ledger.shares(node.function, node.placement)),
+            "version": task.version,
+            "steps_aside": node.steps_aside,
+            "dtypes": {key: ledger.dtypes[key] for key in node.function.inputs if key in ledger.dtypes},
+        }
+
+    def _what_to_move(self, task: _Task) -> dict[str, Any]:
+        keys = self._lacking(task)
+        # They count as brought from now on: workers keep the one order.
+        self.ledgers[task.job.number].record_move(keys)
+        ranks = sorted({rank for key in keys for rank in (*key.source, *key.target)})
+        return {"ranks": tuple(ranks), "keys": keys}
 
     def _lacking(self, task: _Task) -> tuple[messages.KeyMove, ...]:
         """What a move must bring."""
@@ -307,26 +295,26 @@ class Scheduler:
         return ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
 
 
-def _changed(node: program.Node) -> str | None:
+def _changed(node: nodes.Node) -> str | None:
     """The model that has other weights after the node."""
-    if isinstance(node, program.Call) and node.trains:
+    if isinstance(node, nodes.Call) and node.trains:
         return node.model
-    return node.into if isinstance(node, program.Reallocate) and node.into != node.model else None
+    return node.into if isinstance(node, nodes.Reallocate) and node.into != node.model else None
 
 
 def _steps_aside(task: _Task) -> bool:
-    return isinstance(task.node, program.Call) and task.node.steps_aside
+    return isinstance(task.node, nodes.Call) and task.node.steps_aside
 
 
-def _lets_in(node: program.Node) -> bool:
-    return isinstance(node, program.Call) and node.interruptible
+def _lets_in(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Call) and node.interruptible
 
 
 def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:
     return tuple(tuple((sample.id, sample.row) for sample in share) for share in shares)
 
 
-def _scoped(job: Job, resource: program.Resource) -> object:
+def _scoped(job: Job, resource: nodes.Resource) -> object:
     """A call's inputs and outputs belong to its job; weights and turns are the run's."""
-    is_of_job = isinstance(resource, program.Inputs | program.Outputs)
+    is_of_job = isinstance(resource, nodes.Inputs | nodes.Outputs)
     return (job.number, resource) if is_of_job else resource

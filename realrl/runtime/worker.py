@@ -38,7 +38,7 @@ from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, 
 from realrl.parallel.groups import Groups
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
-from realrl.runtime.program import Weights
+from realrl.runtime.nodes import Weights
 from realrl.runtime.replicas import Replicas, check_version
 from realrl.runtime.snapshots import Snapshots
 from realrl.runtime.store import SampleStore, batch_of

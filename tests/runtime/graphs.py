@@ -13,10 +13,10 @@ from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionC
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
 from realrl.runtime.jobs import in_order, samples_of
+from realrl.runtime.nodes import Call
 from realrl.runtime.program import (
     SYNCHRONOUS,
     Asynchrony,
-    Call,
     compile_program,
     compile_recovery,
     compile_save,

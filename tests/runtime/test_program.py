@@ -7,14 +7,8 @@ import pytest
 from realrl.api.config import ModelConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
+from realrl.runtime.nodes import Call, Flush, Offload, Reallocate, Release, Save, Snapshot
 from realrl.runtime.program import (
-    Call,
-    Flush,
-    Offload,
-    Reallocate,
-    Release,
-    Save,
-    Snapshot,
     compile_program,
     compile_recovery,
     compile_save,

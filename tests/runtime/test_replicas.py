@@ -16,7 +16,7 @@ from realrl.api.recipe import ModelSpec
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import local_groups
 from realrl.realloc.transfer import TransferSettings
-from realrl.runtime.program import Weights
+from realrl.runtime.nodes import Weights
 from realrl.runtime.replicas import Replicas
 from tests.models.families import ONE_EACH, tiny_model
 

@@ -13,7 +13,8 @@ from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFu
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.runtime.jobs import in_order
-from realrl.runtime.program import Asynchrony, Call, home_placements
+from realrl.runtime.nodes import Call
+from realrl.runtime.program import Asynchrony, home_placements
 from realrl.runtime.scheduler import Scheduler
 from tests.runtime.graphs import (
     PretendWorkers,
