@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -16,17 +15,7 @@ pytestmark = pytest.mark.slow
 
 def run(folder: Path, recipe: str, **overrides: object) -> tuple[Path, dict]:
     """Where the model that a run leaves is, and its summary."""
-    command = [
-        sys.executable,
-        "-m",
-        "realrl.apps.quickstart",
-        recipe,
-        f"runs_dir={folder}",
-        "data.template=plain",
-    ]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe(recipe, {"runs_dir": folder, "data.template": "plain", **overrides})
     (checkpoint,) = (folder / overrides.get("experiment", recipe) / "trial" / "checkpoints").iterdir()
     summary = json.loads((checkpoint.parents[1] / "summary.json").read_text())
     return checkpoint, summary

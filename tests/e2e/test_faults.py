@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.command_line import command
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -43,8 +43,7 @@ def start(folder: Path, trial: str) -> subprocess.Popen:
         "trial": trial,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-        + [f"{key}={value}" for key, value in overrides.items()],
+        command("ppo-math", overrides),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
 NUM_ROWS = 7
@@ -31,10 +30,7 @@ def generate(folder: Path, trial: str, **more: object) -> Path:
         "trial": trial,
         **more,
     }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "gen"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe("gen", overrides)
     return folder / "gen" / trial
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from realrl.api.config import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
 from realrl.runtime.schedule import epoch_rows
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -31,10 +30,7 @@ def test_a_run_goes_from_level_to_level(tmp_path):
         "data.order": "rising",
         "reward": "gym",
     }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe("ppo-math", overrides)
     gym = GymConfig(size=4, eval_size=2, levels=(0, 3))
     train, held_out = load_prompts(
         DataConfig(path="gym:chain_sum", gym=gym, order="rising"), tiny_tokenizer()

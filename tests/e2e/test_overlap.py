@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -28,10 +27,7 @@ def test_actor_and_critic_train_at_once(tmp_path):
         "runs_dir": tmp_path,
         "allocation": "critic_*:d1+*:d1",
     }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe("ppo-math", overrides)
     trace = json.loads((tmp_path / "ppo-math" / "trial" / "trace.json").read_text())
     assert all(overlap_us(trace, step) > 0 for step in range(3))
 

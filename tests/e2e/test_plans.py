@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
 ALLOCATIONS = [
@@ -76,10 +74,7 @@ def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: ob
             "critic.num_minibatches": 3,
             "ppo.lam": 0.9,
         }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    command += [f"{key}={value}" for key, value in (overrides | more).items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=os.environ)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe("ppo-math", overrides | more)
     return folder / "runs" / "ppo-math" / trial
 
 

@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.command_line import command
 from tests.e2e.test_plans import ROUNDING, TOLERANCE, files, metrics, rollouts, weights
 
 __all__ = ["files"]
@@ -49,10 +49,12 @@ def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.
         "allocation": allocation,
         "trial": trial,
     }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "ppo-math"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command("ppo-math", overrides),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 

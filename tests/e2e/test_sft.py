@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -31,10 +30,7 @@ def train(folder: Path, allocation: str) -> tuple[list[float], dict]:
         "allocation": allocation,
         "trial": trial,
     }
-    command = [sys.executable, "-m", "realrl.apps.quickstart", "sft"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_recipe("sft", overrides)
     run = folder / "sft" / trial
     losses = [row["loss"] for row in metrics(run) if row["kind"] == "train"]
     return losses, json.loads((run / "summary.json").read_text())
