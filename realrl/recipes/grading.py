@@ -11,7 +11,7 @@ from torch import Tensor
 from realrl.algorithms.normalise import differs_in_group
 from realrl.algorithms.scores import overlong_penalty, shaped
 from realrl.api.batch import PackedBatch
-from realrl.api.recipe import CallContext, CallOutput, Mean
+from realrl.api.recipe import CallContext, CallOutput
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
 from realrl.rewards.functions import GYM, MATH, MODEL, rewards_by, weights_of
@@ -37,7 +37,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         if not ctx.evaluating:
             metrics |= group_metrics(groups_of(config, batch), verdicts, config.batch_size, ctx.reduce)
     if config.ppo.max_draws > 1 and not ctx.evaluating:
-        metrics |= {"redrawn": Mean(float((~teaches).sum()), len(teaches))}
+        metrics |= {"redrawn": mean_of(~teaches)}
     graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
     rejected = tuple(s.id for s, stays in zip(batch.samples, teaches.tolist()) if not stays)
     return CallOutput(graded, metrics, _records(responses, rewards, verdicts), rejected)

@@ -24,14 +24,22 @@ from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Criterion, Mean, Metrics, ModelSpec, Recipe, joined
+from realrl.api.recipe import CallContext, CallOutput, Criterion, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
 from realrl.recipes.grading import groups_of, response_lengths, reward
 from realrl.recipes.pairs import scores_at_ends
 from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.ppo_report import Drift, mean_of, mean_over, mean_ratio, staleness_metrics
+from realrl.recipes.ppo_report import (
+    Drift,
+    mean_of,
+    mean_over,
+    mean_ratio,
+    named,
+    share_of,
+    staleness_metrics,
+)
 from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
@@ -148,7 +156,7 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         drift = ctx.reduce_mesh(loss.drift.sums)
         if index == 0:
             found |= loss.drift.metrics(drift)
-        metrics = joined(metrics, _named("actor_", found))
+        metrics = joined(metrics, named("actor_", found))
         if ppo.early_stop_ratio and abs(mean_ratio(drift) - 1) > ppo.early_stop_ratio:
             break
     return CallOutput(metrics=metrics)
@@ -167,7 +175,7 @@ class _ActorLoss:
         loss = found.loss + _kl_loss(self.config, logprobs, micro)
         self.drift.add(logprobs, micro)
         return loss, {
-            "loss": _share_of(loss, self.num_tokens, micro),
+            "loss": share_of(loss, self.num_tokens, micro),
             "ratio": mean_of(found.ratio),
             "clip_fraction": mean_of(found.clipped),
             "approx_kl": mean_of(found.approx_kl),
@@ -224,13 +232,13 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
                 clip_eps=config.critic.clip_eps,
             )
             return found.loss, {
-                "loss": _share_of(found.loss, num_tokens, micro),
+                "loss": share_of(found.loss, num_tokens, micro),
                 "clip_fraction": mean_of(found.clipped),
             }
 
         lr = _learning_rate(ctx, config.critic.optimizer, index, num)
         found = ctx.engine.train_values(_with_weights(ctx, minibatch), loss, lr=lr)
-        metrics = joined(metrics, _named("critic_", found))
+        metrics = joined(metrics, named("critic_", found))
     return CallOutput(metrics=metrics)
 
 
@@ -349,15 +357,6 @@ def _minibatches(config: PPOMathConfig, batch: PackedBatch, num: int) -> list[Pa
 
 def _learning_rate(ctx: CallContext, optimizer: OptimizerConfig, index: int, num: int) -> float:
     return learning_rate(optimizer, ctx.step * num + index, ctx.config.num_steps * num)
-
-
-def _share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
-    """A micro-batch's share of the loss: over all of them, the sum comes out as the mean."""
-    return Mean(float(loss.detach()) * num_tokens, float(micro["loss_mask"].sum()))
-
-
-def _named(prefix: str, metrics: Metrics) -> Metrics:
-    return {prefix + name: metric for name, metric in metrics.items()}
 
 
 def datasets(config: PPOMathConfig, tokenizer: Any) -> tuple[PromptDataset, PromptDataset | None]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from realrl.algorithms.normalise import Reduce
 from realrl.api.batch import PackedBatch
-from realrl.api.recipe import Mean, Peak
+from realrl.api.recipe import Mean, Metrics, Peak
 from realrl.rewards.verdict import Verdict
 
 
@@ -21,6 +21,16 @@ def mean_of(values: Tensor) -> Mean:
 def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
     """Over the response tokens of `[T]`."""
     return mean_of(values[batch["loss_mask"]])
+
+
+def share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
+    """A micro-batch's share of the loss: over all of them, the sum comes out as the mean."""
+    return Mean(float(loss.detach()) * num_tokens, float(micro["loss_mask"].sum()))
+
+
+def named(prefix: str, metrics: Metrics) -> Metrics:
+    """The same metrics under longer names."""
+    return {prefix + name: metric for name, metric in metrics.items()}
 
 
 def response_metrics(batch: PackedBatch) -> dict[str, Mean]:
