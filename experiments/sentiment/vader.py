@@ -5,6 +5,7 @@ Source: Hutto & Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentim
 
 python experiments/sentiment/vader.py prompts FOLDER                    # prompts.jsonl and held-out.jsonl
 python experiments/sentiment/vader.py learn GENERATIONS.jsonl FOLDER    # shown.jsonl and pairs.jsonl
+python experiments/sentiment/vader.py score GENERATIONS.jsonl           # its mean, and the standard error
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import mean, stdev
 
 SUBJECTS = (
     "The film",
@@ -66,6 +68,13 @@ def write_lessons(generations: Path, folder: Path) -> None:
     _write(folder / "pairs.jsonl", (pair for same in by_prompt.values() for pair in _pairs(same)))
 
 
+def mean_opinion(generations: Path) -> str:
+    responses = [json.loads(line)["response"] for line in generations.read_text().splitlines()]
+    opinions = [compound("", response, ()) for response in responses]
+    error = stdev(opinions) / len(opinions) ** 0.5
+    return f"{mean(opinions):.3f} +- {error:.3f} over {len(opinions)} responses"
+
+
 def _pairs(rows: list[dict]) -> Iterable[dict]:
     ranked = sorted(rows, key=lambda row: compound("", row["response"], ()), reverse=True)
     for better, worse in zip(ranked[: len(ranked) // 2], reversed(ranked)):
@@ -84,5 +93,7 @@ if __name__ == "__main__":
             write_prompts(Path(folder))
         case ["learn", generations, folder]:
             write_lessons(Path(generations), Path(folder))
+        case ["score", generations]:
+            print(mean_opinion(Path(generations)))
         case _:
             sys.exit(__doc__)

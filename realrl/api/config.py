@@ -281,7 +281,16 @@ class RunConfig:
     checksums: bool = True
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
-    """A call that takes longer ends the run."""
+    """A call that takes longer has failed."""
+    recover: Literal["auto", "off"] = "auto"
+    """`auto` goes on with a run of this name that was cut short, with all that it wrote: a training from the
+    newest whole one of what `recover_every` had it write, on the same plan to the same bits; a pass over data
+    after the last row that is whole. The two may differ in where and how fast they run, not in what results
+    depend on. `off` begins afresh."""
+    restarts: int = 3
+    """How often a run that fails, for a worker that died, say, starts its workers again and goes on from what
+    it would recover from; a training without `recover_every` does not. The same failure twice, at the same
+    place, ends the run."""
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
     a file system that they share."""
@@ -306,6 +315,7 @@ class RunConfig:
                 _is_folder_name(value),
                 f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
+        _require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
         _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
 
 
@@ -327,9 +337,6 @@ class TrainingConfig(RunConfig):
     """Write all that the run needs to be gone on with each so many steps: masters, moments, changed weights,
     what calls remember. It is copied at once and written while the next step goes on. With `max_staleness`,
     generation is ahead of training anew from there, so that no response is under way that would be lost."""
-    recover: Literal["auto", "off"] = "auto"
-    """`auto` goes on from the newest whole one of these, if a run of this name was cut short, with all that
-    it wrote until then: on the same plan to the same bits. `off` begins afresh."""
     keep_recoveries: int = 2
     """How many of them are kept; none once the run has ended."""
     keep_best: bool = True
@@ -347,12 +354,3 @@ class TrainingConfig(RunConfig):
         _require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
         for name in ("eval_every", "save_every", "recover_every", "max_staleness"):
             _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassConfig(RunConfig):
-    """What the config of every recipe has that trains nothing: it passes over its data once."""
-
-    resume: bool = False
-    """Go on where an interrupted run of this name ended, with all that it wrote. The two may differ in where
-    and how fast they run, not in what the results depend on."""

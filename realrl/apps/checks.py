@@ -37,7 +37,7 @@ from realrl.models.layout import check_fits, decoder_layout
 from realrl.models.reading import read_decoder_config, read_family
 from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.program import home_placements
-from realrl.runtime.resume import check_resumable
+from realrl.runtime.resume import check_same_settings, goes_on
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
     _check_offload(config)
     recipe.validate(config, {name: model.decoder for name, model in models.items()})
     _check_data(recipe, config, models)
-    check_resumable(recipe, config)
+    if goes_on(config):
+        check_same_settings(recipe, config)
     return models
 
 

@@ -117,12 +117,13 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
     from realrl.apps import checks
     from realrl.datasets.demo import resolve_model
     from realrl.recipes.gen import GEN
+    from realrl.runtime.resume import check_same_settings, is_done
 
     is_begun = (options.output / EXPERIMENT / TRIAL).exists()
     problems = open_folder(options.output, resolve_model(options.model), benchmarks, is_begun=is_begun)
     fixed = {
         "greedy": "true",
-        "resume": "true",
+        "recover": "auto",
         "data.path": problems,
         "data.drop_long": "false",
         "runs_dir": options.output,
@@ -135,7 +136,10 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
     overrides += [f"{key}={value}" for key, value in fixed.items()]
     config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
     plan = checks.make_plan(GEN, config)
-    checks.check_machine(config, plan, checks.check_run(GEN, config, plan))
+    models = checks.check_run(GEN, config, plan)
+    if is_done(config):
+        check_same_settings(GEN, config)
+    checks.check_machine(config, plan, models)
     return config, plan
 
 
@@ -143,8 +147,10 @@ def _answer(config: Any, plan: ExecutionPlan) -> None:
     from realrl.launch.local import LocalLauncher
     from realrl.recipes.gen import GEN
     from realrl.runtime.master import run
+    from realrl.runtime.resume import is_done
 
-    run(GEN, config, plan, LocalLauncher())
+    if not is_done(config):
+        run(GEN, config, plan, LocalLauncher())
 
 
 def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from realrl.api.config import PassConfig, RunConfig, TrainingConfig
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, config_keys, describe, shown
 from realrl.api.recipe import Recipe
 
@@ -20,7 +20,7 @@ OPTIONS = """\
   --dry-run           print the config, the graph, the plan and the reallocations; start nothing
   -h, --help          print this; with a recipe, that recipe's keys alone"""
 WIDTH = 110
-SHARED = {"": RunConfig, " that trains": TrainingConfig, " that passes over data": PassConfig}
+SHARED = {"": RunConfig, " that trains": TrainingConfig}
 """Whose keys several recipes have."""
 
 

@@ -28,7 +28,7 @@ class LocalLauncher:
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
-        self._log_directory = log_directory
+        self._processes, self._log_directory = [], log_directory
         log_directory.mkdir(parents=True, exist_ok=True)
         shared = {**os.environ, **_shared_cores(num_workers), **environment, "GLOO_SOCKET_IFNAME": "lo"}
         shared[PARENT_VARIABLE] = str(os.getpid())
@@ -75,6 +75,9 @@ class LocalLauncher:
             for process in self._processes:
                 _signal_group(process, sign)
             self.wait(grace_s)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _alive(self) -> list[subprocess.Popen]:
         return [process for process in self._processes if process.poll() is None]

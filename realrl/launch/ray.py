@@ -40,7 +40,7 @@ _START_S = 120.0
 
 
 class RayLauncher:
-    """Holds the nodes from its construction until `stop`; this process's end gives them back too."""
+    """Holds the nodes from its construction until `close`; this process's end gives them back too."""
 
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         """
@@ -71,6 +71,8 @@ class RayLauncher:
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         self._log_directory = log_directory.resolve()
+        self._actors, self._ended = [], {}
+        self._await_nodes()
         limits = thread_limits(self._config.cpus_per_worker)
         shared = {**limits, **self._config.ray.environment, **environment}
         for bundle, ranks in enumerate(self._ranks):
@@ -84,6 +86,13 @@ class RayLauncher:
         except RayError as error:
             raise RunFailed(f"Ray's actors could not start the workers: {error}") from None
         self._looks = {rank: actor.look.remote() for rank, actor in enumerate(self._actors)}
+
+    def _await_nodes(self) -> None:
+        """Ray gives the bundle of a node that was lost another one, if there is one."""
+        if not self._group.wait(self._config.ray.timeout_s):
+            lost = self.explain() or "a node was lost"
+            raise RunFailed(f"{lost}; there was none in its place within ray.timeout_s")
+        self._nodes = _nodes_of(self._group)
 
     def _actor(self, bundle: int) -> ActorHandle:
         share = per_worker(self._config)
@@ -139,6 +148,9 @@ class RayLauncher:
             self.wait(grace_s)
         for actor in self._actors:
             ray.kill(actor)
+        self._looks = {}
+
+    def close(self) -> None:
         remove_placement_group(self._group)
         ray.shutdown()
 

@@ -124,6 +124,9 @@ class SlurmLauncher:
                 self._step.send_signal(sign)
             self.wait(grace_s)
 
+    def close(self) -> None:
+        """The nodes are the job's."""
+
     def _is_alive(self) -> bool:
         return self._step is not None and self._step.poll() is None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from realrl.api.batch import PackedBatch, concatenated
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, PassConfig
+from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, RunConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe, joined
@@ -22,7 +22,7 @@ RESPONSE = ("input_ids", "loss_mask", "ended")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenConfig(PassConfig):
+class GenConfig(RunConfig):
     """Answers to prompts, written to a file and graded where there are solutions; nothing is trained."""
 
     experiment: str = "gen"

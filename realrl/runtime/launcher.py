@@ -38,4 +38,7 @@ class Launcher(Protocol):
         """Return when every worker has ended, or after `timeout_s`."""
 
     def stop(self, grace_s: float) -> None:
-        """End every worker and its children: politely, and after `grace_s` by force."""
+        """End every worker and its children: politely, and after `grace_s` by force; `start` may follow."""
+
+    def close(self) -> None:
+        """Give back what is held for workers."""

@@ -6,14 +6,14 @@ import logging
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from torch.distributed import TCPStore
 
-from realrl.api.config import PassConfig, RunConfig
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Instruction, Recovery, Setup, StepAside
@@ -25,11 +25,19 @@ from realrl.runtime.channel import MasterChannel
 from realrl.runtime.checkpoints import Best, publish, tidy
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
+from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import CONFIG, Recorder, run_directory
-from realrl.runtime.recovery import cut_records, drop_recoveries, newest_recovery, publish_recovery
+from realrl.runtime.recovery import (
+    cut_records,
+    drop_records,
+    drop_recoveries,
+    newest_recovery,
+    publish_recovery,
+)
 from realrl.runtime.report import JobReport, Outcome
+from realrl.runtime.resume import goes_on, may_restart
 from realrl.runtime.schedule import Schedule, make_schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
 from realrl.runtime.summary import Summary, print_summary
@@ -38,31 +46,77 @@ logger = logging.getLogger(__name__)
 
 _OPEN_JOBS = 2
 """How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
+_FAREWELL_S = 15.0
+"""How long workers may take to end once they are told that all is done."""
 _GRACE_S = 3.0
+"""How long they may take to end when they are told to at once."""
 
 
 def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) -> dict[str, Any]:
     """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
 
-    No worker outlives this call, however it ends.
+    What fails is gone on with, as often as `config.restarts` says. No worker outlives this call, however it
+    ends.
 
     Raises:
-        RunFailed: a worker failed, died, or took too long.
+        RunFailed: a worker failed, died, or took too long, and the run was not to go on.
     """
-    recovery, notes = newest_recovery(config)
-    directory = open_directory(config, recovery)
-    tidy(directory)
+    failures: list[str] = []
+    with closing(launcher):
+        recovery, notes = _begin(recipe, config)
+        while True:
+            try:
+                return _attempt(recipe, config, plan, launcher, recovery, notes)
+            except RunFailed as failure:
+                failures.append(str(failure))
+                if not may_restart(config, failures):
+                    raise
+                logger.error("%s", failure)
+            recovery, notes = _begin_again(config)
+            notes.insert(0, f"{failures[-1]}\nrestart {len(failures)} of {config.restarts}")
+
+
+def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:
+    """The run's directory is fresh, or as it was left where the run goes on; returns what from, and why."""
+    directory, is_left = run_directory(config), goes_on(config)
+    recovery, notes = newest_recovery(directory) if is_left else (None, [])
+    if not (recovery or (is_left and not isinstance(config, TrainingConfig))):
+        fresh_directory(directory)
     setup_logging(directory / "logs" / "master.log", "master")
     write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
+    return recovery, notes
+
+
+def _begin_again(config: RunConfig) -> tuple[Recovery | None, list[str]]:
+    """As `_begin`, for a run that has failed here."""
+    directory = run_directory(config)
+    recovery, notes = newest_recovery(directory)
+    if not recovery:
+        drop_records(directory)
+    return recovery, notes
+
+
+def _attempt(
+    recipe: Recipe,
+    config: Any,
+    plan: ExecutionPlan,
+    launcher: Launcher,
+    recovery: Recovery | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """From `recovery`, or the beginning, to the end."""
+    directory = run_directory(config)
+    tidy(directory)
     data = open_data(recipe, config)
     schedule = make_schedule(recipe, config, plan, data, directory, recovery.step if recovery else 0)
     summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
     if recovery:
-        notes.append(f"goes on after step {recovery.step}, from {recovery.directory}")
+        notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
         _recall(cut_records(directory, recovery.step), summary, best)
     with ExitStack() as stack:
         stack.callback(tidy, directory)
-        recorder = stack.enter_context(Recorder(directory, plan.num_workers, schedule.kind))
+        recorder = Recorder(directory, plan.num_workers, schedule.kind, first_step=schedule.steps.start)
+        stack.enter_context(recorder)
         progress = stack.enter_context(Progress(schedule.steps))
         for line in (*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
             progress.say(line)
@@ -72,9 +126,8 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
     result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
-    if schedule.steps:
-        recorder.record_summary(result)
-        drop_recoveries(directory)
+    recorder.record_summary(result)
+    drop_recoveries(directory)
     print_summary(result)
     return result
 
@@ -106,7 +159,7 @@ def _crew(
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port, recovery))
         yield crew
         crew.dismiss()
-        launcher.wait(_GRACE_S)
+        launcher.wait(_FAREWELL_S)
 
 
 class Master:
@@ -209,13 +262,6 @@ class Master:
         partial, step = Path(report.job.directory), report.job.step
         final = publish_recovery(partial, step, report.files, self._keep_recoveries)
         logger.info("recovery goes on from %s", final)
-
-
-def open_directory(config: RunConfig, recovery: Recovery | None) -> Path:
-    """The run's directory: empty, or as it is where it is gone on with."""
-    directory = run_directory(config)
-    is_resumed = isinstance(config, PassConfig) and config.resume and directory.is_dir()
-    return directory if is_resumed or recovery else fresh_directory(directory)
 
 
 def fresh_directory(path: Path) -> Path:

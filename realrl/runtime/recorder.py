@@ -18,6 +18,8 @@ from realrl.runtime.report import JobReport
 MICROSECONDS = 1e6
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+"""Written when a run has come to its end."""
 RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
 """Where the records of calls go, by what kind of steps a run makes."""
 
@@ -29,12 +31,19 @@ def run_directory(config: RunConfig) -> Path:
 class Recorder:
     """The files of one run, or of one that is gone on with. Close it, or use it as a context."""
 
-    def __init__(self, directory: Path, num_workers: int, kind: str) -> None:
+    def __init__(self, directory: Path, num_workers: int, kind: str, *, first_step: int = 0) -> None:
         self.directory, self._kind = directory, kind
         self._metrics = (directory / METRICS).open("a")
         self._records = (directory / RECORDS[kind]).open("a")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step)
+        self._record_again(first_step)
         self._trace = Trace(directory / "trace.json", num_workers)
+
+    def _record_again(self, first_step: int) -> None:
+        """TensorBoard drops all of the steps that come again; what was evaluated before them stays."""
+        for line in (self.directory / METRICS).read_text().splitlines():
+            if (row := json.loads(line))["step"] >= first_step:
+                self._record_scalars(row)
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
         self._trace.add(rank, instruction, done)
@@ -58,7 +67,7 @@ class Recorder:
             os.fsync(file.fileno())
 
     def record_summary(self, summary: dict[str, Any]) -> None:
-        write_atomically(self.directory / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+        write_atomically(self.directory / SUMMARY, json.dumps(_finite(summary), indent=2) + "\n")
 
     def _record_scalars(self, row: dict[str, Any]) -> None:
         scalars = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
@@ -84,10 +93,22 @@ class Trace:
     """
 
     def __init__(self, path: Path, num_workers: int) -> None:
-        self._file = path.open("w")
+        is_begun = path.is_file()
+        self._file = path.open("r+" if is_begun else "w")
+        if is_begun:
+            self._cut()
+            return
         self._file.write("[\n")
         for rank in range(num_workers):
             self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
+
+    def _cut(self) -> None:
+        """Go on behind the last event that was written whole."""
+        end = 0
+        while (line := self._file.readline()) and line.endswith(("[\n", ",\n")):
+            end = self._file.tell()
+        self._file.seek(end)
+        self._file.truncate()
 
     def add(self, rank: int, instruction: Instruction, done: Done) -> None:
         kind = type(instruction).__name__

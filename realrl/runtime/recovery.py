@@ -11,11 +11,10 @@ from typing import Any
 
 import msgspec
 
-from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.messages import File, Recovery
 from realrl.base.files import checksum, write_aside, write_atomically
 from realrl.runtime.checkpoints import RECOVERIES, publish
-from realrl.runtime.recorder import METRICS, RECORDS, run_directory
+from realrl.runtime.recorder import METRICS, RECORDS
 
 _MANIFEST = "manifest.json"
 _CHECKED_AT_ONCE = 8
@@ -44,21 +43,20 @@ def drop_recoveries(directory: Path) -> None:
     shutil.rmtree(directory / RECOVERIES, ignore_errors=True)
 
 
-def is_recoverable(config: RunConfig) -> bool:
-    """Whether `config` goes on with what a run of its name left for that, whole or not."""
-    recovers = isinstance(config, TrainingConfig) and config.recover == "auto"
-    return recovers and bool(_recoveries(run_directory(config)))
+def has_recoveries(directory: Path) -> bool:
+    """Whether a training left something to go on from, whole or not."""
+    return bool(_recoveries(directory))
 
 
-def newest_recovery(config: RunConfig) -> tuple[Recovery | None, list[str]]:
-    """The newest that is whole, and a line for each newer one, which is dropped."""
+def newest_recovery(directory: Path) -> tuple[Recovery | None, list[str]]:
+    """The newest of a run's that is whole, and a line for each newer one, which is dropped."""
     notes = []
-    for step, directory in _recoveries(run_directory(config)) if is_recoverable(config) else ():
-        fault = _fault(directory, step)
+    for step, recovery in _recoveries(directory):
+        fault = _fault(recovery, step)
         if fault is None:
-            return Recovery(step=step, directory=str(directory)), notes
-        notes.append(f"{directory} is broken and dropped: {fault}")
-        shutil.rmtree(directory)
+            return Recovery(step=step, directory=str(recovery)), notes
+        notes.append(f"{recovery} is broken and dropped: {fault}")
+        shutil.rmtree(recovery)
     return None, notes
 
 
@@ -94,6 +92,12 @@ def cut_records(directory: Path, step: int) -> list[Mapping[str, Any]]:
     _keep_lines(directory / RECORDS["train"], lambda line: _is_before(line, line["evaluating"], step))
     _keep_lines(directory / METRICS, lambda line: _is_before(line, line["kind"] == "eval", step))
     return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
+
+
+def drop_records(directory: Path) -> None:
+    """A training that has nothing to go on from begins anew; a pass over data has its records for that."""
+    for name in (METRICS, RECORDS["train"]):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _is_before(line: Mapping[str, Any], evaluating: bool, step: int) -> bool:

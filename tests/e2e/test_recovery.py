@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.command_line import command
+from tests.e2e.test_faults import workers
 from tests.e2e.test_plans import ROUNDING, TOLERANCE, files, metrics, rollouts, weights
 
 __all__ = ["files"]
@@ -24,7 +26,7 @@ NUM_STEPS, EVAL_EVERY = 6, 2
 ALLOCATION, OTHER = "actor_gen:t2,*:d2", "actor_gen:d2,*:p2"
 
 
-def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.Popen:
+def start(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> subprocess.Popen:
     """A run with all that has a state: a critic that normalises, a reference that follows the actor."""
     models = {f"{name}.model.path": folder / "model" for name in ("actor", "critic")}
     models |= {f"{name}.model.dtype": "float32" for name in ("actor", "critic")}
@@ -48,6 +50,7 @@ def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.
         "runs_dir": folder / "runs",
         "allocation": allocation,
         "trial": trial,
+        **more,
     }
     return subprocess.Popen(
         command("ppo-math", overrides),
@@ -74,6 +77,14 @@ def recoveries(run: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in run.glob("recovery/step-*"))
 
 
+def wait_for_recovery(run: Path, process: subprocess.Popen, step: int) -> None:
+    """Until a run could go on after that step, or a later one."""
+    deadline_s = time.monotonic() + 180
+    while recoveries(run)[-1:] < [step]:
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()
+        time.sleep(0.005)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(files) -> Path:
     finish(files, "undisturbed")
@@ -84,10 +95,7 @@ def undisturbed(files) -> Path:
 def killed(files) -> Path:
     """Its master's process group, by SIGKILL, once what recovery goes on from is there twice."""
     process, run = start(files, "killed"), directory_of(files, "killed")
-    deadline_s = time.monotonic() + 180
-    while recoveries(run)[-1:] < [3]:
-        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()
-        time.sleep(0.005)
+    wait_for_recovery(run, process, 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     return run
@@ -118,6 +126,22 @@ def test_a_recovered_run_has_the_bits_of_an_undisturbed_one(files, undisturbed, 
         ours, theirs = weights(run, model, NUM_STEPS), weights(undisturbed, model, NUM_STEPS)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert evaluations(run) == evaluations(undisturbed)
+
+
+def test_a_run_that_loses_a_worker_goes_on_by_itself(files, undisturbed):
+    """As often as it may, to the same bits; what was written down stands there once."""
+    process, run = start(files, "lost"), directory_of(files, "lost")
+    for step, rank in ((1, 0), (4, 1)):
+        wait_for_recovery(run, process, step)
+        os.kill(workers(process.pid)[rank], signal.SIGKILL)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert re.search(r"rank 0 died \(killed by SIGKILL\).*\n.*restart 1 of 3", said), said
+    assert "restart 2 of 3" in said
+    assert metrics(run) == metrics(undisturbed) and rollouts(run) == rollouts(undisturbed)
+    for model in ("actor", "critic"):
+        ours, theirs = weights(run, model, NUM_STEPS), weights(undisturbed, model, NUM_STEPS)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def evaluations(run: Path) -> dict:

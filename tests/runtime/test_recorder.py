@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from realrl.api.messages import Done, Forget, Move, RunCall
 from realrl.runtime.crew import Running
@@ -56,6 +57,25 @@ def _report(step=0, evaluating=False, accuracy=1.0):
             Done(seq=seq, started_s=10.0 * seq - 10, ended_s=10.0 * seq - 9.5),
         )
     return report
+
+
+def test_what_comes_again_is_there_once(tmp_path):
+    """Where a run is gone on with, TensorBoard shows each step as it came last, and the evaluation before
+    those that come again; the timeline shows both, as they were."""
+    for first_step in (0, 1):
+        with Recorder(tmp_path, 1, "train", first_step=first_step) as recorder:
+            recorder.record_instruction(0, _call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0))
+            if first_step == 0:
+                recorder.record_job(_report(0))
+                recorder.record_job(_report(1, evaluating=True))
+            recorder.record_job(_report(1, accuracy=1.0 + first_step))
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/accuracy")] == [(0, 0.25), (1, 0.5)]
+    assert [e.step for e in events.Scalars("eval/accuracy")] == [1]
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    assert [event["ph"] for event in trace] == ["M", "X", "X", "M"]
 
 
 def test_a_metric_is_the_mean_over_ranks():

@@ -9,20 +9,14 @@ import pytest
 
 from realrl.api.messages import File
 from realrl.base.files import checksum
-from realrl.recipes.sft import SFTConfig
 from realrl.runtime.checkpoints import RECOVERIES, partial_directory
-from realrl.runtime.recorder import METRICS, RECORDS, run_directory
+from realrl.runtime.recorder import METRICS, RECORDS
 from realrl.runtime.recovery import cut_records, newest_recovery, publish_recovery
 
 
-@pytest.fixture
-def config(tmp_path) -> SFTConfig:
-    return SFTConfig(runs_dir=str(tmp_path))
-
-
-def publish(config: SFTConfig, step: int, keep: int = 2) -> Path:
+def publish(run: Path, step: int, keep: int = 2) -> Path:
     """Two files, by two ranks."""
-    partial = partial_directory(run_directory(config) / RECOVERIES, f"step-{step}")
+    partial = partial_directory(run / RECOVERIES, f"step-{step}")
     (partial / "m").mkdir(parents=True)
     files = []
     for rank in range(2):
@@ -32,21 +26,17 @@ def publish(config: SFTConfig, step: int, keep: int = 2) -> Path:
     return publish_recovery(partial, step, files, keep)
 
 
-def test_the_newest_are_kept(config):
+def test_the_newest_are_kept(tmp_path):
     """By number, not by name."""
     for step in (8, 9, 10, 11):
-        publish(config, step)
-    assert sorted(p.name for p in (run_directory(config) / RECOVERIES).iterdir()) == ["step-10", "step-11"]
-    found, notes = newest_recovery(config)
+        publish(tmp_path, step)
+    assert sorted(p.name for p in (tmp_path / RECOVERIES).iterdir()) == ["step-10", "step-11"]
+    found, notes = newest_recovery(tmp_path)
     assert (found.step, Path(found.directory).name, notes) == (11, "step-11", [])
 
 
-def test_without_any_a_run_begins_afresh(config):
-    """As it does with `recover=off`, which leaves them alone."""
-    assert newest_recovery(config) == (None, [])
-    final = publish(config, 1)
-    assert newest_recovery(SFTConfig(runs_dir=config.runs_dir, recover="off")) == (None, [])
-    assert final.is_dir()
+def test_there_may_be_none(tmp_path):
+    assert newest_recovery(tmp_path) == (None, [])
 
 
 def flipped(path: Path) -> None:
@@ -66,14 +56,14 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("fault", BREAKS)
-def test_one_that_is_broken_gives_way_to_the_one_before(config, fault):
+def test_one_that_is_broken_gives_way_to_the_one_before(tmp_path, fault):
     """With a line that says what is wrong; it is there no more."""
-    older, newest = publish(config, 1), publish(config, 2)
+    older, newest = publish(tmp_path, 1), publish(tmp_path, 2)
     BREAKS[fault](newest)
-    found, (note,) = newest_recovery(config)
+    found, (note,) = newest_recovery(tmp_path)
     assert found.directory == str(older)
     assert fault.replace("\\", "") in note and str(newest) in note
-    assert not newest.exists() and newest_recovery(config) == (found, [])
+    assert not newest.exists() and newest_recovery(tmp_path) == (found, [])
 
 
 def test_records_end_where_recovery_goes_on(tmp_path):

@@ -10,8 +10,8 @@ from realrl.api.config import DataConfig, GenerationConfig, ModelConfig
 from realrl.api.configure import dump_config
 from realrl.recipes.gen import GEN, GenConfig
 from realrl.recipes.sft import SFT, SFTConfig
-from realrl.runtime.recorder import CONFIG, run_directory
-from realrl.runtime.resume import check_resumable, rows_done
+from realrl.runtime.recorder import CONFIG, SUMMARY, run_directory
+from realrl.runtime.resume import check_same_settings, goes_on, may_restart, rows_done
 
 LINES = [f'{{"row": {row}, "sample": {sample}}}\n' for row in range(3) for sample in range(2)]
 
@@ -40,7 +40,7 @@ def config(tmp_path) -> GenConfig:
     directory = run_directory(made)
     directory.mkdir(parents=True)
     (directory / CONFIG).write_text(dump_config(made, recipe=GEN.name))
-    return replace(made, resume=True)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def config(tmp_path) -> GenConfig:
     ],
 )
 def test_where_and_how_fast_it_runs_may_change(config, change):
-    check_resumable(GEN, replace(config, **change))
+    check_same_settings(GEN, replace(config, **change))
 
 
 @pytest.mark.parametrize(
@@ -67,29 +67,51 @@ def test_where_and_how_fast_it_runs_may_change(config, change):
     ],
 )
 def test_what_results_depend_on_may_not(config, change, message):
-    """It is named; a run that does not go on with another may be any."""
+    """It is named."""
     with pytest.raises(
-        ValueError, match=rf"resume: .*gen/trial was made with {message}; set it back, or write elsewhere"
+        ValueError,
+        match=rf"recover: .*gen/trial was made with {message}; set it back, write elsewhere",
     ):
-        check_resumable(GEN, replace(config, **change))
-    check_resumable(GEN, replace(config, resume=False, **change))
+        check_same_settings(GEN, replace(config, **change))
 
 
-def test_there_may_be_nothing_to_go_on_with(tmp_path):
-    check_resumable(GEN, GenConfig(runs_dir=str(tmp_path), resume=True))
+def test_a_pass_goes_on_with_one_that_was_cut_short(config):
+    """Unless it is told not to; one that is done, or was never begun, is not gone on with."""
+    assert goes_on(config)
+    assert not goes_on(replace(config, recover="off"))
+    assert not goes_on(replace(config, trial="other"))
+    (run_directory(config) / SUMMARY).write_text("{}")
+    assert not goes_on(config)
 
 
-def test_training_that_recovers_is_of_the_same_settings(tmp_path):
-    """But for where and how fast it runs, and how often it saves; and only where there is something to go on
-    from."""
+def test_training_goes_on_where_there_is_something_to_go_on_from(tmp_path):
     made = SFTConfig(runs_dir=str(tmp_path), recover_every=5)
     directory = run_directory(made)
     directory.mkdir(parents=True)
     (directory / CONFIG).write_text(dump_config(made, recipe=SFT.name))
-    check_resumable(SFT, replace(made, batch_size=3))
+    assert not goes_on(made)
     (directory / "recovery" / "step-5").mkdir(parents=True)
-    check_resumable(SFT, replace(made, allocation="*:p2", max_tokens_per_microbatch=64, recover_every=1))
-    check_resumable(SFT, replace(made, batch_size=3, recover="off"))
+    assert goes_on(made)
+    assert not goes_on(replace(made, recover="off"))
+
+
+def test_restarts_are_bounded():
+    """By their number, and by a failure that comes twice in a row; a training needs what to go on from."""
+    made = SFTConfig(recover_every=5, restarts=2)
+    assert may_restart(made, ["a"]) and may_restart(made, ["a", "b"])
+    assert not may_restart(made, ["a", "b", "c"])
+    assert not may_restart(made, ["a", "a"])
+    assert not may_restart(replace(made, recover_every=0), ["a"])
+    assert may_restart(GenConfig(), ["a"])
+
+
+def test_training_that_recovers_is_of_the_same_settings(tmp_path):
+    """But for where and how fast it runs, and how often it saves."""
+    made = SFTConfig(runs_dir=str(tmp_path), recover_every=5)
+    directory = run_directory(made)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_text(dump_config(made, recipe=SFT.name))
+    check_same_settings(SFT, replace(made, allocation="*:p2", max_tokens_per_microbatch=64, recover_every=1))
     message = r"recover: .* was made with batch_size=16, got 3; set it back, .* or set recover=off"
     with pytest.raises(ValueError, match=message):
-        check_resumable(SFT, replace(made, batch_size=3))
+        check_same_settings(SFT, replace(made, batch_size=3))
