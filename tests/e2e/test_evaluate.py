@@ -78,6 +78,7 @@ def test_what_was_interrupted_comes_to_the_same(folder, undisturbed):
     shutil.copytree(undisturbed, left)
     for name in ("even.jsonl", "odd.jsonl", "results.json", "results.md"):
         (left / name).unlink()
+    (left / "run" / "gen" / "summary.json").unlink()
     answers = left / "run" / "gen" / "generations.jsonl"
     written = answers.read_bytes()
     answers.write_bytes(written[: len(written) * 2 // 3])
