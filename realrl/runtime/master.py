@@ -119,6 +119,7 @@ def _attempt(
         stack.enter_context(recorder)
         progress = stack.enter_context(Progress(schedule.steps))
         for line in (*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
+            logger.info("%s", line)
             progress.say(line)
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")

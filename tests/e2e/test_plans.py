@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.command_line import run_recipe
-from tests.tiny import tiny_llama
+from tests.e2e.stateful import write_inputs
 
 ALLOCATIONS = [
     "actor_gen:d2,*:t2",
@@ -30,15 +30,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A tiny model, and problems that a random model answers right now and then: any even number will do."""
     folder = tmp_path_factory.mktemp("plans")
-    tiny_llama(folder / "model")
-    for name, count in (("train", 24), ("held-out", 6)):
-        lines = [
-            {"query_id": f"{name}-{i}", "prompt": f"{i}+{i * i}=" + "?" * (i % 5), "solutions": list("02468")}
-            for i in range(count)
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_inputs(folder)
     return folder
 
 

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from tests.command_line import command
+from tests.e2e.stateful import stateful_overrides, write_inputs
 from tests.e2e.test_faults import workers
-from tests.e2e.test_plans import ROUNDING, TOLERANCE, files, metrics, rollouts, weights
-
-__all__ = ["files"]
+from tests.e2e.test_plans import ROUNDING, TOLERANCE, metrics, rollouts, weights
 
 pytestmark = pytest.mark.slow
 
@@ -26,32 +25,16 @@ NUM_STEPS, EVAL_EVERY = 6, 2
 ALLOCATION, OTHER = "actor_gen:t2,*:d2", "actor_gen:d2,*:p2"
 
 
-def start(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> subprocess.Popen:
-    """A run with all that has a state: a critic that normalises, a reference that follows the actor."""
-    models = {f"{name}.model.path": folder / "model" for name in ("actor", "critic")}
-    models |= {f"{name}.model.dtype": "float32" for name in ("actor", "critic")}
-    models |= {f"{name}.optimizer.eps": 1e-4 for name in ("actor", "critic")}
-    overrides = models | {
-        "actor.optimizer.lr": 1e-3,
-        "actor.optimizer.schedule": "cosine",
-        "critic.optimizer.lr": 1e-2,
-        "critic.normalise": "exponential",
-        "data.path": folder / "train.jsonl",
-        "data.eval_path": folder / "held-out.jsonl",
-        "data.template": "plain",
-        "num_steps": NUM_STEPS,
-        "batch_size": 4,
-        "ppo.group_size": 2,
-        "ppo.kl_coef": 0.05,
-        "ppo.ref_eta": 0.3,
-        "generation.max_new_tokens": 8,
-        "eval_every": EVAL_EVERY,
-        "recover_every": 1,
-        "runs_dir": folder / "runs",
-        "allocation": allocation,
-        "trial": trial,
-        **more,
-    }
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recovery")
+    write_inputs(folder)
+    return folder
+
+
+def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.Popen:
+    keys = {"num_steps": NUM_STEPS, "eval_every": EVAL_EVERY, "allocation": allocation}
+    overrides = stateful_overrides(folder, trial, **keys)
     return subprocess.Popen(
         command("ppo-math", overrides),
         stdout=subprocess.PIPE,

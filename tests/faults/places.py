@@ -1,0 +1,58 @@
+"""Where in a master and in its workers faults come about: the real ones, but for a call before each phase."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from realrl.api.messages import Flush, Instruction, Reallocate, RunCall, Save, Snapshot
+from tests.faults.faults import MASTER, VARIABLE, Injector
+
+_CALLS = {"actor_gen": "generate", "reward": "reward", "actor_train": "train", "critic_train": "train"}
+
+
+def phase_of(instruction: object) -> str | None:
+    match instruction:
+        case RunCall():
+            return None if instruction.evaluating else _CALLS.get(instruction.call)
+        case Reallocate():
+            return "reallocate"
+        case Save() | Snapshot() | Flush():
+            return "save"
+
+
+def watch_worker(rank: int) -> None:
+    from realrl.runtime import building
+    from realrl.runtime.worker import Worker
+
+    injector = Injector(Path(os.environ[VARIABLE]), rank)
+    carry_out, build = Worker._carry_out, building.build_worker
+
+    def watched_carry_out(self: Worker, instruction: Instruction):
+        if phase := phase_of(instruction):
+            injector.at(phase, instruction.step)
+        return carry_out(self, instruction)
+
+    def watched_build(*arguments, **keywords):
+        injector.at("load", 0)
+        return build(*arguments, **keywords)
+
+    Worker._carry_out, building.build_worker = watched_carry_out, watched_build
+
+
+def watch_master() -> None:
+    from realrl.runtime.crew import Crew
+
+    injector = Injector(Path(os.environ[VARIABLE]), MASTER)
+    send, set_up = Crew.send, Crew.set_up
+
+    def watched_send(self: Crew, instruction: Instruction) -> None:
+        if phase := phase_of(instruction):
+            injector.at(phase, instruction.step)
+        send(self, instruction)
+
+    def watched_set_up(self: Crew, *arguments) -> None:
+        injector.at("load", 0)
+        set_up(self, *arguments)
+
+    Crew.send, Crew.set_up = watched_send, watched_set_up
