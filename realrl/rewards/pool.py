@@ -8,15 +8,19 @@ import logging
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from realrl.rewards.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
+_LAST_S = 1.0
+"""How long a child that says nothing more may take to end."""
 START_DEADLINE_S = 120.0
 """Importing sympy takes a second, on a crowded machine more."""
 
@@ -96,15 +100,26 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: Reply, deadline_s: float | None) -> Reply:
+        """Once more, where the child was killed from outside: the request may have no part in it."""
         deadline_s = deadline_s or self._deadline_s
-        try:
-            return self._ask(request, deadline_s)
-        except TimeoutError:
-            self.kill()
-            return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {deadline_s:g} s"}
-        except (OSError, EOFError) as error:
-            self.kill()
-            return {"error": f"the child ended ({error})"}
+        for _ in range(2):
+            try:
+                return self._ask(request, deadline_s)
+            except TimeoutError:
+                self.kill()
+                return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {deadline_s:g} s"}
+            except (OSError, EOFError) as error:
+                reply = {"error": f"the child ended ({error})"}
+                was_killed = self._was_killed()
+                self.kill()
+                if not was_killed:
+                    break
+        return reply
+
+    def _was_killed(self) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_LAST_S) == -signal.SIGKILL
+        return False
 
     def _ask(self, request: Reply, deadline_s: float) -> Reply:
         if self._process is not None and self._process.poll() is not None:

@@ -5,17 +5,18 @@ learning rate that changes, evaluations of which the best is kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tiny import tiny_llama
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path, solutions: Sequence[str] = "02468") -> None:
     """A tiny model, and problems that a random model answers right now and then: any even number will do."""
     tiny_llama(folder / "model")
     for name, count in (("train", 24), ("held-out", 6)):
         lines = [
-            {"query_id": f"{name}-{i}", "prompt": f"{i}+{i * i}=" + "?" * (i % 5), "solutions": list("02468")}
+            {"query_id": f"{name}-{i}", "prompt": f"{i}+{i * i}=" + "?" * (i % 5), "solutions": [*solutions]}
             for i in range(count)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -166,6 +166,7 @@ def _pace(bytes_per_s: int) -> None:
 
 
 def kill_children() -> None:
+    """Those that the verifier has here."""
     for task in Path("/proc/self/task").iterdir():
         for child in (task / "children").read_text().split():
             os.kill(int(child), signal.SIGKILL)

@@ -36,6 +36,8 @@ CALL_TIMEOUT_S = {
     "data connections dropped": 30.0,
 }
 """Where only a deadline tells; else long."""
+SOLUTIONS = (*"02468", r"\sqrt{49}")
+"""The last has the verifier's processes think."""
 _SETTLED_S = 2.0
 _DISK = "size=24m"
 
@@ -250,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="realrl-faults-"))
-    write_inputs(folder)
+    write_inputs(folder, SOLUTIONS)
     outcomes, wrong = [], []
     for kind in options.kinds:
         faults = make_faults(kind, options.phases, options.repetitions, options.seed)

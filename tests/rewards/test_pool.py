@@ -141,6 +141,18 @@ def test_a_child_that_was_killed_is_replaced():
         assert pool.judge("x+x", "2x") is Verdict.CORRECT
 
 
+def test_a_question_over_which_a_child_is_killed_is_asked_again():
+    """So that one that has no end times out, and is no error."""
+    before = children()
+    with JudgePool(num_children=1, deadline_s=2.0) as pool, ThreadPoolExecutor(1) as threads:
+        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+        (victim,) = [p for p in children() if p not in before]
+        verdict = threads.submit(pool.judge, ENDLESS, r"\pi")
+        time.sleep(0.5)
+        victim.kill()
+        assert verdict.result() is Verdict.TIMEOUT
+
+
 def test_nothing_starts_before_it_is_needed_and_nothing_is_left():
     before = children()
     with JudgePool() as pool:
