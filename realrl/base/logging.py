@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 
@@ -13,9 +14,17 @@ def setup_logging(path: Path | str | None, rank: str, *, level: int = logging.IN
     """
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    handler = logging.StreamHandler() if path is None else _LogFile(path, encoding="utf-8")
     # A rank is data, not a format.
     shown = rank.replace("%", "%%")
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s [{shown}] %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+
+
+class _LogFile(logging.FileHandler):
+    """Loses what it cannot write; that a disk is full is for others to say, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import socket
@@ -44,6 +45,7 @@ from realrl.runtime.summary import Summary, print_summary
 
 logger = logging.getLogger(__name__)
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _OPEN_JOBS = 2
 """How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
 _FAREWELL_S = 15.0
@@ -59,10 +61,11 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
     ends.
 
     Raises:
-        RunFailed: a worker failed, died, or took too long, and the run was not to go on.
+        RunFailed: a worker failed, died, or took too long, and the run was not to go on; or its directory
+            takes no more.
     """
     failures: list[str] = []
-    with closing(launcher):
+    with closing(launcher), _refused_writes(run_directory(config)):
         recovery, notes = _begin(recipe, config)
         while True:
             try:
@@ -74,6 +77,17 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
                 logger.error("%s", failure)
             recovery, notes = _begin_again(config)
             notes.insert(0, f"{failures[-1]}\nrestart {len(failures)} of {config.restarts}")
+
+
+@contextmanager
+def _refused_writes(directory: Path) -> Iterator[None]:
+    """Nothing that is started again can help against a disk that is full or gone."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise RunFailed(f"cannot write to {directory}: {error.strerror}; mend it, and start again") from error
 
 
 def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:

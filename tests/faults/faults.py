@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -37,7 +38,7 @@ LATEST_S = 0.05
 """How long after a phase's beginning a fault may come."""
 _PAUSE_S = 2.0
 _SLOW_BYTES_PER_S = 50_000
-_SO_MAX_PACING_RATE = 47
+_SO_MAX_PACING_RATE, _ANY_PACE = 47, 0xFFFFFFFF
 """Source: Linux, socket(7)'s asm-generic/socket.h."""
 
 
@@ -157,12 +158,12 @@ def slow_down() -> None:
     """Let this process send little for a while."""
     _pace(_SLOW_BYTES_PER_S)
     time.sleep(_PAUSE_S)
-    _pace(0xFFFFFFFF)
+    _pace(_ANY_PACE)
 
 
 def _pace(bytes_per_s: int) -> None:
     for connection in _connections():
-        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, bytes_per_s)
+        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", bytes_per_s))
 
 
 def kill_children() -> None:

@@ -55,24 +55,21 @@ class Outcome:
     message: str
 
 
-def campaign(folder: Path, kind: str, faults: Sequence[Fault]) -> tuple[list[Outcome], list[str]]:
+def campaign(folder: Path, name: str, faults: Sequence[Fault]) -> tuple[list[Outcome], list[str]]:
     """One run that meets all `faults`, each at a step of its own; returns what became of it at each, and what
     at its end was not as it should be.
     """
-    trial = re.sub(r"\W", "-", kind)
-    place = folder / trial
+    place, kinds = folder / name, {fault.kind for fault in faults}
     write_faults(place, faults)
     num_steps = max(fault.step for fault in faults) + 2
-    limits = {"call_timeout_s": CALL_TIMEOUT_S.get(kind, 120.0), "restarts": 3 * len(faults)}
-    with _small_disk(place / "disk") if kind == "disk full" else _folder(place / "disk"):
-        process = _Process(
-            place,
-            stateful_overrides(
-                folder, trial, runs_dir=place / "disk", num_steps=num_steps, allocation=ALLOCATION, **limits
-            ),
-        )
-        ends = _see_through(process, kind, faults, place / "disk" / "ppo-math" / trial)
-        run = Path(shutil.copytree(place / "disk" / "ppo-math" / trial, place / "run"))
+    timeout_s = min(CALL_TIMEOUT_S.get(kind, 120.0) for kind in kinds)
+    keys = {"num_steps": num_steps, "allocation": ALLOCATION, "runs_dir": place / "disk"}
+    keys |= {"call_timeout_s": timeout_s, "restarts": 3 * len(faults)}
+    with _small_disk(place / "disk") if "disk full" in kinds else _folder(place / "disk"):
+        process = _Process(place, stateful_overrides(folder, name, **keys))
+        run = place / "disk" / "ppo-math" / name
+        ends = _see_through(process, run, len(faults), corrupts="checkpoint corrupted" in kinds)
+        run = Path(shutil.copytree(run, place / "run"))
     outcomes = [_outcome(fault, place, run, ends) for fault in faults]
     return outcomes, [*process.left_behind(), *_differences(folder, run, num_steps)]
 
@@ -96,9 +93,12 @@ class _Process:
             process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
-        while process.poll() is None:
-            self._own |= _descendants(process.pid)
-            time.sleep(0.1)
+        try:
+            while process.poll() is None:
+                self._own |= _descendants(process.pid)
+                time.sleep(0.1)
+        finally:
+            process.kill()  # and its workers with it
         return process.returncode
 
     def left_behind(self) -> list[str]:
@@ -109,16 +109,14 @@ class _Process:
         return processes + shared + [str(path) for path in self._temporary.iterdir()]
 
 
-def _see_through(process: _Process, kind: str, faults: Sequence[Fault], run: Path) -> list[tuple[float, int]]:
+def _see_through(process: _Process, run: Path, patience: int, *, corrupts: bool) -> list[tuple[float, int]]:
     """Start the run until it ends well; returns when it ended otherwise, and how."""
-    ends = []
-    drawn = random.Random(kind)
-    while (code := process.run()) != 0:
+    ends: list[tuple[float, int]] = []
+    drawn = random.Random(patience)
+    while len(ends) <= 3 * patience and (code := process.run()) != 0:
         ends.append((time.time(), code))
-        if len(ends) > 3 * len(faults):
-            break
         (run.parents[1] / "filler").unlink(missing_ok=True)
-        if kind == "checkpoint corrupted":
+        if corrupts:
             _corrupt_newest(run, drawn)
     return ends
 
@@ -256,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes, wrong = [], []
     for kind in options.kinds:
         faults = make_faults(kind, options.phases, options.repetitions, options.seed)
-        found, faulty = campaign(folder, kind, faults)
+        found, faulty = campaign(folder, kind.replace(" ", "-"), faults)
         outcomes += found
         wrong += [f"{kind}: {what}" for what in faulty]
         messages = Counter(re.sub(r"\d+", "N", o.message) for o in found if o.message)
