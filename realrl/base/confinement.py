@@ -40,7 +40,9 @@ class _Architecture(NamedTuple):
     audit: int
     clone: int
     refused: tuple[int, ...]
-    """socket and socketpair, (fork, vfork,) execve, execveat, kill, tkill, ptrace, process_vm_readv, _writev."""
+    """socket, socketpair, fork and vfork where there are, execve, execveat, kill, tkill, ptrace,
+    process_vm_readv and process_vm_writev.
+    """
 
 
 _ARCHITECTURES = {

@@ -133,6 +133,7 @@ def test_set_up_waits_for_every_worker():
     """And says who never came."""
     crew = Crew(ScriptedChannel((0, Hello()), (1, Hello()), (1, Ready())), ScriptedLauncher(), 2, 0.2)
     with pytest.raises(RunFailed, match="rank 0 did not set up within 0.2 s"):
+        crew.muster()
         crew.set_up(None)
 
 
