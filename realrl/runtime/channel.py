@@ -32,6 +32,8 @@ KEYS_VARIABLE = "REALRL_KEYS"
 _HANDSHAKE_MS = 10_000
 """Who has not proved by then that it has the keys is disconnected."""
 _BACKLOG = 1024
+_SEAL_BYTES = 33
+"""That CURVE adds to a frame: the command's name, nonce, authenticator and flags."""
 _MOST_FILES = 1 << 16
 """Strangers that connect and say nothing hold that many at most."""
 
@@ -176,7 +178,7 @@ def _identity(rank: int) -> bytes:
 
 
 def _bound(end: zmq.Socket) -> None:
-    end.maxmsgsize = PIECE_BYTES
+    end.maxmsgsize = PIECE_BYTES + _SEAL_BYTES
     end.sndhwm = end.rcvhwm = 0
 
 

@@ -40,7 +40,7 @@ def test_only_hosts_of_the_run_reach_the_store_and_in_the_end_nobody():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_store_withstands_what_it_cannot_read(seed):
-    """From the run's own hosts, while it is open to them: it goes on to serve those who speak its language."""
+    """From the run's own hosts, while it is open to them: it goes on to serve who speaks its language."""
     draw, rendezvous = random.Random(seed), Rendezvous("127.0.0.1")
     query = bytes.fromhex("093c85373f")  # what a client begins with
     for _ in range(300):

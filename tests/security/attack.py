@@ -127,7 +127,19 @@ def _ports_but(control: tuple[str, int], folder: Path) -> list[tuple[str, int]]:
     processes = [master, *(child for child in master.children() if child.pid != os.getpid())]
     found = {tuple(c.laddr) for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN"}
     assert len(found) >= 3, f"control, store and gloo, got {found}"
+    assert not any(_secret() in part for p in psutil.process_iter() for part in _command_line(p))
     return sorted(found - {control})
+
+
+def _secret() -> str:
+    """The client's key."""
+    return os.environ[KEYS_VARIABLE].split()[2]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def _knock(ports: list[tuple[str, int]]) -> int:

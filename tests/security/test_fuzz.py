@@ -9,7 +9,7 @@ from tests.security.fuzz import fuzz
 
 @pytest.mark.slow
 def test_strangers_change_no_number_of_a_run(tmp_path):
-    """Metrics, rollouts and weights are those of an undisturbed run, and the log is as long but for a few lines."""
+    """Metrics, rollouts and weights are those of an undisturbed run; the log has a few lines more."""
     outcome = fuzz(tmp_path, 4000, seed=3)
     assert outcome.differences == []
     assert sum(outcome.inputs.values()) > 3500 and all(outcome.inputs.values()), outcome.inputs
