@@ -29,6 +29,7 @@ from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, Trained
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
+from realrl.runtime.channel import KEYS_VARIABLE
 from realrl.runtime.master import run
 from tests.tiny import tiny_llama
 
@@ -61,6 +62,8 @@ class Outcome:
     """Of the master's log that speak of what was dropped."""
     dropped: int
     differences: list[str]
+    leaks: list[Path]
+    """Files of the run that hold its secret key."""
     attack_s: float
     """How long the strangers were at it."""
 
@@ -81,6 +84,7 @@ class BesetLauncher(LocalLauncher):
         command = [sys.executable, "-m", "tests.security.attack"]
         arguments = [str(self._folder), str(self._strangers), str(self._seed)]
         self._attack = subprocess.Popen([*command, *arguments], env={**os.environ, **environment})
+        self.secret = environment[KEYS_VARIABLE].split()[2].encode()
         self._since_s = time.monotonic()
 
     def poll(self) -> list[tuple[int, int]]:
@@ -112,7 +116,9 @@ def fuzz(folder: Path, num_inputs: int, seed: int) -> Outcome:
     lines, dropped = _dropped(_directory(beset) / "logs" / "master.log")
     said = sum(int(file.read_text()) for file in launcher.counts.iterdir())
     inputs = json.loads((folder / "attack.json").read_text()) | {"nonsense of workers": said}
-    return Outcome(inputs, lines, dropped, _differences(config, beset), launcher.attack_s)
+    files = (path for path in _directory(beset).rglob("*") if path.is_file())
+    leaks = [path for path in files if launcher.secret in path.read_bytes()]
+    return Outcome(inputs, lines, dropped, _differences(config, beset), leaks, launcher.attack_s)
 
 
 def _config(folder: Path) -> PPOMathConfig:
@@ -188,7 +194,8 @@ def main() -> int:
     sys.stdout.write(
         f"{outcome.lines} lines in the master's log; differences: {outcome.differences or 'none'}\n"
     )
-    return bool(outcome.differences)
+    sys.stdout.write(f"files with the secret key: {outcome.leaks or 'none'}\n")
+    return bool(outcome.differences or outcome.leaks)
 
 
 if __name__ == "__main__":
