@@ -172,17 +172,27 @@ def _files(directory: Path) -> dict[str, list[str] | None]:
         return {SINGLE_FILE: None}
     index = directory / INDEX_FILE
     if not index.is_file():
-        raise ValueError(
-            f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; name a Hugging Face directory"
-        )
+        raise ValueError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; {_what_to_do(directory)}")
     try:
         weight_map = msgspec.json.decode(index.read_text(encoding="utf-8"), type=_Index).weight_map
     except ValueError as error:
         raise ValueError(f"{index} is no checkpoint index ({error}); save the checkpoint anew") from error
     files: dict[str, list[str] | None] = {}
     for tensor, name in weight_map.items():
+        if Path(name).name != name:
+            raise ValueError(f"{index} names {name}, which is no file beside it; save the checkpoint anew")
         files.setdefault(name, []).append(tensor)
     return files
+
+
+def _what_to_do(directory: Path) -> str:
+    """About a directory without safetensors files."""
+    if pickled := sorted(path.name for path in directory.glob("*.bin")):
+        return (
+            f"{pickled[0]} is a pickle, which can run code when it is read, and so is not read; if you trust"
+            " it, convert it by transformers, AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        )
+    return "name a Hugging Face directory"
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
+from realrl.base.confinement import confine
 from realrl.rewards.arithmetic import TooLarge
 from realrl.rewards.compare import same_answer
 from realrl.rewards.expressions import SympyExpressions
@@ -77,12 +78,12 @@ def _limit_cpu(deadline_s: float) -> None:
 def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> None:
     """Serve the pipes that this process was started with; what a library prints goes to the errors.
 
-    Out of memory it just ends: its parent sees that, and says so.
+    What is compared was written by a model, so the process keeps nothing that comparing does not need. Out of
+    memory it just ends: its parent sees that, and says so.
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(memory_bytes=memory_bytes)
     try:
         serve(make, sys.stdin, replies, deadline_s=deadline_s)
     except MemoryError:

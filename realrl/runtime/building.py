@@ -18,6 +18,7 @@ from torch import Tensor
 
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
+from realrl.base.listeners import closed_when_left
 from realrl.base.network import address_towards, interface_of
 from realrl.parallel.groups import create_groups
 from realrl.realloc.hosts import discover_topology
@@ -62,7 +63,8 @@ def build_worker(
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
-    groups = create_groups(plan.placements.values(), rank)
+    with closed_when_left():
+        groups = create_groups(plan.placements.values(), rank)
     topology, settings = discover_topology(config.device), _transfer_settings(config)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
@@ -120,13 +122,15 @@ def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size
     _choose_interface(setup.store_host)
     timeout = timedelta(seconds=config.call_timeout_s * _PATIENCE)
     store = dist.TCPStore(setup.store_host, setup.store_port, is_master=False, timeout=timeout)
-    dist.init_process_group(
-        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-        store=store,
-        rank=rank,
-        world_size=world_size,
-        timeout=timeout,
-    )
+    # gloo connects all ranks as a group is made. What NCCL listens at, it opens and uses later.
+    with closed_when_left():
+        dist.init_process_group(
+            "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=timeout,
+        )
     # The default group connects all ranks here and now: later, only some of them use it at a time.
     dist.all_reduce(torch.zeros(1, device=device))
     logger.info("rank %d of %d on %s", rank, world_size, device)

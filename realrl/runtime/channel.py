@@ -1,27 +1,41 @@
 """The control channel: one ROUTER socket at the master, one DEALER a worker, with keys made for the run.
 
 CURVE encrypts and authenticates (rfc.zeromq.org/spec/26): without the run's client key nobody gets a
-message in. What does get in is decoded by schema, and dropped if it does not fit.
+message in. What does get in is decoded by schema, and dropped if it does not fit. A worker's identity is its
+rank, which nobody else can take while it is connected (there is no ZMQ_ROUTER_HANDOVER).
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import resource
+import socket
 from collections import deque
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import NamedTuple
 
-import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from realrl.api.messages import ToMaster, ToWorker
+from realrl.base.listeners import admit_only
+from realrl.runtime.drops import Drops
+from realrl.runtime.failure import RunFailed
+from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
 
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "REALRL_MASTER"
 KEYS_VARIABLE = "REALRL_KEYS"
-LARGEST_MESSAGE_BYTES = 64 << 20
+
+_HANDSHAKE_MS = 10_000
+"""Who has not proved by then that it has the keys is disconnected."""
+_BACKLOG = 1024
+_SEAL_BYTES = 33
+"""That CURVE adds to a frame: the command's name, nonce, authenticator and flags."""
+_MOST_FILES = 1 << 16
+"""Strangers that connect and say nothing hold that many at most."""
 
 
 class KeyPair(NamedTuple):
@@ -39,7 +53,10 @@ class MasterChannel:
     """The master's end. Close it, or use it as a context."""
 
     def __init__(self, host: str, num_workers: int) -> None:
-        self._num_workers = num_workers
+        self._ranks = {_identity(rank): rank for rank in range(num_workers)}
+        self._drops = Drops(logger)
+        self.hosts: set[str] = set()
+        """Where workers have dialled in from."""
         self._server, self._client = KeyPair.new(), KeyPair.new()
         self._context = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
@@ -49,9 +66,12 @@ class MasterChannel:
         self._socket.curve_server = True
         self._socket.curve_publickey, self._socket.curve_secretkey = self._server
         _bound(self._socket)
-        port = self._socket.bind_to_random_port(f"tcp://{host}")
-        self.address = f"tcp://{host}:{port}"
-        self._decoder = msgspec.msgpack.Decoder(ToMaster)
+        self._socket.handshake_ivl = _HANDSHAKE_MS
+        _allow_many_files()
+        self._listener = socket.create_server((host, 0), backlog=_BACKLOG)
+        self.address = f"tcp://{host}:{self._listener.getsockname()[1]}"
+        self._socket.use_fd = os.dup(self._listener.fileno())
+        self._socket.bind(self.address)
 
     def environment(self) -> dict[str, str]:
         """What a worker needs to dial in; secret, so it goes by environment and never by command line."""
@@ -59,25 +79,37 @@ class MasterChannel:
         return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: " ".join(key.decode() for key in keys)}
 
     def send(self, rank: int, message: ToWorker) -> None:
-        self._socket.send_multipart([_identity(rank), msgspec.msgpack.encode(message)])
+        """
+        Raises:
+            RunFailed: it is larger than a worker takes.
+        """
+        try:
+            self._socket.send_multipart([_identity(rank), *TO_WORKER.pieces(message)])
+        except ValueError as error:
+            raise RunFailed(str(error)) from None
 
     def receive(self, timeout_s: float) -> tuple[int, ToMaster] | None:
         """The next report and its rank; None if there is no well-formed one within `timeout_s`."""
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
-        frames = self._socket.recv_multipart()
+        identity, *pieces = self._socket.recv_multipart(copy=False)
         try:
-            identity, payload = frames
-            rank = int(identity)
-            if not 0 <= rank < self._num_workers:
-                raise ValueError(f"there is no rank {rank}")
-            return rank, self._decoder.decode(payload)
-        except ValueError as error:  # msgspec's errors are ValueErrors
-            logger.warning("dropped a message that is not of this run: %s", error)
+            if (rank := self._ranks.get(identity.bytes)) is None:
+                raise ValueError(f"there is no rank {identity.bytes[:20]!r}")
+            message = TO_MASTER.read([piece.bytes for piece in pieces])
+        except ValueError as error:
+            self._drops.note(str(error))
             return None
+        self.hosts.add(identity.get("Peer-Address"))
+        return rank, message
+
+    def admit_only_hosts(self) -> None:
+        """From now on, nobody connects but from where workers have dialled in."""
+        admit_only(self._listener, self.hosts)
 
     def close(self) -> None:
         self._socket.close(linger=1000)
+        self._listener.close()
         self._authenticator.stop()
         self._context.term()
 
@@ -99,7 +131,6 @@ class WorkerChannel:
         self._socket.curve_publickey, self._socket.curve_secretkey = client
         _bound(self._socket)
         self._socket.connect(address)
-        self._decoder = msgspec.msgpack.Decoder(ToWorker)
         self._arrived: deque[ToWorker] = deque()
 
     @classmethod
@@ -111,16 +142,20 @@ class WorkerChannel:
         return cls(rank, address, server_public, KeyPair(public.encode(), secret.encode()))
 
     def send(self, message: ToMaster) -> None:
-        self._socket.send(msgspec.msgpack.encode(message))
+        """
+        Raises:
+            ValueError: it is larger than the master takes.
+        """
+        self._socket.send_multipart(TO_MASTER.pieces(message))
 
     def receive(self) -> ToWorker:
         """Wait for the next instruction. The master watches over the time that it takes."""
-        return self._arrived.popleft() if self._arrived else self._decoder.decode(self._socket.recv())
+        return self._arrived.popleft() if self._arrived else TO_WORKER.read(self._socket.recv_multipart())
 
     def arrived(self) -> Collection[ToWorker]:
         """What is there to be received."""
         while self._socket.poll(0):
-            self._arrived.append(self._decoder.decode(self._socket.recv()))
+            self._arrived.append(TO_WORKER.read(self._socket.recv_multipart()))
         return self._arrived
 
     def close(self) -> None:
@@ -142,9 +177,15 @@ def _identity(rank: int) -> bytes:
     return str(rank).encode()
 
 
-def _bound(socket: zmq.Socket) -> None:
-    socket.maxmsgsize = LARGEST_MESSAGE_BYTES
-    socket.sndhwm = socket.rcvhwm = 0
+def _bound(end: zmq.Socket) -> None:
+    end.maxmsgsize = PIECE_BYTES + _SEAL_BYTES
+    end.sndhwm = end.rcvhwm = 0
+
+
+def _allow_many_files() -> None:
+    """As many as this process may allow itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -22,6 +22,7 @@ from realrl.api.messages import (
 )
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.deadlines import Deadlines, Outstanding
+from realrl.runtime.drops import Drops
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
 
@@ -53,13 +54,17 @@ class Crew:
         self._channel, self._launcher = channel, launcher
         self._ranks = range(num_workers)
         self._deadlines = Deadlines(timeout_s)
+        self._drops = Drops(logger)
         self._checked_s = 0.0
         self._underway: dict[tuple[int, int], Underway] = {}
         """By instruction and rank."""
 
-    def set_up(self, setup: Setup) -> None:
-        """Wait for every worker to dial in, and have it build its part."""
+    def muster(self) -> None:
+        """Wait for every worker to dial in."""
         self._gather(Hello, "dial in")
+
+    def set_up(self, setup: Setup) -> None:
+        """Have every worker build its part."""
         for rank in self._ranks:
             self._channel.send(rank, setup)
         self._gather(Ready, "set up")
@@ -77,6 +82,10 @@ class Crew:
         """
         while True:
             match self._receive():
+                case rank, (Done() | Underway()) as report if not self._deadlines.is_at_hand(
+                    rank, report.seq
+                ):
+                    self._drops.note(f"rank {rank} speaks of {report.seq}, which it was not asked for")
                 case rank, Done() as done:
                     self._underway.pop((done.seq, rank), None)
                     return rank, self._deadlines.reported(rank, done.seq, time.monotonic()), done

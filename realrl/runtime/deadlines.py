@@ -55,6 +55,10 @@ class Deadlines:
         """What `rank` was sent under that number and has not reported."""
         return next((o.instruction for o in self._queues.get(rank, ()) if o.instruction.seq == seq), None)
 
+    def is_at_hand(self, rank: int, seq: int) -> bool:
+        """Whether `rank` may be busy with it."""
+        return any(outstanding.instruction.seq == seq for outstanding in self._at_hand(rank))
+
     def running(self) -> list[Instruction]:
         """What has started and not ended, oldest first."""
         return sorted((o.instruction for o in self._heads() if o.started_s is not None), key=lambda i: i.seq)

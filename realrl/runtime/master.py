@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from torch.distributed import TCPStore
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
@@ -37,6 +35,7 @@ from realrl.runtime.recovery import (
     newest_recovery,
     publish_recovery,
 )
+from realrl.runtime.rendezvous import Rendezvous
 from realrl.runtime.report import JobReport, Outcome
 from realrl.runtime.resume import goes_on, may_restart
 from realrl.runtime.schedule import Schedule, make_schedule
@@ -167,11 +166,15 @@ def _crew(
     """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
         channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
-        store = _open_store(launcher.host)
+        rendezvous = Rendezvous(launcher.host)
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
         crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
-        crew.set_up(_setup(recipe, config, plan, launcher.host, store.port, recovery))
+        crew.muster()
+        channel.admit_only_hosts()
+        rendezvous.admit(channel.hosts)
+        crew.set_up(_setup(recipe, config, plan, rendezvous, recovery))
+        rendezvous.close_to_all()
         yield crew
         crew.dismiss()
         launcher.wait(_FAREWELL_S)
@@ -294,22 +297,13 @@ def _empty_directory(path: Path) -> None:
 
 
 def _setup(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, host: str, port: int, recovery: Recovery | None
+    recipe: Recipe, config: Any, plan: ExecutionPlan, rendezvous: Rendezvous, recovery: Recovery | None
 ) -> Setup:
     return Setup(
         recipe=recipe.name,
         config=msgspec.json.encode(config),
         placements=dict(plan.placements),
-        store_host=host,
-        store_port=port,
+        store_host=rendezvous.host,
+        store_port=rendezvous.port,
         recovery=recovery,
     )
-
-
-def _open_store(host: str) -> TCPStore:
-    """Where the data plane's workers find each other; it listens at `host` alone."""
-    with socket.create_server((host, 0)) as listener:
-        port = listener.getsockname()[1]
-        return TCPStore(
-            host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-        )

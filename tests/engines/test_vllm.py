@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import transformers
@@ -305,6 +307,17 @@ def wait_until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def test_nobody_can_connect_to_its_process(pair):
+    """Whatever vLLM listens at, on whichever address of this host."""
+    connections = psutil.Process(pair.theirs.pid).net_connections("tcp")
+    listening = [connection.laddr for connection in connections if connection.status == "LISTEN"]
+    assert listening
+    for address in listening:
+        host = "127.0.0.1" if address.ip in ("0.0.0.0", "::") else address.ip
+        with pytest.raises(TimeoutError):
+            socket.create_connection((host, address.port), 0.3)
 
 
 def test_it_dies_with_its_worker():

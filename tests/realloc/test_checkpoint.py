@@ -1,5 +1,6 @@
 import json
 import math
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -191,6 +192,24 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
         load(tmp_path, smaller, 0, {})
 
 
+def test_a_pickle_is_refused_unread(tmp_path):
+    """It would leave a trace if it were read."""
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap(str(tmp_path / "sprung"))))
+    with pytest.raises(ValueError, match="pytorch_model.bin is a pickle.* convert it"):
+        file_layout(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads((tmp_path / "pytorch_model.bin").read_bytes())
+    assert (tmp_path / "sprung").exists()
+
+
+class _Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
 def test_broken_files_are_refused_by_name(tmp_path):
     """Nothing there, a missing file, a cut one, an index that lies or is none."""
     with pytest.raises(ValueError, match=f"has neither {SINGLE_FILE} nor {INDEX_FILE}"):
@@ -207,6 +226,10 @@ def test_broken_files_are_refused_by_name(tmp_path):
     index["weight_map"] = {"ghost": "model-00001-of-00002.safetensors"}
     (tmp_path / INDEX_FILE).write_text(json.dumps(index))
     with pytest.raises(ValueError, match="lacks 'ghost'"):
+        file_layout(tmp_path)
+    index["weight_map"] = {"a": "../elsewhere.safetensors"}
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="which is no file beside it"):
         file_layout(tmp_path)
     for text in (b"[]", b"{", b'{"weight_map": {"a": 3}}', b'{"weight_map": {"\xff": "a"}}'):
         (tmp_path / INDEX_FILE).write_bytes(text)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -57,6 +58,24 @@ def test_an_endless_comparison_is_killed_at_its_deadline_and_the_next_one_is_ans
         assert 0.9 < time.monotonic() - start < 3
         assert not victim.is_running()
         assert pool.judge("x+x", "2x") is Verdict.CORRECT
+
+
+def test_a_child_has_nothing_of_its_parents_and_may_reach_nobody(monkeypatch):
+    """No variable, no open file but its pipes, no folder of a person's; and its system calls are filtered."""
+    monkeypatch.setenv("REALRL_KEYS", "secret")
+    with open(os.devnull) as inherited, JudgePool(num_children=1) as fresh:
+        os.set_inheritable(inherited.fileno(), True)
+        before = children()
+        assert fresh.judge("2x/2", "x") is Verdict.CORRECT
+        (own,) = [p for p in children() if p not in before]
+        assert "REALRL_KEYS" not in own.environ()
+        assert own.cwd() == "/"
+        files = [os.readlink(f"/proc/{own.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{own.pid}/fd")]
+        # Its errors go where its parent's do.
+        errors = os.readlink(f"/proc/{own.pid}/fd/2")
+        assert all(file.startswith("pipe:") or file == errors for file in files), files
+        status = Path(f"/proc/{own.pid}/status").read_text().split()
+        assert status[status.index("Seccomp:") + 1] == "2" and status[status.index("NoNewPrivs:") + 1] == "1"
 
 
 def test_threads_share_the_children():

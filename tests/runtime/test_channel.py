@@ -9,7 +9,10 @@ import zmq
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.messages import Done, Failed, Hello, KeyMove, Move, Reallocate, Setup, StepAside, ToWorker
-from realrl.runtime.channel import KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
+from realrl.runtime.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
+from realrl.runtime.failure import RunFailed
+from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
+from tests.security.wires import Tap
 
 WAIT_S, SHORT_S = 5.0, 0.3
 
@@ -95,6 +98,12 @@ def test_nobody_hears_or_speaks_without_the_keys(master):
     worker.close()
 
 
+def _nested(depth):
+    """A report with a record that is a list of lists of lists..."""
+    flat = msgspec.msgpack.encode(Done(seq=0, started_s=0, ended_s=0, records=[{"a": 0}]))
+    return flat.replace(b"\xa1a\x00", b"\xa1a" + b"\x91" * depth + b"\x00")
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -102,6 +111,8 @@ def test_nobody_hears_or_speaks_without_the_keys(master):
         [msgspec.msgpack.encode({"type": "Launch"})],
         [msgspec.msgpack.encode({"type": "Done", "seq": "three"})],
         [msgspec.msgpack.encode(Hello()), b"one too many"],
+        [_nested(100_000)],
+        [b"\xdd\xff\xff\xff\xff"],
     ],
 )
 def test_what_does_not_fit_the_schema_is_dropped(master, frames, caplog):
@@ -115,12 +126,133 @@ def test_what_does_not_fit_the_schema_is_dropped(master, frames, caplog):
     worker.close()
 
 
-def test_a_rank_that_the_run_does_not_have_is_dropped(master):
-    """Two workers: there is no rank 7."""
-    stranger = _worker(master, rank=7)
-    stranger.send(Hello())
+@pytest.mark.parametrize("identity", [b"7", b"-1", b"01", b" 1", b"+1", "\u0661".encode(), b"1\0", b"one"])
+def test_a_rank_that_the_run_does_not_have_is_dropped(master, identity):
+    """Two workers: there is no rank 7, and another spelling of 1 is no rank 1."""
+    stranger = _end(master, identity)
+    stranger.send(msgspec.msgpack.encode(Hello()))
     assert master.receive(WAIT_S) is None
-    stranger.close()
+    stranger.close(linger=0)
+    stranger.context.term()
+
+
+def _end(master, identity):
+    """A socket with the run's keys."""
+    server, public, secret = (key.encode() for key in master.environment()[KEYS_VARIABLE].split())
+    end = zmq.Context().socket(zmq.DEALER)
+    end.identity, end.curve_serverkey = identity, server
+    end.curve_publickey, end.curve_secretkey = public, secret
+    end.connect(master.address)
+    return end
+
+
+def test_nobody_takes_the_place_of_a_worker_that_is_there(master):
+    """With all keys and the same rank: neither what it says is heard, nor does it hear what is said."""
+    worker = _worker(master)
+    worker.send(Hello())
+    assert master.receive(WAIT_S) == (1, Hello())
+    double = _end(master, b"1")
+    double.send(msgspec.msgpack.encode(Failed(seq=None, error="a lie", traceback="")))
+    assert master.receive(SHORT_S) is None
+    master.send(1, StepAside(seq=0, ranks=(1,)))
+    assert worker.receive() == StepAside(seq=0, ranks=(1,))
+    assert not double.poll(SHORT_S * 1000)
+    double.close(linger=0)
+    double.context.term()
+    worker.close()
+
+
+def test_a_flood_of_nonsense_costs_a_line_for_each_power_of_ten(master, caplog):
+    """And what comes after it is heard."""
+    worker = _worker(master)
+    for _ in range(250):
+        worker._socket.send(b"\n\x1b[2J not a message")
+    worker.send(Hello())
+    while (heard := master.receive(WAIT_S)) is None:
+        pass
+    assert heard == (1, Hello())
+    assert [record.args[0] for record in caplog.records] == [1, 10, 100]
+    assert all(
+        len(record.getMessage()) < 300 and record.getMessage().isprintable() for record in caplog.records
+    )
+    worker.close()
+
+
+def test_long_messages_come_in_pieces_and_longer_ones_are_not_sent(master, monkeypatch):
+    """A piece is what a stranger could send; the sender says what is too long."""
+    worker = _worker(master)
+    done = Done(seq=3, started_s=0, ended_s=1, records=[{"text": "x" * (3 * PIECE_BYTES)}])
+    worker.send(done)
+    assert master.receive(WAIT_S) == (1, done)
+    setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, store_host="h", store_port=1)
+    master.send(1, setup)
+    assert worker.receive() == setup
+    for wire in (TO_MASTER, TO_WORKER):
+        monkeypatch.setattr(wire, "_largest_bytes", 2 * PIECE_BYTES)
+    with pytest.raises(ValueError, match="Done has 3145.* bytes, but at most 2097152 .* smaller batch_size"):
+        worker.send(done)
+    with pytest.raises(RunFailed, match="Setup has"):
+        master.send(1, setup)
+    worker._socket.send_multipart([b"x" * PIECE_BYTES] * 3)
+    assert master.receive(WAIT_S) is None
+    worker.close()
+
+
+def test_a_frame_longer_than_a_piece_ends_the_connection(master):
+    """Of somebody with the keys, too; the next one is heard."""
+    stranger = _end(master, b"1")
+    stranger.send(b"x" * (PIECE_BYTES + 1000))
+    assert master.receive(SHORT_S) is None
+    stranger.close(linger=0)
+    stranger.context.term()
+    worker = _worker(master)
+    worker.send(Hello())
+    assert master.receive(WAIT_S) == (1, Hello())
+    worker.close()
+
+
+def test_a_session_that_is_played_again_is_not_heard(master):
+    """All that a worker said, byte by byte, on another connection: the master's half of the keys is new."""
+    host, port = master.address.removeprefix("tcp://").split(":")
+    tap = Tap(host, int(port))
+    environment = master.environment() | {ADDRESS_VARIABLE: tap.address}
+    worker = WorkerChannel.from_environment(1, environment)
+    worker.send(Failed(seq=None, error="e", traceback=""))
+    assert master.receive(WAIT_S) == (1, Failed(seq=None, error="e", traceback=""))
+    worker.close()
+    tap.close()
+    assert b"Failed" not in tap.heard, "it is encrypted"
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as again:
+            again.sendall(tap.heard)
+            assert master.receive(SHORT_S) is None
+
+
+def test_many_silent_strangers_do_not_keep_a_worker_out(master):
+    """More than a process usually may have files."""
+    host, port = master.address.removeprefix("tcp://").split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(1500)]
+    worker = _worker(master)
+    worker.send(Hello())
+    assert master.receive(WAIT_S) == (1, Hello())
+    with open("/dev/null"):
+        worker.close()
+    for connection in silent:
+        connection.close()
+
+
+def test_once_all_are_there_only_their_hosts_can_connect(master):
+    """127.0.0.2 is another address of this host."""
+    host, port = master.address.removeprefix("tcp://").split(":")
+    worker = _worker(master)
+    worker.send(Hello())
+    master.receive(WAIT_S)
+    assert master.hosts == {"127.0.0.1"}
+    master.admit_only_hosts()
+    socket.create_connection((host, int(port)), SHORT_S, ("127.0.0.1", 0)).close()
+    with pytest.raises(TimeoutError):
+        socket.create_connection((host, int(port)), SHORT_S, ("127.0.0.2", 0))
+    worker.close()
 
 
 def test_keys_leave_the_environment():

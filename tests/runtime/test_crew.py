@@ -121,6 +121,19 @@ def test_what_ranks_say_of_a_call_is_added_up_until_it_ends():
     assert crew.running == []
 
 
+def test_a_report_that_nobody_asked_for_is_not_heeded(caplog):
+    """Of an instruction that never was, of one that another rank was sent, or one that is done already."""
+    at_a_time = {"started_s": 0, "ended_s": 1}
+    forged = [(0, Done(seq=9, **at_a_time)), (1, Done(seq=-1, **at_a_time)), (2, Done(seq=0, **at_a_time))]
+    forged.append((0, Underway(seq=9, done=10**9, total=1)))
+    real = (0, Done(seq=0, **at_a_time))
+    crew = _crew(ScriptedLauncher(), *forged, real, real, (1, Done(seq=0, **at_a_time)))
+    assert crew.receive()[0] == 0
+    assert crew.receive()[0] == 1
+    assert crew.running == []
+    assert "rank 0 speaks of 9, which it was not asked for" in caplog.text
+
+
 def test_an_idle_worker_that_dies_ends_the_run():
     """It has nothing to do, so the message says what went on elsewhere."""
     crew = Crew(ScriptedChannel(), ScriptedLauncher([(1, 0)]), 2, 5.0)
@@ -133,6 +146,7 @@ def test_set_up_waits_for_every_worker():
     """And says who never came."""
     crew = Crew(ScriptedChannel((0, Hello()), (1, Hello()), (1, Ready())), ScriptedLauncher(), 2, 0.2)
     with pytest.raises(RunFailed, match="rank 0 did not set up within 0.2 s"):
+        crew.muster()
         crew.set_up(None)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from realrl.base.listeners import closed_when_left
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 from realrl.engines.vllm.messages import (
     Failed,
@@ -62,24 +63,25 @@ class Server:
             _BACKEND, "realrl.engines.vllm.weights", "SharedMemoryEngine"
         )
         self._can_sleep = start.device != "cpu"
-        self._llm = LLM(
-            start.directory,
-            dtype=start.dtype,
-            load_format="dummy",
-            generation_config="vllm",
-            max_model_len=start.max_tokens,
-            max_num_seqs=start.max_sequences,
-            kv_cache_memory_bytes=start.cache_bytes,
-            # As the cache's size is given, merely what must be free at the start, beside the trainer.
-            gpu_memory_utilization=0.01,
-            enable_prefix_caching=True,
-            enable_sleep_mode=self._can_sleep,
-            # Compiling a CPU model takes longer than most runs would gain by it.
-            enforce_eager=start.device == "cpu",
-            logprobs_mode="raw_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=_BACKEND),
-            disable_log_stats=True,
-        )
+        with closed_when_left():  # vLLM listens, for others of its kind, which there are not
+            self._llm = LLM(
+                start.directory,
+                dtype=start.dtype,
+                load_format="dummy",
+                generation_config="vllm",
+                max_model_len=start.max_tokens,
+                max_num_seqs=start.max_sequences,
+                kv_cache_memory_bytes=start.cache_bytes,
+                # As the cache's size is given, merely what must be free at the start, beside the trainer.
+                gpu_memory_utilization=0.01,
+                enable_prefix_caching=True,
+                enable_sleep_mode=self._can_sleep,
+                # Compiling a CPU model takes longer than most runs would gain by it.
+                enforce_eager=start.device == "cpu",
+                logprobs_mode="raw_logprobs",
+                weight_transfer_config=WeightTransferConfig(backend=_BACKEND),
+                disable_log_stats=True,
+            )
         self._rpc("init_weight_transfer_engine", init_info={})
         (model,) = self._llm.apply_model(lambda model: model)
         model.logits_processor.register_forward_hook(self._cooled)
