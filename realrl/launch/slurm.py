@@ -112,6 +112,10 @@ class SlurmLauncher:
         if self._is_alive():
             self._step.send_signal(signal.SIGUSR1)
 
+    def state(self, rank: int) -> str:
+        """SLURM's daemons alone know the processes."""
+        return ""
+
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         while self._is_alive() and time.monotonic() < deadline_s:

@@ -33,6 +33,7 @@ from realrl.runtime.report import JobReport, Outcome
 from realrl.runtime.schedule import Schedule, make_schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
 from realrl.runtime.summary import Summary, print_summary
+from realrl.runtime.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
             progress.say(line)
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery))
+            watch = stack.enter_context(Watch(directory, launcher, plan.num_workers, schedule.steps.stop))
+            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery, watch))
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
     result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
@@ -95,6 +97,7 @@ def _crew(
     launcher: Launcher,
     directory: Path,
     recovery: Recovery | None,
+    watch: Watch,
 ) -> Iterator[Crew]:
     """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
@@ -102,8 +105,9 @@ def _crew(
         store = _open_store(launcher.host)
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
-        crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
+        crew = Crew(channel, launcher, watch, config.call_timeout_s)
         crew.set_up(_setup(recipe, config, plan, launcher.host, store.port, recovery))
+        watch.say("step")
         yield crew
         crew.dismiss()
         launcher.wait(_GRACE_S)
@@ -135,7 +139,7 @@ class Master:
         """Until every job has ended: take in a report, send out what it allows."""
         self._begin_stages()
         while self._open:
-            rank, instruction, done = self._crew.receive(self._show_running)
+            rank, instruction, done = self._crew.receive(self._show_running, self._scheduler.waiting)
             self._recorder.record_instruction(rank, instruction, done)
             self._open[instruction.job].add(rank, instruction, done)
             self._send(self._scheduler.handle(Reported(rank, done)))
