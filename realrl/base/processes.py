@@ -28,10 +28,10 @@ def state_of(pid: int) -> str:
 
 def start_of(pid: int) -> int | None:
     """When a process started, in ticks since the host did, which tells it from a later one of that id; None
-    where there is no such process.
+    where there is no such process, or it has ended.
     """
     fields = _fields(pid)
-    return int(fields[_START]) if fields else None
+    return int(fields[_START]) if fields and fields[_STATE] not in "ZX" else None
 
 
 def _fields(pid: int) -> list[str]:

@@ -12,7 +12,7 @@ from realrl.runtime.status import Place, Scene, Work
 
 def set_up_scene(what: str, missing: Collection[int], ranks: Collection[int], since_s: float) -> Scene:
     """A part of set-up that `missing` have yet to report."""
-    work = Work(seq=0, what=what, ranks=tuple(sorted(missing)), started_s=since_s)
+    work = Work(seq=0, what=what, ranks=tuple(sorted(missing)), started_s=since_s, is_shared=False)
     at, behind = Place(since_s=since_s, seq=0), Place(since_s=since_s, waits_for=(0,))
     return Scene((work,), tuple(at if rank in missing else behind for rank in ranks))
 

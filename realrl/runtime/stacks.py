@@ -19,7 +19,8 @@ STACKS = "stacks.txt"
 _WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.2
 _THREAD = "(most recent call first):"
-_FRAME = re.compile(r'  File "(.+)", line (\d+) in (.+)')
+_FRAME = re.compile(r'  File "([^<].*)", line (\d+) in (.+)')
+"""Not of what Python itself brings along or makes up, as `<frozen importlib._bootstrap>`."""
 
 
 class Frame(NamedTuple):

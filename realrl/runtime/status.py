@@ -22,6 +22,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float | None = None
     """When every rank had come to it."""
     step: int | None = None
+    is_shared: bool = True
+    """Whether its ranks wait for each other."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +54,8 @@ class Scene(msgspec.Struct, frozen=True):
             waits_for = map(self._find, place.waits_for)
             return "nothing", "; ".join(f"{w.what} ({ranks_in_words(w.ranks)})" for w in waits_for)
         work = self._find(place.seq)
-        others = [other for other in work.ranks if other != rank]
-        return work.what, self._absence(work) or (f"shared with {ranks_in_words(others)}" if others else "")
+        others = [other for other in work.ranks if other != rank and work.is_shared]
+        return work.what, self._absence(work) or (f"{ranks_in_words(others)}, in it too" if others else "")
 
     def _find(self, seq: int) -> Work:
         return next(work for work in self.work if work.seq == seq)

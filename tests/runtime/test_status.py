@@ -53,8 +53,8 @@ def test_time_and_company_change_as_ranks_report():
     deadlines.sent(_call(1, (0, 1), "train"), 2.0)
     deadlines.reported(1, 0, 5.0)
     assert _words(_scene(deadlines))[:2] == [
-        ("call train of step 3", "shared with rank 1"),
-        ("call train of step 3", "shared with rank 0"),
+        ("call train of step 3", "rank 1, in it too"),
+        ("call train of step 3", "rank 0, in it too"),
     ]
     deadlines.reported(0, 1, 7.0)
     scene = _scene(deadlines)
@@ -88,11 +88,12 @@ def test_who_is_idle_waits_for_what_the_graph_says():
 
 
 def test_set_up_waits_for_who_is_missing():
+    """And they do not wait for each other."""
     scene = set_up_scene("dial in", {1, 2}, range(4), 5.0)
     assert _words(scene) == [
         ("nothing", "dial in (ranks 1-2)"),
-        ("dial in", "shared with rank 2"),
-        ("dial in", "shared with rank 1"),
+        ("dial in", ""),
+        ("dial in", ""),
         ("nothing", "dial in (ranks 1-2)"),
     ]
 
