@@ -33,6 +33,7 @@ from realrl.launch.bundles import bundles, misfit, per_worker
 from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
+from realrl.runtime.status import ranks_in_words
 
 _LOOK_EVERY_S = 0.5
 """How long an actor waits for its worker's end before it says that there is none."""
@@ -80,8 +81,12 @@ class RayLauncher:
             actor.start.remote({**shared, RANK_VARIABLE: str(rank)}, os.getcwd(), str(self.log_path(rank)))
             for rank, actor in enumerate(self._actors)
         ]
+        _, late = ray.wait(started, num_returns=len(started), timeout=_START_S)
+        if late:
+            ranks = ranks_in_words(map(started.index, late))
+            raise RunFailed(f"Ray's actors did not start the workers of {ranks} within {_START_S:g} s")
         try:
-            ray.get(started, timeout=_START_S)
+            ray.get(started)
         except RayError as error:
             raise RunFailed(f"Ray's actors could not start the workers: {error}") from None
         self._looks = {rank: actor.look.remote() for rank, actor in enumerate(self._actors)}
