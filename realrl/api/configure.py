@@ -69,6 +69,16 @@ def build_config(
     return _Builder(known).build(type(default), given, default, "")
 
 
+def recipe_of(source: Path | str) -> str | None:
+    """The recipe that a document names, if it does.
+
+    Raises:
+        ValueError: an unreadable file.
+    """
+    named = _read(source).get("recipe")
+    return None if named is None else str(named)
+
+
 def dump_config(config: Any, *, recipe: str | None = None) -> str:
     """YAML that `build_config` reads back as an equal config."""
     document = {"recipe": recipe} if recipe else {}

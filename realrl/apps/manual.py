@@ -13,8 +13,13 @@ from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, config_keys, describe, shown
 from realrl.api.recipe import Recipe
 
-USAGE = "usage: python -m realrl.apps.quickstart RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]"
+USAGE = """\
+usage: python -m realrl.apps.quickstart [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
+       python -m realrl.apps.status RUN
+       python -m realrl.apps.stacks RUN"""
 OPTIONS = """\
+  RECIPE              need not be given where the file names it; `submit` before it is for clusters
+  RUN                 a run's directory, or EXPERIMENT/TRIAL below runs: what its workers do, and their stacks
   --config FILE.yaml  overrides of the recipe's defaults
   key.path=value      overrides of single keys; these win over the file's
   --dry-run           print the config, the graph, the plan and the reallocations; start nothing

@@ -1,5 +1,7 @@
 """The command line: `realrl RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]`.
 
+A file that names its recipe needs no RECIPE. `realrl submit ...` is the same for what runs on a cluster.
+
 Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C.
 """
 
@@ -12,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from realrl.api.config import RunConfig
-from realrl.api.configure import build_config
+from realrl.api.configure import build_config, recipe_of
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
+
+_SUBMIT = "submit"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +38,10 @@ def _main(argv: Sequence[str]) -> int:
         config = build_config(
             recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
         )
+        if arguments.submits and config.mode == "local":
+            raise ValueError(
+                "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
+            )
         prepared = _prepare(recipe, config, dry_run=arguments.dry_run)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
@@ -42,12 +50,22 @@ def _main(argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="realrl", add_help=False, allow_abbrev=False)
-    parser.add_argument("recipe", nargs="?")
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("words", nargs="*")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
-    return parser.parse_intermixed_args(list(argv))
+    arguments = parser.parse_intermixed_args(list(argv))
+    arguments.submits = arguments.words[:1] == [_SUBMIT]
+    words = arguments.words[arguments.submits :]
+    named = [word for word in words[:1] if "=" not in word]
+    arguments.recipe = named[0] if named else _named_in(arguments.config)
+    arguments.overrides = words[len(named) :]
+    return arguments
+
+
+def _named_in(file: Path | None) -> str | None:
+    """The recipe that a file names; a pipe can be read but once, and is not for that."""
+    return None if file is None or file.is_fifo() else recipe_of(file)
 
 
 def _print_manual(name: str | None, recipes: Mapping[str, Recipe]) -> int:

@@ -12,10 +12,10 @@ from pathlib import Path
 _BYTES_AT_ONCE = 1 << 20
 
 
-def write_atomically(path: Path | str, content: str | bytes) -> None:
+def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file, or replace one, so that a reader sees the old content or the new, never a part.
 
-    Missing parent directories are made.
+    Missing parent directories are made. Unless it is to be `durable`, nothing waits for the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,13 +25,15 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
     except BaseException:
         os.unlink(aside)
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

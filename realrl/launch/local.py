@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from realrl.base.parent import PARENT_VARIABLE
+from realrl.base.processes import state_of
 from realrl.launch.workers import WORKER_MODULE, thread_limits
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
@@ -64,6 +65,9 @@ class LocalLauncher:
     def dump_stacks(self) -> None:
         for process in self._alive():
             process.send_signal(signal.SIGUSR1)
+
+    def state(self, rank: int) -> str:
+        return state_of(self.pids[rank])
 
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s

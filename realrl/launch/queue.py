@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from realrl.api.config import RunConfig
 from realrl.base.files import write_atomically
+from realrl.launch.asking import ask
 from realrl.launch.sbatch import log_path, sbatch_script
 from realrl.runtime.failure import RunFailed
 
@@ -63,7 +63,7 @@ def submit(recipe: str, config: RunConfig, num_workers: int) -> str:
     """
     script = Path(config.runs_dir, config.experiment, f"{config.trial}.sbatch")
     write_atomically(script, sbatch_script(recipe, config, num_workers))
-    done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
+    done = ask("sbatch", "--parsable", str(script))
     if done.returncode:
         raise RunFailed(f"SLURM refused {script}: {done.stderr.strip()}")
     return done.stdout.strip().partition(";")[0]
@@ -111,7 +111,7 @@ def look(job: str) -> Job:
         RunFailed: the queue does not answer.
     """
     for _ in range(_SILENT_LOOKS):
-        asked = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
+        asked = ask("scontrol", "--oneliner", "show", "job", job)
         if not asked.returncode:
             return read_job(asked.stdout)
         time.sleep(_LOOK_EVERY_S)
@@ -134,7 +134,7 @@ def read_job(shown: str) -> Job:
 
 def _cancel(job: str) -> None:
     """And wait until SLURM has ended its processes."""
-    subprocess.run(["scancel", job], capture_output=True)
+    ask("scancel", job)
     deadline_s = time.monotonic() + _CANCEL_S
     while not look(job).has_ended and time.monotonic() < deadline_s:
         time.sleep(0.2)

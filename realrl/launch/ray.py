@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -28,10 +28,12 @@ import realrl
 from realrl.api.config import RunConfig
 from realrl.base.network import answers
 from realrl.base.parent import PARENT_VARIABLE
+from realrl.base.processes import state_of
 from realrl.launch.bundles import bundles, misfit, per_worker
 from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
+from realrl.runtime.status import ranks_in_words
 
 _LOOK_EVERY_S = 0.5
 """How long an actor waits for its worker's end before it says that there is none."""
@@ -81,8 +83,12 @@ class RayLauncher:
             actor.start.remote({**shared, RANK_VARIABLE: str(rank)}, os.getcwd(), str(self.log_path(rank)))
             for rank, actor in enumerate(self._actors)
         ]
+        _, late = ray.wait(started, num_returns=len(started), timeout=_START_S)
+        if late:
+            ranks = ranks_in_words(map(started.index, late))
+            raise RunFailed(f"Ray's actors did not start the workers of {ranks} within {_START_S:g} s")
         try:
-            ray.get(started, timeout=_START_S)
+            ray.get(started)
         except RayError as error:
             raise RunFailed(f"Ray's actors could not start the workers: {error}") from None
         self._looks = {rank: actor.look.remote() for rank, actor in enumerate(self._actors)}
@@ -135,6 +141,11 @@ class RayLauncher:
     def dump_stacks(self) -> None:
         self._signal(signal.SIGUSR1, whole_group=False)
 
+    def state(self, rank: int) -> str:
+        with suppress(RayActorError, GetTimeoutError):
+            return ray.get(self._actors[rank].state.remote(), timeout=_ANSWERS_S)
+        return ""
+
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         self.poll()
@@ -155,11 +166,10 @@ class RayLauncher:
         ray.shutdown()
 
     def _signal(self, sign: signal.Signals, *, whole_group: bool) -> None:
-        """To every worker whose actor still lives."""
+        """To every worker whose actor still lives, and answers."""
         sent = [actor.signal.remote(int(sign), whole_group) for actor in self._actors]
-        for one in sent:
-            with suppress(RayActorError):
-                ray.get(one)
+        if sent:
+            ray.wait(sent, num_returns=len(sent), timeout=_ANSWERS_S)
 
 
 @ray.remote(max_restarts=0)
@@ -192,6 +202,9 @@ class _Starter:
         with suppress(subprocess.TimeoutExpired):
             return self._worker.wait(_LOOK_EVERY_S)
         return None
+
+    def state(self) -> str:
+        return state_of(self._worker.pid) if self._worker else ""
 
     def signal(self, sign: int, whole_group: bool) -> None:
         if self._worker is None:

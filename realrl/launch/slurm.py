@@ -14,7 +14,9 @@ from pathlib import Path
 from realrl.api.cluster import SlurmConfig
 from realrl.api.config import RunConfig
 from realrl.base.network import address_towards, answers
+from realrl.launch.asking import ask
 from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
+from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
 JOB_VARIABLE = "SLURM_JOB_ID"
@@ -112,6 +114,10 @@ class SlurmLauncher:
         if self._is_alive():
             self._step.send_signal(signal.SIGUSR1)
 
+    def state(self, rank: int) -> str:
+        """SLURM's daemons alone know the processes."""
+        return ""
+
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         while self._is_alive() and time.monotonic() < deadline_s:
@@ -203,7 +209,14 @@ def _daemons(nodes: Sequence[str]) -> dict[str, tuple[str, int]]:
 
 
 def _scontrol(*arguments: str) -> str:
-    return subprocess.run(["scontrol", *arguments], check=True, capture_output=True, text=True).stdout
+    """
+    Raises:
+        RunFailed: SLURM does not answer.
+    """
+    asked = ask("scontrol", *arguments)
+    if asked.returncode:
+        raise RunFailed(f"scontrol {' '.join(arguments)}: {asked.stderr.strip()}")
+    return asked.stdout
 
 
 def _unwind(*_) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch.distributed as dist
 from torch import Tensor
@@ -56,16 +57,19 @@ def all_reduce(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
     return tensor
 
 
-def create_groups(placements: Iterable[Placement], rank: int) -> dict[Placement, Groups]:
-    """This rank's groups in each placement that it is part of.
+def create_groups(
+    placements: Iterable[Placement], rank: int, timeout: timedelta | None = None
+) -> dict[Placement, Groups]:
+    """This rank's groups in each placement that it is part of. Their collectives fail after `timeout`; None
+    for torch's own, which is not the default group's.
 
     Collective over the whole world: every rank passes the same placements.
     """
     placements = sorted(set(placements))
     rank_sets = sorted({ranks for p in placements for ranks in _rank_sets(p)})
-    made = {ranks: dist.new_group(list(ranks)) for ranks in rank_sets}
+    made = {ranks: dist.new_group(list(ranks), timeout) for ranks in rank_sets}
     pipelines = sorted({ranks for p in placements for ranks in _pipelines(p)})
-    wires = {ranks: {wire: dist.new_group(list(ranks)) for wire in WIRES} for ranks in pipelines}
+    wires = {ranks: {wire: dist.new_group(list(ranks), timeout) for wire in WIRES} for ranks in pipelines}
     return {p: _groups_of(p, rank, made, wires) for p in placements if rank in p.ranks}
 
 

@@ -64,7 +64,7 @@ def build_worker(
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     with closed_when_left():
-        groups = create_groups(plan.placements.values(), rank)
+        groups = create_groups(plan.placements.values(), rank, _timeout(config))
     topology, settings = discover_topology(config.device), _transfer_settings(config)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
@@ -106,9 +106,14 @@ def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
 def _transfer_settings(config: Any) -> TransferSettings:
     return TransferSettings(
         staging_bytes=config.staging_mib << 20,
-        timeout_s=config.call_timeout_s * _PATIENCE,
+        timeout_s=_timeout(config).total_seconds(),
         checksum=config.checksums,
     )
+
+
+def _timeout(config: Any) -> timedelta:
+    """Of every wait among workers."""
+    return timedelta(seconds=config.call_timeout_s * _PATIENCE)
 
 
 def _open_device(device: str, local_rank: int) -> str:
@@ -120,7 +125,7 @@ def _open_device(device: str, local_rank: int) -> str:
 
 def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
     _choose_interface(setup.store_host)
-    timeout = timedelta(seconds=config.call_timeout_s * _PATIENCE)
+    timeout = _timeout(config)
     store = dist.TCPStore(setup.store_host, setup.store_port, is_master=False, timeout=timeout)
     # gloo connects all ranks as a group is made. What NCCL listens at, it opens and uses later.
     with closed_when_left():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from realrl.api.messages import (
@@ -25,13 +26,18 @@ from realrl.runtime.deadlines import Deadlines, Outstanding
 from realrl.runtime.drops import Drops
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
+from realrl.runtime.scene import scene_of, set_up_scene, work_of
+from realrl.runtime.scheduler import Waiting
+from realrl.runtime.status import Scene
+from realrl.runtime.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+_AWAY_S, _READING_S = 1.0, 10.0
+"""Without reading, messages pile up; after so long with nothing but reading they do not."""
 _BLAME_S = 2.0
 """How long a death may take to be seen after the failures that it causes elsewhere."""
-_STACKS_S = 1.0
 
 
 class Running(NamedTuple):
@@ -48,14 +54,12 @@ class Running(NamedTuple):
 class Crew:
     """Sends instructions, brings reports, and raises `RunFailed` when a worker fails, dies or is late."""
 
-    def __init__(
-        self, channel: MasterChannel, launcher: Launcher, num_workers: int, timeout_s: float
-    ) -> None:
-        self._channel, self._launcher = channel, launcher
-        self._ranks = range(num_workers)
-        self._deadlines = Deadlines(timeout_s)
+    def __init__(self, channel: MasterChannel, launcher: Launcher, watch: Watch, timeout_s: float) -> None:
+        self._channel, self._launcher, self._watch = channel, launcher, watch
+        self._ranks = watch.ranks
+        self._deadlines = Deadlines(timeout_s, time.monotonic())
         self._drops = Drops(logger)
-        self._checked_s = 0.0
+        self._checked_s = self._read_s = self._reading_since_s = 0.0
         self._underway: dict[tuple[int, int], Underway] = {}
         """By instruction and rank."""
 
@@ -75,13 +79,21 @@ class Crew:
         if isinstance(instruction, Instruction):
             self._deadlines.sent(instruction, time.monotonic())
 
-    def receive(self, on_progress: Callable[[], None] = lambda: None) -> tuple[int, Instruction, Done]:
+    def receive(
+        self,
+        on_progress: Callable[[], None] = lambda: None,
+        waiting: Callable[[], Sequence[Waiting]] = tuple,
+    ) -> tuple[int, Instruction, Done]:
         """The next report: the rank, what it did, and what came of it.
 
-        `on_progress` is called meanwhile, whenever `running` says something new.
+        `on_progress` is called meanwhile, whenever `running` says something new; `waiting` tells what cannot
+        start yet.
         """
         while True:
-            match self._receive():
+            received = self._receive(lambda: self._scene(waiting()))
+            if self._has_read_all(received) and (late := self._deadlines.overdue(time.monotonic())):
+                raise self._late(late, waiting())
+            match received:
                 case rank, (Done() | Underway()) as report if not self._deadlines.is_at_hand(
                     rank, report.seq
                 ):
@@ -93,8 +105,7 @@ class Crew:
                     self._underway[underway.seq, rank] = underway
                     on_progress()
                 case None:
-                    if late := self._deadlines.overdue(time.monotonic()):
-                        raise self._late(late)
+                    assert self._deadlines.running(), "nothing is under way, and nothing else comes"
 
     @property
     def running(self) -> list[Running]:
@@ -112,22 +123,23 @@ class Crew:
 
     def _gather(self, kind: type[ToMaster], what: str) -> None:
         """Wait until every rank has sent a message of this kind."""
-        missing = set(self._ranks)
+        self._watch.say(f"workers {what}")
+        missing, since_s = set(self._ranks), time.time()
         deadline_s = time.monotonic() + self._deadlines.timeout_s
         while missing:
-            match self._receive():
+            match self._receive(scene := partial(set_up_scene, what, missing, self._ranks, since_s)):
                 case rank, message if isinstance(message, kind):
                     missing.discard(rank)
                 case None if time.monotonic() > deadline_s:
-                    self._dump_stacks()
-                    raise self._end(
-                        f"{_ranks(missing)} did not {what} within {self._deadlines.timeout_s:g} s"
-                        f" (call_timeout_s); see {self._logs(missing)}"
-                    )
+                    raise self._end(self._watch.hang(scene(), scene().work[0], self._in_time(what), ()))
 
-    def _receive(self) -> tuple[int, ToMaster] | None:
+    def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
         """One message, or None after a short while; a failure or a death raises."""
+        self._watch.look(scene)
+        if time.monotonic() - self._read_s > _AWAY_S:
+            self._reading_since_s = time.monotonic()
         received = self._channel.receive(_POLL_S)
+        self._read_s = time.monotonic()
         if received and isinstance(received[1], Failed):
             raise self._failed(*received)
         if time.monotonic() - self._checked_s > _POLL_S:
@@ -135,6 +147,14 @@ class Crew:
             if died := self._died():
                 raise died
         return received
+
+    def _has_read_all(self, received: object) -> bool:
+        """Whether no report can have come long ago, while the master was busy elsewhere: none is there, or
+        they come without end.
+        """
+        if received is None:
+            self._reading_since_s = self._read_s
+        return received is None or self._read_s - self._reading_since_s > _READING_S
 
     def _died(self) -> RunFailed | None:
         ended = sorted(self._launcher.poll(), key=lambda end: end[1] == 0)
@@ -157,12 +177,17 @@ class Crew:
         what = f"in {instruction}" if instruction else self._busy_with(rank)
         return self._end(f"rank {rank} failed {what}: {failed.error}; see {self._logs([rank])}")
 
-    def _late(self, late: Outstanding) -> RunFailed:
-        self._dump_stacks()
-        return self._end(
-            f"{_ranks(late.awaited)} did not end {late.instruction} within {self._deadlines.timeout_s:g} s "
-            f"(call_timeout_s); for where it stands, see the stacks in {self._logs(late.awaited)}"
-        )
+    def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
+        edges = [waits.edges[seq] for waits in waiting if (seq := late.instruction.seq) in waits.edges]
+        work = work_of(late, self._deadlines, _epoch_s())
+        did_not = self._in_time(f"end {late.instruction}")
+        return self._end(self._watch.hang(self._scene(waiting), work, did_not, edges))
+
+    def _in_time(self, what: str) -> str:
+        return f"{what} within {self._deadlines.timeout_s:g} s (call_timeout_s)"
+
+    def _scene(self, waiting: Sequence[Waiting]) -> Scene:
+        return scene_of(self._deadlines, self._underway, waiting, self._ranks, epoch_s=_epoch_s())
 
     def _end(self, message: str) -> RunFailed:
         """What the launcher knows of it comes first."""
@@ -175,16 +200,13 @@ class Crew:
         running = self._deadlines.running()
         return f"while it waited for {running[0]}" if running else "during set-up"
 
-    def _dump_stacks(self) -> None:
-        self._launcher.dump_stacks()
-        time.sleep(_STACKS_S)
-
     def _logs(self, ranks: Collection[int]) -> str:
         return ", ".join(str(self._launcher.log_path(rank)) for rank in sorted(ranks))
 
 
-def _ranks(ranks: Collection[int]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, sorted(ranks)))}"
+def _epoch_s() -> float:
+    """What the epoch's seconds are ahead of the clock that deadlines go by."""
+    return time.time() - time.monotonic()
 
 
 def _cause(code: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from realrl.api.messages import Instruction, RunCall
 
@@ -20,6 +21,14 @@ class Outstanding:
     """Since when it stands aside, if it does."""
 
 
+class Duty(NamedTuple):
+    """What a rank has to do first, and since when that is so."""
+
+    outstanding: Outstanding | None
+    """None: nothing."""
+    since_s: float
+
+
 @dataclass
 class Deadlines:
     """Follows the workers' queues. Pure: the caller gives the time.
@@ -29,12 +38,15 @@ class Deadlines:
     """
 
     timeout_s: float
+    began_s: float = 0.0
     _queues: dict[int, list[Outstanding]] = field(default_factory=dict)
+    _duties: dict[int, Duty] = field(default_factory=dict)
 
     def sent(self, instruction: Instruction, now_s: float) -> None:
         outstanding = Outstanding(instruction, set(instruction.ranks))
         for rank in instruction.ranks:
             self._queues.setdefault(rank, []).append(outstanding)
+        self._turn_to(instruction.ranks, now_s)
         self._start(now_s)
 
     def reported(self, rank: int, seq: int, now_s: float) -> Instruction:
@@ -43,6 +55,7 @@ class Deadlines:
         assert outstanding, f"rank {rank} reports {seq} out of order"
         self._queues[rank].remove(outstanding)
         outstanding.awaited.remove(rank)
+        self._turn_to([rank], now_s)
         self._start(now_s)
         return outstanding.instruction
 
@@ -50,6 +63,17 @@ class Deadlines:
         """What `rank` is busy with; None when it is idle."""
         started = [o.instruction for o in self._at_hand(rank) if o.started_s is not None]
         return started[-1] if started else None
+
+    def duty(self, rank: int) -> Duty:
+        return self._duties.get(rank, Duty(None, self.began_s))
+
+    def at_hand(self) -> list[Outstanding]:
+        """What some rank is at, or would be if others had come to it; oldest first."""
+        return sorted(self._heads(), key=lambda o: o.instruction.seq)
+
+    def absent(self, outstanding: Outstanding) -> set[int]:
+        """The ranks that have not come to it, as they are busy with something earlier."""
+        return {rank for rank in outstanding.awaited if outstanding not in self._at_hand(rank)}
 
     def find(self, rank: int, seq: int) -> Instruction | None:
         """What `rank` was sent under that number and has not reported."""
@@ -61,7 +85,7 @@ class Deadlines:
 
     def running(self) -> list[Instruction]:
         """What has started and not ended, oldest first."""
-        return sorted((o.instruction for o in self._heads() if o.started_s is not None), key=lambda i: i.seq)
+        return [o.instruction for o in self.at_hand() if o.started_s is not None]
 
     def overdue(self, now_s: float) -> Outstanding | None:
         """The oldest instruction that takes longer than it may."""
@@ -79,9 +103,15 @@ class Deadlines:
             if not _steps_aside(outstanding.instruction):
                 return
 
+    def _turn_to(self, ranks: Iterable[int], now_s: float) -> None:
+        for rank in ranks:
+            *_, first = (None, *self._at_hand(rank))
+            if rank not in self._duties or self._duties[rank].outstanding is not first:
+                self._duties[rank] = Duty(first, now_s)
+
     def _start(self, now_s: float) -> None:
         for head in self._heads():
-            if head.started_s is None and all(head in self._at_hand(rank) for rank in head.awaited):
+            if head.started_s is None and not self.absent(head):
                 head.started_s = now_s
             self._step_aside(head, now_s)
 

@@ -34,6 +34,9 @@ class Launcher(Protocol):
     def dump_stacks(self) -> None:
         """Have every worker write its Python stacks to its log."""
 
+    def state(self, rank: int) -> str:
+        """What its system says of a worker's process, as `stopped (T)`; empty where that is not known."""
+
     def wait(self, timeout_s: float) -> None:
         """Return when every worker has ended, or after `timeout_s`."""
 

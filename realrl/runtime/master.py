@@ -41,6 +41,7 @@ from realrl.runtime.resume import goes_on, may_restart
 from realrl.runtime.schedule import Schedule, make_schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
 from realrl.runtime.summary import Summary, print_summary
+from realrl.runtime.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ def _attempt(
             progress.say(line)
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery))
+            watch = stack.enter_context(Watch(directory, launcher, plan.num_workers, schedule.steps.stop))
+            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery, watch))
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
     result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
@@ -162,6 +164,7 @@ def _crew(
     launcher: Launcher,
     directory: Path,
     recovery: Recovery | None,
+    watch: Watch,
 ) -> Iterator[Crew]:
     """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
@@ -169,12 +172,13 @@ def _crew(
         rendezvous = Rendezvous(launcher.host)
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
-        crew = Crew(channel, launcher, plan.num_workers, config.call_timeout_s)
+        crew = Crew(channel, launcher, watch, config.call_timeout_s)
         crew.muster()
         channel.admit_only_hosts()
         rendezvous.admit(channel.hosts)
         crew.set_up(_setup(recipe, config, plan, rendezvous, recovery))
         rendezvous.close_to_all()
+        watch.say("step")
         yield crew
         crew.dismiss()
         launcher.wait(_FAREWELL_S)
@@ -206,7 +210,7 @@ class Master:
         """Until every job has ended: take in a report, send out what it allows."""
         self._begin_stages()
         while self._open:
-            rank, instruction, done = self._crew.receive(self._show_running)
+            rank, instruction, done = self._crew.receive(self._show_running, self._scheduler.waiting)
             self._recorder.record_instruction(rank, instruction, done)
             self._open[instruction.job].add(rank, instruction, done)
             self._send(self._scheduler.handle(Reported(rank, done)))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from realrl.base.clock import clock
 from realrl.runtime.crew import Running
 from realrl.runtime.report import JobReport
 
@@ -75,8 +76,3 @@ def _numbers(report: JobReport) -> str:
 
 def number(value: float) -> str:
     return f"{value:.4g}"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes:d}:{rest:02d}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from realrl.api import messages
 from realrl.api.batch import Sample
 from realrl.runtime import nodes
+from realrl.runtime.edges import edge
 from realrl.runtime.ledger import Ledger, Shares
 from realrl.runtime.program import Program
 
@@ -64,6 +65,16 @@ class Reported:
 Event = Stage | Reported
 
 
+class Waiting(NamedTuple):
+    """Something that cannot start yet."""
+
+    ranks: tuple[int, ...]
+    edges: Mapping[int, str]
+    """From what is under way to this, by the instruction's number."""
+    seqs: frozenset[int]
+    """Of every instruction under way that must end first, also where another node stands between."""
+
+
 @dataclass(eq=False)
 class _Task:
     """A node of a job, until it is done."""
@@ -111,6 +122,20 @@ class Scheduler:
         """Whether any part of the job is still to be done."""
         tasks = (*self._pending, *self._running.values())
         return job.number not in self._begun or any(task.job is job for task in tasks)
+
+    def waiting(self) -> list[Waiting]:
+        """What has begun and cannot start yet, in order."""
+        found: dict[_Task, Waiting] = {}
+        for task in self._pending:
+            edges = {
+                other.instruction.seq: edge(other.node, task.node, of_one_pass=other.job is task.job)
+                for other in task.waits_for
+                if other.awaited
+            }
+            behind = [found[other].seqs for other in task.waits_for if other in found]
+            ranks = task.node.placement.ranks if isinstance(task.node, nodes.Move) else task.node.ranks
+            found[task] = Waiting(ranks, edges, frozenset(edges).union(*behind))
+        return list(found.values())
 
     def close(self, job: Job) -> Ledger:
         """Drop what is known of an ended job's samples."""

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from realrl.runtime.progress import SHOWN, clock, number
+from realrl.base.clock import clock
+from realrl.runtime.progress import SHOWN, number
 from realrl.runtime.report import JobReport, Outcome, Totals
 
 

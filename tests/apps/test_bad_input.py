@@ -275,7 +275,14 @@ def test_outputs_that_cannot_be_written(cli, tmp_path):
         ([], "recipe: expected one of ppo-math, ppo, grpo,"),
         (["ppo-maths"], "did you mean ppo-math?"),
         (["batch_size=2"], "recipe: expected one of"),
+        (["submit"], "recipe: expected one of"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
 def test_a_recipe_that_is_none(capsys, arguments, message):
     assert message in refused((main(arguments), *capsys.readouterr()))
+
+
+def test_only_clusters_take_submissions(capsys):
+    """Here a run starts without the word."""
+    assert "set mode=slurm or mode=ray" in refused((main(["submit", "ppo-math"]), *capsys.readouterr()))

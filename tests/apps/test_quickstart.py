@@ -29,6 +29,15 @@ def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
     assert not list(tmp_path.glob("runs/*/*")), "the run's own directory is the master's to make"
 
 
+@pytest.mark.parametrize("words", [[], ["submit"], ["sft"], ["submit", "sft"]])
+def test_a_file_names_its_recipe(capsys, tmp_path, words):
+    """Also before other overrides, and after `submit`; a name on the command line is the same."""
+    (tmp_path / "run.yaml").write_text("recipe: sft\nnum_steps: many\n")
+    code = quickstart.main([*words, "batch_size=3", "--config", str(tmp_path / "run.yaml")])
+    assert code == 2
+    assert "num_steps: expected a whole number, got 'many'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [

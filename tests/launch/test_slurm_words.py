@@ -1,13 +1,16 @@
 """What SLURM's commands print, as recorded from version 22.05, and what is read out of it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from realrl.api.configure import build_config
+from realrl.launch import asking
 from realrl.launch.queue import read_job
-from realrl.launch.slurm import _within, ended_tasks, has_failed
+from realrl.launch.slurm import _scontrol, _within, ended_tasks, has_failed
 from realrl.recipes import RECIPES
+from realrl.runtime.failure import RunFailed
 
 SRUN = """\
 srun: ntasks-per-node     : 2
@@ -74,3 +77,13 @@ def test_a_container_sees_the_folder_and_the_mounts(runtime, monkeypatch, tmp_pa
     else:
         options = ["--nv", f"--bind={here}:{here}", "--bind=/data:/data", f"--pwd={here}", "image.sqsh"]
         assert command[4:-3] == ["apptainer", "exec", *options]
+
+
+def test_a_command_that_does_not_answer_is_named(monkeypatch, tmp_path):
+    """It does not hold up what asked."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(asking, "_WITHIN_S", 0.2)
+    with pytest.raises(RunFailed, match="scontrol show hostnames n1: scontrol did not answer within 0.2 s"):
+        _scontrol("show", "hostnames", "n1")

@@ -1,20 +1,33 @@
 """Who is blamed when workers fail, die or are late. Channel and launcher are scripts here; time is real."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
 from realrl.runtime import crew as crew_module
+from realrl.runtime import stacks
 from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
 from realrl.runtime.failure import RunFailed
+from realrl.runtime.scheduler import Waiting
+from realrl.runtime.watch import Watch
+
+SLEEPS = """Thread 0x00007f10 (most recent call first):
+  File "/lib/queue.py", line 10 in get
+
+Current thread 0x00007f11 (most recent call first):
+  File "/home/me/rewards.py", line 3 in score
+  File "/lib/realrl/apps/worker.py", line 33 in main
+"""
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    for name in ("_POLL_S", "_BLAME_S", "_STACKS_S"):
-        monkeypatch.setattr(crew_module, name, 0.05)
+def _impatient(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for module, name in ((crew_module, "_POLL_S"), (crew_module, "_BLAME_S"), (stacks, "_WITHIN_S")):
+        monkeypatch.setattr(module, name, 0.05)
 
 
 class ScriptedChannel:
@@ -29,10 +42,10 @@ class ScriptedChannel:
 
 
 class ScriptedLauncher:
-    """Reports `ended` from the `after`-th question on."""
+    """Reports `ended` from the `after`-th question on; ranks show `stacks` when they are asked."""
 
-    def __init__(self, ended=(), after=0, lost=""):
-        self.ended, self.after, self.lost, self.dumped = list(ended), after, lost, False
+    def __init__(self, ended=(), after=0, lost="", stacks=None):
+        self.ended, self.after, self.lost, self.stacks = list(ended), after, lost, stacks or {}
 
     def poll(self):
         self.after -= 1
@@ -45,7 +58,11 @@ class ScriptedLauncher:
         return Path(f"worker-{rank}.log")
 
     def dump_stacks(self):
-        self.dumped = True
+        for rank, text in self.stacks.items():
+            self.log_path(rank).write_text(text)
+
+    def state(self, rank):
+        return "stopped (T)"
 
 
 def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):
@@ -63,9 +80,13 @@ def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):
 
 
 def _crew(launcher, *messages, timeout_s=5.0):
-    crew = Crew(ScriptedChannel(*messages), launcher, 2, timeout_s)
+    crew = _idle_crew(launcher, *messages, timeout_s=timeout_s)
     crew.send(_call(0, (0, 1)))
     return crew
+
+
+def _idle_crew(launcher, *messages, timeout_s=5.0):
+    return Crew(ScriptedChannel(*messages), launcher, Watch(Path(), launcher, 2, 10), timeout_s)
 
 
 def test_a_death_names_rank_call_and_step():
@@ -100,13 +121,48 @@ def test_what_the_launcher_knows_comes_first():
 
 
 def test_a_stall_names_those_that_did_not_report():
-    """Rank 0 has reported; rank 1 is late, and every stack is asked for."""
-    launcher = ScriptedLauncher()
+    """Rank 0 has reported; rank 1 is late, and one line says where it is and which file has the rest: each
+    rank's stacks, what was waited for, and the edges that wait for it.
+    """
+    launcher = ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS})
     crew = _crew(launcher, (0, Done(seq=0, started_s=0, ended_s=1)), timeout_s=0.2)
     assert crew.receive()[0] == 0
-    with pytest.raises(RunFailed, match="rank 1 did not end call actor_train of step 3 within 0.2 s"):
+    waits = [Waiting((0,), {0: "actor_train -> reallocate actor_gen (weights)"}, frozenset({0}))]
+    with pytest.raises(RunFailed) as failure:
+        crew.receive(waiting=lambda: waits)
+    line = (
+        "rank 1 did not end call actor_train of step 3 within 0.2 s (call_timeout_s): in score "
+        "(/home/me/rewards.py:3); all stacks are in hang.txt"
+    )
+    assert str(failure.value) == line
+    report = Path("hang.txt").read_text()
+    assert report.startswith(line + "\n") and "actor_train -> reallocate actor_gen (weights)" in report
+    assert report.count("/home/me/rewards.py") == 3 and "own_stacks" in report
+    assert "== rank 0: nothing, for" in report and "== rank 1: call actor_train of step 3, for" in report
+
+
+def test_a_rank_that_shows_no_stack_is_to_blame():
+    """Not the one that waits for it."""
+    with pytest.raises(RunFailed, match=r"^rank 1 did not end .*: no stack within .* process stopped \(T\);"):
+        _crew(ScriptedLauncher(stacks={0: SLEEPS}), timeout_s=0.2).receive()
+
+
+def test_a_stall_is_seen_while_others_go_on(monkeypatch):
+    """Messages without end do not hide it."""
+    monkeypatch.setattr(crew_module, "_READING_S", 0.5)
+    crew = _crew(ScriptedLauncher(), timeout_s=0.2)
+    monkeypatch.setattr(crew._channel, "receive", lambda timeout_s: (0, Underway(seq=0, done=1, total=8)))
+    with pytest.raises(RunFailed, match="ranks 0-1 did not end call actor_train"):
         crew.receive()
-    assert launcher.dumped
+
+
+def test_reports_that_piled_up_are_read_before_any_is_late():
+    """The master was busy elsewhere: what is in its post is not late."""
+    said = [(0, Underway(seq=0, done=1, total=8))] * 100
+    ended = [(rank, Done(seq=0, started_s=0, ended_s=1)) for rank in (0, 1)]
+    crew = _crew(ScriptedLauncher(), *said, *ended, timeout_s=0.2)
+    time.sleep(0.4)
+    assert [crew.receive()[0] for _ in range(2)] == [0, 1]
 
 
 def test_what_ranks_say_of_a_call_is_added_up_until_it_ends():
@@ -136,7 +192,7 @@ def test_a_report_that_nobody_asked_for_is_not_heeded(caplog):
 
 def test_an_idle_worker_that_dies_ends_the_run():
     """It has nothing to do, so the message says what went on elsewhere."""
-    crew = Crew(ScriptedChannel(), ScriptedLauncher([(1, 0)]), 2, 5.0)
+    crew = _idle_crew(ScriptedLauncher([(1, 0)]))
     crew.send(_call(0, (0,), "actor_gen"))
     with pytest.raises(RunFailed, match=r"rank 1 died \(exit code 0\) while it waited for call actor_gen"):
         crew.receive()
@@ -144,9 +200,10 @@ def test_an_idle_worker_that_dies_ends_the_run():
 
 def test_set_up_waits_for_every_worker():
     """And says who never came."""
-    crew = Crew(ScriptedChannel((0, Hello()), (1, Hello()), (1, Ready())), ScriptedLauncher(), 2, 0.2)
-    with pytest.raises(RunFailed, match="rank 0 did not set up within 0.2 s"):
-        crew.muster()
+    messages = (0, Hello()), (1, Hello()), (1, Ready())
+    crew = _idle_crew(ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS}), *messages, timeout_s=0.2)
+    crew.muster()
+    with pytest.raises(RunFailed, match=r"rank 0 did not set up within 0.2 s .* in score .* in hang.txt"):
         crew.set_up(None)
 
 

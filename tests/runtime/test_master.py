@@ -29,7 +29,7 @@ class Crew:
     def send(self, instruction) -> None:
         self.sent.append(instruction)
 
-    def receive(self, show_running):
+    def receive(self, show_running, waiting):
         instruction = self.sent.popleft()
         metrics = {}
         if isinstance(instruction, Save):

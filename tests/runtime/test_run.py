@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +19,7 @@ from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, Trained
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
+from realrl.runtime.crew import Crew
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.master import run
 from tests.tiny import tiny_llama
@@ -125,10 +129,80 @@ def test_a_failure_during_set_up_ends_the_run(config):
     assert len(launcher.poll()) == 2
 
 
-def test_a_stalled_worker_ends_the_run(config):
-    """Stopped by a signal, it neither dies nor reports; its deadline passes."""
-    config, launcher = replace(config, num_steps=10_000, call_timeout_s=25), LocalLauncher()
+@pytest.fixture
+def hurry(monkeypatch):
+    """Calls have less time than set-up, which loads for long on a crowded machine."""
+    set_up = Crew.set_up
+
+    def set_up_and_hurry(crew, setup):
+        set_up(crew, setup)
+        crew._deadlines.timeout_s = 12.0
+
+    monkeypatch.setattr(Crew, "set_up", set_up_and_hurry)
+
+
+def test_a_stalled_worker_ends_the_run(config, hurry):
+    """Stopped by a signal, it neither dies nor reports; its deadline passes, and it is named."""
+    config, launcher = replace(config, num_steps=10_000), LocalLauncher()
     _once_two_steps_are_done(config, lambda: os.kill(launcher.pids[1], signal.SIGSTOP))
-    with pytest.raises(RunFailed, match=r"did not end .* of step \d+ within 25 s \(call_timeout_s\)"):
+    late = r"^rank 1 did not end .* of step \d+ within 12 s \(call_timeout_s\): no stack .* stopped \(T\); .*"
+    with pytest.raises(RunFailed, match=late) as failure:
         _run(config, launcher)
+    assert "\n" not in str(failure.value)
+    report = (_directory(config) / "hang.txt").read_text()
+    assert report.startswith(f"{failure.value}\n") and "realrl/apps/worker.py" in report
     _assert_clean(config, launcher)
+
+
+def test_a_worker_that_is_stuck_in_python_can_be_seen(config, hurry, tmp_path):
+    """`realrl status` and `realrl stacks` show where it is; then it is named, with the edge that waits."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    data = replace(config.data, eval_path="")
+    rewards = {"math": 1.0, f"{tmp_path / 'stuck.py'}:judge": 0.1}
+    config = replace(config, data=data, reward=rewards, allocation="actor_gen:d2,reward:d2,*:t2")
+    shown = []
+    looking = threading.Thread(target=lambda: shown.extend(_look(config, tmp_path / "stuck")))
+    looking.start()
+    late = r"^rank 1 did not end call reward of step 0 .*: in judge \(.*stuck.py:7\), while rank 0 waited in"
+    with pytest.raises(RunFailed, match=late):
+        _run(config, LocalLauncher())
+    looking.join()
+    status, stacks = shown
+    assert "step 0/2" in status
+    assert re.search(r"^1 +call reward of step 0 .* rank 0, in it too$", status, re.M)
+    for text in (stacks, (_directory(config) / "hang.txt").read_text()):
+        of_stuck = text.partition("== rank 1: call reward of step 0")[2].partition("==")[0]
+        assert "in judge" in of_stuck and "in judge" not in text.replace(of_stuck, "").partition("\n")[2]
+        assert "== rank 0: " in text and "in receive" in text.partition("== master")[2]
+    assert "reward -> move actor_train (rewards" in (_directory(config) / "hang.txt").read_text()
+    code, status = _show(config, "status")
+    assert code == 0 and "failed: rank 1 did not end call reward" in status
+    assert _show(config, "stacks")[0] == 1
+
+
+STUCK = """
+import os, time
+from pathlib import Path
+def judge(prompt, response, solutions):
+    if os.environ["REALRL_RANK"] == "1":
+        Path(__file__).with_name("stuck").touch()
+        time.sleep(3600)
+    return float(len(response))
+"""
+
+
+def _look(config, sign: Path):
+    """What the commands say once the sign is there and the status has had time to follow."""
+    while not sign.exists():
+        time.sleep(0.1)
+    time.sleep(2.0)
+    for command in ("status", "stacks"):
+        code, text = _show(config, command)
+        assert code == 0, text
+        yield text
+
+
+def _show(config, command: str) -> tuple[int, str]:
+    argv = [sys.executable, "-m", "realrl.apps.main", command, str(_directory(config))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr

@@ -11,11 +11,11 @@ from realrl.api.batch import Sample
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
-from realrl.api.messages import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
+from realrl.api.messages import Done, Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.runtime.jobs import in_order
 from realrl.runtime.nodes import Call
 from realrl.runtime.program import Asynchrony, home_placements
-from realrl.runtime.scheduler import Scheduler
+from realrl.runtime.scheduler import Reported, Scheduler
 from tests.runtime.graphs import (
     PretendWorkers,
     graphs,
@@ -305,6 +305,34 @@ def test_new_weights_reach_a_generation_that_is_under_way(interruptible):
         brought = [i for i in workers.emitted if isinstance(i, Reallocate)]
         interrupted += any(g.seq < b.seq and places[b.seq] < places[g.seq] for g in gens for b in brought)
     assert bool(interrupted) == interruptible
+
+
+def test_what_waits_says_for_which_edges():
+    """While the actor generates, its consumers wait for what it makes, by key; what comes after these waits
+    for the same instruction, though another node stands between.
+    """
+    graph = ppo_graph()
+    train, elsewhere = place(0, ParallelLayout(dp=2)), place(2, ParallelLayout())
+    plan = ExecutionPlan(
+        {name: train for name in graph.calls} | {"actor_gen": elsewhere, "reward": elsewhere}
+    )
+    scheduler, emitted = Scheduler(), []
+    for stage in in_order(make_jobs(graph, plan, 1)[:1], 0):
+        emitted += scheduler.handle(stage)
+    (bring,) = emitted
+    for rank in bring.ranks:
+        emitted += scheduler.handle(Reported(rank, Done(seq=bring.seq, started_s=0.0, ended_s=1.0)))
+    (generate,) = (i for i in emitted if isinstance(i, RunCall))
+    edges = [edge for waits in scheduler.waiting() for edge in waits.edges.values()]
+    assert edges == [
+        "actor_gen -> release actor_gen (weights of actor at p1d1t1@[2])",
+        "actor_gen -> move reward (input_ids)",
+        "actor_gen -> move critic_inf (input_ids)",
+        "actor_gen -> move actor_train (input_ids, logprobs)",
+        "actor_gen -> move critic_train (input_ids, logprobs)",
+        "actor_gen -> forget (input_ids, logprobs)",
+    ]
+    assert {waits.seqs for waits in scheduler.waiting()} == {frozenset({generate.seq})}
 
 
 def test_mini_batches_are_balanced_each():

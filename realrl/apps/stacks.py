@@ -1,0 +1,71 @@
+"""The Python stacks of a run's workers and master, as they are now: `realrl stacks RUN`.
+
+RUN is a run's directory, or its experiment/trial below `runs`; who may write there may ask. Exit codes: 0
+done, 1 the master does not answer, 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, run_command
+from realrl.apps.status import find_trouble, read_status, run_of
+from realrl.runtime.stacks import STACKS, WANTED
+
+_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a run's stacks; returns the exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        directory = run_of(argv, "stacks", __doc__)
+        (directory / WANTED).touch()
+    except ValueError as error:
+        return complain(str(error), BAD_INPUT)
+    except OSError as error:
+        return complain(f"RUN: who asks for stacks must be able to write there: {error}", BAD_INPUT)
+    try:
+        sys.stdout.write(_answer(directory))
+    except TimeoutError as error:
+        return complain(str(error), FAILED)
+    finally:
+        (directory / WANTED).unlink(missing_ok=True)
+    return OK
+
+
+def _answer(directory: Path) -> str:
+    """
+    Raises:
+        TimeoutError: there is none.
+    """
+    before, deadline_s = _version(directory / STACKS), time.monotonic() + _WITHIN_S
+    while _version(directory / STACKS) == before:
+        status = read_status(directory)
+        if status.is_over:
+            raise TimeoutError(f"{directory} is over ({status.phase}), so it has no workers")
+        if trouble := find_trouble(status, time.time()):
+            raise TimeoutError(trouble)
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(
+                f"the master of {directory}, process {status.pid} on {status.host}, did not answer within"
+                f" {_WITHIN_S:g} s; see `realrl status {directory}`"
+            )
+        time.sleep(_LOOK_EVERY_S)
+    return (directory / STACKS).read_text()
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Another for each file of that name."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

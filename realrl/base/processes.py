@@ -1,0 +1,41 @@
+"""What the system says of processes on this host.
+
+Source: Linux, proc_pid_stat(5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "waiting for a disk",
+    "T": "stopped",
+    "t": "stopped by a debugger",
+    "Z": "ended",
+    "X": "ended",
+}
+_STATE, _START = 0, 19
+"""Fields, counted from the first after the command's name."""
+
+
+def state_of(pid: int) -> str:
+    """Such as `stopped (T)`; empty where that cannot be known."""
+    fields = _fields(pid)
+    return f"{_STATES.get(fields[_STATE], 'in state')} ({fields[_STATE]})" if fields else ""
+
+
+def start_of(pid: int) -> int | None:
+    """When a process started, in ticks since the host did, which tells it from a later one of that id; None
+    where there is no such process, or it has ended.
+    """
+    fields = _fields(pid)
+    return int(fields[_START]) if fields and fields[_STATE] not in "ZX" else None
+
+
+def _fields(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,95 @@
+"""Lets a person see what a run waits for: its status, its stacks on demand, and what hung."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from realrl.base.files import write_atomically
+from realrl.base.processes import start_of
+from realrl.runtime.failure import RunFailed
+from realrl.runtime.hang import all_stacks, find_culprit, hang_report
+from realrl.runtime.launcher import Launcher
+from realrl.runtime.stacks import STACKS, WANTED, Dump, own_stacks
+from realrl.runtime.status import STATUS, Scene, Status, Work, ranks_in_words
+
+_HANG = "hang"
+_LOOK_EVERY_S = 0.5
+
+
+class Watch:
+    """Keeps the files of a run's directory. Use it as a context, whose end is the run's."""
+
+    def __init__(self, directory: Path, launcher: Launcher, num_workers: int, num_steps: int) -> None:
+        self.ranks = range(num_workers)
+        self._directory, self._launcher = directory, launcher
+        now_s = time.time()
+        self._status = Status(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_start=start_of(os.getpid()),
+            began_s=now_s,
+            written_s=now_s,
+            phase="starts",
+            phase_since_s=now_s,
+            num_steps=num_steps,
+        )
+        self._looked_s = 0.0
+        self._dump: Dump | None = None
+
+    def say(self, phase: str, *, is_over: bool = False) -> None:
+        """What the run is at, from now on."""
+        self._write(phase=phase, phase_since_s=time.time(), is_over=is_over)
+
+    def look(self, scene: Callable[[], Scene]) -> None:
+        """To be called again and again: brings the status up to date when that is due, and shows stacks to
+        who wants them.
+        """
+        if time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+            return
+        self._looked_s = time.monotonic()
+        self._write(scene=scene())
+        if self._dump is None and (self._directory / WANTED).exists():
+            (self._directory / WANTED).unlink()
+            self._dump = Dump(self._launcher, self.ranks)
+        elif self._dump and self._dump.has_come():
+            shown = all_stacks(self._status.scene, self._dump.answers(), own_stacks())
+            write_atomically(self._directory / STACKS, shown)
+            self._dump = None
+
+    def hang(self, scene: Scene, work: Work, did_not: str, edges: Sequence[str]) -> str:
+        """Write down where every rank stands, as `work` takes too long; says in a line who is to blame."""
+        answers = Dump(self._launcher, self.ranks).wait()
+        ranks, why = find_culprit(work.ranks, answers)
+        path = self._free_path()
+        message = f"{ranks_in_words(ranks)} did not {did_not}: {why}; all stacks are in {path}"
+        shown = all_stacks(scene, answers, own_stacks())
+        write_atomically(path, hang_report(message, work, edges, shown))
+        return message
+
+    def _free_path(self) -> Path:
+        """An earlier hang of a run that was gone on with stays."""
+        taken = sum(1 for _ in self._directory.glob(f"{_HANG}*.txt"))
+        return self._directory / f"{_HANG}{f'-{taken + 1}' if taken else ''}.txt"
+
+    def _write(self, **changes: object) -> None:
+        self._status = msgspec.structs.replace(self._status, written_s=time.time(), **changes)
+        write_atomically(self._directory / STATUS, msgspec.json.encode(self._status), durable=False)
+
+    def __enter__(self) -> Watch:
+        self.say("starts")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:
+        self.say("ended" if error is None else f"failed: {_cause(error)}", is_over=True)
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
