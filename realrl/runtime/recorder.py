@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch.utils.tensorboard import SummaryWriter
 
 from realrl.api.config import RunConfig
@@ -84,8 +85,8 @@ class Trace:
     """
 
     def __init__(self, path: Path, num_workers: int) -> None:
-        self._file = path.open("w")
-        self._file.write("[\n")
+        self._file = path.open("wb")
+        self._file.write(b"[\n")
         for rank in range(num_workers):
             self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
 
@@ -103,11 +104,11 @@ class Trace:
         )
 
     def close(self) -> None:
-        self._file.write('{"name": "end", "ph": "M", "pid": 0}\n]\n')
+        self._file.write(b'{"name": "end", "ph": "M", "pid": 0}\n]\n')
         self._file.close()
 
     def _write(self, **event: Any) -> None:
-        self._file.write(json.dumps(event) + ",\n")
+        self._file.write(msgspec.json.encode(event) + b",\n")
 
 
 def _json(value: Any) -> str:
