@@ -31,7 +31,7 @@ def test_messages_arrive_whole_on_both_sides(master):
     assert master.receive(WAIT_S) == (1, Hello())
     placement = Placement(DeviceMesh((0, 1)), ParallelLayout(dp=2))
     common = {"seq": 3, "ranks": (0, 1), "job": 2, "step": 1, "call": "gen"}
-    key = KeyMove(key="ids", dtype="int64", lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
+    key = KeyMove(dtypes={"ids": "int64"}, lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
         Setup(recipe="r", config=b"{}", placements={"gen": placement}, store_host="h", store_port=1),
         Reallocate(
