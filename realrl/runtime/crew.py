@@ -60,13 +60,11 @@ class Crew:
     def set_up(self, setup: Setup) -> None:
         """Wait for every worker to dial in, and have it build its part."""
         self._gather(Hello, "dial in")
-        for rank in self._ranks:
-            self._channel.send(rank, setup)
+        self._channel.send(self._ranks, setup)
         self._gather(Ready, "set up")
 
     def send(self, instruction: Instruction | StepAside) -> None:
-        for rank in instruction.ranks:
-            self._channel.send(rank, instruction)
+        self._channel.send(instruction.ranks, instruction)
         if isinstance(instruction, Instruction):
             self._deadlines.sent(instruction, time.monotonic())
 
@@ -98,8 +96,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """Tell every worker that the run is over."""
-        for rank in self._ranks:
-            self._channel.send(rank, Stop())
+        self._channel.send(self._ranks, Stop())
 
     def _gather(self, kind: type[ToMaster], what: str) -> None:
         """Wait until every rank has sent a message of this kind."""

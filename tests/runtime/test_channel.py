@@ -46,7 +46,7 @@ def test_messages_arrive_whole_on_both_sides(master):
         ),
         Move(**common, keys=(key,)),
     ):
-        master.send(1, message)
+        master.send([1], message)
         assert worker.receive() == message
     done = Done(seq=3, started_s=0.5, ended_s=1.5, metrics={"loss": (2.0, 4.0)}, records=[{"a": [1]}])
     worker.send(done)
@@ -61,13 +61,13 @@ def test_a_worker_looks_at_what_has_arrived_and_receives_it_later(master):
     master.receive(WAIT_S)
     assert not worker.arrived()
     signs = [StepAside(seq=seq, ranks=(1,)) for seq in range(3)]
-    master.send(1, signs[0])
-    master.send(1, signs[1])
+    master.send([1], signs[0])
+    master.send([1], signs[1])
     deadline_s = time.monotonic() + WAIT_S
     while len(worker.arrived()) < 2 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert list(worker.arrived()) == signs[:2]
-    master.send(1, signs[2])
+    master.send([1], signs[2])
     assert [worker.receive() for _ in signs] == signs
     worker.close()
 

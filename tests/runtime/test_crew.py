@@ -22,8 +22,8 @@ class ScriptedChannel:
     def __init__(self, *messages):
         self.messages, self.sent = list(messages), []
 
-    def send(self, rank, message):
-        self.sent.append((rank, message))
+    def send(self, ranks, message):
+        self.sent.append((ranks, message))
 
     def receive(self, timeout_s):
         return self.messages.pop(0) if self.messages else None
