@@ -110,10 +110,10 @@ class Offload(OfModel, kw_only=True):
 
 
 class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
-    """One key of the samples that a move brings to ranks that lack them."""
+    """Keys of the samples that a move brings to ranks that lack them."""
 
-    key: str
-    dtype: str
+    dtypes: dict[str, str]
+    """By key."""
     lengths: dict[int, int]
     """Elements by sample."""
     source: dict[int, tuple[int, ...]]

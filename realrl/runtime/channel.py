@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 from collections import deque
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import NamedTuple
 
 import zmq
@@ -78,21 +78,24 @@ class MasterChannel:
         keys = (self._server.public, *self._client)
         return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: " ".join(key.decode() for key in keys)}
 
-    def send(self, rank: int, message: ToWorker) -> None:
-        """
+    def send(self, ranks: Iterable[int], message: ToWorker) -> None:
+        """Encoded once, and kept once until the last of `ranks` has it.
+
         Raises:
             RunFailed: it is larger than a worker takes.
         """
         try:
-            self._socket.send_multipart([_identity(rank), *TO_WORKER.pieces(message)])
+            pieces = [zmq.Frame(piece) for piece in TO_WORKER.pieces(message)]
         except ValueError as error:
             raise RunFailed(str(error)) from None
+        for rank in ranks:
+            self._socket.send_multipart([_identity(rank), *pieces], copy=False)
 
     def receive(self, timeout_s: float) -> tuple[int, ToMaster] | None:
         """The next report and its rank; None if there is no well-formed one within `timeout_s`."""
-        if not self._socket.poll(int(timeout_s * 1000)):
+        if (frames := self._arrived() or self._awaited(timeout_s)) is None:
             return None
-        identity, *pieces = self._socket.recv_multipart(copy=False)
+        identity, *pieces = frames
         try:
             if (rank := self._ranks.get(identity.bytes)) is None:
                 raise ValueError(f"there is no rank {identity.bytes[:20]!r}")
@@ -106,6 +109,16 @@ class MasterChannel:
     def admit_only_hosts(self) -> None:
         """From now on, nobody connects but from where workers have dialled in."""
         admit_only(self._listener, self.hosts)
+
+    def _arrived(self) -> list[zmq.Frame] | None:
+        """What is there already, without the cost of a poll."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+
+    def _awaited(self, timeout_s: float) -> list[zmq.Frame] | None:
+        return self._socket.recv_multipart(copy=False) if self._socket.poll(int(timeout_s * 1000)) else None
 
     def close(self) -> None:
         self._socket.close(linger=1000)
@@ -123,8 +136,16 @@ class MasterChannel:
 class WorkerChannel:
     """A worker's end."""
 
-    def __init__(self, rank: int, address: str, server_public: str, client: KeyPair) -> None:
-        self._context = zmq.Context()
+    def __init__(
+        self,
+        rank: int,
+        address: str,
+        server_public: str,
+        client: KeyPair,
+        context: zmq.Context | None = None,
+    ) -> None:
+        """`context`: where several workers are in one process."""
+        self._context = context or zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.identity = _identity(rank)
         self._socket.curve_serverkey = server_public.encode()
@@ -134,12 +155,19 @@ class WorkerChannel:
         self._arrived: deque[ToWorker] = deque()
 
     @classmethod
-    def from_environment(cls, rank: int, environment: MutableMapping[str, str]) -> WorkerChannel:
+    def from_environment(
+        cls, rank: int, environment: MutableMapping[str, str], context: zmq.Context | None = None
+    ) -> WorkerChannel:
         """Dial the master; the keys are taken out of `environment`, so that no child inherits them."""
         address, keys = _required(environment, ADDRESS_VARIABLE), _required(environment, KEYS_VARIABLE)
         del environment[KEYS_VARIABLE]
         server_public, public, secret = keys.split()
-        return cls(rank, address, server_public, KeyPair(public.encode(), secret.encode()))
+        return cls(rank, address, server_public, KeyPair(public.encode(), secret.encode()), context)
+
+    @property
+    def socket(self) -> zmq.Socket:
+        """To be polled along with others."""
+        return self._socket
 
     def send(self, message: ToMaster) -> None:
         """

@@ -69,13 +69,11 @@ class Crew:
 
     def set_up(self, setup: Setup) -> None:
         """Have every worker build its part."""
-        for rank in self._ranks:
-            self._channel.send(rank, setup)
+        self._channel.send(self._ranks, setup)
         self._gather(Ready, "set up")
 
     def send(self, instruction: Instruction | StepAside) -> None:
-        for rank in instruction.ranks:
-            self._channel.send(rank, instruction)
+        self._channel.send(instruction.ranks, instruction)
         if isinstance(instruction, Instruction):
             self._deadlines.sent(instruction, time.monotonic())
 
@@ -118,8 +116,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """Tell every worker that the run is over."""
-        for rank in self._ranks:
-            self._channel.send(rank, Stop())
+        self._channel.send(self._ranks, Stop())
 
     def _gather(self, kind: type[ToMaster], what: str) -> None:
         """Wait until every rank has sent a message of this kind."""
@@ -179,7 +176,7 @@ class Crew:
 
     def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
         edges = [waits.edges[seq] for waits in waiting if (seq := late.instruction.seq) in waits.edges]
-        work = work_of(late, self._deadlines, _epoch_s())
+        work = work_of(late, _epoch_s())
         did_not = self._in_time(f"end {late.instruction}")
         return self._end(self._watch.hang(self._scene(waiting), work, did_not, edges))
 

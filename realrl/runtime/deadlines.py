@@ -15,10 +15,14 @@ class Outstanding:
 
     instruction: Instruction
     awaited: set[int]
+    held_up: set[int] = field(default_factory=set)
+    """Ranks that are busy with an earlier one, which does not step aside."""
+    behind: set[int] = field(default_factory=set)
+    """Ranks that have something else at hand, if it steps aside."""
     started_s: float | None = None
     """When every awaited rank was free for it, put off by the time that it stood aside."""
     aside_s: float | None = None
-    """Since when it stands aside, if it does."""
+    """Since when it stands aside, if it has started and does."""
 
 
 class Duty(NamedTuple):
@@ -41,22 +45,39 @@ class Deadlines:
     began_s: float = 0.0
     _queues: dict[int, list[Outstanding]] = field(default_factory=dict)
     _duties: dict[int, Duty] = field(default_factory=dict)
+    _by_seq: dict[int, Outstanding] = field(default_factory=dict)
 
     def sent(self, instruction: Instruction, now_s: float) -> None:
         outstanding = Outstanding(instruction, set(instruction.ranks))
+        self._by_seq[instruction.seq] = outstanding
+        before: set[Outstanding] = set()
         for rank in instruction.ranks:
-            self._queues.setdefault(rank, []).append(outstanding)
+            queue = self._queues.setdefault(rank, [])
+            if not all(_steps_aside(o.instruction) for o in queue):
+                outstanding.held_up.add(rank)
+            for earlier in queue:
+                earlier.behind.add(rank)
+            before.update(queue)
+            queue.append(outstanding)
         self._turn_to(instruction.ranks, now_s)
-        self._start(now_s)
+        self._follow((outstanding, *before), now_s)
 
     def reported(self, rank: int, seq: int, now_s: float) -> Instruction:
         """The instruction that `rank` has done."""
         outstanding = next((o for o in self._at_hand(rank) if o.instruction.seq == seq), None)
         assert outstanding, f"rank {rank} reports {seq} out of order"
-        self._queues[rank].remove(outstanding)
+        queue = self._queues[rank]
+        queue.remove(outstanding)
         outstanding.awaited.remove(rank)
+        outstanding.behind.discard(rank)
+        if not outstanding.awaited:
+            del self._by_seq[seq]
+        for free in self._at_hand(rank):
+            free.held_up.discard(rank)
+        if queue:
+            queue[-1].behind.discard(rank)
         self._turn_to([rank], now_s)
-        self._start(now_s)
+        self._follow((outstanding, *queue), now_s)
         return outstanding.instruction
 
     def current(self, rank: int) -> Instruction | None:
@@ -69,11 +90,8 @@ class Deadlines:
 
     def at_hand(self) -> list[Outstanding]:
         """What some rank is at, or would be if others had come to it; oldest first."""
-        return sorted(self._heads(), key=lambda o: o.instruction.seq)
-
-    def absent(self, outstanding: Outstanding) -> set[int]:
-        """The ranks that have not come to it, as they are busy with something earlier."""
-        return {rank for rank in outstanding.awaited if outstanding not in self._at_hand(rank)}
+        found = (o for o in self._by_seq.values() if o.awaited - o.held_up)
+        return sorted(found, key=lambda o: o.instruction.seq)
 
     def find(self, rank: int, seq: int) -> Instruction | None:
         """What `rank` was sent under that number and has not reported."""
@@ -85,16 +103,16 @@ class Deadlines:
 
     def running(self) -> list[Instruction]:
         """What has started and not ended, oldest first."""
-        return [o.instruction for o in self.at_hand() if o.started_s is not None]
+        return [o.instruction for o in self._started()]
 
     def overdue(self, now_s: float) -> Outstanding | None:
         """The oldest instruction that takes longer than it may."""
-        going = [o for o in self._heads() if o.started_s is not None and o.aside_s is None]
-        late = [o for o in going if now_s - o.started_s > self.timeout_s]
-        return min(late, key=lambda o: o.instruction.seq, default=None)
+        going = (o for o in self._started() if o.aside_s is None)
+        return next((o for o in going if now_s - o.started_s > self.timeout_s), None)
 
-    def _heads(self) -> set[Outstanding]:
-        return {outstanding for rank in self._queues for outstanding in self._at_hand(rank)}
+    def _started(self) -> list[Outstanding]:
+        started = (o for o in self._by_seq.values() if o.started_s is not None)
+        return sorted(started, key=lambda o: o.instruction.seq)
 
     def _at_hand(self, rank: int) -> Iterator[Outstanding]:
         """What a rank may be busy with: its first, and where that steps aside, what comes after it."""
@@ -109,25 +127,17 @@ class Deadlines:
             if rank not in self._duties or self._duties[rank].outstanding is not first:
                 self._duties[rank] = Duty(first, now_s)
 
-    def _start(self, now_s: float) -> None:
-        for head in self._heads():
-            if head.started_s is None and not self.absent(head):
-                head.started_s = now_s
-            self._step_aside(head, now_s)
-
-    def _step_aside(self, outstanding: Outstanding, now_s: float) -> None:
-        """Stop an instruction's time while one of its ranks has something else at hand, and go on with it
-        then.
-        """
-        behind = any(self._queues[rank][-1] is not outstanding for rank in outstanding.awaited)
-        if not _steps_aside(outstanding.instruction) or behind == (outstanding.aside_s is not None):
-            return
-        if behind:
-            outstanding.aside_s = now_s
-            return
-        if outstanding.started_s is not None:
-            outstanding.started_s += now_s - outstanding.aside_s
-        outstanding.aside_s = None
+    def _follow(self, changed: Iterable[Outstanding], now_s: float) -> None:
+        """Start what nothing holds up; stop the time of what stands aside, and go on with it then."""
+        for outstanding in changed:
+            if outstanding.started_s is None and not outstanding.held_up:
+                outstanding.started_s = now_s
+            is_aside = bool(outstanding.behind) and _steps_aside(outstanding.instruction)
+            if outstanding.started_s is None or is_aside == (outstanding.aside_s is not None):
+                continue
+            if not is_aside:
+                outstanding.started_s += now_s - outstanding.aside_s
+            outstanding.aside_s = now_s if is_aside else None
 
 
 def _steps_aside(instruction: Instruction) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from realrl.api.batch import Sample
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import Placement
@@ -34,6 +36,7 @@ class Ledger:
         self.dtypes: dict[str, str] = {}
         self.holders: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         self._shares: dict[str, Shares] = {}
+        self._lacks: dict[str, tuple[KeyMove, ...]] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -47,19 +50,23 @@ class Ledger:
             return
         for key, lengths in done.lengths.items():
             assert self.dtypes.setdefault(key, done.dtypes[key]) == done.dtypes[key], f"{key} has two types"
+            recorded, holders = self.lengths[key], self.holders[key]
             for sample, length in zip(done.samples, lengths, strict=True):
-                known = self.lengths[key].setdefault(sample, length)
+                known = recorded.setdefault(sample, length)
                 assert known == length, (
                     f"{key} of sample {sample} has {length} elements on rank {rank}, not {known}"
                 )
-                self.holders[key][sample].add(rank)
+                holders[sample].add(rank)
 
     def record_move(self, keys: Sequence[KeyMove]) -> None:
         """The ranks that lacked samples hold them after this move."""
         for move in keys:
-            for rank, samples in move.target.items():
-                for sample in samples:
-                    self.holders[move.key][sample].add(rank)
+            for key in move.dtypes:
+                holders = self.holders[key]
+                for rank, samples in move.target.items():
+                    for sample in samples:
+                        holders[sample].add(rank)
+        self._lacks.clear()
 
     def redraw(self, calls: Sequence[ModelFunctionCall]) -> None:
         """Give rejected samples other rows, as long as there are, and forget what `calls` made of them."""
@@ -71,6 +78,7 @@ class Ledger:
                 for key in (key for call in calls for key in call.outputs):
                     del self.lengths[key][id], self.holders[key][id]
         self._rejected.clear()
+        self._lacks.clear()
         for call in calls:
             del self._shares[call.name]
 
@@ -93,27 +101,47 @@ class Ledger:
             self._shares[call.name] = shares
         return self._shares[call.name]
 
-    def lacking(self, keys: Sequence[str], shares: Shares, placement: Placement) -> tuple[KeyMove, ...]:
-        """What must move so that each rank of `placement` holds `keys` of its share."""
-        moves = (self._lacking(key, shares, placement) for key in keys)
-        return tuple(move for move in moves if move.target)
+    def lacking(
+        self, call: ModelFunctionCall, keys: Sequence[str], placement: Placement
+    ) -> tuple[KeyMove, ...]:
+        """What must move so that each rank of `placement` holds `keys` of its share of the call; settled when
+        first asked for, until samples move or are drawn again.
+        """
+        if call.name not in self._lacks:
+            self._lacks[call.name] = tuple(self._moves(keys, self._wanted(call, placement)))
+        return self._lacks[call.name]
 
-    def _lacking(self, key: str, shares: Shares, placement: Placement) -> KeyMove:
-        holders = self.holders[key]
+    def _wanted(self, call: ModelFunctionCall, placement: Placement) -> dict[int, list[int]]:
+        """The samples that each rank is to hold."""
+        shares = [[sample.id for sample in share] for share in self.shares(call, placement)]
+        coordinates = map(placement.layout.coordinate, range(placement.layout.size))
+        return {rank: shares[c.dp_rank] for rank, c in zip(placement.ranks, coordinates, strict=True)}
+
+    def _moves(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> list[KeyMove]:
+        """Keys of the same lengths that are lacking in the same places move as one."""
+        moves: list[KeyMove] = []
+        for move in (self._move(key, wanted) for key in keys):
+            alike = next((i for i, other in enumerate(moves) if _are_alike(move, other)), None)
+            if alike is not None:
+                moves[alike] = replace(moves[alike], dtypes={**moves[alike].dtypes, **move.dtypes})
+            elif move.target:
+                moves.append(move)
+        return moves
+
+    def _move(self, key: str, wanted: Mapping[int, Sequence[int]]) -> KeyMove:
+        holders, lengths = self.holders[key], self.lengths[key]
         target = {}
-        for rank in placement.ranks:
-            share = shares[placement.coordinate(rank).dp_rank]
-            if lacks := tuple(sample.id for sample in share if rank not in holders[sample.id]):
+        for rank, samples in wanted.items():
+            if lacks := tuple([sample for sample in samples if rank not in holders[sample]]):
                 target[rank] = lacks
-        wanted = {sample for samples in target.values() for sample in samples}
+        moving = sorted(set().union(*target.values()))
         source: dict[int, list[int]] = defaultdict(list)
-        for sample in sorted(wanted):
-            for rank in sorted(holders[sample]):
+        for sample in moving:
+            for rank in holders[sample]:
                 source[rank].append(sample)
         return KeyMove(
-            key=key,
-            dtype=self.dtypes[key],
-            lengths={sample: self.lengths[key][sample] for sample in sorted(wanted)},
+            dtypes={key: self.dtypes[key]},
+            lengths={sample: lengths[sample] for sample in moving},
             source={rank: tuple(samples) for rank, samples in sorted(source.items())},
             target=target,
         )
@@ -121,3 +149,7 @@ class Ledger:
     def _length(self, sample: Sample, keys: Sequence[str]) -> int:
         known = [self.lengths[key][sample.id] for key in keys if sample.id in self.lengths[key]]
         return max(known, default=self.row_lengths[sample.row])
+
+
+def _are_alike(one: KeyMove, other: KeyMove) -> bool:
+    return (one.lengths, one.source, one.target) == (other.lengths, other.source, other.target)

@@ -23,14 +23,15 @@ class Progress:
     def __init__(self, steps: range, console: Console | None = None) -> None:
         self._steps = steps
         self._console = console or Console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._is_live = self._console.is_terminal
+        self._live = Live(console=self._console, transient=True)
         self._started_s = time.monotonic()
         self._first_step_s: float | None = None
         self._steps_done = steps.start
         self._last = ""
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
@@ -43,12 +44,12 @@ class Progress:
 
     def show_running(self, running: Sequence[Running]) -> None:
         """What the workers do just now."""
-        if not self._console.is_terminal:
+        if not self._is_live:
             return
         phase = " + ".join(dict.fromkeys(map(str, running))) or "waiting"
         left = f"  left {clock(self._left_s())}" if self._steps_done > self._steps.start else ""
         text = f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}"
-        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def show_job(self, report: JobReport) -> None:
         """A line for a step or an evaluation that has ended."""

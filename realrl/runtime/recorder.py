@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch.utils.tensorboard import SummaryWriter
 
 from realrl.api.config import RunConfig
@@ -94,18 +95,19 @@ class Trace:
 
     def __init__(self, path: Path, num_workers: int) -> None:
         is_begun = path.is_file()
-        self._file = path.open("r+" if is_begun else "w")
+        self._file = path.open("r+b" if is_begun else "wb")
         if is_begun:
             self._cut()
+        if self._file.tell():
             return
-        self._file.write("[\n")
+        self._file.write(b"[\n")
         for rank in range(num_workers):
             self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
 
     def _cut(self) -> None:
         """Go on behind the last event that was written whole."""
         end = 0
-        while (line := self._file.readline()) and line.endswith(("[\n", ",\n")):
+        while (line := self._file.readline()) and line.endswith((b"[\n", b",\n")):
             end = self._file.tell()
         self._file.seek(end)
         self._file.truncate()
@@ -124,11 +126,11 @@ class Trace:
         )
 
     def close(self) -> None:
-        self._file.write('{"name": "end", "ph": "M", "pid": 0}\n]\n')
+        self._file.write(b'{"name": "end", "ph": "M", "pid": 0}\n]\n')
         self._file.close()
 
     def _write(self, **event: Any) -> None:
-        self._file.write(json.dumps(event) + ",\n")
+        self._file.write(msgspec.json.encode(event) + b",\n")
 
 
 def _json(value: Any) -> str:

@@ -29,7 +29,7 @@ def scene_of(
 
     `underway` is by instruction and rank; the epoch's seconds are `epoch_s` more than those of `deadlines`.
     """
-    work = tuple(work_of(outstanding, deadlines, epoch_s) for outstanding in deadlines.at_hand())
+    work = tuple(work_of(outstanding, epoch_s) for outstanding in deadlines.at_hand())
     behind = _behind(waiting)
     going = tuple(one.seq for one in work if not one.absent)
     places = []
@@ -49,13 +49,13 @@ def scene_of(
     return Scene(work, tuple(places))
 
 
-def work_of(outstanding: Outstanding, deadlines: Deadlines, epoch_s: float) -> Work:
+def work_of(outstanding: Outstanding, epoch_s: float) -> Work:
     instruction, started_s = outstanding.instruction, outstanding.started_s
     return Work(
         seq=instruction.seq,
         what=str(instruction),
         ranks=tuple(sorted(outstanding.awaited)),
-        absent=tuple(sorted(deadlines.absent(outstanding))),
+        absent=tuple(sorted(outstanding.held_up)),
         started_s=None if started_s is None else epoch_s + started_s,
         step=instruction.step,
     )

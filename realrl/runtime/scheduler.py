@@ -6,7 +6,7 @@ order. Workers take theirs in that order, one at a time, so collectives of diffe
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -106,22 +106,25 @@ class Scheduler:
         self._next_seq = 0
         self._begun: set[int] = set()
         """Numbers of jobs with all of their stages."""
+        self._num_left: Counter[int] = Counter()
+        """Tasks that are not done, by their job's number."""
         self._generating: set[int] = set()
         """Ranks of calls that step aside."""
+        self._is_held_up = False
+        """Whether something could start, but for ranks that are busy."""
 
     def handle(self, event: Event) -> list[messages.Instruction | messages.StepAside]:
         """The instructions that `event` allows, in order; a stage of a run comes after those before it."""
         if isinstance(event, Stage):
             self._begin(event)
-        else:
-            self._report(event)
+        elif not self._report(event) and not self._is_held_up:
+            return []
         emitted = self._emit()
         return [*emitted, *self._signs(emitted)]
 
     def is_open(self, job: Job) -> bool:
         """Whether any part of the job is still to be done."""
-        tasks = (*self._pending, *self._running.values())
-        return job.number not in self._begun or any(task.job is job for task in tasks)
+        return job.number not in self._begun or self._num_left[job.number] > 0
 
     def waiting(self) -> list[Waiting]:
         """What has begun and cannot start yet, in order."""
@@ -141,6 +144,7 @@ class Scheduler:
         """Drop what is known of an ended job's samples."""
         assert not self.is_open(job), f"job {job.number} has not ended"
         self._begun.remove(job.number)
+        del self._num_left[job.number]
         return self.ledgers.pop(job.number)
 
     def _begin(self, stage: Stage) -> None:
@@ -154,6 +158,7 @@ class Scheduler:
             task = _Task(job, node, self._versions[model], self._hazards(job, node))
             self._note(task)
             self._pending.append(task)
+            self._num_left[job.number] += 1
             if _steps_aside(task):
                 self._generating.update(node.ranks)
             if trained := _changed(node):
@@ -176,18 +181,22 @@ class Scheduler:
             going_on = [reader for reader in self._readers[scoped] if _lets_in(reader.node)]
             self._writer[scoped], self._readers[scoped] = task, going_on
 
-    def _report(self, event: Reported) -> None:
+    def _report(self, event: Reported) -> bool:
+        """Whether that was the last of its instruction."""
         task = self._running[event.done.seq]
         task.awaited.remove(event.rank)
         if isinstance(task.node, nodes.Call):
             self.ledgers[task.job.number].record_outputs(event.rank, event.done)
-        if not task.awaited:
-            del self._running[event.done.seq]
-            self._finish(task)
+        if task.awaited:
+            return False
+        del self._running[event.done.seq]
+        self._finish(task)
+        return True
 
     def _finish(self, task: _Task) -> None:
         if isinstance(task.node, nodes.Call) and task.node.redraws:
             self.ledgers[task.job.number].redraw(task.node.redraws)
+        self._num_left[task.job.number] -= 1
         for other in self._pending:
             other.waits_for.discard(task)
         self._writer = {resource: writer for resource, writer in self._writer.items() if writer is not task}
@@ -198,7 +207,7 @@ class Scheduler:
 
     def _emit(self) -> list[messages.Instruction]:
         emitted: list[messages.Instruction] = []
-        while ready := [t for t in self._pending if self._may_start(t) and not self._would_hold_up(t)]:
+        while ready := self._ready():
             # Generation comes last, so that it does not have to step aside at once.
             for task in sorted(ready, key=_steps_aside):
                 if self._would_hold_up(task):
@@ -214,6 +223,13 @@ class Scheduler:
                 emitted.append(task.instruction)
         return emitted
 
+    def _ready(self) -> list[_Task]:
+        """What waits for nothing, and holds up nobody."""
+        free = [task for task in self._pending if self._may_start(task)]
+        ready = [task for task in free if not self._would_hold_up(task)]
+        self._is_held_up = len(ready) < len(free)
+        return ready
+
     def _may_start(self, task: _Task) -> bool:
         """New weights do not wait until a generation that is under way, and lets them in, has ended."""
         brings_weights = isinstance(task.node, nodes.Reallocate)
@@ -225,7 +241,8 @@ class Scheduler:
             return False
         ranks = self._ranks(task)
         others = ranks - self._generating
-        return others != ranks and any(others & other.awaited for other in self._running.values())
+        busy = (other.awaited for other in self._running.values())
+        return others != ranks and not all(map(others.isdisjoint, busy))
 
     def _ranks(self, task: _Task) -> set[int]:
         if isinstance(task.node, nodes.Move):
@@ -316,8 +333,8 @@ class Scheduler:
 
     def _lacking(self, task: _Task) -> tuple[messages.KeyMove, ...]:
         """What a move must bring."""
-        ledger, move = self.ledgers[task.job.number], task.node
-        return ledger.lacking(move.keys, ledger.shares(move.function, move.placement), move.placement)
+        move = task.node
+        return self.ledgers[task.job.number].lacking(move.function, move.keys, move.placement)
 
 
 def _changed(node: nodes.Node) -> str | None:

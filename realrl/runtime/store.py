@@ -41,13 +41,15 @@ class SampleStore:
         """This rank's part of a move. Collective: over the instruction's ranks."""
         transfer = plan(*move_layouts(instruction.keys), self._topology)
         source = {
-            _local(move.key, sample): self.get(instruction.job, move.key, sample)
+            _local(key, sample): self.get(instruction.job, key, sample)
             for move in instruction.keys
+            for key in move.dtypes
             for sample in move.source.get(self._rank, ())
         }
         target = {
-            (move.key, sample): torch.empty(move.lengths[sample], dtype=getattr(torch, move.dtype))
+            (key, sample): torch.empty(move.lengths[sample], dtype=getattr(torch, dtype))
             for move in instruction.keys
+            for key, dtype in move.dtypes.items()
             for sample in move.target.get(self._rank, ())
         }
         by_name = {_local(key, sample): tensor for (key, sample), tensor in target.items()}
@@ -102,9 +104,10 @@ def _patterns(move: KeyMove, samples_of: Mapping[int, Sequence[int]]) -> Iterato
     for rank, samples in samples_of.items():
         for sample in samples:
             ranks.setdefault(sample, []).append(rank)
-    for sample, members in ranks.items():
-        name = _local(move.key, sample)
-        yield Pattern(name, (Part(tuple(members), (0,), (move.lengths[sample],), name, (0,)),))
+    for key in move.dtypes:
+        for sample, members in ranks.items():
+            name = _local(key, sample)
+            yield Pattern(name, (Part(tuple(members), (0,), (move.lengths[sample],), name, (0,)),))
 
 
 def _local(key: str, sample: int) -> str:

@@ -263,12 +263,12 @@ def holders_after(emitted: list[Instruction], graph: DataflowGraph, plan: Execut
     held: set[tuple[int, int, str, int]] = set()
     for instruction in emitted:
         if isinstance(instruction, Move):
-            for move in instruction.keys:
+            for key, move in ((key, m) for m in instruction.keys for key in m.dtypes):
                 for rank, samples in move.source.items():
-                    assert all((instruction.job, rank, move.key, s) in held for s in samples)
+                    assert all((instruction.job, rank, key, s) in held for s in samples)
                 for rank, samples in move.target.items():
-                    assert not any((instruction.job, rank, move.key, s) in held for s in samples)
-                    held |= {(instruction.job, rank, move.key, s) for s in samples}
+                    assert not any((instruction.job, rank, key, s) in held for s in samples)
+                    held |= {(instruction.job, rank, key, s) for s in samples}
         if isinstance(instruction, RunCall):
             call, placement = graph.calls[instruction.call], plan[instruction.call]
             for dp_rank, share in enumerate(instruction.shares):

@@ -34,7 +34,7 @@ def test_messages_arrive_whole_on_both_sides(master):
     assert master.receive(WAIT_S) == (1, Hello())
     placement = Placement(DeviceMesh((0, 1)), ParallelLayout(dp=2))
     common = {"seq": 3, "ranks": (0, 1), "job": 2, "step": 1, "call": "gen"}
-    key = KeyMove(key="ids", dtype="int64", lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
+    key = KeyMove(dtypes={"ids": "int64"}, lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
         Setup(recipe="r", config=b"{}", placements={"gen": placement}, store_host="h", store_port=1),
         Reallocate(
@@ -49,7 +49,7 @@ def test_messages_arrive_whole_on_both_sides(master):
         ),
         Move(**common, keys=(key,)),
     ):
-        master.send(1, message)
+        master.send([1], message)
         assert worker.receive() == message
     done = Done(seq=3, started_s=0.5, ended_s=1.5, metrics={"loss": (2.0, 4.0)}, records=[{"a": [1]}])
     worker.send(done)
@@ -64,13 +64,13 @@ def test_a_worker_looks_at_what_has_arrived_and_receives_it_later(master):
     master.receive(WAIT_S)
     assert not worker.arrived()
     signs = [StepAside(seq=seq, ranks=(1,)) for seq in range(3)]
-    master.send(1, signs[0])
-    master.send(1, signs[1])
+    master.send([1], signs[0])
+    master.send([1], signs[1])
     deadline_s = time.monotonic() + WAIT_S
     while len(worker.arrived()) < 2 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert list(worker.arrived()) == signs[:2]
-    master.send(1, signs[2])
+    master.send([1], signs[2])
     assert [worker.receive() for _ in signs] == signs
     worker.close()
 
@@ -154,7 +154,7 @@ def test_nobody_takes_the_place_of_a_worker_that_is_there(master):
     double = _end(master, b"1")
     double.send(msgspec.msgpack.encode(Failed(seq=None, error="a lie", traceback="")))
     assert master.receive(SHORT_S) is None
-    master.send(1, StepAside(seq=0, ranks=(1,)))
+    master.send([1], StepAside(seq=0, ranks=(1,)))
     assert worker.receive() == StepAside(seq=0, ranks=(1,))
     assert not double.poll(SHORT_S * 1000)
     double.close(linger=0)
@@ -185,14 +185,14 @@ def test_long_messages_come_in_pieces_and_longer_ones_are_not_sent(master, monke
     worker.send(done)
     assert master.receive(WAIT_S) == (1, done)
     setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, store_host="h", store_port=1)
-    master.send(1, setup)
+    master.send([1], setup)
     assert worker.receive() == setup
     for wire in (TO_MASTER, TO_WORKER):
         monkeypatch.setattr(wire, "_largest_bytes", 2 * PIECE_BYTES)
     with pytest.raises(ValueError, match="Done has 3145.* bytes, but at most 2097152 .* smaller batch_size"):
         worker.send(done)
     with pytest.raises(RunFailed, match="Setup has"):
-        master.send(1, setup)
+        master.send([1], setup)
     worker._socket.send_multipart([b"x" * PIECE_BYTES] * 3)
     assert master.receive(WAIT_S) is None
     worker.close()

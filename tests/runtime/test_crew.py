@@ -1,5 +1,6 @@
 """Who is blamed when workers fail, die or are late. Channel and launcher are scripts here; time is real."""
 
+import random
 import time
 from pathlib import Path
 
@@ -34,8 +35,8 @@ class ScriptedChannel:
     def __init__(self, *messages):
         self.messages, self.sent = list(messages), []
 
-    def send(self, rank, message):
-        self.sent.append((rank, message))
+    def send(self, ranks, message):
+        self.sent.append((ranks, message))
 
     def receive(self, timeout_s):
         return self.messages.pop(0) if self.messages else None
@@ -242,3 +243,62 @@ def test_time_runs_at_once_on_ranks_that_step_aside():
     assert deadlines.overdue(18.5).instruction.call == "train"
     with pytest.raises(AssertionError, match="rank 1 reports 7 out of order"):
         deadlines.reported(1, 7, 19.0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_times_are_those_of_a_walk_over_all_queues(seed):
+    """Random instructions and reports; the oracle goes through every queue anew after each."""
+    chance = random.Random(seed)
+    deadlines, walk = Deadlines(6.0), _Walk(6.0)
+    for now_s in range(120):
+        walk.pass_to(now_s)
+        able = [(rank, o) for rank in range(4) for o in walk.at_hand(rank)]
+        if able and chance.random() < 0.7:
+            rank, call = chance.choice(able)
+            assert deadlines.reported(rank, call.seq, now_s) is call
+            walk.queues[rank].remove(call)
+        else:
+            ranks = tuple(sorted(chance.sample(range(4), chance.randint(1, 4))))
+            call = _call(now_s, ranks, steps_aside=chance.random() < 0.4)
+            deadlines.sent(call, now_s)
+            for rank in ranks:
+                walk.queues[rank].append(call)
+        walk.pass_to(now_s)
+        assert [i.seq for i in deadlines.running()] == sorted(walk.spent_s)
+        late = deadlines.overdue(now_s + 0.5)
+        assert (late and late.instruction.seq) == walk.overdue(now_s + 0.5)
+
+
+class _Walk:
+    """What `Deadlines` says, by its definition."""
+
+    def __init__(self, timeout_s):
+        self.timeout_s, self.now_s = timeout_s, 0
+        self.queues = {rank: [] for rank in range(4)}
+        self.spent_s = {}
+        """By seq, of what has started and not ended."""
+
+    def at_hand(self, rank):
+        queue = self.queues[rank]
+        return queue[: next((i for i, call in enumerate(queue) if not call.steps_aside), len(queue)) + 1]
+
+    def pass_to(self, now_s):
+        """Time goes to what runs; what may start now does."""
+        for seq in self._going():
+            self.spent_s[seq] += now_s - self.now_s
+        self.now_s = now_s
+        waiting = {call.seq: call for queue in self.queues.values() for call in queue}
+        self.spent_s = {seq: spent_s for seq, spent_s in self.spent_s.items() if seq in waiting}
+        for seq, call in waiting.items():
+            holders = [rank for rank, queue in self.queues.items() if call in queue]
+            if all(call in self.at_hand(rank) for rank in holders):
+                self.spent_s.setdefault(seq, 0)
+
+    def overdue(self, now_s):
+        going = self._going()
+        late = [seq for seq in going if self.spent_s[seq] + now_s - self.now_s > self.timeout_s]
+        return min(late, default=None)
+
+    def _going(self):
+        aside = {call.seq for queue in self.queues.values() for call in queue[:-1] if call.steps_aside}
+        return [seq for seq in self.spent_s if seq not in aside]

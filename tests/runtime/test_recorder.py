@@ -205,4 +205,4 @@ def test_a_terminal_shows_the_phase():
     with Progress(range(2), console=Console(file=text, force_terminal=True, width=120)) as progress:
         progress.show_job(_report())
         progress.show_running([Running(_call(0, "gen", step=1), done=3, total=8)])
-        assert "call gen of step 1 (3/8)" in text.getvalue() and "left" in text.getvalue()
+    assert "call gen of step 1 (3/8)" in text.getvalue() and "left" in text.getvalue()

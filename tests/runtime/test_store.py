@@ -11,6 +11,7 @@ from realrl.runtime.store import SampleStore, batch_of
 from tests.world import run_world
 
 DTYPES = {"ids": torch.int64, "mask": torch.bool, "logprobs": torch.bfloat16}
+MOVES = (("ids",), ("mask", "logprobs"))
 SAMPLES = range(6)
 
 
@@ -27,17 +28,16 @@ def _move_and_check(rank):
     if held := source.get(rank):
         samples = [Sample(i, i) for i in held]
         store.put(9, pack(samples, {key: [_tensor(key, i) for i in held] for key in DTYPES}), tuple(DTYPES))
-    keys = [
+    moves = [
         KeyMove(
-            key=key,
-            dtype=str(dtype).removeprefix("torch."),
-            lengths={i: len(_tensor(key, i)) for i in SAMPLES},
+            dtypes={key: str(DTYPES[key]).removeprefix("torch.") for key in keys},
+            lengths={i: len(_tensor(keys[0], i)) for i in SAMPLES},
             source=source,
             target=target,
         )
-        for key, dtype in DTYPES.items()
+        for keys in MOVES
     ]
-    store.move(Move(seq=0, ranks=(0, 1, 2, 3), job=9, step=0, keys=tuple(keys)))
+    store.move(Move(seq=0, ranks=(0, 1, 2, 3), job=9, step=0, keys=tuple(moves)))
     for key in DTYPES:
         for sample in (*source.get(rank, ()), *target.get(rank, ())):
             torch.testing.assert_close(store.get(9, key, sample), _tensor(key, sample), rtol=0, atol=0)
