@@ -281,7 +281,7 @@ class RunConfig:
     checksums: bool = True
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
-    """A call that takes longer ends the run."""
+    """A call that takes longer ends the run; `hang.txt` then says what held it up."""
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
     a file system that they share."""

@@ -46,6 +46,7 @@ def _status(**changes) -> Status:
         "phase": "step",
         "phase_since_s": now_s - 50,
         "num_steps": 30,
+        "step": 3,
         "scene": Scene((work,), workers),
     }
     return Status(**(given | changes))
