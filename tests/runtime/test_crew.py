@@ -3,15 +3,18 @@
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
 from realrl.runtime import crew as crew_module
 from realrl.runtime import stacks
+from realrl.runtime import watch as watch_module
 from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.scheduler import Waiting
+from realrl.runtime.status import STATUS, Status
 from realrl.runtime.watch import Watch
 
 SLEEPS = """Thread 0x00007f10 (most recent call first):
@@ -227,3 +230,30 @@ def test_time_runs_at_once_on_ranks_that_step_aside():
     assert deadlines.overdue(18.5).instruction.call == "train"
     with pytest.raises(AssertionError, match="rank 1 reports 7 out of order"):
         deadlines.reported(1, 7, 19.0)
+
+
+def test_the_status_follows_the_run(monkeypatch):
+    """From set-up to its end, which it says also when it is a bad one; a step's time is its own."""
+
+    def status():
+        return msgspec.json.decode(Path(STATUS).read_bytes(), type=Status)
+
+    monkeypatch.setattr(watch_module, "_LOOK_EVERY_S", 0.0)
+    launcher = ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS})
+    set_up = [(rank, message) for message in (Hello(), Ready()) for rank in (0, 1)]
+    done = [(rank, Done(seq=0, started_s=0, ended_s=1)) for rank in (0, 1)]
+    with pytest.raises(RunFailed, match="rank 1"), Watch(Path(), launcher, 2, 10) as watch:
+        assert status().phase == "starts"
+        crew = Crew(ScriptedChannel(*set_up, *done), launcher, watch, 0.2)
+        crew.set_up(None)
+        assert status().phase == "workers set up" and status().scene.work[0].ranks == (1,)
+        crew.send(_call(0, (0, 1)))
+        for _ in done:
+            crew.receive()
+        before = status()
+        assert before.step == 3 and before.scene.words(0)[1] == "call actor_train of step 3 (rank 1)"
+        crew.send(_call(1, (1,), step=4))
+        crew.receive()
+    after = status()
+    assert after.is_over and after.phase.startswith("failed: rank 1 did not end call actor_train of step 4")
+    assert after.step == 4 and after.written_s > before.written_s
