@@ -154,7 +154,13 @@ def test_a_stall_is_seen_while_others_go_on(monkeypatch):
     """Messages without end do not hide it."""
     monkeypatch.setattr(crew_module, "_READING_S", 0.5)
     crew = _crew(ScriptedLauncher(), timeout_s=0.2)
-    monkeypatch.setattr(crew._channel, "receive", lambda timeout_s: (0, Underway(seq=0, done=1, total=8)))
+    end_s = time.monotonic() + 10
+
+    def receive(timeout_s):
+        assert time.monotonic() < end_s
+        return 0, Underway(seq=0, done=1, total=8)
+
+    monkeypatch.setattr(crew._channel, "receive", receive)
     with pytest.raises(RunFailed, match="ranks 0-1 did not end call actor_train"):
         crew.receive()
 
@@ -248,10 +254,9 @@ def test_the_status_follows_the_run(monkeypatch):
         crew.set_up(None)
         assert status().phase == "workers set up" and status().scene.work[0].ranks == (1,)
         crew.send(_call(0, (0, 1)))
-        for _ in done:
-            crew.receive()
-        before = status()
-        assert before.step == 3 and before.scene.words(0)[1] == "call actor_train of step 3 (rank 1)"
+        begun, before = [(crew.receive(), status())[1] for _ in done]
+        assert before.step == 3 and before.phase_since_s == begun.phase_since_s
+        assert before.scene.words(0)[1] == "call actor_train of step 3 (rank 1)"
         crew.send(_call(1, (1,), step=4))
         crew.receive()
     after = status()
