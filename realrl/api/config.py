@@ -281,7 +281,7 @@ class RunConfig:
     checksums: bool = True
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
-    """A call that takes longer has failed."""
+    """A call that takes longer has failed; `hang.txt` then says what held it up."""
     recover: Literal["auto", "off"] = "auto"
     """`auto` goes on with a run of this name that was cut short, with all that it wrote: a training from the
     newest whole one of what `recover_every` had it write, on the same plan to the same bits; a pass over data

@@ -80,8 +80,7 @@ def find_trouble(status: Status, now_s: float) -> str:
 def render(directory: Path, status: Status, now_s: float) -> str:
     """A line on the run, and one on each worker while it has any."""
     scene = status.scene
-    steps = [work.step for work in scene.work if work.step is not None and not status.is_over]
-    at = f" {min(steps)}/{status.num_steps}" if steps else ""
+    at = "" if status.is_over or status.step is None else f" {status.step}/{status.num_steps}"
     phase_s, run_s = now_s - status.phase_since_s, now_s - status.began_s
     head = (
         f"{directory}: {status.phase}{at}, for {clock(phase_s)}; began {clock(run_s)} ago; master: process"

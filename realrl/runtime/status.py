@@ -47,6 +47,11 @@ class Scene(msgspec.Struct, frozen=True):
     workers: tuple[Place, ...] = ()
     """By rank."""
 
+    @property
+    def step(self) -> int | None:
+        """The earliest that is worked on."""
+        return min((work.step for work in self.work if work.step is not None), default=None)
+
     def words(self, rank: int) -> tuple[str, str]:
         """What a worker does, and what it waits for."""
         place = self.workers[rank]
@@ -80,7 +85,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     written_s: float
     phase: str
     phase_since_s: float
+    """Of a step, that step's."""
     num_steps: int
+    step: int | None = None
+    """Training steps done before what is worked on; None before there is any."""
     is_over: bool = False
     scene: Scene = Scene()
 

@@ -53,7 +53,7 @@ class Watch:
         if time.monotonic() - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = time.monotonic()
-        self._write(scene=scene())
+        self._show(scene())
         if self._dump is None and (self._directory / WANTED).exists():
             (self._directory / WANTED).unlink()
             self._dump = Dump(self._launcher, self.ranks)
@@ -71,6 +71,11 @@ class Watch:
         shown = all_stacks(scene, answers, own_stacks())
         write_atomically(path, hang_report(message, work, edges, shown))
         return message
+
+    def _show(self, scene: Scene) -> None:
+        step = self._status.step if scene.step is None else scene.step
+        since_s = self._status.phase_since_s if step == self._status.step else time.time()
+        self._write(scene=scene, step=step, phase_since_s=since_s)
 
     def _free_path(self) -> Path:
         """An earlier hang of a run that was gone on with stays."""

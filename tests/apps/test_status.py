@@ -46,6 +46,7 @@ def _status(**changes) -> Status:
         "phase": "step",
         "phase_since_s": now_s - 50,
         "num_steps": 30,
+        "step": 3,
         "scene": Scene((work,), workers),
     }
     return Status(**(given | changes))
@@ -66,10 +67,11 @@ def test_a_line_for_each_worker(show):
 
 def test_a_dead_master_is_told_from_one_that_goes_on(show):
     """By its process, which a later one of the same number is not; by its silence, where it is elsewhere."""
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    while start_of(child.pid):
-        time.sleep(0.01)
-    for gone in (_status(pid=child.pid, process_start=1), _status(process_start=start_of(os.getpid()) + 1)):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    ended = _status(pid=child.pid, process_start=start_of(child.pid))
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for gone in (ended, _status(process_start=start_of(os.getpid()) + 1)):
         code, out, err = show("status", gone)
         assert code == 1 and "is dead, though the run was not over" in err and "call train" in out
         assert show("stacks", gone)[0] == 1

@@ -4,15 +4,18 @@ import random
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
 from realrl.runtime import crew as crew_module
 from realrl.runtime import stacks
+from realrl.runtime import watch as watch_module
 from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.scheduler import Waiting
+from realrl.runtime.status import STATUS, Status
 from realrl.runtime.watch import Watch
 
 SLEEPS = """Thread 0x00007f10 (most recent call first):
@@ -152,7 +155,13 @@ def test_a_stall_is_seen_while_others_go_on(monkeypatch):
     """Messages without end do not hide it."""
     monkeypatch.setattr(crew_module, "_READING_S", 0.5)
     crew = _crew(ScriptedLauncher(), timeout_s=0.2)
-    monkeypatch.setattr(crew._channel, "receive", lambda timeout_s: (0, Underway(seq=0, done=1, total=8)))
+    end_s = time.monotonic() + 10
+
+    def receive(timeout_s):
+        assert time.monotonic() < end_s
+        return 0, Underway(seq=0, done=1, total=8)
+
+    monkeypatch.setattr(crew._channel, "receive", receive)
     with pytest.raises(RunFailed, match="ranks 0-1 did not end call actor_train"):
         crew.receive()
 
@@ -302,3 +311,30 @@ class _Walk:
     def _going(self):
         aside = {call.seq for queue in self.queues.values() for call in queue[:-1] if call.steps_aside}
         return [seq for seq in self.spent_s if seq not in aside]
+
+
+def test_the_status_follows_the_run(monkeypatch):
+    """From set-up to its end, which it says also when it is a bad one; a step's time is its own."""
+
+    def status():
+        return msgspec.json.decode(Path(STATUS).read_bytes(), type=Status)
+
+    monkeypatch.setattr(watch_module, "_LOOK_EVERY_S", 0.0)
+    launcher = ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS})
+    set_up = [(rank, message) for message in (Hello(), Ready()) for rank in (0, 1)]
+    done = [(rank, Done(seq=0, started_s=0, ended_s=1)) for rank in (0, 1)]
+    with pytest.raises(RunFailed, match="rank 1"), Watch(Path(), launcher, 2, 10) as watch:
+        assert status().phase == "starts"
+        crew = Crew(ScriptedChannel(*set_up, *done), launcher, watch, 0.2)
+        crew.muster()
+        crew.set_up(None)
+        assert status().phase == "workers set up" and status().scene.work[0].ranks == (1,)
+        crew.send(_call(0, (0, 1)))
+        begun, before = [(crew.receive(), status())[1] for _ in done]
+        assert before.step == 3 and before.phase_since_s == begun.phase_since_s
+        assert before.scene.words(0)[1] == "call actor_train of step 3 (rank 1)"
+        crew.send(_call(1, (1,), step=4))
+        crew.receive()
+    after = status()
+    assert after.is_over and after.phase.startswith("failed: rank 1 did not end call actor_train of step 4")
+    assert after.step == 4 and after.written_s > before.written_s
