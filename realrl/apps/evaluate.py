@@ -146,8 +146,8 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
 def _answer(config: Any, plan: ExecutionPlan) -> None:
     from realrl.launch.local import LocalLauncher
     from realrl.recipes.gen import GEN
-    from realrl.runtime.master import run
     from realrl.runtime.resume import is_done
+    from realrl.runtime.run import run
 
     if not is_done(config):
         run(GEN, config, plan, LocalLauncher())

@@ -103,7 +103,7 @@ def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPl
 def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
     from realrl.launch.modes import goes_to_queue, open_launcher
     from realrl.runtime.failure import RunFailed
-    from realrl.runtime.master import run
+    from realrl.runtime.run import run
 
     try:
         if goes_to_queue(config):

@@ -1,187 +1,27 @@
-"""The master: starts workers, feeds the scheduler with jobs and reports, and writes down what comes of it."""
+"""The master: feeds the scheduler with jobs and reports, and has written down what comes of it."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import dump_config
-from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import Instruction, Recovery, Setup, StepAside
-from realrl.api.recipe import Recipe
-from realrl.base.files import write_atomically
-from realrl.base.logging import setup_logging
-from realrl.runtime.accounting import accounting
-from realrl.runtime.channel import MasterChannel
-from realrl.runtime.checkpoints import Best, publish, tidy
+from realrl.api.messages import Instruction, StepAside
+from realrl.runtime.checkpoints import Best, publish
 from realrl.runtime.crew import Crew
-from realrl.runtime.data import open_data
-from realrl.runtime.failure import RunFailed
-from realrl.runtime.launcher import Launcher
 from realrl.runtime.progress import Progress
-from realrl.runtime.recorder import CONFIG, Recorder, run_directory
-from realrl.runtime.recovery import (
-    cut_records,
-    drop_records,
-    drop_recoveries,
-    newest_recovery,
-    publish_recovery,
-)
-from realrl.runtime.rendezvous import Rendezvous
-from realrl.runtime.report import JobReport, Outcome
-from realrl.runtime.resume import goes_on, may_restart
-from realrl.runtime.schedule import Schedule, make_schedule
+from realrl.runtime.recorder import Recorder
+from realrl.runtime.recovery import publish_recovery
+from realrl.runtime.report import JobReport
+from realrl.runtime.schedule import Schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
-from realrl.runtime.summary import Summary, print_summary
-from realrl.runtime.watch import Watch
+from realrl.runtime.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _OPEN_JOBS = 2
 """How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
-_FAREWELL_S = 15.0
-"""How long workers may take to end once they are told that all is done."""
-_GRACE_S = 3.0
-"""How long they may take to end when they are told to at once."""
-
-
-def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) -> dict[str, Any]:
-    """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
-
-    What fails is gone on with, as often as `config.restarts` says. No worker outlives this call, however it
-    ends.
-
-    Raises:
-        RunFailed: a worker failed, died, or took too long, and the run was not to go on; or its directory
-            takes no more.
-    """
-    failures: list[str] = []
-    with closing(launcher), _refused_writes(run_directory(config)):
-        recovery, notes = _begin(recipe, config)
-        while True:
-            try:
-                return _attempt(recipe, config, plan, launcher, recovery, notes)
-            except RunFailed as failure:
-                failures.append(str(failure))
-                if not may_restart(config, failures):
-                    raise
-                logger.error("%s", failure)
-            recovery, notes = _begin_again(config)
-            notes.insert(0, f"{failures[-1]}\nrestart {len(failures)} of {config.restarts}")
-
-
-@contextmanager
-def _refused_writes(directory: Path) -> Iterator[None]:
-    """Nothing that is started again can help against a disk that is full or gone."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise RunFailed(f"cannot write to {directory}: {error.strerror}; mend it, and start again") from error
-
-
-def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:
-    """The run's directory is fresh, or as it was left where the run goes on; returns what from, and why."""
-    directory, is_left = run_directory(config), goes_on(config)
-    recovery, notes = newest_recovery(directory) if is_left else (None, [])
-    if not (recovery or (is_left and not isinstance(config, TrainingConfig))):
-        fresh_directory(directory)
-    setup_logging(directory / "logs" / "master.log", "master")
-    write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
-    return recovery, notes
-
-
-def _begin_again(config: RunConfig) -> tuple[Recovery | None, list[str]]:
-    """As `_begin`, for a run that has failed here."""
-    directory = run_directory(config)
-    recovery, notes = newest_recovery(directory)
-    if not recovery:
-        drop_records(directory)
-    return recovery, notes
-
-
-def _attempt(
-    recipe: Recipe,
-    config: Any,
-    plan: ExecutionPlan,
-    launcher: Launcher,
-    recovery: Recovery | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """From `recovery`, or the beginning, to the end."""
-    directory = run_directory(config)
-    tidy(directory)
-    data = open_data(recipe, config)
-    schedule = make_schedule(recipe, config, plan, data, directory, recovery.step if recovery else 0)
-    summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
-    if recovery:
-        notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
-        _recall(cut_records(directory, recovery.step), summary, best)
-    with ExitStack() as stack:
-        stack.callback(tidy, directory)
-        recorder = Recorder(directory, plan.num_workers, schedule.kind, first_step=schedule.steps.start)
-        stack.enter_context(recorder)
-        progress = stack.enter_context(Progress(schedule.steps))
-        for line in (*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
-            logger.info("%s", line)
-            progress.say(line)
-        if schedule.steps:
-            progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            watch = stack.enter_context(Watch(directory, launcher, plan.num_workers, schedule.steps.stop))
-            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery, watch))
-            Master(crew, schedule, best, recorder, progress, summary).run()
-    outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
-    result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
-    recorder.record_summary(result)
-    drop_recoveries(directory)
-    print_summary(result)
-    return result
-
-
-def _recall(lines: Iterable[Mapping[str, Any]], summary: Summary, best: Best) -> None:
-    """What came of the steps and evaluations that an earlier run made."""
-    for outcome in map(Outcome.of, lines):
-        summary.recall(outcome)
-        if outcome.evaluating:
-            best.consider(outcome.step, outcome.metrics)
-
-
-@contextmanager
-def _crew(
-    recipe: Recipe,
-    config: Any,
-    plan: ExecutionPlan,
-    launcher: Launcher,
-    directory: Path,
-    recovery: Recovery | None,
-    watch: Watch,
-) -> Iterator[Crew]:
-    """Workers that are set up, until all is done or has failed."""
-    with ExitStack() as stack:
-        channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
-        rendezvous = Rendezvous(launcher.host)
-        stack.callback(launcher.stop, _GRACE_S)
-        launcher.start(plan.num_workers, channel.environment(), directory / "logs")
-        crew = Crew(channel, launcher, watch, config.call_timeout_s)
-        crew.muster()
-        channel.admit_only_hosts()
-        rendezvous.admit(channel.hosts)
-        crew.set_up(_setup(recipe, config, plan, rendezvous, recovery))
-        rendezvous.close_to_all()
-        watch.say("step")
-        yield crew
-        crew.dismiss()
-        launcher.wait(_FAREWELL_S)
 
 
 class Master:
@@ -286,28 +126,6 @@ class Master:
         logger.info("recovery goes on from %s", final)
 
 
-def fresh_directory(path: Path) -> Path:
-    """An empty directory; an earlier run's is kept under the next free number."""
-    if path.exists():
-        taken = [int(p.suffix[1:]) for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
-        path.rename(path.with_name(f"{path.name}.{max(taken, default=0) + 1}"))
-    (path / "logs").mkdir(parents=True)
-    return path
-
-
 def _empty_directory(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-
-
-def _setup(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, rendezvous: Rendezvous, recovery: Recovery | None
-) -> Setup:
-    return Setup(
-        recipe=recipe.name,
-        config=msgspec.json.encode(config),
-        placements=dict(plan.placements),
-        store_host=rendezvous.host,
-        store_port=rendezvous.port,
-        recovery=recovery,
-    )

@@ -232,7 +232,7 @@ def test_nothing_is_stale_where_nothing_is_generated(capsys, model, tmp_path):
 
 def test_a_reward_model_without_its_head(model, tmp_path, monkeypatch, capsys):
     """It would score everything alike; what `rw` trains may begin without one."""
-    monkeypatch.setattr("realrl.runtime.master.run", lambda *_: None)
+    monkeypatch.setattr("realrl.runtime.run.run", lambda *_: None)
     given = [
         f"actor.model.path={model}",
         f"runs_dir={tmp_path}",

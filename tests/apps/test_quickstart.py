@@ -11,7 +11,6 @@ from realrl.api.configure import build_config, config_keys, dump_config
 from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES
-from realrl.runtime import master
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.summary import Summary, print_summary
 
@@ -20,7 +19,7 @@ def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
     """File, then overrides, wherever the options stand; the plan covers training and evaluation."""
     (tmp_path / "run.yaml").write_text("recipe: ppo-math\nbatch_size: 4\nnum_steps: 3\n")
     seen = []
-    monkeypatch.setattr(master, "run", lambda *arguments: seen.append(arguments) or {})
+    monkeypatch.setattr("realrl.runtime.run.run", lambda *arguments: seen.append(arguments) or {})
     code, out, err = cli("num_steps=5", "--config", str(tmp_path / "run.yaml"), "allocation=gen.d2+p2")
     assert (code, out, err) == (0, "", "")
     ((recipe, config, plan, _),) = seen
@@ -49,7 +48,7 @@ def test_how_a_run_ends_badly(cli, monkeypatch, raised, code, message):
     def run(*_):
         raise raised
 
-    monkeypatch.setattr(master, "run", run)
+    monkeypatch.setattr("realrl.runtime.run.run", run)
     assert cli() == (code, "", f"realrl: error: {message}\n")
 
 
@@ -59,7 +58,7 @@ def test_our_own_mistakes_are_not_taken_for_bad_input(cli, monkeypatch):
     def run(*_):
         raise ValueError("a defect")
 
-    monkeypatch.setattr(master, "run", run)
+    monkeypatch.setattr("realrl.runtime.run.run", run)
     with pytest.raises(ValueError, match="a defect"):
         cli()
 

@@ -21,7 +21,7 @@ from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.crew import Crew
 from realrl.runtime.failure import RunFailed
-from realrl.runtime.master import run
+from realrl.runtime.run import run
 from tests.tiny import tiny_llama
 
 

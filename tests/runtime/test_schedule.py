@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realrl.runtime.jobs import Programs, samples_of
-from realrl.runtime.master import fresh_directory
 from realrl.runtime.program import Program
+from realrl.runtime.run import fresh_directory
 from realrl.runtime.schedule import Pass, Training, epoch_rows, spare_rows
 
 
