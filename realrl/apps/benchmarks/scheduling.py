@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -102,8 +103,9 @@ class Drive:
         self._sent.extend(i for i in emitted if isinstance(i, Instruction))
 
     def _reports(self, instruction: Instruction) -> Iterator[Reported]:
-        """Of all ranks."""
-        for rank in instruction.ranks:
+        """Of all ranks, in any order."""
+        ranks = random.Random(instruction.seq).sample(instruction.ranks, len(instruction.ranks))
+        for rank in ranks:
             said = self._said(instruction, rank) if isinstance(instruction, RunCall) else {}
             yield Reported(rank, Done(seq=instruction.seq, started_s=0.0, ended_s=0.0, **said))
 
