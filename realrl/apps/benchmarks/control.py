@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -14,8 +13,6 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import msgspec
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import DataConfig, ModelConfig, TrainedModelConfig
@@ -24,6 +21,7 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Instruction, ToMaster, ToWorker
 from realrl.apps.benchmarks.crowd import Crowd
 from realrl.apps.benchmarks.simulated import Notes
+from realrl.apps.benchmarks.tiny import write_problems, write_tokenizer
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime import master
@@ -115,8 +113,8 @@ def measure(settings: Settings) -> Row:
         directory, log = Path(name), Log()
         steps = settings.steps + _WARM_UP
         config = ppo_config(settings.workers, steps, settings.group_size, settings.allocation, directory)
-        _write_model(directory / "model")
-        _write_rows(directory / "rows.jsonl", settings.workers)
+        write_tokenizer(directory / "model")
+        write_problems(directory / "rows.jsonl", settings.workers)
         crowd = Crowd(PPO_MATH.graph(config), settings.seconds, settings.processes, directory)
         began_ns = time.monotonic_ns()
         with _logged(log, directory / "output.log"):
@@ -158,20 +156,6 @@ def make_plan(config: PPOMathConfig) -> ExecutionPlan:
     calls = PPO_MATH.graph(config).calls
     generating = [call.name for call in calls.values() if call.kind is CallKind.GENERATE]
     return parse_allocation(config.allocation, list(calls), generating, {})
-
-
-def _write_rows(path: Path, number: int) -> None:
-    """Problems that nobody looks at."""
-    problems = [{"query_id": f"{i}", "prompt": f"{i}", "solutions": ["42"]} for i in range(number)]
-    path.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
-
-
-def _write_model(directory: Path) -> None:
-    """One token a digit; and a config, for a model's directory."""
-    LlamaConfig(vocab_size=10).save_pretrained(directory)
-    tokenizer = Tokenizer(models.WordLevel({digit: int(digit) for digit in "0123456789"}, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0").save_pretrained(directory)
 
 
 def _row(settings: Settings, allocation: str, log: Log, notes: Sequence[Notes], began_ns: int) -> Row:

@@ -76,6 +76,8 @@ class Drive:
         self._open: list[Job] = []
         self._sent: deque[Instruction] = deque()
         self.events, self.instructions, self.seconds = 0, 0, 0.0
+        self.stages = 0
+        """Among the events."""
 
     def run(self) -> None:
         """Every step, instruction by instruction."""
@@ -92,6 +94,7 @@ class Drive:
         while self._next and (self._next.job in self._open or len(self._open) < self._most_open):
             stage, self._next = self._next, next(self._stages, None)
             self._open += [] if stage.job in self._open else [stage.job]
+            self.stages += 1
             self._handle([stage])
 
     def _handle(self, events: list[Event]) -> None:
@@ -99,8 +102,9 @@ class Drive:
         emitted = [instruction for event in events for instruction in self._scheduler.handle(event)]
         self.seconds += time.thread_time() - begin_s
         self.events += len(events)
-        self.instructions += len(emitted)
-        self._sent.extend(i for i in emitted if isinstance(i, Instruction))
+        sent = [instruction for instruction in emitted if isinstance(instruction, Instruction)]
+        self.instructions += len(sent)
+        self._sent.extend(sent)
 
     def _reports(self, instruction: Instruction) -> Iterator[Reported]:
         """Of all ranks, in any order."""
