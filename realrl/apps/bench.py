@@ -27,6 +27,9 @@ BENCHMARKS = {
     "realloc": "moving a model's weights between layouts",
     "verifier": "grading of answers: how right, how fast, how safe",
     "packing": "micro-batches of rollouts, and their shares over data-parallel ranks",
+    "control": "the master of a run, with hundreds of workers that are simulated",
+    "scheduler": "the scheduler alone: events a minute of one core",
+    "leaks": "memory, open files and threads of a run's processes over its steps",
     **KERNELS,
 }
 """What each measures. `benchmarks/NAME_command.py` has its options and runs it."""

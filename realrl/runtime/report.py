@@ -6,10 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from realrl.api.messages import Done, File, Instruction, RunCall
-from realrl.api.recipe import Mean, Metrics, Peak, joined
+from realrl.api.recipe import Mean, Metrics, Peak
 from realrl.runtime.scheduler import Job
 
 
@@ -26,10 +27,12 @@ class Totals:
     """Metrics by call, over all that was added."""
 
     def __init__(self) -> None:
-        self._by_call: dict[str, Metrics] = defaultdict(dict)
+        self._by_call: dict[str, dict[str, Mean | Peak]] = defaultdict(dict)
 
     def add(self, call: str, *metrics: Metrics) -> None:
-        self._by_call[call] = joined(self._by_call[call], *metrics)
+        known = self._by_call[call]
+        for name, metric in chain.from_iterable(part.items() for part in metrics):
+            known[name] = known[name].joined(metric) if name in known else metric
 
     def include(self, other: Totals) -> None:
         for call, metrics in other._by_call.items():

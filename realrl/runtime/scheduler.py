@@ -110,14 +110,14 @@ class Scheduler:
         """Tasks that are not done, by their job's number."""
         self._generating: set[int] = set()
         """Ranks of calls that step aside."""
-        self._is_held_up = False
-        """Whether something could start, but for ranks that are busy."""
+        self._watched: set[int] = set()
+        """Of what could start, but for ranks that are busy, one such rank each."""
 
     def handle(self, event: Event) -> list[messages.Instruction | messages.StepAside]:
         """The instructions that `event` allows, in order; a stage of a run comes after those before it."""
         if isinstance(event, Stage):
             self._begin(event)
-        elif not self._report(event) and not self._is_held_up:
+        elif not self._report(event) and event.rank not in self._watched:
             return []
         emitted = self._emit()
         return [*emitted, *self._signs(emitted)]
@@ -210,7 +210,7 @@ class Scheduler:
         while ready := self._ready():
             # Generation comes last, so that it does not have to step aside at once.
             for task in sorted(ready, key=_steps_aside):
-                if self._would_hold_up(task):
+                if self._busy_rank(task) is not None:
                     continue
                 self._pending.remove(task)
                 task.instruction = self._instruction(task)
@@ -225,24 +225,24 @@ class Scheduler:
 
     def _ready(self) -> list[_Task]:
         """What waits for nothing, and holds up nobody."""
-        free = [task for task in self._pending if self._may_start(task)]
-        ready = [task for task in free if not self._would_hold_up(task)]
-        self._is_held_up = len(ready) < len(free)
-        return ready
+        found = [(task, self._busy_rank(task)) for task in self._pending if self._may_start(task)]
+        self._watched = {rank for _, rank in found if rank is not None}
+        return [task for task, rank in found if rank is None]
 
     def _may_start(self, task: _Task) -> bool:
         """New weights do not wait until a generation that is under way, and lets them in, has ended."""
         brings_weights = isinstance(task.node, nodes.Reallocate)
         return all(brings_weights and other.awaited and _lets_in(other.node) for other in task.waits_for)
 
-    def _would_hold_up(self, task: _Task) -> bool:
-        """Whether ranks that generate would stand still with this until others have done what they are at."""
+    def _busy_rank(self, task: _Task) -> int | None:
+        """One that has yet to do what it is at, and for which ranks that generate would stand still."""
         if not self._generating:
-            return False
+            return None
         ranks = self._ranks(task)
         others = ranks - self._generating
-        busy = (other.awaited for other in self._running.values())
-        return others != ranks and not all(map(others.isdisjoint, busy))
+        if others == ranks:
+            return None
+        return next((rank for other in self._running.values() for rank in others & other.awaited), None)
 
     def _ranks(self, task: _Task) -> set[int]:
         if isinstance(task.node, nodes.Move):

@@ -16,6 +16,10 @@ def count(text: str) -> int:
     return int(text)
 
 
+def counts(text: str) -> list[int]:
+    return [count(part.strip()) for part in text.split(",")]
+
+
 def rate(text: str) -> float:
     try:
         number = float(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from realrl.apps.benchmarks.options import count, say_machine
+from realrl.apps.benchmarks.options import count, counts, say_machine
 from realrl.apps.command_line import OK
 
 DEFAULT_BUDGETS = "8192,16384,32768"
@@ -13,7 +13,7 @@ DEFAULT_BUDGETS = "8192,16384,32768"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, metavar="JSONL", help="rollouts, problems or lengths")
-    parser.add_argument("--budgets", type=_counts, default=DEFAULT_BUDGETS, metavar="N,N", help="of tokens")
+    parser.add_argument("--budgets", type=counts, default=DEFAULT_BUDGETS, metavar="N,N", help="of tokens")
     parser.add_argument("--rounds", type=count, default=5, metavar="N")
 
 
@@ -26,7 +26,3 @@ def run(arguments: argparse.Namespace) -> int:
         text = "\n".join(map(report.json_line, rows)) if arguments.json else "\n" + packing.render(rows)
         print(text.rstrip("\n"), flush=True)
     return OK
-
-
-def _counts(text: str) -> list[int]:
-    return [count(part.strip()) for part in text.split(",")]
