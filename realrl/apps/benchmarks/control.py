@@ -24,7 +24,7 @@ from realrl.apps.benchmarks.simulated import Notes
 from realrl.apps.benchmarks.tiny import write_problems, write_tokenizer
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime import master
+from realrl.runtime import run
 from realrl.runtime.channel import MasterChannel
 
 _WARM_UP = 1
@@ -118,14 +118,14 @@ def measure(settings: Settings) -> Row:
         crowd = Crowd(PPO_MATH.graph(config), settings.seconds, settings.processes, directory)
         began_ns = time.monotonic_ns()
         with _logged(log, directory / "output.log"):
-            master.run(PPO_MATH, config, make_plan(config), crowd)
+            run.run(PPO_MATH, config, make_plan(config), crowd)
         return _row(settings, config.allocation, log, crowd.notes(), began_ns)
 
 
 @contextmanager
 def _logged(log: Log, output: Path) -> Iterator[None]:
     """Have the master keep `log`, and say what it says to a file."""
-    channel = patch.object(master, "MasterChannel", partial(LoggedChannel, log))
+    channel = patch.object(run, "MasterChannel", partial(LoggedChannel, log))
     with output.open("w") as file, redirect_stdout(file), channel:
         yield
 

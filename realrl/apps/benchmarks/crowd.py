@@ -42,6 +42,9 @@ class Crowd(LocalLauncher):
     def log_path(self, rank: int) -> Path:
         return super().log_path(rank % self._num_processes)
 
+    def state(self, rank: int) -> str:
+        return super().state(rank % self._num_processes)
+
     def notes(self) -> list[Notes]:
         """Of every process, once they have ended."""
         files = sorted(self._notes.glob("*.msgpack"))

@@ -90,7 +90,7 @@ class Rank:
     def take_in(self) -> bool:
         """What has arrived; whether the rank was idle and now has something to do."""
         now_ns = time.monotonic_ns()
-        payload = self.channel.socket.recv()
+        payload = b"".join(self.channel.socket.recv_multipart())
         told = decode(payload)
         match told.type:
             case Setup.__name__:
