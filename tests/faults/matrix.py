@@ -71,7 +71,7 @@ def campaign(folder: Path, name: str, faults: Sequence[Fault]) -> tuple[list[Out
         ends = _see_through(process, run, len(faults), corrupts="checkpoint corrupted" in kinds)
         run = Path(shutil.copytree(run, place / "run"))
     outcomes = [_outcome(fault, place, run, ends) for fault in faults]
-    return outcomes, [*process.left_behind(), *_differences(folder, run, num_steps)]
+    return outcomes, [*process.left_behind(), *differences(folder, run, num_steps)]
 
 
 class _Process:
@@ -167,7 +167,7 @@ def _log_lines(run: Path) -> Iterator[tuple[float, str, str]]:
             yield at_s, found[3], found[4]
 
 
-def _differences(folder: Path, run: Path, num_steps: int) -> list[str]:
+def differences(folder: Path, run: Path, num_steps: int) -> list[str]:
     """From a run of as many steps that nothing disturbed."""
     expected = _undisturbed(folder, num_steps)
     found = []
