@@ -36,8 +36,6 @@ def _main(argv: Sequence[str]) -> int:
         sys.stdout.write(_answer(directory))
     except TimeoutError as error:
         return complain(str(error), FAILED)
-    finally:
-        (directory / WANTED).unlink(missing_ok=True)
     return OK
 
 

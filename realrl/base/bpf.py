@@ -69,5 +69,9 @@ def skip_unless_equal(operand: int, steps: Iterable[Instruction]) -> list[Instru
     return [Instruction(_JUMP_IF_EQUAL, 0, len(steps), operand), *steps]
 
 
+def give_if_any_bit(bits: int, value: int) -> list[Instruction]:
+    return [Instruction(_JUMP_IF_ANY_BIT, 0, 1, bits), give(value)]
+
+
 def give_unless_any_bit(bits: int, value: int) -> list[Instruction]:
     return [Instruction(_JUMP_IF_ANY_BIT, 1, 0, bits), give(value)]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from realrl.base.bpf import (
     Instruction,
     give,
+    give_if_any_bit,
     give_if_at_least,
     give_if_equal,
     give_unless_any_bit,
@@ -28,7 +29,7 @@ from realrl.base.bpf import (
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, (16, 24, 32)
 """Offsets in what a filter sees of a system call; both architectures are little-endian."""
 _CLONE_THREAD = 0x10000
 _OTHER_INTERFACE = 0x40000000
@@ -39,24 +40,50 @@ _MOST_FILES = 64
 class _Architecture(NamedTuple):
     audit: int
     clone: int
+    opens: dict[int, int]
+    """open where there is one, and openat: which argument has the flags."""
+    tgkill: int
+    prlimit: int
     refused: tuple[int, ...]
     """socket, socketpair, fork and vfork where there are, execve, execveat, kill, tkill, ptrace,
-    process_vm_readv and process_vm_writev.
+    process_vm_readv, process_vm_writev, rt_sigqueueinfo and rt_tgsigqueueinfo.
+    """
+    changes: tuple[int, ...]
+    """What changes files by name or size: creat, truncate, ftruncate, fallocate, rename, mkdir, rmdir, link,
+    unlink, symlink, mknod, chmod, chown, their kind with `f`, `l`, `at` and `2`, mount and umount2.
     """
 
 
 _ARCHITECTURES = {
-    "x86_64": _Architecture(0xC000003E, 56, (41, 53, 57, 58, 59, 322, 62, 200, 101, 310, 311)),
-    "aarch64": _Architecture(0xC00000B7, 220, (198, 199, 221, 281, 129, 130, 117, 270, 271)),
+    "x86_64": _Architecture(
+        audit=0xC000003E,
+        clone=56,
+        opens={2: 1, 257: 2},
+        tgkill=234,
+        prlimit=302,
+        refused=(41, 53, 57, 58, 59, 322, 62, 200, 101, 310, 311, 129, 297),
+        changes=(85, 76, 77, 285, *range(82, 85), *range(86, 89), *range(90, 95), 133, *range(258, 261))
+        + (263, 264, 265, 266, 268, 316, 165, 166),
+    ),
+    "aarch64": _Architecture(
+        audit=0xC00000B7,
+        clone=220,
+        opens={56: 2},
+        tgkill=131,
+        prlimit=261,
+        refused=(198, 199, 221, 281, 129, 130, 117, 270, 271, 138, 240),
+        changes=(*range(33, 39), 39, 40, 45, 46, 47, *range(52, 56), 276),
+    ),
 }
-_REFUSED_EVERYWHERE = (424, 425, 434, 438)
-"""pidfd_send_signal, io_uring_setup (which knows sockets of its own), pidfd_open, pidfd_getfd."""
-_CLONE3 = 435
+_REFUSED_EVERYWHERE = (424, 425, 434, 438, 452)
+"""pidfd_send_signal, io_uring_setup (which knows sockets of its own), pidfd_open, pidfd_getfd, fchmodat2."""
+_CLONE3, _OPENAT2 = 435, 437
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def confine(*, memory_bytes: int) -> None:
-    """Take from this process, for good, what it does not need: sockets, programs, other processes, writing to
-    files, and memory beyond `memory_bytes`. Threads are left, and what files and pipes are open.
+    """Take from this process, for good, what it does not need: sockets, programs, other processes, changing
+    files, and memory beyond `memory_bytes`. Threads are left, reading files, and what is open.
 
     Raises:
         OSError: the kernel does not filter system calls, or does not know this architecture's.
@@ -86,15 +113,24 @@ def _filter_system_calls() -> None:
 
 
 def _steps(architecture: _Architecture) -> Iterator[Instruction]:
-    refuse = _FAIL | errno.EPERM
+    refuse, unknown = _FAIL | errno.EPERM, _FAIL | errno.ENOSYS
     yield load(_ARCHITECTURE)
     yield from give_unless_equal(architecture.audit, refuse)
     yield load(_NUMBER)
     yield from give_if_at_least(_OTHER_INTERFACE, refuse)
-    for number in (*architecture.refused, *_REFUSED_EVERYWHERE):
+    for number in (*architecture.refused, *architecture.changes, *_REFUSED_EVERYWHERE):
         yield from give_if_equal(number, refuse)
-    # Its flags lie in memory, which a filter cannot read; without it the C library takes `clone`.
-    yield from give_if_equal(_CLONE3, _FAIL | errno.ENOSYS)
-    thread_only = [load(_FIRST_ARGUMENT), *give_unless_any_bit(_CLONE_THREAD, refuse)]
-    yield from skip_unless_equal(architecture.clone, thread_only)
+    # Their flags lie in memory, which a filter cannot read; without them the C library takes the older calls.
+    for number in (_CLONE3, _OPENAT2):
+        yield from give_if_equal(number, unknown)
+    for number, argument in architecture.opens.items():
+        yield from _when(number, argument, give_if_any_bit(_WRITES, refuse))
+    yield from _when(architecture.tgkill, 0, give_unless_equal(os.getpid(), refuse))
+    yield from _when(architecture.prlimit, 0, give_unless_equal(0, refuse))
+    yield from _when(architecture.clone, 0, give_unless_any_bit(_CLONE_THREAD, refuse))
     yield give(_ALLOW)
+
+
+def _when(number: int, argument: int, steps: list[Instruction]) -> list[Instruction]:
+    """In the call of that number, `steps` on one of its arguments, the first being 0."""
+    return skip_unless_equal(number, [load(_ARGUMENTS[argument]), *steps, load(_NUMBER)])

@@ -95,10 +95,12 @@ class RayLauncher:
 
     def _await_nodes(self) -> None:
         """Ray gives the bundle of a node that was lost another one, if there is one."""
-        if not self._group.wait(self._config.ray.timeout_s):
-            lost = self.explain() or "a node was lost"
-            raise RunFailed(f"{lost}; there was none in its place within ray.timeout_s")
-        self._nodes = _nodes_of(self._group)
+        deadline_s = time.monotonic() + self._config.ray.timeout_s
+        while lost := self.explain():
+            if time.monotonic() > deadline_s:
+                raise RunFailed(f"{lost}; there was none in its place within ray.timeout_s")
+            self._group.wait(_LOOK_EVERY_S)
+            self._nodes = _nodes_of(self._group)
 
     def _actor(self, bundle: int) -> ActorHandle:
         share = per_worker(self._config)

@@ -76,6 +76,8 @@ def _requested(config: RunConfig, num_workers: int) -> dict[str, str | int]:
 def _master(recipe: str, config: RunConfig) -> str:
     """The same command as on one host; within a job it starts the run."""
     command = f"{shlex.quote(sys.executable)} -m realrl.apps.quickstart {recipe} --config /dev/stdin"
+    if config.slurm.requeues:
+        command += " ${SLURM_RESTART_COUNT:+recover=auto}"
     start = f"{command} <<'{_END}'\n{dump_config(config, recipe=recipe)}{_END}\n"
     if not config.slurm.requeues:
         return f"exec {start}"

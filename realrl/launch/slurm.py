@@ -53,6 +53,8 @@ class SlurmLauncher:
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
+        if self._step and (lost := self.explain()):
+            raise RunFailed(f"{lost}; SLURM gives a job none in its place, but slurm.requeues a new job")
         signal.signal(signal.SIGTERM, _unwind)
         self._log_directory = log_directory.resolve()
         shared = {**os.environ, **thread_limits(self._config.cpus_per_worker), **environment}

@@ -83,11 +83,14 @@ def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> No
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    confine(memory_bytes=memory_bytes)
     try:
+        confine(memory_bytes=memory_bytes)
         serve(make, sys.stdin, replies, deadline_s=deadline_s)
     except MemoryError:
         os._exit(1)
+    except (ImportError, OSError) as error:  # at the start; where else would it say so?
+        replies.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+        replies.flush()
 
 
 if __name__ == "__main__":

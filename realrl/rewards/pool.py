@@ -149,12 +149,12 @@ class _Child:
             start_new_session=True,
         )
         try:
-            self._read_line(START_DEADLINE_S)
+            first = self._read_line(START_DEADLINE_S)
         except (TimeoutError, EOFError) as error:
+            first = {"error": f"{type(error).__name__}: {error}"}
+        if "error" in first:
             self.kill()
-            raise RuntimeError(
-                f"{self._module} did not start; are the packages installed that it imports?"
-            ) from error
+            raise RuntimeError(f"{self._module} did not start: {first['error']}")
 
     def _read_line(self, deadline_s: float) -> Reply:
         """Raises: TimeoutError, or EOFError when the child is gone."""

@@ -128,7 +128,7 @@ class Crew:
                 case rank, message if isinstance(message, kind):
                     missing.discard(rank)
                 case None if time.monotonic() > deadline_s:
-                    raise self._end(self._watch.hang(scene(), scene().work[0], self._in_time(what), ()))
+                    raise self._end(*self._watch.hang(scene(), scene().work[0], self._in_time(what), ()))
 
     def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
         """One message, or None after a short while; a failure or a death raises."""
@@ -159,7 +159,7 @@ class Crew:
             return None
         rank, code = ended[0]
         return self._end(
-            f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}; see {self._logs([rank])}"
+            f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}", f"see {self._logs([rank])}"
         )
 
     def _failed(self, rank: int, failed: Failed) -> RunFailed:
@@ -172,13 +172,13 @@ class Crew:
             time.sleep(0.05)
         instruction = None if failed.seq is None else self._deadlines.find(rank, failed.seq)
         what = f"in {instruction}" if instruction else self._busy_with(rank)
-        return self._end(f"rank {rank} failed {what}: {failed.error}; see {self._logs([rank])}")
+        return self._end(f"rank {rank} failed {what}: {failed.error}", f"see {self._logs([rank])}")
 
     def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
         edges = [waits.edges[seq] for waits in waiting if (seq := late.instruction.seq) in waits.edges]
         work = work_of(late, _epoch_s())
         did_not = self._in_time(f"end {late.instruction}")
-        return self._end(self._watch.hang(self._scene(waiting), work, did_not, edges))
+        return self._end(*self._watch.hang(self._scene(waiting), work, did_not, edges))
 
     def _in_time(self, what: str) -> str:
         return f"{what} within {self._deadlines.timeout_s:g} s (call_timeout_s)"
@@ -186,10 +186,10 @@ class Crew:
     def _scene(self, waiting: Sequence[Waiting]) -> Scene:
         return scene_of(self._deadlines, self._underway, waiting, self._ranks, epoch_s=_epoch_s())
 
-    def _end(self, message: str) -> RunFailed:
+    def _end(self, what: str, see: str) -> RunFailed:
         """What the launcher knows of it comes first."""
         why = self._launcher.explain()
-        return RunFailed(f"{why}; {message}" if why else message)
+        return RunFailed(f"{why}; {what}" if why else what, see)
 
     def _busy_with(self, rank: int) -> str:
         if instruction := self._deadlines.current(rank):

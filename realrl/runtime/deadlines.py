@@ -88,10 +88,9 @@ class Deadlines:
     def duty(self, rank: int) -> Duty:
         return self._duties.get(rank, Duty(None, self.began_s))
 
-    def at_hand(self) -> list[Outstanding]:
-        """What some rank is at, or would be if others had come to it; oldest first."""
-        found = (o for o in self._by_seq.values() if o.awaited - o.held_up)
-        return sorted(found, key=lambda o: o.instruction.seq)
+    def outstanding(self) -> list[Outstanding]:
+        """Oldest first."""
+        return sorted(self._by_seq.values(), key=lambda o: o.instruction.seq)
 
     def find(self, rank: int, seq: int) -> Instruction | None:
         """What `rank` was sent under that number and has not reported."""

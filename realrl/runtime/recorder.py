@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,10 @@ class Recorder:
             self._tensorboard.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        for file in (self._metrics, self._records, self._tensorboard, self._trace):
-            file.close()
+        """All of them, whatever a full disk keeps from being written."""
+        with ExitStack() as files:
+            for file in (self._metrics, self._records, self._tensorboard, self._trace):
+                files.callback(file.close)
 
     def __enter__(self) -> Recorder:
         return self

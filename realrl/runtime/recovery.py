@@ -95,7 +95,7 @@ def cut_records(directory: Path, step: int) -> list[Mapping[str, Any]]:
 
 
 def drop_records(directory: Path) -> None:
-    """A training that has nothing to go on from begins anew; a pass over data has its records for that."""
+    """A training that has nothing to go on from begins anew."""
     for name in (METRICS, RECORDS["train"]):
         (directory / name).unlink(missing_ok=True)
 

@@ -32,6 +32,11 @@ class Rendezvous:
     def admit(self, hosts: Collection[str]) -> None:
         admit_only(self._listener, {self.host, *hosts})
 
+    def close(self) -> None:
+        """Workers that are connected lose it."""
+        del self._store
+        self._listener.close()
+
     def close_to_all(self) -> None:
         """All are there: who is connected stays so, and nobody else gets in."""
         close_to_all(self._listener)

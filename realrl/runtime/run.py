@@ -58,16 +58,19 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
     failures: list[str] = []
     with closing(launcher), _refused_writes(run_directory(config)):
         recovery, notes = _begin(recipe, config)
-        while True:
-            try:
-                return _attempt(recipe, config, plan, launcher, recovery, notes)
-            except RunFailed as failure:
-                failures.append(str(failure))
-                if not may_restart(config, failures):
-                    raise
-                logger.error("%s", failure)
-            recovery, notes = _begin_again(config)
-            notes.insert(0, f"{failures[-1]}\nrestart {len(failures)} of {config.restarts}")
+        with Watch(run_directory(config), launcher, plan.num_workers) as watch:
+            while True:
+                try:
+                    return _attempt(recipe, config, plan, launcher, watch, recovery, notes)
+                except RunFailed as failure:
+                    failures.append(failure.what)
+                    if not may_restart(config, failures):
+                        raise
+                    logger.error("%s", failure)
+                    said = f"{failure}\nrestart {len(failures)} of {config.restarts}"
+                watch.say("starts again")
+                recovery, notes = _begin_again(config)
+                notes.insert(0, said)
 
 
 @contextmanager
@@ -96,7 +99,7 @@ def _begin_again(config: RunConfig) -> tuple[Recovery | None, list[str]]:
     """As `_begin`, for a run that has failed here."""
     directory = run_directory(config)
     recovery, notes = newest_recovery(directory)
-    if not recovery:
+    if not recovery and isinstance(config, TrainingConfig):
         drop_records(directory)
     return recovery, notes
 
@@ -106,6 +109,7 @@ def _attempt(
     config: Any,
     plan: ExecutionPlan,
     launcher: Launcher,
+    watch: Watch,
     recovery: Recovery | None,
     notes: Sequence[str],
 ) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def _attempt(
             progress.say(line)
         if schedule.steps:
             progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            watch = stack.enter_context(Watch(directory, launcher, plan.num_workers, schedule.steps.stop))
+            watch.begin(schedule.steps.stop)
             crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery, watch))
             Master(crew, schedule, best, recorder, progress, summary).run()
     outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
@@ -160,7 +164,7 @@ def _crew(
     """Workers that are set up, until all is done or has failed."""
     with ExitStack() as stack:
         channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
-        rendezvous = Rendezvous(launcher.host)
+        rendezvous = stack.enter_context(closing(Rendezvous(launcher.host)))
         stack.callback(launcher.stop, _GRACE_S)
         launcher.start(plan.num_workers, channel.environment(), directory / "logs")
         crew = Crew(channel, launcher, watch, config.call_timeout_s)

@@ -29,9 +29,9 @@ def scene_of(
 
     `underway` is by instruction and rank; the epoch's seconds are `epoch_s` more than those of `deadlines`.
     """
-    work = tuple(work_of(outstanding, epoch_s) for outstanding in deadlines.at_hand())
+    work = tuple(work_of(outstanding, epoch_s) for outstanding in deadlines.outstanding())
     behind = _behind(waiting)
-    going = tuple(one.seq for one in work if not one.absent)
+    going = tuple(i.seq for i in deadlines.running())
     places = []
     for rank in ranks:
         outstanding, since_s = deadlines.duty(rank)

@@ -63,7 +63,7 @@ class Scene(msgspec.Struct, frozen=True):
         return work.what, self._absence(work) or (f"{ranks_in_words(others)}, in it too" if others else "")
 
     def _find(self, seq: int) -> Work:
-        return next(work for work in self.work if work.seq == seq)
+        return {work.seq: work for work in self.work}[seq]
 
     def _absence(self, work: Work) -> str:
         """Who has not come to it, and why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -18,6 +19,8 @@ from realrl.runtime.launcher import Launcher
 from realrl.runtime.stacks import STACKS, WANTED, Dump, own_stacks
 from realrl.runtime.status import STATUS, Scene, Status, Work, ranks_in_words
 
+logger = logging.getLogger(__name__)
+
 _HANG = "hang"
 _LOOK_EVERY_S = 0.5
 
@@ -25,7 +28,7 @@ _LOOK_EVERY_S = 0.5
 class Watch:
     """Keeps the files of a run's directory. Use it as a context, whose end is the run's."""
 
-    def __init__(self, directory: Path, launcher: Launcher, num_workers: int, num_steps: int) -> None:
+    def __init__(self, directory: Path, launcher: Launcher, num_workers: int) -> None:
         self.ranks = range(num_workers)
         self._directory, self._launcher = directory, launcher
         now_s = time.time()
@@ -37,10 +40,14 @@ class Watch:
             written_s=now_s,
             phase="starts",
             phase_since_s=now_s,
-            num_steps=num_steps,
+            num_steps=0,
         )
         self._looked_s = 0.0
         self._dump: Dump | None = None
+
+    def begin(self, num_steps: int) -> None:
+        """Workers start, for the first time or again."""
+        self._write(phase="starts", phase_since_s=time.time(), num_steps=num_steps, scene=Scene())
 
     def say(self, phase: str, *, is_over: bool = False) -> None:
         """What the run is at, from now on."""
@@ -54,23 +61,30 @@ class Watch:
             return
         self._looked_s = time.monotonic()
         self._show(scene())
-        if self._dump is None and (self._directory / WANTED).exists():
-            (self._directory / WANTED).unlink()
+        if self._dump is None and self._is_asked():
             self._dump = Dump(self._launcher, self.ranks)
         elif self._dump and self._dump.has_come():
             shown = all_stacks(self._status.scene, self._dump.answers(), own_stacks())
             write_atomically(self._directory / STACKS, shown)
             self._dump = None
 
-    def hang(self, scene: Scene, work: Work, did_not: str, edges: Sequence[str]) -> str:
-        """Write down where every rank stands, as `work` takes too long; says in a line who is to blame."""
+    def _is_asked(self) -> bool:
+        """Whether somebody who may write here wants stacks."""
+        try:
+            (self._directory / WANTED).unlink()
+            return True
+        except OSError:
+            return False
+
+    def hang(self, scene: Scene, work: Work, did_not: str, edges: Sequence[str]) -> tuple[str, str]:
+        """Write down where every rank stands, as `work` takes too long; says who is to blame, and where."""
         answers = Dump(self._launcher, self.ranks).wait()
         ranks, why = find_culprit(work.ranks, answers)
         path = self._free_path()
-        message = f"{ranks_in_words(ranks)} did not {did_not}: {why}; all stacks are in {path}"
+        message = f"{ranks_in_words(ranks)} did not {did_not}: {why}"
         shown = all_stacks(scene, answers, own_stacks())
         write_atomically(path, hang_report(message, work, edges, shown))
-        return message
+        return message, f"all stacks are in {path}"
 
     def _show(self, scene: Scene) -> None:
         step = self._status.step if scene.step is None else scene.step
@@ -84,7 +98,10 @@ class Watch:
 
     def _write(self, **changes: object) -> None:
         self._status = msgspec.structs.replace(self._status, written_s=time.time(), **changes)
-        write_atomically(self._directory / STATUS, msgspec.json.encode(self._status), durable=False)
+        try:
+            write_atomically(self._directory / STATUS, msgspec.json.encode(self._status), durable=False)
+        except OSError as error:  # a run that can go on is worth more than its status
+            logger.warning("cannot write %s: %s", self._directory / STATUS, error)
 
     def __enter__(self) -> Watch:
         self.say("starts")
