@@ -151,6 +151,8 @@ class _Child:
         try:
             first = self._read_line(START_DEADLINE_S)
         except (TimeoutError, EOFError) as error:
+            if self._was_killed():
+                raise EOFError("killed at its start") from None
             first = {"error": f"{type(error).__name__}: {error}"}
         if "error" in first:
             self.kill()
