@@ -65,6 +65,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     master_share: float
     """Of a core: the processor time of all of the master's threads."""
 
+    @property
+    def report_s(self) -> float:
+        """The master's processor time for a report, and all that comes of it."""
+        return self.master_share / (self.steps_per_s * self.reports_a_step)
+
 
 @dataclass
 class Log:

@@ -39,7 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rendered(rows) -> str:
-    heads = ("workers", "start s", "steps/s", "instructions", "reports", "p50 ms", "p99 ms", "master share")
+    heads = (
+        "workers",
+        "start s",
+        "steps/s",
+        "instructions",
+        "reports",
+        "p50 ms",
+        "p99 ms",
+        "master",
+        "µs a report",
+    )
     lines = [heads, *map(_line, rows)]
     what = f"{rows[0].seconds_a_call:g} s a call; instructions and reports of a step; dispatch latency"
     return f"{what}\n{table(lines, numbers=True, indent='  ')}".rstrip("\n")
@@ -54,4 +64,5 @@ def _line(row) -> tuple[str, ...]:
         f"{row.reports_a_step:.0f}",
         *(f"{1e3 * s:.1f}" for s in (row.dispatch_p50_s, row.dispatch_p99_s)),
         f"{row.master_share:.1%}",
+        f"{1e6 * row.report_s:.0f}",
     )
