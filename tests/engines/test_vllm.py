@@ -310,7 +310,8 @@ def wait_until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def test_nobody_can_connect_to_its_process(pair):
-    """Whatever vLLM listens at, on whichever address of this host."""
+    """Whatever vLLM listens at, on whichever address of this host, once it is at work."""
+    generated(pair.theirs, prompts(), GREEDY)
     connections = psutil.Process(pair.theirs.pid).net_connections("tcp")
     listening = [connection.laddr for connection in connections if connection.status == "LISTEN"]
     assert listening
