@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-
-from msgspec.structs import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 from realrl.api.batch import Sample
 from realrl.api.graph import CallKind, ModelFunctionCall
@@ -117,19 +115,23 @@ class Ledger:
         coordinates = map(placement.layout.coordinate, range(placement.layout.size))
         return {rank: shares[c.dp_rank] for rank, c in zip(placement.ranks, coordinates, strict=True)}
 
-    def _moves(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> list[KeyMove]:
-        """Keys of the same lengths that are lacking in the same places move as one."""
-        moves: list[KeyMove] = []
-        for move in (self._move(key, wanted) for key in keys):
-            alike = next((i for i, other in enumerate(moves) if _are_alike(move, other)), None)
-            if alike is not None:
-                moves[alike] = replace(moves[alike], dtypes={**moves[alike].dtypes, **move.dtypes})
-            elif move.target:
-                moves.append(move)
-        return moves
+    def _moves(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> Iterator[KeyMove]:
+        """Keys of the same lengths and holders move as one."""
+        groups: list[list[str]] = []
+        for key in keys:
+            alike = next((group for group in groups if self._are_alike(key, group[0])), None)
+            if alike is None:
+                groups.append([key])
+            else:
+                alike.append(key)
+        moves = (self._move(group, wanted) for group in groups)
+        return (move for move in moves if move.target)
 
-    def _move(self, key: str, wanted: Mapping[int, Sequence[int]]) -> KeyMove:
-        holders, lengths = self.holders[key], self.lengths[key]
+    def _are_alike(self, one: str, other: str) -> bool:
+        return self.lengths[one] == self.lengths[other] and self.holders[one] == self.holders[other]
+
+    def _move(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> KeyMove:
+        holders, lengths = self.holders[keys[0]], self.lengths[keys[0]]
         target = {}
         for rank, samples in wanted.items():
             if lacks := tuple([sample for sample in samples if rank not in holders[sample]]):
@@ -140,7 +142,7 @@ class Ledger:
             for rank in holders[sample]:
                 source[rank].append(sample)
         return KeyMove(
-            dtypes={key: self.dtypes[key]},
+            dtypes={key: self.dtypes[key] for key in keys},
             lengths={sample: lengths[sample] for sample in moving},
             source={rank: tuple(samples) for rank, samples in sorted(source.items())},
             target=target,
@@ -149,7 +151,3 @@ class Ledger:
     def _length(self, sample: Sample, keys: Sequence[str]) -> int:
         known = [self.lengths[key][sample.id] for key in keys if sample.id in self.lengths[key]]
         return max(known, default=self.row_lengths[sample.row])
-
-
-def _are_alike(one: KeyMove, other: KeyMove) -> bool:
-    return (one.lengths, one.source, one.target) == (other.lengths, other.source, other.target)

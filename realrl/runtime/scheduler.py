@@ -199,11 +199,19 @@ class Scheduler:
         self._num_left[task.job.number] -= 1
         for other in self._pending:
             other.waits_for.discard(task)
-        self._writer = {resource: writer for resource, writer in self._writer.items() if writer is not task}
-        for resource, readers in list(self._readers.items()):
-            self._readers[resource] = [reader for reader in readers if reader is not task]
-            if not self._readers[resource]:
-                del self._readers[resource]
+        self._forget(task)
+
+    def _forget(self, task: _Task) -> None:
+        """Nothing is to wait for it any more."""
+        for resource in task.node.writes:
+            scoped = _scoped(task.job, resource)
+            if self._writer.get(scoped) is task:
+                del self._writer[scoped]
+        for resource in task.node.reads:
+            scoped = _scoped(task.job, resource)
+            left = [reader for reader in self._readers.pop(scoped, ()) if reader is not task]
+            if left:
+                self._readers[scoped] = left
 
     def _emit(self) -> list[messages.Instruction]:
         emitted: list[messages.Instruction] = []

@@ -20,12 +20,14 @@ from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Instruction, ToMaster, ToWorker
 from realrl.apps.benchmarks.crowd import Crowd
+from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.benchmarks.simulated import Notes
 from realrl.apps.benchmarks.tiny import write_problems, write_tokenizer
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime import run
 from realrl.runtime.channel import MasterChannel
+from realrl.runtime.failure import RunFailed
 
 _WARM_UP = 1
 """Steps before those that are measured."""
@@ -113,7 +115,11 @@ class LoggedChannel(MasterChannel):
 
 
 def measure(settings: Settings) -> Row:
-    """Run the master, to the end of a run."""
+    """Run the master, to the end of a run.
+
+    Raises:
+        BenchmarkFailed: the run did.
+    """
     with TemporaryDirectory() as name:
         directory, log = Path(name), Log()
         steps = settings.steps + _WARM_UP
@@ -123,8 +129,15 @@ def measure(settings: Settings) -> Row:
         crowd = Crowd(PPO_MATH.graph(config), settings.seconds, settings.processes, directory)
         began_ns = time.monotonic_ns()
         with _logged(log, directory / "output.log"):
-            run.run(PPO_MATH, config, make_plan(config), crowd)
+            _run(config, crowd)
         return _row(settings, config.allocation, log, crowd.notes(), began_ns)
+
+
+def _run(config: PPOMathConfig, crowd: Crowd) -> None:
+    try:
+        run.run(PPO_MATH, config, make_plan(config), crowd)
+    except RunFailed as error:
+        raise BenchmarkFailed(str(error)) from None
 
 
 @contextmanager
