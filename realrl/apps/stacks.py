@@ -35,6 +35,7 @@ def _main(argv: Sequence[str]) -> int:
     try:
         sys.stdout.write(_answer(directory))
     except TimeoutError as error:
+        (directory / WANTED).unlink(missing_ok=True)
         return complain(str(error), FAILED)
     return OK
 
