@@ -20,7 +20,7 @@ from realrl.runtime.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_OPEN_JOBS = 2
+OPEN_JOBS = 2
 """How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
 
 
@@ -37,7 +37,7 @@ class Master:
         summary: Summary,
     ) -> None:
         self._crew, self._stages, self._best = crew, schedule.stages(), best
-        self._most_open = _OPEN_JOBS + schedule.open_ahead
+        self._most_open = OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
         self._scheduler = Scheduler(schedule.versions)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from realrl.apps.benchmarks.options import count, counts, say_machine
+from realrl.apps.benchmarks.options import add_crowd, count, say_machine
 from realrl.apps.command_line import OK
 from realrl.apps.tables import table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=counts, default="8,64,512", metavar="N,N")
+    add_crowd(parser)
     parser.add_argument("--steps", type=count, default=20, metavar="N")
     parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="that each call takes")
-    parser.add_argument("--group-size", type=count, default=4, metavar="N", help="samples; a prompt a worker")
-    parser.add_argument("--allocation", default="", help="default: all generate, and train as p2dNt2")
     parser.add_argument("--processes", type=count, default=2, metavar="N", help="that host the workers")
 
 

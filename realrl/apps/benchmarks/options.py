@@ -44,3 +44,10 @@ def say_machine(*, as_json: bool) -> None:
     from realrl.apps.benchmarks.report import machine
 
     print(machine(), file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def add_crowd(parser: argparse.ArgumentParser) -> None:
+    """What is run on simulated workers."""
+    parser.add_argument("--workers", type=counts, default="8,64,512", metavar="N,N")
+    parser.add_argument("--group-size", type=count, default=4, metavar="N", help="samples; a prompt a worker")
+    parser.add_argument("--allocation", default="", help="default: all generate, and train as p2dNt2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from realrl.apps.benchmarks.options import count, counts, say_machine
+from realrl.apps.benchmarks.options import add_crowd, count, say_machine
 from realrl.apps.command_line import OK
 from realrl.apps.tables import table
 
@@ -13,10 +13,8 @@ _REPORTS_A_STEP = 12
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=counts, default="8,64,512", metavar="N,N")
+    add_crowd(parser)
     parser.add_argument("--events", type=count, default=25_000, metavar="N", help="about how many")
-    parser.add_argument("--group-size", type=count, default=4, metavar="N", help="samples; a prompt a worker")
-    parser.add_argument("--allocation", default="", help="default: all generate, and train as p2dNt2")
     parser.add_argument("--staleness", type=int, default=0, metavar="N", help="max_staleness of the run")
     parser.add_argument("--rounds", type=count, default=3, metavar="N")
 

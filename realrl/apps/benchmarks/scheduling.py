@@ -17,10 +17,9 @@ from realrl.apps.benchmarks.crowd import scripts
 from realrl.apps.benchmarks.simulated import outputs
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.jobs import compile_run
+from realrl.runtime.master import OPEN_JOBS
 from realrl.runtime.schedule import Training
 from realrl.runtime.scheduler import Event, Job, Reported, Scheduler
-
-_OPEN_JOBS = 2
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +70,7 @@ class Drive:
         programs = compile_run(PPO_MATH, config, self._plan)
         self._stages = Training(config, programs, group_size, Rows(workers), None, Path()).stages()
         self._next = next(self._stages, None)
-        self._most_open = _OPEN_JOBS + ahead
+        self._most_open = OPEN_JOBS + ahead
         self._scheduler = Scheduler()
         self._open: list[Job] = []
         self._sent: deque[Instruction] = deque()
