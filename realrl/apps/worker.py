@@ -20,16 +20,16 @@ def main() -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
-    from realrl.base.logging import setup_logging
+    from realrl.base.logging import logging_to
     from realrl.recipes import RECIPES
     from realrl.runtime.building import serve
     from realrl.runtime.channel import WorkerChannel
     from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
     rank = int(os.environ[RANK_VARIABLE])
-    setup_logging(None, str(rank))
-    channel = WorkerChannel.from_environment(rank, os.environ)
-    serve(channel, RECIPES, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
+    with logging_to(None, str(rank)):
+        channel = WorkerChannel.from_environment(rank, os.environ)
+        serve(channel, RECIPES, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
     return 0
 
 

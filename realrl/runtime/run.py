@@ -17,7 +17,7 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically
-from realrl.base.logging import setup_logging
+from realrl.base.logging import logging_to
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.checkpoints import Best, tidy
@@ -56,9 +56,13 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
             takes no more.
     """
     failures: list[str] = []
-    with closing(launcher), _refused_writes(run_directory(config)):
+    directory = run_directory(config)
+    with closing(launcher), _refused_writes(directory):
         recovery, notes = _begin(recipe, config)
-        with Watch(run_directory(config), launcher, plan.num_workers) as watch:
+        with (
+            logging_to(directory / "logs" / "master.log", "master"),
+            Watch(directory, launcher, plan.num_workers) as watch,
+        ):
             while True:
                 try:
                     return _attempt(recipe, config, plan, launcher, watch, recovery, notes)
@@ -90,7 +94,6 @@ def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str
     recovery, notes = newest_recovery(directory) if is_left else (None, [])
     if not (recovery or (is_left and not isinstance(config, TrainingConfig))):
         fresh_directory(directory)
-    setup_logging(directory / "logs" / "master.log", "master")
     write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
     return recovery, notes
 

@@ -150,7 +150,7 @@ def test_a_stalled_worker_ends_the_run(config, hurry):
         _run(config, launcher)
     assert "\n" not in str(failure.value)
     report = (_directory(config) / "hang.txt").read_text()
-    assert report.startswith(f"{failure.value}\n") and "realrl/apps/worker.py" in report
+    assert report.startswith(f"{failure.value.what}\n") and "realrl/apps/worker.py" in report
     _assert_clean(config, launcher)
 
 
