@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     try:
         directory = run_of(argv, "stacks", __doc__)
+        read_status(directory)
         (directory / WANTED).touch()
     except ValueError as error:
         return complain(str(error), BAD_INPUT)

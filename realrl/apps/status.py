@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     try:
         directory = run_of(argv, "status", __doc__)
+        status = read_status(directory)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    status = read_status(directory)
     sys.stdout.write(render(directory, status, time.time()))
     trouble = find_trouble(status, time.time())
     return complain(trouble, FAILED) if trouble else OK
@@ -60,7 +60,14 @@ def run_of(argv: Sequence[str], name: str, about: str) -> Path:
 
 
 def read_status(directory: Path) -> Status:
-    return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
+    """
+    Raises:
+        ValueError: it is none that this realrl writes.
+    """
+    try:
+        return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"RUN: {directory / STATUS} is of another version of realrl: {error}") from None
 
 
 def find_trouble(status: Status, now_s: float) -> str:

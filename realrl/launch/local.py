@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from realrl.base.parent import PARENT_VARIABLE
@@ -66,8 +66,8 @@ class LocalLauncher:
         for process in self._alive():
             process.send_signal(signal.SIGUSR1)
 
-    def state(self, rank: int) -> str:
-        return state_of(self.pids[rank])
+    def states(self, ranks: Collection[int]) -> Mapping[int, str]:
+        return {rank: state_of(self.pids[rank]) for rank in ranks}
 
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s

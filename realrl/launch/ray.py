@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -143,10 +143,14 @@ class RayLauncher:
     def dump_stacks(self) -> None:
         self._signal(signal.SIGUSR1, whole_group=False)
 
-    def state(self, rank: int) -> str:
-        with suppress(RayActorError, GetTimeoutError):
-            return ray.get(self._actors[rank].state.remote(), timeout=_ANSWERS_S)
-        return ""
+    def states(self, ranks: Collection[int]) -> Mapping[int, str]:
+        asked = {self._actors[rank].state.remote(): rank for rank in ranks}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWERS_S) if asked else ([], [])
+        found = {}
+        for answer in answered:
+            with suppress(RayActorError):
+                found[asked[answer]] = ray.get(answer)
+        return found
 
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s

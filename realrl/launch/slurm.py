@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from realrl.api.cluster import SlurmConfig
@@ -116,9 +116,9 @@ class SlurmLauncher:
         if self._is_alive():
             self._step.send_signal(signal.SIGUSR1)
 
-    def state(self, rank: int) -> str:
+    def states(self, ranks: Collection[int]) -> Mapping[int, str]:
         """SLURM's daemons alone know the processes."""
-        return ""
+        return {}
 
     def wait(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +34,8 @@ class Launcher(Protocol):
     def dump_stacks(self) -> None:
         """Have every worker write its Python stacks to its log."""
 
-    def state(self, rank: int) -> str:
-        """What its system says of a worker's process, as `stopped (T)`; empty where that is not known."""
+    def states(self, ranks: Collection[int]) -> Mapping[int, str]:
+        """What their systems say of workers' processes, as `stopped (T)`, where that is known."""
 
     def wait(self, timeout_s: float) -> None:
         """Return when every worker has ended, or after `timeout_s`."""

@@ -110,7 +110,7 @@ class Master:
         if report.job.evaluating:
             self._best.consider(report.job.step, report.metrics())
         self._recorder.record_job(report)
-        self._summary.add(report)
+        self._summary.add(report.outcome())
         self._progress.show_job(report)
 
     def _publish(self, job: Job) -> None:

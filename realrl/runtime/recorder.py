@@ -51,16 +51,16 @@ class Recorder:
         self._trace.add(rank, instruction, done)
 
     def record_job(self, report: JobReport) -> None:
-        """One line of metrics, and the job's records."""
+        """The job's records, and then one line of metrics: a job that has that has all."""
         job = report.job
-        row = report.outcome().line(self._kind)
-        self._metrics.write(_json(row) + "\n")
-        self._metrics.flush()
         # In training a row comes again, in other steps.
         of_job = {"step": job.step, "evaluating": job.evaluating} if self._kind == "train" else {}
         for record in report.records:
             self._records.write(_json({**of_job, **record}) + "\n")
         self._records.flush()
+        row = report.outcome().line(self._kind)
+        self._metrics.write(_json(row) + "\n")
+        self._metrics.flush()
         self._record_scalars(row)
 
     def sync(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,22 @@ def cut_records(directory: Path, step: int) -> list[Mapping[str, Any]]:
     return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
 
 
+def cut_batches(directory: Path, samples_per_row: int) -> tuple[int, list[Mapping[str, Any]]]:
+    """Drop what was written down of a pass's last batch, unless all was; returns how many rows are done, and
+    the metrics of their batches.
+    """
+    records, metrics = directory / RECORDS["pass"], directory / METRICS
+    num_there, num_samples, kept = sum(1 for _ in _whole_lines(records)), 0, []
+    for line in map(json.loads, _whole_lines(metrics)):
+        if num_samples + line["num_sequences"] > num_there:
+            break
+        num_samples += line["num_sequences"]
+        kept.append(line)
+    _cut(records, num_samples)
+    _cut(metrics, len(kept))
+    return num_samples // samples_per_row, kept
+
+
 def drop_records(directory: Path) -> None:
     """A training that has nothing to go on from begins anew."""
     for name in (METRICS, RECORDS["train"]):
@@ -106,10 +124,22 @@ def _is_before(line: Mapping[str, Any], evaluating: bool, step: int) -> bool:
 
 
 def _keep_lines(path: Path, keeps: Callable[[Mapping[str, Any]], bool]) -> None:
-    """Of those that were written to their end."""
-
     def write(aside: Path) -> None:
-        with path.open() as old, aside.open("w") as new:
-            new.writelines(line for line in old if line.endswith("\n") and keeps(json.loads(line)))
+        with aside.open("wb") as new:
+            new.writelines(line for line in _whole_lines(path) if keeps(json.loads(line)))
 
     write_aside(path, write)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Those that were written to their end."""
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _cut(path: Path, num_lines: int) -> None:
+    """Drop all lines but the first ones."""
+    if path.is_file():
+        end = sum(map(len, islice(_whole_lines(path), num_lines)))
+        os.truncate(path, end)

@@ -6,11 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from realrl.api.messages import Done, File, Instruction, RunCall
-from realrl.api.recipe import Mean, Metrics, Peak
+from realrl.api.recipe import Mean, Metrics, Peak, joined
 from realrl.runtime.scheduler import Job
 
 
@@ -23,32 +22,6 @@ class _Span:
     end_s: float
 
 
-class Totals:
-    """Metrics by call, over all that was added."""
-
-    def __init__(self) -> None:
-        self._by_call: dict[str, dict[str, Mean | Peak]] = defaultdict(dict)
-
-    def add(self, call: str, *metrics: Metrics) -> None:
-        known = self._by_call[call]
-        for name, metric in chain.from_iterable(part.items() for part in metrics):
-            known[name] = known[name].joined(metric) if name in known else metric
-
-    def include(self, other: Totals) -> None:
-        for call, metrics in other._by_call.items():
-            self.add(call, metrics)
-
-    def values(self) -> dict[str, float]:
-        """Each metric; named `call/metric` where two calls have one of the same name."""
-        found = [(call, *metric) for call, metrics in self._by_call.items() for metric in metrics.items()]
-        shared = _repeated(name for _, name, _ in found)
-        return {
-            f"{call}/{name}" if name in shared else name: value
-            for call, name, metric in found
-            if (value := _value(metric)) is not None
-        }
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What is written down of a step or an evaluation."""
@@ -56,11 +29,23 @@ class Outcome:
     step: int
     evaluating: bool
     metrics: Mapping[str, float]
+    weights: Mapping[str, float]
+    """Over how much each metric is the mean; those that are the largest of something have none."""
     num_sequences: int
     num_tokens: int
     tokens_per_s: float
     duration_s: float
     phases_s: Mapping[str, float]
+
+    @property
+    def parts(self) -> Metrics:
+        """Its metrics, as parts of what several outcomes come to."""
+        return {
+            name: Mean(value * self.weights[name], self.weights[name])
+            if name in self.weights
+            else Peak(value)
+            for name, value in self.metrics.items()
+        }
 
     def line(self, kind: str) -> dict[str, Any]:
         """As one of many, of which those that are not evaluations are of `kind`."""
@@ -75,7 +60,7 @@ class Outcome:
         return Outcome(**rest, evaluating=line["kind"] == "eval", metrics=metrics)
 
 
-_BESIDE_METRICS = ("num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
+_BESIDE_METRICS = ("weights", "num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
 
 
 class JobReport:
@@ -86,8 +71,8 @@ class JobReport:
         self.num_tokens = 0
         self.after_s = 0.0
         """When earlier steps had ended; what overlapped with them is their time."""
-        self.totals = Totals()
-        """Over all ranks."""
+        self._metrics: dict[str, Metrics] = {}
+        """By call, over all ranks."""
         self.files: list[File] = []
         """That it wrote."""
         self._spans: dict[int, _Span] = {}
@@ -104,7 +89,8 @@ class JobReport:
         if isinstance(instruction, RunCall):
             means = {name: Mean(*pair) for name, pair in done.metrics.items()}
             peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
-            self.totals.add(instruction.call, means, peaks)
+            before = self._metrics.get(instruction.call, {})
+            self._metrics[instruction.call] = joined(before, means, peaks)
 
     @property
     def records(self) -> list[dict]:
@@ -143,10 +129,12 @@ class JobReport:
         return dict(phases_s)
 
     def outcome(self) -> Outcome:
+        found = self._named_metrics()
         return Outcome(
             step=self.job.step,
             evaluating=self.job.evaluating,
-            metrics=self.metrics(),
+            metrics=values(found),
+            weights={name: metric.weight for name, metric in found.items() if isinstance(metric, Mean)},
             num_sequences=len(self.job.samples),
             num_tokens=self.num_tokens,
             tokens_per_s=self.tokens_per_s,
@@ -155,15 +143,26 @@ class JobReport:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Each metric over all ranks."""
-        return self.totals.values()
+        """Each metric over all ranks, but for means of nothing."""
+        return values(self._named_metrics())
+
+    def _named_metrics(self) -> Metrics:
+        """By `call/metric` where two calls have one of the same name."""
+        found = [(call, *metric) for call, metrics in self._metrics.items() for metric in metrics.items()]
+        shared = _repeated(name for _, name, _ in found)
+        return {
+            f"{call}/{name}" if name in shared else name: metric
+            for call, name, metric in found
+            if isinstance(metric, Peak) or metric.weight
+        }
 
 
-def _value(metric: Mean | Peak) -> float | None:
-    """None for the mean of nothing."""
-    if isinstance(metric, Peak):
-        return metric.largest
-    return metric.total / metric.weight if metric.weight else None
+def values(metrics: Metrics) -> dict[str, float]:
+    """The means, and what is largest."""
+    return {
+        name: metric.largest if isinstance(metric, Peak) else metric.total / metric.weight
+        for name, metric in metrics.items()
+    }
 
 
 def _repeated(names: Iterable[str]) -> set[str]:

@@ -1,9 +1,8 @@
-"""Going on with a run that was cut short: whether its settings allow it, and how much of a pass is done."""
+"""Going on with a run that was cut short: whether there is one, and its settings allow it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from realrl.api.config import RunConfig, TrainingConfig
@@ -74,17 +73,3 @@ def _settings(
                 yield from _settings(value, may_differ, f"{path}{key}.")
             else:
                 yield f"{path}{key}", value
-
-
-def rows_done(records: Path, samples_per_row: int) -> int:
-    """How many rows a file of records has whole, from the first one on; what comes after them is cut off."""
-    if not records.is_file():
-        return 0
-    num_rows, end, position = 0, 0, 0
-    with records.open("r+b") as file:
-        for number, line in enumerate(file, start=1):
-            position += len(line)
-            if number % samples_per_row == 0 and line.endswith(b"\n"):
-                num_rows, end = number // samples_per_row, position
-        file.truncate(end)
-    return num_rows

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from realrl.runtime.launcher import Launcher
 from realrl.runtime.master import Master
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import CONFIG, Recorder, run_directory
-from realrl.runtime.recovery import cut_records, drop_records, drop_recoveries, newest_recovery
+from realrl.runtime.recovery import cut_batches, cut_records, drop_records, drop_recoveries, newest_recovery
 from realrl.runtime.rendezvous import Rendezvous
 from realrl.runtime.report import Outcome
 from realrl.runtime.resume import goes_on, may_restart
@@ -45,7 +47,13 @@ _GRACE_S = 3.0
 """How long they may take to end when they are told to at once."""
 
 
-def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) -> dict[str, Any]:
+def run(
+    recipe: Recipe,
+    config: Any,
+    plan: ExecutionPlan,
+    launcher: Launcher,
+    open_channel: Callable[[str, int], MasterChannel] = MasterChannel,
+) -> dict[str, Any]:
     """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
 
     What fails is gone on with, as often as `config.restarts` says. No worker outlives this call, however it
@@ -56,16 +64,17 @@ def run(recipe: Recipe, config: Any, plan: ExecutionPlan, launcher: Launcher) ->
             takes no more.
     """
     failures: list[str] = []
-    directory = run_directory(config)
+    directory, began_s = run_directory(config), time.monotonic()
     with closing(launcher), _refused_writes(directory):
         recovery, notes = _begin(recipe, config)
         with (
             logging_to(directory / "logs" / "master.log", "master"),
             Watch(directory, launcher, plan.num_workers) as watch,
         ):
+            this = _Run(recipe, config, plan, launcher, open_channel, watch, began_s)
             while True:
                 try:
-                    return _attempt(recipe, config, plan, launcher, watch, recovery, notes)
+                    return this.attempt(recovery, notes)
                 except RunFailed as failure:
                     failures.append(failure.what)
                     if not may_restart(config, failures):
@@ -85,7 +94,10 @@ def _refused_writes(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        raise RunFailed(f"cannot write to {directory}: {error.strerror}; mend it, and start again") from error
+        where = error.filename or directory
+        raise RunFailed(
+            f"cannot read or write {where}: {error.strerror}; mend it, and start again"
+        ) from error
 
 
 def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:
@@ -107,79 +119,99 @@ def _begin_again(config: RunConfig) -> tuple[Recovery | None, list[str]]:
     return recovery, notes
 
 
-def _attempt(
-    recipe: Recipe,
-    config: Any,
-    plan: ExecutionPlan,
-    launcher: Launcher,
-    watch: Watch,
-    recovery: Recovery | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """From `recovery`, or the beginning, to the end."""
-    directory = run_directory(config)
-    tidy(directory)
-    data = open_data(recipe, config)
-    schedule = make_schedule(recipe, config, plan, data, directory, recovery.step if recovery else 0)
-    summary, best = Summary(trains=schedule.kind == "train"), Best(recipe.best_by(config))
-    if recovery:
-        notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
-        _recall(cut_records(directory, recovery.step), summary, best)
-    with ExitStack() as stack:
-        stack.callback(tidy, directory)
-        recorder = Recorder(directory, plan.num_workers, schedule.kind, first_step=schedule.steps.start)
-        stack.enter_context(recorder)
-        progress = stack.enter_context(Progress(schedule.steps))
-        for line in (*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, plan)):
-            logger.info("%s", line)
-            progress.say(line)
-        if schedule.steps:
-            progress.say(f"{plan.num_workers} workers start; everything of this run goes to {directory}")
-            watch.begin(schedule.steps.stop)
-            crew = stack.enter_context(_crew(recipe, config, plan, launcher, directory, recovery, watch))
-            Master(crew, schedule, best, recorder, progress, summary).run()
-    outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
-    result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
-    recorder.record_summary(result)
-    drop_recoveries(directory)
-    print_summary(result)
-    return result
+@dataclass(frozen=True)
+class _Run:
+    """What is the same however often it is begun again."""
+
+    recipe: Recipe
+    config: Any
+    plan: ExecutionPlan
+    launcher: Launcher
+    open_channel: Callable[[str, int], MasterChannel]
+    watch: Watch
+    began_s: float
+
+    @property
+    def directory(self) -> Path:
+        return run_directory(self.config)
+
+    def attempt(self, recovery: Recovery | None, notes: Sequence[str]) -> dict[str, Any]:
+        """From `recovery`, or the beginning, to the end."""
+        recipe, config, directory = self.recipe, self.config, self.directory
+        tidy(directory)
+        data = open_data(recipe, config)
+        num_done, lines = self._left(recovery)
+        schedule = make_schedule(recipe, config, self.plan, data, directory, num_done)
+        summary = Summary(self.began_s, trains=schedule.kind == "train")
+        best = Best(recipe.best_by(config))
+        _recall(lines, summary, best)
+        if recovery:
+            notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
+        notes = [*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, self.plan)]
+        num_workers, steps = self.plan.num_workers, schedule.steps
+        with ExitStack() as stack:
+            stack.callback(tidy, directory)
+            recorder = Recorder(directory, num_workers, schedule.kind, first_step=steps.start)
+            stack.enter_context(recorder)
+            progress = stack.enter_context(Progress(steps))
+            for line in notes:
+                logger.info("%s", line)
+                progress.say(line)
+            if steps:
+                progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
+                self.watch.begin(steps.stop)
+                crew = stack.enter_context(self._crew(recovery))
+                Master(crew, schedule, best, recorder, progress, summary).run()
+        outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
+        result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
+        recorder.record_summary(result)
+        drop_recoveries(directory)
+        print_summary(result)
+        return result
+
+    def _left(self, recovery: Recovery | None) -> tuple[int, list[Mapping[str, Any]]]:
+        """How many training steps, or rows of a pass, are done, and what was written down of them."""
+        if not isinstance(self.config, TrainingConfig):
+            return cut_batches(self.directory, self.recipe.samples_per_row(self.config))
+        return (recovery.step, cut_records(self.directory, recovery.step)) if recovery else (0, [])
+
+    @contextmanager
+    def _crew(self, recovery: Recovery | None) -> Iterator[Crew]:
+        """Workers that are set up, until all is done or has failed."""
+        launcher, num_workers = self.launcher, self.plan.num_workers
+        with ExitStack() as stack:
+            channel = stack.enter_context(self.open_channel(launcher.host, num_workers))
+            rendezvous = stack.enter_context(closing(Rendezvous(launcher.host)))
+            stack.callback(launcher.stop, _GRACE_S)
+            launcher.start(num_workers, channel.environment(), self.directory / "logs")
+            crew = Crew(channel, launcher, self.watch, self.config.call_timeout_s)
+            crew.muster()
+            channel.admit_only_hosts()
+            rendezvous.admit(channel.hosts)
+            crew.set_up(self._setup(rendezvous, recovery))
+            rendezvous.close_to_all()
+            self.watch.say("step")
+            yield crew
+            crew.dismiss()
+            launcher.wait(_FAREWELL_S)
+
+    def _setup(self, rendezvous: Rendezvous, recovery: Recovery | None) -> Setup:
+        return Setup(
+            recipe=self.recipe.name,
+            config=msgspec.json.encode(self.config),
+            placements=dict(self.plan.placements),
+            store_host=rendezvous.host,
+            store_port=rendezvous.port,
+            recovery=recovery,
+        )
 
 
 def _recall(lines: Iterable[Mapping[str, Any]], summary: Summary, best: Best) -> None:
     """What came of the steps and evaluations that an earlier run made."""
     for outcome in map(Outcome.of, lines):
-        summary.recall(outcome)
+        summary.add(outcome)
         if outcome.evaluating:
             best.consider(outcome.step, outcome.metrics)
-
-
-@contextmanager
-def _crew(
-    recipe: Recipe,
-    config: Any,
-    plan: ExecutionPlan,
-    launcher: Launcher,
-    directory: Path,
-    recovery: Recovery | None,
-    watch: Watch,
-) -> Iterator[Crew]:
-    """Workers that are set up, until all is done or has failed."""
-    with ExitStack() as stack:
-        channel = stack.enter_context(MasterChannel(launcher.host, plan.num_workers))
-        rendezvous = stack.enter_context(closing(Rendezvous(launcher.host)))
-        stack.callback(launcher.stop, _GRACE_S)
-        launcher.start(plan.num_workers, channel.environment(), directory / "logs")
-        crew = Crew(channel, launcher, watch, config.call_timeout_s)
-        crew.muster()
-        channel.admit_only_hosts()
-        rendezvous.admit(channel.hosts)
-        crew.set_up(_setup(recipe, config, plan, rendezvous, recovery))
-        rendezvous.close_to_all()
-        watch.say("step")
-        yield crew
-        crew.dismiss()
-        launcher.wait(_FAREWELL_S)
 
 
 def fresh_directory(path: Path) -> Path:
@@ -189,16 +221,3 @@ def fresh_directory(path: Path) -> Path:
         path.rename(path.with_name(f"{path.name}.{max(taken, default=0) + 1}"))
     (path / "logs").mkdir(parents=True)
     return path
-
-
-def _setup(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, rendezvous: Rendezvous, recovery: Recovery | None
-) -> Setup:
-    return Setup(
-        recipe=recipe.name,
-        config=msgspec.json.encode(config),
-        placements=dict(plan.placements),
-        store_host=rendezvous.host,
-        store_port=rendezvous.port,
-        recovery=recovery,
-    )

@@ -15,7 +15,6 @@ from realrl.runtime.checkpoints import BEST, CHECKPOINTS, RECOVERIES, partial_di
 from realrl.runtime.data import RunData
 from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
 from realrl.runtime.recorder import RECORDS
-from realrl.runtime.resume import rows_done
 from realrl.runtime.scheduler import Job, Stage
 
 
@@ -205,14 +204,14 @@ class Pass:
 
 
 def make_schedule(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, steps_done: int = 0
+    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, num_done: int = 0
 ) -> Schedule:
-    """What a recipe's run does: it trains, but for `steps_done`, or passes over its rows, but for those that
-    `run_directory` has."""
+    """What a recipe's run does: it trains, but for the steps that are done, or passes over its rows, but for
+    those.
+    """
     programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
     if recipe.graph(config).trains:
-        return Training(config, programs, samples, data.rows, data.held_out, run_directory, steps_done)
-    num_done = rows_done(run_directory / RECORDS[Pass.kind], samples)
+        return Training(config, programs, samples, data.rows, data.held_out, run_directory, num_done)
     return Pass(config, programs, samples, data.rows, run_directory, num_done)
 
 

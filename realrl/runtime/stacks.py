@@ -87,17 +87,18 @@ class Dump:
 
     def answers(self) -> dict[int, Answer]:
         """By rank; what else a worker wrote to its log meanwhile stands there too."""
-        return {rank: self._answer(rank) for rank in self._ranks}
+        answers = {rank: Answer(self._written(rank)) for rank in self._ranks}
+        silent = [rank for rank, answer in answers.items() if not answer.has_stacks]
+        states = self._launcher.states(silent)
+        return answers | {rank: answers[rank]._replace(state=states.get(rank, "")) for rank in silent}
 
-    def _answer(self, rank: int) -> Answer:
+    def _written(self, rank: int) -> str:
         path = self._launcher.log_path(rank)
-        written = b""
-        if path.exists():
-            with path.open("rb") as log:
-                log.seek(self._begins[rank])
-                written = log.read()
-        answer = Answer(written.decode(errors="replace"))
-        return answer if answer.has_stacks else answer._replace(state=self._launcher.state(rank))
+        if not path.exists():
+            return ""
+        with path.open("rb") as log:
+            log.seek(self._begins[rank])
+            return log.read().decode(errors="replace")
 
     def _size(self, rank: int) -> int:
         path = self._launcher.log_path(rank)

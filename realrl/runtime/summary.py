@@ -9,34 +9,33 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from realrl.api.recipe import Metrics, joined
 from realrl.base.clock import clock
 from realrl.runtime.progress import SHOWN, number
-from realrl.runtime.report import JobReport, Outcome, Totals
+from realrl.runtime.report import Outcome, values
 
 
 class Summary:
-    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all."""
+    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all.
 
-    def __init__(self, *, trains: bool = True) -> None:
-        self._started_s, self._trains = time.monotonic(), trains
+    `began_s` is on the monotonic clock.
+    """
+
+    def __init__(self, began_s: float, *, trains: bool = True) -> None:
+        self._began_s, self._trains = began_s, trains
         self._evals: list[Mapping[str, float]] = []
         self._first: Mapping[str, float] = {}
         self._last: Mapping[str, float] = {}
-        self._whole = Totals()
+        self._whole: Metrics = {}
         self._phases_s: dict[str, float] = {}
         self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
 
-    def add(self, report: JobReport) -> None:
-        """Take in a step or an evaluation."""
-        if not report.job.evaluating:
-            self._whole.include(report.totals)
-        self.recall(report.outcome())
-
-    def recall(self, outcome: Outcome) -> None:
-        """Take in one of a training run, from what was written down of it."""
+    def add(self, outcome: Outcome) -> None:
+        """Take in a step or an evaluation: now, or from what was written down of it."""
         if outcome.evaluating:
             self._evals.append(outcome.metrics)
             return
+        self._whole = joined(self._whole, outcome.parts)
         self._last = outcome.metrics
         self._first = self._first or self._last
         self._num_steps += 1
@@ -50,10 +49,10 @@ class Summary:
         return {
             **facts,
             "num_steps": self._num_steps,
-            **(self._ends() if self._trains else {"mean": self._whole.values()}),
+            **(self._ends() if self._trains else {"mean": values(self._whole)}),
             "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
             "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
-            "wall_s": time.monotonic() - self._started_s,
+            "wall_s": time.monotonic() - self._began_s,
         }
 
     def _ends(self) -> dict[str, Any]:

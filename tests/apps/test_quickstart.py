@@ -103,7 +103,7 @@ def test_the_summarys_table_shows_what_both_ends_have():
         "before": {"reward": 0.0},
         "after": {"reward": 0.5, "greedy_accuracy": 1.0, "response_tokens": 3.0},
     }
-    summary = Summary().result(experiment="e", trial="t", checkpoint="c")
+    summary = Summary(0.0).result(experiment="e", trial="t", checkpoint="c")
     print_summary({**summary, "eval": ends}, Console(file=text, width=100))
     assert "held-out reward" in text.getvalue() and "0 -> 0.5" in text.getvalue()
     assert "greedy_accuracy" not in text.getvalue() and "response_tokens" not in text.getvalue()
@@ -112,6 +112,6 @@ def test_the_summarys_table_shows_what_both_ends_have():
 def test_the_summarys_table_leaves_housekeeping_out():
     """`summary.json` has it."""
     text = io.StringIO()
-    summary = Summary().result(experiment="e", trial="t", checkpoint="c")
+    summary = Summary(0.0).result(experiment="e", trial="t", checkpoint="c")
     print_summary({**summary, "phases_s": {"train": 1.0, "forget": 2.0}}, Console(file=text, width=100))
     assert "time in train" in text.getvalue() and "forget" not in text.getvalue()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -50,6 +51,16 @@ def _status(**changes) -> Status:
         "scene": Scene((work,), workers),
     }
     return Status(**(given | changes))
+
+
+@pytest.mark.parametrize("command", ["status", "stacks"])
+def test_a_status_of_another_version_is_refused(show, capsys, command):
+    """In one line, and nobody is asked for stacks."""
+    show("status", _status())
+    Path("runs/sums/trial", STATUS).write_text('{"phase": "step"}')
+    assert main([command, "sums/trial"]) == 2
+    assert "RUN: runs/sums/trial/status.json is of another version of realrl" in capsys.readouterr().err
+    assert not Path("runs/sums/trial", WANTED).exists()
 
 
 def test_a_line_for_each_worker(show):

@@ -88,9 +88,20 @@ def test_what_was_interrupted_comes_to_the_same(folder, undisturbed):
     assert answers.read_bytes() == written
     for name in ("even.jsonl", "odd.jsonl", "results.json", "results.md"):
         assert (left / name).read_bytes() == (undisturbed / name).read_bytes()
-    made = [json.loads(line) for line in (left / "run" / "gen" / "metrics.jsonl").read_text().splitlines()]
-    num_made = sum(line["num_sequences"] for line in made)
-    assert num_made < 1.5 * len(written.splitlines()), "what was there was made again"
+    (first, *_), (made_first, *made) = (_metrics(directory) for directory in (undisturbed, left))
+    assert made_first == first, "what was there was made again"
+    assert sum(line["num_sequences"] for line in (first, *made)) == len(written.splitlines())
+    mean, expected = (_summary(directory)["mean"] for directory in (left, undisturbed))
+    assert mean == pytest.approx(expected)
+
+
+def _metrics(evaluation: Path) -> list[dict]:
+    lines = (evaluation / "run" / "gen" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _summary(evaluation: Path) -> dict:
+    return json.loads((evaluation / "run" / "gen" / "summary.json").read_text())
 
 
 def test_another_evaluation_does_not_go_on_with_it(folder, undisturbed, capsys):

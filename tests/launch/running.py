@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from tests.tiny import tiny_llama
 
 WORKER = b"realrl.apps.worker"
-NUM_STEPS = 2
+NUM_STEPS = 4
 
 
 def make_inputs(folder: Path) -> None:
@@ -59,6 +61,18 @@ def metrics(folder: Path, trial: str) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
+def disturb(folder: Path, trial: str) -> dict[int, int]:
+    """Once the run has something to go on from, one of its two workers is stopped and the other one killed;
+    returns the pids that they had.
+    """
+    wait_for(lambda: len(workers(trial)) == 2)
+    before = workers(trial)
+    wait_for(lambda: any((folder / "runs" / "ppo-math" / trial / "recovery").glob("step-*")), every_s=0.01)
+    os.kill(before[0], signal.SIGSTOP)
+    os.kill(before[1], signal.SIGKILL)
+    return before
+
+
 def workers(trial: str) -> dict[int, int]:
     """Rank to pid, of the workers whose log is in the trial's directory."""
     found = {}
@@ -75,8 +89,8 @@ def workers(trial: str) -> dict[int, int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 120.0, every_s: float = 0.1) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(every_s)

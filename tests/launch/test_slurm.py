@@ -12,7 +12,7 @@ from realrl.api.configure import build_config
 from realrl.launch import queue
 from realrl.recipes import RECIPES
 from realrl.runtime.failure import RunFailed
-from tests.launch.running import arguments, metrics, start, wait_for, workers
+from tests.launch.running import arguments, disturb, metrics, start, wait_for, workers
 from tests.launch.slurm_cluster import SlurmCluster, missing
 
 lacking = missing()
@@ -55,7 +55,7 @@ def test_a_run_over_two_nodes_is_the_run_on_one_host(folder, cluster):
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
     assert metrics(folder, "by-slurm") == metrics(folder, "here")
-    assert "running (n[1-2])" in out and "completed" in out and "step 2/2" in out
+    assert "running (n[1-2])" in out and "completed" in out and "step 4/4" in out
     files = [*(folder / "runs" / "ppo-math").rglob("*"), *cluster.folder.rglob("*")]
     kept = b"".join(file.read_bytes() for file in files if file.is_file())
     assert not any(key in lines or key in kept for key in keys)
@@ -113,6 +113,22 @@ def test_a_job_that_waits_for_too_long_is_cancelled(folder, cluster, commands, m
         queue.follow(queue.submit(recipe, config, 2), config)
     cluster.run("scancel", holder)
     wait_for(lambda: not _jobs(cluster))
+
+
+def test_workers_that_fail_are_started_again(folder, cluster):
+    """On the nodes that the run has, once all are gone, a stopped one too. The metrics are the undisturbed
+    run's.
+    """
+    run = start(arguments(folder, "again", mode="slurm", recover_every=1), cluster.environment)
+    before = disturb(folder, "again")
+    wait_for(
+        lambda: before.keys() == workers("again").keys() and not before.items() & workers("again").items()
+    )
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before.values())
+    out, err = run.communicate(timeout=180)
+    assert run.returncode == 0, err
+    assert "rank 1 died (killed by SIGKILL)" in out and "restart 1 of 3" in out
+    assert metrics(folder, "again") == metrics(folder, "here")
 
 
 def test_a_lost_node_ends_the_run(folder, cluster):

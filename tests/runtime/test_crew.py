@@ -65,8 +65,8 @@ class ScriptedLauncher:
         for rank, text in self.stacks.items():
             self.log_path(rank).write_text(text)
 
-    def state(self, rank):
-        return "stopped (T)"
+    def states(self, ranks):
+        return dict.fromkeys(ranks, "stopped (T)")
 
 
 def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):

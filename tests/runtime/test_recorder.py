@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from realrl.runtime.crew import Running
 from realrl.runtime.program import Program
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import Recorder
-from realrl.runtime.report import JobReport
+from realrl.runtime.report import JobReport, Outcome
 from realrl.runtime.scheduler import Job
 from realrl.runtime.summary import Summary, print_summary
 
@@ -158,32 +159,34 @@ def _strict(text):
 
 def test_the_summary_has_both_ends():
     """First and last evaluation, first and last step, speed over all steps."""
-    summary = Summary()
-    summary.add(_report(evaluating=True, accuracy=0.0))
-    summary.add(_report(step=0, accuracy=1.0))
-    summary.add(_report(step=1, accuracy=2.0))
-    summary.add(_report(step=2, evaluating=True, accuracy=4.0))
+    summary = Summary(time.monotonic() - 60)
+    summary.add(_report(evaluating=True, accuracy=0.0).outcome())
+    summary.add(_report(step=0, accuracy=1.0).outcome())
+    summary.add(_report(step=1, accuracy=2.0).outcome())
+    summary.add(_report(step=2, evaluating=True, accuracy=4.0).outcome())
     result = summary.result(experiment="e", trial="t", checkpoint="c")
     assert result["eval"]["before"]["accuracy"] == 0.0 and result["eval"]["after"]["accuracy"] == 1.0
     assert result["train"]["accuracy"] == {"first": 0.25, "last": 0.5}
     assert result["tokens_per_s"] == 240 / 21
-    assert result["phases_s"]["gen"] == 3.0
+    assert result["phases_s"]["gen"] == 3.0 and 60 <= result["wall_s"] < 70
     text = io.StringIO()
     print_summary(result, Console(file=text, width=100))
     assert "held-out accuracy" in text.getvalue() and "0 -> 1" in text.getvalue()
 
 
 def test_the_summary_of_a_pass_is_over_all_of_it():
-    """Each metric by its weights, not batch by batch."""
-    summary = Summary(trains=False)
+    """Each metric by its weights, not batch by batch; from what was written down as from what comes now."""
+    summary = Summary(time.monotonic(), trains=False)
     for step, done in enumerate(((1.0, 1.0), (0.0, 3.0))):
         report = JobReport(Job(step, Program(()), step))
-        report.add(
-            0, _call(0, "grade", step), Done(seq=0, started_s=0, ended_s=1, metrics={"accuracy": done})
+        graded = Done(
+            seq=0, started_s=0, ended_s=1, metrics={"accuracy": done}, peaks={"longest": 5.0 - step}
         )
-        summary.add(report)
+        report.add(0, _call(0, "grade", step), graded)
+        outcome = report.outcome()
+        summary.add(Outcome.of(json.loads(json.dumps(outcome.line("pass")))) if step else outcome)
     result = summary.result(experiment="e", trial="t", generations="g.jsonl")
-    assert result["mean"] == {"accuracy": 0.25} and "train" not in result
+    assert result["mean"] == {"accuracy": 0.25, "longest": 5.0} and "train" not in result
     text = io.StringIO()
     print_summary(result, Console(file=text, width=100))
     assert "0.25" in text.getvalue() and "g.jsonl" in text.getvalue()

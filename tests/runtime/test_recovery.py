@@ -11,7 +11,7 @@ from realrl.api.messages import File
 from realrl.base.files import checksum
 from realrl.runtime.checkpoints import RECOVERIES, partial_directory
 from realrl.runtime.recorder import METRICS, RECORDS
-from realrl.runtime.recovery import cut_records, newest_recovery, publish_recovery
+from realrl.runtime.recovery import cut_batches, cut_records, newest_recovery, publish_recovery
 
 
 def publish(run: Path, step: int, keep: int = 2) -> Path:
@@ -86,3 +86,23 @@ def test_records_end_where_recovery_goes_on(tmp_path):
     assert [(line["kind"], line["step"]) for line in found] == kept
     for name, lines in ((METRICS, metrics), (RECORDS["train"], records)):
         assert (tmp_path / name).read_text() == "".join(lines[key] for key in kept)
+
+
+@pytest.mark.parametrize(
+    ("num_records", "num_metrics", "expected"),
+    [(10, 3, 3), (10, 2, 2), (9, 3, 2), (4, 0, 0), (0, 3, 0), (None, None, 0)],
+)
+def test_a_pass_goes_on_after_its_last_whole_batch(tmp_path, num_records, num_metrics, expected):
+    """Of which every record and the metrics are there; what stands behind it, ended or not, is cut off."""
+    records = [f'{{"row": {row}, "sample": {sample}}}\n' for row in range(5) for sample in range(2)]
+    metrics = [json.dumps({"step": step, "num_sequences": n}) + "\n" for step, n in enumerate((4, 4, 2))]
+    if num_records is not None:
+        (tmp_path / RECORDS["pass"]).write_text("".join(records[:num_records]) + '{"row": 5, "sam')
+        (tmp_path / METRICS).write_text("".join(metrics[:num_metrics]) + '{"step": 9, "num_seq')
+    rows = (0, 2, 4, 5)[expected]
+    for _ in range(2):
+        num_rows, kept = cut_batches(tmp_path, 2)
+        assert (num_rows, [line["step"] for line in kept]) == (rows, list(range(expected)))
+    if num_records is not None:
+        assert (tmp_path / RECORDS["pass"]).read_text() == "".join(records[: 2 * rows])
+        assert (tmp_path / METRICS).read_text() == "".join(metrics[:expected])

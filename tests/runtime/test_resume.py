@@ -11,26 +11,7 @@ from realrl.api.configure import dump_config
 from realrl.recipes.gen import GEN, GenConfig
 from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.recorder import CONFIG, SUMMARY, run_directory
-from realrl.runtime.resume import check_same_settings, goes_on, may_restart, rows_done
-
-LINES = [f'{{"row": {row}, "sample": {sample}}}\n' for row in range(3) for sample in range(2)]
-
-
-@pytest.mark.parametrize(
-    ("num_lines", "more", "expected"),
-    [(6, "", 3), (5, "", 2), (4, '{"row": 2, "sam', 2), (1, '{"row": 0, "sample": 1}', 0), (0, "", 0)],
-)
-def test_whole_rows_are_kept(tmp_path, num_lines, more, expected):
-    """What stands behind them, a row or a line that was not ended, is cut off."""
-    file = tmp_path / "generations.jsonl"
-    file.write_text("".join(LINES[:num_lines]) + more)
-    assert rows_done(file, 2) == expected
-    assert file.read_text() == "".join(LINES[: 2 * expected])
-    assert rows_done(file, 2) == expected
-
-
-def test_without_a_file_nothing_is_done(tmp_path):
-    assert rows_done(tmp_path / "generations.jsonl", 2) == 0 and not list(tmp_path.iterdir())
+from realrl.runtime.resume import check_same_settings, goes_on, may_restart
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import msgspec
 
@@ -25,9 +24,9 @@ from realrl.apps.benchmarks.simulated import Notes
 from realrl.apps.benchmarks.tiny import write_problems, write_tokenizer
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime import run
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.failure import RunFailed
+from realrl.runtime.run import run
 
 _WARM_UP = 1
 """Steps before those that are measured."""
@@ -128,24 +127,17 @@ def measure(settings: Settings) -> Row:
         write_problems(directory / "rows.jsonl", settings.workers)
         crowd = Crowd(PPO_MATH.graph(config), settings.seconds, settings.processes, directory)
         began_ns = time.monotonic_ns()
-        with _logged(log, directory / "output.log"):
-            _run(config, crowd)
+        with (directory / "output.log").open("w") as output, redirect_stdout(output):
+            _run(config, crowd, log)
         return _row(settings, config.allocation, log, crowd.notes(), began_ns)
 
 
-def _run(config: PPOMathConfig, crowd: Crowd) -> None:
+def _run(config: PPOMathConfig, crowd: Crowd, log: Log) -> None:
+    """Have the master keep `log`."""
     try:
-        run.run(PPO_MATH, config, make_plan(config), crowd)
+        run(PPO_MATH, config, make_plan(config), crowd, partial(LoggedChannel, log))
     except RunFailed as error:
         raise BenchmarkFailed(str(error)) from None
-
-
-@contextmanager
-def _logged(log: Log, output: Path) -> Iterator[None]:
-    """Have the master keep `log`, and say what it says to a file."""
-    channel = patch.object(run, "MasterChannel", partial(LoggedChannel, log))
-    with output.open("w") as file, redirect_stdout(file), channel:
-        yield
 
 
 def ppo_config(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -42,8 +42,9 @@ class Crowd(LocalLauncher):
     def log_path(self, rank: int) -> Path:
         return super().log_path(rank % self._num_processes)
 
-    def state(self, rank: int) -> str:
-        return super().state(rank % self._num_processes)
+    def states(self, ranks: Collection[int]) -> Mapping[int, str]:
+        hosts = super().states({rank % self._num_processes for rank in ranks})
+        return {rank: hosts[rank % self._num_processes] for rank in ranks}
 
     def notes(self) -> list[Notes]:
         """Of every process, once they have ended."""

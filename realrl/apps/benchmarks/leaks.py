@@ -19,7 +19,6 @@ from realrl.apps.benchmarks.tiny import write_model, write_problems
 from realrl.apps.command_line import OK
 from realrl.runtime.recorder import METRICS
 
-ALLOCATION = "actor_gen:d2,*:p2"
 _LOOK_S = 0.02
 _ALLOWED = 0.02
 """Of memory, how much more at the end is no growth: allocators keep what they once took."""
