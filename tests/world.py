@@ -11,6 +11,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+_PRELOADED = [
+    "torch",
+    "torch.distributed",
+    "transformers",
+    "realrl.runtime.building",
+    "realrl.recipes",
+    "hypothesis",
+]
+"""What most processes import: a server does so once, and they are forked from it."""
+
 
 def run_world(function: Callable, size: int, *args, backend: str = "gloo") -> None:
     """Call `function(rank, *args)` in `size` processes; an error in one is raised here.
@@ -18,7 +28,9 @@ def run_world(function: Callable, size: int, *args, backend: str = "gloo") -> No
     The function lies at a test module's top level, so that the processes can import it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_join, (size, Path(folder) / "store", function, args, backend), nprocs=size)
+        mp.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+        arguments = (size, Path(folder) / "store", function, args, backend)
+        mp.start_processes(_join, arguments, nprocs=size, start_method="forkserver")
 
 
 def _join(rank: int, size: int, store: Path, function: Callable, args: tuple, backend: str) -> None:
