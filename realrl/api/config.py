@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from realrl.api.cluster import RayConfig, SlurmConfig
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+from realrl.base.require import require
 
 
 def _is_folder_name(text: str) -> bool:
@@ -65,13 +61,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay"):
-            _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
+            require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
         for name in ("beta1", "beta2"):
-            _require(0 <= (value := getattr(self, name)) < 1, f"{name} must be in [0, 1), got {value}")
-        _require(self.eps > 0, f"eps must be positive, got {self.eps}")
-        _require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
-        _require(self.clip_grad_norm >= 0, f"clip_grad_norm must not be negative, got {self.clip_grad_norm}")
-        _require(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
+            require(0 <= (value := getattr(self, name)) < 1, f"{name} must be in [0, 1), got {value}")
+        require(self.eps > 0, f"eps must be positive, got {self.eps}")
+        require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
+        require(self.clip_grad_norm >= 0, f"clip_grad_norm must not be negative, got {self.clip_grad_norm}")
+        require(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +105,19 @@ class GenerationConfig:
     take them and go on. Fresher, but such a run is not reproducible: the moment depends on speed."""
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        _require(
+        require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        require(
             0 <= self.min_new_tokens <= self.max_new_tokens,
             f"min_new_tokens must be from 0 to max_new_tokens, got {self.min_new_tokens}",
         )
-        _require(
+        require(
             self.temperature == 0 or self.temperature >= 0.01,
             f"temperature must be 0 or at least 0.01, got {self.temperature}",
         )
-        _require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
-        _require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
+        require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
+        require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
         for name in ("max_sequences", "cache_mib"):
-            _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+            require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
 
     def greedy(self) -> GenerationConfig:
         """The same limits, always taking the most likely token."""
@@ -131,116 +127,6 @@ class GenerationConfig:
     def training_temperature(self) -> float:
         """The temperature that log-probabilities are taken at: the sampling one, or 1 when that is greedy."""
         return self.temperature or 1.0
-
-
-Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
-
-ROW_FIELDS = ("query_id", "prompt", "solutions", "response", "chosen", "rejected", "difficulty")
-"""All that a dataset's row may have."""
-
-
-GYM_PREFIX = "gym:"
-"""What a path of tasks of reasoning-gym begins with."""
-
-
-def gym_tasks(path: str) -> list[str]:
-    """The tasks that a path names; none if it names something else."""
-    return path.removeprefix(GYM_PREFIX).split(",") if path.startswith(GYM_PREFIX) else []
-
-
-@dataclass(frozen=True, kw_only=True)
-class GymConfig:
-    """Rows that reasoning-gym makes."""
-
-    size: int = 1000
-    """Training rows of each task."""
-    eval_size: int = 100
-    """Held-out rows of each task, less those that training has too."""
-    seed: int = 1
-    """Of the rows: they are the same in every run, whatever that one's seed."""
-    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of tasks by name, where they differ from reasoning-gym's: `{chain_sum: {max_terms: 3}}`."""
-    levels: tuple[int, ...] = ()
-    """Levels of each task's curriculum, as many rows of each one; a row's level is its `difficulty`, so that
-    with `order: rising` a run goes from level to level. Empty for no curriculum."""
-
-    def __post_init__(self) -> None:
-        for name in ("size", "eval_size"):
-            _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
-        rising = list(self.levels) == sorted({level for level in self.levels if level >= 0})
-        _require(rising, f"levels must rise from 0 or more, got {list(self.levels)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where prompts come from."""
-
-    path: str = "sums"
-    """A file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a Hugging Face
-    dataset, `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym, `gym:TASK[,TASK…]`; or `sums`,
-    made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads `{prompt, response}` too, `rw` and
-    `dpo` read `{prompt, chosen, rejected}`."""
-    split: str = "train"
-    """Of a Hugging Face dataset."""
-    eval_path: str | None = None
-    """Held-out rows, in the same form; empty for none. Left out: what `path` holds out itself, as `sums` and
-    reasoning-gym do, or its `eval_split`; else none."""
-    eval_split: str | None = None
-    """Of a Hugging Face dataset of held-out rows; left out, `test`."""
-    solutions_path: str | None = None
-    """A JSON file of `{query_id: {"solutions": [...]}}`, for lines of `path` that have none: AReaL's
-    `id2info.json`."""
-    fields: dict[str, str] = field(default_factory=dict)
-    """What a file or a Hugging Face dataset calls `query_id`, `prompt`, `solutions`, `response`, `chosen`,
-    `rejected` or `difficulty`, where it has another name: `{prompt: question, solutions: info.answer}`, with
-    dots into what is nested. Prompts are texts or lists of messages `{role, content}`; solutions are one
-    or a list; of a response that is a list of messages the last one counts."""
-    eval_fields: dict[str, str] = field(default_factory=dict)
-    """The same for `eval_path`; empty, `fields`."""
-    difficulty: tuple[float, float] | None = None
-    """Train only on rows whose `difficulty` is from the first to the second number, and say how many those
-    left out are."""
-    order: Literal["shuffled", "rising"] = "shuffled"
-    """Of the rows of each epoch: by chance; or by rising `difficulty`, by chance where that is the same."""
-    gym: GymConfig = field(default_factory=GymConfig)
-    max_prompt_tokens: int = 256
-    """A longer prompt is refused, or dropped."""
-    drop_long: bool = False
-    """Drop such prompts, and say how many they are."""
-    template: Template = "chat"
-    """What each prompt is put into: `chat`, the tokenizer's chat template, if it has one; `plain`, nothing;
-    or the form that DeepSeek-R1-Distill, DeepSeek-R1-Zero, Open-Reasoner-Zero or Qwen2.5-Math is asked in."""
-
-    def __post_init__(self) -> None:
-        _require(bool(self.path), "path: expected a file, a dataset or `sums`, got ''")
-        for name in ("fields", "eval_fields"):
-            for ours in getattr(self, name):
-                _require(
-                    ours in ROW_FIELDS,
-                    f"{name}: unknown name {ours!r}; expected some of {', '.join(ROW_FIELDS)}",
-                )
-        tasks = gym_tasks(self.path) + gym_tasks(self.held_out_path)
-        for name in self.gym.parameters:
-            _require(name in tasks, f"gym.parameters: {name!r} is no task of path or eval_path")
-        if self.difficulty is not None:
-            least, most = self.difficulty
-            _require(least <= most, f"difficulty must be the least and the greatest, got {least} and {most}")
-        _require(
-            self.max_prompt_tokens >= 1, f"max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}"
-        )
-
-    @property
-    def held_out_path(self) -> str:
-        """What `eval_path` comes to; empty for no evaluation."""
-        if self.eval_path is not None:
-            return self.eval_path
-        holds_out = self.path == "sums" or self.path.startswith(GYM_PREFIX) or self.eval_split
-        return self.path if holds_out else ""
-
-    @property
-    def held_out_split(self) -> str:
-        """What `eval_split` comes to."""
-        return self.eval_split or "test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,19 +190,19 @@ class RunConfig:
     def __post_init__(self) -> None:
         at_least_one = ("batch_size", "max_tokens_per_microbatch", "staging_mib")
         for name in (*at_least_one, "devices_per_node", "cpus_per_worker"):
-            _require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
-        _require(
+            require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        require(
             not (self.deterministic and self.device == "cuda"),
             "deterministic: true needs device: cpu; there are no such products on CUDA",
         )
         for name in ("experiment", "trial"):
             value = getattr(self, name)
-            _require(
+            require(
                 _is_folder_name(value),
                 f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
-        _require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
-        _require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
+        require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
+        require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +236,7 @@ class TrainingConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
-        _require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
+        require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
+        require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
         for name in ("eval_every", "save_every", "recover_every", "max_staleness"):
-            _require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
+            require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")

@@ -12,15 +12,8 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import (
-    GYM_PREFIX,
-    DataConfig,
-    GenerationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe

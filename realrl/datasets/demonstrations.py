@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows, end_of_sequence
 from realrl.datasets.records import Row, read_rows
 

@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from torch import Tensor, tensor
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.messages import question_of, turns_of
 from realrl.datasets.records import Row, SomeRow
 from realrl.datasets.templates import named_template

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from realrl.api.config import DataConfig, GymConfig, gym_tasks
+from realrl.api.data import DataConfig, GymConfig, gym_tasks
 from realrl.base.seeding import derive_seed
 from realrl.rewards.gym import GymTask, Question, questions
 

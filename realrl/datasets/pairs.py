@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows, end_of_sequence
 from realrl.datasets.records import Row, read_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, read_rows

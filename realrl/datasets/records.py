@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from realrl.api.config import GYM_PREFIX, ROW_FIELDS, DataConfig
+from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
 from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import read_json
 from realrl.datasets.messages import Prompt, without_prompts

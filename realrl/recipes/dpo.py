@@ -10,7 +10,8 @@ from torch import Tensor
 from realrl.algorithms.preference import implicit_reward
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from realrl.api.config import ModelConfig, OptimizerConfig, TrainingConfig
+from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from realrl.api.batch import PackedBatch, concatenated
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, RunConfig
+from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
+from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe, joined

@@ -9,14 +9,13 @@ from realrl.algorithms.aggregate import Aggregation
 from realrl.algorithms.kl import Estimator
 from realrl.algorithms.policy import Level, Surrogate
 from realrl.api.config import (
-    GYM_PREFIX,
-    DataConfig,
     GenerationConfig,
     ModelConfig,
     OptimizerConfig,
     TrainedModelConfig,
     TrainingConfig,
 )
+from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.rewards.functions import GYM, MATH, MODEL, weights_of
 
 

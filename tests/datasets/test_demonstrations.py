@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from tests.tiny import tiny_tokenizer
 

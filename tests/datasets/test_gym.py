@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from realrl.api.config import DataConfig, GymConfig
+from realrl.api.data import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
 from realrl.recipes.ppo_config import PPOMathConfig
 from tests.tiny import tiny_tokenizer

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.demo import resolve_model
 from realrl.datasets.prompts import load_prompts
 from tests.tiny import tiny_tokenizer

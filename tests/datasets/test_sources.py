@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.pairs import load_pairs
 from realrl.datasets.prompts import load_problems, load_prompts

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from realrl.api.config import DataConfig, Template
+from realrl.api.data import DataConfig, Template
 from realrl.datasets.prompts import load_prompts
 from realrl.datasets.templates import TEMPLATES
 from tests.tiny import tiny_tokenizer

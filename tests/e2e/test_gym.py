@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from realrl.api.config import DataConfig, GymConfig
+from realrl.api.data import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
 from realrl.runtime.schedule import epoch_rows
 from tests.command_line import run_recipe

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
-from realrl.api.config import DataConfig, GenerationConfig
+from realrl.api.config import GenerationConfig
+from realrl.api.data import DataConfig
 from realrl.api.recipe import CallOutput
 from realrl.recipes.grading import _scored, reward
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig, ScoreConfig

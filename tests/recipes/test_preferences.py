@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM
 
 from realrl.api.batch import PackedBatch, Sample, pack
-from realrl.api.config import DataConfig, OptimizerConfig
+from realrl.api.config import OptimizerConfig
+from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.pairs import PairDataset, load_pairs, sequences_of
 from realrl.engines.engine import Engine

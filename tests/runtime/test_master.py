@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, RunCall, Save
 from realrl.recipes.sft import SFT, SFTConfig

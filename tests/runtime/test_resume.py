@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig
+from realrl.api.config import GenerationConfig, ModelConfig
 from realrl.api.configure import dump_config
+from realrl.api.data import DataConfig
 from realrl.recipes.gen import GEN, GenConfig
 from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.recorder import CONFIG, SUMMARY, run_directory

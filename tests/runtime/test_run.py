@@ -15,7 +15,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, TrainedModelConfig
+from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
+from realrl.api.data import DataConfig
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH

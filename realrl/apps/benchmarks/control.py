@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import DataConfig, ModelConfig, TrainedModelConfig
+from realrl.api.config import ModelConfig, TrainedModelConfig
+from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Instruction, ToMaster, ToWorker

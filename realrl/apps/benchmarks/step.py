@@ -15,7 +15,8 @@ import torch
 from transformers import AutoTokenizer
 
 from realrl.api.batch import PackedBatch
-from realrl.api.config import DataConfig, GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
+from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
+from realrl.api.data import DataConfig
 from realrl.api.recipe import CallContext, Mean, joined
 from realrl.apps.benchmarks import alone
 from realrl.apps.benchmarks.engine_options import Workload

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from realrl.api.config import DataConfig
+from realrl.api.data import DataConfig
 from realrl.datasets.prompts import Problem, load_problems
 
 DATA_VARIABLE = "REALRL_MATH_DATA"
