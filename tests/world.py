@@ -22,15 +22,16 @@ _PRELOADED = [
 """What most processes import: a server does so once, and they are forked from it."""
 
 
-def run_world(function: Callable, size: int, *args, backend: str = "gloo") -> None:
+def run_world(function: Callable, size: int, *args, backend: str = "gloo", start: str = "forkserver") -> None:
     """Call `function(rank, *args)` in `size` processes; an error in one is raised here.
 
-    The function lies at a test module's top level, so that the processes can import it.
+    The function lies at a test module's top level, so that the processes can import it. `start="spawn"` gives
+    them this process's environment as it is now, and memory that nothing was in before.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.get_context("forkserver").set_forkserver_preload(_PRELOADED)
         arguments = (size, Path(folder) / "store", function, args, backend)
-        mp.start_processes(_join, arguments, nprocs=size, start_method="forkserver")
+        mp.start_processes(_join, arguments, nprocs=size, start_method=start)
 
 
 def _join(rank: int, size: int, store: Path, function: Callable, args: tuple, backend: str) -> None:

@@ -156,7 +156,7 @@ JOINED_KINDS = [
 def test_processes_take_what_is_predicted(layouts, monkeypatch):
     """Each kind of call, in fresh processes that give back what they free at once."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    run_world(_check_layouts, 1 if layouts == ("p1d1t1",) else 2, layouts)
+    run_world(_check_layouts, 1 if layouts == ("p1d1t1",) else 2, layouts, start="spawn")
 
 
 def _check_layouts(rank: int, names: tuple[str, ...]) -> None:

@@ -84,7 +84,7 @@ def test_the_predicted_peak_is_the_measured_one(pair, shared_memory, tmp_path):
 
     Whole pages count as resident, and a reader's view of shared messages counts for it too.
     """
-    run_world(measure, 2, pair, shared_memory, tmp_path)
+    run_world(measure, 2, pair, shared_memory, tmp_path, start="spawn")
     for path in tmp_path.iterdir():
         measured, predicted, source, target, staging = json.loads(path.read_text())
         assert source > 40e6 and target > 20e6 and 0 < staging <= STAGING_BYTES
