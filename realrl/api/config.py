@@ -171,7 +171,7 @@ class RunConfig:
     recover: Literal["auto", "off"] = "auto"
     """`auto` goes on with a run of this name that was cut short, with all that it wrote: a training from the
     newest whole one of what `recover_every` had it write, on the same plan to the same bits; a pass over data
-    after the last row that is whole. The two may differ in where and how fast they run, not in what results
+    after its last whole batch. The two may differ in where and how fast they run, not in what results
     depend on. `off` begins afresh."""
     restarts: int = 3
     """How often a run that fails, for a worker that died, say, starts its workers again and goes on from what

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 _BYTES_AT_ONCE = 1 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = True) -> None:
@@ -30,7 +35,8 @@ def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = 
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
     except BaseException:
-        os.unlink(aside)
+        with suppress(FileNotFoundError):  # a signal came as the file had its name
+            os.unlink(aside)
         raise
     if durable:
         sync(path.parent)
@@ -70,6 +76,49 @@ def finish_replacement(old: Path, final: Path) -> None:
         shutil.rmtree(old)
     else:
         os.rename(old, final)
+
+
+@contextmanager
+def locked(path: Path, holder: str) -> Iterator[None]:
+    """Hold a lock meanwhile: a file at `path`, which says who does. Whoever ends, however, holds it no more.
+
+    Raises:
+        BlockingIOError: another process holds it; the message is who.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path) as file:
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> TextIO:
+    """The file at `path`, locked, where its file system has locks."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            with file:
+                raise BlockingIOError(error.errno, file.read()) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        if _is_at(path, file):  # else its holder dropped it meanwhile
+            return file
+        file.close()
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync_tree(directory: Path) -> None:

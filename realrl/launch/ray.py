@@ -100,7 +100,8 @@ class RayLauncher:
             if time.monotonic() > deadline_s:
                 raise RunFailed(f"{lost}; there was none in its place within ray.timeout_s")
             self._group.wait(_LOOK_EVERY_S)
-            self._nodes = _nodes_of(self._group)
+            if all(found := _nodes_of(self._group)):
+                self._nodes = found
 
     def _actor(self, bundle: int) -> ActorHandle:
         share = per_worker(self._config)
@@ -271,7 +272,7 @@ def _reserve(config: RunConfig, num_workers: int) -> PlacementGroup:
 
 
 def _nodes_of(group: PlacementGroup) -> list[str]:
-    """The node of each bundle."""
+    """The node of each bundle; empty while Ray looks for one."""
     by_bundle = placement_group_table(group)["bundles_to_node_id"]
     return [by_bundle[bundle] for bundle in sorted(by_bundle)]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from realrl.api.cluster import SlurmConfig
@@ -53,7 +54,7 @@ class SlurmLauncher:
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
-        if self._step and (lost := self.explain()):
+        if self._step and (lost := self._lost()):
             raise RunFailed(f"{lost}; SLURM gives a job none in its place, but slurm.requeues a new job")
         signal.signal(signal.SIGTERM, _unwind)
         self._log_directory = log_directory.resolve()
@@ -98,15 +99,22 @@ class SlurmLauncher:
         return sorted(ended.items())
 
     def explain(self) -> str:
-        said, daemons = self._said(), _daemons(self._nodes)
-        lost = [
+        said = self._said()
+        if (lost := self._lost()) or "tasks started" in said:
+            return lost
+        return f"srun started no worker: {said.strip().rpartition('error: ')[2]}"
+
+    def _lost(self) -> str:
+        """By what `srun` says, and by which daemons are silent, if SLURM's controller says where they are."""
+        said, daemons = self._said(), {}
+        with suppress(RunFailed):
+            daemons = _daemons(self._nodes)
+        return lost_nodes(
             (node, ranks)
             for node, ranks in zip(self._nodes, self._ranks)
-            if has_failed(node, said) or not answers(*daemons[node], within_s=_ANSWERS_S)
-        ]
-        if lost or "tasks started" in said:
-            return lost_nodes(lost)
-        return f"srun started no worker: {said.strip().rpartition('error: ')[2]}"
+            if has_failed(node, said)
+            or (node in daemons and not answers(*daemons[node], within_s=_ANSWERS_S))
+        )
 
     def log_path(self, rank: int) -> Path:
         return self._log_directory / f"worker-{rank}.log"

@@ -15,6 +15,7 @@ from realrl.base.files import finish_replacement, replace_directory, write_atomi
 CHECKPOINTS, RECOVERIES = "checkpoints", "recovery"
 """Folders of a run: of what people take from it, and of what it goes on from itself."""
 BEST = "best"
+_NOTE = "best.json"
 
 
 def partial_directory(folder: Path, name: str) -> Path:
@@ -58,10 +59,18 @@ class Best:
         return {"step": self.step, self._criterion.metric: self.value}
 
     def outcome(self, run_directory: Path) -> dict[str, Any]:
-        """Which it is, and where its weights lie: nowhere here if they are those that the run began with."""
-        directory = str(run_directory / CHECKPOINTS / BEST) if self.step else None
-        return {**self.describe(), "checkpoint": directory}
+        """Which it is, and where its weights lie: nowhere here if they are those that the run began with, or
+        have given way to those of a step that a run which recovers made again, with less success.
+        """
+        directory = run_directory / CHECKPOINTS / BEST
+        is_there = self.step and _noted_step(directory) == self.step
+        return {**self.describe(), "checkpoint": str(directory) if is_there else None}
 
     def note(self, directory: Path) -> None:
         """Say beside its weights which they are."""
-        write_atomically(directory / "best.json", json.dumps(self.describe(), indent=2) + "\n")
+        write_atomically(directory / _NOTE, json.dumps(self.describe(), indent=2) + "\n")
+
+
+def _noted_step(directory: Path) -> int | None:
+    note = directory / _NOTE
+    return json.loads(note.read_text())["step"] if note.is_file() else None

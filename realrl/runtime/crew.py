@@ -66,6 +66,7 @@ class Crew:
     def muster(self) -> None:
         """Wait for every worker to dial in."""
         self._gather(Hello, "dial in")
+        self._watch.attend()
 
     def set_up(self, setup: Setup) -> None:
         """Have every worker build its part."""

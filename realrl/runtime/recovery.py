@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,17 @@ class _Manifest(msgspec.Struct):
 
     step: int
     files: list[File]
+
+
+class Past(NamedTuple):
+    """What an earlier run did, and wrote down."""
+
+    steps: int = 0
+    """Training steps, or batches of a pass."""
+    rows: int = 0
+    """Of a pass."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """A line for each step and evaluation."""
 
 
 def publish_recovery(partial: Path, step: int, files: Sequence[File], keep: int) -> Path:
@@ -89,17 +100,15 @@ def _fault_of(path: Path, expected: File) -> str | None:
     return None if checksum(path) == expected.checksum else f"{expected.path} has another checksum"
 
 
-def cut_records(directory: Path, step: int) -> list[Mapping[str, Any]]:
-    """Drop what was written down of what comes after `step` training steps; returns the metrics that stay."""
+def cut_records(directory: Path, step: int) -> Past:
+    """Drop what was written down of what comes after `step` training steps; returns what stays."""
     _keep_lines(directory / RECORDS["train"], lambda line: _is_before(line, line["evaluating"], step))
     _keep_lines(directory / METRICS, lambda line: _is_before(line, line["kind"] == "eval", step))
-    return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
+    return Past(step, metrics=[json.loads(line) for line in _whole_lines(directory / METRICS)])
 
 
-def cut_batches(directory: Path, samples_per_row: int) -> tuple[int, list[Mapping[str, Any]]]:
-    """Drop what was written down of a pass's last batch, unless all was; returns how many rows are done, and
-    the metrics of their batches.
-    """
+def cut_batches(directory: Path, samples_per_row: int) -> Past:
+    """Drop what was written down of a pass's last batch, unless all was; returns what stays."""
     records, metrics = directory / RECORDS["pass"], directory / METRICS
     num_there, num_samples, kept = sum(1 for _ in _whole_lines(records)), 0, []
     for line in map(json.loads, _whole_lines(metrics)):
@@ -109,7 +118,7 @@ def cut_batches(directory: Path, samples_per_row: int) -> tuple[int, list[Mappin
         kept.append(line)
     _cut(records, num_samples)
     _cut(metrics, len(kept))
-    return num_samples // samples_per_row, kept
+    return Past(len(kept), num_samples // samples_per_row, kept)
 
 
 def drop_records(directory: Path) -> None:

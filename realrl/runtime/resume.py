@@ -17,11 +17,13 @@ _CLUSTER = ("mode", "devices_per_node", "cpus_per_worker", "slurm", "ray")
 _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
-_SAVING = ("save_every", "recover", "recover_every", "keep_recoveries", "restarts")
+_SAVING = ("save_every", "recover", "keep_recoveries", "restarts")
 MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING))
 """Keys, of whatever section, that say where and how fast a run goes, not what comes of it."""
 IN_A_PASS = frozenset(("batch_size",))
 """Such keys, where nothing is trained."""
+WITHOUT_STALENESS = frozenset(("recover_every",))
+"""Such keys, where nothing is generated ahead of what recovery goes on from."""
 
 
 def goes_on(config: RunConfig) -> bool:
@@ -49,7 +51,11 @@ def may_restart(config: RunConfig, failures: Sequence[str]) -> bool:
 def check_same_settings(recipe: Recipe, config: RunConfig) -> None:
     """Raise ValueError where `config` is to go on with a run of another one."""
     directory = run_directory(config)
-    may_differ = MAY_DIFFER if isinstance(config, TrainingConfig) else MAY_DIFFER | IN_A_PASS
+    may_differ = MAY_DIFFER
+    if not isinstance(config, TrainingConfig):
+        may_differ |= IN_A_PASS
+    elif not config.max_staleness:
+        may_differ |= WITHOUT_STALENESS
     made = (directory / CONFIG).read_text(encoding="utf-8")
     before, now = (
         dict(_settings(load_mapping(text, str(directory / CONFIG)), may_differ))

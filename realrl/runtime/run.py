@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -18,7 +20,7 @@ from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
 from realrl.api.recipe import Recipe
-from realrl.base.files import write_atomically
+from realrl.base.files import locked, write_atomically
 from realrl.base.logging import logging_to
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
@@ -29,8 +31,15 @@ from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.master import Master
 from realrl.runtime.progress import Progress
-from realrl.runtime.recorder import CONFIG, Recorder, run_directory
-from realrl.runtime.recovery import cut_batches, cut_records, drop_records, drop_recoveries, newest_recovery
+from realrl.runtime.recorder import CONFIG, METRICS, Recorder, run_directory
+from realrl.runtime.recovery import (
+    Past,
+    cut_batches,
+    cut_records,
+    drop_records,
+    drop_recoveries,
+    newest_recovery,
+)
 from realrl.runtime.rendezvous import Rendezvous
 from realrl.runtime.report import Outcome
 from realrl.runtime.resume import goes_on, may_restart
@@ -65,7 +74,7 @@ def run(
     """
     failures: list[str] = []
     directory, began_s = run_directory(config), time.monotonic()
-    with closing(launcher), _refused_writes(directory):
+    with closing(launcher), _refused_writes(directory), _alone(directory):
         recovery, notes = _begin(recipe, config)
         with (
             logging_to(directory / "logs" / "master.log", "master"),
@@ -98,6 +107,22 @@ def _refused_writes(directory: Path) -> Iterator[None]:
         raise RunFailed(
             f"cannot read or write {where}: {error.strerror}; mend it, and start again"
         ) from error
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two masters in one directory would each undo what the other does."""
+    lock, me = (
+        directory.with_name(f".{directory.name}.lock"),
+        f"process {os.getpid()} on {socket.gethostname()}",
+    )
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, me))
+        except BlockingIOError as error:
+            what = f"{directory} has a master at work, {error.strerror}; end that first, or set another trial"
+            raise RunFailed(what) from None
+        yield
 
 
 def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:
@@ -140,11 +165,11 @@ class _Run:
         recipe, config, directory = self.recipe, self.config, self.directory
         tidy(directory)
         data = open_data(recipe, config)
-        num_done, lines = self._left(recovery)
-        schedule = make_schedule(recipe, config, self.plan, data, directory, num_done)
+        past = self._past(recovery)
+        schedule = make_schedule(recipe, config, self.plan, data, directory, past)
         summary = Summary(self.began_s, trains=schedule.kind == "train")
         best = Best(recipe.best_by(config))
-        _recall(lines, summary, best)
+        _recall(past.metrics, summary, best)
         if recovery:
             notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
         notes = [*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, self.plan)]
@@ -169,11 +194,11 @@ class _Run:
         print_summary(result)
         return result
 
-    def _left(self, recovery: Recovery | None) -> tuple[int, list[Mapping[str, Any]]]:
-        """How many training steps, or rows of a pass, are done, and what was written down of them."""
+    def _past(self, recovery: Recovery | None) -> Past:
+        """What is done; what was written down of more is dropped."""
         if not isinstance(self.config, TrainingConfig):
             return cut_batches(self.directory, self.recipe.samples_per_row(self.config))
-        return (recovery.step, cut_records(self.directory, recovery.step)) if recovery else (0, [])
+        return cut_records(self.directory, recovery.step) if recovery else Past()
 
     @contextmanager
     def _crew(self, recovery: Recovery | None) -> Iterator[Crew]:
@@ -207,8 +232,19 @@ class _Run:
 
 
 def _recall(lines: Iterable[Mapping[str, Any]], summary: Summary, best: Best) -> None:
-    """What came of the steps and evaluations that an earlier run made."""
-    for outcome in map(Outcome.of, lines):
+    """What came of the steps and evaluations that an earlier run made.
+
+    Raises:
+        RunFailed: it was another version of realrl.
+    """
+    try:
+        outcomes = list(map(Outcome.of, lines))
+    except KeyError as error:
+        what = (
+            f"another version of realrl wrote {METRICS}, without {error}: go on with that, or set recover=off"
+        )
+        raise RunFailed(what) from None
+    for outcome in outcomes:
         summary.add(outcome)
         if outcome.evaluating:
             best.consider(outcome.step, outcome.metrics)

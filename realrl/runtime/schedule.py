@@ -15,6 +15,7 @@ from realrl.runtime.checkpoints import BEST, CHECKPOINTS, RECOVERIES, partial_di
 from realrl.runtime.data import RunData
 from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
 from realrl.runtime.recorder import RECORDS
+from realrl.runtime.recovery import Past
 from realrl.runtime.scheduler import Job, Stage
 
 
@@ -169,7 +170,8 @@ class Pass:
     samples_per_row: int
     rows: Dataset
     run_directory: Path
-    num_done: int
+    steps_done: int
+    rows_done: int
     kind: ClassVar[str] = "pass"
     open_ahead: ClassVar[int] = 0
     keeps_best: ClassVar[bool] = False
@@ -178,17 +180,16 @@ class Pass:
 
     @property
     def steps(self) -> range:
-        """The batches; those that an earlier run made count."""
-        size = self.config.batch_size
-        first = -(-self.num_done // size)
-        return range(first, first - (self.num_done - len(self.rows)) // size)
+        """The batches; those that an earlier run made count, whatever their size."""
+        num_batches = -(-(len(self.rows) - self.rows_done) // self.config.batch_size)
+        return range(self.steps_done, self.steps_done + num_batches)
 
     def stages(self) -> Iterator[Stage]:
         return in_order(self.jobs(), max_staleness=0)
 
     def jobs(self) -> Iterator[Job]:
         for number, step in enumerate(self.steps):
-            first = self.num_done + number * self.config.batch_size
+            first = self.rows_done + number * self.config.batch_size
             rows = range(first, min(first + self.config.batch_size, len(self.rows)))
             yield Job(
                 number,
@@ -204,15 +205,13 @@ class Pass:
 
 
 def make_schedule(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, num_done: int = 0
+    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, past: Past
 ) -> Schedule:
-    """What a recipe's run does: it trains, but for the steps that are done, or passes over its rows, but for
-    those.
-    """
+    """What a recipe's run does: it trains, or passes over its rows, but for what is done."""
     programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
     if recipe.graph(config).trains:
-        return Training(config, programs, samples, data.rows, data.held_out, run_directory, num_done)
-    return Pass(config, programs, samples, data.rows, run_directory, num_done)
+        return Training(config, programs, samples, data.rows, data.held_out, run_directory, past.steps)
+    return Pass(config, programs, samples, data.rows, run_directory, past.steps, past.rows)
 
 
 def epoch_rows(

@@ -83,7 +83,7 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
         if name == "forget":  # housekeeping of the data plane
             continue
         table.add_row(f"time in {name}, s a step", number(seconds))
-    table.add_row("time in all", clock(summary["wall_s"]))
+    table.add_row("time since the start", clock(summary["wall_s"]))
     for name in (name for name in ("checkpoint", "generations") if name in summary):
         table.add_row(name, summary[name])
     if best := summary.get("best", {}).get("checkpoint"):

@@ -44,10 +44,16 @@ class Watch:
         )
         self._looked_s = 0.0
         self._dump: Dump | None = None
+        self._attends = False
 
     def begin(self, num_steps: int) -> None:
-        """Workers start, for the first time or again."""
-        self._write(phase="starts", phase_since_s=time.time(), num_steps=num_steps, scene=Scene())
+        """Workers start, for the first time or again; they can show no stacks before `attend`."""
+        self._dump, self._attends = None, False
+        self._write(phase="starts", phase_since_s=time.time(), num_steps=num_steps, step=None, scene=Scene())
+
+    def attend(self) -> None:
+        """Workers are up: from now on who wants stacks gets them."""
+        self._attends = True
 
     def say(self, phase: str, *, is_over: bool = False) -> None:
         """What the run is at, from now on."""
@@ -61,7 +67,7 @@ class Watch:
             return
         self._looked_s = time.monotonic()
         self._show(scene())
-        if self._dump is None and self._is_asked():
+        if self._dump is None and self._attends and self._is_asked():
             self._dump = Dump(self._launcher, self.ranks)
         elif self._dump and self._dump.has_come():
             shown = all_stacks(self._status.scene, self._dump.answers(), own_stacks())
@@ -104,6 +110,7 @@ class Watch:
             logger.warning("cannot write %s: %s", self._directory / STATUS, error)
 
     def __enter__(self) -> Watch:
+        (self._directory / WANTED).unlink(missing_ok=True)  # that nobody waits for any more
         self.say("starts")
         return self
 

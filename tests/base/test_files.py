@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
 import pytest
 
 from realrl.base import files
-from realrl.base.files import replace_directory, write_atomically
+from realrl.base.files import locked, replace_directory, write_atomically
 
 
 def tree(directory):
@@ -54,6 +55,50 @@ def made(directory, **contents):
     for name, content in contents.items():
         (directory / name).write_text(content)
     return directory
+
+
+def test_an_interrupt_after_the_rename_stays_one(tmp_path, monkeypatch):
+    """The file has its name by then, so that there is nothing to clear up."""
+
+    def rename_and_interrupt(old, new):
+        replace(old, new)
+        raise KeyboardInterrupt
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", rename_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    """Who is refused hears by whom; nothing stays behind, and one that a killed process left can be had."""
+    lock = tmp_path / "folder" / "lock"
+    lock.parent.mkdir()
+    lock.write_text("who was killed")
+    for name in ("first", "second"):
+        with locked(lock, name):
+            with pytest.raises(BlockingIOError, match=name), locked(lock, "third"):
+                pytest.fail("it was had twice")
+            assert lock.read_text() == name
+        assert list(lock.parent.iterdir()) == []
+
+
+def test_a_lock_that_is_dropped_as_it_is_waited_for_is_made_anew(tmp_path, monkeypatch):
+    """Else two would hold two files of one name."""
+    lock, flock, dropped = tmp_path / "lock", fcntl.flock, []
+
+    def drop_and_lock(file, how):
+        if not dropped:
+            lock.unlink()
+            dropped.append(file)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", drop_and_lock)
+    with locked(lock, "first"):
+        assert dropped and lock.read_text() == "first"
+        with pytest.raises(BlockingIOError, match="first"), locked(lock, "second"):
+            pytest.fail("it was had twice")
 
 
 def test_a_directory_gets_its_name(tmp_path):

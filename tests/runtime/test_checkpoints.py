@@ -45,9 +45,7 @@ def test_a_best_checkpoint_says_which_it_is(tmp_path):
     best = Best(MOST)
     for step, value in enumerate((0.0, 0.5, 0.75)):
         best.consider(step, {"accuracy": value})
-        assert best.outcome(tmp_path)["checkpoint"] == (
-            str(tmp_path / "checkpoints" / "best") if step else None
-        )
+        assert best.outcome(tmp_path)["checkpoint"] is None
         if step:
             partial = partial_directory(tmp_path / "checkpoints", "best")
             partial.mkdir(parents=True)
@@ -57,6 +55,7 @@ def test_a_best_checkpoint_says_which_it_is(tmp_path):
             assert (final, partial.exists()) == (tmp_path / "checkpoints" / "best", False)
             assert json.loads((final / "best.json").read_text()) == {"step": step, "accuracy": value}
             assert (final / "weights").read_text() == str(step)
+            assert best.outcome(tmp_path)["checkpoint"] == str(final)
 
 
 def test_what_never_became_whole_is_removed(tmp_path):

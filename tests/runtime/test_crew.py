@@ -15,6 +15,7 @@ from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.scheduler import Waiting
+from realrl.runtime.stacks import WANTED
 from realrl.runtime.status import STATUS, Status
 from realrl.runtime.watch import Watch
 
@@ -339,3 +340,17 @@ def test_the_status_follows_the_run(monkeypatch):
     after = status()
     assert after.is_over and after.phase.startswith("failed: rank 1 did not end call actor_train of step 4")
     assert after.step == 4 and after.written_s > before.written_s
+
+
+def test_stacks_are_shown_once_workers_are_up(monkeypatch):
+    """Before that, the signal that asks for them would end who still loads."""
+    monkeypatch.setattr(watch_module, "_LOOK_EVERY_S", 0.0)
+    launcher = ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS})
+    messages = [(rank, message) for message in (Hello(), Ready()) for rank in (0, 1)]
+    with Watch(Path(), launcher, 2) as watch:
+        Path(WANTED).touch()
+        crew = Crew(ScriptedChannel(*messages), launcher, watch, 0.2)
+        crew.muster()
+        assert Path(WANTED).exists() and not launcher.log_path(0).exists()
+        crew.set_up(None)
+        assert not Path(WANTED).exists() and launcher.log_path(0).exists()

@@ -83,7 +83,7 @@ def test_records_end_where_recovery_goes_on(tmp_path):
     for name, lines in ((METRICS, metrics), (RECORDS["train"], records)):
         (tmp_path / name).write_text("".join(lines.values()) + '{"step": 0, "kind": "tr')
     found = cut_records(tmp_path, 2)
-    assert [(line["kind"], line["step"]) for line in found] == kept
+    assert (found.steps, [(line["kind"], line["step"]) for line in found.metrics]) == (2, kept)
     for name, lines in ((METRICS, metrics), (RECORDS["train"], records)):
         assert (tmp_path / name).read_text() == "".join(lines[key] for key in kept)
 
@@ -101,8 +101,8 @@ def test_a_pass_goes_on_after_its_last_whole_batch(tmp_path, num_records, num_me
         (tmp_path / METRICS).write_text("".join(metrics[:num_metrics]) + '{"step": 9, "num_seq')
     rows = (0, 2, 4, 5)[expected]
     for _ in range(2):
-        num_rows, kept = cut_batches(tmp_path, 2)
-        assert (num_rows, [line["step"] for line in kept]) == (rows, list(range(expected)))
+        steps, num_rows, kept = cut_batches(tmp_path, 2)
+        assert (steps, num_rows, [line["step"] for line in kept]) == (expected, rows, [*range(expected)])
     if num_records is not None:
         assert (tmp_path / RECORDS["pass"]).read_text() == "".join(records[: 2 * rows])
         assert (tmp_path / METRICS).read_text() == "".join(metrics[:expected])

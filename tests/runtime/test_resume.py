@@ -10,6 +10,8 @@ from realrl.api.config import GenerationConfig, ModelConfig
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
 from realrl.recipes.gen import GEN, GenConfig
+from realrl.recipes.ppo_config import PPOMathConfig
+from realrl.recipes.ppo_math import PPO_MATH
 from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.recorder import CONFIG, SUMMARY, run_directory
 from realrl.runtime.resume import check_same_settings, goes_on, may_restart
@@ -97,3 +99,14 @@ def test_training_that_recovers_is_of_the_same_settings(tmp_path):
     message = r"recover: .* was made with batch_size=16, got 3; set it back, .* or set recover=off"
     with pytest.raises(ValueError, match=message):
         check_same_settings(SFT, replace(made, batch_size=3))
+
+
+def test_what_is_generated_ahead_depends_on_where_recovery_goes_on_from(tmp_path):
+    """So that with staleness its steps stay where they are."""
+    made = PPOMathConfig(runs_dir=str(tmp_path), recover_every=5, max_staleness=1)
+    directory = run_directory(made)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_text(dump_config(made, recipe="ppo-math"))
+    check_same_settings(PPO_MATH, replace(made, restarts=1))
+    with pytest.raises(ValueError, match="was made with recover_every=5, got 3"):
+        check_same_settings(PPO_MATH, replace(made, recover_every=3))

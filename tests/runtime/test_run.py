@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
+from realrl.base.files import locked
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
@@ -78,6 +79,17 @@ def test_a_run_leaves_what_it_promises(config):
         "worker-0.log",
         "worker-1.log",
     ]
+
+
+def test_a_run_has_one_master(config):
+    """Another one is refused, before it touches anything; the first is named."""
+    directory = _directory(config)
+    with (
+        locked(directory.with_name(".trial.lock"), "process 7 on node3"),
+        pytest.raises(RunFailed, match="trial has a master at work, process 7 on node3; end that first"),
+    ):
+        _run(config, LocalLauncher())
+    assert list(directory.parent.iterdir()) == []
 
 
 def _once_two_steps_are_done(config, action):

@@ -142,7 +142,7 @@ def test_a_pass_takes_each_row_once(num_rows, batch_size, samples_per_row, data)
     num_done = data.draw(st.integers(0, num_rows))
     config = SimpleNamespace(batch_size=batch_size)
     programs = Programs(Program(("gen",)), *[Program(())] * 3, {})
-    jobs = list(Pass(config, programs, samples_per_row, Rows(num_rows), Path("run"), num_done).jobs())
+    jobs = list(Pass(config, programs, samples_per_row, Rows(num_rows), Path("run"), 0, num_done).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
     samples = [sample for job in jobs for sample in job.samples]
     assert [s.id for s in samples] == list(range(num_done * samples_per_row, num_rows * samples_per_row))
@@ -152,10 +152,11 @@ def test_a_pass_takes_each_row_once(num_rows, batch_size, samples_per_row, data)
 
 
 def test_steps_of_a_pass_go_on_where_it_was_left():
-    """Nothing is left of one that is done."""
+    """Whatever the size of its batches was; nothing is left of one that is done."""
     config, programs = SimpleNamespace(batch_size=4), Programs(None, None, None, None, {})
-    steps = [Pass(config, programs, 2, Rows(10), Path("run"), done).steps for done in (0, 4, 10)]
-    assert steps == [range(0, 3), range(1, 3), range(3, 3)]
+    done = ((0, 0), (1, 4), (3, 6), (3, 10))  # batches and rows
+    steps = [Pass(config, programs, 2, Rows(10), Path("run"), *past).steps for past in done]
+    assert steps == [range(0, 3), range(1, 3), range(3, 4), range(3, 3)]
 
 
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 99))
