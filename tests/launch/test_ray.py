@@ -144,7 +144,7 @@ def test_workers_that_fail_are_started_again(folder, environment):
 
 
 def test_a_lost_node_without_another_ends_the_run(folder, environment, cluster):
-    """Named, with its ranks, once none came in its place. The last test: the cluster has one node after it."""
+    """Named, with its ranks, once none came in its place. The last test, as the cluster has one node now."""
     keys = {"num_steps": 100_000, "recover_every": 1, "ray.timeout_s": 5}
     run = start(arguments(folder, "lost", mode="ray", **keys), environment)
     wait_for(lambda: any((folder / "runs" / "ppo-math" / "lost" / "recovery").glob("step-*")))
