@@ -70,7 +70,7 @@ def run(
 
     Raises:
         RunFailed: a worker failed, died, or took too long, and the run was not to go on; or its directory
-            takes no more.
+            takes no more, or has another master at work.
     """
     failures: list[str] = []
     directory, began_s = run_directory(config), time.monotonic()
@@ -112,10 +112,8 @@ def _refused_writes(directory: Path) -> Iterator[None]:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Two masters in one directory would each undo what the other does."""
-    lock, me = (
-        directory.with_name(f".{directory.name}.lock"),
-        f"process {os.getpid()} on {socket.gethostname()}",
-    )
+    lock = directory.with_name(f".{directory.name}.lock")
+    me = f"process {os.getpid()} on {socket.gethostname()}"
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(lock, me))
