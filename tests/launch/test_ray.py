@@ -7,14 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from realrl.api.configure import build_config
 from realrl.recipes import RECIPES
 from realrl.runtime.failure import RunFailed
-from tests.launch.running import arguments, disturb, metrics, start, wait_for, workers
+from tests.launch.running import arguments, check_restart, metrics, start, wait_for, workers
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: realrl[ray]")
 pytestmark = pytest.mark.slow
@@ -128,19 +127,8 @@ def test_without_a_cluster_the_message_says_how_to_start_one(monkeypatch):
 
 
 def test_workers_that_fail_are_started_again(folder, environment):
-    """On the nodes that the run has, once all are gone, a stopped one too. The metrics are the undisturbed
-    run's.
-    """
-    run = start(arguments(folder, "again", mode="ray", recover_every=1), environment)
-    before = disturb(folder, "again")
-    wait_for(
-        lambda: before.keys() == workers("again").keys() and not before.items() & workers("again").items()
-    )
-    assert not any(Path(f"/proc/{pid}").exists() for pid in before.values())
-    out, err = run.communicate(timeout=180)
-    assert run.returncode == 0, err
-    assert "rank 1 died (killed by SIGKILL)" in out and "restart 1 of 3" in out
-    assert metrics(folder, "again") == metrics(folder, "here")
+    """On the nodes that the run has, once all are gone; the metrics are the undisturbed run's."""
+    check_restart(folder, "ray", environment)
 
 
 def test_a_lost_node_without_another_ends_the_run(folder, environment, cluster):

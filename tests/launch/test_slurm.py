@@ -12,7 +12,7 @@ from realrl.api.configure import build_config
 from realrl.launch import queue
 from realrl.recipes import RECIPES
 from realrl.runtime.failure import RunFailed
-from tests.launch.running import arguments, disturb, metrics, start, wait_for, workers
+from tests.launch.running import arguments, check_restart, metrics, start, wait_for, workers
 from tests.launch.slurm_cluster import SlurmCluster, missing
 
 lacking = missing()
@@ -112,19 +112,8 @@ def test_a_job_that_waits_for_too_long_is_cancelled(folder, cluster, commands, m
 
 
 def test_workers_that_fail_are_started_again(folder, cluster):
-    """On the nodes that the run has, once all are gone, a stopped one too. The metrics are the undisturbed
-    run's.
-    """
-    run = start(arguments(folder, "again", mode="slurm", recover_every=1), cluster.environment)
-    before = disturb(folder, "again")
-    wait_for(
-        lambda: before.keys() == workers("again").keys() and not before.items() & workers("again").items()
-    )
-    assert not any(Path(f"/proc/{pid}").exists() for pid in before.values())
-    out, err = run.communicate(timeout=180)
-    assert run.returncode == 0, err
-    assert "rank 1 died (killed by SIGKILL)" in out and "restart 1 of 3" in out
-    assert metrics(folder, "again") == metrics(folder, "here")
+    """On the nodes that the run has, once all are gone; the metrics are the undisturbed run's."""
+    check_restart(folder, "slurm", cluster.environment)
 
 
 def test_a_lost_node_ends_the_run(folder, cluster):
