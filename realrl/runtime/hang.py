@@ -14,6 +14,7 @@ _WAITS_IN = ("/torch/distributed/", "/torch/cuda/", "/realrl/realloc/", "/realrl
 _WAITS_FOR = "wait_at_least"
 """The same, for a function."""
 _RECEIVES_IN = "/realrl/runtime/channel.py"
+"""What calls, at whatever depth, where a rank waits for its next instruction."""
 _MOST_NAMED = 3
 
 
@@ -29,10 +30,11 @@ def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Cul
     have not taken it up; else those that do not wait for others; else all.
     """
     ranks = sorted(awaited)
-    frames = {rank: answers[rank].frame for rank in ranks}
+    stacks = {rank: answers[rank].stack for rank in ranks}
+    frames = {rank: stack[0] for rank, stack in stacks.items()}
     if silent := [rank for rank in ranks if not answers[rank].has_stacks]:
         return Culprit(tuple(silent), _distinct(answers[rank].silence for rank in silent))
-    if away := [rank for rank in ranks if _RECEIVES_IN in frames[rank].path]:
+    if away := [rank for rank in ranks if any(_RECEIVES_IN in frame.path for frame in stacks[rank])]:
         return Culprit(tuple(away), "not taken up, or its report is lost, as it waits for instructions")
     busy = [rank for rank in ranks if not _waits(frames[rank])]
     others = [rank for rank in ranks if busy and rank not in busy]

@@ -34,6 +34,9 @@ class Frame(NamedTuple):
         return f"{self.function} ({self.path}:{self.line})"
 
 
+_NO_FRAME = Frame("", 0, "no Python")
+
+
 class Answer(NamedTuple):
     """What a rank wrote when it was asked."""
 
@@ -51,13 +54,13 @@ class Answer(NamedTuple):
         return f"no stack within {_WITHIN_S:g} s, its process {self.state or 'stopped, stuck or gone'}"
 
     @property
-    def frame(self) -> Frame:
-        """Where the main thread is, which stands last.
+    def stack(self) -> list[Frame]:
+        """Of the main thread, which stands last; where it is comes first.
 
         Source: CPython, Python/traceback.c, `_Py_DumpTracebackThreads`.
         """
-        found = _FRAME.search(self.text.rpartition(_THREAD)[2])
-        return Frame(found[1], int(found[2]), found[3]) if found else Frame("", 0, "no Python")
+        found = _FRAME.findall(self.text.rpartition(_THREAD)[2])
+        return [Frame(path, int(line), function) for path, line, function in found] or [_NO_FRAME]
 
 
 class Dump:
