@@ -155,6 +155,6 @@ def test_a_plot_has_a_line_for_each_process_and_quantity():
 @pytest.mark.slow
 def test_a_short_run_leaks_nothing():
     """Neither its master nor its workers, though weights move and are saved all the time."""
-    found = leaks.trends(leaks.measure(steps=32, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))
+    found = leaks.trends(leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))
     assert {"master", "worker 0", "worker 1"} <= {trend.role for trend in found}
     assert [t for t in found if t.grows and t.role != "their children"] == []
