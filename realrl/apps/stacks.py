@@ -36,9 +36,8 @@ def _main(argv: Sequence[str]) -> int:
     try:
         sys.stdout.write(_answer(directory))
     except TimeoutError as error:
-        return complain(str(error), FAILED)
-    finally:
         (directory / WANTED).unlink(missing_ok=True)
+        return complain(str(error), FAILED)
     return OK
 
 
