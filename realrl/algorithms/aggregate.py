@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from realrl.algorithms.choices import Aggregation
 from realrl.algorithms.normalise import Reduce
-
-Aggregation = Literal["token", "sequence", "constant"]
 
 
 def token_weights(

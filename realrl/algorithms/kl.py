@@ -5,12 +5,10 @@ Shapes: B sequences, T packed tokens; `loss_mask` bool `[T]` marks response toke
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Estimator = Literal["k1", "k2", "k3"]
+from realrl.algorithms.choices import Estimator
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "k1") -> Tensor:

@@ -13,8 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Level = Literal["token", "sequence"]
-Surrogate = Literal["ppo", "cispo"]
+from realrl.algorithms.choices import Level, Surrogate
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from torch import Tensor
-
-from realrl.api.batch import PackedBatch
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import DataflowGraph
+
+if TYPE_CHECKING:  # configs and the command line's help load this module, and have no need of torch
+    from torch import Tensor
+
+    from realrl.api.batch import PackedBatch
 
 
 class Mean(NamedTuple):
@@ -132,7 +134,7 @@ class Criterion(NamedTuple):
 LEAST_LOSS = Criterion("loss", larger_is_better=False)
 
 
-CallBody = Callable[[CallContext, PackedBatch], CallOutput]
+CallBody: TypeAlias = "Callable[[CallContext, PackedBatch], CallOutput]"
 
 
 @dataclass(frozen=True)

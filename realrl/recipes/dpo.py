@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from realrl.algorithms.preference import implicit_reward
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import ModelConfig, OptimizerConfig, TrainingConfig
-from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
 from realrl.datasets.pairs import load_pairs, sequences_of
+from realrl.recipes.dpo_config import DPOConfig
 from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses
-
-
-@dataclass(frozen=True, kw_only=True)
-class DPOConfig(TrainingConfig):
-    """Direct preference optimisation on pairs of responses."""
-
-    experiment: str = "dpo"
-    batch_size: int = 16
-    model: ModelConfig = field(default_factory=ModelConfig)
-    ref: ModelConfig | None = None
-    """The reference policy; left out, the model as it was loaded."""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-6))
-    data: DataConfig = field(default_factory=DataConfig)
-    beta: float = 0.1
-    """How far the model may move from the reference: the less, the further."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
 
 
 def graph(config: DPOConfig) -> DataflowGraph:

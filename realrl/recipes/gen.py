@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from realrl.api.batch import PackedBatch, concatenated
-from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
-from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_questions
 from realrl.datasets.stops import ends_by
+from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.grading import Response, response_lengths, responses_of
 from realrl.recipes.ppo_report import response_metrics, verdict_metrics
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked
 
 RESPONSE = ("input_ids", "loss_mask", "ended")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenConfig(RunConfig):
-    """Answers to prompts, written to a file and graded where there are solutions; nothing is trained."""
-
-    experiment: str = "gen"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    num_samples: int = 1
-    """Sampled answers to each prompt."""
-    greedy: bool = False
-    """One greedy answer to each before these."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_samples < 0 or not self.samples_per_row:
-            raise ValueError(
-                f"num_samples must be at least 1, or 0 with greedy: true, got {self.num_samples}"
-            )
-        if self.generation.temperature == 0 and self.samples_per_row > 1:
-            raise ValueError(
-                "num_samples: with generation.temperature=0 all answers to a prompt are the same; raise that,"
-                " or leave num_samples 1 and greedy false"
-            )
-        if self.data.eval_path is not None:
-            raise ValueError("data.eval_path: nothing is trained here; give the file as data.path")
-        if self.generation.interruptible:
-            raise ValueError(
-                "generation.interruptible: nothing is trained here, so no new weights come; leave this false"
-            )
-
-    @property
-    def samples_per_row(self) -> int:
-        return self.num_samples + self.greedy
 
 
 def graph(config: GenConfig) -> DataflowGraph:

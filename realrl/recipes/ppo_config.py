@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from realrl.algorithms.aggregate import Aggregation
-from realrl.algorithms.kl import Estimator
-from realrl.algorithms.policy import Level, Surrogate
+from realrl.algorithms.choices import Aggregation, Estimator, Level, Surrogate
 from realrl.api.config import (
     GenerationConfig,
     ModelConfig,

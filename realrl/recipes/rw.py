@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import ModelConfig, OptimizerConfig, TrainingConfig
-from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
 from realrl.datasets.pairs import load_pairs, sequences_of
 from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses, scores_at_ends
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardModelConfig(TrainingConfig):
-    """A reward model, trained on pairs of responses."""
-
-    experiment: str = "rw"
-    batch_size: int = 16
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
-    data: DataConfig = field(default_factory=DataConfig)
+from realrl.recipes.rw_config import RewardModelConfig
 
 
 def graph(config: RewardModelConfig) -> DataflowGraph:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from torch import Tensor
 
 from realrl.algorithms.schedule import learning_rate
 from realrl.api.batch import PackedBatch
-from realrl.api.config import ModelConfig, OptimizerConfig, TrainingConfig
-from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, ModelSpec, Recipe
 from realrl.datasets.demonstrations import load_demonstrations
-
-
-@dataclass(frozen=True, kw_only=True)
-class SFTConfig(TrainingConfig):
-    """Supervised fine-tuning on demonstrations."""
-
-    experiment: str = "sft"
-    batch_size: int = 16
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-
+from realrl.recipes.sft_config import SFTConfig
 
 DEMONSTRATION = ("input_ids", "loss_mask")
 

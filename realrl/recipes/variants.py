@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from realrl.api.recipe import Recipe
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_math import PPO_MATH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +108,14 @@ class CISPOConfig(PPOMathConfig):
     )
 
 
-def _variant(config: PPOMathConfig) -> Recipe:
-    return replace(PPO_MATH, name=config.experiment, default_config=config)
-
-
-VARIANTS = tuple(
-    _variant(make())
-    for make in (
-        PPOCriticConfig,
-        GRPOConfig,
-        DrGRPOConfig,
-        RLOOConfig,
-        ReinforcePPConfig,
-        DAPOConfig,
-        GSPOConfig,
-        CISPOConfig,
-    )
+VARIANTS = (
+    PPOCriticConfig,
+    GRPOConfig,
+    DrGRPOConfig,
+    RLOOConfig,
+    ReinforcePPConfig,
+    DAPOConfig,
+    GSPOConfig,
+    CISPOConfig,
 )
+"""The configs; each one's `experiment` is the recipe's name too."""

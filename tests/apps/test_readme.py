@@ -75,7 +75,7 @@ def test_its_algorithms_are_all_there_are():
     named = re.findall(
         r"^\| `([\w-]+)` \| ", TEXT.partition("## Algorithms")[2].partition("\n## ")[0], flags=re.M
     )
-    assert named == [recipe.name for recipe in VARIANTS]
+    assert named == [config.experiment for config in VARIANTS]
 
 
 def test_its_commands_are_there():
