@@ -141,6 +141,9 @@ class PlacementConfig:
     """Chunks of layers on each pipeline stage."""
 
 
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What every recipe's config has."""
@@ -177,6 +180,11 @@ class RunConfig:
     """How often a run that fails, for a worker that died, say, starts its workers again and goes on from what
     it would recover from; a training without `recover_every` does not. The same failure twice, at the same
     place, ends the run."""
+    logger: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where metrics go besides `metrics.jsonl`, as `[tensorboard, wandb]`; all but TensorBoard are extras:
+    `pip install 'realrl[wandb]'`. Their files go to the run's directory unless their own environment
+    variables say otherwise. A logger that fails or is slow does not hold up the run; what it loses is counted
+    and said."""
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
     a file system that they share."""
@@ -201,6 +209,10 @@ class RunConfig:
                 _is_folder_name(value),
                 f"{name} must be a plain folder name of at most 100 bytes, got {reprlib.repr(value)}",
             )
+        require(
+            len(set(self.logger)) == len(self.logger),
+            f"logger: expected each name at most once, got {', '.join(self.logger)}",
+        )
         require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
         require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
 

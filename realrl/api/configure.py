@@ -112,7 +112,7 @@ def describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(describe, arguments))
     if origin in (tuple, list):
-        return f"a list of {_MANY[arguments[0]]}"
+        return f"a list of {_MANY.get(arguments[0]) or describe(arguments[0])}"
     if origin is dict:
         return f"names, each with {describe(arguments[1])}"
     return str(hint)
@@ -234,8 +234,10 @@ def _leaf(hint: Any, given: Any, path: str) -> Any:
     if isinstance(given, _Typed):
         as_written = hint is str and not isinstance(given.value, str)
         value = given.text if as_written else given.value
+    # A list of texts or names that has but one may be given as that.
+    is_one = get_origin(hint) is tuple and isinstance(value, str)
     try:
-        found = msgspec.convert(value, hint)
+        found = msgspec.convert([value] if is_one else value, hint)
     except msgspec.ValidationError:
         raise _unfit(path, hint, value) from None
     if isinstance(found, float) and not math.isfinite(found):

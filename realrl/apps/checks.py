@@ -29,6 +29,7 @@ from realrl.models.families.keys import BUFFERS
 from realrl.models.layout import check_fits, decoder_layout
 from realrl.models.reading import read_decoder_config, read_family
 from realrl.realloc.checkpoint import check_tensors, file_layout
+from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_same_settings, goes_on
 
@@ -77,6 +78,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[st
 def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> None:
     """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs."""
     check_mode(config)
+    check_loggers(config)
     if config.device == "cuda" and config.mode == "local":
         _check_devices(plan)
     generation = _generation(config)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from torch.utils.tensorboard import SummaryWriter
 
 from realrl.api.config import RunConfig
 from realrl.api.messages import Done, Instruction
 from realrl.base.files import write_atomically
+from realrl.runtime.loggers.background import Loggers
 from realrl.runtime.report import JobReport
 
 MICROSECONDS = 1e6
@@ -31,21 +31,14 @@ def run_directory(config: RunConfig) -> Path:
 
 
 class Recorder:
-    """The files of one run, or of one that is gone on with. Close it, or use it as a context."""
+    """The files of one run, new or resumed. Close it, or use it as a context."""
 
-    def __init__(self, directory: Path, num_workers: int, kind: str, *, first_step: int = 0) -> None:
+    def __init__(self, directory: Path, num_workers: int, kind: str, loggers: Loggers | None = None) -> None:
         self.directory, self._kind = directory, kind
+        self._loggers = loggers or Loggers(())
         self._metrics = (directory / METRICS).open("a")
         self._records = (directory / RECORDS[kind]).open("a")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step)
-        self._record_again(first_step)
         self._trace = Trace(directory / "trace.json", num_workers)
-
-    def _record_again(self, first_step: int) -> None:
-        """TensorBoard drops all of the steps that come again; what was evaluated before them stays."""
-        for line in (self.directory / METRICS).read_text().splitlines():
-            if (row := json.loads(line))["step"] >= first_step:
-                self._record_scalars(row)
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
         self._trace.add(rank, instruction, done)
@@ -61,7 +54,7 @@ class Recorder:
         row = report.outcome().line(self._kind)
         self._metrics.write(_json(row) + "\n")
         self._metrics.flush()
-        self._record_scalars(row)
+        self._loggers.log(row)
 
     def sync(self) -> None:
         """Have on disk what was written down until now."""
@@ -69,18 +62,14 @@ class Recorder:
             os.fsync(file.fileno())
 
     def record_summary(self, summary: dict[str, Any]) -> None:
-        write_atomically(self.directory / SUMMARY, json.dumps(_finite(summary), indent=2) + "\n")
-
-    def _record_scalars(self, row: dict[str, Any]) -> None:
-        scalars = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
-        scalars |= {f"phases_s/{name}": value for name, value in row["phases_s"].items()}
-        for name, value in scalars.items():
-            self._tensorboard.add_scalar(name, value, row["step"])
+        finite = _finite(summary)
+        write_atomically(self.directory / SUMMARY, json.dumps(finite, indent=2) + "\n")
+        self._loggers.summarise(finite)
 
     def close(self) -> None:
-        """All of them, whatever a full disk keeps from being written."""
+        """Close all of them, whatever a full disk keeps from being written."""
         with ExitStack() as files:
-            for file in (self._metrics, self._records, self._tensorboard, self._trace):
+            for file in (self._metrics, self._records, self._trace):
                 files.callback(file.close)
 
     def __enter__(self) -> Recorder:

@@ -17,7 +17,7 @@ _CLUSTER = ("mode", "devices_per_node", "cpus_per_worker", "slurm", "ray")
 _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
-_SAVING = ("save_every", "recover", "keep_recoveries", "restarts")
+_SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "logger")
 MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING))
 """Keys, of whatever section, that say where and how fast a run goes, not what comes of it."""
 IN_A_PASS = frozenset(("batch_size",))

@@ -29,6 +29,7 @@ from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
+from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master import Master
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import CONFIG, METRICS, Recorder, run_directory
@@ -172,25 +173,37 @@ class _Run:
             notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
         notes = [*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, self.plan)]
         num_workers, steps = self.plan.num_workers, schedule.steps
-        with ExitStack() as stack:
-            stack.callback(tidy, directory)
-            recorder = Recorder(directory, num_workers, schedule.kind, first_step=steps.start)
-            stack.enter_context(recorder)
-            progress = stack.enter_context(Progress(steps))
-            for line in notes:
-                logger.info("%s", line)
-                progress.say(line)
-            if steps:
-                progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
-                self.watch.begin(steps.stop)
-                crew = stack.enter_context(self._crew(recovery))
-                Master(crew, schedule, best, recorder, progress, summary).run()
-        outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
-        result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
-        recorder.record_summary(result)
-        drop_recoveries(directory)
+        progress = Progress(steps)
+        with self._loggers(past, steps.start, progress) as loggers:
+            with ExitStack() as stack:
+                stack.callback(tidy, directory)
+                recorder = stack.enter_context(Recorder(directory, num_workers, schedule.kind, loggers))
+                stack.enter_context(progress)
+                for line in notes:
+                    logger.info("%s", line)
+                    progress.say(line)
+                if steps:
+                    progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
+                    self.watch.begin(steps.stop)
+                    crew = stack.enter_context(self._crew(recovery))
+                    Master(crew, schedule, best, recorder, progress, summary).run()
+            outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
+            result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
+            recorder.record_summary(result)
+            drop_recoveries(directory)
         print_summary(result)
         return result
+
+    def _loggers(self, past: Past, first_step: int, progress: Progress) -> Loggers:
+        return start_loggers(
+            self.config.logger,
+            self.config,
+            self.recipe.name,
+            self.directory,
+            past=past.metrics,
+            first_step=first_step,
+            say=progress.say,
+        )
 
     def _past(self, recovery: Recovery | None) -> Past:
         """What is done; what was written down of more is dropped."""
