@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from realrl.api.allocation import parse_allocation
@@ -70,6 +71,8 @@ def test_a_run_leaves_what_it_promises(config):
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in rows] == [("eval", 0), ("train", 0), ("train", 1), ("eval", 2)]
     assert len((directory / "rollouts.jsonl").read_text().splitlines()) == 2 * 6 + 2 * 8
+    events = EventAccumulator(str(directory / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/reward")] == [0, 1]
     names = {event["name"] for event in json.loads((directory / "trace.json").read_text())}
     assert {"reallocate actor_gen", "actor_gen", "release actor_gen", "move actor_train"} <= names
     assert sorted(p.name for p in (directory / "checkpoints").iterdir()) == ["step-1", "step-2"]
