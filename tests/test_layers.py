@@ -28,6 +28,7 @@ LAYERS = (
     "recipes",
     "launch",
     "apps",
+    "__main__",
 )
 """Each may import those before it."""
 

@@ -27,6 +27,8 @@ _WORDS = {
 }
 _MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 _ANY_NAME = "NAME"
+_NUM_LISTED = 6
+"""Keys of a section that a message lists."""
 
 
 class _Typed(NamedTuple):
@@ -65,8 +67,9 @@ def build_config(
     _check_recipe(given.pop("recipe", recipe), recipe)
     for override in overrides:
         _insert(given, override)
-    known = tuple(key.path for key in config_keys(type(default)))
-    return _Builder(known).build(type(default), given, default, "")
+    known = {key.path: key for key in config_keys(type(default))}
+    manual = f"`realrl {recipe} --help`" if recipe else "the recipe's --help"
+    return _Builder(known, manual).build(type(default), given, default, "")
 
 
 def recipe_of(source: Path | str) -> str | None:
@@ -77,6 +80,39 @@ def recipe_of(source: Path | str) -> str | None:
     """
     named = _read(source).get("recipe")
     return None if named is None else str(named)
+
+
+def replaced_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Overrides of which nothing, or not all, counts, each with a later one that sets the same."""
+    found = []
+    leaves = [(override, _leaves_of(override)) for override in overrides]
+    for index, (earlier, keys) in enumerate(leaves):
+        for later, later_keys in leaves[index + 1 :]:
+            pairs = ((key, other) for key in keys for other in later_keys)
+            if any(_is_same_or_within(key, other) for key, other in pairs):
+                found.append((earlier, later))
+                break
+    return found
+
+
+def _leaves_of(override: str) -> list[str]:
+    """Dotted keys to which an override gives a value; an empty section gives none."""
+    tree: dict[str, Any] = {}
+    _insert(tree, override)
+    return list(_leaves(tree, ""))
+
+
+def _leaves(value: Any, path: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield path
+        return
+    for name, inner in value.items():
+        yield from _leaves(inner, _joined(path, name))
+
+
+def _is_same_or_within(key: str, other: str) -> bool:
+    """Whether of two keys one is the other, or a section that has it."""
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 def dump_config(config: Any, *, recipe: str | None = None) -> str:
@@ -105,7 +141,7 @@ def describe(hint: Any) -> str:
     if hint in _WORDS:
         return _WORDS[hint]
     if is_dataclass(hint):
-        return f"a section with the keys {', '.join(field.name for field in fields(hint))}"
+        return f"a section with the keys {_listed([field.name for field in fields(hint)])}"
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(map(repr, arguments))
@@ -116,6 +152,13 @@ def describe(hint: Any) -> str:
     if origin is dict:
         return f"names, each with {describe(arguments[1])}"
     return str(hint)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names, or some of them and how many more there are."""
+    more = len(names) - _NUM_LISTED
+    shortened = f"{', '.join(names[:_NUM_LISTED])} and {more} more"
+    return shortened if more > 1 else ", ".join(names)
 
 
 def shown(value: Any) -> str:
@@ -129,8 +172,10 @@ def shown(value: Any) -> str:
 class _Builder:
     """Turns nested mappings into nested dataclasses."""
 
-    known: tuple[str, ...]
+    known: Mapping[str, ConfigKey]
     """Every dotted key, to suggest from."""
+    manual: str
+    """Where all keys are explained."""
 
     def build(self, hint: Any, given: Any, default: Any, path: str) -> Any:
         value = given.value if isinstance(given, _Typed) else given
@@ -149,8 +194,8 @@ class _Builder:
         if not isinstance(given, Mapping):
             raise _unfit(path, cls, given)
         hints, values = get_type_hints(cls), {}
-        for key in given.keys() - hints.keys():
-            raise self._unknown(key, list(hints), path)
+        if unknown := [key for key in given if key not in hints]:
+            raise self._unknown(unknown[0], list(hints), path)
         for field in fields(cls):
             here, value = _joined(path, field.name), _default_of(field, default)
             if field.name in given:
@@ -174,11 +219,24 @@ class _Builder:
         return {**default, **changed}
 
     def _unknown(self, key: str, names: list[str], path: str) -> ValueError:
-        message = f"{_joined(path, key)}: unknown key; expected one of {', '.join(names)}"
+        here = _joined(path, key)
+        if here in self.known:
+            return ValueError(f"{here}: a file has its keys nested; write it as `{_nested(key)}`")
         nearest = [_joined(path, name) for name in difflib.get_close_matches(key, names, n=1)]
-        nearest = nearest or [k for k in self.known if k.rpartition(".")[2] == key]
-        nearest = nearest or difflib.get_close_matches(_joined(path, key), self.known, n=1, cutoff=0.3)
-        return ValueError(f"{message}; did you mean {nearest[0]}?" if nearest else message)
+        nearest = nearest or [k for k in self.known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+        nearest = nearest or difflib.get_close_matches(here, self.known, n=1)
+        hint = f" did you mean {nearest[0]}{self._kind(nearest[0])}?" if nearest else ""
+        return ValueError(f"{here}: unknown key;{hint} every key is in {self.manual}")
+
+    def _kind(self, path: str) -> str:
+        """What a key takes, as the end of its name."""
+        return f" ({describe(self.known[path].hint)})" if path in self.known else ""
+
+
+def _nested(dotted: str) -> str:
+    """A dotted key as a file has it."""
+    first, _, rest = dotted.partition(".")
+    return f"{first}: {{{_nested(rest)}}}" if rest else f"{first}: ..."
 
 
 def _read(source: Path | str | None) -> dict[str, Any]:

@@ -1,27 +1,53 @@
-"""What the commands share: exit codes, and one message for whatever is refused."""
+"""What the commands share: exit codes, the parser, and one message for whatever is refused."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses like everything else here: with one message."""
+    """A parser that refuses with a ValueError: one message, with the nearest option for a misspelt one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        # Before argparse looks: it would name a required option that is missing rather than its misspelling.
+        self._check_options(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see --help")
+        sign = "" if message.endswith("?") else ";"
+        raise ValueError(f"{message}{sign} see `{self.prog} --help`")
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        """Refuse an option that is unknown, or given twice."""
+        before_dashes = list(words)[: list(words).index("--")] if "--" in words else words
+        names = [word.partition("=")[0] for word in before_dashes if word.startswith("--")]
+        known = self._option_string_actions
+        for name in names:
+            if name not in known:
+                self.error(f"{name}: unknown option{did_you_mean(name, known)}")
+        for name, count in Counter(names).items():
+            if count > 1 and known[name].nargs != 0:
+                self.error(f"{name}: given {count} times; give it once")
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
     """A command's exit code, also where a person or a closed pipe ends it."""
     try:
-        return command(sys.argv[1:] if argv is None else argv)
+        code = command(sys.argv[1:] if argv is None else argv)
+        # What is still buffered meets a closed pipe here, and not when the interpreter ends.
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return complain("stopped by Ctrl-C", INTERRUPTED)
     except BrokenPipeError:
@@ -30,5 +56,19 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
 
 
 def complain(message: str, code: int) -> int:
+    """Say why a command ends so, and return its exit code."""
     sys.stderr.write(f"realrl: error: {message}\n")
     return code
+
+
+def mention(message: str) -> None:
+    """Say what a person should know though nothing ends by it."""
+    sys.stderr.write(f"realrl: note: {message}\n")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is unknown: the nearest ones, if any is near."""
+    found = difflib.get_close_matches(word, list(known), n=3)
+    likeness = [difflib.SequenceMatcher(None, other, word).ratio() for other in found]
+    nearest = [other for other, ratio in zip(found, likeness) if ratio == likeness[0]]
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""Evaluates a model: `python -m realrl.apps.evaluate --model MODEL --data math500,aime24 --output FOLDER`.
+"""Evaluates a model: `realrl eval --model MODEL --data math500,aime24 --output FOLDER`.
 
 Each problem is answered once greedily and `--n` times by sampling, on any layout, by the recipe `gen`. The
 folder gets a line for each problem in a file for each benchmark, `results.json` and `results.md`. The same
@@ -20,8 +20,6 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
 from realrl.apps.evaluation.inputs import open_folder
-from realrl.apps.evaluation.scores import problems_of, score
-from realrl.apps.evaluation.tables import render
 from realrl.base.files import write_atomically
 from realrl.datasets.templates import TEMPLATES
 
@@ -55,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    from realrl.apps.evaluation.tables import render
     from realrl.runtime.failure import RunFailed
 
     try:
-        options = _parse(argv)
+        options = make_parser().parse_args(list(argv))
         benchmarks = load_benchmarks(options.data.split(","), options.data_dir, options.limit)
         others = [_read_results(folder) for folder in options.beside]
         config, plan = _prepare(options, benchmarks)
@@ -76,8 +75,8 @@ def _main(argv: Sequence[str]) -> int:
     return OK
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="realrl.apps.evaluate", allow_abbrev=False, description="Evaluate a model")
+def make_parser() -> Parser:
+    parser = Parser(prog="realrl eval", description="Evaluate a model")
     add = parser.add_argument
     add("--model", required=True, help="a Hugging Face model directory, or the demo model's name")
     add("--name", help="the model's name in tables; left out, as --model gives it")
@@ -102,7 +101,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--batch-size", type=int, default=16, help="problems that are answered together")
     add("--beside", type=Path, nargs="*", default=[], help="folders of other results, for rows in the table")
     add("--set", dest="more", nargs="*", default=[], help="more keys of gen, as generation.cache_mib=4096")
-    return parser.parse_args(list(argv))
+    return parser
 
 
 def _count(text: str) -> int:
@@ -155,6 +154,7 @@ def _answer(config: Any, plan: ExecutionPlan) -> None:
 
 def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
     """All numbers; on the way each benchmark's problems are written to its file."""
+    from realrl.apps.evaluation.scores import problems_of
     from realrl.runtime.recorder import RECORDS
 
     with (options.output / EXPERIMENT / TRIAL / RECORDS["pass"]).open(encoding="utf-8") as file:
@@ -176,6 +176,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _scored(benchmark: Benchmark, problems: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    from realrl.apps.evaluation.scores import score
+
     own = [next(problems) for _ in benchmark.problems]
     lines = (json.dumps(problem, ensure_ascii=False) + "\n" for problem in own)
     write_atomically(folder / f"{benchmark.name}.jsonl", "".join(lines))

@@ -1,4 +1,4 @@
-"""The math verifier on a file: `python -m realrl.apps.grade FILE.jsonl [--json]`.
+"""The math verifier on a file: `realrl grade FILE.jsonl [--json]`.
 
 Each line of the file is `{"completion": …, "solutions": […]}`, each line of the output
 `{"verdict": …, "answer": …}`, in the same order; how many there are of each verdict goes to the errors,
@@ -8,7 +8,6 @@ Ctrl-C.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     try:
-        arguments = _parse(argv)
+        arguments = make_parser().parse_args(list(argv))
         lines = read_lines(arguments.file)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
@@ -60,17 +59,16 @@ def _write_verdicts(lines: Sequence[Line]) -> Counter[Verdict]:
     return counts
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def make_parser() -> Parser:
     parser = Parser(
-        prog="realrl.apps.grade",
-        allow_abbrev=False,
+        prog="realrl grade",
         description=f"Compare the answer in each completion with its solutions; a line is {EXAMPLE}",
     )
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="what to grade; - reads the input")
     parser.add_argument(
         "--json", action="store_true", help="nothing but the verdicts, one JSON object a line"
     )
-    return parser.parse_args(list(argv))
+    return parser
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -1,29 +1,81 @@
-"""The command `realrl`: `realrl status RUN`, `realrl stacks RUN`; else what `realrl.apps.quickstart` does."""
+"""The command `realrl`: what its first word names, which is a command or a recipe.
+
+Nothing heavy is imported before it is needed: help, completion and the commands that only look at files start
+in a few hundredths of a second, training in seconds.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
+from realrl import __version__
+from realrl.apps.command_line import BAD_INPUT, OK, complain, did_you_mean, run_command
+from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS, commands
+from realrl.recipes import RECIPES
+
+COMPLETING = "_ARGCOMPLETE"
+"""The variable that a shell's completion script sets."""
+USAGE = f"""\
+realrl {__version__}: reinforcement learning for language models
+
+usage: realrl COMMAND [options]
+       realrl [{SUBMIT}] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
+"""
+HINTS = """\
+`realrl COMMAND --help` shows a command's options, `realrl RECIPE --help` every key that can be set,
+`realrl RECIPE --help WORD` those with WORD in them. Exit codes: 0 done, 1 failed, 2 bad input, 130 Ctrl-C.
+"""
+_LINE = "  {:<11} {}\n"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the first word says; returns the exit code.
+    """Do what the first word says; return the exit code."""
+    if COMPLETING in os.environ:
+        from realrl.apps.completion import complete
 
-    What shows a run starts without what recipes need, which takes seconds to load.
-    """
-    first, *rest = (sys.argv[1:] if argv is None else argv) or [""]
-    match first:
-        case "status":
-            from realrl.apps.status import main as show
+        complete()
+    return run_command(_main, argv)
 
-            return show(rest)
-        case "stacks":
-            from realrl.apps.stacks import main as show
 
-            return show(rest)
-    from realrl.apps.quickstart import main as run
+def _main(argv: Sequence[str]) -> int:
+    words = list(argv)
+    match words[:1]:
+        case [] | ["-h" | "--help" | "help"]:
+            sys.stdout.write(overview())
+            return OK
+        case ["-V" | "--version"]:
+            return VERBS["version"].load().main(words[1:])
+        case [verb] if verb in VERBS:
+            return VERBS[verb].load().main(words[1:])
+        case [word] if _is_unknown(word):
+            return complain(_unknown(word), BAD_INPUT)
+    return VERBS["train"].load().main(words)
 
-    return run(argv)
+
+def overview() -> str:
+    """The help of one screen."""
+    does = {name: verb.does for name, verb in VERBS.items()}
+    does[GENERATING] = "answer prompts with a model, graded where there are solutions"
+    lines = [USAGE]
+    for title, names in GROUPS.items():
+        lines.append(f"\n{title}\n")
+        lines += [_LINE.format(name, does[name]) for name in names]
+    lines += ["\nrecipes\n", f"  {', '.join(RECIPES)}\n", "\n", HINTS]
+    return "".join(lines)
+
+
+def _is_unknown(word: str) -> bool:
+    """Whether a first word is neither a command, nor a recipe, an option or a key with its value."""
+    return word not in commands() and not word.startswith("-") and "=" not in word
+
+
+def _unknown(word: str) -> str:
+    if word.endswith((".yaml", ".yml")):
+        return f"{word!r}: expected a command or a recipe; a file is given as --config {word}"
+    hint = did_you_mean(word, commands()) or "; `realrl --help` lists both"
+    return f"{word!r}: expected a command or a recipe{hint}"
 
 
 if __name__ == "__main__":

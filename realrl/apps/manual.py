@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, config_keys, describe, shown
-from realrl.api.recipe import Recipe
 
 USAGE = """\
-usage: python -m realrl.apps.quickstart [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
-       python -m realrl.apps.status RUN
-       python -m realrl.apps.stacks RUN"""
+usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
+       realrl RECIPE --help [WORD ...]"""
 OPTIONS = """\
   RECIPE              need not be given where the file names it; `submit` before it is for clusters
-  RUN                 a run's directory, or EXPERIMENT/TRIAL below runs: what its workers do, and their stacks
   --config FILE.yaml  overrides of the recipe's defaults
   key.path=value      overrides of single keys; these win over the file's
   --dry-run           print the config, the graph, the plan and the reallocations; start nothing
-  -h, --help          print this; with a recipe, that recipe's keys alone"""
+  -h, --help          print this; with a recipe, that recipe's keys alone; with words, keys that have one of
+                      them in their path
+
+`realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
 SHARED = {"": RunConfig, " that trains": TrainingConfig}
 """Whose keys several recipes have."""
 
 
-def manual(recipes: Iterable[Recipe]) -> str:
-    """Usage, the recipes, the keys that all of them share, and the keys of each."""
+class NamedConfig(Protocol):
+    """What the manual needs of a recipe."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def default_config(self) -> RunConfig: ...
+
+
+def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
+    """Usage, the recipes, the keys that all of them share, and the keys of each; with `words`, only the keys
+    that have one of them in their path.
+
+    Raises:
+        ValueError: no key has one of the words.
+    """
     recipes = list(recipes)
-    names = "\n".join(f"  {r.name:<18}  {_summary(type(r.default_config))}" for r in recipes)
-    parts = [USAGE, OPTIONS, "recipes:", names]
+    if words:
+        return _keys_with(recipes, words)
+    names = "\n".join(f"  {r.name:<18}  {summary(r.default_config)}" for r in recipes)
+    parts = [USAGE, OPTIONS, "", "recipes:", names]
     shared: set[str] = set()
     for title, cls in SHARED.items():
-        if any(isinstance(recipe.default_config, cls) for recipe in recipes):
+        examples = [recipe.default_config for recipe in recipes if isinstance(recipe.default_config, cls)]
+        if examples:
             keys = [key for key in config_keys(cls) if key.path not in shared]
             shared |= {key.path for key in keys}
-            parts += ["", f"keys of every recipe{title}:", _described(keys, None)]
+            default = examples[0] if len(recipes) == 1 else None
+            parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
     for index, recipe in enumerate(recipes):
         parts.append("")
         if kin := next((r for r in recipes[:index] if _extends(recipe, r)), None):
@@ -52,7 +72,20 @@ def manual(recipes: Iterable[Recipe]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _extends(recipe: Recipe, other: Recipe) -> bool:
+def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
+    parts = []
+    for recipe in recipes:
+        keys = config_keys(type(recipe.default_config))
+        found = [key for key in keys if any(word in key.path for word in words)]
+        if found:
+            parts += [f"keys of {recipe.name}:", _described(found, recipe.default_config)]
+    if not parts:
+        names = ", ".join(recipe.name for recipe in recipes)
+        raise ValueError(f"--help {' '.join(words)}: no key of {names} has this in its path")
+    return "\n".join(parts) + "\n"
+
+
+def _extends(recipe: NamedConfig, other: NamedConfig) -> bool:
     return isinstance(recipe.default_config, type(other.default_config))
 
 
@@ -67,6 +100,7 @@ def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
             yield f"{here}={{}}" if is_dataclass(own) else f"{here}={shown(own)}"
 
 
+@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass and its bases, as the source has it."""
     docs: dict[str, str] = {}
@@ -91,7 +125,7 @@ def _described(keys: Iterable[ConfigKey], default: Any) -> str:
 
 
 def _entry(key: ConfigKey, default: Any) -> str:
-    value = _looked_up(default, key)
+    value = default_of(default, key)
     ending = "" if value is MISSING else f", default {shown(value)}"
     title = f"  {key.path}: {describe(key.hint)}{ending}"
     doc = field_docs(key.owner).get(key.name, "")
@@ -101,8 +135,8 @@ def _entry(key: ConfigKey, default: Any) -> str:
     )
 
 
-def _looked_up(default: Any, key: ConfigKey) -> Any:
-    """What a recipe's own defaults say; the class's default where they have no such section."""
+def default_of(default: Any, key: ConfigKey) -> Any:
+    """A key's value in a recipe's own defaults; the class's default where they have no such section."""
     value = default
     for name in key.path.split("."):
         value = getattr(value, name, None)
@@ -111,5 +145,6 @@ def _looked_up(default: Any, key: ConfigKey) -> Any:
     return value
 
 
-def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]
+def summary(config: RunConfig) -> str:
+    """The first line of a config's docstring, which says what its recipe does."""
+    return (inspect.getdoc(type(config)) or "").partition("\n")[0]

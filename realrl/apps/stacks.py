@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, run_command
-from realrl.apps.status import find_trouble, read_status, run_of
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
+from realrl.apps.status import find_trouble, read_status, run_of, run_parser
 from realrl.runtime.stacks import STACKS, WANTED
 
 _WITHIN_S = 30.0
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     try:
-        directory = run_of(argv, "stacks", __doc__)
+        directory = run_of(make_parser().parse_args(list(argv)).run)
         read_status(directory)
         (directory / WANTED).touch()
     except ValueError as error:
@@ -39,6 +39,10 @@ def _main(argv: Sequence[str]) -> int:
         (directory / WANTED).unlink(missing_ok=True)
         return complain(str(error), FAILED)
     return OK
+
+
+def make_parser() -> Parser:
+    return run_parser("stacks", __doc__)
 
 
 def _answer(directory: Path) -> str:

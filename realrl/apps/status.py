@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     try:
-        directory = run_of(argv, "status", __doc__)
+        directory = run_of(make_parser().parse_args(list(argv)).run)
         status = read_status(directory)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
@@ -41,15 +41,23 @@ def _main(argv: Sequence[str]) -> int:
     return complain(trouble, FAILED) if trouble else OK
 
 
-def run_of(argv: Sequence[str], name: str, about: str) -> Path:
-    """The directory of the run that a command line names.
+def make_parser() -> Parser:
+    return run_parser("status", __doc__)
+
+
+def run_parser(verb: str, about: str) -> Parser:
+    """The parser of a command on one run."""
+    parser = Parser(prog=f"realrl {verb}", description=about.partition("\n")[0])
+    parser.add_argument("run", metavar="RUN", help="a run's directory, or its experiment/trial below runs")
+    return parser
+
+
+def run_of(run: str) -> Path:
+    """The directory of a run that a command line names.
 
     Raises:
         ValueError: it names none that has a status.
     """
-    parser = Parser(prog=f"realrl {name}", description=about.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", help="a run's directory, or its experiment/trial below runs")
-    run = parser.parse_args(list(argv)).run
     found = [path for path in (Path(run), _RUNS / run) if (path / STATUS).is_file()]
     if not found:
         raise ValueError(

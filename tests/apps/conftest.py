@@ -26,7 +26,9 @@ def cli(model, tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, s
     monkeypatch.setattr("realrl.launch.local.LocalLauncher.start", refuse)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        given = [f"actor.model.path={model}", "actor.model.dtype=float32", f"runs_dir={tmp_path / 'runs'}"]
+        usual = {"actor.model.path": model, "actor.model.dtype": "float32", "runs_dir": tmp_path / "runs"}
+        keys = {argument.partition("=")[0] for argument in arguments}
+        given = [f"{key}={value}" for key, value in usual.items() if key not in keys]
         capsys.readouterr()
         code = main(["ppo-math", *given, *arguments])
         return (code, *capsys.readouterr())

@@ -21,7 +21,7 @@ def refused(result) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("batch_sise=3", "did you mean batch_size?"),
+        ("batch_sise=3", "did you mean batch_size (a whole number)? every key is in `realrl ppo-math"),
         ("batch_size=many", "batch_size: expected a whole number, got 'many'"),
         ("allocation=*:q2", "allocation: layout 'q2'"),
         ("placements.actor_gen={ranks: [0], tp: 2}", "placements.actor_gen: layout p1d1t2 needs 2 ranks"),
@@ -65,7 +65,8 @@ def refused(result) -> str:
         ),
         ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
-        ("--no-such-option", "unrecognized arguments: --no-such-option"),
+        ("--no-such-option", "--no-such-option: unknown option; see `realrl train --help`"),
+        ("--dry-rum", "--dry-rum: unknown option; did you mean --dry-run?"),
         ("--config=nowhere.yaml", "nowhere.yaml: cannot be read"),
     ],
 )

@@ -7,9 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realrl.api.data import DataConfig
-from realrl.datasets.prompts import Problem, load_problems
+
+if TYPE_CHECKING:
+    from realrl.datasets.prompts import Problem
 
 DATA_VARIABLE = "REALRL_MATH_DATA"
 
@@ -56,6 +59,8 @@ def load_benchmarks(data: Sequence[str], directory: Path | None, limit: int | No
 
 
 def _load(path: str) -> list[Problem]:
+    from realrl.datasets.prompts import load_problems  # not at the top: it takes torch, the options need none
+
     try:
         return load_problems(DataConfig(path=path, eval_path=path), held_out=True)
     except ValueError as error:

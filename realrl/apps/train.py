@@ -1,0 +1,142 @@
+"""Runs a recipe: `realrl RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]`.
+
+A file that names its recipe needs no RECIPE. `realrl submit ...` is the same for what runs on a cluster.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from realrl.api.config import RunConfig
+from realrl.api.configure import build_config, recipe_of, replaced_overrides
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.recipe import Recipe
+from realrl.apps.command_line import (
+    BAD_INPUT,
+    FAILED,
+    OK,
+    Parser,
+    complain,
+    did_you_mean,
+    mention,
+    run_command,
+)
+from realrl.apps.verbs import SUBMIT
+from realrl.recipes import RECIPES
+from realrl.recipes.registry import RecipeEntry
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a recipe; return the exit code."""
+    return run_command(_main, argv)
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="realrl train", add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--config", type=Path, help="a YAML file of keys that differ from the defaults")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run; start nothing")
+    parser.add_argument("-h", "--help", action="store_true", help="print this; with a recipe, its keys")
+    return parser
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        arguments = _parse(argv)
+        if arguments.help:
+            return _print_manual(arguments)
+        entry = _chosen(arguments.recipe)
+        config = build_config(entry.default_config, arguments.config, arguments.overrides, recipe=entry.name)
+        if arguments.submits and config.mode == "local":
+            raise ValueError(
+                "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
+            )
+        recipe = entry.load()
+        prepared = _prepare(recipe, config, dry_run=arguments.dry_run)
+        for earlier, later in replaced_overrides(arguments.overrides):
+            mention(f"{earlier} is replaced by {later}, which comes later on the command line")
+    except ValueError as error:
+        return complain(str(error), BAD_INPUT)
+    return OK if prepared is None else _run(recipe, config, prepared)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    arguments = make_parser().parse_intermixed_args(list(argv))
+    arguments.submits = arguments.words[:1] == [SUBMIT]
+    words = arguments.words[arguments.submits :]
+    named = [word for word in words[:1] if "=" not in word]
+    arguments.recipe = named[0] if named else _named_in(arguments.config)
+    arguments.overrides = words[len(named) :]
+    return arguments
+
+
+def _named_in(file: Path | None) -> str | None:
+    """The recipe that a file names; a pipe can be read but once, and is not for that."""
+    return None if file is None or file.is_fifo() else recipe_of(file)
+
+
+def _print_manual(arguments: argparse.Namespace) -> int:
+    from realrl.apps.manual import manual
+
+    entries = list(RECIPES.entries.values()) if arguments.recipe is None else [_chosen(arguments.recipe)]
+    sys.stdout.write(manual(entries, [word.partition("=")[0] for word in arguments.overrides]))
+    return OK
+
+
+def _chosen(name: str | None) -> RecipeEntry:
+    if name in RECIPES:
+        return RECIPES.entries[name]
+    got = "none" if name is None else repr(name)
+    hint = did_you_mean(name or "", RECIPES)
+    raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {got}{hint}")
+
+
+def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPlan | None:
+    """Check all that can be checked before a start; None for a dry run, which ends here."""
+    from realrl.apps import checks
+
+    plan = checks.make_plan(recipe, config)
+    models = checks.check_run(recipe, config, plan)
+    if not dry_run:
+        checks.check_machine(config, plan, models)
+        return plan
+    from realrl.apps.dry_run import render
+
+    sys.stdout.write(render(recipe, config, plan, models))
+    sys.stdout.flush()
+    return None
+
+
+def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
+    from realrl.launch.modes import goes_to_queue, open_launcher
+    from realrl.runtime.failure import RunFailed
+    from realrl.runtime.run import run
+
+    try:
+        if goes_to_queue(config):
+            return _run_in_queue(recipe, config, plan)
+        try:
+            launcher = open_launcher(config, plan.num_workers)
+        except ValueError as error:
+            return complain(str(error), BAD_INPUT)
+        run(recipe, config, plan, launcher)
+    except RunFailed as error:
+        return complain(str(error), FAILED)
+    return OK
+
+
+def _run_in_queue(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
+    """The same command runs as a job, which is followed to its end."""
+    from realrl.launch.queue import follow, submit
+
+    code, word = follow(submit(recipe.name, config, plan.num_workers), config)
+    return complain(word, code) if code else OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The commands of `realrl`, each in a module that is imported when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from realrl.recipes import RECIPES
+
+
+class Verb(NamedTuple):
+    """A command: the module with its `main(argv) -> exit code` and `make_parser()`, and what it does."""
+
+    module: str
+    does: str
+
+    def load(self) -> ModuleType:
+        return import_module(self.module)
+
+
+VERBS = {
+    "train": Verb("realrl.apps.train", "train with a recipe; `realrl RECIPE` is the same"),
+    "eval": Verb("realrl.apps.evaluate", "evaluate a model on benchmarks or on problems of your own"),
+    "grade": Verb("realrl.apps.grade", "compare answers in a file with their solutions"),
+    "status": Verb("realrl.apps.status", "show what a run's workers do and what they wait for"),
+    "stacks": Verb("realrl.apps.stacks", "print the Python stacks of a run's workers"),
+    "completion": Verb("realrl.apps.completion", "print the completion script of bash, zsh or fish"),
+    "version": Verb("realrl.apps.version", "print the version"),
+}
+"""In the order of the help."""
+SUBMIT = "submit"
+"""The word before a recipe that goes to a cluster."""
+GENERATING = "gen"
+"""The recipe that the help shows as a command."""
+GROUPS = {
+    "run": ("train", GENERATING, "eval", "grade"),
+    "look at a run": ("status", "stacks"),
+    "other": ("completion", "version"),
+}
+
+
+def commands() -> list[str]:
+    """Every word that may come first."""
+    return [*VERBS, SUBMIT, *RECIPES]
