@@ -12,3 +12,5 @@ Level = Literal["token", "sequence"]
 """Whether a ratio belongs to a token or to its response: `policy`."""
 Surrogate = Literal["ppo", "cispo"]
 """Objectives of the policy: `policy`."""
+Importance = Literal["none", "truncate", "mask"]
+"""What becomes of importance weights above their cap, or that there are none: `policy`."""

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from realrl.algorithms.choices import Estimator
 
+MAX_K3_LOG_RATIO = 5.0
+"""The log-ratio beyond which k3 goes on as its tangent: one token that the policy hardly ever takes, but the
+reference does, would else have a gradient of e^log-ratio, and outweigh all others."""
+
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "k1") -> Tensor:
     """Estimate of KL(policy || reference) at each token.
 
-    k1 is unbiased and may be negative; k2 is biased, of low variance; k3 is unbiased and never negative.
+    k1 is unbiased and may be negative; k2 is biased, of low variance; k3 is unbiased and never negative. In a
+    loss, the gradient of k1 is zero on average, that of k2 is the divergence's.
 
     Source: J. Schulman, "Approximating KL Divergence", 2020.
     """
@@ -24,7 +29,9 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "
     if estimator == "k2":
         return log_ratio.square() / 2
     if estimator == "k3":
-        return log_ratio.exp() - 1 - log_ratio
+        near = log_ratio.clamp(max=MAX_K3_LOG_RATIO)
+        beyond = log_ratio - near
+        return near.exp() * (1 + beyond) - 1 - log_ratio
     raise ValueError(f"estimator must be k1, k2 or k3, got {estimator!r}")
 
 

@@ -8,12 +8,14 @@ micro-batches and data-parallel ranks, however they are cut. A micro-batch has w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from realrl.algorithms.choices import Level, Surrogate
+from realrl.algorithms.choices import Importance, Level, Surrogate
+
+MAX_LOG_RATIO = 20.0
+"""Bound on a log-ratio before it is exponentiated, as in verl: e^89 would overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def policy_loss(
         arXiv:2507.18071, eq. 13 (GSPO-token); CISPO, MiniMax 2025, arXiv:2506.13585, eq. 4.
     """
     new, old, advantage, weight = (x[loss_mask] for x in (logprobs, old_logprobs, advantages, weights))
-    log_ratio = new - old
+    log_ratio = (new - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     kl = (log_ratio.exp() - 1 - log_ratio).detach()
     if level == "sequence":
         # The value is the sequence's, the gradient each token's own.
@@ -85,22 +87,24 @@ def importance_weights(
     *,
     cap: float,
     level: Level = "token",
-    over_cap: Literal["truncate", "mask"] = "truncate",
+    kind: Importance = "truncate",
 ) -> Tensor:
-    """What a token drawn by a stale policy counts in an update of the proximal one: `prox / behaviour`.
+    """The weight of a token drawn by another policy in an update of the proximal one: `prox / behaviour`.
 
-    A weight over `cap` is cut down to it, or leaves the token (or its sequence) out. A sequence's weight is
-    the product of its tokens'.
+    A weight above `cap` is truncated to it (`truncate`), or leaves the token, or its sequence, out (`mask`).
+    A sequence's weight is the product of its tokens'. With `none`, every weight is 1.
 
     Shapes: float `[T]`, 0 outside the mask. Source: decoupled PPO, Hilton et al. 2021, arXiv:2110.00641, eq.
-    4; Fu et al. 2025, arXiv:2505.24298, eq. 5
-        (AReaL); truncated, Espeholt et al. 2018, arXiv:1802.01561, sec. 4.1 (V-trace).
+        4; Fu et al. 2025, arXiv:2505.24298, eq. 5 (AReaL); truncated, Espeholt et al. 2018,
+        arXiv:1802.01561, sec. 4.1 (V-trace).
     """
+    if kind == "none":
+        return loss_mask.to(logprobs.dtype)
     log_ratio = (prox_logprobs - logprobs)[loss_mask].double()
     if level == "sequence":
         log_ratio = _by_sequence(log_ratio, loss_mask, cu_seqlens)[0]
     weight = log_ratio.exp()
-    weight = weight.clamp(max=cap) if over_cap == "truncate" else weight.where(weight <= cap, 0.0)
+    weight = weight.clamp(max=cap) if kind == "truncate" else weight.where(weight <= cap, 0.0)
     return torch.zeros_like(logprobs).masked_scatter(loss_mask, weight.to(logprobs.dtype))
 
 

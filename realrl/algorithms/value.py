@@ -28,12 +28,18 @@ def value_loss(
 ) -> ValueLoss:
     """Half the squared error, of the value or of the value clipped to its old one +- `clip_eps`: the worse.
 
+    A `clip_eps` of 0 sets no bound.
+
     Shapes: all `[T]`, T = packed tokens of a micro-batch, as in `policy`.
     Source: the PPO authors' code (github openai/baselines, ppo2/model.py).
     """
     values, old_values, returns, weights = (x[loss_mask] for x in (values, old_values, returns, weights))
+    unclipped = (values - returns).square()
+    if not clip_eps:
+        loss = 0.5 * (unclipped * weights).sum()
+        return ValueLoss(loss, torch.zeros_like(unclipped, dtype=torch.bool))
     moved = values - old_values
     near_old = old_values + moved.clamp(-clip_eps, clip_eps)
-    unclipped, clipped = (values - returns).square(), (near_old - returns).square()
+    clipped = (near_old - returns).square()
     loss = 0.5 * (torch.maximum(unclipped, clipped) * weights).sum()
     return ValueLoss(loss, (moved.abs() > clip_eps) & (clipped > unclipped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.seeding import derive_seed
+from realrl.engines.finite import why_not_finite
 from realrl.engines.gradients import copies, sum_shared
 from realrl.engines.masters import spread
 from realrl.engines.state import State
@@ -204,10 +206,14 @@ class Engine:
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
         """Each masked token's log-probability after the tokens before it: float32 `[T]`, 0 elsewhere."""
-        return self._infer(batch, lambda hidden, micro: self._logprobs(hidden, micro, temperature))
+        return self._infer(batch, lambda hidden, micro: self._logprobs(hidden, micro, temperature)[0])
 
     def values(self, batch: PackedBatch) -> Tensor | None:
-        """The value of the state after each token: float32 `[T]`."""
+        """The value of the state after each token: float32 `[T]`.
+
+        Raises:
+            FloatingPointError: one is no finite number; so do all methods below that compute.
+        """
         return self._infer(batch, self._values)
 
     def _infer(self, batch: PackedBatch, head: Callable[[Tensor, Microbatch], Tensor]) -> Tensor | None:
@@ -256,26 +262,35 @@ class Engine:
             version=lambda: self.version,
             breaks=breaks,
             progress=progress,
+            why_not_finite=self._why_not_finite,
         )
         rollouts = rollouts_of(batch, [derive_seed(seed, step, s.id) for s in batch.samples])
         generator.run(rollouts)
         return batch_of(batch.samples, rollouts)
 
     def train_logprobs(
-        self, batch: PackedBatch, loss: Loss, *, lr: float, temperature: float, whole_rows: bool = False
+        self,
+        batch: PackedBatch,
+        loss: Loss,
+        *,
+        lr: float,
+        temperature: float,
+        whole_rows: bool = False,
+        accept: Callable[[], bool] = lambda: True,
     ) -> Metrics:
         """One optimizer step on a loss of `logprobs`; the loss finds `entropy [T]` in its micro-batch.
 
-        With `whole_rows`, the samples of a dataset row are in one micro-batch, for a loss of both.
+        With `whole_rows`, the samples of a dataset row are in one micro-batch, for a loss of both. `accept`
+        is asked once the loss has seen every micro-batch: False, the same on every rank, leaves the step out.
 
         Collective: over the placement.
         """
 
         def head(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, Metrics]:
-            logprobs, entropy = self._logprobs_and_entropy(hidden, micro, temperature)
+            logprobs, entropy = self._logprobs(hidden, micro, temperature)
             return loss(logprobs, micro.batch.with_keys(tokens={"entropy": entropy}))
 
-        return self._train(self._split(batch, whole_rows=whole_rows), head, lr)
+        return self._train(self._split(batch, whole_rows=whole_rows), head, lr, accept)
 
     def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
         """One optimizer step on a loss of `values`; `whole_rows` as in `train_logprobs`.
@@ -290,6 +305,7 @@ class Engine:
         micros: list[Microbatch],
         head: Callable[[Tensor, Microbatch], tuple[Tensor, Metrics]],
         lr: float,
+        accept: Callable[[], bool] = lambda: True,
     ) -> Metrics:
         metrics: list[Metrics] = []
 
@@ -302,8 +318,18 @@ class Engine:
             return loss
 
         run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients)
+        if not accept():
+            self._optimizer.discard()
+            return joined(*metrics)
         sum_shared(self._model, self._gradient, self._shapes)
-        return joined(*metrics, {"grad_norm": Mean(self._optimizer.step(lr), 1.0), "lr": Mean(lr, 1.0)})
+        return joined(*metrics, self._step(lr))
+
+    def _step(self, lr: float) -> Metrics:
+        """Make the optimizer's step; where the gradient is no number there is none, and no norm to report."""
+        norm = self._optimizer.step(lr)
+        is_skipped = not math.isfinite(norm)
+        metrics = {"lr": Mean(lr, 1.0), "skipped_updates": Mean(float(is_skipped), 1.0)}
+        return metrics if is_skipped else {"grad_norm": Mean(norm, 1.0), **metrics}
 
     def _make_optimizer(self, config: OptimizerConfig) -> ShardedAdamW:
         self.local_tensors()
@@ -334,22 +360,29 @@ class Engine:
             micro.ids, hidden, segments.positions().to(self.device), attend, chunk=chunk, spread=True
         )
 
-    def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> Tensor:
-        return self._logprobs_and_entropy(hidden, micro, temperature)[0]
-
-    def _logprobs_and_entropy(
-        self, hidden: Tensor, micro: Microbatch, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        """Logits are made for the masked tokens alone, each from the token before it."""
+    def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, both `[T]`; logits are made for the masked tokens alone, each from
+        the token before it."""
         batch = micro.batch
         targets = batch["loss_mask"].nonzero()[:, 0]
         sources = hidden[micro.index[targets - 1]]
         found = self._model.logprobs(sources, batch["input_ids"][targets], temperature)
+        self._check_finite(found[0], "log-probabilities")
         zeros = torch.zeros(batch.num_tokens, device=hidden.device)
         return tuple(zeros.index_put((targets,), x) for x in found)
 
     def _values(self, hidden: Tensor, micro: Microbatch) -> Tensor:
-        return self._model.values(hidden)[micro.index]
+        values = self._model.values(hidden)[micro.index]
+        self._check_finite(values, "values")
+        return values
+
+    def _check_finite(self, numbers: Tensor, what: str) -> None:
+        if not numbers.detach().isfinite().all():
+            raise FloatingPointError(f"{what} are not finite: {self._why_not_finite()}")
+
+    def _why_not_finite(self) -> str:
+        """Which of this rank's weights are to blame, in the checkpoint's words, or that none is."""
+        return why_not_finite(self.layout.shards(self.groups.rank), self._flat.views, self.version)
 
 
 def _accumulate_into(gradient: Tensor, weight: Tensor) -> None:

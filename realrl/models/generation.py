@@ -5,6 +5,7 @@ Source: continuous batching, Yu et al. 2022 (Orca, OSDI); pages, Kwon et al. 202
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -60,7 +61,9 @@ class Generator:
         version: Callable[[], int],
         breaks: Breaks = NO_BREAKS,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        why_not_finite: Callable[[], str] = lambda: "",
     ) -> None:
+        self._why_not_finite = why_not_finite
         self.decoder, self.link, self.config = decoder, link, config
         self._max_prefill_tokens, self._ends = max_prefill_tokens, ends
         self._current_version, self._breaks, self._progress = version, breaks, progress
@@ -74,6 +77,9 @@ class Generator:
 
         A rollout's tokens depend on its seed and the weights, not on the rollouts around it. If a break
         between two tokens brings new weights, what each rollout has so far is computed anew with them.
+
+        Raises:
+            FloatingPointError: logits are no finite numbers.
 
         Collective: over the data-parallel slice, with equal rollouts; every rank of it ends with the same.
         """
@@ -228,6 +234,11 @@ class Generator:
         drawn, is_due = self._agree(self._drawn(hidden, rollouts), len(rollouts))
         columns = zip(rollouts, drawn.tokens.tolist(), drawn.logprobs.tolist(), drawn.raw_logprobs.tolist())
         for rollout, token, logprob, raw_logprob in columns:
+            if not math.isfinite(raw_logprob):
+                raise FloatingPointError(
+                    f"logits are not finite at token {len(rollout.tokens) + 1} of a response:"
+                    f" {self._why_not_finite()}"
+                )
             rollout.tokens.append(token)
             rollout.logprobs.append(logprob)
             rollout.raw_logprobs.append(raw_logprob)

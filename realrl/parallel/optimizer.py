@@ -6,6 +6,7 @@ Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1 (optimizer-state 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,10 @@ from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
 from realrl.parallel.share import gather, share_of
 
+logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 3
+"""Updates in a row whose gradient may be no number: a rare overflow passes, weights that are lost do not."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _NUM_UPDATES = "num_updates"
 _NORM_WIDTH = 256
@@ -53,6 +58,7 @@ class ShardedAdamW:
         self.states = {name: torch.zeros_like(self.master) for name in _MOMENTS}
         """Beside the masters: the moments, and how many updates matrices and other weights have had."""
         self.states[_NUM_UPDATES] = torch.zeros(2, device=self.master.device)
+        self._num_skipped = 0
 
     def _hold(self, weights: FlatTensors) -> None:
         self._dtype = weights.buffer.dtype
@@ -108,15 +114,18 @@ class ShardedAdamW:
     def step(self, lr: float) -> float:
         """Sum the gradients over dp, clip, update, and give every rank the new weights.
 
-        Returns the norm of the whole gradient before clipping. Collective over the mesh.
+        Returns the norm of the whole gradient before clipping. If that is infinite or no number, the update
+        is skipped: weights and moments are as before. Collective over the mesh.
 
         Raises:
-            FloatingPointError: the norm is infinite or no number; the weights are as before.
+            FloatingPointError: `MAX_SKIPPED` updates in a row were skipped.
         """
         share = self._summed_share()
         norm = self._norm(share)
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient's norm is {norm}: no update was made; lower the lr")
+            self._skip(norm)
+            return norm
+        self._num_skipped = 0
         limit = self._config.clip_grad_norm
         if limit and norm > limit:
             share.mul_(limit / (norm + 1e-6))
@@ -125,6 +134,20 @@ class ShardedAdamW:
         self.publish()
         self.gradients.zero_()
         return norm
+
+    def discard(self) -> None:
+        """Drop the gradients without an update."""
+        self.gradients.zero_()
+
+    def _skip(self, norm: float) -> None:
+        self._num_skipped += 1
+        self.discard()
+        if self._num_skipped == MAX_SKIPPED:
+            raise FloatingPointError(
+                f"the gradient's norm was no finite number {MAX_SKIPPED} times in a row, at last {norm}: no"
+                " update was made; lower the lr, or look at the rewards and at the loss"
+            )
+        logger.warning("the gradient's norm is %s: this update is skipped", norm)
 
     def _update(self, share: Tensor, lr: float) -> None:
         if self._states_device is not None:

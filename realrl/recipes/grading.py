@@ -11,45 +11,78 @@ from torch import Tensor
 from realrl.algorithms.normalise import differs_in_group
 from realrl.algorithms.scores import overlong_penalty, shaped
 from realrl.api.batch import PackedBatch
-from realrl.api.recipe import CallContext, CallOutput
+from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
-from realrl.rewards.functions import GYM, MATH, MODEL, rewards_by, weights_of
+from realrl.rewards.functions import (
+    GYM,
+    LARGEST_REWARD,
+    MATH,
+    MODEL,
+    is_usable,
+    rewards_by,
+    weights_of,
+)
 from realrl.rewards.gym import score_all
 from realrl.rewards.math import grade_all
 from realrl.rewards.verdict import Verdict
+
+
+class Graded(NamedTuple):
+    """What the checks of some responses found."""
+
+    verdicts: list[Verdict] | None
+    """By the verifier or a task's scorer; None where neither rewards."""
+    parts: dict[str, Tensor]
+    """Each reward `[B]` by name; 0 where it says nothing."""
+    has_part: dict[str, Tensor]
+    """Bool `[B]` by name: whether that reward says something of the response."""
+    weights: dict[str, float]
+    """Each reward's weight by name; one without weight is only reported."""
+
+    @property
+    def is_graded(self) -> Tensor:
+        """Bool `[B]`: whether every reward that has a weight says something."""
+        counting = [has for name, has in self.has_part.items() if self.weights[name]]
+        return torch.stack(counting or [torch.ones_like(x) for x in self.has_part.values()]).all(dim=0)
 
 
 def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """Rewards each response; in an evaluation, without what `scores` adds and takes off."""
     config = ctx.config
     responses = responses_of(ctx, batch)
-    verdicts, parts, is_graded = _parts(ctx, responses, batch)
-    rewards = sum(weight * parts[name] for name, weight in weights_of(config.reward).items())
+    graded = _truncated_as_wrong(config, _grade(ctx, responses, batch), batch)
+    rewards, is_graded = _summed(config, graded, batch), graded.is_graded
     teaches = _teaches(ctx, rewards, is_graded, batch)
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
-    metrics = {"reward": mean_of(rewards), **response_metrics(batch)}
-    if len(parts) > 1:
-        metrics |= {f"reward/{name.rpartition(':')[2]}": mean_of(part) for name, part in parts.items()}
-    if verdicts is not None:
-        metrics |= verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+    _check_finite(rewards, responses)
+    metrics = {"reward": mean_of(rewards[is_graded]), **response_metrics(batch), **_part_metrics(graded)}
+    if graded.verdicts is not None:
+        metrics |= verdict_metrics(graded.verdicts, batch, evaluating=ctx.evaluating)
         if not ctx.evaluating:
-            metrics |= group_metrics(groups_of(config, batch), verdicts, config.batch_size, ctx.reduce)
+            groups = groups_of(config, batch)
+            metrics |= group_metrics(groups, graded.verdicts, config.batch_size, ctx.reduce)
     if config.ppo.max_draws > 1 and not ctx.evaluating:
         metrics |= {"redrawn": mean_of(~teaches)}
-    graded = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
+    outputs = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
     rejected = tuple(s.id for s, stays in zip(batch.samples, teaches.tolist()) if not stays)
-    return CallOutput(graded, metrics, _records(responses, rewards, verdicts), rejected)
+    return CallOutput(outputs, metrics, _records(responses, rewards, graded, batch), rejected)
+
+
+def takes_part(config: PPOMathConfig, is_graded: Tensor, ended: Tensor) -> Tensor:
+    """Bool `[B]`: whether a sample is trained on and counts in its group."""
+    return is_graded & (ended | (config.scores.truncated != "left_out"))
 
 
 def _teaches(ctx: CallContext, rewards: Tensor, is_graded: Tensor, batch: PackedBatch) -> Tensor:
-    """Bool `[B]`: where prompts are drawn again, whether rewards differ among the prompt's responses."""
+    """Bool `[B]`: where prompts are drawn again, whether rewards differ among the prompt's responses that
+    take part."""
     config = ctx.config
     if config.ppo.max_draws == 1 or ctx.evaluating:
         return torch.ones_like(is_graded)
-    groups = groups_of(config, batch)
-    return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=is_graded)
+    groups, counts = groups_of(config, batch), takes_part(config, is_graded, batch["ended"])
+    return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=counts)
 
 
 class Response(NamedTuple):
@@ -72,55 +105,96 @@ def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
     ]
 
 
-def _parts(
-    ctx: CallContext, responses: Sequence[Response], batch: PackedBatch
-) -> tuple[list[Verdict] | None, dict[str, Tensor], Tensor]:
-    """The verdicts if there are any, each reward `[B]` by name, and who takes part in the step."""
-    verdicts, parts, scores = None, {}, ctx.config.scores
-    is_graded = torch.ones(len(responses), dtype=torch.bool)
+def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) -> Graded:
+    """Ask each reward about each response."""
+    scores, verdicts, weights = ctx.config.scores, None, weights_of(ctx.config.reward)
+    found: dict[str, list[float | None]] = {}
     prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
-    for name in weights_of(ctx.config.reward):
+    for name in weights:
         if name == MATH:
             verdicts = grade_all(texts, solutions)
-            shares, ended = [v is Verdict.CORRECT for v in verdicts], batch["ended"].tolist()
-            parts[name], is_graded = _scored(scores, verdicts, shares, ended)
+            found[name] = [_score(scores, v, v is Verdict.CORRECT) for v in verdicts]
         elif name == GYM:
-            found = score_all([ctx.dataset.gym(sample.row) for sample in batch.samples], texts)
-            verdicts, shares = [f.verdict for f in found], [f.score for f in found]
-            parts[name], is_graded = _scored(scores, verdicts, shares, batch["ended"].tolist())
+            scored = score_all([ctx.dataset.gym(sample.row) for sample in batch.samples], texts)
+            verdicts = [s.verdict for s in scored]
+            found[name] = [_score(scores, s.verdict, s.score) for s in scored]
         elif name == MODEL:
-            parts[name] = batch["scores"]
+            found[name] = batch["scores"].tolist()
         else:
-            parts[name] = torch.tensor(rewards_by(name, prompts, texts, solutions))
-    return verdicts, parts, is_graded
-
-
-def _records(
-    responses: Sequence[Response], rewards: Tensor, verdicts: Sequence[Verdict] | None
-) -> list[dict[str, Any]]:
-    records = [{**r._asdict(), "reward": x} for r, x in zip(responses, rewards.tolist())]
-    if verdicts is not None:
-        records = [{**record, "verdict": v.value} for record, v in zip(records, verdicts)]
-    return records
-
-
-def _scored(
-    scores: ScoreConfig, verdicts: Sequence[Verdict], shares: Sequence[float], ended: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    """Each response's reward by its verdict and its share of what a right one gets, and whether it takes part
-    in the step; both `[B]`."""
-    found = [
-        _score(scores, verdict, share) if has_ended or scores.truncated != "wrong" else scores.wrong
-        for verdict, share, has_ended in zip(verdicts, shares, ended)
-    ]
-    rewards = torch.tensor([0.0 if score is None else score for score in found])
-    return rewards, torch.tensor([score is not None for score in found], dtype=torch.bool)
+            found[name] = rewards_by(name, prompts, texts, solutions)
+    parts = {name: torch.tensor([0.0 if x is None else x for x in given]) for name, given in found.items()}
+    has_part = {
+        name: torch.tensor([x is not None for x in given], dtype=torch.bool) for name, given in found.items()
+    }
+    return Graded(verdicts, parts, has_part, weights)
 
 
 def _score(scores: ScoreConfig, verdict: Verdict, share: float) -> float | None:
+    """The reward of a response with this verdict and this share of a right answer; None: it has none."""
     if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
         return scores.ungraded
     return scores.wrong + share * (scores.correct - scores.wrong)
+
+
+def _truncated_as_wrong(config: PPOMathConfig, graded: Graded, batch: PackedBatch) -> Graded:
+    """With `scores.truncated: wrong`, say of truncated responses what is said of wrong ones."""
+    if config.scores.truncated != "wrong":
+        return graded
+    ended, verdicts, parts = batch["ended"], graded.verdicts, dict(graded.parts)
+    for name in {MATH, GYM} & parts.keys():
+        parts[name] = torch.where(ended, parts[name], config.scores.wrong)
+    if verdicts is not None:
+        is_right_but_cut = [v is Verdict.CORRECT and not e for v, e in zip(verdicts, ended.tolist())]
+        verdicts = [Verdict.WRONG if cut else v for v, cut in zip(verdicts, is_right_but_cut)]
+    # Whatever its check says, what a truncated response is worth is known.
+    has_part = {name: has | ~ended for name, has in graded.has_part.items()}
+    return Graded(verdicts, parts, has_part, graded.weights)
+
+
+def _summed(config: PPOMathConfig, graded: Graded, batch: PackedBatch) -> Tensor:
+    """The weighted sum of the rewards, `[B]`; of a truncated response, where that counts as wrong, no more
+    than a wrong one gets from the verifier."""
+    rewards = sum(weight * graded.parts[name] for name, weight in graded.weights.items())
+    if config.scores.truncated != "wrong":
+        return rewards
+    by_verifier = next((weight for name, weight in graded.weights.items() if name in (MATH, GYM)), 1.0)
+    return torch.where(batch["ended"], rewards, rewards.clamp(max=by_verifier * config.scores.wrong))
+
+
+def _check_finite(rewards: Tensor, responses: Sequence[Response]) -> None:
+    """Raise RuntimeError for a reward that is no number, or too large for float32."""
+    for value, response in zip(rewards.tolist(), responses):
+        if not is_usable(value):
+            raise RuntimeError(
+                f"reward: the weighted sum is {value} after scores.bias and scores.scale, expected a number"
+                f" from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}; lower the weights or the scale, or look at"
+                f" the reward model's scores; the response was {response.response[:200]!r}"
+            )
+
+
+def _part_metrics(graded: Graded) -> dict[str, Mean]:
+    """The mean of each reward where there are several, and the share of responses without one."""
+    metrics = {"ungraded": mean_of(~graded.is_graded)}
+    if len(graded.parts) > 1:
+        metrics |= {
+            f"reward/{name.rpartition(':')[2]}": mean_of(part[graded.has_part[name]])
+            for name, part in graded.parts.items()
+        }
+    return metrics
+
+
+def _records(
+    responses: Sequence[Response], rewards: Tensor, graded: Graded, batch: PackedBatch
+) -> list[dict[str, Any]]:
+    """What is written of each response; an ungraded one has no reward."""
+    columns = zip(responses, rewards.tolist(), graded.is_graded.tolist(), batch["ended"].tolist())
+    records = [
+        {**response._asdict(), "reward": value if is_graded else None, "ended": ended}
+        for response, value, is_graded, ended in columns
+    ]
+    if graded.verdicts is not None:
+        records = [{**record, "verdict": v.value} for record, v in zip(records, graded.verdicts)]
+    return records
 
 
 def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:

@@ -7,7 +7,7 @@ arXiv:2402.03300, section 4.1.1). The algorithms that differ from it in numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,18 +24,18 @@ from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Criterion, Metrics, ModelSpec, Recipe, joined
+from realrl.api.recipe import CallContext, CallOutput, Criterion, Mean, Metrics, ModelSpec, Recipe, joined
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
-from realrl.recipes.grading import groups_of, response_lengths, reward
+from realrl.recipes.grading import groups_of, response_lengths, reward, takes_part
 from realrl.recipes.pairs import scores_at_ends
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.ppo_report import (
     Drift,
+    importance_metrics,
     mean_of,
     mean_over,
-    mean_ratio,
     named,
     share_of,
     staleness_metrics,
@@ -46,6 +46,9 @@ ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 GRADED = ("rewards", "is_graded")
 PER_SAMPLE = ("ended", "scores", *GRADED)
 RESPONSE = ("input_ids", "loss_mask")
+LOGPROB_NOISE = {"float32": 1e-4, "bfloat16": 0.05}
+"""Root mean square of what two engines' log-probabilities of a token differ by on equal weights, by the type
+of the weights. What is nearer than that cannot be told apart."""
 
 
 def graph(config: PPOMathConfig) -> DataflowGraph:
@@ -62,7 +65,7 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
             Call("critic_inf", "critic", CallKind.INFERENCE, RESPONSE, ("values",)),
             Call("critic_train", "critic", CallKind.TRAIN, scored, num_minibatches=config.critic_minibatches),
         ]
-    if ppo.decoupled:
+    if ppo.old == "trainer":
         calls.append(Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, ("prox_logprobs",)))
         scored += ("prox_logprobs",)
     calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches))
@@ -143,57 +146,78 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     metrics = staleness_metrics(ctx.step, batch)
     if ppo.kl_coef:
         metrics |= {"kl_to_ref": mean_over(batch["logprobs"] - batch["ref_logprobs"], batch)}
-    for index, minibatch in enumerate(
-        _minibatches(config, _with_advantages(ctx, batch), ppo.num_minibatches)
-    ):
-        loss = _ActorLoss(config, float(ctx.reduce(minibatch["loss_mask"].sum())), Drift(ctx.step))
+    kl_coef, num_updates = _kl_coef(ctx, batch), 0
+    batch = _with_advantages(ctx, batch, kl_coef)
+    for index, minibatch in enumerate(_minibatches(config, batch, ppo.num_minibatches)):
+        num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
+        if not num_tokens:
+            continue
+        loss = _ActorLoss(ctx, num_tokens, kl_coef)
         found = ctx.engine.train_logprobs(
             _with_weights(ctx, minibatch),
             loss,
             lr=_learning_rate(ctx, config.actor.optimizer, index, ppo.num_minibatches),
             temperature=config.generation.training_temperature,
+            accept=loss.is_near_enough,
         )
-        drift = ctx.reduce_mesh(loss.drift.sums)
-        if index == 0:
-            found |= loss.drift.metrics(drift)
+        if not num_updates:  # by the weights that the step began with
+            found |= loss.drift.metrics(ctx.reduce_mesh(loss.drift.sums))
         metrics = joined(metrics, named("actor_", found))
-        if ppo.early_stop_ratio and abs(mean_ratio(drift) - 1) > ppo.early_stop_ratio:
+        if loss.went_too_far:
             break
-    return CallOutput(metrics=metrics)
+        num_updates += not found["skipped_updates"].total
+    return CallOutput(metrics=metrics | {"actor_updates": Mean(num_updates, 1.0)})
 
 
-@dataclass
 class _ActorLoss:
     """The loss of a mini-batch of `num_tokens`, over all ranks, and what is noted of it on this one."""
 
-    config: PPOMathConfig
-    num_tokens: float
-    drift: Drift
+    def __init__(self, ctx: CallContext, num_tokens: float, kl_coef: float) -> None:
+        self._ctx, self._num_tokens, self._kl_coef = ctx, num_tokens, kl_coef
+        self.drift = Drift(ctx.step)
+        self.went_too_far = False
+        """Whether `ppo.early_stop_kl` was exceeded before the mini-batch's step."""
+        self._approx_kl = Mean(0.0, 0.0)
 
     def __call__(self, logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
-        found = _policy_loss(self.config, logprobs, micro)
-        loss = found.loss + _kl_loss(self.config, logprobs, micro)
+        config = self._ctx.config
+        found = _policy_loss(config, logprobs, micro)
+        loss = found.loss + _kl_loss(config, logprobs, micro, self._kl_coef)
         self.drift.add(logprobs, micro)
-        return loss, {
-            "loss": share_of(loss, self.num_tokens, micro),
+        approx_kl = mean_of(found.approx_kl)
+        self._approx_kl = self._approx_kl.joined(approx_kl)
+        metrics = {
+            "loss": share_of(loss, self._num_tokens, micro),
             "ratio": mean_of(found.ratio),
             "clip_fraction": mean_of(found.clipped),
-            "approx_kl": mean_of(found.approx_kl),
+            "approx_kl": approx_kl,
             "entropy": mean_over(micro["entropy"], micro),
         }
+        if config.ppo.importance != "none":
+            metrics |= importance_metrics(config.ppo, micro)
+        return loss, metrics
+
+    def is_near_enough(self) -> bool:
+        """Whether the policy is still near the old one, so that the mini-batch's step is to be made.
+
+        Collective: over the call's ranks, which all find the same.
+        """
+        limit = self._ctx.config.ppo.early_stop_kl
+        if limit:
+            total, number = self._ctx.reduce_mesh(torch.tensor(self._approx_kl, dtype=torch.double)).tolist()
+            self.went_too_far = total > limit * number
+        return not self.went_too_far
 
 
 def _policy_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) -> PolicyLoss:
-    ppo, mask, weights = config.ppo, micro["loss_mask"], micro["weights"]
-    old = micro["logprobs"]
-    if ppo.decoupled:
-        old = micro["prox_logprobs"]
+    ppo, weights = config.ppo, micro["weights"]
+    if ppo.importance != "none":
         weights = weights * micro["importance"]
     return policy_loss(
         logprobs,
-        old,
+        micro["logprobs" if ppo.old == "rollout" else "prox_logprobs"],
         micro["advantages"],
-        mask,
+        micro["loss_mask"],
         weights,
         micro.cu_seqlens,
         clip_low=ppo.clip_eps,
@@ -204,23 +228,25 @@ def _policy_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) ->
     )
 
 
-def _kl_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) -> Tensor | float:
+def _kl_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch, kl_coef: float) -> Tensor | float:
     ppo, mask = config.ppo, micro["loss_mask"]
-    if not ppo.kl_coef or ppo.kl_in != "loss":
+    if not kl_coef or ppo.kl_in != "loss":
         return 0.0
-    kl = kl_estimate(logprobs[mask], micro["ref_logprobs"][mask], ppo.kl_estimator)
-    return ppo.kl_coef * (kl * micro["weights"][mask]).sum()
+    kl = kl_estimate(logprobs[mask], micro["ref_logprobs"][mask], ppo.estimator)
+    return kl_coef * (kl * micro["weights"][mask]).sum()
 
 
 def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config = ctx.config
     metrics: Metrics = {}
-    batch = _with_advantages(ctx, batch)
+    batch = _with_advantages(ctx, batch, config.ppo.kl_coef)
     moments = _moments(ctx)
     tokens = {key: moments.normalised(batch[key]) for key in ("values", "returns")}
-    num = config.critic_minibatches
+    num, num_updates = config.critic_minibatches, 0
     for index, minibatch in enumerate(_minibatches(config, batch.with_keys(tokens=tokens), num)):
         num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
+        if not num_tokens:
+            continue
 
         def loss(values: Tensor, micro: PackedBatch, num_tokens: float = num_tokens):
             found = value_loss(
@@ -239,32 +265,58 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         lr = _learning_rate(ctx, config.critic.optimizer, index, num)
         found = ctx.engine.train_values(_with_weights(ctx, minibatch), loss, lr=lr)
         metrics = joined(metrics, named("critic_", found))
-    return CallOutput(metrics=metrics)
+        num_updates += not found["skipped_updates"].total
+    return CallOutput(metrics=metrics | {"critic_updates": Mean(num_updates, 1.0)})
 
 
-def _with_advantages(ctx: CallContext, batch: PackedBatch) -> PackedBatch:
+def _kl_coef(ctx: CallContext, batch: PackedBatch) -> float:
+    """`ppo.kl_coef`, or 0 where rewards teach nothing and the policy is as near the reference as rounding
+    lets one see.
+
+    All that would be learned then is rounding noise: AdamW scales a gradient up to steps of the full rate,
+    however small it is.
+
+    Collective: over the ranks of `ctx.reduce`.
+    """
+    config, ppo = ctx.config, ctx.config.ppo
+    if not ppo.kl_coef or config.critic is not None:
+        return ppo.kl_coef
+    counts = takes_part(config, batch["is_graded"], batch["ended"])
+    taught = _relative(ctx, batch["rewards"], batch) * counts
+    if ppo.baseline == "none" and config.advantage_scale == "batch":
+        whole = torch.zeros(len(batch), dtype=torch.long)
+        taught = group_relative(batch["rewards"], whole, 1, ctx.reduce, counts=counts)
+    moved = (batch["logprobs"] - batch["ref_logprobs"])[batch["loss_mask"]].double()
+    sums = [taught.double().abs().sum(), moved.square().sum(), torch.tensor(float(len(moved))).double()]
+    lesson, squares, number = ctx.reduce(torch.stack(sums)).tolist()
+    is_noise = squares <= number * LOGPROB_NOISE[config.actor.model.dtype] ** 2
+    return 0.0 if is_noise and not lesson else ppo.kl_coef
+
+
+def _with_advantages(ctx: CallContext, batch: PackedBatch, kl_coef: float) -> PackedBatch:
     """The samples that take part, with `advantages` and `returns`, both `[T]` and 0 outside the responses."""
     ppo, config = ctx.config.ppo, ctx.config
     mask = batch["loss_mask"]
-    in_token_reward = ppo.kl_coef if ppo.kl_in == "token_reward" else 0.0
+    in_token_reward = kl_coef if ppo.kl_in == "token_reward" else 0.0
     token_rewards = kl_penalised_rewards(
-        _task_rewards(ctx, batch),
+        _task_rewards(ctx, batch, kl_coef),
         batch["logprobs"],
         batch["ref_logprobs"] if in_token_reward else batch["logprobs"],
         mask,
         batch.cu_seqlens,
         kl_coef=in_token_reward,
-        estimator=ppo.kl_estimator,
+        estimator=ppo.estimator,
     )
     moments = _moments(ctx)
     if "values" in batch.tokens:
         batch = batch.with_keys(tokens={"values": moments.restored(batch["values"])})
     cu_responses = cu_seqlens_of(response_lengths(batch).tolist())
-    is_cut_off = ~batch["ended"]
+    goes_on = ~batch["ended"] & config.bootstraps_truncated
     rewards, values = token_rewards[mask], _state_values(batch)
-    advantages, returns = gae(rewards, values, cu_responses, is_cut_off, gamma=ppo.gamma, lam=ppo.lam)
+    advantages, returns = gae(rewards, values, cu_responses, goes_on, gamma=ppo.gamma, lam=ppo.lam)
+    _check_finite(advantages, returns)
     advantages, returns = _spread(advantages, mask), _spread(returns, mask)
-    chosen = _takes_part(config, batch).nonzero()[:, 0].tolist()
+    chosen = takes_part(config, batch["is_graded"], batch["ended"]).nonzero()[:, 0].tolist()
     batch = batch.with_keys(tokens={"advantages": advantages, "returns": returns}).select(chosen)
     _remember(ctx, moments, batch)
     if config.advantage_scale != "batch":
@@ -288,17 +340,30 @@ def _remember(ctx: CallContext, moments: RunningMoments, batch: PackedBatch) -> 
         ctx.memory["returns"] = seen.sums
 
 
-def _takes_part(config: PPOMathConfig, batch: PackedBatch) -> Tensor:
-    """Bool `[B]`: whether a sample is trained on."""
-    return batch["is_graded"] & (batch["ended"] | (config.scores.truncated != "left_out"))
+def _check_finite(advantages: Tensor, returns: Tensor) -> None:
+    """Raise FloatingPointError unless all are numbers; NaN would pass through clipping unseen."""
+    if not (advantages.isfinite().all() and returns.isfinite().all()):
+        raise FloatingPointError(
+            "advantages or returns are not finite: the sum of rewards, values and KL overflows float32, or"
+            " has NaN in it; look at reward, scores.scale, ppo.kl_coef and the critic's values"
+        )
 
 
-def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
+def _task_rewards(ctx: CallContext, batch: PackedBatch, kl_coef: float) -> Tensor:
     """`[B]`: as given with a critic or without a baseline, else relative to the prompt's other samples."""
-    config, ppo, rewards = ctx.config, ctx.config.ppo, batch["rewards"]
-    if ppo.kl_coef and ppo.kl_in == "sequence_reward":
-        kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], ppo.kl_estimator) * batch["loss_mask"]
-        rewards = rewards - ppo.kl_coef * torch.stack([part.sum() for part in kl.split(batch.lengths)])
+    ppo, rewards = ctx.config.ppo, batch["rewards"]
+    if kl_coef and ppo.kl_in == "sequence_reward":
+        kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], ppo.estimator) * batch["loss_mask"]
+        rewards = rewards - kl_coef * torch.stack([part.sum() for part in kl.split(batch.lengths)])
+    return _relative(ctx, rewards, batch)
+
+
+def _relative(ctx: CallContext, rewards: Tensor, batch: PackedBatch) -> Tensor:
+    """`[B]`: rewards less their baseline, if there is one.
+
+    Collective: over the ranks of `ctx.reduce`.
+    """
+    config, ppo = ctx.config, ctx.config.ppo
     if config.critic is not None or ppo.baseline == "none":
         return rewards
     return group_relative(
@@ -306,7 +371,7 @@ def _task_rewards(ctx: CallContext, batch: PackedBatch) -> Tensor:
         groups_of(config, batch),
         config.batch_size,
         ctx.reduce,
-        counts=_takes_part(config, batch),
+        counts=takes_part(config, batch["is_graded"], batch["ended"]),
         baseline=ppo.baseline,
         normalise_std=config.advantage_scale == "group_std",
     )
@@ -322,13 +387,12 @@ def _state_values(batch: PackedBatch) -> Tensor:
 
 
 def _with_weights(ctx: CallContext, minibatch: PackedBatch) -> PackedBatch:
-    """The mini-batch with what each token counts in its loss: `weights`, and `importance` if the update is
-    decoupled."""
+    """The mini-batch with what each token counts in its loss: `weights`, and `importance` if there is any."""
     ppo, mask, cu_seqlens = ctx.config.ppo, minibatch["loss_mask"], minibatch.cu_seqlens
     max_new_tokens = ctx.config.generation.max_new_tokens
     options = {"aggregation": ppo.aggregation, "max_new_tokens": max_new_tokens}
     tokens = {"weights": token_weights(mask, cu_seqlens, ctx.reduce, **options)}
-    if "prox_logprobs" in minibatch.tokens:
+    if ppo.importance != "none":
         tokens["importance"] = importance_weights(
             minibatch["prox_logprobs"],
             minibatch["logprobs"],
@@ -336,7 +400,7 @@ def _with_weights(ctx: CallContext, minibatch: PackedBatch) -> PackedBatch:
             cu_seqlens,
             cap=ppo.importance_cap,
             level=ppo.importance_level,
-            over_cap=ppo.over_cap,
+            kind=ppo.importance,
         )
     return minibatch.with_keys(tokens=tokens)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from realrl.algorithms.normalise import Reduce
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import Mean, Metrics, Peak
+from realrl.recipes.ppo_config import PPOConfig
 from realrl.rewards.verdict import Verdict
 
 
@@ -118,10 +119,11 @@ class Drift:
         }
 
 
-def mean_ratio(sums: Tensor) -> float:
-    """The mean of exp(d) by a `Drift`'s sums; 1 where there is nothing."""
-    number, weight, *_ = sums.tolist()
-    return weight / number if number else 1.0
+def importance_metrics(ppo: PPOConfig, micro: PackedBatch) -> dict[str, Mean]:
+    """The mean importance weight, and the share of tokens whose weight was above the cap."""
+    weights = micro["importance"][micro["loss_mask"]]
+    above = weights >= ppo.importance_cap if ppo.importance == "truncate" else weights == 0
+    return {"importance": mean_of(weights), "importance_capped": mean_of(above)}
 
 
 def _lengths(batch: PackedBatch) -> list[float]:

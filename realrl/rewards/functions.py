@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,15 +16,18 @@ GYM = "gym"
 MODEL = "model"
 """Stands for a reward model."""
 
-RewardFunction = Callable[[str, str, Sequence[str]], float]
-"""`(prompt, response, solutions) -> reward`; the prompt is without its chat template."""
+LARGEST_REWARD = 1e30
+"""Bound on the absolute value of a reward: sums and products of larger ones overflow float32."""
+
+RewardFunction = Callable[[str, str, Sequence[str]], float | None]
+"""`(prompt, response, solutions) -> reward`, or None for no opinion; the prompt is without its template."""
 
 
 def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     """What rewards a response, each with its weight, from a config's `reward`.
 
     Raises:
-        ValueError: there is none, a weight is not finite, or two say what is right.
+        ValueError: there is none, a weight is not finite or too large, or two say what is right.
     """
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
@@ -32,11 +36,17 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
             " got none"
         )
     for name, weight in weights.items():
-        if not math.isfinite(weight):
-            raise ValueError(f"reward.{name}: expected a finite weight, got {weight}")
+        if not is_usable(weight):
+            bounds = f"from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
+            raise ValueError(f"reward.{name}: expected a weight {bounds}, got {weight}")
     if {MATH, GYM} <= weights.keys():
         raise ValueError("reward: both `math` and `gym` say what is right; give one of them")
     return weights
+
+
+def is_usable(reward: float) -> bool:
+    """Whether a number can be a reward: finite, and not too large to be summed."""
+    return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
 @functools.cache
@@ -51,16 +61,17 @@ def load_function(reference: str) -> RewardFunction:
         raise ValueError(
             f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
         )
-    if not Path(path).is_file():
+    file = Path(os.path.expanduser(path))
+    if not file.is_file():
         raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
-    spec = importlib.util.spec_from_file_location(f"realrl_reward_{Path(path).stem}", path)
+    spec = importlib.util.spec_from_file_location(f"realrl_reward_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises
-        raise ValueError(
-            f"reward: {path} cannot be loaded ({type(error).__name__}: {error}); mend it"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's file raises, SystemExit of a script included
+        raise ValueError(f"reward: {path} cannot be loaded ({_named(error)}); {_advice(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"reward: {path} has no function {name!r}; it has {_functions(module)}")
@@ -69,26 +80,45 @@ def load_function(reference: str) -> RewardFunction:
 
 def rewards_by(
     reference: str, prompts: Sequence[str], responses: Sequence[str], solutions: Sequence[Sequence[str]]
-) -> list[float]:
-    """What a function says of each response.
+) -> list[float | None]:
+    """What a function says of each response; None where it has no opinion.
 
     Raises:
-        RuntimeError: it raised, or gave no finite number.
+        RuntimeError: it raised, or gave no number that can be a reward.
     """
     function = load_function(reference)
-    rewards = []
-    for case in zip(prompts, responses, solutions, strict=True):
-        try:
-            reward = float(function(*case))
-        except Exception as error:
-            raise RuntimeError(
-                f"reward {reference} raised {type(error).__name__}: {error}; the response was"
-                f" {case[1][:200]!r}"
-            ) from error
-        if not math.isfinite(reward):
-            raise RuntimeError(f"reward {reference} gave {reward}; the response was {case[1][:200]!r}")
-        rewards.append(reward)
-    return rewards
+    cases = zip(prompts, responses, solutions, strict=True)
+    return [_reward(reference, function, *case) for case in cases]
+
+
+def _reward(
+    reference: str, function: RewardFunction, prompt: str, response: str, solutions: Sequence[str]
+) -> float | None:
+    try:
+        given = function(prompt, response, solutions)
+        reward = None if given is None else float(given)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too, which would end this worker without a word
+        raise RuntimeError(
+            f"reward {reference} raised {_named(error)}; the response was {response[:200]!r}"
+        ) from error
+    if reward is not None and not is_usable(reward):
+        raise RuntimeError(
+            f"reward {reference} gave {reward}, expected a number from {-LARGEST_REWARD:g} to"
+            f" {LARGEST_REWARD:g} or None; the response was {response[:200]!r}"
+        )
+    return reward
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return 'it ends the process when it is imported; guard that part by `if __name__ == "__main__"`'
+    return "mend it"
 
 
 def _functions(module: object) -> str:

@@ -37,6 +37,33 @@ def test_k3_is_never_negative():
     assert (kl_estimate(logprobs, ref_logprobs, "k3") >= 0).all()
 
 
+def test_in_a_loss_k1_regularises_nothing():
+    """The mean gradient of k2 over the policy's samples is the divergence's, that of k1 is zero."""
+    logits = torch.tensor([1.0, 0.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    uniform = torch.full((4,), 0.25, dtype=torch.float64).log()
+    policy = logits.log_softmax(-1)
+    (expected,) = torch.autograd.grad((policy.exp() * (policy - uniform)).sum(), logits, retain_graph=True)
+    found = {}
+    for estimator in ("k1", "k2", "k3"):
+        sampled = (policy.exp().detach() * kl_estimate(policy, uniform, estimator)).sum()
+        (found[estimator],) = torch.autograd.grad(sampled, logits, retain_graph=True)
+    assert float(expected.abs().max()) > 0.3 and found["k1"].abs().max() < 1e-12
+    torch.testing.assert_close(found["k2"], expected)
+    assert torch.nn.functional.cosine_similarity(found["k3"], expected, dim=0) > 0.9
+
+
+def test_k3_of_a_token_that_the_policy_gave_up_is_bounded_in_slope():
+    """It goes on as its tangent: with 14 nats between them, e^14 would outweigh all other tokens."""
+    apart = torch.tensor([-14.0, -5.1, -4.9, -0.1, 3.0], dtype=torch.float64, requires_grad=True)
+    found = kl_estimate(apart, torch.zeros_like(apart), "k3")
+    (slope,) = torch.autograd.grad(found.sum(), apart)
+    expected = [1 - math.exp(min(5.0, -x)) for x in apart.tolist()]
+    assert slope.tolist() == pytest.approx(expected) and float(slope[0]) > -150
+    ratios = [min(5.0, -x) for x in apart.tolist()]
+    values = [math.exp(r) * (1 - x - r) - 1 + x for x, r in zip(apart.tolist(), ratios)]
+    assert found.tolist() == pytest.approx(values)
+
+
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="k1, k2 or k3, got 'k4'"):
         kl_estimate(torch.zeros(1), torch.zeros(1), "k4")

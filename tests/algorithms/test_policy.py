@@ -139,12 +139,12 @@ def test_masked_tokens_have_no_say():
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("over_cap", ["truncate", "mask"])
-def test_importance_weights_agree_with_a_loop(level, over_cap):
+@pytest.mark.parametrize("kind", ["truncate", "mask"])
+def test_importance_weights_agree_with_a_loop(level, kind):
     """Each token's, or the product over its sequence; cut down or left out above the cap."""
     t = tokens()
     found = importance_weights(
-        t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.5, level=level, over_cap=over_cap
+        t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.5, level=level, kind=kind
     )
     expected = [0.0] * 100
     difference = (t.logprobs - t.old_logprobs).tolist()
@@ -153,13 +153,28 @@ def test_importance_weights_agree_with_a_loop(level, over_cap):
         for i in places:
             which = places if level == "sequence" else [i]
             weight = math.prod(math.exp(difference[j]) for j in which)
-            expected[i] = weight if weight <= 1.5 else 1.5 * (over_cap == "truncate")
+            expected[i] = weight if weight <= 1.5 else 1.5 * (kind == "truncate")
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    assert (found[t.mask] == (1.5 if over_cap == "truncate" else 0)).any()
+    assert (found[t.mask] == (1.5 if kind == "truncate" else 0)).any()
 
 
 def test_an_update_of_fresh_rollouts_is_not_weighted():
-    """Where the proximal policy is the rollout's."""
+    """Where the proximal policy is the rollout's; nor is any where no weights are asked for."""
     t = tokens()
     found = importance_weights(t.logprobs, t.logprobs, t.mask, CU_SEQLENS, cap=1.0)
     assert torch.equal(found, t.mask.double())
+    none = importance_weights(t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.0, kind="none")
+    assert torch.equal(none, t.mask.double())
+
+
+@pytest.mark.parametrize("difference", [1e4, -1e4])
+@pytest.mark.parametrize("options", OPTIONS[:1] + OPTIONS[2:4], ids=str)
+def test_a_ratio_never_overflows(options, difference):
+    """e^89 is infinite in float32, and times an advantage of 0 no number."""
+    t = Tokens(*(x.float() for x in list(vars(tokens()).values())[:4]), tokens().mask)
+    t.advantages[0] = 0.0
+    leaf = (t.logprobs + difference).requires_grad_()
+    found = computed(t, leaf, **options)
+    found.loss.backward()
+    for numbers in (found.loss.detach(), found.ratio, found.approx_kl, leaf.grad):
+        assert numbers.isfinite().all()

@@ -28,6 +28,15 @@ def test_value_loss_agrees_with_a_loop():
     assert found.clipped.tolist() == clipped and any(clipped)
 
 
+def test_without_a_bound_values_may_go_where_the_returns_are():
+    """A bound of 0 is none: else the gradient would end wherever a value moved towards its return."""
+    values, old_values, returns, mask, weights = drawn()
+    found = value_loss(values.requires_grad_(), old_values, returns, mask, weights, clip_eps=0)
+    found.loss.backward()
+    torch.testing.assert_close(values.grad, torch.where(mask, (values.detach() - returns) * weights, 0.0))
+    assert not found.clipped.any() and len(found.clipped) == mask.sum()
+
+
 def test_masked_tokens_have_no_say():
     """Prompt positions may hold anything, nan too."""
     *tensors, mask, weights = drawn()

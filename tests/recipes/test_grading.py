@@ -12,8 +12,9 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import CallOutput
-from realrl.recipes.grading import _scored, reward
+from realrl.recipes.grading import _score, reward
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig, ScoreConfig
+from realrl.rewards.functions import load_function
 from realrl.rewards.gym import GymItem, GymTask, questions
 from realrl.rewards.verdict import Verdict
 from tests.tiny import tiny_tokenizer
@@ -32,6 +33,18 @@ def broken(prompt, response, solutions):
 
 def endless(prompt, response, solutions):
     return float("inf")
+
+def huge(prompt, response, solutions):
+    return 1e39
+
+def large(prompt, response, solutions):
+    return 1e29
+
+def leaves(prompt, response, solutions):
+    raise SystemExit(0)
+
+def undecided(prompt, response, solutions):
+    return None if response == "8" else len(response)
 """
 
 
@@ -115,7 +128,13 @@ def test_a_function_alone_has_no_verdicts(code):
     found = rewarded(reward=f"{code}:length")
     assert found.batch["rewards"].tolist() == [1.0, 4.0, 1.0, 0.0, 5.0] and found.batch["is_graded"].all()
     assert not {"accuracy", "reward/length", "pass_at_group"} & found.metrics.keys()
-    assert found.records[1] == {"prompt": "3+4=", "response": "so 7", "solutions": ["7"], "reward": 4.0}
+    assert found.records[1] == {
+        "prompt": "3+4=",
+        "response": "so 7",
+        "solutions": ["7"],
+        "reward": 4.0,
+        "ended": True,
+    }
 
 
 def test_lengths_and_shaping_count_in_training_alone():
@@ -154,7 +173,9 @@ def test_responses_all_alike_teach_nothing(responses, is_kept):
     ("name", "message"),
     [
         ("broken", "mine.py:broken raised KeyError: 'no such thing'; the response was '7'"),
-        ("endless", "mine.py:endless gave inf; the response was '7'"),
+        ("endless", "mine.py:endless gave inf, expected a number from -1e\\+30 to .*; the response was '7'"),
+        ("huge", "mine.py:huge gave 1e\\+39, expected a number from -1e\\+30 to .*; the response was '7'"),
+        ("leaves", "mine.py:leaves raised SystemExit: 0; the response was '7'"),
     ],
 )
 def test_a_function_that_fails_ends_the_run(code, name, message):
@@ -163,22 +184,93 @@ def test_a_function_that_fails_ends_the_run(code, name, message):
         rewarded(reward=f"{code}:{name}")
 
 
+def test_a_sum_that_overflows_is_named(code):
+    """By weights or by scaling, though each part is a number."""
+    message = "the weighted sum is .* after scores.bias and scores.scale.*; the response was '7'"
+    for settings in ({}, {"scores": ScoreConfig(scale=1e2)}):
+        weight = 1.0 if settings else 1e9
+        with pytest.raises(RuntimeError, match=message):
+            rewarded(reward={f"{code}:large": weight}, **settings)
+    with pytest.raises(ValueError, match="^correct must be from -1e\\+30 to 1e\\+30, got 1e\\+39"):
+        ScoreConfig(correct=1e39)
+    with pytest.raises(ValueError, match="^reward.math: expected a weight from -1e\\+30"):
+        rewarded(reward={"math": 1e39})
+
+
+def test_a_function_may_have_no_opinion(code):
+    """Such a response takes no part, is counted, and is in no mean; where the function has no weight, it does
+    take part."""
+    found = rewarded(reward={"math": 1.0, f"{code}:undecided": 0.5})
+    assert found.batch["is_graded"].tolist() == [True, True, False, True, True]
+    assert mean(found, "ungraded") == 0.2 and found.records[2]["reward"] is None
+    assert mean(found, "reward") == pytest.approx((1.5 + 3.0 + 0.0 + 3.5) / 4)
+    assert mean(found, "reward/undecided") == pytest.approx((1 + 4 + 0 + 5) / 4)
+    reported = rewarded(reward={f"{code}:undecided": 0.0, "math": 1.0})
+    assert reported.batch["is_graded"].all() and mean(reported, "ungraded") == 0
+
+
+def test_a_reward_file_that_ends_the_process_is_named(tmp_path, monkeypatch):
+    """As a script without a guard does: the run must not end without a word, and with exit code 0. Its path
+    may begin with the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(
+        ValueError, match=r"~/script.py cannot be loaded \(SystemExit: 0\); it ends the process"
+    ):
+        load_function("~/script.py:score")
+    (tmp_path / "guarded.py").write_text("def score(prompt, response, solutions):\n    return 1.0\n")
+    assert load_function("~/guarded.py:score")("", "", []) == 1.0
+
+
 def test_verdicts_become_rewards():
     """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
     verdicts = list(Verdict)
     assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
-    rewards, is_graded = _scored(ScoreConfig(correct=5.0, wrong=-5.0), verdicts, [1, 0, 0, 0, 0], [True] * 5)
-    assert rewards.tolist() == [5.0, -5.0, -5.0, 0.0, 0.0]
-    assert is_graded.tolist() == [True, True, True, False, False]
-    rewards, is_graded = _scored(ScoreConfig(ungraded=-2.0), verdicts, [1, 0, 0, 0, 0], [True] * 5)
-    assert rewards.tolist() == [1.0, 0.0, 0.0, -2.0, -2.0] and is_graded.all()
+
+    def scored(scores: ScoreConfig) -> list[float | None]:
+        return [_score(scores, verdict, verdict is Verdict.CORRECT) for verdict in verdicts]
+
+    assert scored(ScoreConfig(correct=5.0, wrong=-5.0)) == [5.0, -5.0, -5.0, None, None]
+    assert scored(ScoreConfig(ungraded=-2.0)) == [1.0, 0.0, 0.0, -2.0, -2.0]
 
 
-def test_what_was_cut_off_may_count_as_wrong():
-    """Whatever its check says, and only where it is asked for; an evaluation reports the check."""
-    ended = [True, False, False]
-    verdicts = [Verdict.CORRECT, Verdict.CORRECT, Verdict.TIMEOUT]
-    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0, truncated="wrong"), verdicts, [1, 1, 0], ended)
-    assert rewards.tolist() == [1.0, -1.0, -1.0] and is_graded.all()
-    rewards, is_graded = _scored(ScoreConfig(wrong=-1.0), verdicts, [1, 1, 0], ended)
-    assert rewards.tolist() == [1.0, 1.0, 0.0] and is_graded.tolist() == [True, True, False]
+CUT = ["8", "so 7", "7", "7"]
+"""Responses of which the third is truncated, and right."""
+
+
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_what_was_cut_off_may_count_as_wrong(evaluating):
+    """In rewards and in all that says how many are right, which `keep_best` goes by."""
+    which = "greedy_accuracy" if evaluating else "accuracy"
+    graded = rewarded(responses=CUT, evaluating=evaluating)
+    assert graded.batch["rewards"].tolist() == [0.0, 1.0, 1.0, 1.0] and mean(graded, which) == 0.75
+    scores = ScoreConfig(wrong=-1.0, truncated="wrong")
+    wrong = rewarded(responses=CUT, scores=scores, evaluating=evaluating)
+    assert wrong.batch["rewards"].tolist() == [-1.0, 1.0, -1.0, 1.0] and mean(wrong, which) == 0.5
+    assert [record["verdict"] for record in wrong.records] == ["wrong", "correct", "wrong", "correct"]
+    all_right = rewarded(responses=["7", "so 7", "7"], scores=scores)
+    assert mean(all_right, "groups_all_right") == 0 and mean(all_right, "pass_at_group") == 1
+
+
+def test_what_was_cut_off_counts_as_wrong_by_any_reward(code):
+    """A function, or several with a verifier, give it no more than a wrong answer gets; nor does it matter
+    that one has no opinion."""
+    scores = ScoreConfig(wrong=-1.0, truncated="wrong")
+    alone = rewarded(responses=CUT, reward=f"{code}:length", scores=scores)
+    assert alone.batch["rewards"].tolist() == [1.0, 4.0, -1.0, 1.0]
+    together = rewarded(responses=CUT, reward={"math": 2.0, f"{code}:length": 1.0}, scores=scores)
+    assert together.batch["rewards"].tolist() == [-1.0, 6.0, -2.0, 3.0]
+    punished = rewarded(responses=CUT, reward={"math": 2.0, f"{code}:length": -1.0}, scores=scores)
+    assert punished.batch["rewards"].tolist() == [-3.0, -2.0, -3.0, 1.0]
+    undecided = rewarded(responses=["7", "8", "8"], reward=f"{code}:undecided", scores=scores)
+    assert undecided.batch["is_graded"].tolist() == [True, False, True]
+    assert undecided.batch["rewards"].tolist() == [1.0, 0.0, -1.0]
+
+
+def test_what_is_left_out_cannot_make_a_prompt_worth_learning_from():
+    """Rewards 1, 1, 0, 1, of which the 0 is truncated and takes no part: the others are all alike."""
+    responses = ["7", "so 7", "8", "7"]
+    kept = rewarded(responses=responses, max_draws=2)
+    assert kept.rejected == ()
+    found = rewarded(responses=responses, max_draws=2, scores=ScoreConfig(truncated="left_out"))
+    assert found.rejected == (0, 1, 2, 3) and mean(found, "redrawn") == 1

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
+from realrl.api.config import GenerationConfig
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_math import _minibatches, _moments, _with_advantages
+from realrl.recipes.ppo_math import LOGPROB_NOISE, _kl_coef, _minibatches, _moments
+from realrl.recipes.ppo_math import _with_advantages as with_advantages
 
 EOS = 1
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
@@ -49,6 +51,10 @@ def rollouts(
         "is_graded": torch.tensor(is_graded),
     }
     return pack(samples, {**tokens, "loss_mask": masks}, {key: list(x.split(1)) for key, x in single.items()})
+
+
+def _with_advantages(ctx: SimpleNamespace, batch: PackedBatch) -> PackedBatch:
+    return with_advantages(ctx, batch, _kl_coef(ctx, batch))
 
 
 def token_rewards(batch: PackedBatch, sample: int, task_reward: float, kl_coef: float) -> list[float]:
@@ -152,6 +158,105 @@ def test_with_a_critic_it_is_gae_and_normalised():
     )
     assert found["returns"][mask].tolist() == pytest.approx(returns, abs=1e-5)
     assert not found["advantages"][~mask].any() and not found["returns"][~mask].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "scores", "goes_on"),
+    [
+        ({}, None, True),
+        ({}, ScoreConfig(truncated="wrong"), False),
+        ({"bootstrap_truncated": False}, None, False),
+        ({"bootstrap_truncated": True}, ScoreConfig(truncated="wrong"), True),
+    ],
+)
+def test_a_truncated_responses_return_may_be_its_reward(settings, scores, goes_on):
+    """With values of 0.8 everywhere, rewards of 0 and no discount, a truncated response returns 0.8 if it
+    goes on with the value of its last state, and 0 if not; one that ended returns 0."""
+    batch = rollouts([0.0] * 6, critic=True)
+    batch = batch.with_keys(tokens={"values": torch.full((batch.num_tokens,), 0.8)})
+    ctx = context(scores, CriticConfig(), kl_coef=0.0, advantage_scale="none", **settings)
+    found = _with_advantages(ctx, batch)
+    for sample, is_truncated in enumerate(TRUNCATED):
+        mask = found.unpacked("loss_mask")[sample]
+        expected = 0.8 if is_truncated and goes_on else 0.0
+        returns, advantages = (found.unpacked(key)[sample][mask] for key in ("returns", "advantages"))
+        torch.testing.assert_close(returns, torch.full_like(returns, expected))
+        torch.testing.assert_close(advantages, torch.full_like(advantages, expected - 0.8))
+
+
+NO_LESSON = [
+    {"advantage_scale": "batch", "baseline": "none"},
+    {"advantage_scale": "batch"},
+    {"kl_in": "sequence_reward", "baseline": "leave_one_out"},
+    {},
+]
+
+
+@pytest.mark.parametrize("settings", NO_LESSON, ids=str)
+def test_where_all_rewards_are_equal_rounding_is_no_lesson(settings):
+    """A reference that differs by rounding alone gives advantages of exactly 0, whatever they are divided by;
+    one that differs by more, or a reward that does, gives others."""
+    ctx, equal = context(kl_coef=0.1, **settings), [1.0] * 6
+    noise = torch.linspace(-1, 1, rollouts(equal).num_tokens)
+
+    def advantages(rewards: list[float], apart: float) -> torch.Tensor:
+        batch = rollouts(rewards)
+        ref = {"ref_logprobs": batch["logprobs"] + apart * noise}
+        return _with_advantages(ctx, batch.with_keys(tokens=ref))["advantages"]
+
+    within = LOGPROB_NOISE[ctx.config.actor.model.dtype]
+    assert not advantages(equal, within).any()
+    assert advantages(equal, 10 * within).any() and advantages([1.0, 1.0, 1.0, 0.0, 1.0, 1.0], within).any()
+
+
+def test_sums_that_overflow_are_named():
+    """Each reward is a number, their discounted sum in float32 is none."""
+    batch = rollouts([1e30, 0.0, 0.0, 0.0, 0.0, 0.0])
+    batch = batch.with_keys(tokens={"ref_logprobs": batch["logprobs"] - 1e38})
+    with pytest.raises(FloatingPointError, match="advantages or returns are not finite"):
+        _with_advantages(context(kl_coef=10.0, baseline="none", advantage_scale="none"), batch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"ppo": {"importance": "mask"}},
+            "^importance: mask weighs the trainer's policy against the rollout's",
+        ),
+        (
+            {"ppo": {"kl_in": "loss", "kl_estimator": "k1"}},
+            "^kl_estimator: the gradient of k1 in the loss is zero",
+        ),
+        ({"ppo": {"clip_eps": 0.0}}, "^clip_eps must be above 0"),
+        ({"ppo": {"clip_eps_high": 0.0}}, "^clip_eps_high must be above 0"),
+        ({"ppo": {"lam": 0.9}}, "^ppo.lam: without a critic, lam=0.9 would discount"),
+        ({"ppo": {"bootstrap_truncated": True}}, "^ppo.bootstrap_truncated: true takes the critic's value"),
+        (
+            {"ppo": {"baseline": "none", "advantage_scale": "group_std"}},
+            "^ppo.advantage_scale: group_std divides differences from a group's baseline",
+        ),
+        (
+            {"ppo": {"ratio": "sequence"}, "generation": GenerationConfig(engine="vllm")},
+            "^ppo.ratio: sequence compares .* set ppo.old=trainer",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, message):
+    """With what to set instead."""
+    with pytest.raises(ValueError, match=message):
+        PPOMathConfig(**{**settings, "ppo": PPOConfig(**settings["ppo"])})
+
+
+def test_what_is_left_out_follows_from_the_rest():
+    """The scale of advantages from the baseline and the critic, the KL's estimator from its place; and what
+    is refused of one setting is accepted with the other that it needs."""
+    assert PPOMathConfig(ppo=PPOConfig(baseline="none")).advantage_scale == "batch"
+    assert PPOMathConfig(ppo=PPOConfig(baseline="leave_one_out")).advantage_scale == "group_std"
+    assert PPOMathConfig(critic=CriticConfig(), ppo=PPOConfig(lam=0.9)).advantage_scale == "batch"
+    assert [PPOConfig(kl_in=where).estimator for where in ("token_reward", "loss")] == ["k1", "k3"]
+    assert PPOConfig(kl_in="loss", kl_estimator="k1", kl_coef=0.0).estimator == "k1"
+    PPOMathConfig(ppo=PPOConfig(ratio="sequence", old="trainer"), generation=GenerationConfig(engine="vllm"))
 
 
 @pytest.mark.parametrize("kind", ["exponential", "moving"])

@@ -31,8 +31,9 @@ NUM_PROMPTS, GROUP_SIZE = 3, 4
 LENGTHS = [3, 9, 5, 1, 7, 2, 4, 6, 3, 3, 8, 5]
 PROMPT = 4
 
-DECOUPLED = PPOConfig(decoupled=True, importance_cap=1.05, num_minibatches=2)
-EARLY = PPOConfig(num_minibatches=4, early_stop_ratio=1e-4, kl_coef=0.0)
+DECOUPLED = PPOConfig(old="trainer", importance="truncate", importance_cap=1.05, num_minibatches=2)
+MASKED = PPOConfig(old="trainer", importance="mask", importance_cap=1.05, num_minibatches=2)
+EARLY = PPOConfig(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
 VARIANTS: dict[str, Recipe] = {
     **{
         name: r
@@ -40,6 +41,8 @@ VARIANTS: dict[str, Recipe] = {
         if isinstance(r.default_config, PPOMathConfig) and name != "ppo"
     },
     "decoupled": replace(PPO_MATH, default_config=PPOMathConfig(ppo=DECOUPLED)),
+    "masked": replace(PPO_MATH, default_config=PPOMathConfig(ppo=MASKED)),
+    "recomputed": replace(PPO_MATH, default_config=PPOMathConfig(ppo=replace(EARLY, early_stop_kl=0.0))),
     "early stop": replace(PPO_MATH, default_config=PPOMathConfig(ppo=EARLY)),
 }
 
@@ -156,13 +159,40 @@ def assert_same_metrics(found: Metrics, expected: Metrics) -> None:
 
 
 def test_the_update_can_be_ended_early(model):
-    """After the first mini-batch in which the policy has gone too far from that of the rollout."""
+    """Before the step of the first mini-batch that finds the policy too far from the old one: the weights are
+    those after the steps before it."""
     config, batch = config_of("early stop", model), rollouts(model)
-    _, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
-    assert metrics["actor_lr"].weight == 1
-    patient = replace(config, ppo=replace(config.ppo, early_stop_ratio=0.0))
-    _, metrics = updated(patient, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
-    assert metrics["actor_lr"].weight == 3
+    alone = local_groups(ALONE), batch, 1000
+    _, metrics = updated(config, model, *alone, range(len(LENGTHS)))
+    assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 1
+    patient = replace(config, ppo=replace(config.ppo, early_stop_kl=0.0))
+    _, metrics = updated(patient, model, *alone, range(len(LENGTHS)))
+    assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 3
+    # A stale rollout is already too far, so that no step is made at all.
+    stale = replace(config, ppo=replace(config.ppo, old="rollout", early_stop_kl=1e-4))
+    engine, metrics = updated(stale, model, *alone, range(len(LENGTHS)))
+    assert metrics["actor_updates"].total == 0 and "actor_lr" not in metrics
+    check_weights(engine, weights_of(engine_of(model, local_groups(ALONE), 1000)))
+
+
+def test_a_mini_batch_of_nothing_takes_no_step(model):
+    """None of its samples were graded: moments and decay of the others' steps must not move the weights."""
+    config = config_of("recomputed", model)
+    decaying = replace(config.actor.optimizer, weight_decay=0.5)
+    config = replace(config, actor=replace(config.actor, optimizer=decaying))
+    batch = rollouts(model)
+    is_graded = torch.arange(len(LENGTHS)) < GROUP_SIZE
+    batch = batch.with_keys(per_sample={"is_graded": is_graded})
+    found, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 1
+    once = replace(config, batch_size=1, ppo=replace(config.ppo, num_minibatches=1))
+    first = batch.select(range(GROUP_SIZE))
+    expected, _ = updated(once, model, local_groups(ALONE), first, 1000, range(GROUP_SIZE))
+    check_weights(found, weights_of(expected))
+    nothing = batch.with_keys(per_sample={"is_graded": torch.zeros_like(is_graded)})
+    engine, metrics = updated(config, model, local_groups(ALONE), nothing, 1000, range(len(LENGTHS)))
+    assert metrics["actor_updates"].total == 0
+    check_weights(engine, weights_of(engine_of(model, local_groups(ALONE), 1000)))
 
 
 @pytest.mark.slow

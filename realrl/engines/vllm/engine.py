@@ -119,6 +119,7 @@ class VLLMEngine:
             )
             assert reply.version == self.version, f"drawn by version {reply.version}, not {self.version}"
             for rollout, response in zip(rollouts, reply.responses, strict=True):
+                _check_finite(response, self.version)
                 _write(rollout, response, config, ends, self.version)
         progress(len(rollouts), len(rollouts))
         return batch_of(batch.samples, rollouts)
@@ -148,6 +149,16 @@ class VLLMEngine:
             enders=(*self._own_enders, *config.stop_token_ids),
             config=config,
         )
+
+
+def _check_finite(response: Response, version: int) -> None:
+    """Raise FloatingPointError for log-probabilities that are no numbers: vLLM samples from NaN silently."""
+    for place, logprob in enumerate(response.logprobs, 1):
+        if not math.isfinite(logprob):
+            raise FloatingPointError(
+                f"logits are not finite at token {place} of a response: vLLM gave log-probability {logprob}"
+                f" with the weights after {version} training steps; look at the model's weights and its dtype"
+            )
 
 
 def _write(
