@@ -118,7 +118,7 @@ def _is_same_or_within(key: str, other: str) -> bool:
 def dump_config(config: Any, *, recipe: str | None = None) -> str:
     """YAML that `build_config` reads back as an equal config."""
     document = {"recipe": recipe} if recipe else {}
-    return dump({**document, **_plain(config)})
+    return dump({**document, **plain(config)})
 
 
 def config_keys(cls: type, path: str = "", default: Any = None) -> Iterator[ConfigKey]:
@@ -336,9 +336,10 @@ def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A config, or a value in one, as what YAML has: mappings, lists and plain values."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -28,6 +28,12 @@ class Parser(argparse.ArgumentParser):
         sign = "" if message.endswith("?") else ";"
         raise ValueError(f"{message}{sign} see `{self.prog} --help`")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            hint = did_you_mean(str(value), map(str, action.choices))
+            expected = f"expected one of {', '.join(map(str, action.choices))}, got {value!r}{hint}"
+            raise argparse.ArgumentError(action, expected)
+
     def _check_options(self, words: Sequence[str]) -> None:
         """Refuse an option that is unknown, or given twice."""
         before_dashes = list(words)[: list(words).index("--")] if "--" in words else words
