@@ -157,7 +157,7 @@ def test_without_samples_there_are_greedy_answers_alone():
         (["--max-new-tokens", "5000"], "exceeds the 256 tokens of model model's context"),
         (["--model", "no/such/model"], "no/such/model: expected a Hugging Face model directory"),
         (["--limit", "0"], "--limit: expected at least 1, got 0"),
-        (["--prompt-type", "poem"], "--prompt-type: invalid choice"),
+        (["--prompt-type", "poem"], "--prompt-type: expected one of chat, plain"),
         (["--set", "generation.magic=1"], "generation.magic: unknown key"),
         (["--beside", "no-folder"], "--beside: no-folder: cannot read results.json"),
     ],
