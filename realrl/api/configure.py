@@ -29,6 +29,10 @@ _MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 _ANY_NAME = "NAME"
 _NUM_LISTED = 6
 """Keys of a section that a message lists."""
+_MOST_SHOWN = 200
+"""Characters of a value in a message."""
+_MOST_CHARS = 1 << 20
+"""Characters of a config; what has more is none."""
 
 
 class _Typed(NamedTuple):
@@ -165,7 +169,8 @@ def shown(value: Any) -> str:
     """A value as a person would write it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}… ({len(text)} characters)"
 
 
 @dataclass(frozen=True)
@@ -244,14 +249,22 @@ def _read(source: Path | str | None) -> dict[str, Any]:
         return {}
     if isinstance(source, str):
         return load_mapping(source, "config")
+    return load_mapping(_text_of(source), str(source))
+
+
+def _text_of(file: Path) -> str:
+    """What a config file or a pipe has; not more than a config may have, as some files have no end."""
     try:
-        return load_mapping(source.read_text(encoding="utf-8-sig"), str(source))
-    except OSError as error:
-        raise ValueError(
-            f"{source}: cannot be read: {error.strerror}; give the path of a YAML file"
-        ) from None
+        with file.open(encoding="utf-8-sig") as content:
+            text = content.read(_MOST_CHARS + 1)
     except UnicodeDecodeError:
-        raise ValueError(f"{source}: expected a YAML file in UTF-8") from None
+        raise ValueError(f"{file}: expected a YAML file in UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise ValueError(f"{file}: cannot be read: {reason}; give the path of a YAML file") from None
+    if len(text) > _MOST_CHARS:
+        raise ValueError(f"{file}: expected a YAML file, got more than {_MOST_CHARS} characters")
+    return text
 
 
 def _check_recipe(named: Any, recipe: str | None) -> None:
@@ -291,7 +304,8 @@ def _leaf(hint: Any, given: Any, path: str) -> Any:
     value = given
     if isinstance(given, _Typed):
         as_written = hint is str and not isinstance(given.value, str)
-        value = given.text if as_written else given.value
+        is_empty = given.text == "" and str in (hint, *get_args(hint))
+        value = given.text if as_written or is_empty else given.value
     # A list of texts or names that has but one may be given as that.
     is_one = get_origin(hint) is tuple and isinstance(value, str)
     try:
@@ -304,7 +318,10 @@ def _leaf(hint: Any, given: Any, path: str) -> Any:
 
 
 def _unfit(path: str, hint: Any, got: Any) -> ValueError:
-    return ValueError(f"{path}: expected {describe(hint)}, got {shown(got)}")
+    given = shown(got.value) if isinstance(got, _Typed) and got.text else shown(got)
+    if isinstance(got, _Typed) and not got.text:
+        given = "nothing"
+    return ValueError(f"{path}: expected {describe(hint)}, got {given}")
 
 
 def _section_of(hint: Any) -> type | None:

@@ -78,8 +78,11 @@ class DataConfig:
     gym: GymConfig = field(default_factory=GymConfig)
     max_prompt_tokens: int = 256
     """A longer prompt is refused, or dropped."""
+    max_response_tokens: int | None = None
+    """Most tokens of a response of `sft`, `rw` and `dpo`, with the token that ends it; a longer one is
+    refused, or dropped. Left out, a prompt and its response may fill the model's context."""
     drop_long: bool = False
-    """Drop such prompts, and say how many they are."""
+    """Drop rows whose prompt or response is too long, and say how many they are."""
     template: Template = "chat"
     """What each prompt is put into: `chat`, the tokenizer's chat template, if it has one; `plain`, nothing;
     or the form that DeepSeek-R1-Distill, DeepSeek-R1-Zero, Open-Reasoner-Zero or Qwen2.5-Math is asked in."""
@@ -98,9 +101,9 @@ class DataConfig:
         if self.difficulty is not None:
             least, most = self.difficulty
             require(least <= most, f"difficulty must be the least and the greatest, got {least} and {most}")
-        require(
-            self.max_prompt_tokens >= 1, f"max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}"
-        )
+        for name in ("max_prompt_tokens", "max_response_tokens"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
 
     @property
     def held_out_path(self) -> str:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from realrl.base.terminal import printable, tolerate_encodings
+
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -49,8 +51,15 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
     """A command's exit code, also where a person or a closed pipe ends it."""
+    tolerate_encodings()
+    given = sys.argv[1:] if argv is None else argv
+    for word in given:
+        if not _is_utf8(word):
+            return complain(
+                f"{word}: expected an argument in UTF-8; rename the file, or give another", BAD_INPUT
+            )
     try:
-        code = command(sys.argv[1:] if argv is None else argv)
+        code = command(given)
         # What is still buffered meets a closed pipe here, and not when the interpreter ends.
         sys.stdout.flush()
         return code
@@ -63,13 +72,13 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
 
 def complain(message: str, code: int) -> int:
     """Say why a command ends so, and return its exit code."""
-    sys.stderr.write(f"realrl: error: {message}\n")
+    sys.stderr.write(f"realrl: error: {printable(message)}\n")
     return code
 
 
 def mention(message: str) -> None:
     """Say what a person should know though nothing ends by it."""
-    sys.stderr.write(f"realrl: note: {message}\n")
+    sys.stderr.write(f"realrl: note: {printable(message)}\n")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -78,3 +87,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     likeness = [difflib.SequenceMatcher(None, other, word).ratio() for other in found]
     nearest = [other for other, ratio in zip(found, likeness) if ratio == likeness[0]]
     return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def _is_utf8(word: str) -> bool:
+    """Whether an argument was in UTF-8: what was not is no text that a config or a message could hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)

@@ -21,6 +21,7 @@ from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, ru
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
 from realrl.apps.evaluation.inputs import open_folder
 from realrl.base.files import write_atomically
+from realrl.base.terminal import show
 from realrl.datasets.templates import TEMPLATES
 
 RESULTS, TABLES = "results.json", "results.md"
@@ -71,7 +72,7 @@ def _main(argv: Sequence[str]) -> int:
     text = render([results, *others])
     write_atomically(options.output / RESULTS, json.dumps(results, indent=2) + "\n")
     write_atomically(options.output / TABLES, text)
-    sys.stdout.write(text)
+    show(text)
     return OK
 
 

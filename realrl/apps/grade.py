@@ -8,6 +8,7 @@ Ctrl-C.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,8 @@ def _write_verdicts(lines: Sequence[Line]) -> Counter[Verdict]:
     counts: Counter[Verdict] = Counter()
     for checked in _graded(lines):
         counts[checked.verdict] += 1
-        print(msgspec.json.encode(checked).decode(), flush=True)
+        # In ASCII, which every terminal and file has.
+        print(json.dumps(msgspec.to_builtins(checked), separators=(",", ":")), flush=True)
     return counts
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.status import find_trouble, read_status, run_of, run_parser
+from realrl.base.terminal import show
 from realrl.runtime.stacks import STACKS, WANTED
 
 _WITHIN_S = 30.0
@@ -34,7 +35,7 @@ def _main(argv: Sequence[str]) -> int:
     except OSError as error:
         return complain(f"RUN: who asks for stacks must be able to write there: {error}", BAD_INPUT)
     try:
-        sys.stdout.write(_answer(directory))
+        show(_answer(directory))
     except TimeoutError as error:
         (directory / WANTED).unlink(missing_ok=True)
         return complain(str(error), FAILED)
@@ -63,7 +64,7 @@ def _answer(directory: Path) -> str:
                 f" {_WITHIN_S:g} s; see `realrl status {directory}`"
             )
         time.sleep(_LOOK_EVERY_S)
-    return (directory / STACKS).read_text()
+    return (directory / STACKS).read_text(encoding="utf-8")
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, ru
 from realrl.apps.tables import table
 from realrl.base.clock import clock
 from realrl.base.processes import start_of, state_of
+from realrl.base.terminal import show
 from realrl.runtime.status import STATUS, Status
 
 _RUNS = Path("runs")
@@ -36,7 +37,7 @@ def _main(argv: Sequence[str]) -> int:
         status = read_status(directory)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    sys.stdout.write(render(directory, status, time.time()))
+    show(render(directory, status, time.time()))
     trouble = find_trouble(status, time.time())
     return complain(trouble, FAILED) if trouble else OK
 

@@ -27,6 +27,7 @@ from realrl.apps.command_line import (
     run_command,
 )
 from realrl.apps.verbs import SUBMIT
+from realrl.base.terminal import show
 from realrl.recipes import RECIPES
 from realrl.recipes.registry import RecipeEntry
 
@@ -77,7 +78,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _named_in(file: Path | None) -> str | None:
     """The recipe that a file names; a pipe can be read but once, and is not for that."""
-    return None if file is None or file.is_fifo() else recipe_of(file)
+    return None if file is None or _is_pipe(file) else recipe_of(file)
+
+
+def _is_pipe(file: Path) -> bool:
+    try:
+        return file.is_fifo()
+    except OSError:  # a name that no file can have; who reads it says so
+        return False
 
 
 def _print_manual(arguments: argparse.Namespace) -> int:
@@ -107,7 +115,7 @@ def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPl
         return plan
     from realrl.apps.dry_run import render
 
-    sys.stdout.write(render(recipe, config, plan, models))
+    show(render(recipe, config, plan, models))
     sys.stdout.flush()
     return None
 

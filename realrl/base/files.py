@@ -99,7 +99,7 @@ def locked(path: Path, holder: str) -> Iterator[None]:
 def _lock(path: Path) -> TextIO:
     """The file at `path`, locked, where its file system has locks."""
     while True:
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -149,5 +149,5 @@ def checksum(path: Path) -> str:
 
 def _umask() -> int:
     """Read, not set and set back, as other threads make files meanwhile."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)

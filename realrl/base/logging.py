@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from realrl.base.terminal import printable
+
 
 @contextmanager
 def logging_to(path: Path | str | None, rank: str) -> Iterator[None]:
@@ -37,8 +39,15 @@ def _handler(path: Path | str | None, rank: str) -> logging.Handler:
     handler = logging.StreamHandler() if path is None else _LogFile(path, encoding="utf-8")
     # A rank is data, not a format.
     shown = rank.replace("%", "%%")
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s [{shown}] %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s [{shown}] %(name)s: %(message)s"))
     return handler
+
+
+class _Formatter(logging.Formatter):
+    """Escapes what a terminal would obey: people read logs there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from realrl.api.data import DataConfig
-from realrl.datasets.encode import EncodedRows, end_of_sequence
+from realrl.datasets.encode import EncodedRows
+from realrl.datasets.fields import QUESTIONS, RESPONSES, Names
 from realrl.datasets.records import Row, read_rows
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
@@ -17,6 +18,8 @@ EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 
 class Demonstration(Row):
     """What is asked and what to answer; a problem serves too, and its first solution is the response."""
+
+    NAMES: ClassVar[Names] = {"response": RESPONSES, "prompt": QUESTIONS}
 
     response: str = ""
     solutions: list[str] = []
@@ -29,15 +32,18 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
     """
 
     def __init__(
-        self, rows: Sequence[Demonstration], tokenizer: Any, data: DataConfig, *, held_out: bool
+        self,
+        rows: Sequence[Demonstration],
+        tokenizer: Any,
+        data: DataConfig,
+        *,
+        held_out: bool,
+        notes: Sequence[str] = (),
     ) -> None:
-        end = end_of_sequence(tokenizer)
-        super().__init__(rows, tokenizer, data, held_out=held_out)
-        texts = [_response(row) for row in self.rows]
-        responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=(_response,))
         self._tensors = [
-            _with_mask(prompt, [*response, end])
-            for prompt, response in zip(self.prompts, responses, strict=True)
+            _with_mask(prompt, response)
+            for prompt, (response,) in zip(self.prompts, self.responses, strict=True)
         ]
 
     def length(self, row: int) -> int:
@@ -59,8 +65,8 @@ def load_demonstrations(
     data = config.data
 
     def load(held_out: bool) -> DemonstrationDataset:
-        rows = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
-        return DemonstrationDataset(rows, tokenizer, data, held_out=held_out)
+        rows, notes = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
+        return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
     return load(False), load(True) if data.held_out_path else None
 
@@ -68,8 +74,8 @@ def load_demonstrations(
 def _response(row: Demonstration) -> str:
     if row.response:
         return row.response
-    if row.solutions:
-        return f"\\boxed{{{row.solutions[0]}}}"
+    if solution := next((solution for solution in row.solutions if solution.strip()), ""):
+        return f"\\boxed{{{solution}}}"
     raise ValueError(f"{row.place}: neither `response` nor `solutions`; expected a line like {EXAMPLE}")
 
 

@@ -1,4 +1,4 @@
-"""Prompts as text or as a conversation."""
+"""Prompts as text or as a conversation, in the forms that are in use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Annotated, Any
 import msgspec
 
 RESPONSES = ("response", "chosen", "rejected")
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
+"""Roles in conversations of `{from, value}`; others are named as everywhere."""
+_ASKING_ROLES = ("user", "system")
+_CALLS = ("tool_calls", "function_call")
 
 
 class Message(msgspec.Struct):
@@ -15,6 +19,8 @@ class Message(msgspec.Struct):
 
     role: str
     content: str
+    more: dict[str, Any] = {}
+    """What else the message says, for chat templates that read it."""
 
 
 Messages = Annotated[list[Message], msgspec.Meta(min_length=1)]
@@ -43,11 +49,21 @@ def question_of(prompt: Prompt, place: str, template: str) -> str:
     )
 
 
-def turns_of(prompt: Prompt) -> list[dict[str, str]]:
+def turns_of(prompt: Prompt) -> list[dict[str, Any]]:
     """The messages, as a chat template takes them; text is one of a user."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    return [{"role": message.role, "content": message.content} for message in prompt]
+    return [{**message.more, "role": message.role, "content": message.content} for message in prompt]
+
+
+def with_plain_messages(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose conversations have messages of `{role, content, more}`, with texts as contents.
+
+    Raises:
+        msgspec.ValidationError: a message with images, without text, or with calls of tools.
+    """
+    names = [name for name in ("prompt", *RESPONSES) if isinstance(record.get(name), list)]
+    return {**record, **{name: _plain_messages(record[name], name) for name in names}}
 
 
 def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +72,7 @@ def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
     The messages before the last are the record's prompt if it has none.
 
     Raises:
-        msgspec.ValidationError: they are not the same for all of its responses.
+        msgspec.ValidationError: they are not the same for all of its responses, or a last one only asks.
     """
     turns = {name: record[name] for name in RESPONSES if _is_conversation(record.get(name))}
     found = {**record, **{name: given[-1].get("content") for name, given in turns.items()}}
@@ -65,8 +81,46 @@ def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
         if any(other != first for other in others):
             raise msgspec.ValidationError("`chosen` and `rejected` must begin with the same messages")
         found["prompt"] = first
+    for name, given in turns.items():
+        if (role := given[-1].get("role")) in _ASKING_ROLES:
+            raise msgspec.ValidationError(f"the last message of `{name}` is of {role}, not of the assistant")
     return found
 
 
 def _is_conversation(response: Any) -> bool:
     return isinstance(response, list) and bool(response) and isinstance(response[-1], Mapping)
+
+
+def _plain_messages(messages: list, name: str) -> list:
+    return [
+        _plain_message(message, f"`{name}[{i}]`") if isinstance(message, Mapping) else message
+        for i, message in enumerate(messages)
+    ]
+
+
+def _plain_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    given = {key: value for key, value in message.items() if value is not None}
+    if any(given.get(key) for key in _CALLS):
+        raise msgspec.ValidationError(f"{where} calls tools, which are not read yet; leave such rows out")
+    if "from" in given and "value" in given and "role" not in given:
+        sender = given.pop("from")
+        given |= {"role": _SHAREGPT_ROLES.get(sender, sender), "content": given.pop("value")}
+    if "content" in message and "content" not in given:
+        raise msgspec.ValidationError(f"{where} has no text: its `content` is null")
+    plain = {key: given.pop(key) for key in ("role", "content") if key in given}
+    if isinstance(plain.get("content"), list):
+        plain["content"] = "\n".join(_text_of(part, where) for part in plain["content"])
+    return {**plain, "more": given}
+
+
+def _text_of(part: Any, where: str) -> str:
+    """A part of a message in parts."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping):
+        kind = part.get("type", "text")
+        if kind == "text" and isinstance(part.get("text"), str):
+            return part["text"]
+        if kind != "text":
+            raise msgspec.ValidationError(f"{where} has a part of type {kind!r}; only text is read")
+    raise msgspec.ValidationError(f"{where} has a part without text")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.data import DataConfig
-from realrl.datasets.encode import EncodedRows, end_of_sequence
+from realrl.datasets.encode import EncodedRows
+from realrl.datasets.fields import QUESTIONS, Names
 from realrl.datasets.records import Row, read_rows
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
@@ -19,6 +20,8 @@ EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
 
 class Pair(Row):
     """A better and a worse response to a prompt."""
+
+    NAMES: ClassVar[Names] = {"prompt": QUESTIONS}
 
     chosen: str
     rejected: str
@@ -39,16 +42,20 @@ class PairDataset(EncodedRows[Pair]):
     A row's tensors have both sequences end to end: `sequences_of` takes them apart.
     """
 
-    def __init__(self, rows: Sequence[Pair], tokenizer: Any, data: DataConfig, *, held_out: bool) -> None:
-        end = end_of_sequence(tokenizer)
-        super().__init__(rows, tokenizer, data, held_out=held_out)
-        chosen, rejected = (
-            tokenizer([getattr(row, which) for row in self.rows], add_special_tokens=False)["input_ids"]
-            for which in ("chosen", "rejected")
-        )
+    def __init__(
+        self,
+        rows: Sequence[Pair],
+        tokenizer: Any,
+        data: DataConfig,
+        *,
+        held_out: bool,
+        notes: Sequence[str] = (),
+    ) -> None:
+        texts = (lambda row: row.chosen, lambda row: row.rejected)
+        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=texts)
         self._pairs = [
-            _joined(prompt, torch.tensor([*a, end]), torch.tensor([*b, end]))
-            for prompt, a, b in zip(self.prompts, chosen, rejected, strict=True)
+            _joined(prompt, torch.tensor(chosen), torch.tensor(rejected))
+            for prompt, (chosen, rejected) in zip(self.prompts, self.responses, strict=True)
         ]
 
     def length(self, row: int) -> int:
@@ -78,8 +85,8 @@ def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | 
     data = config.data
 
     def load(held_out: bool) -> PairDataset:
-        rows = read_rows(data, Pair, EXAMPLE, held_out=held_out)
-        return PairDataset(rows, tokenizer, data, held_out=held_out)
+        rows, notes = read_rows(data, Pair, EXAMPLE, held_out=held_out)
+        return PairDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
     return load(False), load(True) if data.held_out_path else None
 

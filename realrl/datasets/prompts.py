@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from torch import Tensor
 
 from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows
+from realrl.datasets.fields import ANSWERS, QUESTIONS, Names
 from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, read_rows
 from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
 
+_NOTHING = re.compile(r"(?:\\boxed\{\s*\}|####|\$|\s)*")
+"""Gold answers that say nothing, so that no response can match them."""
+
 
 class Problem(Row):
     """A question and the answers that are right, in AReaL's schema."""
+
+    NAMES: ClassVar[Names] = {"prompt": QUESTIONS, "solutions": ANSWERS}
 
     solutions: list[str] | None = None
     """None only in a file whose solutions stand in one of their own."""
@@ -66,28 +73,36 @@ def load_prompts(
     """
 
     def load(held_out: bool) -> PromptDataset:
-        rows = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
-        return PromptDataset(rows, tokenizer, data, held_out=held_out)
+        return _load(data, tokenizer, held_out=held_out, needs_solutions=needs_solutions)
 
     return load(False), load(True) if data.held_out_path else None
 
 
 def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:
     """The rows of `data.path` alone; those without solutions have an empty list of them."""
-    rows = load_problems(data, held_out=False, needs_solutions=False)
-    return PromptDataset(rows, tokenizer, data, held_out=False)
+    return _load(data, tokenizer, held_out=False, needs_solutions=False)
 
 
-def load_problems(data: DataConfig, *, held_out: bool, needs_solutions: bool = True) -> list[Problem]:
-    """The rows of one side of `load_prompts`, too long ones among them. Without `needs_solutions`, a row may
-    have none.
+def load_problems(
+    data: DataConfig, *, held_out: bool, needs_solutions: bool = True
+) -> tuple[list[Problem], list[str]]:
+    """The rows of one side of `load_prompts`, too long ones among them, and notes for a person.
+
+    Without `needs_solutions`, a row may have none.
     """
-    rows = read_rows(data, Problem, EXAMPLE, held_out=held_out)
+    rows, notes = read_rows(data, Problem, EXAMPLE, held_out=held_out)
     info = _read_info(data.solutions_path) if data.solutions_path else {}
-    for row in rows:
-        found = _solutions(row, info)
-        row.solutions = _required(row, found) if needs_solutions else found or []
-    return rows
+    given = [_solutions(row, info) for row in rows]
+    if needs_solutions:
+        _check_solutions(rows, given)
+    for row, solutions in zip(rows, given, strict=True):
+        row.solutions = _saying(solutions)
+    return rows, notes + _note_of_blank_ones(rows, given)
+
+
+def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: bool) -> PromptDataset:
+    rows, notes = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
+    return PromptDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
 
 def _read_info(path: str) -> dict[str, _Info]:
@@ -106,11 +121,29 @@ def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str] | None:
     return row.solutions
 
 
-def _required(row: Problem, solutions: list[str] | None) -> list[str]:
-    if solutions or row.gym:
-        return solutions
-    if solutions is None:
-        raise ValueError(
-            f"{row.place}: no `solutions`, here or in data.solutions_path; expected a line like {EXAMPLE}"
-        )
-    raise ValueError(f"{row.place}: `solutions` is empty; expected a line like {EXAMPLE}")
+def _saying(solutions: list[str] | None) -> list[str]:
+    """Those that say something."""
+    return [solution for solution in solutions or () if not _NOTHING.fullmatch(solution)]
+
+
+def _check_solutions(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> None:
+    """Every row has an answer that a response could match, but for those with a scorer of their own."""
+    lacking = [i for i, row in enumerate(rows) if not row.gym and not _saying(given[i])]
+    if not lacking:
+        return
+    first, found = rows[lacking[0]], given[lacking[0]]
+    what = "`solutions` is empty" if not found else f"no response can match the `solutions` {found!r}"
+    if found is None:
+        what = "no `solutions`, here or in data.solutions_path"
+    others = f" (so are {len(lacking)} of {len(rows)} rows)" if len(lacking) > 1 else ""
+    raise ValueError(f"{first.place}: {what}{others}; expected a line like {EXAMPLE}")
+
+
+def _note_of_blank_ones(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> list[str]:
+    cut = [row for row, solutions in zip(rows, given) if len(solutions or ()) > len(row.solutions)]
+    if not cut:
+        return []
+    return [
+        f"dropped empty `solutions` of {len(cut)} of {len(rows)} rows, which have others or need none; the"
+        f" first is {cut[0].place}"
+    ]

@@ -1,18 +1,21 @@
-"""Reads rows of any kind from where `data` says, and says where a bad one stands."""
+"""Reads rows of any kind from where `data` says. A bad row is named by its place."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
+from realrl.datasets.fields import Names, at, columns_of, recognised
 from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import read_json
-from realrl.datasets.messages import Prompt, without_prompts
+from realrl.datasets.messages import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
 from realrl.datasets.tables import HUGGING_FACE, read_hugging_face, read_parquet
+from realrl.datasets.texts import answer_of, plain_number, text_of, without_surrogates
 
 Record = Mapping[str, Any]
 Records = Iterator[tuple[str, Record]]
@@ -22,10 +25,14 @@ Records = Iterator[tuple[str, Record]]
 class Row(msgspec.Struct, kw_only=True):
     """What rows of every kind have."""
 
+    NAMES: ClassVar[Names] = {}
+    """Our fields that may have another name in known datasets."""
+
     prompt: Prompt
     query_id: str = ""
     """Left out, the number of the row, from 1."""
-    difficulty: float | None = None
+    difficulty: Any = None
+    """A number, where rows are chosen by it."""
     place: str = ""
     """Where it comes from, as `file:line`."""
 
@@ -43,19 +50,31 @@ class _Source(NamedTuple):
     fields_key: str
 
 
-def read_rows(data: DataConfig, row_type: type[SomeRow], example: str, *, held_out: bool) -> list[SomeRow]:
-    """The training rows that `data` names, or the held-out ones. `example` is a line of a file that would do.
+def read_rows(
+    data: DataConfig, row_type: type[SomeRow], example: str, *, held_out: bool
+) -> tuple[list[SomeRow], list[str]]:
+    """The training rows that `data` names, or the held-out ones, and what a person should know of them.
+
+    `example` is a line of a file that would do.
 
     Raises:
         ValueError: a source that cannot be read or has no rows, or a row that is not of `row_type`, by its
             place.
     """
     source = _source(data, held_out=held_out)
-    records = enumerate(_records(data, source, example, held_out=held_out), 1)
-    rows = [_row(row_type, number, *record, example) for number, record in records]
-    if not rows:
-        raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
-    return rows
+    if source.path == SUMS:
+        records = sum_records(held_out=held_out)
+    elif source.path.startswith(GYM_PREFIX):
+        records = gym_records(data, source.key, held_out=held_out)
+    else:
+        names = row_type.NAMES
+        if data.solutions_path:
+            names = {ours: theirs for ours, theirs in names.items() if ours != "solutions"}
+        return _rows_of(source, names, row_type, example)
+    rows = [
+        _row(row_type, number, place, record, example) for number, (place, record) in enumerate(records, 1)
+    ]
+    return rows, []
 
 
 def _source(data: DataConfig, *, held_out: bool) -> _Source:
@@ -67,24 +86,80 @@ def _source(data: DataConfig, *, held_out: bool) -> _Source:
     return _Source("data.eval_path", data.held_out_path, data.held_out_split, fields, fields_key)
 
 
-def _records(data: DataConfig, source: _Source, example: str, *, held_out: bool) -> Records:
-    """Of a side, by the names of our own."""
-    if source.path == SUMS:
-        return sum_records(held_out=held_out)
-    if source.path.startswith(GYM_PREFIX):
-        return gym_records(data, source.key, held_out=held_out)
-    return ((place, _mapped(record, source, place)) for place, record in _read(source, example))
-
-
-def _read(source: _Source, example: str) -> Records:
+def _read(source: _Source, names: Names, example: str) -> Records:
     key, path = source.key, source.path
-    columns = {*ROW_FIELDS, *source.fields.values()}
+    columns = {*ROW_FIELDS, *source.fields.values(), *columns_of(names)}
     columns |= {name.partition(".")[0] for name in columns}
     if path.startswith(HUGGING_FACE):
         return read_hugging_face(path, source.split, key, columns)
     if path.endswith(".parquet"):
         return read_parquet(path, key, columns)
-    return read_json(path, key, example)
+    return read_json(path, key, example, columns)
+
+
+def _rows_of(
+    source: _Source, names: Names, row_type: type[SomeRow], example: str
+) -> tuple[list[SomeRow], list[str]]:
+    """Rows of a file, by the names of our own; those of known datasets are recognised."""
+    records = _read(source, names, example)
+    first = next(records, None)
+    if first is None:
+        raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
+    notes = []
+    if not source.fields:
+        source, notes = _recognised(source, names, *first, example)
+    rows, mended = [], []
+    for number, (place, record) in enumerate(itertools.chain([first], records), 1):
+        mapped = _mapped(record, source, place)
+        whole = without_surrogates(mapped)
+        if whole != mapped:
+            mended.append(place)
+        rows.append(_row(row_type, number, place, whole, example))
+    if mended:
+        notes.append(
+            f"{source.path}: {len(mended)} of {len(rows)} rows have halves of characters (lone surrogates),"
+            f" which became U+FFFD; the first is {mended[0]}"
+        )
+    return rows, notes + _note_of_ids(source, rows)
+
+
+def _recognised(
+    source: _Source, names: Names, place: str, record: Record, example: str
+) -> tuple[_Source, list[str]]:
+    """The source with names of fields that its first record has, and a note of them.
+
+    Raises:
+        ValueError: nothing in the record could be a prompt.
+    """
+    guess = recognised(record, names)
+    is_begun = any(record.get(name) is not None for name in ("prompt", *RESPONSES))
+    others = [name for name in record if name not in ROW_FIELDS]
+    if not is_begun and not guess.keys() & {"prompt", *RESPONSES} and others:
+        raise ValueError(
+            f"{place}: no `prompt`, but {', '.join(f'`{name}`' for name in others)}; say which of them it is,"
+            f" as {source.fields_key}={{prompt: NAME, solutions: NAME}}; expected a line like {example}"
+        )
+    if not guess:
+        return source, []
+    taken = ", ".join(f"`{theirs}` as `{ours}`" for ours, theirs in guess.items())
+    pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in guess.items())
+    note = f"{source.path}: takes {taken}, as {source.fields_key}={{{pairs}}} would say"
+    return source._replace(fields=guess), [note]
+
+
+def _note_of_ids(source: _Source, rows: list[SomeRow]) -> list[str]:
+    seen: set[str] = set()
+    repeated = []
+    for row in rows:
+        if row.query_id in seen:
+            repeated.append(row)
+        seen.add(row.query_id)
+    if not repeated:
+        return []
+    return [
+        f"{source.path}: {len(repeated)} of {len(rows)} rows have the `query_id` of an earlier one; the first"
+        f" is {repeated[0].place} ({repeated[0].query_id!r})"
+    ]
 
 
 def _mapped(record: Record, source: _Source, place: str) -> Record:
@@ -93,19 +168,14 @@ def _mapped(record: Record, source: _Source, place: str) -> Record:
 
 
 def _at(record: Record, name: str, source: _Source, place: str) -> Any:
-    """What a record has in place of our field `name`; a dotted name leads into what is nested."""
+    """What a record has in place of our field `name`."""
     theirs = source.fields[name]
-    if theirs in record:
-        return record[theirs]
-    found: Any = record
-    for part in theirs.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            raise ValueError(
-                f"{place}: no field {theirs!r}; {source.fields_key}.{name} must name one of"
-                f" {', '.join(record)}"
-            )
-        found = found[part]
-    return found
+    try:
+        return at(record, theirs)
+    except KeyError:
+        raise ValueError(
+            f"{place}: no field {theirs!r}; {source.fields_key}.{name} must name one of {', '.join(record)}"
+        ) from None
 
 
 def _row(row_type: type[SomeRow], number: int, place: str, record: Record, example: str) -> SomeRow:
@@ -119,15 +189,17 @@ def _row(row_type: type[SomeRow], number: int, place: str, record: Record, examp
 
 def _tidied(record: Record) -> dict[str, Any]:
     """What is not null; ids as text, solutions as a list of texts, responses without prompts."""
-    found = {name: value for name, value in record.items() if value is not None}
+    found = {name: plain_number(value) for name, value in record.items() if value is not None}
     if "query_id" in found:
-        found["query_id"] = _text(found["query_id"])
+        found["query_id"] = text_of(record["query_id"])
     if "solutions" in found:
-        solutions = found["solutions"]
-        listed = [solutions] if isinstance(solutions, (str, int, float)) else solutions
-        found["solutions"] = [_text(x) for x in listed] if isinstance(listed, list) else listed
-    return without_prompts(found)
+        found["solutions"] = _answers(record["solutions"])
+    return without_prompts(with_plain_messages(found))
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float)) else value
+def _answers(solutions: Any) -> Any:
+    """Gold answers as a list of texts; what is no answer is left as it is."""
+    if isinstance(solutions, list):
+        return [answer_of(solution) for solution in solutions]
+    answer = answer_of(solutions)
+    return [answer] if isinstance(answer, str) else answer

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from realrl.api.config import RunConfig
 from realrl.base.files import write_atomically
+from realrl.base.terminal import show
 from realrl.launch.asking import ask
 from realrl.launch.sbatch import log_path, sbatch_script
 from realrl.runtime.failure import RunFailed
@@ -153,10 +154,10 @@ class _Tail:
                 file.seek(self._offset)
                 new = file.read()
             self._offset += len(new)
-            sys.stdout.write(new.decode(errors="replace"))
+            show(new.decode(errors="replace"))
             sys.stdout.flush()
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    show(f"{line}\n")
     sys.stdout.flush()

@@ -34,7 +34,7 @@ def open_shared(handle: Tensor) -> Tensor:
 
 def host_id() -> str:
     """Equal in two processes that can share memory: one boot of one machine, one user, one container."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{boot}/{os.readlink('/proc/self/ns/pid')}/{os.getuid()}"
 
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from realrl.base.clock import clock
+from realrl.base.terminal import printable
 from realrl.runtime.crew import Running
 from realrl.runtime.report import JobReport
 
@@ -40,7 +41,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         at = clock(time.monotonic() - self._started_s)
-        self._console.print(f"{at}  {line}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(Text(f"{at}  {printable(line)}"), soft_wrap=True)
 
     def show_running(self, running: Sequence[Running]) -> None:
         """What the workers do just now."""
@@ -48,7 +49,7 @@ class Progress:
             return
         phase = " + ".join(dict.fromkeys(map(str, running))) or "waiting"
         left = f"  left {clock(self._left_s())}" if self._steps_done > self._steps.start else ""
-        text = f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}"
+        text = printable(f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}")
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def show_job(self, report: JobReport) -> None:

@@ -36,8 +36,8 @@ class Recorder:
     def __init__(self, directory: Path, num_workers: int, kind: str, loggers: Loggers | None = None) -> None:
         self.directory, self._kind = directory, kind
         self._loggers = loggers or Loggers(())
-        self._metrics = (directory / METRICS).open("a")
-        self._records = (directory / RECORDS[kind]).open("a")
+        self._metrics = (directory / METRICS).open("a", encoding="utf-8")
+        self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
         self._trace = Trace(directory / "trace.json", num_workers)
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:

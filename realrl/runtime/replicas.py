@@ -216,9 +216,9 @@ def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
         if file.suffix in (".json", ".txt", ".jinja", ".model") and file.name != checkpoint.INDEX_FILE:
             shutil.copyfile(file, directory / file.name)
     config_file = directory / "config.json"
-    config = json.loads(config_file.read_text())
+    config = json.loads(config_file.read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
     config["dtype"] = spec.model.dtype
     if spec.head == "scalar":
         config |= {"architectures": [read_family(source).classifier], "num_labels": 1}
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

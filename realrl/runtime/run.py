@@ -171,7 +171,8 @@ class _Run:
         _recall(past.metrics, summary, best)
         if recovery:
             notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
-        notes = [*notes, *getattr(data.rows, "notes", ()), *accounting(recipe, config, self.plan)]
+        of_data = [note for side in (data.rows, data.held_out) for note in getattr(side, "notes", ())]
+        notes = [*notes, *of_data, *accounting(recipe, config, self.plan)]
         num_workers, steps = self.plan.num_workers, schedule.steps
         progress = Progress(steps)
         with self._loggers(past, steps.start, progress) as loggers:

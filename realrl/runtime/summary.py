@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from realrl.api.recipe import Metrics, joined
 from realrl.base.clock import clock
+from realrl.base.terminal import printable
 from realrl.runtime.progress import SHOWN, number
 from realrl.runtime.report import Outcome, values
+
+_WIDEST = 20_000
+"""Columns: more than two paths of the longest kind."""
 
 
 class Summary:
@@ -67,25 +73,47 @@ class Summary:
 
 
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
-    """A run's numbers, before and after if it trained, and where its time went."""
-    table = Table(title=f"{summary['experiment']}/{summary['trial']}", show_header=False)
-    for name in (name for name in SHOWN if name in summary.get("mean", {})):
-        table.add_row(name, number(summary["mean"][name]))
+    """Print a run's numbers, before and after if it trained, and where its time went."""
+    table = Table(title=_cell(f"{summary['experiment']}/{summary['trial']}"), show_header=False)
+    # Paths are to be copied: what does not fit a line goes on in the next one.
+    for _ in ("name", "value"):
+        table.add_column(overflow="fold")
+    for name, value in _lines(summary):
+        table.add_row(_cell(name), _cell(value))
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _width(table, console))
+    console.print(table)
+
+
+def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each number or path, under its name."""
+    mean = summary.get("mean", {})
+    for name in (name for name in SHOWN if name in mean):
+        yield name, number(mean[name])
     evals = summary.get("eval", {})
     for name in (name for name in SHOWN if name in evals.get("after", {}) and name in evals["before"]):
         before, after = evals["before"][name], evals["after"][name]
-        table.add_row(f"held-out {name}", f"{number(before)} -> {number(after)}")
+        yield f"held-out {name}", f"{number(before)} -> {number(after)}"
     shown = {name: value for name, value in summary.get("train", {}).items() if name in SHOWN}
     for name, value in shown.items():
-        table.add_row(f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}")
-    table.add_row("tokens/s", number(summary["tokens_per_s"]))
+        yield f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}"
+    yield "tokens/s", number(summary["tokens_per_s"])
     for name, seconds in summary["phases_s"].items():
-        if name == "forget":  # housekeeping of the data plane
-            continue
-        table.add_row(f"time in {name}, s a step", number(seconds))
-    table.add_row("time since the start", clock(summary["wall_s"]))
+        if name != "forget":  # housekeeping of the data plane
+            yield f"time in {name}, s a step", number(seconds)
+    yield "time since the start", clock(summary["wall_s"])
     for name in (name for name in ("checkpoint", "generations") if name in summary):
-        table.add_row(name, summary[name])
+        yield name, summary[name]
     if best := summary.get("best", {}).get("checkpoint"):
-        table.add_row("best checkpoint", best)
-    (console or Console()).print(table)
+        yield "best checkpoint", best
+
+
+def _cell(text: str) -> Text:
+    """Text as it is: brackets in it are no markup."""
+    return Text(printable(text))
+
+
+def _width(table: Table, console: Console) -> int:
+    """Columns that the whole table takes: what a file or a log gets is not cut to a terminal's width."""
+    return Measurement.get(console, console.options.update_width(_WIDEST), table).maximum

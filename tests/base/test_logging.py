@@ -49,3 +49,10 @@ def test_a_full_disk_does_not_fill_the_terminal(capsys):
     with logging_to("/dev/full", "master"):
         logger.warning("b")
     assert "No space" not in capsys.readouterr().err
+
+
+def test_a_log_escapes_what_a_terminal_would_obey(tmp_path):
+    """Also names of files that are no text, which no log could hold."""
+    with logging_to(tmp_path / "log", "master"):
+        logger.info("model \x1b[2J%s\nnext", "\udce9")
+    assert (tmp_path / "log").read_text().endswith("model \\x1b[2J\\udce9\nnext\n")

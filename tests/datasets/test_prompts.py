@@ -116,9 +116,10 @@ def test_an_empty_dataset_is_refused(tmp_path, text):
 
 
 def test_a_missing_dataset_says_what_would_do(tmp_path):
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(ValueError, match="cannot read this dataset .*give `sums` or a JSONL file"):
-            load(str(path))
+    with pytest.raises(ValueError, match="cannot read this dataset .*give `sums` or a JSONL file"):
+        load(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ValueError, match="is a folder: give a file of rows, or hf:"):
+        load(str(tmp_path))
     with pytest.raises(ValueError, match="^data.eval_path: "):
         load(str(tmp_path / "none.jsonl"), eval=True)
 
@@ -161,16 +162,22 @@ def test_long_prompts_are_dropped_if_asked_for_and_counted(tmp_path):
     path = write(
         tmp_path / "d.jsonl",
         GOOD,
-        {**GOOD, "prompt": "1+" * 40},
-        {**GOOD, "prompt": "1"},
-        {**GOOD, "prompt": "2" * 70},
+        {**GOOD, "prompt": "1+" * 40, "query_id": "r"},
+        {**GOOD, "prompt": "1", "query_id": "s"},
+        {**GOOD, "prompt": "2" * 70, "query_id": "t"},
     )
     found = load(path, drop_long=True)
     assert [found.prompt(row) for row in range(len(found))] == [GOOD["prompt"], "1"]
     assert found.place(1) == f"{path}:3" and found.length(1) == 1
     (note,) = found.notes
-    assert note.startswith("dropped 2 of 4 prompts") and "max_prompt_tokens=64" in note
+    assert (
+        note.startswith("dropped 2 of 4 rows, whose prompt has more than") and "max_prompt_tokens=64" in note
+    )
     assert note.endswith(f"the first is {path}:2")
     assert not load(path, drop_long=True, max_prompt_tokens=80).notes
-    with pytest.raises(ValueError, match="data: no rows are left; dropped 1 of 1 prompts"):
+    with pytest.raises(
+        ValueError, match=r"d\.jsonl:2: .* is 64; so have 2 of 4 rows; raise that, leave such"
+    ):
+        load(path)
+    with pytest.raises(ValueError, match="data: no rows are left; dropped 1 of 1 rows"):
         load(write(tmp_path / "d.jsonl", {**GOOD, "prompt": "1+" * 40}), drop_long=True)

@@ -19,7 +19,7 @@ from realrl.rewards.math import grade
 from tests.tiny import tiny_tokenizer
 
 ROWS = [
-    {"id": 3, "extra": [1.5], "ask": {"text": f"{a}+1?"}, "meta": {"answer": str(a + 1), "level": a / 4}}
+    {"id": 3 + a, "extra": [1.5], "ask": {"text": f"{a}+1?"}, "meta": {"answer": str(a + 1), "level": a / 4}}
     for a in range(5)
 ]
 FIELDS = {"query_id": "id", "prompt": "ask.text", "solutions": "meta.answer", "difficulty": "meta.level"}
@@ -61,9 +61,9 @@ def write(folder, kind: str, rows: list[dict]) -> str:
 )
 def test_every_source_gives_the_same_rows(tmp_path, kind, place):
     """With their fields under other names, some in the depth."""
-    rows = load_problems(DataConfig(path=write(tmp_path, kind, ROWS), fields=FIELDS), held_out=False)
+    rows, _ = load_problems(DataConfig(path=write(tmp_path, kind, ROWS), fields=FIELDS), held_out=False)
     found = [(row.query_id, row.prompt, row.solutions, row.difficulty) for row in rows]
-    assert found == [("3", f"{a}+1?", [str(a + 1)], a / 4) for a in range(5)]
+    assert found == [(str(3 + a), f"{a}+1?", [str(a + 1)], a / 4) for a in range(5)]
     assert rows[1].place.endswith(place)
 
 
@@ -92,7 +92,7 @@ def test_prompts_and_answers_as_other_trainers_publish_them(tmp_path):
     data = DataConfig(
         path=write(tmp_path, "json", rows), fields={"prompt": "question", "solutions": "answer"}
     )
-    (problem,) = load_problems(data, held_out=False)
+    (problem,), _ = load_problems(data, held_out=False)
     assert [grade(f"The answer is {n}.", problem.solutions) for n in (18, 9)] == ["correct", "wrong"]
 
 

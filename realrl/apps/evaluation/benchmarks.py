@@ -62,9 +62,10 @@ def _load(path: str) -> list[Problem]:
     from realrl.datasets.prompts import load_problems  # not at the top: it takes torch, the options need none
 
     try:
-        return load_problems(DataConfig(path=path, eval_path=path), held_out=True)
+        problems, _ = load_problems(DataConfig(path=path, eval_path=path), held_out=True)
     except ValueError as error:
         raise ValueError(str(error).replace("data.eval_path", "--data")) from None
+    return problems
 
 
 def _file(name: str, directory: Path | None) -> Path:

@@ -11,6 +11,7 @@ import msgspec
 
 from realrl.apps.evaluation.benchmarks import Benchmark
 from realrl.base.files import write_atomically
+from realrl.datasets.messages import turns_of
 
 INPUTS, PROBLEMS = "inputs.json", "problems.jsonl"
 _OTHERS = {"model": "another model", "problems": "other problems"}
@@ -40,15 +41,16 @@ def open_folder(folder: Path, model: Path, benchmarks: Sequence[Benchmark], *, i
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"--output: cannot read {file} ({error}); give another folder") from None
 
 
 def _lines(benchmark: Benchmark) -> Iterator[str]:
     for problem in benchmark.problems:
-        keys = ("query_id", "prompt", "solutions")
-        yield msgspec.json.encode({key: getattr(problem, key) for key in keys}).decode() + "\n"
+        prompt = problem.prompt if isinstance(problem.prompt, str) else turns_of(problem.prompt)
+        row = {"query_id": problem.query_id, "prompt": prompt, "solutions": problem.solutions}
+        yield msgspec.json.encode(row).decode() + "\n"
 
 
 def _digest_of(model: Path) -> str:
