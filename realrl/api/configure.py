@@ -301,16 +301,14 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _leaf(hint: Any, given: Any, path: str) -> Any:
-    value = given
-    if isinstance(given, _Typed):
-        as_written = hint is str and not isinstance(given.value, str)
-        is_empty = given.text == "" and str in (hint, *get_args(hint))
-        value = given.text if as_written or is_empty else given.value
+    value = _value_of(hint, given) if isinstance(given, _Typed) else given
     # A list of texts or names that has but one may be given as that.
     is_one = get_origin(hint) is tuple and isinstance(value, str)
     try:
         found = msgspec.convert([value] if is_one else value, hint)
     except msgspec.ValidationError:
+        if isinstance(given, _Typed) and not given.text:
+            raise ValueError(f"{path}: expected {describe(hint)}, got nothing after the =") from None
         raise _unfit(path, hint, value) from None
     if isinstance(found, float) and not math.isfinite(found):
         raise _unfit(path, hint, value)
@@ -318,10 +316,18 @@ def _leaf(hint: Any, given: Any, path: str) -> Any:
 
 
 def _unfit(path: str, hint: Any, got: Any) -> ValueError:
-    given = shown(got.value) if isinstance(got, _Typed) and got.text else shown(got)
-    if isinstance(got, _Typed) and not got.text:
-        given = "nothing"
-    return ValueError(f"{path}: expected {describe(hint)}, got {given}")
+    return ValueError(f"{path}: expected {describe(hint)}, got {shown(got)}")
+
+
+def _value_of(hint: Any, given: _Typed) -> Any:
+    """An override's value, for a key of some type: text as it is written, and nothing as no text or item."""
+    if given.text == "":
+        if get_origin(hint) in (tuple, list):
+            return []
+        if str in (hint, *get_args(hint)):
+            return ""
+    as_written = hint is str and not isinstance(given.value, str)
+    return given.text if as_written else given.value
 
 
 def _section_of(hint: Any) -> type | None:

@@ -18,9 +18,12 @@ from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import Dataset, ModelSpec, Recipe
 from realrl.apps.staleness import check_staleness
+from realrl.base.watched import Steps, run_watched
 from realrl.datasets.demo import resolve_model
+from realrl.datasets.gym import make_gym_rows
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
+from realrl.datasets.watched import WatchedTokenizer
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
 from realrl.layouts.layout import Layout
@@ -32,6 +35,9 @@ from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_same_settings, goes_on
+
+ROWS_STEP_S = 60.0
+"""Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +175,33 @@ def load_tokenizer(model: FoundModel) -> Any:
 
 
 def _check_data(recipe: Recipe, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
+    """Check every row, in a fork: a stranger's chat template or tokenizer may have no end."""
     first = next(iter(models.values()))
     _check_disjoint(config)
-    rows, held_out = recipe.datasets(config, load_tokenizer(first))
+    data = getattr(config, "data", None)
+    if isinstance(data, DataConfig):
+        make_gym_rows(data)
+    tokenizer = load_tokenizer(first)
+
+    def check(steps: Steps) -> None:
+        torch.set_num_threads(1)  # a fork has none of its parent's threads
+        _check_rows(recipe, config, models, WatchedTokenizer(tokenizer, steps))
+
+    try:
+        run_watched(check, step_s=ROWS_STEP_S)
+    except TimeoutError as error:
+        raise ValueError(
+            f"{first.path}: {error}, does not end within {ROWS_STEP_S:g} s; mend the tokenizer's files,"
+            " or, for a chat template, set data.template=plain"
+        ) from None
+    except (ChildProcessError, MemoryError) as error:
+        reason = str(error) or "it needs more memory than this machine has left"
+        raise ValueError(f"data: the rows cannot be turned into tokens: {reason}") from None
+
+
+def _check_rows(recipe: Recipe, config: RunConfig, models: Mapping[str, FoundModel], tokenizer: Any) -> None:
+    first = next(iter(models.values()))
+    rows, held_out = recipe.datasets(config, tokenizer)
     for path, dataset in (("data.path", rows), ("data.eval_path", held_out)):
         if dataset is not None:
             for name, model in models.items():
@@ -221,14 +251,24 @@ def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, mode
     if not len(dataset):
         raise ValueError(f"{path}: expected at least one row, got none")
     length_of = getattr(dataset, "longest_sequence", dataset.length)
-    longest = max(range(len(dataset)), key=length_of)
-    length, limit = length_of(longest), model.decoder.max_position
-    if length + new_tokens > limit:
-        more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
-        raise ValueError(
-            f"{path}: {_row_place(dataset, longest)} has {length} tokens; that{more} exceeds the {limit} "
-            f"tokens of model {name}'s context; shorten the row or lower the length"
+    limit = model.decoder.max_position
+    room = limit - new_tokens
+    too_long = [row for row in range(len(dataset)) if length_of(row) > room]
+    if not too_long:
+        return
+    longest = max(too_long, key=length_of)
+    more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
+    setting = "set data.max_response_tokens and"
+    if new_tokens:
+        setting = (
+            f"lower that, or set data.max_prompt_tokens={room} and" if room > 0 else "lower that, or set"
         )
+    others = f" (so do {len(too_long)} of {len(dataset)} rows)" if len(too_long) > 1 else ""
+    raise ValueError(
+        f"{path}: {_row_place(dataset, longest)} has {length_of(longest)} tokens; that{more} exceeds the"
+        f" {limit} tokens of model {name}'s context{others}; {setting} data.drop_long=true to leave such"
+        " rows out"
+    )
 
 
 def _max_new_tokens(config: RunConfig) -> int:

@@ -31,6 +31,18 @@ def gym_records(data: DataConfig, key: str, *, held_out: bool) -> Iterator[tuple
     return ((f"gym:{_id(row)}", _record(row)) for row in rows)
 
 
+def make_gym_rows(data: DataConfig) -> None:
+    """Have the rows of tasks made in this process, which keeps them: a fork of it then has them, too.
+
+    Raises:
+        ValueError: as `gym_records`.
+    """
+    for held_out, path in ((False, data.path), (True, data.held_out_path)):
+        key = "data.eval_path" if held_out else "data.path"
+        if gym_tasks(path):
+            _rows(path, data.gym, key, held_out=held_out)
+
+
 def _rows(path: str, gym: GymConfig, key: str, *, held_out: bool) -> Sequence[Question]:
     try:
         return questions(tuple(_tasks(path, gym, held_out=held_out)))

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from realrl.models.reading import read_decoder_config
 
-_TEXTS_AT_ONCE = 1024
-"""Texts that one call encodes: whoever watches the tokenizer sees that it goes on."""
+_TEXTS_AT_ONCE, _CHARS_AT_ONCE = 1024, 1 << 20
+"""Most that one call encodes, but for one long text: each call ends within seconds, or never."""
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Any, *, add_special_tokens: bool) -> list[list[int]]:
     """The tokens of each text."""
     found: list[list[int]] = []
-    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
-        some = list(texts[begin : begin + _TEXTS_AT_ONCE])
+    for some in _parts(texts):
         found += tokenizer(some, add_special_tokens=add_special_tokens)["input_ids"]
     return found
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Texts in lists, each for one call."""
+    part: list[str] = []
+    num_chars = 0
+    for text in texts:
+        if part and (len(part) == _TEXTS_AT_ONCE or num_chars + len(text) > _CHARS_AT_ONCE):
+            yield part
+            part, num_chars = [], 0
+        part.append(text)
+        num_chars += len(text)
+    if part:
+        yield part
 
 
 def context_of(tokenizer: Any) -> int | None:

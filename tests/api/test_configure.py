@@ -1,5 +1,7 @@
 """Loading a config: what wins, what is refused, and the way back to YAML."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -154,6 +156,17 @@ def test_what_does_not_fit_is_refused_by_its_path(override, message):
         ("- 1", "run.yaml: expected a mapping"),
         ("1: 2", "run.yaml:1: .*expected a name, got 1"),
         ("recipe: other", "recipe: expected 'small', .*got 'other'"),
+        ("num_steps: 1\nseed: !!timestamp x", "run.yaml:2: .*tags as .*timestamp are not for configs"),
+        ("deterministic: !!bool maybe", "run.yaml:1: .*tags as"),
+        ("a: !!python/object/apply:os.getcwd []", "run.yaml:1: .*tags as"),
+        ("num_steps: 1\nnote: " + "[" * 300, "run.yaml:2: .*nested more than 32 levels deep$"),
+        ("note: " + "{a: " * 100_000, "run.yaml:1: .*nested more than 32 levels deep$"),
+        ("num_steps: 1\nseed: " + "9" * 5000, "run.yaml:2: .*5000 digits are too many for a number$"),
+        ("num_steps: " + "9" * 300, r"num_steps: .* got 9{200}… \(300 characters\)$"),
+        ("actor:\n\toptimizer: {}", "run.yaml:2: .*spaces in place of tabs"),
+        ("num_steps: 1\nnote: \x1b[2J", r"run.yaml:2: .*special characters are not allowed \('\\x1b'\)"),
+        ("#" * 2_000_000, "run.yaml: expected a YAML file, got more than 1048576 characters"),
+        ("a: 1\n---\nb: 1", "run.yaml:2: "),
     ],
 )
 def test_a_file_that_cannot_be_a_config(tmp_path, text, message):
@@ -164,8 +177,28 @@ def test_a_file_that_cannot_be_a_config(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="none.yaml: cannot be read"):
-        build_config(DEFAULT, tmp_path / "none.yaml")
+    for path in (tmp_path / "none.yaml", tmp_path, tmp_path / ("x" * 6000), tmp_path / "a\0b"):
+        with pytest.raises(ValueError, match=": cannot be read: .*; give the path of a YAML file"):
+            build_config(DEFAULT, path)
+    with pytest.raises(ValueError, match="/dev/zero: expected a YAML file, got more than"):
+        build_config(DEFAULT, Path("/dev/zero"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path):
+    (tmp_path / "run.yaml").write_text("\ufeffnum_steps: 7", encoding="utf-8")
+    assert build_config(DEFAULT, tmp_path / "run.yaml").num_steps == 7
+
+
+def test_nothing_after_the_sign_is_an_empty_value():
+    """Empty text or an empty list; what cannot be empty says so, and what may be left out is."""
+    assert build_config(DataConfig(), None, ["eval_path="]).held_out_path == ""
+    assert build_config(DEFAULT, None, ["note="]).note == ""
+    assert build_config(DEFAULT, None, ["generation.stop="]).generation.stop == ()
+    assert build_config(DEFAULT, None, ["critic="]).critic is None
+    with pytest.raises(ValueError, match="batch_size: expected a whole number, got nothing after the ="):
+        build_config(DEFAULT, None, ["batch_size="])
+    with pytest.raises(ValueError, match="trial must be a plain folder name"):
+        build_config(DEFAULT, None, ["trial="])
 
 
 def test_the_recipe_may_be_named_in_the_file():

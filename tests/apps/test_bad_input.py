@@ -219,6 +219,38 @@ def test_a_chat_template_that_fails(cli, model, tmp_path, template):
     assert "data.template: sums: " in message and "set data.template=plain" in message
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+            "the chat template, of messages that begin with 'What is ",
+        ),
+        ("{{ 10 ** (10 ** 9) }}", "the chat template, of messages that begin with 'What is "),
+        ("{{ '%100000000d' % 1 }}", "sums: "),
+        ("{{ '%1000000000000000d' % 1 }}", "the tokenizer's chat template fails (MemoryError)"),
+    ],
+)
+def test_a_chat_template_without_end(cli, model, tmp_path, monkeypatch, template, message):
+    """In time or in memory: it is ended and named."""
+    monkeypatch.setattr("realrl.apps.checks.ROWS_STEP_S", 1.0)
+    directory = tmp_path / "endless"
+    shutil.copytree(model, directory)
+    (directory / "chat_template.jinja").write_text(template)
+    assert message in refused(cli(f"actor.model.path={directory}", "data.template=chat"))
+
+
+def test_a_tokenizer_without_end(cli, model, tmp_path, monkeypatch):
+    """Its pattern tries every way to cut words into ones and twos."""
+    monkeypatch.setattr("realrl.apps.checks.ROWS_STEP_S", 1.0)
+    rules = json.loads((model / "tokenizer.json").read_text())
+    rules["pre_tokenizer"]["pattern"] = {"Regex": "(?:a|aa)+!"}
+    directory = broken(model, tmp_path / "endless", "tokenizer.json", json.dumps(rules))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "prompt": ("a" * 28 + "b") * 10_000}))
+    found = refused(cli(f"actor.model.path={directory}", f"data.path={tmp_path / 'rows.jsonl'}"))
+    assert "the tokenizer, of texts that begin with 'aaaa" in found and "does not end within 1 s" in found
+
+
 def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):
     directory = changed(model, tmp_path / "changed", "tokenizer_config.json", eos_token=...)
     code = main(["sft", f"model.path={directory}", f"runs_dir={tmp_path}", "--dry-run"])

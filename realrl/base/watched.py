@@ -1,0 +1,174 @@
+"""Runs a function in a fork of this process, with a deadline for each step of it and a limit to its memory.
+
+What a stranger's file can have run without end, or eat all memory, runs here: no exception could end it.
+
+    this process                              the fork
+        │ fork ───────────────────────────────▶ │ work(steps)
+        │                                       │   with steps.doing("…"):   writes the beacon, shared memory
+        │ looks at the beacon: is one step      │       …
+        │ taking too long? kill, TimeoutError   │
+        │ ◀──────────────── result or error ────│ exits without cleaning up, which is the parent's
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import resource
+import signal
+import struct
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from realrl.base.parent import die_with_parent
+
+Result = TypeVar("Result")
+
+_LOOK_EVERY_S = 0.2
+_WORDS_BYTES = 400
+_HEAD = struct.Struct("<QI")
+"""The number of steps begun or ended, and the bytes of the words; in a step it is odd."""
+
+
+class Steps:
+    """What a fork is doing, in memory that it shares with its parent."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _HEAD.size + _WORDS_BYTES)
+
+    @contextmanager
+    def doing(self, words: str) -> Iterator[None]:
+        """Mark a step that has a deadline of its own."""
+        self._write(words)
+        try:
+            yield
+        finally:
+            self._write("")
+
+    def read(self) -> tuple[int, str]:
+        """How many steps began or ended, and the words of the one that goes on; empty between steps."""
+        number, size = _HEAD.unpack_from(self._memory)
+        return number, self._memory[_HEAD.size : _HEAD.size + size].decode(errors="replace")
+
+    def _write(self, words: str) -> None:
+        number, _ = _HEAD.unpack_from(self._memory)
+        text = words.encode(errors="replace")[:_WORDS_BYTES]
+        self._memory[_HEAD.size : _HEAD.size + len(text)] = text
+        _HEAD.pack_into(self._memory, 0, number + 1, len(text))
+
+
+class _Outcome(NamedTuple):
+    """What a fork ended with."""
+
+    result: Any = None
+    error: Exception | None = None
+    traceback: str = ""
+
+
+def run_watched(work: Callable[[Steps], Result], *, step_s: float) -> Result:
+    """What `work` returns or raises, in a fork of this process; both must be picklable.
+
+    A step that takes longer than `step_s` ends it. It may take as much memory as the machine has left.
+
+    Raises:
+        TimeoutError: a step took too long; the message is the step's words.
+        ChildProcessError: the fork died; the message says how, and within which step.
+    """
+    steps, (receiver, sender) = Steps(), Pipe(duplex=False)
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # Other threads' locks stay locked in a fork; what it runs takes none of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        _live(work, steps, sender, parent)
+    sender.close()
+    with receiver:
+        try:
+            outcome = _outcome(receiver, steps, step_s)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+    _, status = os.waitpid(child, 0)
+    if outcome is None:
+        raise ChildProcessError(_death(os.waitstatus_to_exitcode(status), steps))
+    if outcome.error is not None:
+        raise outcome.error from ChildProcessError(outcome.traceback)
+    return outcome.result
+
+
+def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent: int) -> None:
+    """The life of the fork; does not return."""
+    code = 1
+    try:
+        die_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
+        _limit_memory()
+        sender.send_bytes(_carried_out(work, steps))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _carried_out(work: Callable[[Steps], Any], steps: Steps) -> bytes:
+    try:
+        return pickle.dumps(_Outcome(work(steps)))
+    except BaseException as error:  # also what extensions raise that panic
+        return _pickled(error, traceback.format_exc())
+
+
+def _pickled(error: BaseException, where: str) -> bytes:
+    """An error, or the words of one that cannot be sent."""
+    try:
+        if not isinstance(error, Exception):
+            raise TypeError("it would end the parent")
+        sent = pickle.dumps(_Outcome(error=error, traceback=where))
+        pickle.loads(sent)
+        return sent
+    except Exception:
+        return pickle.dumps(
+            _Outcome(error=ChildProcessError(f"{type(error).__name__}: {error}"), traceback=where)
+        )
+
+
+def _outcome(receiver: Connection, steps: Steps, step_s: float) -> _Outcome | None:
+    """What the fork sends; None where it died."""
+    number, since_s = -1, 0.0
+    while not receiver.poll(_LOOK_EVERY_S):
+        now_number, words = steps.read()
+        now_s = time.monotonic()
+        if now_number != number or not words:
+            number, since_s = now_number, now_s
+        elif now_s - since_s > step_s:
+            raise TimeoutError(words)
+    try:
+        return pickle.loads(receiver.recv_bytes())
+    except EOFError:
+        return None
+
+
+def _death(code: int, steps: Steps) -> str:
+    how = f"ended with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    _, words = steps.read()
+    return f"{how} within {words}" if words else how
+
+
+def _limit_memory() -> None:
+    """To what the process has and what the machine has left, so that greed fails here and harms no other."""
+    has = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * mmap.PAGESIZE
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    left = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = has + left
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
