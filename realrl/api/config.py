@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from realrl.api.cluster import RayConfig, SlurmConfig
-from realrl.base.require import require
+from realrl.base.require import require, require_at_most
 
 
 def _is_folder_name(text: str) -> bool:
@@ -118,6 +118,7 @@ class GenerationConfig:
         require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
         for name in ("max_sequences", "cache_mib"):
             require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        require_at_most(self, 2**24, "max_sequences", "cache_mib")
 
     def greedy(self) -> GenerationConfig:
         """The same limits, always taking the most likely token."""
@@ -215,6 +216,8 @@ class RunConfig:
         )
         require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
         require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
+        require_at_most(self, 2**24, "batch_size", "staging_mib")
+        require_at_most(self, 10**9, "call_timeout_s", "devices_per_node", "cpus_per_worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +252,7 @@ class TrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
+        require_at_most(self, 10**9, "num_steps", "max_staleness")
         require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
         for name in ("eval_every", "save_every", "recover_every", "max_staleness"):
             require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")

@@ -29,6 +29,8 @@ _MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 _ANY_NAME = "NAME"
 _NUM_LISTED = 6
 """Keys of a section that a message lists."""
+_LARGEST_INT = 2**63
+"""What messages to workers and tensors hold; seeds may be as large."""
 _MOST_SHOWN = 200
 """Characters of a value in a message."""
 _MOST_CHARS = 1 << 20
@@ -185,7 +187,8 @@ class _Builder:
     def build(self, hint: Any, given: Any, default: Any, path: str) -> Any:
         value = given.value if isinstance(given, _Typed) else given
         if get_origin(hint) in (Union, types.UnionType):
-            if value is None and type(None) in get_args(hint):
+            is_text = isinstance(given, _Typed) and given.text == "" and str in get_args(hint)
+            if value is None and type(None) in get_args(hint) and not is_text:
                 return None
             if (section := _section_of(hint)) is not None:
                 hint = section
@@ -312,6 +315,8 @@ def _leaf(hint: Any, given: Any, path: str) -> Any:
         raise _unfit(path, hint, value) from None
     if isinstance(found, float) and not math.isfinite(found):
         raise _unfit(path, hint, value)
+    if isinstance(found, int) and abs(found) > _LARGEST_INT:
+        raise ValueError(f"{path}: expected a number of at most 64 bits, got {shown(found)}")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from realrl.base.require import require
+from realrl.base.require import require, require_at_most
 
 Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
 
@@ -40,6 +40,7 @@ class GymConfig:
     def __post_init__(self) -> None:
         for name in ("size", "eval_size"):
             require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        require_at_most(self, 10**7, "size", "eval_size")
         rising = list(self.levels) == sorted({level for level in self.levels if level >= 0})
         require(rising, f"levels must rise from 0 or more, got {list(self.levels)}")
 

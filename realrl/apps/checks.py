@@ -36,6 +36,8 @@ from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_same_settings, goes_on
 
+_MOST_SAMPLES = 2**24
+"""Samples of a step, which the master lists."""
 ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
 
@@ -98,6 +100,11 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
 def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
     """Every data-parallel rank of every call gets something to do."""
     num_samples = config.batch_size * recipe.samples_per_row(config)
+    if num_samples > _MOST_SAMPLES:
+        raise ValueError(
+            f"batch_size: {config.batch_size} rows of {recipe.samples_per_row(config)} samples are"
+            f" {num_samples} samples a step, but at most {_MOST_SAMPLES} are possible; lower it"
+        )
     for call in (call for call in graph.calls.values() if call.model is not None):
         share, what = num_samples // call.num_minibatches, "samples"
         if call.num_minibatches > 1:

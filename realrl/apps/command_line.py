@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +15,11 @@ from typing import Any, NoReturn
 from realrl.base.terminal import printable, tolerate_encodings
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a path that no file can have, whoever looks for it first."""
+_LONG_WORD = re.compile(r"\S{1000,}")
+_SHOWN_OF_LONG = 100
+"""Characters of both ends of a word that is no path, which are shown in a message."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,11 +75,15 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        if error.errno not in _BAD_NAMES or not isinstance(error.filename, str):
+            raise
+        return complain(f"{error.filename}: {error.strerror}; give another path", BAD_INPUT)
 
 
 def complain(message: str, code: int) -> int:
     """Say why a command ends so, and return its exit code."""
-    sys.stderr.write(f"realrl: error: {printable(message)}\n")
+    sys.stderr.write(f"realrl: error: {printable(_LONG_WORD.sub(_ends, message))}\n")
     return code
 
 
@@ -87,6 +98,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     likeness = [difflib.SequenceMatcher(None, other, word).ratio() for other in found]
     nearest = [other for other, ratio in zip(found, likeness) if ratio == likeness[0]]
     return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def _ends(match: re.Match[str]) -> str:
+    word = match.group()
+    return f"{word[:_SHOWN_OF_LONG]}…{word[-_SHOWN_OF_LONG:]}"
 
 
 def _is_utf8(word: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
 from realrl.api.data import DataConfig
+from realrl.base.require import require_at_most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class GenConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_most(self, 2**16, "num_samples")
         if self.num_samples < 0 or not self.samples_per_row:
             raise ValueError(
                 f"num_samples must be at least 1, or 0 with greedy: true, got {self.num_samples}"

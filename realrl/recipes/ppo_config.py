@@ -14,6 +14,7 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.base.require import require_at_most
 from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
 
 
@@ -144,6 +145,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "group_size", "max_draws", "num_minibatches", "importance_cap")
+        require_at_most(self, 2**16, "group_size", "max_draws")
         _at_least(self, 0, "clip_eps", "clip_eps_high", "kl_coef", "early_stop_kl")
         if self.dual_clip and self.dual_clip <= 1:
             raise ValueError(f"dual_clip must be above 1, or 0 for none, got {self.dual_clip}")

@@ -111,7 +111,7 @@ def test_overrides_do_not_reach_the_default():
         ("batch_size=abc", ["batch_size: expected a whole number, got 'abc'"]),
         ("batch_size=1.5", ["batch_size: expected a whole number, got 1.5"]),
         ("batch_size=true", ["batch_size: expected a whole number, got true"]),
-        ("batch_size=", ["batch_size: expected a whole number, got null"]),
+        ("batch_size=", ["batch_size: expected a whole number, got nothing after the ="]),
         ("actor.optimizer.lr=fast", ["actor.optimizer.lr: expected a number, got 'fast'"]),
         ("actor.optimizer.lr=.nan", ["actor.optimizer.lr: expected a number, got nan"]),
         ("actor.optimizer.lr=-1", ["actor.optimizer.lr must not be negative"]),
