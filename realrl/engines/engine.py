@@ -13,7 +13,7 @@ from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.seeding import derive_seed
-from realrl.engines.finite import why_not_finite
+from realrl.engines.finite import not_finite, why_not_finite
 from realrl.engines.gradients import copies, sum_shared
 from realrl.engines.masters import spread
 from realrl.engines.state import State
@@ -149,6 +149,9 @@ class Engine:
         """Read this rank's boxes from a Hugging Face checkpoint.
 
         A scalar head that the checkpoint lacks starts at zero.
+
+        Raises:
+            ValueError: a weight has NaN or infinities.
         """
         head, base = self.decoder.scalar_head, self.decoder.names.base
         present = checkpoint.file_layout(directory, base).extents()
@@ -157,6 +160,12 @@ class Engine:
         target = self._gradients() if self._optimizer else weights
         checkpoint.load(directory, wanted, self.groups.rank, target, base=base)
         self._begin(version=0)
+        if name := not_finite(self.layout.shards(self.groups.rank), weights):
+            dtype = str(self.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{directory}: the weight {name} has NaN or infinities as {dtype}; give other weights, or the"
+                " dtype that they were made in"
+            )
 
     def adopt(self, *, version: int) -> None:
         """Take what was written into `local_tensors` for the weights."""

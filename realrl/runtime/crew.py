@@ -104,7 +104,8 @@ class Crew:
                     self._underway[underway.seq, rank] = underway
                     on_progress()
                 case None:
-                    assert self._deadlines.running(), "nothing is under way, and nothing else comes"
+                    if not self._deadlines.running():
+                        raise RuntimeError("nothing is under way, and nothing else comes")
 
     @property
     def running(self) -> list[Running]:

@@ -47,7 +47,8 @@ class Ledger:
         if not done.samples:
             return
         for key, lengths in done.lengths.items():
-            assert self.dtypes.setdefault(key, done.dtypes[key]) == done.dtypes[key], f"{key} has two types"
+            dtype = self.dtypes.setdefault(key, done.dtypes[key])
+            assert dtype == done.dtypes[key], f"{key} has two types"
             recorded, holders = self.lengths[key], self.holders[key]
             for sample, length in zip(done.samples, lengths, strict=True):
                 known = recorded.setdefault(sample, length)

@@ -21,8 +21,9 @@ def run(folder: Path, recipe: str, **overrides: object) -> tuple[Path, dict]:
     return checkpoint, summary
 
 
-def test_a_reward_model_and_preferences_each_lead_on(tmp_path):
-    """On responses of letters: better are those with more of `a`."""
+def test_a_reward_model_and_preferences_each_lead_on(tmp_path, monkeypatch):
+    """On responses of letters: better are those with more of `a`. Nothing needs what asserts do."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     pairs = [{"prompt": f"{i}:", "chosen": "aaaa", "rejected": "bcbd"} for i in range(24)]
     prompts = [{"query_id": str(i), "prompt": f"{i}:"} for i in range(24)]
     shown = [{"prompt": f"{i}:", "response": "abcd"} for i in range(24)]

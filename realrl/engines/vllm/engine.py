@@ -117,7 +117,10 @@ class VLLMEngine:
             reply = self._child.ask(
                 self._request(rollouts, config), lambda: breaks.take() if breaks.due() else None
             )
-            assert reply.version == self.version, f"drawn by version {reply.version}, not {self.version}"
+            if reply.version != self.version:
+                raise RuntimeError(
+                    f"vLLM drew with version {reply.version} of the weights, not {self.version}"
+                )
             for rollout, response in zip(rollouts, reply.responses, strict=True):
                 _check_finite(response, self.version)
                 _write(rollout, response, config, ends, self.version)

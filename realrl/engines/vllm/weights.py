@@ -57,7 +57,8 @@ class SharedMemoryEngine(WeightTransferEngine[SharedInit, SharedUpdate]):
 
     def receive_weights(self, update_info: SharedUpdate) -> None:
         loaded = self.model.load_weights(update_info.tensors().items())
-        assert self._expected <= loaded, f"vLLM got no weights for {sorted(self._expected - loaded)}"
+        if missing := sorted(self._expected - loaded):
+            raise RuntimeError(f"vLLM got no weights for {', '.join(missing)}")
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
