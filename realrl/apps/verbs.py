@@ -21,6 +21,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "init": Verb("realrl.apps.init", "write a commented YAML file for a run of your own"),
+    "doctor": Verb("realrl.apps.doctor", "check this machine: torch, memory, network, GPU, packages"),
     "train": Verb("realrl.apps.train", "train with a recipe; `realrl RECIPE` is the same"),
     "eval": Verb("realrl.apps.evaluate", "evaluate a model on benchmarks or on problems of your own"),
     "grade": Verb("realrl.apps.grade", "compare answers in a file with their solutions"),
@@ -35,7 +36,7 @@ SUBMIT = "submit"
 GENERATING = "gen"
 """The recipe that the help shows as a command."""
 GROUPS = {
-    "begin": ("init",),
+    "begin": ("init", "doctor"),
     "run": ("train", GENERATING, "eval", "grade"),
     "look at a run": ("status", "stacks"),
     "other": ("completion", "version"),

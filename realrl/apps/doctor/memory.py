@@ -1,0 +1,110 @@
+"""Probes of memory, shared memory and the limits on files and processes."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
+
+_LITTLE_BYTES = 4 << 30
+"""Two workers of the demo take somewhat less."""
+_SHM = Path("/dev/shm")
+_LITTLE_SHM_BYTES = 1 << 30
+_FEW_FILES, _ENOUGH_FILES = 1024, 8192
+"""A master has a few for each worker, each worker some for each other."""
+
+
+def look_at_memory() -> Iterator[Finding]:
+    total, available = _of_host()
+    limit = cgroup_memory_limit()
+    found = f"{in_gib(available)} of {in_gib(total)} available"
+    usable = available
+    if limit is not None and limit < total:
+        found += f", the container's limit is {in_gib(limit)}"
+        usable = min(available, limit)
+    if usable < _LITTLE_BYTES:
+        means = "the demo of two workers may be killed by the kernel for want of memory"
+        yield note("memory", found, means, "free memory, or raise the container's limit; use one worker")
+    else:
+        yield ok("memory", found)
+
+
+def _of_host() -> tuple[int, int]:
+    """Bytes in all, and bytes that can be had without swapping. Source: Linux, proc_meminfo(5)."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    return sizes["MemTotal"], sizes["MemAvailable"]
+
+
+def cgroup_memory_limit() -> int | None:
+    """The smallest limit of this process's control group and of those above it; None without one.
+
+    Source: Linux, cgroups(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    limits = [*_limits("", "/sys/fs/cgroup", "memory.max")]
+    limits += _limits("memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    return min(limits, default=None)
+
+
+def _limits(controller: str, root: str, name: str) -> Iterator[int]:
+    """The limits of this process's group of a controller, and of every group above."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            group = Path(root + path)
+            for folder in (group, *group.parents):
+                file = folder / name
+                if (
+                    folder.is_relative_to(root)
+                    and file.is_file()
+                    and (text := file.read_text().strip()).isdigit()
+                ):
+                    yield int(text)
+
+
+def look_at_shared_memory() -> Iterator[Finding]:
+    descriptor = os.memfd_create("realrl-doctor", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, mmap.PAGESIZE)
+    with mmap.mmap(descriptor, mmap.PAGESIZE) as pages:
+        pages[:4] = b"page"
+        held = os.pread(descriptor, 4, 0) == b"page"
+    os.close(descriptor)
+    if held:
+        yield ok("memfd", "anonymous shared memory works")
+    else:
+        yield problem(
+            "memfd", "what one mapping wrote another does not see", "weights cannot move", "report it"
+        )
+    if not _SHM.is_dir():
+        yield note("/dev/shm", "there is none", "NCCL and vLLM use it", "mount a tmpfs there")
+    elif (free := shutil.disk_usage(_SHM).free) < _LITTLE_SHM_BYTES:
+        means = "NCCL and vLLM use it, and fail where it is full; realrl's own messages do not"
+        yield note("/dev/shm", f"{in_gib(free)} free", means, "for docker: --shm-size=8g, or --ipc=host")
+    else:
+        yield ok("/dev/shm", f"{in_gib(free)} free")
+
+
+def look_at_limits() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_limited = hard != resource.RLIM_INFINITY
+    most = hard if is_limited else float("inf")
+    found = f"{soft} open files, may be raised to {hard if is_limited else 'any number'}"
+    do = "raise it: ulimit -Hn 65536, or LimitNOFILE of the service"
+    if most < _FEW_FILES:
+        yield problem("limits", found, "runs of several workers run out of files", do)
+    elif most < _ENOUGH_FILES:
+        yield note("limits", found, "runs of hundreds of workers run out of files", do)
+    else:
+        yield ok("limits", found)
+
+
+PROBES = (
+    Probe("memory", look_at_memory),
+    Probe("memfd", look_at_shared_memory),
+    Probe("limits", look_at_limits),
+)
