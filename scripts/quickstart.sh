@@ -6,4 +6,4 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 bash "$root/scripts/env.sh"
 "$root/.venv/bin/python" -m realrl.datasets.demo
-exec "$root/.venv/bin/python" -m realrl.apps.quickstart ppo-math "$@"
+exec "$root/.venv/bin/python" -m realrl.apps.quickstart --config "$root/experiments/sums/ppo-math.yaml" "$@"

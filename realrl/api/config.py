@@ -9,6 +9,9 @@ from typing import Literal
 from realrl.api.cluster import RayConfig, SlurmConfig
 from realrl.base.require import require, require_at_most
 
+AUTO = "auto"
+"""What a setting says that is chosen for the machine at hand."""
+
 
 def _is_folder_name(text: str) -> bool:
     return (
@@ -20,8 +23,8 @@ def _is_folder_name(text: str) -> bool:
 class ModelConfig:
     """A model and the arithmetic it runs in."""
 
-    path: str = "smollm2-135m-instruct"
-    """A Hugging Face model directory, or `smollm2-135m-instruct`, the demo model."""
+    path: str = ""
+    """A Hugging Face model directory, or `smollm2-135m-instruct`, the demo model. It must be given."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of weights and activations; the optimizer keeps float32 masters."""
     replica_dtype: Literal["float32", "bfloat16"] | None = None
@@ -84,7 +87,8 @@ class GenerationConfig:
 
     engine: Literal["realrl", "vllm"] = "realrl"
     """What generates: realrl itself, or vLLM, which gets the weights anew whenever they changed."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = 1024
+    """Longest response; a run says so where many reach it."""
     min_new_tokens: int = 0
     """No end-of-sequence token before this many."""
     temperature: float = 1.0
@@ -98,8 +102,9 @@ class GenerationConfig:
     """Strings that end a response once its text has one of them."""
     max_sequences: int = 256
     """Sequences decoded at once on one data-parallel rank."""
-    cache_mib: int = 1024
-    """Most memory for their keys and values on one rank, in MiB."""
+    cache_mib: int = 0
+    """Most memory for their keys and values on one rank, in MiB (0: what they need, as far as the device has
+    it)."""
     interruptible: bool = False
     """With `max_staleness`, new weights reach responses that are under way: these stop between two tokens,
     take them and go on. Fresher, but such a run is not reproducible: the moment depends on speed."""
@@ -116,8 +121,8 @@ class GenerationConfig:
         )
         require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
         require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
-        for name in ("max_sequences", "cache_mib"):
-            require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        require(self.max_sequences >= 1, f"max_sequences must be at least 1, got {self.max_sequences}")
+        require(self.cache_mib >= 0, f"cache_mib must not be negative, got {self.cache_mib}")
         require_at_most(self, 2**24, "max_sequences", "cache_mib")
 
     def greedy(self) -> GenerationConfig:
@@ -156,16 +161,19 @@ class RunConfig:
     seed: int = 1
     batch_size: int = 8
     """Prompts (or examples) a step."""
-    max_tokens_per_microbatch: int = 2048
-    """Token budget of one forward and backward pass."""
+    max_tokens_per_microbatch: int = 0
+    """Token budget of one forward and backward pass (0: what the device's memory allows)."""
     deterministic: bool = False
     """Use products of one shape only, so that a token's log-probability is the same, bit for bit, when it is
     generated and when it is trained on; the two need the same `t`. Slower. On the CPU alone."""
-    allocation: str = "*:d1"
-    """Layouts by call, as `actor_gen:d2,*:p2`, or disjoint meshes, as `gen.d2+p2`."""
+    allocation: str = AUTO
+    """Layouts by call, as `actor_gen:d2,*:p2`, or disjoint meshes, as `gen.d2+p2`. `auto` takes every device
+    of this host, with as little model parallelism as memory allows, and says what it chose; on a CPU, one
+    rank."""
     placements: dict[str, PlacementConfig] = field(default_factory=dict)
     """Mesh and layout of single calls in full; goes before `allocation`."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = AUTO
+    """Where models run; `auto` is `cuda` on a cluster and where this host has a CUDA device, else `cpu`."""
     staging_mib: int = 256
     """Most memory a rank uses for messages while weights or batches move, in MiB."""
     checksums: bool = True
@@ -197,9 +205,10 @@ class RunConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        at_least_one = ("batch_size", "max_tokens_per_microbatch", "staging_mib")
-        for name in (*at_least_one, "devices_per_node", "cpus_per_worker"):
+        for name in ("batch_size", "staging_mib", "devices_per_node", "cpus_per_worker"):
             require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
+        budget = self.max_tokens_per_microbatch
+        require(budget >= 0, f"max_tokens_per_microbatch must not be negative, got {budget}")
         require(
             not (self.deterministic and self.device == "cuda"),
             "deterministic: true needs device: cpu; there are no such products on CUDA",
@@ -224,8 +233,8 @@ class RunConfig:
 class TrainingConfig(RunConfig):
     """What the config of every recipe has that trains."""
 
-    num_steps: int = 30
-    """Batches to train on."""
+    num_steps: int = 0
+    """Batches to train on (0: as many as one pass over the rows takes)."""
     max_staleness: int = 0
     """How many training steps the weights that draw a step's responses are behind. With 1, the next step's
     responses are generated while this step's are trained on, on ranks that do not train. More is faster only
@@ -251,8 +260,7 @@ class TrainingConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_steps >= 1, f"num_steps must be at least 1, got {self.num_steps}")
         require_at_most(self, 10**9, "num_steps", "max_staleness")
         require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
-        for name in ("eval_every", "save_every", "recover_every", "max_staleness"):
+        for name in ("num_steps", "eval_every", "save_every", "recover_every", "max_staleness"):
             require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")

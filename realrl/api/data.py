@@ -49,11 +49,11 @@ class GymConfig:
 class DataConfig:
     """Where prompts come from."""
 
-    path: str = "sums"
-    """A file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a Hugging Face
-    dataset, `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym, `gym:TASK[,TASK…]`; or `sums`,
-    made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads `{prompt, response}` too, `rw` and
-    `dpo` read `{prompt, chosen, rejected}`."""
+    path: str = ""
+    """It must be given: a file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a
+    Hugging Face dataset, `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
+    `gym:TASK[,TASK…]`; or `sums`, made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads
+    `{prompt, response}` too, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
     split: str = "train"
     """Of a Hugging Face dataset."""
     eval_path: str | None = None
@@ -77,7 +77,7 @@ class DataConfig:
     order: Literal["shuffled", "rising"] = "shuffled"
     """Of the rows of each epoch: by chance; or by rising `difficulty`, by chance where that is the same."""
     gym: GymConfig = field(default_factory=GymConfig)
-    max_prompt_tokens: int = 256
+    max_prompt_tokens: int = 1024
     """A longer prompt is refused, or dropped."""
     max_response_tokens: int | None = None
     """Most tokens of a response of `sft`, `rw` and `dpo`, with the token that ends it; a longer one is
@@ -89,7 +89,6 @@ class DataConfig:
     or the form that DeepSeek-R1-Distill, DeepSeek-R1-Zero, Open-Reasoner-Zero or Qwen2.5-Math is asked in."""
 
     def __post_init__(self) -> None:
-        require(bool(self.path), "path: expected a file, a dataset or `sums`, got ''")
         for name in ("fields", "eval_fields"):
             for ours in getattr(self, name):
                 require(

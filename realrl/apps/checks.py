@@ -16,14 +16,12 @@ from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, Ru
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
-from realrl.api.recipe import Dataset, ModelSpec, Recipe
+from realrl.api.recipe import ModelSpec, Recipe
+from realrl.apps.rows import RowFacts, read_row_facts
 from realrl.apps.staleness import check_staleness
-from realrl.base.watched import Steps, run_watched
-from realrl.datasets.demo import resolve_model
-from realrl.datasets.gym import make_gym_rows
+from realrl.datasets.demo import DEMO_MODEL, resolve_model
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
-from realrl.datasets.watched import WatchedTokenizer
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
 from realrl.layouts.layout import Layout
@@ -38,8 +36,6 @@ from realrl.runtime.resume import check_same_settings, goes_on
 
 _MOST_SAMPLES = 2**24
 """Samples of a step, which the master lists."""
-ROWS_STEP_S = 60.0
-"""Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,49 @@ def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
     return ExecutionPlan({**plan.placements, **without_model})
 
 
-def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> dict[str, FoundModel]:
-    """Check all that does not depend on this machine's devices; returns the models."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before anything starts."""
+
+    models: Mapping[str, FoundModel]
+    rows: RowFacts
+    held_out: RowFacts | None
+
+
+def read_inputs(recipe: Recipe, config: RunConfig) -> Inputs:
+    """Return the models' configs and the rows that a config names.
+
+    Raises:
+        ValueError: a model or a data set that is not named, cannot be read, or does not fit the others.
+    """
+    specs = recipe.models(config)
+    models = {name: _find(_path_of(config, spec.model), spec) for name, spec in specs.items()}
+    _check_vocabularies(models)
+    _check_named(config)
+    _check_disjoint(config)
+    first = next(iter(models.values()))
+    return Inputs(models, *read_row_facts(recipe, config, load_tokenizer(first), first.path))
+
+
+def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Inputs) -> None:
+    """Check all that does not depend on this machine's devices."""
+    check_plan(recipe, config, plan, inputs.models)
+    _check_offload(config)
+    recipe.validate(config, {name: model.decoder for name, model in inputs.models.items()})
+    _check_data(config, inputs)
+    if goes_on(config):
+        check_same_settings(recipe, config)
+
+
+def check_plan(
+    recipe: Recipe, config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]
+) -> None:
+    """Check that batches and models can be cut as a plan says."""
     graph = recipe.graph(config)
     _check_batch(recipe, config, graph, plan)
     if isinstance(config, TrainingConfig):
         check_staleness(config, graph, plan)
-    models = {name: _find(_path_of(config, spec.model), spec) for name, spec in recipe.models(config).items()}
     _check_layouts(config, recipe, plan, models)
-    _check_vocabularies(models)
-    _check_offload(config)
-    recipe.validate(config, {name: model.decoder for name, model in models.items()})
-    _check_data(recipe, config, models)
-    if goes_on(config):
-        check_same_settings(recipe, config)
-    return models
 
 
 def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> None:
@@ -119,6 +143,11 @@ def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: 
 
 
 def _find(path: str, spec: ModelSpec) -> FoundModel:
+    if not spec.model.path:
+        raise ValueError(
+            f"{path}: expected a model, got none; give a Hugging Face model directory, as {path}=FOLDER, or"
+            f" {DEMO_MODEL}, the demo model"
+        )
     try:
         directory = resolve_model(spec.model.path)
         return FoundModel(path, spec, directory, read_decoder_config(directory))
@@ -181,39 +210,22 @@ def load_tokenizer(model: FoundModel) -> Any:
         ) from None
 
 
-def _check_data(recipe: Recipe, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
-    """Check every row, in a fork: a stranger's chat template or tokenizer may have no end."""
-    first = next(iter(models.values()))
-    _check_disjoint(config)
+def _check_data(config: RunConfig, inputs: Inputs) -> None:
+    first = next(iter(inputs.models.values()))
+    for path, rows in (("data.path", inputs.rows), ("data.eval_path", inputs.held_out)):
+        if rows is not None:
+            for name, model in inputs.models.items():
+                _check_context(path, rows, _max_new_tokens(config), name, model)
+            _check_token_ids(path, rows, first)
+
+
+def _check_named(config: RunConfig) -> None:
     data = getattr(config, "data", None)
-    if isinstance(data, DataConfig):
-        make_gym_rows(data)
-    tokenizer = load_tokenizer(first)
-
-    def check(steps: Steps) -> None:
-        torch.set_num_threads(1)  # a fork has none of its parent's threads
-        _check_rows(recipe, config, models, WatchedTokenizer(tokenizer, steps))
-
-    try:
-        run_watched(check, step_s=ROWS_STEP_S)
-    except TimeoutError as error:
+    if isinstance(data, DataConfig) and not data.path:
         raise ValueError(
-            f"{first.path}: {error}, does not end within {ROWS_STEP_S:g} s; mend the tokenizer's files,"
-            " or, for a chat template, set data.template=plain"
-        ) from None
-    except (ChildProcessError, MemoryError) as error:
-        reason = str(error) or "it needs more memory than this machine has left"
-        raise ValueError(f"data: the rows cannot be turned into tokens: {reason}") from None
-
-
-def _check_rows(recipe: Recipe, config: RunConfig, models: Mapping[str, FoundModel], tokenizer: Any) -> None:
-    first = next(iter(models.values()))
-    rows, held_out = recipe.datasets(config, tokenizer)
-    for path, dataset in (("data.path", rows), ("data.eval_path", held_out)):
-        if dataset is not None:
-            for name, model in models.items():
-                _check_context(path, dataset, _max_new_tokens(config), name, model)
-            _check_token_ids(path, dataset, first)
+            "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or gym:TASK, got"
+            " none; give one, as data.path=FILE; experiments/sums has demos that need none"
+        )
 
 
 def _check_disjoint(config: RunConfig) -> None:
@@ -236,45 +248,30 @@ def _check_disjoint(config: RunConfig) -> None:
         )
 
 
-def _check_token_ids(path: str, dataset: Dataset, model: FoundModel) -> None:
-    largest, row = max((_largest_id(dataset, row), row) for row in range(len(dataset)))
-    if largest >= model.decoder.vocab_size:
+def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
+    if rows.largest_token >= model.decoder.vocab_size:
         raise ValueError(
-            f"{path}: {_row_place(dataset, row)} has the token {largest}, but {model.path} has only "
+            f"{path}: {rows.largest_place} has the token {rows.largest_token}, but {model.path} has only "
             f"{model.decoder.vocab_size} tokens; give the tokenizer that belongs to the model"
         )
 
 
-def _largest_id(dataset: Dataset, row: int) -> int:
-    return max(int(t.max()) for t in dataset.tensors(row).values() if t.dtype == torch.int64)
-
-
-def _row_place(dataset: Dataset, row: int) -> str:
-    place = getattr(dataset, "place", None)
-    return place(row) if place else f"row {row + 1}"
-
-
-def _check_context(path: str, dataset: Dataset, new_tokens: int, name: str, model: FoundModel) -> None:
-    if not len(dataset):
-        raise ValueError(f"{path}: expected at least one row, got none")
-    length_of = getattr(dataset, "longest_sequence", dataset.length)
+def _check_context(path: str, rows: RowFacts, new_tokens: int, name: str, model: FoundModel) -> None:
     limit = model.decoder.max_position
-    room = limit - new_tokens
-    too_long = [row for row in range(len(dataset)) if length_of(row) > room]
-    if not too_long:
+    room, longest = limit - new_tokens, max(rows.sequence_lengths)
+    if longest <= room:
         return
-    longest = max(too_long, key=length_of)
     more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
     setting = "set data.max_response_tokens and"
     if new_tokens:
         setting = (
             f"lower that, or set data.max_prompt_tokens={room} and" if room > 0 else "lower that, or set"
         )
-    others = f" (so do {len(too_long)} of {len(dataset)} rows)" if len(too_long) > 1 else ""
+    number = sum(length > room for length in rows.sequence_lengths)
+    others = f" (so do {number} of {len(rows)} rows)" if number > 1 else ""
     raise ValueError(
-        f"{path}: {_row_place(dataset, longest)} has {length_of(longest)} tokens; that{more} exceeds the"
-        f" {limit} tokens of model {name}'s context{others}; {setting} data.drop_long=true to leave such"
-        " rows out"
+        f"{path}: {rows.longest_place} has {longest} tokens; that{more} exceeds the {limit} tokens of model"
+        f" {name}'s context{others}; {setting} data.drop_long=true to leave such rows out"
     )
 
 

@@ -9,8 +9,9 @@ from realrl.api.configure import dump_config
 from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-from realrl.apps.checks import FoundModel
+from realrl.apps.checks import FoundModel, Inputs
 from realrl.apps.memory import ITEMSIZE_BYTES, moments
+from realrl.apps.preparation import PreparedRun
 from realrl.apps.tables import table
 from realrl.launch.modes import render_request
 from realrl.layouts.plan import cached_plan
@@ -25,21 +26,29 @@ from realrl.runtime.nodes import Reallocate
 Row = tuple[str, ...]
 
 
-def render(
-    recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
-) -> str:
+def render(run: PreparedRun) -> str:
     """The resolved config, the graph, the plan and its costs, and what a cluster is asked for, as text."""
+    recipe, config, execution_plan, inputs = run.recipe, run.config, run.plan, run.inputs
     graph = recipe.graph(config)
     sections = {
         "Config": dump_config(config, recipe=recipe.name),
+        **_notes(run),
         "Graph of one step": table([("call", "kind", "model", "inputs", "outputs"), *_graph_rows(graph)]),
         "Batches": "\n".join(accounting(recipe, config, execution_plan)),
         "Plan": _plan_text(recipe, config, execution_plan),
-        "Reallocations": _reallocations(recipe, config, execution_plan, models),
-        "Memory of the fullest rank": _memory(recipe, config, execution_plan, models),
+        "Reallocations": _reallocations(recipe, config, execution_plan, inputs.models),
+        "Memory of the fullest rank": _memory(recipe, config, execution_plan, inputs),
         **render_request(recipe.name, config, execution_plan.num_workers),
     }
     return "\n".join(f"== {title}\n{text.rstrip()}\n" for title, text in sections.items())
+
+
+def _notes(run: PreparedRun) -> dict[str, str]:
+    """What was chosen, and what a person should know of the rows; nothing where there is nothing to say."""
+    sides = (run.inputs.rows, run.inputs.held_out)
+    of_rows = [note for rows in sides if rows is not None for note in rows.notes]
+    lines = [*run.notes, *of_rows]
+    return {"Notes": "\n".join(lines)} if lines else {}
 
 
 def _graph_rows(graph: DataflowGraph) -> Iterator[Row]:
@@ -114,11 +123,9 @@ def _reallocation(
     )
 
 
-def _memory(
-    recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
-) -> str:
+def _memory(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, inputs: Inputs) -> str:
     """Each call's rank that holds most, by what it holds, beside what a process takes for itself."""
-    found = moments(recipe, config, execution_plan, models)
+    found = moments(recipe, config, execution_plan, inputs)
     peak = max(found, key=lambda moment: moment.use.total_bytes)
     parts = ("weights", "optimizer", "activations", "cache", "staging", "in all")
     rows = [

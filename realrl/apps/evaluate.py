@@ -13,16 +13,18 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realrl.api.configure import build_config
-from realrl.api.mesh import ExecutionPlan
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
 from realrl.apps.evaluation.inputs import open_folder
 from realrl.base.files import write_atomically
 from realrl.base.terminal import show
 from realrl.datasets.templates import TEMPLATES
+
+if TYPE_CHECKING:
+    from realrl.apps.preparation import PreparedRun
 
 RESULTS, TABLES = "results.json", "results.md"
 EXPERIMENT, TRIAL = "run", "gen"
@@ -61,11 +63,11 @@ def _main(argv: Sequence[str]) -> int:
         options = make_parser().parse_args(list(argv))
         benchmarks = load_benchmarks(options.data.split(","), options.data_dir, options.limit)
         others = [_read_results(folder) for folder in options.beside]
-        config, plan = _prepare(options, benchmarks)
+        prepared = _prepare(options, benchmarks)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     try:
-        _answer(config, plan)
+        _answer(prepared)
     except RunFailed as error:
         return complain(str(error), FAILED)
     results = _results(options, benchmarks)
@@ -97,8 +99,8 @@ def make_parser() -> Parser:
     add("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     add("--seed", type=int, default=1)
     add("--engine", choices=("realrl", "vllm"), default="realrl")
-    add("--allocation", default="*:d1", help="the layout, as *:d2 or *:p2")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--allocation", default="auto", help="the layout, as *:d2 or *:p2; left out, for this machine")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--batch-size", type=int, default=16, help="problems that are answered together")
     add("--beside", type=Path, nargs="*", default=[], help="folders of other results, for rows in the table")
     add("--set", dest="more", nargs="*", default=[], help="more keys of gen, as generation.cache_mib=4096")
@@ -112,9 +114,9 @@ def _count(text: str) -> int:
     return number
 
 
-def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tuple[Any, ExecutionPlan]:
+def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> PreparedRun:
     """The run of `gen`, checked, and the folder with its problems. Raises ValueError."""
-    from realrl.apps import checks
+    from realrl.apps.preparation import check_start, prepare
     from realrl.datasets.demo import resolve_model
     from realrl.recipes.gen import GEN
     from realrl.runtime.resume import check_same_settings, is_done
@@ -135,22 +137,21 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> tu
     overrides += options.more
     overrides += [f"{key}={value}" for key, value in fixed.items()]
     config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
-    plan = checks.make_plan(GEN, config)
-    models = checks.check_run(GEN, config, plan)
+    prepared = prepare(GEN, config)
     if is_done(config):
-        check_same_settings(GEN, config)
-    checks.check_machine(config, plan, models)
-    return config, plan
+        check_same_settings(GEN, prepared.config)
+    check_start(prepared)
+    return prepared
 
 
-def _answer(config: Any, plan: ExecutionPlan) -> None:
+def _answer(prepared: PreparedRun) -> None:
     from realrl.launch.local import LocalLauncher
     from realrl.recipes.gen import GEN
     from realrl.runtime.resume import is_done
     from realrl.runtime.run import run
 
-    if not is_done(config):
-        run(GEN, config, plan, LocalLauncher())
+    if not is_done(prepared.config):
+        run(GEN, prepared.config, prepared.plan, LocalLauncher(), notes=prepared.notes)
 
 
 def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.recipe import Dataset, Recipe
-from realrl.apps.checks import FoundModel, load_tokenizer
+from realrl.api.recipe import Recipe
+from realrl.apps.checks import FoundModel, Inputs
+from realrl.apps.rows import RowFacts
 from realrl.engines.memory import (
     GenerationLoad,
     Load,
@@ -51,22 +52,21 @@ class _Rows:
     """Tokens of a row, of all rows as long as the longest."""
 
 
-def moments(
-    recipe: Recipe, config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]
-) -> list[Moment]:
+def moments(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Inputs) -> list[Moment]:
     """Of a step, then of an evaluation: each call of a model, and each reallocation."""
     programs = compile_run(recipe, config, plan)
-    rows, held_out = recipe.datasets(config, load_tokenizer(next(iter(models.values()))))
-    walk = _Walk(config, models, programs)
-    found = list(walk.through(programs.step, _rows(rows, config.batch_size, recipe.samples_per_row(config))))
-    if held_out is not None:
-        for node, *rest in walk.through(programs.evaluate, _rows(held_out, len(held_out), 1)):
+    walk = _Walk(config, inputs.models, programs)
+    of_a_step = _rows(inputs.rows, config.batch_size, recipe.samples_per_row(config))
+    found = list(walk.through(programs.step, of_a_step))
+    if inputs.held_out is not None:
+        of_an_evaluation = _rows(inputs.held_out, len(inputs.held_out), 1)
+        for node, *rest in walk.through(programs.evaluate, of_an_evaluation):
             found.append(Moment(f"{node}, evaluating", *rest))
     return found
 
 
-def _rows(dataset: Dataset, num_rows: int, samples_per_row: int) -> _Rows:
-    return _Rows(num_rows, samples_per_row, max(map(dataset.length, range(len(dataset)))))
+def _rows(rows: RowFacts, num_rows: int, samples_per_row: int) -> _Rows:
+    return _Rows(num_rows, samples_per_row, rows.longest)
 
 
 class _Walk:

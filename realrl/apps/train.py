@@ -11,11 +11,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from realrl.api.config import RunConfig
 from realrl.api.configure import build_config, recipe_of, replaced_overrides
-from realrl.api.mesh import ExecutionPlan
-from realrl.api.recipe import Recipe
 from realrl.apps.command_line import (
     BAD_INPUT,
     FAILED,
@@ -30,6 +28,9 @@ from realrl.apps.verbs import SUBMIT
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
 from realrl.recipes.registry import RecipeEntry
+
+if TYPE_CHECKING:
+    from realrl.apps.preparation import PreparedRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,13 +58,18 @@ def _main(argv: Sequence[str]) -> int:
             raise ValueError(
                 "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
             )
+        from realrl.apps.preparation import check_start, prepare
+
         recipe = entry.load()
-        prepared = _prepare(recipe, config, dry_run=arguments.dry_run)
+        prepared = prepare(recipe, config)
         for earlier, later in replaced_overrides(arguments.overrides):
             mention(f"{earlier} is replaced by {later}, which comes later on the command line")
+        if arguments.dry_run:
+            return _show(prepared)
+        check_start(prepared)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    return OK if prepared is None else _run(recipe, config, prepared)
+    return _start(prepared)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -104,45 +110,39 @@ def _chosen(name: str | None) -> RecipeEntry:
     raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {got}{hint}")
 
 
-def _prepare(recipe: Recipe, config: RunConfig, *, dry_run: bool) -> ExecutionPlan | None:
-    """Check all that can be checked before a start; None for a dry run, which ends here."""
-    from realrl.apps import checks
-
-    plan = checks.make_plan(recipe, config)
-    models = checks.check_run(recipe, config, plan)
-    if not dry_run:
-        checks.check_machine(config, plan, models)
-        return plan
+def _show(prepared: PreparedRun) -> int:
     from realrl.apps.dry_run import render
 
-    show(render(recipe, config, plan, models))
+    show(render(prepared))
     sys.stdout.flush()
-    return None
+    return OK
 
 
-def _run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
+def _start(prepared: PreparedRun) -> int:
     from realrl.launch.modes import goes_to_queue, open_launcher
     from realrl.runtime.failure import RunFailed
     from realrl.runtime.run import run
 
+    config, plan = prepared.config, prepared.plan
     try:
         if goes_to_queue(config):
-            return _run_in_queue(recipe, config, plan)
+            return _run_in_queue(prepared)
         try:
             launcher = open_launcher(config, plan.num_workers)
         except ValueError as error:
             return complain(str(error), BAD_INPUT)
-        run(recipe, config, plan, launcher)
+        run(prepared.recipe, config, plan, launcher, notes=prepared.notes)
     except RunFailed as error:
         return complain(str(error), FAILED)
     return OK
 
 
-def _run_in_queue(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> int:
-    """The same command runs as a job, which is followed to its end."""
+def _run_in_queue(prepared: PreparedRun) -> int:
+    """Submit the same command as a job, and follow it to its end."""
     from realrl.launch.queue import follow, submit
 
-    code, word = follow(submit(recipe.name, config, plan.num_workers), config)
+    config = prepared.config
+    code, word = follow(submit(prepared.recipe.name, config, prepared.plan.num_workers), config)
     return complain(word, code) if code else OK
 
 

@@ -137,7 +137,8 @@ class _Cache:
         pages_each = -(-(load.longest_prompt + config.max_new_tokens) // page_tokens)
         pages_of_prompt = -(-load.longest_prompt // page_tokens)
         self.num_running = min(config.max_sequences, load.num_sequences)
-        num_pages = min((config.cache_mib << 20) // page_bytes, self.num_running * pages_each)
+        needed = self.num_running * pages_each
+        num_pages = min((config.cache_mib << 20) // page_bytes, needed) if config.cache_mib else needed
         self.num_started = max(min(self.num_running, num_pages // (pages_of_prompt + 1)), 1)
         """Sequences that start before one ends: each keeps a page to grow into."""
         if stage.device == "cpu":

@@ -31,6 +31,8 @@ Ends = Callable[[Sequence[int]], bool]
 """Whether a response ends with its last token."""
 
 
+_NO_LIMIT = 1 << 62
+"""Bytes of a cache whose size is not set."""
 PACKING_PAYS = 12
 """New tokens from which on it pays to lay out the weights anew for the products of decoding."""
 _RECORDING_PAYS = 64
@@ -149,7 +151,8 @@ class Generator:
         return pays and alone and config.attention_softcap is None and self._cache.is_recordable
 
     def _pages_in_memory(self) -> int:
-        return (self.config.cache_mib << 20) // KeyValueCache.page_bytes(**self._cache_shape())
+        allowed_bytes = self.config.cache_mib << 20 or _NO_LIMIT
+        return allowed_bytes // KeyValueCache.page_bytes(**self._cache_shape())
 
     def _check_room(self, num_pages: int, pages_each: int) -> None:
         if num_pages < pages_each:

@@ -188,17 +188,15 @@ class PPOMathConfig(TrainingConfig):
     """PPO, or one of its critic-free relatives, on problems with checkable answers."""
 
     experiment: str = "ppo-math"
-    allocation: str = "actor_gen:d2,*:p2"
-    max_tokens_per_microbatch: int = 512
     actor: TrainedModelConfig = field(
-        default_factory=lambda: TrainedModelConfig(optimizer=OptimizerConfig(lr=2e-5))
+        default_factory=lambda: TrainedModelConfig(optimizer=OptimizerConfig(lr=1e-6))
     )
     ref: ModelConfig | None = None
     """The reference policy; left out, the actor as it was loaded."""
     critic: CriticConfig | None = None
     """Left out, rewards are taken relative to the other samples of the prompt."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(template="plain"))
-    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(max_new_tokens=8))
+    data: DataConfig = field(default_factory=DataConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by

@@ -63,8 +63,10 @@ def run(
     plan: ExecutionPlan,
     launcher: Launcher,
     open_channel: Callable[[str, int], MasterChannel] = MasterChannel,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s.
+    """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s. `notes` are
+    shown first.
 
     What fails is gone on with, as often as `config.restarts` says. No worker outlives this call, however it
     ends.
@@ -76,7 +78,8 @@ def run(
     failures: list[str] = []
     directory, began_s = run_directory(config), time.monotonic()
     with closing(launcher), _refused_writes(directory), _alone(directory):
-        recovery, notes = _begin(recipe, config)
+        recovery, found = _begin(recipe, config)
+        notes = [*notes, *found]
         with (
             logging_to(directory / "logs" / "master.log", "master"),
             Watch(directory, launcher, plan.num_workers) as watch,

@@ -53,8 +53,8 @@ def test_an_override_of_text_is_taken_as_written(written):
 @pytest.mark.parametrize(
     ("given", "held_out"),
     [
-        ({}, "sums"),
-        ({"eval_path": ""}, ""),
+        ({"path": "sums"}, "sums"),
+        ({"path": "sums", "eval_path": ""}, ""),
         ({"path": "a.jsonl"}, ""),
         ({"path": "a.jsonl", "eval_path": "b.jsonl"}, "b.jsonl"),
         ({"path": "a.jsonl", "eval_path": "sums"}, "sums"),
@@ -121,7 +121,7 @@ def test_overrides_do_not_reach_the_default():
         ("critic.optimizer.min_lr_ratio=2", ["critic.optimizer.min_lr_ratio must be"]),
         ("actor=3", ["actor: expected a section with the keys model, optimizer, got 3"]),
         ("critic=true", ["critic: expected a section", "got true"]),
-        ("device=tpu", ["device: expected 'cpu' or 'cuda', got 'tpu'"]),
+        ("device=tpu", ["device: expected 'auto' or 'cpu' or 'cuda', got 'tpu'"]),
         ("placements.a.tp=2", ["placements.a.ranks: missing; expected a list of whole numbers"]),
         ("placements.a={ranks: 3}", ["placements.a.ranks: expected a list of whole numbers, got 3"]),
         ("placements.a={rank: [3]}", ["placements.a.rank: unknown key", "placements.a.ranks?"]),

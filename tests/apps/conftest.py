@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from realrl.apps.quickstart import main
+from tests.demo import sums_with
 from tests.tiny import tiny_llama
 
 
@@ -30,7 +31,7 @@ def cli(model, tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, s
         keys = {argument.partition("=")[0] for argument in arguments}
         given = [f"{key}={value}" for key, value in usual.items() if key not in keys]
         capsys.readouterr()
-        code = main(["ppo-math", *given, *arguments])
+        code = main(["ppo-math", *sums_with(*given, *arguments)])
         return (code, *capsys.readouterr())
 
     return run

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from realrl.apps.quickstart import main
+from tests.demo import SUMS
 
 ROW = {"query_id": "1", "prompt": "1 + 1 =", "solutions": ["2"]}
 
@@ -37,7 +38,10 @@ def refused(result) -> str:
         ("critic.model.path=nowhere", "critic.model.path: nowhere"),
         ("data.path=nowhere.jsonl", "data.path: 'nowhere.jsonl': cannot read this dataset"),
         ("data.path=~nobody/rows.jsonl", "data.path: '~nobody/rows.jsonl': cannot read this dataset"),
-        ("data.path=", "data.path: expected a file, a dataset or `sums`, got ''"),
+        (
+            "data.path=",
+            "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or",
+        ),
         ("data.eval_path=nowhere.jsonl", "data.eval_path: 'nowhere.jsonl': cannot read this dataset"),
         (
             "generation.max_new_tokens=256",
@@ -249,7 +253,7 @@ def test_a_chat_template_that_fails(cli, model, tmp_path, template):
 )
 def test_a_chat_template_without_end(cli, model, tmp_path, monkeypatch, template, message):
     """In time or in memory: it is ended and named."""
-    monkeypatch.setattr("realrl.apps.checks.ROWS_STEP_S", 1.0)
+    monkeypatch.setattr("realrl.apps.rows.ROWS_STEP_S", 1.0)
     directory = tmp_path / "endless"
     shutil.copytree(model, directory)
     (directory / "chat_template.jinja").write_text(template)
@@ -258,7 +262,7 @@ def test_a_chat_template_without_end(cli, model, tmp_path, monkeypatch, template
 
 def test_a_tokenizer_without_end(cli, model, tmp_path, monkeypatch):
     """Its pattern tries every way to cut words into ones and twos."""
-    monkeypatch.setattr("realrl.apps.checks.ROWS_STEP_S", 1.0)
+    monkeypatch.setattr("realrl.apps.rows.ROWS_STEP_S", 1.0)
     rules = json.loads((model / "tokenizer.json").read_text())
     rules["pre_tokenizer"]["pattern"] = {"Regex": "(?:a|aa)+!"}
     directory = broken(model, tmp_path / "endless", "tokenizer.json", json.dumps(rules))
@@ -269,20 +273,21 @@ def test_a_tokenizer_without_end(cli, model, tmp_path, monkeypatch):
 
 def test_demonstrations_without_an_end_of_sequence(capsys, model, tmp_path):
     directory = changed(model, tmp_path / "changed", "tokenizer_config.json", eos_token=...)
-    code = main(["sft", f"model.path={directory}", f"runs_dir={tmp_path}", "--dry-run"])
+    code = main(["sft", f"model.path={directory}", "data.path=sums", f"runs_dir={tmp_path}", "--dry-run"])
     assert "its tokenizer has no eos_token" in refused((code, *capsys.readouterr()))
 
 
 def test_nothing_is_stale_where_nothing_is_generated(capsys, model, tmp_path):
-    given = [f"model.path={model}", f"runs_dir={tmp_path}", "max_staleness=1", "--dry-run"]
+    given = [f"model.path={model}", f"runs_dir={tmp_path}", "data.path=sums", "max_staleness=1", "--dry-run"]
     code = main(["sft", *given])
     assert "max_staleness: this recipe generates nothing" in refused((code, *capsys.readouterr()))
 
 
 def test_a_reward_model_without_its_head(model, tmp_path, monkeypatch, capsys):
     """It would score everything alike; what `rw` trains may begin without one."""
-    monkeypatch.setattr("realrl.runtime.run.run", lambda *_: None)
+    monkeypatch.setattr("realrl.runtime.run.run", lambda *_, **__: None)
     given = [
+        *SUMS,
         f"actor.model.path={model}",
         f"runs_dir={tmp_path}",
         "reward=model",
@@ -290,7 +295,7 @@ def test_a_reward_model_without_its_head(model, tmp_path, monkeypatch, capsys):
     ]
     code = main(["ppo-math", *given])
     assert "reward_model.path: " in refused((code, *capsys.readouterr()))
-    assert main(["rw", f"model.path={model}", f"runs_dir={tmp_path}"]) == 0
+    assert main(["rw", f"model.path={model}", "data.path=sums", f"runs_dir={tmp_path}"]) == 0
 
 
 def test_models_with_different_vocabularies(cli, tmp_path):

@@ -101,7 +101,7 @@ def test_what_it_refuses(folder, capsys, words, message):
 def test_a_run_starts_from_its_file(folder, model, monkeypatch, capsys):
     """With the model and the data named on its command line, all checks of a start pass."""
     seen = []
-    monkeypatch.setattr("realrl.runtime.run.run", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("realrl.runtime.run.run", lambda *arguments, **_: seen.append(arguments))
     assert main(["init", "own", "--model", str(model), "--data", "sums"]) == 0
     given = ["actor.model.dtype=float32", "generation.max_new_tokens=8", "data.template=plain"]
     assert main(["--config", "own.yaml", *given]) == 0, capsys.readouterr().err

@@ -19,7 +19,7 @@ def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):
     """File, then overrides, wherever the options stand; the plan covers training and evaluation."""
     (tmp_path / "run.yaml").write_text("recipe: ppo-math\nbatch_size: 4\nnum_steps: 3\n")
     seen = []
-    monkeypatch.setattr("realrl.runtime.run.run", lambda *arguments: seen.append(arguments) or {})
+    monkeypatch.setattr("realrl.runtime.run.run", lambda *arguments, **_: seen.append(arguments) or {})
     code, out, err = cli("num_steps=5", "--config", str(tmp_path / "run.yaml"), "allocation=gen.d2+p2")
     assert (code, out, err) == (0, "", "")
     ((recipe, config, plan, _),) = seen
@@ -45,7 +45,7 @@ def test_a_file_names_its_recipe(capsys, tmp_path, words):
     ],
 )
 def test_how_a_run_ends_badly(cli, monkeypatch, raised, code, message):
-    def run(*_):
+    def run(*_, **__):
         raise raised
 
     monkeypatch.setattr("realrl.runtime.run.run", run)
@@ -55,7 +55,7 @@ def test_how_a_run_ends_badly(cli, monkeypatch, raised, code, message):
 def test_our_own_mistakes_are_not_taken_for_bad_input(cli, monkeypatch):
     """A ValueError inside a run is a defect: it keeps its traceback."""
 
-    def run(*_):
+    def run(*_, **__):
         raise ValueError("a defect")
 
     monkeypatch.setattr("realrl.runtime.run.run", run)

@@ -65,7 +65,10 @@ def test_a_missing_package_is_named(monkeypatch):
         (lambda: GymConfig(levels=(1, 0)), r"levels must rise from 0 or more, got \[1, 0\]"),
         (lambda: GymConfig(size=0), "size must be at least 1, got 0"),
         (lambda: DataConfig(gym=GymConfig(parameters={"lcm": {}})), "'lcm' is no task of path or eval_path"),
-        (lambda: PPOMathConfig(reward="gym"), "reward: `gym` is for tasks of reasoning-gym alone"),
+        (
+            lambda: PPOMathConfig(reward="gym", data=DataConfig(path="sums")),
+            "reward: `gym` is for tasks of reasoning-gym alone",
+        ),
         (
             lambda: PPOMathConfig(reward="gym", data=DataConfig(path="gym:lcm", eval_path="sums")),
             "reward: `gym` is for tasks of reasoning-gym alone",

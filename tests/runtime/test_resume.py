@@ -45,9 +45,9 @@ def test_where_and_how_fast_it_runs_may_change(config, change):
         ({"num_samples": 2}, "num_samples=1, got 2"),
         ({"seed": 7}, "seed=1, got 7"),
         ({"greedy": True}, "greedy=false, got true"),
-        ({"model": ModelConfig(path="other")}, "model.path='smollm2-135m-instruct', got 'other'"),
+        ({"model": ModelConfig(path="other")}, "model.path='', got 'other'"),
         ({"generation": GenerationConfig(temperature=0.5)}, "generation.temperature=1.0, got 0.5"),
-        ({"data": DataConfig()}, "data.max_prompt_tokens=9, got 256"),
+        ({"data": DataConfig()}, "data.max_prompt_tokens=9, got 1024"),
     ],
 )
 def test_what_results_depend_on_may_not(config, change, message):

@@ -42,6 +42,8 @@ def config(tmp_path):
         generation=GenerationConfig(max_new_tokens=4),
         batch_size=4,
         num_steps=2,
+        device="cpu",
+        max_tokens_per_microbatch=512,
         save_every=1,
         runs_dir=str(tmp_path / "runs"),
         allocation="actor_gen:d2,*:t2",

@@ -149,6 +149,7 @@ def ppo_config(
         num_steps=steps,
         max_staleness=max_staleness,
         batch_size=workers,
+        device="cpu",
         runs_dir=str(directory / "runs"),
         allocation=allocation or default_allocation(workers),
         actor=TrainedModelConfig(model=ModelConfig(path=str(directory / "model"))),

@@ -47,7 +47,7 @@ def check_model(decoder: DecoderConfig, family: Family, dtype: str, config: RunC
             f" another model, {INSTEAD}"
         )
     needed = cache_bytes(decoder, longest(config, decoder), getattr(torch, dtype).itemsize)
-    if needed > config.generation.cache_mib << 20:
+    if 0 < config.generation.cache_mib << 20 < needed:
         raise ValueError(
             f"generation.cache_mib: vLLM needs {-(-needed // 2**20)} MiB for the longest sample's keys and"
             f" values, got {config.generation.cache_mib}; raise it, or lower generation.max_new_tokens or"

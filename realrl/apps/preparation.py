@@ -1,0 +1,45 @@
+"""From a config to a run that can start: inputs are read, settings chosen, everything checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.recipe import Recipe
+from realrl.apps import checks
+from realrl.apps.defaults import choose_settings
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose settings are all chosen, and checked as far as that is possible before a start."""
+
+    recipe: Recipe
+    config: Any
+    plan: ExecutionPlan
+    inputs: checks.Inputs
+    notes: tuple[str, ...]
+    """Lines that a person should read at the start."""
+
+
+def prepare(recipe: Recipe, config: Any) -> PreparedRun:
+    """Read a run's inputs, choose what is left to the machine, and check the result.
+
+    Raises:
+        ValueError: a setting, a model or data that cannot be right.
+    """
+    inputs = checks.read_inputs(recipe, config)
+    config, notes = choose_settings(recipe, config, inputs)
+    plan = checks.make_plan(recipe, config)
+    checks.check_run(recipe, config, plan, inputs)
+    return PreparedRun(recipe, config, plan, inputs, tuple(notes))
+
+
+def check_start(run: PreparedRun) -> None:
+    """Check what a start needs of this machine.
+
+    Raises:
+        ValueError: devices, packages, weights or a place for outputs are missing.
+    """
+    checks.check_machine(run.config, run.plan, run.inputs.models)
