@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from realrl import __version__
-from realrl.apps.command_line import BAD_INPUT, OK, complain, did_you_mean, run_command
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, did_you_mean, run_command
 from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS, commands
 from realrl.recipes import RECIPES
 
@@ -41,17 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     words = list(argv)
-    match words[:1]:
-        case [] | ["-h" | "--help" | "help"]:
-            sys.stdout.write(overview())
-            return OK
-        case ["-V" | "--version"]:
-            return VERBS["version"].load().main(words[1:])
-        case [verb] if verb in VERBS:
-            return VERBS[verb].load().main(words[1:])
-        case [word] if _is_unknown(word):
-            return complain(_unknown(word), BAD_INPUT)
-    return VERBS["train"].load().main(words)
+    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+        sys.stdout.write(overview())
+        return OK
+    if _is_unknown(words[0]):
+        return complain(_unknown(words[0]), BAD_INPUT)
+    name, rest = _verb_of(words)
+    try:
+        command = VERBS[name].load()
+    except ValueError as error:
+        return complain(str(error), FAILED)
+    return command.main(rest)
+
+
+def _verb_of(words: list[str]) -> tuple[str, list[str]]:
+    """A command and its own words; whatever names none is for `train`."""
+    first, *rest = words
+    if first in ("-V", "--version"):
+        return "version", rest
+    return (first, rest) if first in VERBS else ("train", words)
 
 
 def overview() -> str:

@@ -16,7 +16,20 @@ class Verb(NamedTuple):
     does: str
 
     def load(self) -> ModuleType:
-        return import_module(self.module)
+        """Import the command.
+
+        Raises:
+            ValueError: a package that it needs is not installed.
+        """
+        try:
+            return import_module(self.module)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package == __package__.partition(".")[0]:
+                raise
+            raise ValueError(
+                f"{package}: this package is not installed; install realrl again, with what it needs"
+            ) from error
 
 
 VERBS = {

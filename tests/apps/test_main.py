@@ -11,7 +11,7 @@ import pytest
 
 from realrl import __version__
 from realrl.apps.main import main, overview
-from realrl.apps.verbs import GENERATING, GROUPS, VERBS
+from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS
 from realrl.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +111,23 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path):
 def test_python_m_realrl_is_the_command():
     done = subprocess.run([sys.executable, "-m", "realrl", "version"], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"realrl {__version__}\n".encode())
+
+
+def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
+    """As in an installation without its dependencies; a missing module of realrl's own is a defect."""
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("realrl.apps.verbs.import_module", lambda _: missing("msgspec._core"))
+    assert main(["doctor"]) == 1
+    assert "error: msgspec: this package is not installed" in capsys.readouterr().err
+    monkeypatch.setattr("realrl.apps.verbs.import_module", lambda _: missing("realrl.apps.nothing"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])
+
+
+def test_the_page_on_commands_has_them_all():
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    shown = re.findall(r"`realrl (\w+)", text.partition("## Start a run")[0])
+    assert {*VERBS, GENERATING, SUBMIT} <= set(shown)
