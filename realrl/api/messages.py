@@ -31,9 +31,10 @@ class Setup(Message, kw_only=True):
     """The resolved config as JSON."""
     placements: dict[str, Placement]
     """The execution plan, by call."""
-    store_host: str
-    store_port: int
+    store: str
     """Where the data plane's workers find each other."""
+    hosts: tuple[str, ...]
+    """Addresses that they connect from."""
     recovery: Recovery | None = None
     """What the run goes on from; None for its beginning."""
 
@@ -158,6 +159,9 @@ class StepAside(Message, kw_only=True):
 
 class Hello(Message):
     """A worker has dialled in."""
+
+    addresses: tuple[str, ...] = ()
+    """Of the interfaces that its share of the data plane takes."""
 
 
 class Ready(Message, kw_only=True):

@@ -6,8 +6,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,14 +26,13 @@ def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with aside.open("xb") as file:
             file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
     except BaseException:
         with suppress(FileNotFoundError):  # a signal came as the file had its name
@@ -43,9 +43,16 @@ def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = 
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file that appears whole, and on disk, or not at all."""
+    """Have `write` make a file that appears whole, and on disk, or not at all.
+
+    Its mode is what the umask or the folder's default gives a new file. (safetensors writes private ones.)
+    """
     aside = path.with_name(f".{path.name}.partial")
+    aside.touch()
+    mode = stat.S_IMODE(aside.stat().st_mode)
     write(aside)
+    if stat.S_IMODE(aside.stat().st_mode) != mode:
+        aside.chmod(mode)
     sync(aside)
     os.replace(aside, path)
     sync(path.parent)
@@ -145,9 +152,3 @@ def checksum(path: Path) -> str:
         while block := file.read(_BYTES_AT_ONCE):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    """Read, not set and set back, as other threads make files meanwhile."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+from collections.abc import Iterable
 
 _SIOCGIFADDR = 0x8915
 _DISCARD_PORT = 9
@@ -19,6 +20,13 @@ def address_towards(host: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, _DISCARD_PORT))
         return probe.getsockname()[0]
+
+
+def addresses_of(interfaces: Iterable[str]) -> list[str]:
+    """The addresses of those of the interfaces that have one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        found = [_address_of(asked, name) for name in interfaces]
+    return [address for address in found if address is not None]
 
 
 def answers(host: str, port: int, *, within_s: float) -> bool:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
-from realrl.base.listeners import closed_when_left
-from realrl.base.network import address_towards, interface_of
+from realrl.base.network import address_towards, addresses_of, interface_of
+from realrl.base.peers import connected_to
 from realrl.parallel.groups import create_groups
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
@@ -27,6 +27,7 @@ from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
 from realrl.runtime.jobs import Programs, compile_run
 from realrl.runtime.nodes import Call, Weights
+from realrl.runtime.rendezvous import open_store
 from realrl.runtime.replicas import Replicas
 from realrl.runtime.snapshots import read_memories
 from realrl.runtime.store import SampleStore
@@ -40,7 +41,8 @@ _PATIENCE = 2.0
 
 def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
     """A worker's life: dial in, build what the master says, carry out its instructions."""
-    channel.send(Hello())
+    _choose_interface(channel.master_host)
+    channel.send(Hello(addresses=_data_addresses()))
     setup = channel.receive()
     try:
         worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
@@ -63,7 +65,7 @@ def build_worker(
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
-    with closed_when_left():
+    with connected_to(setup.hosts):
         groups = create_groups(plan.placements.values(), rank, _timeout(config))
     topology, settings = discover_topology(config.device), _transfer_settings(config)
     programs = compile_run(recipe, config, plan)
@@ -124,11 +126,10 @@ def _open_device(device: str, local_rank: int) -> str:
 
 
 def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
-    _choose_interface(setup.store_host)
     timeout = _timeout(config)
-    store = dist.TCPStore(setup.store_host, setup.store_port, is_master=False, timeout=timeout)
     # gloo connects all ranks as a group is made. What NCCL listens at, it opens and uses later.
-    with closed_when_left():
+    with connected_to(setup.hosts):
+        store = open_store(setup.store, timeout)
         dist.init_process_group(
             "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
             store=store,
@@ -146,6 +147,11 @@ def _choose_interface(master: str) -> None:
     interface = interface_of(address_towards(master))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
+
+
+def _data_addresses() -> tuple[str, ...]:
+    """Where this worker connects to others from, on the interfaces that gloo is told to take."""
+    return tuple(addresses_of(os.environ["GLOO_SOCKET_IFNAME"].split(",")))
 
 
 def _used_weights(programs: Programs) -> set[Weights]:

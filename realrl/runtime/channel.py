@@ -18,8 +18,9 @@ from typing import NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from realrl.api.messages import ToMaster, ToWorker
+from realrl.api.messages import Hello, ToMaster, ToWorker
 from realrl.base.listeners import admit_only
+from realrl.base.network import answers
 from realrl.runtime.drops import Drops
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
@@ -32,6 +33,8 @@ KEYS_VARIABLE = "REALRL_KEYS"
 _HANDSHAKE_MS = 10_000
 """Who has not proved by then that it has the keys is disconnected."""
 _BACKLOG = 1024
+_OWN_ANSWER_S = 5.0
+"""How long this host may take to answer itself, which takes a millisecond."""
 _SEAL_BYTES = 33
 """That CURVE adds to a frame: the command's name, nonce, authenticator and flags."""
 _MOST_FILES = 1 << 16
@@ -53,10 +56,17 @@ class MasterChannel:
     """The master's end. Close it, or use it as a context."""
 
     def __init__(self, host: str, num_workers: int) -> None:
+        """
+        Raises:
+            RunFailed: this host cannot listen at `host`, or does not reach itself there.
+        """
+        self._listener = _listen(host)
         self._ranks = {_identity(rank): rank for rank in range(num_workers)}
         self._drops = Drops(logger)
         self.hosts: set[str] = set()
         """Where workers have dialled in from."""
+        self.data_hosts: set[str] = set()
+        """Where workers connect to each other from, as they say."""
         self._server, self._client = KeyPair.new(), KeyPair.new()
         self._context = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
@@ -68,7 +78,6 @@ class MasterChannel:
         _bound(self._socket)
         self._socket.handshake_ivl = _HANDSHAKE_MS
         _allow_many_files()
-        self._listener = socket.create_server((host, 0), backlog=_BACKLOG)
         self.address = f"tcp://{host}:{self._listener.getsockname()[1]}"
         self._socket.use_fd = os.dup(self._listener.fileno())
         self._socket.bind(self.address)
@@ -104,11 +113,20 @@ class MasterChannel:
             self._drops.note(str(error))
             return None
         self.hosts.add(identity.get("Peer-Address"))
+        if isinstance(message, Hello):
+            self.data_hosts.update(message.addresses)
         return rank, message
 
     def admit_only_hosts(self) -> None:
-        """From now on, nobody connects but from where workers have dialled in."""
-        admit_only(self._listener, self.hosts)
+        """From now on nobody connects but from where workers have dialled in, if this process may filter."""
+        if admit_only(self._listener, self.hosts):
+            logger.info("the kernel opens the control port, %s, to the workers' hosts only", self.address)
+        else:
+            logger.info(
+                "the control port, %s, is protected by the run's keys alone: this process may not filter"
+                " packets (CAP_NET_ADMIN)",
+                self.address,
+            )
 
     def _arrived(self) -> list[zmq.Frame] | None:
         """What is there already, without the cost of a poll."""
@@ -152,6 +170,7 @@ class WorkerChannel:
         self._socket.curve_publickey, self._socket.curve_secretkey = client
         _bound(self._socket)
         self._socket.connect(address)
+        self.master_host = address.removeprefix("tcp://").rpartition(":")[0]
         self._arrived: deque[ToWorker] = deque()
 
     @classmethod
@@ -208,6 +227,22 @@ def _identity(rank: int) -> bytes:
 def _bound(end: zmq.Socket) -> None:
     end.maxmsgsize = PIECE_BYTES + _SEAL_BYTES
     end.sndhwm = end.rcvhwm = 0
+
+
+def _listen(host: str) -> socket.socket:
+    """A listener at an address of this host that a worker here can connect to."""
+    try:
+        listener = socket.create_server((host, 0), backlog=_BACKLOG)
+    except OSError as error:
+        what = f"cannot listen at {host}: {error.strerror or error}; is its network interface up?"
+        raise RunFailed(what) from None
+    if not answers(*listener.getsockname(), within_s=_OWN_ANSWER_S):
+        listener.close()
+        raise RunFailed(
+            f"this host does not reach itself at {host}; bring its network interface up, the loopback by"
+            " 'ip link set lo up', and let no firewall stand between"
+        )
+    return listener
 
 
 def _allow_many_files() -> None:

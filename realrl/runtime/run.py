@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from realrl.runtime.recovery import (
     drop_recoveries,
     newest_recovery,
 )
-from realrl.runtime.rendezvous import Rendezvous
+from realrl.runtime.rendezvous import open_rendezvous
 from realrl.runtime.report import Outcome
 from realrl.runtime.resume import goes_on, may_restart
 from realrl.runtime.schedule import make_schedule
@@ -221,27 +221,27 @@ class _Run:
         launcher, num_workers = self.launcher, self.plan.num_workers
         with ExitStack() as stack:
             channel = stack.enter_context(self.open_channel(launcher.host, num_workers))
-            rendezvous = stack.enter_context(closing(Rendezvous(launcher.host)))
+            rendezvous = stack.enter_context(closing(open_rendezvous(launcher.host)))
             stack.callback(launcher.stop, _GRACE_S)
             launcher.start(num_workers, channel.environment(), self.directory / "logs")
             crew = Crew(channel, launcher, self.watch, self.config.call_timeout_s)
             crew.muster()
             channel.admit_only_hosts()
             rendezvous.admit(channel.hosts)
-            crew.set_up(self._setup(rendezvous, recovery))
+            crew.set_up(self._setup(rendezvous.where, channel.hosts | channel.data_hosts, recovery))
             rendezvous.close_to_all()
             self.watch.say("step")
             yield crew
             crew.dismiss()
             launcher.wait(_FAREWELL_S)
 
-    def _setup(self, rendezvous: Rendezvous, recovery: Recovery | None) -> Setup:
+    def _setup(self, store: str, hosts: Collection[str], recovery: Recovery | None) -> Setup:
         return Setup(
             recipe=self.recipe.name,
             config=msgspec.json.encode(self.config),
             placements=dict(self.plan.placements),
-            store_host=rendezvous.host,
-            store_port=rendezvous.port,
+            store=store,
+            hosts=tuple(sorted(hosts)),
             recovery=recovery,
         )
 

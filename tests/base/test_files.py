@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from realrl.base import files
-from realrl.base.files import locked, replace_directory, write_atomically
+from realrl.base.files import locked, replace_directory, write_aside, write_atomically
 
 
 def tree(directory):
@@ -28,12 +28,26 @@ def test_writes_and_replaces(tmp_path, content):
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_others_may_read_as_the_umask_says(tmp_path):
-    """A temporary file's private mode does not stay."""
-    write_atomically(tmp_path / "file", "x")
-    (tmp_path / "plain").write_text("x")
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "plain")]
-    assert modes[0] == modes[1]
+@pytest.fixture(params=[0o002, 0o022, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_modes_follow_the_umask(tmp_path, umask):
+    """Also those of a file that its library makes private, and of one that takes another's place."""
+
+    def write_private(path):
+        path.unlink()
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    (tmp_path / "replaced").touch(mode=0o600)
+    for name in ("replaced", "new"):
+        write_atomically(tmp_path / name, "x")
+    write_aside(tmp_path / "aside", write_private)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("replaced", "new", "aside"), 0o666 & ~umask)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

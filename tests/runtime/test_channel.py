@@ -9,6 +9,7 @@ import zmq
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.messages import Done, Failed, Hello, KeyMove, Move, Reallocate, Setup, StepAside, ToWorker
+from realrl.runtime import channel
 from realrl.runtime.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
@@ -36,7 +37,7 @@ def test_messages_arrive_whole_on_both_sides(master):
     common = {"seq": 3, "ranks": (0, 1), "job": 2, "step": 1, "call": "gen"}
     key = KeyMove(dtypes={"ids": "int64"}, lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
-        Setup(recipe="r", config=b"{}", placements={"gen": placement}, store_host="h", store_port=1),
+        Setup(recipe="r", config=b"{}", placements={"gen": placement}, store="port:h:1", hosts=("h",)),
         Reallocate(
             **common,
             model="actor",
@@ -184,7 +185,7 @@ def test_long_messages_come_in_pieces_and_longer_ones_are_not_sent(master, monke
     done = Done(seq=3, started_s=0, ended_s=1, records=[{"text": "x" * (3 * PIECE_BYTES)}])
     worker.send(done)
     assert master.receive(WAIT_S) == (1, done)
-    setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, store_host="h", store_port=1)
+    setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, store="port:h:1", hosts=("h",))
     master.send([1], setup)
     assert worker.receive() == setup
     for wire in (TO_MASTER, TO_WORKER):
@@ -241,18 +242,35 @@ def test_many_silent_strangers_do_not_keep_a_worker_out(master):
         connection.close()
 
 
-def test_once_all_are_there_only_their_hosts_can_connect(master):
-    """127.0.0.2 is another address of this host."""
+def test_once_all_are_there_only_their_hosts_can_connect(master, caplog):
+    """127.0.0.2 is another address of this host. Without a filter, the log says what protects."""
+    caplog.set_level("INFO")
     host, port = master.address.removeprefix("tcp://").split(":")
     worker = _worker(master)
-    worker.send(Hello())
+    worker.send(Hello(addresses=("10.0.0.1",)))
     master.receive(WAIT_S)
-    assert master.hosts == {"127.0.0.1"}
+    assert master.hosts == {"127.0.0.1"} and master.data_hosts == {"10.0.0.1"}
     master.admit_only_hosts()
     socket.create_connection((host, int(port)), SHORT_S, ("127.0.0.1", 0)).close()
-    with pytest.raises(TimeoutError):
-        socket.create_connection((host, int(port)), SHORT_S, ("127.0.0.2", 0))
+    if "to the workers' hosts only" in caplog.text:
+        with pytest.raises(TimeoutError):
+            socket.create_connection((host, int(port)), SHORT_S, ("127.0.0.2", 0))
+    else:
+        assert "is protected by the run's keys alone" in caplog.text
     worker.close()
+
+
+@pytest.mark.parametrize("answer", [lambda *_, **__: False, None], ids=["out of reach", "no address"])
+def test_a_host_that_does_not_reach_itself_is_named_at_once(monkeypatch, answer):
+    """As where the loopback interface is down, or has no address."""
+    if answer:
+        monkeypatch.setattr(channel, "answers", answer)
+    began_s = time.monotonic()
+    with pytest.raises(
+        RunFailed, match="127.0.0.1; bring its network interface up" if answer else "listen at"
+    ):
+        MasterChannel("127.0.0.1" if answer else "192.0.2.77", num_workers=1)
+    assert time.monotonic() - began_s < WAIT_S
 
 
 def test_keys_leave_the_environment():
