@@ -179,7 +179,8 @@ class RunConfig:
     checksums: bool = True
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0
-    """A call that takes longer has failed; `hang.txt` then says what held it up."""
+    """A call without progress for so long has failed; `hang.txt` then says what held it up. Tokens,
+    micro-batches and answers are progress; a set-up, a transfer or a rank's save has so long in all."""
     recover: Literal["auto", "off"] = "auto"
     """`auto` goes on with a run of this name that was cut short, with all that it wrote: a training from the
     newest whole one of what `recover_every` had it write, on the same plan to the same bits; a pass over data

@@ -207,6 +207,8 @@ class Underway(Message, kw_only=True):
     done: int
     total: int
     """Of the rank's own samples."""
+    steps: int = 0
+    """Tokens, micro-batches or answers so far. What is late is told by these, as a sample may take hours."""
 
 
 class Failed(Message, kw_only=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.graph import DataflowGraph
+from realrl.base.progress import Progress, no_progress
 
 if TYPE_CHECKING:  # configs and the command line's help load this module, and have no need of torch
     from torch import Tensor
@@ -102,8 +103,9 @@ class CallContext:
     """Sum over all of the call's ranks. Collective."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What the call keeps from one step to the next; the same on every rank."""
-    progress: Callable[[int, int], None] = lambda done, total: None
-    """Says how many of this rank's samples are done; as often as one likes."""
+    progress: Progress = no_progress
+    """To be called with each piece of work that is done, as an engine does of its own: what says nothing for
+    `call_timeout_s` is taken to hang."""
     breaks: Breaks = NO_BREAKS
     """For what takes long and can be stopped."""
 

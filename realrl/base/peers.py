@@ -78,7 +78,7 @@ def _strangers(is_own: Callable[[Connection], bool], hosts: Collection[str]) -> 
 
 def connections() -> list[Connection]:
     """All that are established in this process's network namespace, other processes' too."""
-    _, *lines = _TABLE.read_text().splitlines()
+    _, *lines = _TABLE.read_text(encoding="ascii").splitlines()
     return list(_read(map(str.split, lines)))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
+from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.finite import not_finite, why_not_finite
 from realrl.engines.gradients import copies, sum_shared
@@ -93,10 +95,20 @@ class Engine:
         self._arrival: Arrival | None = None
         self._states_on_host: dict[str, HostCopy] = {}
         self._states_arrival: dict[str, Arrival] = {}
+        self._progress = no_progress
         self._optimizer: ShardedAdamW | None = None
         if optimizer:
             self._optimizer = self._make_optimizer(optimizer)
             self._accumulate_gradients()
+
+    @contextmanager
+    def reporting(self, progress: Progress) -> Iterator[None]:
+        """Tell `progress` meanwhile of each token of a generation, and of each pass of a micro-batch."""
+        before, self._progress = self._progress, progress
+        try:
+            yield
+        finally:
+            self._progress = before
 
     def local_tensors(self) -> dict[str, Tensor]:
         """This rank's weights: brought back if they were offloaded, allocated if they were released."""
@@ -231,8 +243,13 @@ class Engine:
             return head(hidden, micro) if self._link.is_last(chunk) else hidden
 
         micros = self._split(batch)
-        outputs = run_forward(self._link, micros, step, self._model.num_rows)
+        outputs = run_forward(self._link, micros, step, self._model.num_rows, self._passed(len(batch)))
         return in_batch_order(batch, micros, outputs).cpu() if self.groups.is_last_stage else None
+
+    def _passed(self, num_samples: int) -> Callable[[float], None]:
+        """Tells what share of some samples' passes is done."""
+        progress = self._progress
+        return lambda share: progress(int(share * num_samples), num_samples)
 
     def _split(self, batch: PackedBatch, *, whole_rows: bool = False) -> list[Microbatch]:
         batch = batch.to(self.device)
@@ -247,7 +264,6 @@ class Engine:
         step: int,
         ends: Ends | None = None,
         breaks: Breaks = NO_BREAKS,
-        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> PackedBatch:
         """A response to each of `prompts`.
 
@@ -256,7 +272,7 @@ class Engine:
         `max_new_tokens`.
         `ends` says whether a response ends with its last token, beside the model's own tokens for that.
         Between two tokens, when one is due, it takes a break, after which it goes on with the weights that
-        there are then. `progress` is told as often how many samples are done, and how many there are.
+        there are then.
 
         A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
         """
@@ -270,7 +286,7 @@ class Engine:
             ends=lambda tokens: tokens[-1] in own or (ends is not None and ends(tokens)),
             version=lambda: self.version,
             breaks=breaks,
-            progress=progress,
+            progress=self._progress,
             why_not_finite=self._why_not_finite,
         )
         rollouts = rollouts_of(batch, [derive_seed(seed, step, s.id) for s in batch.samples])
@@ -326,7 +342,8 @@ class Engine:
             metrics.append(found)
             return loss
 
-        run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients)
+        passed = self._passed(sum(len(micro.batch) for micro in micros))
+        run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients, passed)
         if not accept():
             self._optimizer.discard()
             return joined(*metrics)

@@ -22,6 +22,7 @@ class LocalLauncher:
     """Starts each worker in a session of its own, so that a Ctrl-C reaches the master alone."""
 
     host = "127.0.0.1"
+    shares_proc = True
 
     def __init__(self, command: Sequence[str] = WORKER) -> None:
         self._command = list(command)

@@ -65,6 +65,8 @@ class RayLauncher:
         self._ended: dict[int, int] = {}
         self._log_directory = Path()
 
+    shares_proc = False
+
     @property
     def host(self) -> str:
         own = ray.util.get_node_ip_address()

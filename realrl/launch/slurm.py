@@ -50,6 +50,7 @@ class SlurmLauncher:
                 f"unset {JOB_VARIABLE} to submit a job of its own"
             )
         self.host = _own_address(self._nodes)
+        self.shares_proc = False
         self._step: subprocess.Popen | None = None
         self._log_directory = Path()
 
@@ -204,11 +205,21 @@ def _job_nodes() -> list[str]:
 
 
 def _own_address(nodes: Sequence[str]) -> str:
-    """As the last of several nodes sees it."""
+    """As the last of several nodes sees it.
+
+    Raises:
+        RunFailed: SLURM's name of that node has no address, or there is no way to it.
+    """
     if len(nodes) == 1:
         return "127.0.0.1"
     address, _ = _daemons(nodes)[nodes[-1]]
-    return address_towards(address)
+    try:
+        return address_towards(address)
+    except OSError as error:
+        raise RunFailed(
+            f"this node finds no way to {nodes[-1]}, for SLURM {address}: {error.strerror or error};"
+            " mend its name service, or the NodeAddr of that node in slurm.conf"
+        ) from None
 
 
 def _daemons(nodes: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
 from realrl.api.recipe import NO_BREAKS, Breaks
+from realrl.base.progress import Progress, no_progress
 from realrl.models.decoder import Decoder
 from realrl.models.graphs import CudaRecorder, RecordedStep
 from realrl.models.sampling import draw, uniforms
@@ -62,7 +63,7 @@ class Generator:
         ends: Ends,
         version: Callable[[], int],
         breaks: Breaks = NO_BREAKS,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
         why_not_finite: Callable[[], str] = lambda: "",
     ) -> None:
         self._why_not_finite = why_not_finite

@@ -102,14 +102,26 @@ NumRows = Callable[[int], int]
 """Rows of the hidden states between stages, of so many tokens."""
 
 
+Passed = Callable[[float], None]
+"""Told after each pass of a micro-batch what share of all this stage has made."""
+
+
 @torch.no_grad()
-def run_forward(link: StageLink, micros: Sequence[Microbatch], step: Step, num_rows: NumRows) -> list[Tensor]:
+def run_forward(
+    link: StageLink,
+    micros: Sequence[Microbatch],
+    step: Step,
+    num_rows: NumRows,
+    passed: Passed = lambda share: None,
+) -> list[Tensor]:
     """Each micro-batch through this stage; the last stage's outputs are the results."""
     outputs = {}
-    for _, index, chunk in forward_order(link.layout, len(micros)):
+    order = list(forward_order(link.layout, len(micros)))
+    for number, (_, index, chunk) in enumerate(order, start=1):
         micro = micros[index]
         outputs[index] = step(micro, link.receive_hidden(num_rows(micro.num_tokens), chunk), chunk)
         link.send_hidden(outputs[index], chunk)
+        passed(number / len(order))
     link.finish()
     return [outputs[index] for index in range(len(micros))]
 
@@ -120,6 +132,7 @@ def run_training(
     step: Step,
     num_rows: NumRows,
     weight_gradients: WeightGradients | None,
+    passed: Passed = lambda share: None,
 ) -> None:
     """Forward and backward of each micro-batch. Gradients accumulate in the weights' `.grad`.
 
@@ -127,7 +140,8 @@ def run_training(
     """
     held: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
     put_off = {}
-    for kind, index, chunk in training_order(link.layout, link.pp_rank, len(micros)):
+    order = list(training_order(link.layout, link.pp_rank, len(micros)))
+    for number, (kind, index, chunk) in enumerate(order, start=1):
         rows = num_rows(micros[index].num_tokens)
         if kind is Kind.FORWARD:
             hidden = link.receive_hidden(rows, chunk)
@@ -145,4 +159,5 @@ def run_training(
         elif weight_gradients is not None:
             for product in put_off.pop((index, chunk)):
                 product()
+        passed(number / len(order))
     link.finish()

@@ -38,7 +38,7 @@ def generate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     config = ctx.config.generation
     # The ids of a pass's samples are its own: they alone tell one sample's seed from another's.
     options = {"seed": ctx.config.seed, "step": 0, "ends": ends_by(config, ctx.tokenizer)}
-    options |= {"breaks": ctx.breaks, "progress": ctx.progress}
+    options |= {"breaks": ctx.breaks}
     parts = [
         ctx.engine.generate(batch.select(_which(ctx.config, batch, greedy)), how, **options)
         for greedy, how in ((True, config.greedy()), (False, config))
@@ -51,7 +51,9 @@ def grade(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """What is written of each answer, and what a batch comes to."""
     responses = responses_of(ctx, batch)
     graded = {i: response for i, response in enumerate(responses) if response.solutions}
-    found = check_all([r.response for r in graded.values()], [r.solutions for r in graded.values()])
+    found = check_all(
+        [r.response for r in graded.values()], [r.solutions for r in graded.values()], progress=ctx.progress
+    )
     checked = dict(zip(graded, found))
     metrics = joined(response_metrics(batch), *_verdict_metrics(ctx.config, batch, checked))
     return CallOutput(metrics=metrics, records=_records(ctx, batch, responses, checked))

@@ -112,16 +112,18 @@ def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) 
     prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
     for name in weights:
         if name == MATH:
-            verdicts = grade_all(texts, solutions)
+            verdicts = grade_all(texts, solutions, ctx.progress)
             found[name] = [_score(scores, v, v is Verdict.CORRECT) for v in verdicts]
         elif name == GYM:
-            scored = score_all([ctx.dataset.gym(sample.row) for sample in batch.samples], texts)
+            scored = score_all(
+                [ctx.dataset.gym(sample.row) for sample in batch.samples], texts, progress=ctx.progress
+            )
             verdicts = [s.verdict for s in scored]
             found[name] = [_score(scores, s.verdict, s.score) for s in scored]
         elif name == MODEL:
             found[name] = batch["scores"].tolist()
         else:
-            found[name] = rewards_by(name, prompts, texts, solutions)
+            found[name] = rewards_by(name, prompts, texts, solutions, ctx.progress)
     parts = {name: torch.tensor([0.0 if x is None else x for x in given]) for name, given in found.items()}
     has_part = {
         name: torch.tensor([x is not None for x in given], dtype=torch.bool) for name, given in found.items()

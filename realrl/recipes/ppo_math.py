@@ -111,7 +111,7 @@ def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)
     options = {"seed": ctx.config.seed, "step": ctx.step, "ends": ends}
-    options |= {"breaks": ctx.breaks, "progress": ctx.progress}
+    options |= {"breaks": ctx.breaks}
     return CallOutput(ctx.engine.generate(batch, config, **options))
 
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from realrl.base.progress import Progress, counted, no_progress
+
 MATH = "math"
 """Stands for the verifier of mathematical answers."""
 GYM = "gym"
@@ -79,7 +81,11 @@ def load_function(reference: str) -> RewardFunction:
 
 
 def rewards_by(
-    reference: str, prompts: Sequence[str], responses: Sequence[str], solutions: Sequence[Sequence[str]]
+    reference: str,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    solutions: Sequence[Sequence[str]],
+    progress: Progress = no_progress,
 ) -> list[float | None]:
     """What a function says of each response; None where it has no opinion.
 
@@ -88,7 +94,8 @@ def rewards_by(
     """
     function = load_function(reference)
     cases = zip(prompts, responses, solutions, strict=True)
-    return [_reward(reference, function, *case) for case in cases]
+    rewards = (_reward(reference, function, *case) for case in cases)
+    return list(counted(rewards, len(responses), progress))
 
 
 def _reward(

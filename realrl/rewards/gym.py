@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.extract import boxed_answer
 from realrl.rewards.pool import ChildPool
 from realrl.rewards.verdict import Verdict
@@ -87,10 +88,16 @@ def _asked(item: GymItem) -> Question:
     return Question(reply["question"], reply["answer"], item)
 
 
-def score_all(items: Sequence[GymItem], responses: Sequence[str], *, num_threads: int = 4) -> list[Scored]:
+def score_all(
+    items: Sequence[GymItem],
+    responses: Sequence[str],
+    *,
+    num_threads: int = 4,
+    progress: Progress = no_progress,
+) -> list[Scored]:
     """What each response's answer is worth by its task; slow ones do not wait for each other."""
     with ThreadPoolExecutor(num_threads) as threads:
-        return list(threads.map(_scored, items, responses))
+        return list(counted(threads.map(_scored, items, responses), len(items), progress))
 
 
 def answer_of(response: str) -> str:

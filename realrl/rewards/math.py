@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.extract import boxed_answer, extract_answer, is_prose
 from realrl.rewards.number import parse_number
 from realrl.rewards.pool import judge_in_pool
@@ -50,15 +51,19 @@ def check_all(
     judge: Judge = judge_in_pool,
     *,
     num_threads: int = 4,
+    progress: Progress = no_progress,
 ) -> list[Checked]:
     """`check` many texts, in their order; slow comparisons do not wait for each other."""
     with ThreadPoolExecutor(num_threads) as threads:
-        return list(threads.map(lambda pair: check(*pair, judge), zip(texts, solutions, strict=True)))
+        checked = threads.map(lambda pair: check(*pair, judge), zip(texts, solutions, strict=True))
+        return list(counted(checked, len(texts), progress))
 
 
-def grade_all(texts: Sequence[str], solutions: Sequence[Sequence[str]]) -> list[Verdict]:
+def grade_all(
+    texts: Sequence[str], solutions: Sequence[Sequence[str]], progress: Progress = no_progress
+) -> list[Verdict]:
     """The verdicts of `check_all`."""
-    return [checked.verdict for checked in check_all(texts, solutions)]
+    return [checked.verdict for checked in check_all(texts, solutions, progress=progress)]
 
 
 def solution_answer(solution: str) -> str:

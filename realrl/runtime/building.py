@@ -35,8 +35,11 @@ from realrl.runtime.worker import Worker, one_line
 
 logger = logging.getLogger(__name__)
 
+_BACKSTOP = timedelta(days=1)
+"""How long collectives and transfers wait at least: the master tells who is late, by the progress that it
+sees, and ends the run long before. This is for workers that its end does not end, as on other hosts.
+"""
 _PATIENCE = 2.0
-"""Collectives and transfers wait this much longer than a call may take, so that the master speaks first."""
 
 
 def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
@@ -114,8 +117,8 @@ def _transfer_settings(config: Any) -> TransferSettings:
 
 
 def _timeout(config: Any) -> timedelta:
-    """Of every wait among workers."""
-    return timedelta(seconds=config.call_timeout_s * _PATIENCE)
+    """Of every wait among workers. A rank may wait for others as long as those make progress."""
+    return max(_BACKSTOP, timedelta(seconds=config.call_timeout_s * _PATIENCE))
 
 
 def _open_device(device: str, local_rank: int) -> str:

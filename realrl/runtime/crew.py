@@ -21,6 +21,7 @@ from realrl.api.messages import (
     ToMaster,
     Underway,
 )
+from realrl.base.attention import AttentiveClock
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.deadlines import Deadlines, Outstanding
 from realrl.runtime.drops import Drops
@@ -57,7 +58,8 @@ class Crew:
     def __init__(self, channel: MasterChannel, launcher: Launcher, watch: Watch, timeout_s: float) -> None:
         self._channel, self._launcher, self._watch = channel, launcher, watch
         self._ranks = watch.ranks
-        self._deadlines = Deadlines(timeout_s, time.monotonic())
+        self._clock = AttentiveClock()
+        self._deadlines = Deadlines(timeout_s, self._clock.now_s())
         self._drops = Drops(logger)
         self._checked_s = self._read_s = self._reading_since_s = 0.0
         self._underway: dict[tuple[int, int], Underway] = {}
@@ -76,7 +78,7 @@ class Crew:
     def send(self, instruction: Instruction | StepAside) -> None:
         self._channel.send(instruction.ranks, instruction)
         if isinstance(instruction, Instruction):
-            self._deadlines.sent(instruction, time.monotonic())
+            self._deadlines.sent(instruction, self._clock.now_s())
 
     def receive(
         self,
@@ -90,7 +92,7 @@ class Crew:
         """
         while True:
             received = self._receive(lambda: self._scene(waiting()))
-            if self._has_read_all(received) and (late := self._deadlines.overdue(time.monotonic())):
+            if self._has_read_all(received) and (late := self._deadlines.overdue(self._clock.now_s())):
                 raise self._late(late, waiting())
             match received:
                 case rank, (Done() | Underway()) as report if not self._deadlines.is_at_hand(
@@ -99,13 +101,20 @@ class Crew:
                     self._drops.note(f"rank {rank} speaks of {report.seq}, which it was not asked for")
                 case rank, Done() as done:
                     self._underway.pop((done.seq, rank), None)
-                    return rank, self._deadlines.reported(rank, done.seq, time.monotonic()), done
+                    return rank, self._deadlines.reported(rank, done.seq, self._clock.now_s()), done
                 case rank, Underway() as underway:
-                    self._underway[underway.seq, rank] = underway
+                    self._take_in(rank, underway)
                     on_progress()
                 case None:
                     if not self._deadlines.running():
                         raise RuntimeError("nothing is under way, and nothing else comes")
+
+    def _take_in(self, rank: int, underway: Underway) -> None:
+        """A rank that says the same again makes no progress."""
+        before = self._underway.get((underway.seq, rank))
+        if underway.steps > (before.steps if before else 0):
+            self._deadlines.progressed(underway.seq, self._clock.now_s())
+        self._underway[underway.seq, rank] = underway
 
     @property
     def running(self) -> list[Running]:
@@ -124,13 +133,14 @@ class Crew:
         """Wait until every rank has sent a message of this kind."""
         self._watch.say(f"workers {what}")
         missing, since_s = set(self._ranks), time.time()
-        deadline_s = time.monotonic() + self._deadlines.timeout_s
+        deadline_s = self._clock.now_s() + self._deadlines.timeout_s
         while missing:
             match self._receive(scene := partial(set_up_scene, what, missing, self._ranks, since_s)):
                 case rank, message if isinstance(message, kind):
                     missing.discard(rank)
-                case None if time.monotonic() > deadline_s:
-                    raise self._end(*self._watch.hang(scene(), scene().work[0], self._in_time(what), ()))
+                case None if self._clock.now_s() > deadline_s:
+                    did = f"did not {what} within {self._limit}"
+                    raise self._end(*self._watch.hang(scene(), scene().work[0], did, ()))
 
     def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
         """One message, or None after a short while; a failure or a death raises."""
@@ -178,15 +188,20 @@ class Crew:
 
     def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
         edges = [waits.edges[seq] for waits in waiting if (seq := late.instruction.seq) in waits.edges]
-        work = work_of(late, _epoch_s())
-        did_not = self._in_time(f"end {late.instruction}")
-        return self._end(*self._watch.hang(self._scene(waiting), work, did_not, edges))
+        work = work_of(late, self._epoch_s())
+        did = f"made no progress with {late.instruction} for {self._limit}"
+        return self._end(*self._watch.hang(self._scene(waiting), work, did, edges))
 
-    def _in_time(self, what: str) -> str:
-        return f"{what} within {self._deadlines.timeout_s:g} s (call_timeout_s)"
+    @property
+    def _limit(self) -> str:
+        return f"{self._deadlines.timeout_s:g} s (call_timeout_s)"
 
     def _scene(self, waiting: Sequence[Waiting]) -> Scene:
-        return scene_of(self._deadlines, self._underway, waiting, self._ranks, epoch_s=_epoch_s())
+        return scene_of(self._deadlines, self._underway, waiting, self._ranks, epoch_s=self._epoch_s())
+
+    def _epoch_s(self) -> float:
+        """What the epoch's seconds are ahead of the clock that deadlines go by."""
+        return time.time() - self._clock.now_s()
 
     def _end(self, what: str, see: str) -> RunFailed:
         """What the launcher knows of it comes first."""
@@ -201,11 +216,6 @@ class Crew:
 
     def _logs(self, ranks: Collection[int]) -> str:
         return ", ".join(str(self._launcher.log_path(rank)) for rank in sorted(ranks))
-
-
-def _epoch_s() -> float:
-    """What the epoch's seconds are ahead of the clock that deadlines go by."""
-    return time.time() - time.monotonic()
 
 
 def _cause(code: int) -> str:

@@ -1,4 +1,9 @@
-"""Which worker is busy with which instruction, and since when."""
+"""Which worker is busy with which instruction, since when, and when it last made progress.
+
+sent ──▶ held up ──▶ runs ──progressed──▶ runs ──all reported──▶ done
+                      │ ▲                  │
+             stands aside (its time stands still)       no progress for `timeout_s`: overdue
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ class Outstanding:
     """Ranks that have something else at hand, if it steps aside."""
     started_s: float | None = None
     """When every awaited rank was free for it, put off by the time that it stood aside."""
+    progressed_s: float | None = None
+    """When a rank last got on with it, at first when it started; put off likewise."""
     aside_s: float | None = None
     """Since when it stands aside, if it has started and does."""
 
@@ -70,7 +77,9 @@ class Deadlines:
         queue.remove(outstanding)
         outstanding.awaited.remove(rank)
         outstanding.behind.discard(rank)
-        if not outstanding.awaited:
+        if outstanding.awaited:
+            self.progressed(seq, now_s)
+        else:
             del self._by_seq[seq]
         for free in self._at_hand(rank):
             free.held_up.discard(rank)
@@ -79,6 +88,13 @@ class Deadlines:
         self._turn_to([rank], now_s)
         self._follow((outstanding, *queue), now_s)
         return outstanding.instruction
+
+    def progressed(self, seq: int, now_s: float) -> None:
+        """Some rank has got on with an instruction, whose deadline is put off by that."""
+        outstanding = self._by_seq[seq]
+        if outstanding.started_s is not None:
+            # What was sent before it stood aside counts as the last that it did.
+            outstanding.progressed_s = now_s if outstanding.aside_s is None else outstanding.aside_s
 
     def current(self, rank: int) -> Instruction | None:
         """What `rank` is busy with; None when it is idle."""
@@ -105,9 +121,9 @@ class Deadlines:
         return [o.instruction for o in self._started()]
 
     def overdue(self, now_s: float) -> Outstanding | None:
-        """The oldest instruction that takes longer than it may."""
+        """The oldest instruction in which nothing has progressed for longer than may be."""
         going = (o for o in self._started() if o.aside_s is None)
-        return next((o for o in going if now_s - o.started_s > self.timeout_s), None)
+        return next((o for o in going if now_s - o.progressed_s > self.timeout_s), None)
 
     def _started(self) -> list[Outstanding]:
         started = (o for o in self._by_seq.values() if o.started_s is not None)
@@ -130,12 +146,13 @@ class Deadlines:
         """Start what nothing holds up; stop the time of what stands aside, and go on with it then."""
         for outstanding in changed:
             if outstanding.started_s is None and not outstanding.held_up:
-                outstanding.started_s = now_s
+                outstanding.started_s = outstanding.progressed_s = now_s
             is_aside = bool(outstanding.behind) and _steps_aside(outstanding.instruction)
             if outstanding.started_s is None or is_aside == (outstanding.aside_s is not None):
                 continue
             if not is_aside:
                 outstanding.started_s += now_s - outstanding.aside_s
+                outstanding.progressed_s += now_s - outstanding.aside_s
             outstanding.aside_s = now_s if is_aside else None
 
 

@@ -44,17 +44,23 @@ def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Cul
 
 def hang_report(message: str, work: Work, edges: Sequence[str], stacks: str) -> str:
     """What a person needs to find out why a run stood still."""
-    since = time.strftime("%F %T", time.localtime(work.started_s))
+    since = _moment(work.started_s)
+    last = work.progressed_s
+    progressed = "" if last is None else f", with the last progress at {_moment(last)}"
     lines = [
         message,
         "",
-        f"waited for: {work.what}, since {since}, of {ranks_in_words(work.ranks)}",
+        f"waited for: {work.what}, since {since}, of {ranks_in_words(work.ranks)}{progressed}",
         "edges of the graph that wait for it:",
         *(f"  {edge}" for edge in edges or ["none"]),
         "",
         stacks,
     ]
     return "\n".join(lines)
+
+
+def _moment(epoch_s: float | None) -> str:
+    return time.strftime("%F %T", time.localtime(epoch_s))
 
 
 def all_stacks(scene: Scene, answers: Mapping[int, Answer], own: str) -> str:

@@ -15,6 +15,8 @@ class Launcher(Protocol):
 
     host: str
     """The master's address, as the workers see it."""
+    shares_proc: bool
+    """Whether every worker sees this process in its `/proc`: none is on another host or in a container."""
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         """Start `realrl.apps.worker` with `environment`, its rank, and a log file each."""

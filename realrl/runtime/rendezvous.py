@@ -1,12 +1,11 @@
-"""Where the data plane's workers find each other, which must be out of a stranger's reach.
+"""The store in which the data plane's workers find each other, out of a stranger's reach.
 
-one host        memory of this user's, by the name that /proc gives it: nothing listens
+one /proc       memory of this user's, by the name that it has there: nothing listens
 several hosts   a port, open to the run's hosts where the kernel filters, closed once all have connected
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from torch.distributed import FileStore, Store, TCPStore
 from realrl.base.listeners import admit_only, close_to_all
 from realrl.base.peers import StrangerConnected, check_peers
 from realrl.runtime.failure import RunFailed
+from realrl.runtime.launcher import Launcher
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class Rendezvous(Protocol):
         """Workers that are connected lose it."""
 
 
-def open_rendezvous(host: str) -> Rendezvous:
-    """At `host`, an address of this host; that of the loopback if all workers are here."""
-    return FileRendezvous() if ipaddress.ip_address(host).is_loopback else PortRendezvous(host)
+def open_rendezvous(launcher: Launcher) -> Rendezvous:
+    """For workers that `launcher` starts."""
+    return FileRendezvous() if launcher.shares_proc else PortRendezvous(launcher.host)
 
 
 def open_store(where: str, timeout: timedelta) -> Store:

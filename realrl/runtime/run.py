@@ -221,7 +221,7 @@ class _Run:
         launcher, num_workers = self.launcher, self.plan.num_workers
         with ExitStack() as stack:
             channel = stack.enter_context(self.open_channel(launcher.host, num_workers))
-            rendezvous = stack.enter_context(closing(open_rendezvous(launcher.host)))
+            rendezvous = stack.enter_context(closing(open_rendezvous(launcher)))
             stack.callback(launcher.stop, _GRACE_S)
             launcher.start(num_workers, channel.environment(), self.directory / "logs")
             crew = Crew(channel, launcher, self.watch, self.config.call_timeout_s)

@@ -57,6 +57,7 @@ def work_of(outstanding: Outstanding, epoch_s: float) -> Work:
         ranks=tuple(sorted(outstanding.awaited)),
         absent=tuple(sorted(outstanding.held_up)),
         started_s=None if started_s is None else epoch_s + started_s,
+        progressed_s=None if started_s is None else epoch_s + outstanding.progressed_s,
         step=instruction.step,
     )
 

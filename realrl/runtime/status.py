@@ -21,6 +21,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, the ones that are busy with something earlier."""
     started_s: float | None = None
     """When every rank had come to it."""
+    progressed_s: float | None = None
+    """When some rank last got on with it."""
     step: int | None = None
     is_shared: bool = True
     """Whether its ranks wait for each other."""

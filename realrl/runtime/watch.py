@@ -82,12 +82,15 @@ class Watch:
         except OSError:
             return False
 
-    def hang(self, scene: Scene, work: Work, did_not: str, edges: Sequence[str]) -> tuple[str, str]:
-        """Write down where every rank stands, as `work` takes too long; says who is to blame, and where."""
+    def hang(self, scene: Scene, work: Work, did: str, edges: Sequence[str]) -> tuple[str, str]:
+        """Write down where every rank stands, as `work` takes too long; says who is to blame, and where.
+
+        `did` is what the message says of those.
+        """
         answers = Dump(self._launcher, self.ranks).wait()
         ranks, why = find_culprit(work.ranks, answers)
         path = self._free_path()
-        message = f"{ranks_in_words(ranks)} did not {did_not}: {why}"
+        message = f"{ranks_in_words(ranks)} {did}: {why}"
         shown = all_stacks(scene, answers, own_stacks())
         write_atomically(path, hang_report(message, work, edges, shown))
         return message, f"all stacks are in {path}"

@@ -6,7 +6,8 @@ import logging
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ from realrl.api.messages import (
     Underway,
 )
 from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.base.progress import Progress
 from realrl.parallel.groups import Groups
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import RunData
@@ -124,9 +126,9 @@ class Worker:
         engine = self.replicas.engine(weights) if call.model else None
         if engine:
             check_version(engine, instruction.version, call.model)
-        output = self.recipe.bodies[call.name](
-            self._context(instruction, engine), self._inputs(instruction, graph, call)
-        )
+        context, inputs = self._context(instruction, engine), self._inputs(instruction, graph, call)
+        with engine.reporting(context.progress) if engine else nullcontext():
+            output = self.recipe.bodies[call.name](context, inputs)
         if call.kind is CallKind.TRAIN:
             engine.version = instruction.step + 1
         return self._describe(instruction, call, output)
@@ -150,17 +152,18 @@ class Worker:
             breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
         )
 
-    def _progress(self, instruction: RunCall) -> Callable[[int, int], None]:
+    def _progress(self, instruction: RunCall) -> Progress:
         """Tells the master now and then, on one rank for each data-parallel share."""
         placement = self.plan[instruction.call]
         speaks = self.rank == placement.output_ranks(placement.coordinate(self.rank).dp_rank)[0]
-        last_s = time.monotonic()
+        last_s, steps = time.monotonic(), 0
 
         def say(done: int, total: int) -> None:
-            nonlocal last_s
+            nonlocal last_s, steps
+            steps += 1
             if speaks and time.monotonic() - last_s >= _PROGRESS_EVERY_S:
                 last_s = time.monotonic()
-                self.channel.send(Underway(seq=instruction.seq, done=done, total=total))
+                self.channel.send(Underway(seq=instruction.seq, done=done, total=total, steps=steps))
 
         return say
 

@@ -106,6 +106,26 @@ def test_results_do_not_depend_on_the_micro_batches(head, share_prompts, tmp_pat
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_each_pass_of_a_micro_batch_is_progress(tmp_path):
+    """In inference one for each micro-batch, in training at least two; it ends with all samples done."""
+    model, groups = tiny_model(tmp_path, "llama"), local_groups(ALONE)
+    options = {"dtype": torch.float32, "device": "cpu", "max_tokens_per_microbatch": 16}
+    engine = Engine(read_decoder_config(model), "lm", groups, optimizer=ADAMW, share_prompts=False, **options)
+    engine.load(model)
+    batch, said = own_batch(groups), []
+    num = len(engine._split(batch))
+    assert num > 2
+    with engine.reporting(lambda *numbers: said.append(numbers)):
+        engine.logprobs(batch, temperature=1.0)
+        assert len(said) == num and said == sorted(said) and said[-1] == (len(batch), len(batch))
+        said.clear()
+        engine.train_logprobs(batch, lambda logprobs, _: (logprobs.sum(), {}), lr=0.0, temperature=1.0)
+        assert len(said) >= 2 * num and said == sorted(said) and said[-1] == (len(batch), len(batch))
+    said.clear()
+    engine.logprobs(batch, temperature=1.0)
+    assert not said
+
+
 def _inferred(
     model: Path, head: Head, groups: Groups, batch: PackedBatch, max_tokens: int, share_prompts: bool
 ) -> Tensor:

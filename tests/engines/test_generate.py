@@ -142,13 +142,15 @@ def test_after_a_break_a_sample_goes_on_where_it_was(model, engine, every, bring
 
 
 def test_progress_counts_what_is_done(engine):
-    """Few at a time, so that it moves."""
+    """Few at a time, so that it moves; and each token is told of, though no sample has ended by it."""
     said = []
     config = GenerationConfig(max_new_tokens=5, min_new_tokens=5, max_sequences=2)
-    generated(engine, prompts(), config, progress=lambda *numbers: said.append(numbers))
+    with engine.reporting(lambda *numbers: said.append(numbers)):
+        generated(engine, prompts(), config)
     assert {total for _, total in said} == {len(LENGTHS)}
     assert [done for done, _ in said] == sorted(done for done, _ in said)
     assert said[0][0] == 0 and len({done for done, _ in said}) > 2
+    assert len(said) >= 5 * len(LENGTHS) / 2
 
 
 def test_generation_is_the_same_by_recorded_steps(engine, monkeypatch):

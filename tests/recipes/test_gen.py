@@ -11,6 +11,7 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.configure import build_config
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
+from realrl.base.progress import no_progress
 from realrl.recipes.gen import GEN, GenConfig, generate, grade
 from realrl.runtime.jobs import compile_run
 from tests.tiny import tiny_tokenizer
@@ -33,7 +34,7 @@ def test_a_rows_first_answer_is_greedy_where_one_is(greedy, num_samples):
     config = GenConfig(greedy=greedy, num_samples=num_samples)
     samples = [Sample(i, i // config.samples_per_row) for i in range(6, 6 + 2 * config.samples_per_row)]
     prompts = pack(samples, {"prompts": [torch.tensor([30]) for _ in samples]})
-    ctx = SimpleNamespace(config=config, engine=Engine(), tokenizer=None, breaks=None, progress=None)
+    ctx = SimpleNamespace(config=config, engine=Engine(), tokenizer=None, breaks=None)
     found = generate(ctx, prompts).batch
     answers = {s.id: ids.tolist()[1:] for s, ids in zip(found.samples, found.unpacked("input_ids"))}
     assert answers == {s.id: [int(greedy and s.id % config.samples_per_row == 0), s.id] for s in samples}
@@ -51,7 +52,9 @@ def graded(responses: list[str]):
     dataset = SimpleNamespace(
         query_id=lambda row: f"q{row}", prompt=lambda row: "3+4=", solutions=SOLUTIONS.__getitem__
     )
-    return grade(SimpleNamespace(config=config, tokenizer=tokenizer, dataset=dataset), batch)
+    return grade(
+        SimpleNamespace(config=config, tokenizer=tokenizer, dataset=dataset, progress=no_progress), batch
+    )
 
 
 def test_what_is_written_of_an_answer():

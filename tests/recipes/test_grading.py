@@ -12,6 +12,7 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import CallOutput
+from realrl.base.progress import Progress, no_progress
 from realrl.recipes.grading import _score, reward
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig, ScoreConfig
 from realrl.rewards.functions import load_function
@@ -63,6 +64,7 @@ def rewarded(
     responses: list[str] = RESPONSES,
     item: GymItem | None = None,
     max_draws: int = 1,
+    progress: Progress = no_progress,
     **settings,
 ) -> CallOutput:
     dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"], gym=lambda row: item)
@@ -73,7 +75,12 @@ def rewarded(
         **settings,
     )
     ctx = SimpleNamespace(
-        config=config, dataset=dataset, tokenizer=tiny_tokenizer(), evaluating=evaluating, reduce=lambda x: x
+        config=config,
+        dataset=dataset,
+        tokenizer=tiny_tokenizer(),
+        evaluating=evaluating,
+        reduce=lambda x: x,
+        progress=progress,
     )
     return reward(ctx, rollouts(responses))
 
@@ -145,12 +152,25 @@ def test_lengths_and_shaping_count_in_training_alone():
     assert rewarded(scores=scores, evaluating=True).batch["rewards"].tolist() == [1.0, 1.0, 0.0, 0.0, 1.0]
 
 
+def test_each_answer_is_progress(code):
+    """By the verifier and by a function, so that slow ones do not make the call late."""
+    said, each = [], [(done, len(RESPONSES)) for done in range(1, len(RESPONSES) + 1)]
+    for how in ("math", f"{code}:length"):
+        rewarded(reward=how, progress=lambda *numbers: said.append(numbers))
+    assert said == 2 * each
+
+
 def test_a_rank_may_have_nothing_to_reward(code):
     for how in ("math", f"{code}:length", {"math": 1.0, f"{code}:length": 1.0}):
         dataset, batch = SimpleNamespace(), rollouts().select([])
         config = PPOMathConfig(batch_size=1, reward=how)
         ctx = SimpleNamespace(
-            config=config, dataset=dataset, tokenizer=None, evaluating=False, reduce=lambda x: x
+            config=config,
+            dataset=dataset,
+            tokenizer=None,
+            evaluating=False,
+            reduce=lambda x: x,
+            progress=no_progress,
         )
         assert len(reward(ctx, batch).batch["rewards"]) == 0
 

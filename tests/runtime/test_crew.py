@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
+from realrl.base import attention
 from realrl.runtime import crew as crew_module
 from realrl.runtime import stacks
 from realrl.runtime import watch as watch_module
@@ -136,7 +137,7 @@ def test_a_stall_names_those_that_did_not_report():
     with pytest.raises(RunFailed) as failure:
         crew.receive(waiting=lambda: waits)
     line = (
-        "rank 1 did not end call actor_train of step 3 within 0.2 s (call_timeout_s): in score "
+        "rank 1 made no progress with call actor_train of step 3 for 0.2 s (call_timeout_s): in score "
         "(/home/me/rewards.py:3); all stacks are in hang.txt"
     )
     assert str(failure.value) == line
@@ -144,12 +145,15 @@ def test_a_stall_names_those_that_did_not_report():
     assert report.startswith(failure.value.what + "\n") and "hang.txt" not in failure.value.what
     assert "actor_train -> reallocate actor_gen (weights)" in report
     assert report.count("/home/me/rewards.py") == 3 and "own_stacks" in report
+    assert ", of rank 1, with the last progress at " in report
     assert "== rank 0: nothing, for" in report and "== rank 1: call actor_train of step 3, for" in report
 
 
 def test_a_rank_that_shows_no_stack_is_to_blame():
     """Not the one that waits for it."""
-    with pytest.raises(RunFailed, match=r"^rank 1 did not end .*: no stack within .* process stopped \(T\);"):
+    with pytest.raises(
+        RunFailed, match=r"^rank 1 made no progress with .*: no stack within .* process stopped \(T\);"
+    ):
         _crew(ScriptedLauncher(stacks={0: SLEEPS}), timeout_s=0.2).receive()
 
 
@@ -164,7 +168,7 @@ def test_a_stall_is_seen_while_others_go_on(monkeypatch):
         return 0, Underway(seq=0, done=1, total=8)
 
     monkeypatch.setattr(crew._channel, "receive", receive)
-    with pytest.raises(RunFailed, match="ranks 0-1 did not end call actor_train"):
+    with pytest.raises(RunFailed, match="ranks 0-1 made no progress with call actor_train"):
         crew.receive()
 
 
@@ -175,6 +179,46 @@ def test_reports_that_piled_up_are_read_before_any_is_late():
     crew = _crew(ScriptedLauncher(), *said, *ended, timeout_s=0.2)
     time.sleep(0.4)
     assert [crew.receive()[0] for _ in range(2)] == [0, 1]
+
+
+def test_a_call_that_progresses_is_not_late_and_one_that_repeats_itself_is(monkeypatch):
+    """For six times its deadline each word is of a later token; then the same word is said on and on."""
+    monkeypatch.setattr(crew_module, "_READING_S", 0.05)
+    crew = _crew(ScriptedLauncher(), timeout_s=0.2)
+    began_s, words = time.monotonic(), iter(range(1, 1 << 30))
+
+    def receive(timeout_s):
+        time.sleep(0.02)
+        moves = time.monotonic() - began_s < 1.2
+        return 0, Underway(seq=0, done=0, total=8, steps=next(words) if moves else 1)
+
+    monkeypatch.setattr(crew._channel, "receive", receive)
+    with pytest.raises(RunFailed, match=r"made no progress with call actor_train of step 3 for 0.2 s"):
+        crew.receive()
+    assert 1.2 < time.monotonic() - began_s < 5
+
+
+@pytest.mark.parametrize("phase", ["set up", "step"])
+def test_a_master_that_was_stopped_looks_again_before_it_blames(monkeypatch, phase):
+    """Frozen for ten times the deadline, and its workers with it, which report once all go on."""
+    monkeypatch.setattr(attention, "LONGEST_LOOK_S", 0.1)
+    ready = [(rank, Ready()) for rank in (0, 1)]
+    done = [(rank, Done(seq=0, started_s=0, ended_s=1)) for rank in (0, 1)]
+    crew = _idle_crew(ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS}), timeout_s=0.3)
+    reads = iter(["freeze", None, *(ready if phase == "set up" else done)])
+
+    def receive(timeout_s):
+        if (read := next(reads)) == "freeze":
+            time.sleep(3)
+            return None
+        return read
+
+    monkeypatch.setattr(crew._channel, "receive", receive)
+    if phase == "set up":
+        crew.set_up(None)
+    else:
+        crew.send(_call(0, (0, 1)))
+        assert [crew.receive()[0] for _ in range(2)] == [0, 1]
 
 
 def test_what_ranks_say_of_a_call_is_added_up_until_it_ends():
@@ -230,7 +274,8 @@ def test_time_runs_from_when_all_ranks_are_free():
     assert deadlines.overdue(19.0) is None
     assert deadlines.overdue(20.0).instruction.call == "shared"
     deadlines.reported(0, 1, 19.0)
-    assert deadlines.overdue(20.0).awaited == {1}
+    assert deadlines.overdue(29.0) is None
+    assert deadlines.overdue(29.1).awaited == {1}
 
 
 def test_time_runs_at_once_on_ranks_that_step_aside():
@@ -258,7 +303,7 @@ def test_time_runs_at_once_on_ranks_that_step_aside():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_times_are_those_of_a_walk_over_all_queues(seed):
-    """Random instructions and reports; the oracle goes through every queue anew after each."""
+    """Random instructions, progress and reports; the oracle goes through every queue anew after each."""
     chance = random.Random(seed)
     deadlines, walk = Deadlines(6.0), _Walk(6.0)
     for now_s in range(120):
@@ -266,8 +311,12 @@ def test_times_are_those_of_a_walk_over_all_queues(seed):
         able = [(rank, o) for rank in range(4) for o in walk.at_hand(rank)]
         if able and chance.random() < 0.7:
             rank, call = chance.choice(able)
-            assert deadlines.reported(rank, call.seq, now_s) is call
-            walk.queues[rank].remove(call)
+            if chance.random() < 0.5:
+                deadlines.progressed(call.seq, now_s)
+            else:
+                assert deadlines.reported(rank, call.seq, now_s) is call
+                walk.queues[rank].remove(call)
+            walk.spent_s.update({call.seq: 0} if call.seq in walk.spent_s else {})
         else:
             ranks = tuple(sorted(chance.sample(range(4), chance.randint(1, 4))))
             call = _call(now_s, ranks, steps_aside=chance.random() < 0.4)
@@ -287,7 +336,7 @@ class _Walk:
         self.timeout_s, self.now_s = timeout_s, 0
         self.queues = {rank: [] for rank in range(4)}
         self.spent_s = {}
-        """By seq, of what has started and not ended."""
+        """By seq, of what has started and not ended: without progress."""
 
     def at_hand(self, rank):
         queue = self.queues[rank]
@@ -338,7 +387,9 @@ def test_the_status_follows_the_run(monkeypatch):
         crew.send(_call(1, (1,), step=4))
         crew.receive()
     after = status()
-    assert after.is_over and after.phase.startswith("failed: rank 1 did not end call actor_train of step 4")
+    assert after.is_over and after.phase.startswith(
+        "failed: rank 1 made no progress with call actor_train of step 4"
+    )
     assert after.step == 4 and after.written_s > before.written_s
 
 

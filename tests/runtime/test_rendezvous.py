@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from torch.distributed import TCPStore
 
 from realrl.base import peers
 from realrl.base.listeners import admit_only
+from realrl.launch.local import LocalLauncher
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.rendezvous import FileRendezvous, PortRendezvous, open_rendezvous, open_store
 from tests.security.wires import mutated, noise
@@ -73,6 +75,8 @@ def test_a_stranger_at_the_store_ends_the_start(monkeypatch):
         os.seteuid(0)
         with stranger:
             stranger.connect((host, int(port)))
+            while not any(end.local == (host, int(port)) and end.inode for end in peers.connections()):
+                time.sleep(0.01)  # until it is accepted: who still waits for that is turned away
             with pytest.raises(RunFailed, match="user 65534 of this host"):
                 rendezvous.close_to_all()
 
@@ -80,7 +84,7 @@ def test_a_stranger_at_the_store_ends_the_start(monkeypatch):
 def test_on_one_host_the_store_is_where_only_this_user_gets():
     """Another process of this user finds it by its name; nothing listens for it."""
     listening = _listening()
-    with closing(open_rendezvous("127.0.0.1")) as rendezvous:
+    with closing(open_rendezvous(LocalLauncher())) as rendezvous:
         assert isinstance(rendezvous, FileRendezvous)
         own, script = open_store(rendezvous.where, WAIT), "import sys; from datetime import timedelta\n"
         script += "from realrl.runtime.rendezvous import open_store\n"

@@ -163,7 +163,7 @@ def test_a_stalled_worker_ends_the_run(config, hurry):
     """Stopped by a signal, it neither dies nor reports; its deadline passes, and it is named."""
     config, launcher = replace(config, num_steps=10_000), LocalLauncher()
     _once_two_steps_are_done(config, lambda: os.kill(launcher.pids[1], signal.SIGSTOP))
-    late = r"^rank 1 did not end .* of step \d+ within 12 s \(call_timeout_s\): no stack .* stopped \(T\); .*"
+    late = r"^rank 1 made no progress with .* of step \d+ for 12 s \(call_timeout_s\): no stack .* \(T\); .*"
     with pytest.raises(RunFailed, match=late) as failure:
         _run(config, launcher)
     assert "\n" not in str(failure.value)
@@ -181,7 +181,8 @@ def test_a_worker_that_is_stuck_in_python_can_be_seen(config, hurry, tmp_path):
     shown = []
     looking = threading.Thread(target=lambda: shown.extend(_look(config, tmp_path / "stuck")))
     looking.start()
-    late = r"^rank 1 did not end call reward of step 0 .*: in judge \(.*stuck.py:7\), while rank 0 waited in"
+    where = r"in judge \(.*stuck.py:7\), while rank 0 waited in"
+    late = rf"^rank 1 made no progress with call reward of step 0 .*: {where}"
     with pytest.raises(RunFailed, match=late):
         _run(config, LocalLauncher())
     looking.join()
@@ -194,7 +195,7 @@ def test_a_worker_that_is_stuck_in_python_can_be_seen(config, hurry, tmp_path):
         assert "== rank 0: " in text and "in receive" in text.partition("== master")[2]
     assert "reward -> move actor_train (rewards" in (_directory(config) / "hang.txt").read_text()
     code, status = _show(config, "status")
-    assert code == 0 and "failed: rank 1 did not end call reward" in status
+    assert code == 0 and "failed: rank 1 made no progress with call reward" in status
     assert _show(config, "stacks")[0] == 1
 
 

@@ -6,7 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.messages import Done, Forget, RunCall, StepAside, Stop
+from realrl.runtime import worker as worker_module
 from realrl.runtime.worker import Worker
 
 
@@ -64,3 +66,18 @@ def test_a_sign_for_a_call_that_has_ended_is_passed_over():
     some = worker(StepAside(seq=7, ranks=(0,)), forget(8), Stop())
     some.serve()
     assert [done.seq for done in some.channel.sent] == [8]
+
+
+def test_progress_is_said_now_and_then_with_the_steps_so_far(monkeypatch):
+    """Each word of a call counts, though not each is sent, and no sample has ended."""
+    now_s = [0.0]
+    monkeypatch.setattr(worker_module.time, "monotonic", lambda: now_s[0])
+    some = worker()
+    placement = Placement(DeviceMesh((0,)), ParallelLayout())
+    object.__setattr__(some, "plan", {"gen": placement})
+    say = some._progress(call(7))
+    for _ in range(40):
+        now_s[0] += 0.125
+        say(0, 8)
+    assert [(said.seq, said.done, said.total) for said in some.channel.sent] == [(7, 0, 8)] * 10
+    assert [said.steps for said in some.channel.sent] == list(range(4, 41, 4))

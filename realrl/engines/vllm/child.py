@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from realrl.base.parent import PARENT_VARIABLE
-from realrl.engines.vllm.messages import Failed, Reply, Request
+from realrl.engines.vllm.messages import Failed, Reply, Request, Said, Working
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Child:
                 env={**os.environ, **_SETTINGS, **_visible(device), PARENT_VARIABLE: str(os.getpid())},
             )
         self._connection = Connection(ours.detach())
-        self._decoder = msgspec.msgpack.Decoder(Reply)
+        self._decoder = msgspec.msgpack.Decoder(Said)
         self._unanswered = 0
 
     @property
@@ -58,8 +58,14 @@ class Child:
             raise self._ended() from None
         self._unanswered += 1
 
-    def ask(self, request: Request, meanwhile: Callable[[], None] | None = None) -> Reply:
-        """The reply to `request`; until it comes, `meanwhile` is called now and then.
+    def ask(
+        self,
+        request: Request,
+        meanwhile: Callable[[], None] | None = None,
+        progressed: Callable[[], None] = lambda: None,
+    ) -> Reply:
+        """The reply to `request`; until it comes, `meanwhile` is called now and then, and `progressed` as
+        tokens are drawn.
 
         Raises:
             RuntimeError: the process failed in it, or in what it was told before, or ended.
@@ -69,6 +75,9 @@ class Child:
             while meanwhile and not self._connection.poll(_LOOKS_UP_S):
                 meanwhile()
             reply = self._receive()
+            if isinstance(reply, Working):
+                progressed()
+                continue
             self._unanswered -= 1
             if isinstance(reply, Failed):
                 logger.error("vLLM failed:\n%s", reply.traceback)
@@ -81,7 +90,7 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def _receive(self) -> Reply:
+    def _receive(self) -> Said:
         try:
             return self._decoder.decode(self._connection.recv_bytes())
         except (EOFError, ConnectionResetError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig
 from realrl.api.recipe import NO_BREAKS, Breaks
+from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.engine import NO_WEIGHTS
 from realrl.engines.vllm.child import Child
@@ -52,6 +54,7 @@ class VLLMEngine:
         self._locals = local_tensors(decoder, groups.placement.layout, groups.place, "lm")
         self._own_enders = decoder.eos_token_ids
         self._shared: SharedMemory | None = None
+        self._progress = no_progress
         self._arriving: FlatTensors | None = None
         self._child = Child(str(device))
         self._child.tell(
@@ -88,6 +91,15 @@ class VLLMEngine:
         self._shared, self._arriving, self.version = None, None, NO_WEIGHTS
         self._child.ask(Sleep())
 
+    @contextmanager
+    def reporting(self, progress: Progress) -> Iterator[None]:
+        """Tell `progress` meanwhile that tokens are drawn; vLLM's process does not say of which samples."""
+        before, self._progress = self._progress, progress
+        try:
+            yield
+        finally:
+            self._progress = before
+
     def close(self) -> None:
         """End vLLM's process."""
         self._child.close()
@@ -101,13 +113,12 @@ class VLLMEngine:
         step: int,
         ends: Ends | None = None,
         breaks: Breaks = NO_BREAKS,
-        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> PackedBatch:
         """A response to each prompt of `prompts`, with the keys that `Engine.generate` gives.
 
         `raw_logprobs` are not a number where the sampling temperature is not 1: vLLM gives one a token. It
         stops where the config says; what `ends` says beside is cut off afterwards. Breaks are taken while
-        vLLM goes on; new weights must not come by them. `progress` is told once. A
+        vLLM goes on; new weights must not come by them. A
         sample's tokens depend on the seed, the step and the sample's id, and on the batch around it by
         rounding alone.
         """
@@ -115,7 +126,9 @@ class VLLMEngine:
         rollouts = rollouts_of(batch, [derive_seed(seed, step, sample.id) for sample in batch.samples])
         if rollouts:
             reply = self._child.ask(
-                self._request(rollouts, config), lambda: breaks.take() if breaks.due() else None
+                self._request(rollouts, config),
+                meanwhile=lambda: breaks.take() if breaks.due() else None,
+                progressed=lambda: self._progress(0, len(rollouts)),
             )
             if reply.version != self.version:
                 raise RuntimeError(
@@ -124,7 +137,6 @@ class VLLMEngine:
             for rollout, response in zip(rollouts, reply.responses, strict=True):
                 _check_finite(response, self.version)
                 _write(rollout, response, config, ends, self.version)
-        progress(len(rollouts), len(rollouts))
         return batch_of(batch.samples, rollouts)
 
     def _hand_over(self) -> None:

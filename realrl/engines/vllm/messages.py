@@ -80,6 +80,10 @@ class Generated(Message, kw_only=True):
     responses: tuple[Response, ...]
 
 
+class Working(Message, kw_only=True):
+    """Another token was drawn. It is no reply, and may come before one."""
+
+
 class Failed(Message, kw_only=True):
     """A request raised."""
 
@@ -89,3 +93,4 @@ class Failed(Message, kw_only=True):
 
 Request = Start | Update | Generate | Sleep
 Reply = Ready | Generated | Failed
+Said = Reply | Working

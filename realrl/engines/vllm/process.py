@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -29,15 +31,19 @@ from realrl.engines.vllm.messages import (
     Sleep,
     Start,
     Update,
+    Working,
 )
 
 _BACKEND = "realrl"
+_TELLS_EVERY_S = 0.5
 
 
 class Server:
     """Carries out requests, the first of which is `Start`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Working], None]) -> None:
+        """`tell` sends what is no reply."""
+        self._tell, self._told_s = tell, time.monotonic()
         self._version: int | None = None
         self._is_asleep = False
         self._temperature = 1.0
@@ -138,6 +144,9 @@ class Server:
 
     def _cooled(self, module: Any, inputs: Any, logits: Any) -> Any:
         """Logits at the sampling temperature, before vLLM takes log-probabilities of the whole vocabulary."""
+        if time.monotonic() - self._told_s > _TELLS_EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell(Working())
         return logits.float() / self._temperature
 
     def _rpc(self, method: str, **arguments: Any) -> None:
@@ -158,7 +167,8 @@ def serve(connection: Connection) -> NoReturn:
     Raises:
         EOFError, ConnectionError: the other side has closed.
     """
-    server, decoder = Server(), msgspec.msgpack.Decoder(Request)
+    server = Server(lambda said: connection.send_bytes(msgspec.msgpack.encode(said)))
+    decoder = msgspec.msgpack.Decoder(Request)
     while True:
         data = connection.recv_bytes()
         try:
