@@ -16,6 +16,11 @@ Record = dict[str, Any]
 Placed = Iterator[tuple[str, Record]]
 """Records under their places."""
 
+
+class LooseRecord(dict):
+    """A record of JSON that only Python's reader takes; its texts may have lone surrogates."""
+
+
 # Numbers keep the digits that they are written with: 0.00001 is not 1e-05 to who compares answers.
 _RECORD = msgspec.json.Decoder(Record, float_hook=Decimal)
 _DOCUMENT = msgspec.json.Decoder(float_hook=Decimal)
@@ -61,7 +66,7 @@ def decode(text: bytes, decoder: msgspec.json.Decoder = _DOCUMENT) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = error
     try:
-        value = json.loads(text.decode(), parse_float=Decimal, parse_int=_whole)
+        value = json.loads(text.decode(), parse_float=Decimal, parse_int=_whole, object_hook=LooseRecord)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError:

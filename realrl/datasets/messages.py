@@ -56,17 +56,19 @@ def turns_of(prompt: Prompt) -> list[dict[str, Any]]:
     return [{**message.more, "role": message.role, "content": message.content} for message in prompt]
 
 
-def with_plain_messages(record: Mapping[str, Any]) -> dict[str, Any]:
+def with_plain_messages(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record whose conversations have messages of `{role, content, more}`, with texts as contents.
 
     Raises:
         msgspec.ValidationError: a message with images, without text, or with calls of tools.
     """
     names = [name for name in ("prompt", *RESPONSES) if isinstance(record.get(name), list)]
+    if not names:
+        return record
     return {**record, **{name: _plain_messages(record[name], name) for name in names}}
 
 
-def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
+def without_prompts(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record whose responses may be conversations, with their last messages in place of these.
 
     The messages before the last are the record's prompt if it has none.
@@ -75,8 +77,10 @@ def without_prompts(record: Mapping[str, Any]) -> dict[str, Any]:
         msgspec.ValidationError: they are not the same for all of its responses, or a last one only asks.
     """
     turns = {name: record[name] for name in RESPONSES if _is_conversation(record.get(name))}
+    if not turns:
+        return record
     found = {**record, **{name: given[-1].get("content") for name, given in turns.items()}}
-    if turns and "prompt" not in record:
+    if "prompt" not in record:
         first, *others = (given[:-1] for given in turns.values())
         if any(other != first for other in others):
             raise msgspec.ValidationError("`chosen` and `rejected` must begin with the same messages")

@@ -11,7 +11,7 @@ import msgspec
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
 from realrl.datasets.fields import Names, at, columns_of, recognised
 from realrl.datasets.gym import gym_records
-from realrl.datasets.jsonl import read_json
+from realrl.datasets.jsonl import LooseRecord, read_json
 from realrl.datasets.messages import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
 from realrl.datasets.tables import HUGGING_FACE, read_hugging_face, read_parquet
@@ -111,10 +111,12 @@ def _rows_of(
     rows, mended = [], []
     for number, (place, record) in enumerate(itertools.chain([first], records), 1):
         mapped = _mapped(record, source, place)
-        whole = without_surrogates(mapped)
-        if whole != mapped:
-            mended.append(place)
-        rows.append(_row(row_type, number, place, whole, example))
+        if isinstance(record, LooseRecord):
+            whole = without_surrogates(mapped)
+            if whole != mapped:
+                mended.append(place)
+            mapped = whole
+        rows.append(_row(row_type, number, place, mapped, example))
     if mended:
         notes.append(
             f"{source.path}: {len(mended)} of {len(rows)} rows have halves of characters (lone surrogates),"
@@ -187,7 +189,7 @@ def _row(row_type: type[SomeRow], number: int, place: str, record: Record, examp
     return row
 
 
-def _tidied(record: Record) -> dict[str, Any]:
+def _tidied(record: Record) -> Record:
     """What is not null; ids as text, solutions as a list of texts, responses without prompts."""
     found = {name: plain_number(value) for name, value in record.items() if value is not None}
     if "query_id" in found:
