@@ -13,12 +13,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.tables import table
+from realrl.datasets.contents import plain_text
+from realrl.datasets.jsonl import parse_json
+from realrl.datasets.texts import answers_of, without_surrogates
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked, Verdict
 
@@ -75,24 +78,32 @@ def make_parser() -> Parser:
 
 def read_lines(path: Path) -> list[Line]:
     """Every line; blank ones are left out. Raises ValueError, which names the file and the line."""
-    decoder, lines = msgspec.json.Decoder(Line), []
-    for number, line in enumerate(_content(path).split(b"\n"), start=1):
-        if line.strip():
-            try:
-                lines.append(decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path}:{number}: {error}; expected a line like {EXAMPLE}") from None
+    name = str(path)
+    text = plain_text(_content(path), name, "FILE", EXAMPLE)
+    rows = parse_json(text, name, EXAMPLE, Line.__struct_fields__)
+    lines = [_line(place, record) for place, record in rows]
     if not lines:
         raise ValueError(f"{path}: it is empty; expected lines like {EXAMPLE}")
     return lines
 
 
+def _line(place: str, record: dict[str, Any]) -> Line:
+    try:
+        if "solutions" in record:
+            record["solutions"] = answers_of(record["solutions"])
+        return msgspec.convert(without_surrogates(record), Line)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{place}: {error}; expected a line like {EXAMPLE}") from None
+
+
 def _content(path: Path) -> bytes:
+    """Of a file, or of a pipe, which is read but once here."""
     try:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
         raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); give a file with lines like {EXAMPLE}"
+            f"{path}: cannot be read ({reason}); give a file with lines like {EXAMPLE}"
         ) from None
 
 

@@ -72,19 +72,48 @@ def read_contents(path: str, key: str, example: str) -> bytes:
         ValueError: no such file, or none of JSON by its first bytes; `example` is a line of one.
     """
     try:
-        file = Path(os.path.expanduser(path))
-        _check_kind(file, path, key)
+        file = check_is_file(path, key)
         content = file.read_bytes()
     except OSError as error:
-        raise _unreadable(path, key, example, error.strerror) from None
-    except ValueError as error:
-        if str(error).startswith(key):
-            raise
-        raise _unreadable(path, key, example, str(error)) from None
+        raise ValueError(
+            f"{key}: {path!r}: cannot read this dataset ({error.strerror}); "
+            f"give `sums` or a JSONL file with lines like {example}"
+        ) from None
+    return plain_text(content, path, key, example)
+
+
+def plain_text(content: bytes, path: str, key: str, example: str) -> bytes:
+    """The text in a file's content: unpacked, and without a byte-order mark.
+
+    Raises:
+        ValueError: it is packed badly, or no JSON by its first bytes.
+    """
     text = _unpacked(content, path, key)
     if what := _other_kind(text, path):
         raise ValueError(f"{key}: {path} is {what}; expected JSON, with lines like {example}")
     return text.removeprefix(codecs.BOM_UTF8)
+
+
+def check_is_file(path: str, key: str) -> Path:
+    """The file at a path.
+
+    Raises:
+        OSError: there is none that can be looked at.
+        ValueError: something that is no file is there.
+    """
+    file = Path(os.path.expanduser(path))
+    if "\0" in path:
+        raise ValueError(f"{key}: {path!r}: no file has a name with a null character")
+    mode = file.stat().st_mode
+    if stat.S_ISDIR(mode):
+        endings = (".json", ".jsonl", ".parquet")
+        found = sorted(entry.name for entry in file.iterdir() if entry.suffix in endings)
+        inside = f"one of its files, as {file / found[0]}" if found else "a file of rows"
+        raise ValueError(f"{key}: {path} is a folder: give {inside}, or hf:{path} for a folder of data files")
+    for is_so, what in _SPECIAL:
+        if is_so(mode):
+            raise ValueError(f"{key}: {path} is {what}")
+    return file
 
 
 def looks_like_table(line: bytes) -> bool:
@@ -95,19 +124,6 @@ def looks_like_table(line: bytes) -> bool:
 def no_table(path: str, example: str) -> ValueError:
     """The error for a CSV file."""
     return ValueError(f"{path} is {_TABLE}; expected JSON, with lines like {example}")
-
-
-def _check_kind(file: Path, path: str, key: str) -> None:
-    mode = file.stat().st_mode
-    if stat.S_ISDIR(mode):
-        found = sorted(
-            entry.name for entry in file.iterdir() if entry.suffix in (".json", ".jsonl", ".parquet")
-        )
-        inside = f"one of its files, as {file / found[0]}" if found else "a file of rows"
-        raise ValueError(f"{key}: {path} is a folder: give {inside}, or hf:{path} for a folder of data files")
-    for is_so, what in _SPECIAL:
-        if is_so(mode):
-            raise ValueError(f"{key}: {path} is {what}")
 
 
 def _unpacked(content: bytes, path: str, key: str) -> bytes:
@@ -124,10 +140,3 @@ def _other_kind(text: bytes, path: str) -> str:
     if path.lower().endswith(_TABLE_ENDINGS):
         return _TABLE
     return next((what for magic, what in _OTHER_KINDS if text.startswith(magic)), "")
-
-
-def _unreadable(path: str, key: str, example: str, reason: str) -> ValueError:
-    return ValueError(
-        f"{key}: {path!r}: cannot read this dataset ({reason}); "
-        f"give `sums` or a JSONL file with lines like {example}"
-    )

@@ -38,7 +38,11 @@ def read_json(path: str, key: str, example: str, columns: Collection[str]) -> Pl
     Raises:
         ValueError: no such file, or one that is no JSON of these forms; `example` is a line.
     """
-    text = read_contents(path, key, example)
+    return parse_json(read_contents(path, key, example), path, example, columns)
+
+
+def parse_json(text: bytes, path: str, example: str, columns: Collection[str]) -> Placed:
+    """Each row in the text of a file, as `read_json` gives it."""
     first = re.compile(rb"\s*").match(text).end()
     if text[first : first + 1] == b"[":
         return _listed(path, _decoded_list(path, text, example))

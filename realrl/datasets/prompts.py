@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 from torch import Tensor
 
 from realrl.api.data import DataConfig
+from realrl.datasets.contents import check_is_file, plain_text
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, QUESTIONS, Names
+from realrl.datasets.jsonl import decode
 from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, read_rows
+from realrl.datasets.texts import answers_of
 from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
@@ -106,13 +108,22 @@ def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: 
 
 
 def _read_info(path: str) -> dict[str, _Info]:
+    key, example = "data.solutions_path", '{"1": {"solutions": ["2"]}}'
     try:
-        return msgspec.json.decode(Path(path).expanduser().read_bytes(), type=dict[str, _Info])
+        content = check_is_file(path, key).read_bytes()
+        found = decode(plain_text(content, path, key, example))
+        return {query_id: _info(entry) for query_id, entry in msgspec.convert(found, dict[str, dict]).items()}
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        reason = getattr(error, "strerror", error)
         raise ValueError(
-            f"data.solutions_path: {path!r}: cannot read solutions ({error}); expected a JSON file like"
-            ' {"1": {"solutions": ["2"]}}'
+            f"{key}: {path!r}: cannot read solutions ({reason}); expected a JSON file like {example}"
         ) from None
+
+
+def _info(entry: Mapping[str, Any]) -> _Info:
+    """An entry whose answers are texts."""
+    given = {"solutions": answers_of(entry["solutions"])} if "solutions" in entry else {}
+    return msgspec.convert(given, _Info)
 
 
 def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str] | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
+from realrl.datasets.contents import check_is_file
 from realrl.datasets.fields import Names, at, columns_of, recognised
 from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import LooseRecord, read_json
 from realrl.datasets.messages import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
 from realrl.datasets.tables import HUGGING_FACE, read_hugging_face, read_parquet
-from realrl.datasets.texts import answer_of, plain_number, text_of, without_surrogates
+from realrl.datasets.texts import answers_of, plain_number, text_of, without_surrogates
 
 Record = Mapping[str, Any]
 Records = Iterator[tuple[str, Record]]
@@ -93,6 +95,8 @@ def _read(source: _Source, names: Names, example: str) -> Records:
     if path.startswith(HUGGING_FACE):
         return read_hugging_face(path, source.split, key, columns)
     if path.endswith(".parquet"):
+        with suppress(OSError):  # reading it says what is wrong
+            check_is_file(path, key)
         return read_parquet(path, key, columns)
     return read_json(path, key, example, columns)
 
@@ -195,13 +199,5 @@ def _tidied(record: Record) -> Record:
     if "query_id" in found:
         found["query_id"] = text_of(record["query_id"])
     if "solutions" in found:
-        found["solutions"] = _answers(record["solutions"])
+        found["solutions"] = answers_of(record["solutions"])
     return without_prompts(with_plain_messages(found))
-
-
-def _answers(solutions: Any) -> Any:
-    """Gold answers as a list of texts; what is no answer is left as it is."""
-    if isinstance(solutions, list):
-        return [answer_of(solution) for solution in solutions]
-    answer = answer_of(solutions)
-    return [answer] if isinstance(answer, str) else answer

@@ -18,7 +18,15 @@ def text_of(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def answer_of(value: Any) -> Any:
+def answers_of(solutions: Any) -> Any:
+    """Gold answers as a list of texts; what is no answer is left as it is."""
+    if isinstance(solutions, list):
+        return [_answer(solution) for solution in solutions]
+    answer = _answer(solutions)
+    return [answer] if isinstance(answer, str) else answer
+
+
+def _answer(value: Any) -> Any:
     """The text of a gold answer; empty for null and NaN, which no response can match."""
     if value is None or (isinstance(value, (float, Decimal)) and value != value):
         return ""

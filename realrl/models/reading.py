@@ -78,6 +78,8 @@ def read_decoder_config(directory: Path | str) -> DecoderConfig:
 def _decode(file: Path, file_type: type[File]) -> File:
     try:
         return msgspec.json.decode(file.read_text(encoding="utf-8"), type=file_type)
+    except RecursionError:
+        raise ValueError(f"{file}: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

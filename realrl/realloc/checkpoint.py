@@ -175,7 +175,7 @@ def _files(directory: Path) -> dict[str, list[str] | None]:
         raise ValueError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; {_what_to_do(directory)}")
     try:
         weight_map = msgspec.json.decode(index.read_text(encoding="utf-8"), type=_Index).weight_map
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{index} is no checkpoint index ({error}); save the checkpoint anew") from error
     files: dict[str, list[str] | None] = {}
     for tensor, name in weight_map.items():

@@ -166,6 +166,7 @@ def broken(model, directory, name, text):
     [
         ("config.json", None, "actor.model.path: "),
         ("config.json", "{", "config.json: Input data was truncated"),
+        ("config.json", '{"a":' * 1_000_000, "config.json: it is nested too deeply"),
         ("config.json", "[]", "config.json: Expected `object`, got `array`"),
         ("config.json", b'{"model_type": "ll\xff"}', "config.json: 'utf-8' codec can't decode byte 0xff"),
         ("config.json", '{"model_type": "llama"}', "config.json: Object missing required field `vocab_size`"),
@@ -193,6 +194,9 @@ def changed(model, directory, name, **keys):
     [
         ({"hidden_size": "a"}, "config.json: Expected `int`, got `str` - at `$.hidden_size`"),
         ({"num_hidden_layers": 0}, "config.json: Expected `int` >= 1 - at `$.num_hidden_layers`"),
+        ({"num_hidden_layers": 10**9}, "config.json: Expected `int` <= 10000 - at `$.num_hidden_layers`"),
+        ({"vocab_size": 10**18}, "config.json: Expected `int` <= 2147483647 - at `$.vocab_size`"),
+        ({"hidden_size": 10**400}, "config.json: Expected `int` <= 2147483647 - at `$.hidden_size`"),
         ({"max_position_embeddings": None}, "got `null` - at `$.max_position_embeddings`"),
         ({"rope_parameters": {"rope_theta": "x"}}, "at `$.rope_parameters.rope_theta`"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: yarn needs a factor"),

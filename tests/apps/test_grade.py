@@ -1,5 +1,6 @@
 """The verifier on a file."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_every_line_gets_its_verdict_in_its_place(file, capsys):
     ]
 
 
+def test_files_in_the_forms_of_data(tmp_path, capsys):
+    """Packed, a list in place of lines, NaN in other fields, answers that are numbers."""
+    rows = (
+        '[{"completion": "0.00001", "solutions": 1e-5, "score": NaN}, {"completion": "3", "solutions": [4]}]'
+    )
+    (tmp_path / "rows.json.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + rows.encode()))
+    assert main([str(tmp_path / "rows.json.gz"), "--json"]) == 0
+    verdicts = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+    assert verdicts == ["correct", "wrong"]
+
+
 def test_more_lines_than_a_batch_keep_their_order(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(grade, "BATCH", 3)
     file = tmp_path / "many.jsonl"
@@ -79,7 +91,7 @@ def test_the_example_of_the_documentation_is_what_it_shows(tmp_path, capsys):
             '{"completion": "4", "solutions": ["4"]}\n\n{"completion": "4"}',
             "jsonl:3: Object missing required",
         ),
-        ('{"completion": "4", "solutions": "4"}', "jsonl:1: Expected `array`"),
+        ('{"completion": "4", "solutions": {"4": 4}}', "jsonl:1: Expected `array`"),
         ('{"completion": "4", "solutions": []}', "jsonl:1: Expected `array` of length >= 1"),
         ('{"completion": null, "solutions": ["4"]}', "jsonl:1: Expected `str`"),
         ("completion", "jsonl:1: "),

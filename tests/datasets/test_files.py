@@ -95,7 +95,9 @@ def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "b.jsonl").write_text(LINES)
+    os.mkfifo(tmp_path / "pipe.parquet")
     for path, message in (
+        (tmp_path / "pipe.parquet", "pipe.parquet is a pipe"),
         (tmp_path / "pipe.jsonl", "pipe.jsonl is a pipe, which can be read but once"),
         ("/dev/zero", "data.path: /dev/zero is a device: give a file"),
         (tmp_path / "folder", r"folder is a folder: give one of its files, as .*/folder/b\.jsonl, or hf:"),

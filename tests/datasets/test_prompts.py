@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -149,7 +150,14 @@ def test_solutions_may_be_in_a_file_of_their_own(tmp_path):
         load(path, solutions_path=str(tmp_path / "id2info.json"))
 
 
-@pytest.mark.parametrize("text", [None, "[]", "{", '{"q": ["7"]}'])
+def test_files_of_solutions_in_the_forms_of_data(tmp_path):
+    info = '{"q": {"solutions": 1e-5, "rate": NaN}, "other": {"solutions": ["1"]}}'
+    (tmp_path / "info.json").write_bytes(gzip.compress(info.encode()))
+    path = write(tmp_path / "d.jsonl", {"query_id": "q", "prompt": "1"})
+    assert load(path, solutions_path=str(tmp_path / "info.json")).solutions(0) == ["0.00001"]
+
+
+@pytest.mark.parametrize("text", [None, "[]", "{", '{"q": ["7"]}', '{"q": {}}', '{"a":' * 100_000])
 def test_bad_files_of_solutions(tmp_path, text):
     path = tmp_path / "info.json"
     if text is not None:

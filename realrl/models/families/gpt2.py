@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from realrl.models.config import DecoderConfig, Names
-from realrl.models.families.keys import Count, Family, Positive, TokenIds, activation, token_ids
+from realrl.models.families.keys import Count, Family, Layers, Positive, TokenIds, activation, token_ids
 
 
 class GPT2Keys(msgspec.Struct, kw_only=True):
     vocab_size: Count
     n_embd: Count
-    n_layer: Count
+    n_layer: Layers
     n_head: Count
     n_positions: Count
     n_inner: Count | None = None

@@ -12,7 +12,9 @@ from msgspec import Meta
 from realrl.models.config import DecoderConfig, Names
 from realrl.models.rope import Rope, yarn_attention_factor
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Layers = Annotated[int, Meta(ge=1, le=10_000)]
+"""Every layer is planned for; no model has a tenth as many."""
 Positive = Annotated[float, Meta(gt=0)]
 TokenId = Annotated[int, Meta(ge=0)]
 TokenIds = TokenId | list[TokenId] | None
@@ -63,7 +65,7 @@ class LlamaKeys(msgspec.Struct, kw_only=True):
     vocab_size: Count
     hidden_size: Count
     intermediate_size: Count
-    num_hidden_layers: Count
+    num_hidden_layers: Layers
     num_attention_heads: Count
     num_key_value_heads: Count | None = None
     head_dim: Count | None = None
