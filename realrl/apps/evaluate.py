@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realrl.api.configure import build_config
-from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, mention, run_command
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
 from realrl.apps.evaluation.inputs import open_folder
 from realrl.base.files import write_atomically
@@ -66,6 +66,8 @@ def _main(argv: Sequence[str]) -> int:
         prepared = _prepare(options, benchmarks)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
+    for note in (note for benchmark in benchmarks for note in benchmark.notes):
+        mention(note)
     try:
         _answer(prepared)
     except RunFailed as error:

@@ -34,9 +34,15 @@ def test_benchmarks_are_found_by_name_or_path(tmp_path, monkeypatch):
         ("my-own", "my-own", 2),
         ("sums", "sums", 2),
     ]
-    assert found[0].problems[1].query_id == "gsm8k_test-1"
+    assert found[0].problems[1].query_id == "gsm8k_test-1" and not found[0].notes
     monkeypatch.setenv("REALRL_MATH_DATA", str(tmp_path))
     assert len(load_benchmarks(["aime24", "sums"], None, limit=None)[1].problems) == 30, "the held-out ones"
+
+
+def test_what_is_guessed_of_a_file_is_noted(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1=", "answer": "#### 2"}')
+    (found,) = load_benchmarks([str(tmp_path / "rows.jsonl")], None, limit=None)
+    assert found.problems[0].prompt == "1+1=" and "takes `question` as `prompt`" in found.notes[0]
 
 
 @pytest.mark.parametrize(

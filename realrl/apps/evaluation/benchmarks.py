@@ -34,6 +34,8 @@ class Benchmark:
     name: str
     """Of its file of results, too."""
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know of their file."""
 
     @property
     def title(self) -> str:
@@ -53,19 +55,18 @@ def load_benchmarks(data: Sequence[str], directory: Path | None, limit: int | No
         )
         if name in {benchmark.name for benchmark in found}:
             raise ValueError(f"--data: two are named {name!r}; give each once, or rename a file")
-        problems = _load(str(_file(source, directory)) if source in FILES else source)
-        found.append(Benchmark(name, tuple(problems[:limit])))
+        problems, notes = _load(str(_file(source, directory)) if source in FILES else source)
+        found.append(Benchmark(name, tuple(problems[:limit]), tuple(notes)))
     return found
 
 
-def _load(path: str) -> list[Problem]:
+def _load(path: str) -> tuple[list[Problem], list[str]]:
     from realrl.datasets.prompts import load_problems  # not at the top: it takes torch, the options need none
 
     try:
-        problems, _ = load_problems(DataConfig(path=path, eval_path=path), held_out=True)
+        return load_problems(DataConfig(path=path, eval_path=path), held_out=True)
     except ValueError as error:
         raise ValueError(str(error).replace("data.eval_path", "--data")) from None
-    return problems
 
 
 def _file(name: str, directory: Path | None) -> Path:
