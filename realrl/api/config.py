@@ -24,7 +24,11 @@ class ModelConfig:
     """A model and the arithmetic it runs in."""
 
     path: str = ""
-    """A Hugging Face model directory, or `smollm2-135m-instruct`, the demo model. It must be given."""
+    """A Hugging Face model directory; a model of the Hugging Face Hub, `OWNER/NAME[@REVISION]`, unless a
+    directory has that name; or `smollm2-135m-instruct`, the demo model. It must be given."""
+    commit: str | None = None
+    """The commit of a model of the Hub. Left out, that of its revision at the start; the run's `config.yaml`
+    has it, and a resume keeps it."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of weights and activations; the optimizer keeps float32 masters."""
     replica_dtype: Literal["float32", "bfloat16"] | None = None

@@ -51,7 +51,7 @@ class DataConfig:
 
     path: str = ""
     """It must be given: a file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a
-    Hugging Face dataset, `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
+    Hugging Face dataset, `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
     `gym:TASK[,TASK…]`; or `sums`, made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads
     `{prompt, response}` too, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
     split: str = "train"
@@ -61,6 +61,11 @@ class DataConfig:
     reasoning-gym do, or its `eval_split`; else none."""
     eval_split: str | None = None
     """Of a Hugging Face dataset of held-out rows; left out, `test`."""
+    commit: str | None = None
+    """The commit of a dataset of the Hub. Left out, that of its revision at the start; `config.yaml` of the
+    run has it, and a resume keeps it."""
+    eval_commit: str | None = None
+    """The same for `eval_path`."""
     solutions_path: str | None = None
     """A JSON file of `{query_id: {"solutions": [...]}}`, for lines of `path` that have none: AReaL's
     `id2info.json`."""
@@ -112,6 +117,11 @@ class DataConfig:
             return self.eval_path
         holds_out = self.path == "sums" or self.path.startswith(GYM_PREFIX) or self.eval_split
         return self.path if holds_out else ""
+
+    @property
+    def held_out_commit(self) -> str | None:
+        """The commit of `held_out_path`."""
+        return self.commit if self.eval_path is None else self.eval_commit
 
     @property
     def held_out_split(self) -> str:

@@ -19,7 +19,7 @@ from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.recipe import ModelSpec, Recipe
 from realrl.apps.rows import RowFacts, read_row_facts
 from realrl.apps.staleness import check_staleness
-from realrl.datasets.demo import DEMO_MODEL, resolve_model
+from realrl.datasets.demo import DEMO_MODEL
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
 from realrl.engines.vllm import fits as vllm
@@ -31,6 +31,8 @@ from realrl.models.layout import check_fits, decoder_layout
 from realrl.models.reading import read_decoder_config, read_family
 from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.loggers.interface import check_loggers
+from realrl.runtime.models import has_tokenizer, resolve_model
+from realrl.runtime.models import load_tokenizer as load_tokenizer_of
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_same_settings, goes_on
 
@@ -145,11 +147,11 @@ def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: 
 def _find(path: str, spec: ModelSpec) -> FoundModel:
     if not spec.model.path:
         raise ValueError(
-            f"{path}: expected a model, got none; give a Hugging Face model directory, as {path}=FOLDER, or"
-            f" {DEMO_MODEL}, the demo model"
+            f"{path}: expected a model, got none; give a Hugging Face model directory, as {path}=FOLDER, a"
+            f" model of the Hugging Face Hub, as OWNER/NAME, or {DEMO_MODEL}, the demo model"
         )
     try:
-        directory = resolve_model(spec.model.path)
+        directory = resolve_model(spec.model.path, spec.model.commit, weights=False)
         return FoundModel(path, spec, directory, read_decoder_config(directory))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
@@ -183,7 +185,7 @@ def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
                 f"{model.path}: its vocabulary has {model.decoder.vocab_size} tokens, that of "
                 f"{reference.path} {reference.decoder.vocab_size}; models of one run need one tokenizer"
             )
-        if model.directory.resolve() != reference.directory.resolve() and _has_tokenizer(model.directory):
+        if model.directory.resolve() != reference.directory.resolve() and has_tokenizer(model.directory):
             own, wanted = (load_tokenizer(m).get_vocab().items() for m in (model, reference))
             if differing := own ^ wanted:
                 raise ValueError(
@@ -192,22 +194,12 @@ def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
                 )
 
 
-def _has_tokenizer(directory: Path) -> bool:
-    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-    return any((directory / name).is_file() for name in names)
-
-
 def load_tokenizer(model: FoundModel) -> Any:
     """The tokenizer in a model's directory."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(model.directory, local_files_only=True)
-    except Exception as error:  # tokenizers raises plain ones
-        raise ValueError(
-            f"{model.path}: {model.directory}: its tokenizer cannot be loaded "
-            f"({' '.join(str(error).split())}); mend the tokenizer's files there"
-        ) from None
+        return load_tokenizer_of(model.directory)
+    except ValueError as error:
+        raise ValueError(f"{model.path}: {error}") from None
 
 
 def _check_data(config: RunConfig, inputs: Inputs) -> None:
@@ -310,6 +302,7 @@ def _check_weights(model: FoundModel) -> None:
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(model.decoder, placement, model.spec.head)
     try:
+        resolve_model(model.spec.model.path, model.spec.model.commit)
         files, head = file_layout(model.directory, model.decoder.names.base), model.decoder.scalar_head
         starts_afresh = model.spec.optimizer is not None and head not in files.extents()
         wanted = (p for p in layout.patterns if p.tensor != head or not starts_afresh)

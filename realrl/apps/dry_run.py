@@ -21,6 +21,7 @@ from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
 from realrl.runtime.accounting import accounting
 from realrl.runtime.jobs import compile_run
+from realrl.runtime.models import bytes_to_download, hub_repo
 from realrl.runtime.nodes import Reallocate
 
 Row = tuple[str, ...]
@@ -34,6 +35,7 @@ def render(run: PreparedRun) -> str:
         "Config": dump_config(config, recipe=recipe.name),
         **_notes(run),
         "Graph of one step": table([("call", "kind", "model", "inputs", "outputs"), *_graph_rows(graph)]),
+        "Models": _models(inputs.models),
         "Batches": "\n".join(accounting(recipe, config, execution_plan)),
         "Plan": _plan_text(recipe, config, execution_plan),
         "Reallocations": _reallocations(recipe, config, execution_plan, inputs.models),
@@ -49,6 +51,19 @@ def _notes(run: PreparedRun) -> dict[str, str]:
     of_rows = [note for rows in sides if rows is not None for note in rows.notes]
     lines = [*run.notes, *of_rows]
     return {"Notes": "\n".join(lines)} if lines else {}
+
+
+def _models(models: Mapping[str, FoundModel]) -> str:
+    """Where each model is; of one of the Hub, what a start would download."""
+    return table([("model", "path", "commit", "directory", "to download"), *map(_model_row, models.items())])
+
+
+def _model_row(item: tuple[str, FoundModel]) -> Row:
+    name, found = item
+    model, repo = found.spec.model, hub_repo(found.spec.model.path)
+    if repo is None:
+        return name, model.path, "-", str(found.directory), "-"
+    return name, model.path, model.commit, str(found.directory), _size(bytes_to_download(repo, model.commit))
 
 
 def _graph_rows(graph: DataflowGraph) -> Iterator[Row]:

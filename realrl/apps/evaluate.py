@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from realrl.api.configure import build_config
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, mention, run_command
 from realrl.apps.evaluation.benchmarks import DATA_VARIABLE, FILES, Benchmark, load_benchmarks
-from realrl.apps.evaluation.inputs import open_folder
+from realrl.apps.evaluation.inputs import PROBLEMS, open_folder
 from realrl.base.files import write_atomically
 from realrl.base.terminal import show
 from realrl.datasets.templates import TEMPLATES
@@ -83,7 +83,7 @@ def _main(argv: Sequence[str]) -> int:
 def make_parser() -> Parser:
     parser = Parser(prog="realrl eval", description="Evaluate a model")
     add = parser.add_argument
-    add("--model", required=True, help="a Hugging Face model directory, or the demo model's name")
+    add("--model", required=True, help="a model's directory, OWNER/NAME of the Hub, or the demo model's name")
     add("--name", help="the model's name in tables; left out, as --model gives it")
     add("--data", required=True, help=f"of {', '.join(FILES)}, sums, or JSONL files; several with commas")
     add("--data-dir", type=Path, help=f"the folder of the former's files; left out, ${DATA_VARIABLE}")
@@ -119,16 +119,15 @@ def _count(text: str) -> int:
 def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> PreparedRun:
     """The run of `gen`, checked, and the folder with its problems. Raises ValueError."""
     from realrl.apps.preparation import check_start, prepare
-    from realrl.datasets.demo import resolve_model
     from realrl.recipes.gen import GEN
+    from realrl.runtime.models import resolve_model
+    from realrl.runtime.pins import pin
     from realrl.runtime.resume import check_same_settings, is_done
 
-    is_begun = (options.output / EXPERIMENT / TRIAL).exists()
-    problems = open_folder(options.output, resolve_model(options.model), benchmarks, is_begun=is_begun)
     fixed = {
         "greedy": "true",
         "recover": "auto",
-        "data.path": problems,
+        "data.path": (options.output / PROBLEMS).resolve(),
         "data.drop_long": "false",
         "runs_dir": options.output,
         "experiment": EXPERIMENT,
@@ -138,7 +137,10 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     overrides = [f"{key}={value}" for key, value in given.items()]
     overrides += options.more
     overrides += [f"{key}={value}" for key, value in fixed.items()]
-    config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
+    config = pin(GEN, build_config(GEN.default_config, None, overrides, recipe=GEN.name))
+    is_begun = (options.output / EXPERIMENT / TRIAL).exists()
+    directory = resolve_model(config.model.path, config.model.commit)
+    open_folder(options.output, directory, benchmarks, is_begun=is_begun)
     prepared = prepare(GEN, config)
     if is_done(config):
         check_same_settings(GEN, prepared.config)

@@ -9,6 +9,7 @@ from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps import checks
 from realrl.apps.defaults import choose_settings
+from realrl.runtime.pins import pin
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,12 @@ class PreparedRun:
 
 
 def prepare(recipe: Recipe, config: Any) -> PreparedRun:
-    """Read a run's inputs, choose what is left to the machine, and check the result.
+    """Pin a run's models and data, read them, choose what is left to the machine, and check the result.
 
     Raises:
         ValueError: a setting, a model or data that cannot be right.
     """
+    config = pin(recipe, config)
     inputs = checks.read_inputs(recipe, config)
     config, notes = choose_settings(recipe, config, inputs)
     plan = checks.make_plan(recipe, config)

@@ -24,24 +24,6 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def resolve_model(path: str | Path) -> Path:
-    """The directory of a model that a config names.
-
-    Raises:
-        ValueError: it is neither the demo model nor a Hugging Face model directory.
-    """
-    if str(path) == DEMO_MODEL:
-        return demo_model_directory()
-    directory = Path(os.path.expanduser(path))
-    if not (directory / "config.json").is_file():
-        missing = "it has no config.json" if directory.is_dir() else "there is no such directory"
-        raise ValueError(
-            f"{path}: expected a Hugging Face model directory, but {missing}; "
-            f"give one, or {DEMO_MODEL} for the demo model"
-        )
-    return directory
-
-
 def demo_model_directory() -> Path:
     """Where the demo model lies; made on the first call, which takes the package from the index."""
     final = cache_directory() / DEMO_MODEL

@@ -16,7 +16,7 @@ from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import LooseRecord, read_json
 from realrl.datasets.messages import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.sums import SUMS, sum_records
-from realrl.datasets.tables import HUGGING_FACE, read_hugging_face, read_parquet
+from realrl.datasets.tables import HUGGING_FACE, check_no_dataset, read_hugging_face, read_parquet
 from realrl.datasets.texts import answers_of, plain_number, text_of, without_surrogates
 
 Record = Mapping[str, Any]
@@ -48,6 +48,7 @@ class _Source(NamedTuple):
     key: str
     path: str
     split: str
+    commit: str | None
     fields: dict[str, str]
     fields_key: str
 
@@ -82,10 +83,11 @@ def read_rows(
 def _source(data: DataConfig, *, held_out: bool) -> _Source:
     fields, fields_key = data.fields, "data.fields"
     if not held_out:
-        return _Source("data.path", data.path, data.split, fields, fields_key)
+        return _Source("data.path", data.path, data.split, data.commit, fields, fields_key)
     if data.eval_fields:
         fields, fields_key = data.eval_fields, "data.eval_fields"
-    return _Source("data.eval_path", data.held_out_path, data.held_out_split, fields, fields_key)
+    path, split, commit = data.held_out_path, data.held_out_split, data.held_out_commit
+    return _Source("data.eval_path", path, split, commit, fields, fields_key)
 
 
 def _read(source: _Source, names: Names, example: str) -> Records:
@@ -93,11 +95,12 @@ def _read(source: _Source, names: Names, example: str) -> Records:
     columns = {*ROW_FIELDS, *source.fields.values(), *columns_of(names)}
     columns |= {name.partition(".")[0] for name in columns}
     if path.startswith(HUGGING_FACE):
-        return read_hugging_face(path, source.split, key, columns)
+        return read_hugging_face(path, source.split, key, columns, source.commit)
     if path.endswith(".parquet"):
         with suppress(OSError):  # reading it says what is wrong
             check_is_file(path, key)
         return read_parquet(path, key, columns)
+    check_no_dataset(path, key)
     return read_json(path, key, example, columns)
 
 

@@ -166,6 +166,15 @@ def shard_name(num_files: int, index: int) -> str:
     return SINGLE_FILE if num_files == 1 else f"model-{index + 1:05d}-of-{num_files:05d}.safetensors"
 
 
+def named_files(directory: Path) -> list[str]:
+    """The files that a checkpoint's index names, whether they are there or not.
+
+    Raises:
+        ValueError: it is no index.
+    """
+    return list(_indexed(directory / INDEX_FILE))
+
+
 def _files(directory: Path) -> dict[str, list[str] | None]:
     """The checkpoint's files, each with the tensors that are to be taken from it; None means all."""
     if (directory / SINGLE_FILE).is_file():
@@ -173,11 +182,16 @@ def _files(directory: Path) -> dict[str, list[str] | None]:
     index = directory / INDEX_FILE
     if not index.is_file():
         raise ValueError(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; {_what_to_do(directory)}")
+    return dict(_indexed(index))
+
+
+def _indexed(index: Path) -> dict[str, list[str]]:
+    """Each file that an index names, and its tensors."""
     try:
         weight_map = msgspec.json.decode(index.read_text(encoding="utf-8"), type=_Index).weight_map
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{index} is no checkpoint index ({error}); save the checkpoint anew") from error
-    files: dict[str, list[str] | None] = {}
+    files: dict[str, list[str]] = {}
     for tensor, name in weight_map.items():
         if Path(name).name != name:
             raise ValueError(f"{index} names {name}, which is no file beside it; save the checkpoint anew")

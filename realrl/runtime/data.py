@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer
-
 from realrl.api.recipe import Dataset, Recipe
-from realrl.datasets.demo import resolve_model
+from realrl.runtime.models import load_tokenizer, resolve_model
 
 
 class RunData(NamedTuple):
@@ -21,11 +19,11 @@ class RunData(NamedTuple):
 
 def open_data(recipe: Recipe, config: Any) -> RunData:
     """The rows of a recipe, in tokens of its first model."""
-    tokenizer = AutoTokenizer.from_pretrained(model_directory(recipe, config))
+    tokenizer = load_tokenizer(model_directory(recipe, config))
     return RunData(tokenizer, *recipe.datasets(config, tokenizer))
 
 
 def model_directory(recipe: Recipe, config: Any) -> Path:
-    """Where the recipe's first model lies."""
-    spec = next(iter(recipe.models(config).values()))
-    return resolve_model(spec.model.path)
+    """Where the description of the recipe's first model lies; its weights may be missing there."""
+    model = next(iter(recipe.models(config).values())).model
+    return resolve_model(model.path, model.commit, weights=False)

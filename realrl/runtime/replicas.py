@@ -17,7 +17,6 @@ from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
 from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
 from realrl.api.recipe import ModelSpec
-from realrl.datasets.demo import resolve_model
 from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.fits import longest
@@ -29,6 +28,7 @@ from realrl.models.reading import read_decoder_config, read_family
 from realrl.parallel.groups import Groups
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
+from realrl.runtime.models import resolve_model
 from realrl.runtime.nodes import Weights
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,9 @@ class Replicas:
         self._recovery, self._changed = recovery, changed
         self._specs, self._rank, self._device = specs, rank, device
         self._topology, self._settings = topology, settings
-        self._directories = {model: resolve_model(spec.model.path) for model, spec in specs.items()}
+        self._directories = {
+            name: resolve_model(spec.model.path, spec.model.commit) for name, spec in specs.items()
+        }
         self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
         self._homes = homes
         self._transfers: dict[tuple[Weights, Weights], Transfer] = {}

@@ -31,6 +31,7 @@ from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master import Master
+from realrl.runtime.pins import commits
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import CONFIG, METRICS, Recorder, run_directory
 from realrl.runtime.recovery import (
@@ -192,6 +193,8 @@ class _Run:
                     crew = stack.enter_context(self._crew(recovery))
                     Master(crew, schedule, best, recorder, progress, summary).run()
             outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
+            if found := commits(config):
+                outcome["commits"] = found
             result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
             recorder.record_summary(result)
             drop_recoveries(directory)

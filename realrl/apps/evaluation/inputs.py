@@ -18,8 +18,8 @@ _OTHERS = {"model": "another model", "problems": "other problems"}
 _OF_MODEL = (".safetensors", ".json", ".jinja")
 
 
-def open_folder(folder: Path, model: Path, benchmarks: Sequence[Benchmark], *, is_begun: bool) -> Path:
-    """Write all problems into one file of the folder, which is returned.
+def open_folder(folder: Path, model: Path, benchmarks: Sequence[Benchmark], *, is_begun: bool) -> None:
+    """Write all problems into one file of the folder, `PROBLEMS`.
 
     Raises:
         ValueError: it cannot be written, or the folder `is_begun` and of another model or other problems.
@@ -36,7 +36,6 @@ def open_folder(folder: Path, model: Path, benchmarks: Sequence[Benchmark], *, i
         raise ValueError(
             f"--output: cannot write to {folder} ({error.strerror}); give another folder"
         ) from None
-    return (folder / PROBLEMS).resolve()
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -1,0 +1,168 @@
+"""Where models are: in directories, in the cache of the Hugging Face Hub, or made once, as the demo model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from realrl.base.hub.child import Reply
+from realrl.base.hub.fetch import fetch
+from realrl.base.hub.repo import Repo, parse_repo
+from realrl.datasets.demo import DEMO_MODEL, demo_model_directory
+from realrl.realloc.checkpoint import INDEX_FILE, SINGLE_FILE, named_files
+
+_ADAPTER_FILE = "adapter_config.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+_DESCRIPTION = (
+    *("config.json", "generation_config.json", INDEX_FILE, _ADAPTER_FILE),
+    *(*_TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "chat_template.json", "chat_template.jinja"),
+)
+"""All that is read of a model but its weights. Code and pickles are never downloaded."""
+
+
+def resolve_model(path: str | Path, commit: str | None = None, *, weights: bool = True) -> Path:
+    """The directory of a model that a config names; files of the Hub are downloaded where they are missing.
+
+    `commit` is that of a model of the Hub; left out, its revision is looked up. Without `weights`, a model of
+    the Hub may have its description alone there.
+
+    Raises:
+        ValueError: it is no Hugging Face model directory, and the Hub has no such model for us.
+    """
+    if repo := hub_repo(path):
+        return _from_hub(repo, commit, weights=weights)
+    if commit:
+        raise ValueError(
+            f"{path} is no model of the Hugging Face Hub here, so that commit {commit} is not of it; leave"
+            " `commit` out"
+        )
+    if str(path) == DEMO_MODEL:
+        return demo_model_directory()
+    directory = Path(os.path.expanduser(path))
+    if not os.path.isdir(directory):
+        raise ValueError(
+            f"{path}: expected a Hugging Face model directory, but there is no such directory; give one, a"
+            f" model of the Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"
+        )
+    _check_config(directory, str(path))
+    return directory
+
+
+def hub_repo(path: str | Path) -> Repo | None:
+    """The model of the Hub that `path` names; None for a directory, which goes before it, and all else."""
+    if str(path) == DEMO_MODEL or os.path.exists(os.path.expanduser(path)):
+        return None
+    return parse_repo("model", str(path))
+
+
+def commit_of(repo: Repo) -> str:
+    """The commit that a model's revision is now; its description is downloaded too.
+
+    Raises:
+        ValueError: the Hub has no such model for us.
+    """
+    try:
+        return fetch(repo, _DESCRIPTION).commit
+    except ValueError as error:
+        raise ValueError(f"{repo}: {error}{_no_directory(repo)}") from None
+
+
+def bytes_to_download(repo: Repo, commit: str) -> int:
+    """How much of a model's weights is not in the cache.
+
+    Raises:
+        ValueError: the Hub is out of reach, or the model has no weights that can be read.
+    """
+    return _fetch_weights(repo, commit, _description(repo, commit), only_plan=True)
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer in a model's directory; code that may lie there is not run.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain ones
+        raise ValueError(
+            f"{directory}: its tokenizer cannot be loaded ({' '.join(str(error).split())}); mend the"
+            " tokenizer's files there"
+        ) from None
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a model's directory has a tokenizer of its own."""
+    return any((directory / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def _from_hub(repo: Repo, commit: str | None, *, weights: bool) -> Path:
+    commit = commit or commit_of(repo)
+    directory = _description(repo, commit)
+    _check_config(directory, str(repo))
+    if weights:
+        _fetch_weights(repo, commit, directory)
+    return directory
+
+
+def _fetch_weights(repo: Repo, commit: str, directory: Path, *, only_plan: bool = False) -> int:
+    """Download a model's weights, or only see what that would take; returns how many bytes were missing."""
+    names = (SINGLE_FILE,)
+    if (directory / INDEX_FILE).is_file():
+        names = tuple(named_files(directory))
+    reply = _fetch(repo, names, commit, only_plan=only_plan)
+    for name in names:
+        if name not in reply.sizes:
+            raise ValueError(
+                f"{repo}: it has no {name}; weights are read from safetensors files alone, never from"
+                " pickles (*.bin) or GGUF files; name a revision that has them, as OWNER/NAME@refs/pr/1,"
+                " or convert it"
+            )
+    return reply.missing_bytes
+
+
+def _description(repo: Repo, commit: str) -> Path:
+    """The folder of a commit, with all that is read of a model but its weights."""
+    return Path(_fetch(repo, _DESCRIPTION, commit).directory)
+
+
+def _fetch(repo: Repo, names: tuple[str, ...], commit: str, *, only_plan: bool = False) -> Reply:
+    try:
+        return fetch(repo, names, commit=commit, only_plan=only_plan)
+    except ValueError as error:
+        raise ValueError(f"{repo}: {error}") from None
+
+
+def _check_config(directory: Path, named: str) -> None:
+    if (directory / "config.json").is_file():
+        return
+    if (directory / _ADAPTER_FILE).is_file():
+        base = _base_of_adapter(directory)
+        raise ValueError(
+            f"{named}: this is an adapter of {base}, not a whole model; merge it into that by peft,"
+            " PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER), and give that folder"
+        )
+    raise ValueError(
+        f"{named}: expected a Hugging Face model directory, but it has no config.json; give one, a model of"
+        f" the Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"
+    )
+
+
+def _base_of_adapter(directory: Path) -> str:
+    try:
+        found = json.loads((directory / _ADAPTER_FILE).read_text(encoding="utf-8"))
+        return str(found["base_model_name_or_path"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "another model"
+
+
+def _no_directory(repo: Repo) -> str:
+    """That a directory was looked for too, and one that may be meant."""
+    name = repo.name.partition("/")[2]
+    near = f", but there is ./{name}" if os.path.isdir(name) else ""
+    return f" (no directory here has that name{near})"
