@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
+from realrl.base.machine import cpu_quotas
 
 _SIZE, _REPEATS = 512, 8
 """Of the products that are timed: some milliseconds each."""
@@ -28,11 +29,11 @@ def look_at_cores() -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0))
-    quota = cpu_quota()
+    quota = min(cpu_quotas(), default=float(cores))
     found = f"{_cpu_name()}; {cores} cores, {torch.get_num_threads()} threads of PyTorch"
     variables = ", ".join(f"{name}={os.environ[name]}" for name in _FOR_OPENMP if name in os.environ)
     found += f"; {variables}" if variables else ""
-    if quota is not None and quota < cores:
+    if quota < cores:
         means = f"the container gets the time of {quota:g} cores, over which threads for {cores} compete"
         last = max(1, int(quota)) - 1
         do = f"give the container whole cores (--cpuset-cpus), or start runs with taskset -c 0-{last}"
@@ -44,21 +45,6 @@ def look_at_cores() -> Iterator[Finding]:
 def _cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a CPU")
-
-
-def cpu_quota() -> float | None:
-    """How many cores' time this process's container may use; None without a limit.
-
-    Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst.
-    """
-    new, old = Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    if new.is_file():
-        quota, period = new.read_text().split()
-    elif old.is_file():
-        quota, period = old.read_text().strip(), old.with_name("cpu.cfs_period_us").read_text().strip()
-    else:
-        return None
-    return int(quota) / int(period) if quota.isdigit() else None
 
 
 def look_at_bf16() -> Iterator[Finding]:

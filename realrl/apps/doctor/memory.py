@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
+from realrl.base.machine import memory_bytes
 
 _LITTLE_BYTES = 4 << 30
 """Two workers of the demo take somewhat less."""
@@ -21,10 +22,10 @@ _FEW_FILES, _ENOUGH_FILES = 1024, 8192
 
 def look_at_memory() -> Iterator[Finding]:
     total, available = _of_host()
-    limit = cgroup_memory_limit()
+    limit = memory_bytes()
     found = f"{in_gib(available)} of {in_gib(total)} available"
     usable = available
-    if limit is not None and limit < total:
+    if limit < total:
         found += f", the container's limit is {in_gib(limit)}"
         usable = min(available, limit)
     if usable < _LITTLE_BYTES:
@@ -39,32 +40,6 @@ def _of_host() -> tuple[int, int]:
     lines = Path("/proc/meminfo").read_text().splitlines()
     sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines}
     return sizes["MemTotal"], sizes["MemAvailable"]
-
-
-def cgroup_memory_limit() -> int | None:
-    """The smallest limit of this process's control group and of those above it; None without one.
-
-    Source: Linux, cgroups(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
-    """
-    limits = [*_limits("", "/sys/fs/cgroup", "memory.max")]
-    limits += _limits("memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-    return min(limits, default=None)
-
-
-def _limits(controller: str, root: str, name: str) -> Iterator[int]:
-    """The limits of this process's group of a controller, and of every group above."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            group = Path(root + path)
-            for folder in (group, *group.parents):
-                file = folder / name
-                if (
-                    folder.is_relative_to(root)
-                    and file.is_file()
-                    and (text := file.read_text().strip()).isdigit()
-                ):
-                    yield int(text)
 
 
 def look_at_shared_memory() -> Iterator[Finding]:
