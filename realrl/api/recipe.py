@@ -136,6 +136,21 @@ class Criterion(NamedTuple):
 LEAST_LOSS = Criterion("loss", larger_is_better=False)
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a step, or a whole run, looks like from outside."""
+
+    metrics: Mapping[str, float]
+    records: Sequence[Mapping[str, Any]] = ()
+    """Some rollouts, to show one."""
+    is_first_step: bool = False
+    """Whether the weights are still those that the run began with."""
+
+    def __getitem__(self, name: str) -> float:
+        """Return a metric; 0 where it was not reported."""
+        return self.metrics.get(name, 0.0)
+
+
 CallBody: TypeAlias = "Callable[[CallContext, PackedBatch], CallOutput]"
 
 
@@ -156,5 +171,7 @@ class Recipe:
     """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
     bodies: Mapping[str, CallBody]
     best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
+    symptoms: Callable[[Any, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
+    """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
     validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""

@@ -35,7 +35,7 @@ def prepare(recipe: Recipe, config: Any) -> PreparedRun:
     config, notes = choose_settings(recipe, config, inputs)
     plan = checks.make_plan(recipe, config)
     checks.check_run(recipe, config, plan, inputs)
-    return PreparedRun(recipe, config, plan, inputs, tuple(notes))
+    return PreparedRun(recipe, config, plan, inputs, (inputs.rows.form, *notes))
 
 
 def check_start(run: PreparedRun) -> None:

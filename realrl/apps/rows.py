@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from realrl.api.config import RunConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.watched import Steps, run_watched
+from realrl.datasets.form import form_of_prompts
 from realrl.datasets.gym import make_gym_rows
 from realrl.datasets.watched import WatchedTokenizer
 
@@ -34,13 +36,15 @@ class RowFacts:
     """Where the row with the largest token is from."""
     notes: tuple[str, ...]
     """What a person should know of the rows."""
+    form: str
+    """The form of their prompts, in words."""
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)
 
 
 def read_row_facts(
-    recipe: Recipe, config: RunConfig, tokenizer: Any, tokenizer_path: str
+    recipe: Recipe, config: Any, tokenizer: Any, tokenizer_path: str
 ) -> tuple[RowFacts, RowFacts | None]:
     """Read the training rows and the held-out ones, if there are any.
 
@@ -49,14 +53,15 @@ def read_row_facts(
     Raises:
         ValueError: rows that cannot be read, or not be turned into tokens in time.
     """
-    data = getattr(config, "data", None)
-    if isinstance(data, DataConfig):
-        make_gym_rows(data)
+    data: DataConfig = config.data
+    make_gym_rows(data)
 
     def read(steps: Steps) -> tuple[RowFacts, RowFacts | None]:
         torch.set_num_threads(1)  # a fork has none of its parent's threads
         rows, held_out = recipe.datasets(config, WatchedTokenizer(tokenizer, steps))
-        return _facts("data.path", rows), None if held_out is None else _facts("data.eval_path", held_out)
+        form_of = partial(form_of_prompts, data.template, tokenizer)
+        of_rows = _facts("data.path", rows, form_of)
+        return of_rows, None if held_out is None else _facts("data.eval_path", held_out, form_of)
 
     try:
         return run_watched(read, step_s=ROWS_STEP_S)
@@ -70,7 +75,7 @@ def read_row_facts(
         raise ValueError(f"data: the rows cannot be turned into tokens: {reason}") from None
 
 
-def _facts(path: str, dataset: Dataset) -> RowFacts:
+def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> RowFacts:
     if not len(dataset):
         raise ValueError(f"{path}: expected at least one row, got none")
     numbers = range(len(dataset))
@@ -85,6 +90,7 @@ def _facts(path: str, dataset: Dataset) -> RowFacts:
         largest_token=largest_token,
         largest_place=_place(dataset, largest_row),
         notes=tuple(getattr(dataset, "notes", ())),
+        form=form_of(dataset.prompts[0]),
     )
 
 

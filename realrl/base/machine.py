@@ -1,6 +1,7 @@
 """How much memory and how many cores' time this process may take.
 
-Source: Linux, cgroups(7); Documentation: admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, scheduler/sched-bwc.rst.
+Source: Linux, cgroups(7); Documentation: admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst,
+    scheduler/sched-bwc.rst.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recip
 from realrl.datasets.pairs import load_pairs, sequences_of
 from realrl.recipes.dpo_config import DPOConfig
 from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses
+from realrl.recipes.symptoms import optimizer_symptoms
 
 
 def graph(config: DPOConfig) -> DataflowGraph:
@@ -85,4 +86,5 @@ DPO = Recipe(
     samples_per_row=lambda config: 1,
     datasets=load_pairs,
     bodies={"ref_inf": ref_inf, "train": train, "validate": validate},
+    symptoms=optimizer_symptoms,
 )

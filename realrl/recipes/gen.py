@@ -14,6 +14,7 @@ from realrl.datasets.stops import ends_by
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.grading import Response, response_lengths, responses_of
 from realrl.recipes.ppo_report import response_metrics, verdict_metrics
+from realrl.recipes.symptoms import response_symptoms
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked
 
@@ -55,7 +56,10 @@ def grade(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         [r.response for r in graded.values()], [r.solutions for r in graded.values()], progress=ctx.progress
     )
     checked = dict(zip(graded, found))
-    metrics = joined(response_metrics(batch), *_verdict_metrics(ctx.config, batch, checked))
+    metrics = joined(
+        response_metrics(batch, [r.response for r in responses]),
+        *_verdict_metrics(ctx.config, batch, checked),
+    )
     return CallOutput(metrics=metrics, records=_records(ctx, batch, responses, checked))
 
 
@@ -109,4 +113,5 @@ GEN = Recipe(
     samples_per_row=lambda config: config.samples_per_row,
     datasets=datasets,
     bodies={"generate": generate, "grade": grade},
+    symptoms=response_symptoms,
 )

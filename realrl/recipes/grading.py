@@ -57,12 +57,16 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     if not ctx.evaluating:
         rewards = _shaped(config, rewards, batch)
     _check_finite(rewards, responses)
-    metrics = {"reward": mean_of(rewards[is_graded]), **response_metrics(batch), **_part_metrics(graded)}
+    texts = [response.response for response in responses]
+    metrics = {"reward": mean_of(rewards[is_graded]), **_part_metrics(graded)}
+    metrics |= response_metrics(batch, texts)
     if graded.verdicts is not None:
         metrics |= verdict_metrics(graded.verdicts, batch, evaluating=ctx.evaluating)
         if not ctx.evaluating:
             groups = groups_of(config, batch)
             metrics |= group_metrics(groups, graded.verdicts, config.batch_size, ctx.reduce)
+    if config.ppo.group_size > 1 and not ctx.evaluating:
+        metrics |= {"groups_equal": _groups_equal(ctx, rewards, batch)}
     if config.ppo.max_draws > 1 and not ctx.evaluating:
         metrics |= {"redrawn": mean_of(~teaches)}
     outputs = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
@@ -83,6 +87,13 @@ def _teaches(ctx: CallContext, rewards: Tensor, is_graded: Tensor, batch: Packed
         return torch.ones_like(is_graded)
     groups, counts = groups_of(config, batch), takes_part(config, is_graded, batch["ended"])
     return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=counts)
+
+
+def _groups_equal(ctx: CallContext, rewards: Tensor, batch: PackedBatch) -> Mean:
+    """The share of samples whose prompt's responses all have one reward: they teach nothing."""
+    groups, everyone = groups_of(ctx.config, batch), torch.ones(len(batch), dtype=torch.bool)
+    differs = differs_in_group(rewards, groups, ctx.config.batch_size, ctx.reduce, counts=everyone)
+    return mean_of(~differs)
 
 
 class Response(NamedTuple):

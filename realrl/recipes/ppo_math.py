@@ -40,6 +40,7 @@ from realrl.recipes.ppo_report import (
     share_of,
     staleness_metrics,
 )
+from realrl.recipes.symptoms import policy_symptoms
 from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
@@ -456,6 +457,7 @@ PPO_MATH = Recipe(
     datasets=datasets,
     validate=validate,
     best_by=best_by,
+    symptoms=policy_symptoms,
     bodies={
         "actor_gen": actor_gen,
         "reward": reward,

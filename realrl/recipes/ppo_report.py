@@ -34,11 +34,12 @@ def named(prefix: str, metrics: Metrics) -> Metrics:
     return {prefix + name: metric for name, metric in metrics.items()}
 
 
-def response_metrics(batch: PackedBatch) -> dict[str, Mean]:
-    """The length of this rank's responses, and how many did not end by themselves."""
+def response_metrics(batch: PackedBatch, texts: Sequence[str]) -> dict[str, Mean]:
+    """The length of this rank's responses, and how many did not end by themselves or say nothing."""
     return {
         "response_tokens": _mean(_lengths(batch)),
         "truncated": _share((~batch["ended"]).tolist()),
+        "empty": _share([not text.strip() for text in texts]),
     }
 
 

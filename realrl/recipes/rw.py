@@ -13,6 +13,7 @@ from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recip
 from realrl.datasets.pairs import load_pairs, sequences_of
 from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses, scores_at_ends
 from realrl.recipes.rw_config import RewardModelConfig
+from realrl.recipes.symptoms import optimizer_symptoms
 
 
 def graph(config: RewardModelConfig) -> DataflowGraph:
@@ -55,4 +56,5 @@ RW = Recipe(
     samples_per_row=lambda config: 1,
     datasets=load_pairs,
     bodies={"train": train, "validate": validate},
+    symptoms=optimizer_symptoms,
 )

@@ -11,6 +11,7 @@ from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Mean, ModelSpec, Recipe
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.symptoms import optimizer_symptoms
 
 DEMONSTRATION = ("input_ids", "loss_mask")
 
@@ -54,4 +55,5 @@ SFT = Recipe(
     samples_per_row=lambda config: 1,
     datasets=load_demonstrations,
     bodies={"train": train, "validate": validate},
+    symptoms=optimizer_symptoms,
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from realrl.api.messages import Instruction, StepAside
+from realrl.api.recipe import Observed
 from realrl.runtime.checkpoints import Best, publish
 from realrl.runtime.crew import Crew
 from realrl.runtime.progress import Progress
@@ -35,7 +36,9 @@ class Master:
         recorder: Recorder,
         progress: Progress,
         summary: Summary,
+        symptoms: Callable[[Observed], Sequence[str]] = lambda seen: (),
     ) -> None:
+        """`symptoms` tells in words what a step's numbers show to be wrong."""
         self._crew, self._stages, self._best = crew, schedule.stages(), best
         self._most_open = OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
@@ -43,6 +46,8 @@ class Master:
         self._scheduler = Scheduler(schedule.versions)
         self._keep_recoveries = schedule.keep_recoveries
         self._open: dict[int, JobReport] = {}
+        self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
+        """Asked once, about the first step or batch."""
         self._ended_s = 0.0
         """When the last step that is done had."""
 
@@ -112,6 +117,15 @@ class Master:
         self._recorder.record_job(report)
         self._summary.add(report.outcome())
         self._progress.show_job(report)
+        if not report.job.evaluating and (symptoms := self._symptoms):
+            self._symptoms = None
+            seen = Observed(report.metrics(), report.records, is_first_step=report.job.step == 0)
+            self._warn(symptoms(seen))
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            logger.warning("%s", line)
+            self._progress.say(f"warning: {line}")
 
     def _publish(self, job: Job) -> None:
         partial = Path(job.directory)

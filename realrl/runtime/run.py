@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
-from realrl.api.recipe import Recipe
+from realrl.api.recipe import Observed, Recipe
 from realrl.base.files import locked, write_atomically
 from realrl.base.logging import logging_to
 from realrl.runtime.accounting import accounting
@@ -168,6 +169,7 @@ class _Run:
         recipe, config, directory = self.recipe, self.config, self.directory
         tidy(directory)
         data = open_data(recipe, config)
+        symptoms = partial(recipe.symptoms, config, data.tokenizer)
         past = self._past(recovery)
         schedule = make_schedule(recipe, config, self.plan, data, directory, past)
         summary = Summary(self.began_s, trains=schedule.kind == "train")
@@ -191,10 +193,11 @@ class _Run:
                     progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
                     self.watch.begin(steps.stop)
                     crew = stack.enter_context(self._crew(recovery))
-                    Master(crew, schedule, best, recorder, progress, summary).run()
+                    Master(crew, schedule, best, recorder, progress, summary, symptoms).run()
             outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
             if found := commits(config):
                 outcome["commits"] = found
+            outcome["warnings"] = symptoms(Observed(summary.means()))
             result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
             recorder.record_summary(result)
             drop_recoveries(directory)

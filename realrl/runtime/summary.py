@@ -50,12 +50,16 @@ class Summary:
         for name, seconds in outcome.phases_s.items():
             self._phases_s[name] = self._phases_s.get(name, 0.0) + seconds
 
+    def means(self) -> dict[str, float]:
+        """Return each metric over all steps so far."""
+        return values(self._whole)
+
     def result(self, **facts: Any) -> dict[str, Any]:
         """All that `summary.json` holds: `facts`, and what was gathered."""
         return {
             **facts,
             "num_steps": self._num_steps,
-            **(self._ends() if self._trains else {"mean": values(self._whole)}),
+            **(self._ends() if self._trains else {"mean": self.means()}),
             "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
             "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
             "wall_s": time.monotonic() - self._began_s,
@@ -84,6 +88,8 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     if not console.is_terminal:
         console.width = max(console.width, _width(table, console))
     console.print(table)
+    for line in summary.get("warnings", ()):
+        console.print(_cell(f"warning: over the whole run, {line}"), soft_wrap=True)
 
 
 def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

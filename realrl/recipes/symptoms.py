@@ -1,0 +1,182 @@
+"""What a run's numbers show to be wrong, in words, with the likely cause.
+
+    metrics of the first step ──┐
+                                ├──▶ symptoms ──▶ lines in the terminal, in master.log and in summary.json
+    means over the whole run ───┘
+
+Each symptom is a function of numbers that every run reports. A threshold lies where no run is by intent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from realrl.api.config import OptimizerConfig
+from realrl.api.recipe import Observed
+
+_MANY = 0.8
+"""Share of responses from which a fault is the rule."""
+_EMPTY = 0.5
+_ALL = 0.999
+"""Share of groups that means all of them, up to rounding."""
+_SHORT_LIMIT = 256
+"""Response tokens below which a limit is more likely the cause than a model that does not end."""
+_LARGE_LR = 1e-3
+"""A hundred times what language models are fine-tuned with, all weights at once."""
+_FAR_NATS = 0.1
+"""Difference of log-probabilities per token between two engines of a model; bfloat16's rounding is below."""
+_FAR_REFERENCE_NATS = 0.05
+"""The same between the actor at its start and its reference, which are one model by default."""
+_SHOWN_CHARACTERS = 60
+
+
+def response_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+    """Return what is wrong with the responses of a recipe that generates and grades."""
+    return [
+        *_empty(config, tokenizer, seen),
+        *_truncated(config, tokenizer, seen),
+        *_without_answer(config, tokenizer, seen),
+        *_never_right(seen),
+    ]
+
+
+def policy_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+    """Return what is wrong with a run of PPO or one of its relatives."""
+    return [
+        *response_symptoms(config, tokenizer, seen),
+        *_equal_rewards(config, seen),
+        *_two_engines(config, seen),
+        *_reference(config, seen),
+        *optimizer_symptoms(config, tokenizer, seen),
+    ]
+
+
+def optimizer_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+    """Return what is wrong with the learning rates of a recipe that trains."""
+    found = []
+    for path, optimizer in _optimizers(config, ""):
+        if optimizer.lr == 0:
+            found.append(f"{path}.lr is 0: the weights will not change; published runs have 1e-6 to 1e-5")
+        elif optimizer.lr > _LARGE_LR:
+            found.append(
+                f"{path}.lr is {optimizer.lr:g}, which destroys most language models within a few steps;"
+                " published runs have 1e-6 to 1e-5"
+            )
+    return found
+
+
+def _optimizers(section: Any, path: str) -> Iterator[tuple[str, OptimizerConfig]]:
+    """Every optimizer of a config, by its dotted key."""
+    for field in fields(section):
+        inner, here = getattr(section, field.name), f"{path}.{field.name}".lstrip(".")
+        if isinstance(inner, OptimizerConfig):
+            yield here, inner
+        elif is_dataclass(inner):
+            yield from _optimizers(inner, here)
+
+
+def _empty(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+    if seen["empty"] >= _EMPTY:
+        yield (
+            f"{seen['empty']:.0%} of the responses are empty: the model ends at once;"
+            f" {_about_template(config, tokenizer)}"
+        )
+
+
+def _truncated(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+    if seen["truncated"] < _MANY:
+        return
+    limit = config.generation.max_new_tokens
+    if limit < _SHORT_LIMIT:
+        cause = "raise it to what an answer takes, a few hundred tokens or more"
+    elif tokenizer.eos_token is None:
+        cause = "the tokenizer has no end token: set generation.stop_token_ids or generation.stop"
+    else:
+        cause = (
+            f"is the limit too short, or does the model not end with {tokenizer.eos_token!r}? Then set"
+            f" generation.stop_token_ids; {_about_template(config, tokenizer)}"
+        )
+    share = f"{seen['truncated']:.0%} of the responses"
+    yield f"{share} reach generation.max_new_tokens={limit} without an end: {cause}"
+
+
+def _without_answer(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+    if seen["verdict_no_answer"] >= _MANY and seen["empty"] < _EMPTY:
+        yield (
+            f"{seen['verdict_no_answer']:.0%} of the responses have no answer that the verifier finds: ask"
+            f" for one in the prompt, as \\boxed{{}}; {_about_template(config, tokenizer)}"
+        )
+
+
+def _never_right(seen: Observed) -> Iterator[str]:
+    """Shows what was wanted and what came: a field of another meaning is seen at a glance."""
+    accuracy = seen.metrics.get("accuracy", seen.metrics.get("greedy_accuracy"))
+    if accuracy != 0:
+        return
+    shown = next((record for record in seen.records if record.get("solutions")), None)
+    example = ""
+    if shown:
+        example = (
+            f" the first row wants {_shortened(shown['solutions'][0])}, its response ends in"
+            f" {_shortened(shown['response'][-_SHOWN_CHARACTERS:])};"
+        )
+    yield (
+        f"no response is right:{example} are the problems too hard, is data.fields.solutions the field of the"
+        " answers, and does the prompt ask for the answer in a form that the verifier reads?"
+    )
+
+
+def _equal_rewards(config: Any, seen: Observed) -> Iterator[str]:
+    if seen["groups_equal"] < _ALL or config.critic is not None:
+        return
+    if seen.metrics.get("accuracy") == 1:
+        cause = "every response is right: are the problems too easy, or does the reward accept anything?"
+    else:
+        cause = "is the reward the same for anything, or are the problems far too hard or too easy?"
+    yield (
+        f"the rewards of each prompt's responses are equal (their mean is {seen['reward']:.4g}), so that"
+        f" nothing can be learned: {cause}"
+    )
+
+
+def _two_engines(config: Any, seen: Observed) -> Iterator[str]:
+    difference = seen["actor_logprob_diff"]
+    if difference <= _FAR_NATS:
+        return
+    engine = config.generation.engine
+    cause = (
+        f"generation.engine={engine} computes the model otherwise: compare actor.model.dtype and the versions"
+        if engine != "realrl"
+        else "please report this, with the model's config.json"
+    )
+    yield (
+        f"the trainer's log-probabilities differ from the rollout's by {difference:.2f} a token, although the"
+        f" weights are the same (rounding stays below {_FAR_NATS:g}): {cause}"
+    )
+
+
+def _reference(config: Any, seen: Observed) -> Iterator[str]:
+    distance = seen["kl_to_ref"]
+    if seen.is_first_step and abs(distance) > _FAR_REFERENCE_NATS:
+        yield (
+            f"the reference is another model than the actor at its start, {distance:.2f} nats a token apart,"
+            f" and ppo.kl_coef={config.ppo.kl_coef:g} pulls towards it; leave `ref` out for the actor itself"
+        )
+
+
+def _about_template(config: Any, tokenizer: Any) -> str:
+    """What the prompt's form may have to do with it."""
+    template = config.data.template
+    if template == "chat" and tokenizer.chat_template:
+        return "data.template=chat is for models that were trained to chat; a base model wants another one"
+    if tokenizer.chat_template:
+        return f"the tokenizer has a chat template, but data.template={template}: try data.template=chat"
+    return "the tokenizer has no chat template: is the model one that answers questions (data.template)?"
+
+
+def _shortened(text: str) -> str:
+    """A text as one line that fits into a message."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…")
