@@ -9,7 +9,10 @@ from realrl.base.require import require, require_at_most
 
 Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
 
-ROW_FIELDS = ("query_id", "prompt", "solutions", "response", "chosen", "rejected", "difficulty")
+ROW_FIELDS = (
+    *("query_id", "prompt", "solutions", "response", "chosen", "rejected", "difficulty"),
+    *("verdict", "ended"),
+)
 """All that a dataset's row may have."""
 
 GYM_PREFIX = "gym:"

@@ -23,12 +23,20 @@ class Demonstration(Row):
 
     response: str = ""
     solutions: list[str] = []
+    verdict: Any = None
+    """What a check said of the response, if it was generated."""
+    ended: Any = None
+    """False for a generated response that was cut off."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self.ended is False
 
 
 class DemonstrationDataset(EncodedRows[Demonstration]):
     """Demonstrations by row; a `realrl.api.recipe.Dataset` with the keys `input_ids` and `loss_mask`.
 
-    The end-of-sequence token ends each response and is learned with it.
+    The token that ends a response is learned with it, unless the response was cut off.
     """
 
     def __init__(
@@ -42,8 +50,8 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
     ) -> None:
         super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=(_response,))
         self._tensors = [
-            _with_mask(prompt, response)
-            for prompt, (response,) in zip(self.prompts, self.responses, strict=True)
+            _with_mask(prompt, response[:-1] if row.is_cut_off else response)
+            for row, prompt, (response,) in zip(self.rows, self.prompts, self.responses, strict=True)
         ]
 
     def length(self, row: int) -> int:
@@ -57,18 +65,41 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
 def load_demonstrations(
     config: Any, tokenizer: Any
 ) -> tuple[DemonstrationDataset, DemonstrationDataset | None]:
-    """Training rows and held-out rows, if there are any, of `config.data` (a `DataConfig`).
+    """Training rows and held-out rows, if there are any, of `config.data` (a `DataConfig`), as far as
+    `config.verdicts` and `config.truncated` let them be learned from.
 
     Raises:
-        ValueError: a source that cannot be read, or a bad row, by its place.
+        ValueError: a source that cannot be read, a bad row, by its place, or no row to learn from.
     """
     data = config.data
 
     def load(held_out: bool) -> DemonstrationDataset:
         rows, notes = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
+        rows = _fit_to_learn(rows, notes, config)
         return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
     return load(False), load(True) if data.held_out_path else None
+
+
+def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: Any) -> list[Demonstration]:
+    """Leave out what is known to be wrong or cut off, as the config says, and add to the notes how many."""
+    if config.verdicts:
+        wanted = " or ".join(config.verdicts)
+        is_right = [row.verdict is None or str(row.verdict) in config.verdicts for row in rows]
+        rows = _kept(rows, is_right, notes, f"responses, whose `verdict` is not {wanted} (verdicts)")
+    if config.truncated == "drop":
+        is_whole = [not row.is_cut_off for row in rows]
+        rows = _kept(rows, is_whole, notes, "responses, which were cut off (`ended: false`; truncated=drop)")
+    return rows
+
+
+def _kept(rows: list[Demonstration], keeps: list[bool], notes: list[str], what: str) -> list[Demonstration]:
+    dropped = [row for row, keep in zip(rows, keeps) if not keep]
+    if dropped:
+        notes.append(f"dropped {len(dropped)} of {len(rows)} {what}; the first is {dropped[0].place}")
+    if len(dropped) == len(rows):
+        raise ValueError(f"data: no rows are left; {notes[-1]}")
+    return [row for row, keep in zip(rows, keeps) if keep]
 
 
 def _response(row: Demonstration) -> str:

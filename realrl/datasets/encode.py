@@ -10,11 +10,12 @@ from typing import Any, Generic
 from torch import Tensor, tensor
 
 from realrl.api.data import DataConfig
+from realrl.datasets.ends import learned_end, note_of_end
 from realrl.datasets.messages import question_of, turns_of
 from realrl.datasets.records import Row, SomeRow
-from realrl.datasets.responses import encode_responses, end_of_sequence
+from realrl.datasets.responses import encode_responses
 from realrl.datasets.templates import named_template
-from realrl.datasets.tokens import context_of, encode_texts
+from realrl.datasets.tokens import decoder_of, encode_texts
 
 MOST_CHARS = 1 << 24
 """A chat template that makes more of one prompt does not do what it should."""
@@ -54,7 +55,7 @@ class EncodedRows(Generic[SomeRow]):
             "prompt", list(map(len, self.prompts)), data.max_prompt_tokens, "data.max_prompt_tokens"
         )
         if responses:
-            self._add_responses(responses, tokenizer, data.max_response_tokens)
+            self._add_responses(responses, tokenizer, data)
         is_rising = data.order == "rising" and not held_out
         self.levels = [difficulty_of(row) for row in self.rows] if is_rising else []
 
@@ -75,17 +76,18 @@ class EncodedRows(Generic[SomeRow]):
         self._note_dropped(keeps, what)
         self.rows = list(compress(self.rows, keeps))
 
-    def _add_responses(self, texts: Sequence[TextOf], tokenizer: Any, limit: int | None) -> None:
-        end = end_of_sequence(tokenizer)
+    def _add_responses(self, texts: Sequence[TextOf], tokenizer: Any, data: DataConfig) -> None:
+        end, limit = learned_end(tokenizer, data.template), data.max_response_tokens
         of_each = [encode_responses([text(row) for row in self.rows], tokenizer, end) for text in texts]
         self.responses = list(zip(*of_each, strict=True))
         if limit is not None:
             self._drop_long("response", self._longest_responses(), limit, "data.max_response_tokens")
-        if context := context_of(tokenizer):
+        if decoder := decoder_of(tokenizer):
             lengths = [
                 len(prompt) + longest for prompt, longest in zip(self.prompts, self._longest_responses())
             ]
-            self._drop_long("prompt with its response", lengths, context, "the model's context")
+            self._drop_long("prompt with its response", lengths, decoder.max_position, "the model's context")
+        self.notes += note_of_end(tokenizer, end)
         self._note_ends_within(end)
 
     def _longest_responses(self) -> list[int]:

@@ -25,6 +25,8 @@ class Template(NamedTuple):
     after: str
     tokens: tuple[str, ...] = ()
     """Tokens that it is made with, which a tokenizer must know."""
+    end: str = ""
+    """The token that ends a response to it; left out, the tokenizer's end of a sequence."""
 
     def text(self, question: str) -> str:
         return f"{self.before}{question}{self.after}"
@@ -46,6 +48,7 @@ TEMPLATES = {
         f"<|im_start|>system\n{BOXED}<|im_end|>\n<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n",
         tokens=("<|im_start|>", "<|im_end|>"),
+        end="<|im_end|>",
     ),
 }
 """All that `data.template` may name but `chat`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from realrl.models.config import DecoderConfig
 from realrl.models.reading import read_decoder_config
 
 _TEXTS_AT_ONCE, _CHARS_AT_ONCE = 1024, 1 << 20
@@ -34,9 +35,9 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
         yield part
 
 
-def context_of(tokenizer: Any) -> int | None:
-    """Tokens that the model takes whose directory has the tokenizer; None for one of no directory."""
+def decoder_of(tokenizer: Any) -> DecoderConfig | None:
+    """The model whose directory has the tokenizer; None for one of no directory."""
     directory = Path(tokenizer.name_or_path)
     if not tokenizer.name_or_path or not (directory / "config.json").is_file():
         return None
-    return read_decoder_config(directory).max_position
+    return read_decoder_config(directory)

@@ -270,14 +270,15 @@ class Engine:
         Returns `input_ids`, `loss_mask`, `logprobs` at the sampling temperature, `raw_logprobs` at
         temperature 1, `policy_versions`, and a sample's `ended`: whether it came to its end before
         `max_new_tokens`.
-        `ends` says whether a response ends with its last token, beside the model's own tokens for that.
+        `ends` says whether a response ends with its last token, where that is none of the model's own or of
+        the config's tokens for that.
         Between two tokens, when one is due, it takes a break, after which it goes on with the weights that
         there are then.
 
         A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
         """
         self.local_tensors()
-        own = frozenset(self.decoder.eos_token_ids)
+        own = frozenset((*self.decoder.eos_token_ids, *config.stop_token_ids))
         generator = Generator(
             self._model,
             self._link,

@@ -71,7 +71,8 @@ class Generator:
         self._max_prefill_tokens, self._ends = max_prefill_tokens, ends
         self._current_version, self._breaks, self._progress = version, breaks, progress
         self._device = next(iter(decoder.weights.values())).device
-        self._enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
+        enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
+        self._enders = tuple(token for token in enders if token < decoder.config.vocab_size)
         self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from realrl.api.batch import PackedBatch, concatenated
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe, joined
+from realrl.datasets.ends import stopping
 from realrl.datasets.prompts import PromptDataset, load_questions
 from realrl.datasets.stops import ends_by
 from realrl.recipes.gen_config import GenConfig
@@ -36,7 +37,7 @@ def models(config: GenConfig) -> dict[str, ModelSpec]:
 
 def generate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     """The greedy answers, then the sampled ones."""
-    config = ctx.config.generation
+    config = stopping(ctx.config.generation, ctx.tokenizer, ctx.config.data.template)
     # The ids of a pass's samples are its own: they alone tell one sample's seed from another's.
     options = {"seed": ctx.config.seed, "step": 0, "ends": ends_by(config, ctx.tokenizer)}
     options |= {"breaks": ctx.breaks}

@@ -25,6 +25,7 @@ from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Criterion, Mean, Metrics, ModelSpec, Recipe, joined
+from realrl.datasets.ends import stopping
 from realrl.datasets.prompts import PromptDataset, load_prompts
 from realrl.datasets.stops import ends_by
 from realrl.ops.gae import gae
@@ -107,7 +108,7 @@ def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
 
 
 def actor_gen(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    config = ctx.config.generation
+    config = stopping(ctx.config.generation, ctx.tokenizer, ctx.config.data.template)
     if ctx.evaluating:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)

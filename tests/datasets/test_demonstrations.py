@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
+from realrl.recipes.sft_config import SFTConfig
 from tests.tiny import tiny_tokenizer
 
 
-def load(path, eval_path=None):
+def load(path, eval_path=None, **settings):
     tokenizer = tiny_tokenizer()
-    config = SimpleNamespace(data=DataConfig(path=str(path), eval_path=eval_path, max_prompt_tokens=64))
+    data = DataConfig(path=str(path), eval_path=eval_path, max_prompt_tokens=64)
+    config = SFTConfig(data=data, **settings)
     return *load_demonstrations(config, tokenizer), tokenizer
 
 
@@ -33,6 +34,65 @@ def test_a_problem_is_a_demonstration_of_its_first_solution(tmp_path):
     )
     train, _, tokenizer = load(tmp_path / "d.jsonl")
     assert tokenizer.decode(train.tensors(0)["input_ids"]) == r"3+4=\boxed{7}<eos>"
+
+
+GENERATED = [
+    {"response": "7", "verdict": "correct", "ended": True},
+    {"response": "8", "verdict": "wrong", "ended": True},
+    {"response": "9", "verdict": "timeout", "ended": True},
+    {"response": "7 or", "verdict": "correct", "ended": False},
+    {"response": "by hand"},
+    {"response": "unchecked", "ended": True},
+]
+"""As `gen` writes them, but for the fifth."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "learned", "notes"),
+    [
+        (
+            {},
+            ["7<eos>", "by hand<eos>", "unchecked<eos>"],
+            ["2 of 6 responses, whose", "1 of 4 responses, which"],
+        ),
+        (
+            {"truncated": "learn"},
+            ["7<eos>", "7 or", "by hand<eos>", "unchecked<eos>"],
+            ["2 of 6 responses, whose"],
+        ),
+        (
+            {"verdicts": ("correct", "timeout")},
+            ["7<eos>", "9<eos>", "by hand<eos>", "unchecked<eos>"],
+            ["1 of 6 responses, whose `verdict` is not correct or timeout", "1 of 5 responses, which"],
+        ),
+        (
+            {"verdicts": (), "truncated": "learn"},
+            ["7<eos>", "8<eos>", "9<eos>", "7 or", "by hand<eos>", "unchecked<eos>"],
+            [],
+        ),
+    ],
+    ids=str,
+)
+def test_of_generated_responses_the_right_ones_are_learned(tmp_path, settings, learned, notes):
+    """What is wrong or cut off is dropped and counted, unless it is asked for; and what was cut off does not
+    end where it was."""
+    lines = [json.dumps({"prompt": "3+4=", "solutions": ["7"], **row}) + "\n" for row in GENERATED]
+    (tmp_path / "generations.jsonl").write_text("".join(lines))
+    train, _, tokenizer = load(tmp_path / "generations.jsonl", **settings)
+    texts = []
+    for row in range(len(train)):
+        tensors = train.tensors(row)
+        texts.append(tokenizer.decode(tensors["input_ids"][tensors["loss_mask"]]))
+    assert texts == learned
+    assert len(train.notes) == len(notes)
+    assert all(f"dropped {note}" in found for note, found in zip(notes, train.notes))
+
+
+def test_nothing_right_to_learn_from_is_refused(tmp_path):
+    """With the setting that left it out."""
+    (tmp_path / "wrong.jsonl").write_text(json.dumps({"prompt": "3+4=", **GENERATED[1]}))
+    with pytest.raises(ValueError, match=r"no rows are left; dropped 1 of 1 .* not correct \(verdicts\)"):
+        load(tmp_path / "wrong.jsonl")
 
 
 def test_sums_have_a_training_and_a_held_out_side():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.prompts import load_problems, load_prompts
+from realrl.recipes.sft_config import SFTConfig
 from realrl.rewards.math import grade
 from tests.tiny import tiny_tokenizer
 
@@ -29,7 +29,7 @@ def learned(tmp_path, row: dict) -> tuple[str, list[str]]:
     """The text of the only demonstration of a file, and the notes of the dataset."""
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     tokenizer = tiny_tokenizer()
-    config = SimpleNamespace(data=DataConfig(path=str(tmp_path / "rows.jsonl")))
+    config = SFTConfig(data=DataConfig(path=str(tmp_path / "rows.jsonl")))
     train, _ = load_demonstrations(config, tokenizer)
     return tokenizer.decode(train.tensors(0)["input_ids"]), train.notes
 

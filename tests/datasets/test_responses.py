@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.pairs import load_pairs
+from realrl.recipes.sft_config import SFTConfig
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 LOADERS = (load_demonstrations, load_pairs)
@@ -19,7 +19,7 @@ def load(loader, tmp_path, *responses: str, tokenizer=None, **settings):
     """Rows whose responses are these, the rejected ones short."""
     rows = [{"prompt": "1+1=", "response": text, "chosen": text, "rejected": "3"} for text in responses]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = SimpleNamespace(data=DataConfig(path=str(tmp_path / "rows.jsonl"), **settings))
+    config = SFTConfig(data=DataConfig(path=str(tmp_path / "rows.jsonl"), **settings))
     return loader(config, tokenizer or tiny_tokenizer())[0]
 
 

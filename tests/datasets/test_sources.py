@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
 
 import datasets
 import pyarrow
@@ -15,6 +14,7 @@ from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.pairs import load_pairs
 from realrl.datasets.prompts import load_problems, load_prompts
+from realrl.recipes.sft_config import SFTConfig
 from realrl.rewards.math import grade
 from tests.tiny import tiny_tokenizer
 
@@ -104,7 +104,7 @@ def test_responses_may_be_conversations(tmp_path, prompt):
     """Their last message counts; those before it are the prompt where there is no other."""
     good, bad = ([ASKED, {"role": "assistant", "content": text}] for text in ("2", "3"))
     path = write(tmp_path, "parquet", [{**prompt, "chosen": good, "rejected": bad, "messages": good}])
-    config = SimpleNamespace(data=DataConfig(path=path, fields={"response": "messages"}))
+    config = SFTConfig(data=DataConfig(path=path, fields={"response": "messages"}))
     tokenizer = tiny_tokenizer()
     for load, expected in ((load_pairs, "1+1?2<eos>1+1?3<eos>"), (load_demonstrations, "1+1?2<eos>")):
         dataset, _ = load(config, tokenizer)
@@ -113,7 +113,7 @@ def test_responses_may_be_conversations(tmp_path, prompt):
 
 def test_a_pair_without_a_prompt_begins_alike(tmp_path):
     row = {"chosen": [ASKED, ASKED], "rejected": [{**ASKED, "content": "1"}, ASKED]}
-    config = SimpleNamespace(data=DataConfig(path=write(tmp_path, "jsonl", [row])))
+    config = SFTConfig(data=DataConfig(path=write(tmp_path, "jsonl", [row])))
     with pytest.raises(ValueError, match=r"rows\.jsonl:1: `chosen` and `rejected` must begin with the same"):
         load_pairs(config, tiny_tokenizer())
 

@@ -148,7 +148,7 @@ def test_what_vllm_draws_from_no_numbers_is_named(model):
         Response(tokens=(7, 8), logprobs=(-1.0, math.nan), ended=False),
     )
     reply = SimpleNamespace(version=3, responses=answers)
-    engine._child = SimpleNamespace(ask=lambda request, meanwhile: reply)
+    engine._child = SimpleNamespace(ask=lambda request, **options: reply)
     with pytest.raises(
         FloatingPointError, match="not finite at token 2 .* nan with the weights after 3 training"
     ):
