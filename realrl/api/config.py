@@ -127,7 +127,7 @@ class GenerationConfig:
         require(self.top_k >= 0, f"top_k must not be negative, got {self.top_k}")
         require(self.max_sequences >= 1, f"max_sequences must be at least 1, got {self.max_sequences}")
         require(self.cache_mib >= 0, f"cache_mib must not be negative, got {self.cache_mib}")
-        require_at_most(self, 2**24, "max_sequences", "cache_mib")
+        require_at_most(self, 2**24, "max_new_tokens", "max_sequences", "cache_mib")
 
     def greedy(self) -> GenerationConfig:
         """The same limits, always taking the most likely token."""
@@ -230,7 +230,8 @@ class RunConfig:
         )
         require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
         require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
-        require_at_most(self, 2**24, "batch_size", "staging_mib")
+        require_at_most(self, 2**18, "batch_size")
+        require_at_most(self, 2**24, "staging_mib")
         require_at_most(self, 10**9, "call_timeout_s", "devices_per_node", "cpus_per_worker")
 
 

@@ -36,8 +36,8 @@ from realrl.runtime.models import load_tokenizer as load_tokenizer_of
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_same_settings, goes_on
 
-_MOST_SAMPLES = 2**24
-"""Samples of a step, which the master lists."""
+_MOST_SAMPLES = 2**18
+"""Samples of a step, each of which is planned for."""
 
 
 @dataclass(frozen=True)

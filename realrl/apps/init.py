@@ -18,6 +18,7 @@ from realrl.api.configure import ConfigKey, build_config, config_keys, describe,
 from realrl.api.documents import dump
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import field_docs, summary
+from realrl.base.terminal import show
 from realrl.recipes import RECIPES
 from realrl.recipes.registry import RecipeEntry
 
@@ -76,7 +77,7 @@ def _main(argv: Sequence[str]) -> int:
         _create(path, render(entry, config, path))
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    sys.stdout.write(f"wrote {path}; {_next_step(config, path)}\n")
+    show(f"wrote {path}; {_next_step(config, path)}\n")
     return OK
 
 

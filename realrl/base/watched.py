@@ -164,11 +164,15 @@ def _death(code: int, steps: Steps) -> str:
 
 def _limit_memory() -> None:
     """To what the process has and what the machine has left, so that greed fails here and harms no other."""
-    has = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * mmap.PAGESIZE
-    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    left = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = has + left
+    wanted = _bytes_of("VmData:", "/proc/self/status") + _bytes_of("MemAvailable:", "/proc/meminfo")
+    # Of data alone: files that are mapped, as those of large datasets, take no memory of their own.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def _bytes_of(name: str, file: str) -> int:
+    """A number of one of the kernel's files, which count in KiB."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))

@@ -145,7 +145,8 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "group_size", "max_draws", "num_minibatches", "importance_cap")
-        require_at_most(self, 2**16, "group_size", "max_draws")
+        require_at_most(self, 2**16, "group_size")
+        require_at_most(self, 1000, "max_draws")
         _at_least(self, 0, "clip_eps", "clip_eps_high", "kl_coef", "early_stop_kl")
         if self.dual_clip and self.dual_clip <= 1:
             raise ValueError(f"dual_clip must be above 1, or 0 for none, got {self.dual_clip}")

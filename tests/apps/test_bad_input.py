@@ -70,10 +70,10 @@ def refused(result) -> str:
         ),
         ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
-        ("batch_size=1000000000000000000", "batch_size must be at most 16777216, got 1000000000000000000"),
+        ("batch_size=1000000000000000000", "batch_size must be at most 262144, got 1000000000000000000"),
         (
-            "batch_size=9000000",
-            "batch_size: 9000000 rows of 8 samples are 72000000 samples a step, but at most",
+            "batch_size=90000",
+            "batch_size: 90000 rows of 8 samples are 720000 samples a step, but at most",
         ),
         ("ppo.group_size=1000000000", "ppo.group_size must be at most 65536, got 1000000000"),
         ("num_steps=1" + 400 * "0", "num_steps: expected a number of at most 64 bits, got 1000"),
