@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -110,7 +111,8 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _own_docs(cls: type) -> Iterable[tuple[str, str]]:
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    definition = _classes_of(cls.__module__).get(cls.__name__)
+    body = definition.body if definition else []
     for field, below in zip(body, body[1:]):
         if (
             isinstance(field, ast.AnnAssign)
@@ -118,6 +120,13 @@ def _own_docs(cls: type) -> Iterable[tuple[str, str]]:
             and isinstance(below.value, ast.Constant)
         ):
             yield field.target.id, inspect.cleandoc(str(below.value.value))
+
+
+@functools.cache
+def _classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module, by name; parsed once, as `inspect.getsource` would do for each of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _described(keys: Iterable[ConfigKey], default: Any) -> str:
