@@ -175,3 +175,20 @@ def test_slow_products_in_bfloat16_are_a_note(monkeypatch):
     assert (
         found.status == "note" and found.found.startswith("4.0 times slower") and "dtype=float32" in found.do
     )
+
+
+def test_less_time_than_cores_is_a_note(monkeypatch):
+    """As in a container with a quota: threads for all cores would compete for the time of some."""
+    monkeypatch.setattr(compute, "cpu_quotas", lambda: iter([0.5]))
+    (found,) = compute.look_at_cores()
+    assert found.status == "note" and "the time of 0.5 cores" in found.means and "taskset -c 0-0" in found.do
+
+
+def test_a_driver_whose_gpus_torch_does_not_see_is_a_problem(monkeypatch, tmp_path):
+    """As with a build of torch for CPUs alone."""
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 2024\n")
+    monkeypatch.setattr(compute, "_DRIVER", version)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (found,) = compute.look_at_gpus()
+    assert found.status == "problem" and "the driver is there (550.54.15)" in found.found

@@ -17,6 +17,7 @@ from realrl import __version__
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.doctor.finding import Finding
 from realrl.apps.doctor.probing import probe_all
+from realrl.base.terminal import show
 
 MODULES = tuple(
     f"realrl.apps.doctor.{name}" for name in ("software", "compute", "memory", "storage", "network", "judges")
@@ -44,7 +45,7 @@ def _main(argv: Sequence[str]) -> int:
     began_s = time.monotonic()
     findings = probe_all(MODULES)
     took_s = time.monotonic() - began_s
-    sys.stdout.write(_as_json(findings) if arguments.json else render(findings, took_s))
+    show(_as_json(findings) if arguments.json else render(findings, took_s))
     return FAILED if any(finding.status == "problem" for finding in findings) else OK
 
 

@@ -1,4 +1,4 @@
-"""What a probe finds, and what a probe is."""
+"""Findings of the doctor, and the probes that make them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe of what confines the processes that compare answers. It gives up, for good, what they give up."""
+"""The probe of the confinement of judges: it confines its own process, for good."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def look_at_memory() -> Iterator[Finding]:
         found += f", the container's limit is {in_gib(limit)}"
         usable = min(available, limit)
     if usable < _LITTLE_BYTES:
-        means = "the demo of two workers may be killed by the kernel for want of memory"
+        means = "the demo of two workers may run out of memory, and the kernel then kills it"
         yield note("memory", found, means, "free memory, or raise the container's limit; use one worker")
     else:
         yield ok("memory", found)

@@ -69,7 +69,9 @@ def look_at_filters() -> Iterator[Finding]:
     if is_filtered:
         yield ok("ports", "can be bound, and the kernel keeps strangers from them")
     else:
-        means = "other users of this host may knock at a run's ports, without getting in; see SECURITY.md"
+        means = (
+            "other users of this host may connect to a run's ports, and are refused there; see SECURITY.md"
+        )
         do = "nothing on a host of one's own; else give CAP_NET_ADMIN"
         yield note("ports", "can be bound, but the kernel lets this user filter no packets", means, do)
 
