@@ -15,21 +15,19 @@ from realrl.api.allocation import parse_allocation
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
-from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
+from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
 from realrl.apps.rows import RowFacts, read_row_facts
 from realrl.apps.staleness import check_staleness
+from realrl.apps.weights import check_weights
 from realrl.datasets.demo import DEMO_MODEL
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
-from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
-from realrl.models.families.keys import BUFFERS
-from realrl.models.layout import check_fits, decoder_layout
+from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config, read_family
-from realrl.realloc.checkpoint import check_tensors, file_layout
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.models import has_tokenizer, resolve_model
 from realrl.runtime.models import load_tokenizer as load_tokenizer_of
@@ -109,8 +107,11 @@ def check_plan(
     _check_layouts(config, recipe, plan, models)
 
 
-def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> None:
-    """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs."""
+def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> list[str]:
+    """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs.
+
+    Returns notes on the weights.
+    """
     check_mode(config)
     check_loggers(config)
     if config.device == "cuda" and config.mode == "local":
@@ -118,9 +119,9 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
     generation = _generation(config)
     if generation and generation.engine == "vllm":
         vllm.check_installed()
-    for model in models.values():
-        _check_weights(model)
+    notes = [note for model in models.values() for note in _check_weights(model)]
     _check_outputs(config)
+    return list(dict.fromkeys(notes))
 
 
 def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
@@ -297,28 +298,14 @@ def _check_offload(config: RunConfig) -> None:
             )
 
 
-def _check_weights(model: FoundModel) -> None:
-    """The checkpoint's headers fit its config; a scalar head that is trained may be missing."""
-    placement = Placement(DeviceMesh((0,)), ParallelLayout())
-    layout = decoder_layout(model.decoder, placement, model.spec.head)
+def _check_weights(model: FoundModel) -> list[str]:
+    """The weights of the Hub are downloaded here, once all else is checked."""
     try:
         resolve_model(model.spec.model.path, model.spec.model.commit)
-        files, head = file_layout(model.directory, model.decoder.names.base), model.decoder.scalar_head
-        starts_afresh = model.spec.optimizer is not None and head not in files.extents()
-        wanted = (p for p in layout.patterns if p.tensor != head or not starts_afresh)
-        check_tensors(model.directory, files, Layout(tuple(wanted)))
+        notes = check_weights(model.directory, model.decoder, model.spec)
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.path}: {error}") from None
-    unused = (
-        tensor
-        for tensor in files.extents().keys() - layout.extents().keys()
-        if tensor.startswith(model.decoder.names.layer.split("*")[0]) and not tensor.endswith(BUFFERS)
-    )
-    if tensor := min(unused, default=None):
-        raise ValueError(
-            f"{model.path}: {model.directory}: its config.json, with {model.decoder.num_layers} layers, has "
-            f"no place for the weight {tensor}; give the config.json that belongs to the weights"
-        )
+    return [f"{model.path}: {note}" for note in notes]
 
 
 def _check_outputs(config: RunConfig) -> None:

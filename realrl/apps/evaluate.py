@@ -144,8 +144,7 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     prepared = prepare(GEN, config)
     if is_done(config):
         check_same_settings(GEN, prepared.config)
-    check_start(prepared)
-    return prepared
+    return check_start(prepared)
 
 
 def _answer(prepared: PreparedRun) -> None:

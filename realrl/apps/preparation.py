@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from realrl.api.mesh import ExecutionPlan
@@ -38,10 +38,11 @@ def prepare(recipe: Recipe, config: Any) -> PreparedRun:
     return PreparedRun(recipe, config, plan, inputs, (inputs.rows.form, *notes))
 
 
-def check_start(run: PreparedRun) -> None:
-    """Check what a start needs of this machine.
+def check_start(run: PreparedRun) -> PreparedRun:
+    """Check what a start needs of this machine, and add notes on it.
 
     Raises:
         ValueError: devices, packages, weights or a place for outputs are missing.
     """
-    checks.check_machine(run.config, run.plan, run.inputs.models)
+    notes = checks.check_machine(run.config, run.plan, run.inputs.models)
+    return replace(run, notes=(*run.notes, *notes))

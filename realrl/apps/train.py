@@ -66,7 +66,7 @@ def _main(argv: Sequence[str]) -> int:
             mention(f"{earlier} is replaced by {later}, which comes later on the command line")
         if arguments.dry_run:
             return _show(prepared)
-        check_start(prepared)
+        prepared = check_start(prepared)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     return _start(prepared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -34,9 +34,11 @@ File = TypeVar("File")
 
 
 class _Kind(msgspec.Struct):
-    """The key of `config.json` that says what kind of model it is."""
+    """The keys of `config.json` that say what kind of model it is."""
 
     model_type: str | None = None
+    quantization_config: Any = None
+    compression_config: Any = None
 
 
 class _Generation(msgspec.Struct):
@@ -54,7 +56,9 @@ def read_family(directory: Path | str) -> Family:
     file = Path(directory) / "config.json"
     if not file.is_file():
         raise ValueError(f"no config.json in {directory}: give a Hugging Face model directory")
-    kind = _decode(file, _Kind).model_type
+    found = _decode(file, _Kind)
+    _check_not_quantised(found, file)
+    kind = found.model_type
     if kind not in FAMILIES:
         raise ValueError(f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {kind!r}")
     return FAMILIES[kind]
@@ -73,6 +77,17 @@ def read_decoder_config(directory: Path | str) -> DecoderConfig:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return replace(decoder, names=family.names, eos_token_ids=_eos_token_ids(decoder, file))
+
+
+def _check_not_quantised(found: _Kind, file: Path) -> None:
+    for key in ("quantization_config", "compression_config"):
+        given = getattr(found, key)
+        if given:
+            method = given.get("quant_method") if isinstance(given, dict) else None
+            how = f" ({method})" if isinstance(method, str) else ""
+            raise ValueError(
+                f"{file}: {key}: quantised models{how} are not supported; give the model that was quantised"
+            )
 
 
 def _decode(file: Path, file_type: type[File]) -> File:

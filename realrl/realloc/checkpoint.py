@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,8 @@ INDEX_FILE = "model.safetensors.index.json"
 
 _ELEMENTS_AT_ONCE = 1 << 25
 """Bounds the memory that reading takes beyond the target."""
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights, as safetensors calls them."""
 _SLACK = 1.05
 """How much more than an even share a writer takes on to spare a transfer."""
 
@@ -82,7 +85,7 @@ def read_boxes(
 
 
 def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
-    """Raise ValueError unless the checkpoint's `files` hold every tensor of `layout` in its shape."""
+    """Raise ValueError unless the checkpoint's `files` hold each tensor of `layout`, floats of its shape."""
     present = files.extents()
     for tensor, expected in layout.extents().items():
         if tensor not in present:
@@ -92,6 +95,25 @@ def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
                 f"{directory}: expected {tensor!r} of shape {list(expected)}, got {list(shape)};"
                 " give a checkpoint that fits its config.json"
             )
+    _check_types(directory, files, layout.extents())
+
+
+def are_equal(directory: Path, files: Layout, one: str, other: str) -> bool:
+    """Whether two tensors of a checkpoint have the same elements."""
+    places = {pattern.tensor: pattern.parts[0] for pattern in files.patterns}
+    extents = files.extents()
+    if extents[one] != extents[other]:
+        return False
+    with ExitStack() as stack:
+        slices = [
+            stack.enter_context(safe_open(directory / part.ranks[0], framework="pt")).get_slice(part.local)
+            for part in (places[one], places[other])
+        ]
+        for offset, shape in split(extents[one], _ELEMENTS_AT_ONCE):
+            block = tuple(slice(a, a + n) for a, n in zip(offset, shape, strict=True))
+            if not torch.equal(*(part[block] for part in slices)):
+                return False
+    return True
 
 
 def save(
@@ -217,6 +239,20 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it anew") from error
+
+
+def _check_types(directory: Path, files: Layout, wanted: Collection[str]) -> None:
+    """Integers would be taken for weights, and the scales of quantised ones would be left out."""
+    for pattern in files.patterns:
+        if pattern.tensor in wanted:
+            part = pattern.parts[0]
+            with safe_open(directory / part.ranks[0], framework="pt") as file:
+                dtype = file.get_slice(part.local).get_dtype()
+            if dtype not in _FLOATS:
+                raise ValueError(
+                    f"{directory}: expected {pattern.tensor!r} of floats ({', '.join(_FLOATS)}), got {dtype}:"
+                    " quantised weights are not supported; give the model that was quantised"
+                )
 
 
 def _read_stream(file, stream: Stream, rank: Rank, target: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,8 @@ from realrl.base.hub.repo import Repo, parse_repo
 from realrl.datasets.demo import DEMO_MODEL, demo_model_directory
 from realrl.realloc.checkpoint import INDEX_FILE, SINGLE_FILE, named_files
 
+_REASON = 500
+"""Characters of another library's message."""
 _ADAPTER_FILE = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _DESCRIPTION = (
@@ -89,10 +91,15 @@ def load_tokenizer(directory: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises plain ones
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises plain ones, and panics, which are no Exception
+        reason = " ".join(str(error).split())[:_REASON]
+        if "trust_remote_code" in reason:
+            reason = "it is code of its own, which is never run"
         raise ValueError(
-            f"{directory}: its tokenizer cannot be loaded ({' '.join(str(error).split())}); mend the"
-            " tokenizer's files there"
+            f"{directory}: its tokenizer cannot be loaded ({reason}); mend the tokenizer's files there, or"
+            " give a model whose tokenizer transformers knows"
         ) from None
 
 
@@ -139,14 +146,18 @@ def _fetch(repo: Repo, names: tuple[str, ...], commit: str, *, only_plan: bool =
 
 
 def _check_config(directory: Path, named: str) -> None:
-    if (directory / "config.json").is_file():
-        return
+    has_config = (directory / "config.json").is_file()
     if (directory / _ADAPTER_FILE).is_file():
         base = _base_of_adapter(directory)
+        what = "there is an adapter" if has_config else "this is an adapter"
+        besides = ", or remove that file to take the model without it" if has_config else ""
         raise ValueError(
-            f"{named}: this is an adapter of {base}, not a whole model; merge it into that by peft,"
-            " PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER), and give that folder"
+            f"{named}: {what} of {base} ({_ADAPTER_FILE}), not a whole model; merge it into that by peft,"
+            " PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER), and give that"
+            f" folder{besides}"
         )
+    if has_config:
+        return
     raise ValueError(
         f"{named}: expected a Hugging Face model directory, but it has no config.json; give one, a model of"
         f" the Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"

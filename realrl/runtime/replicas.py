@@ -33,6 +33,9 @@ from realrl.runtime.nodes import Weights
 
 logger = logging.getLogger(__name__)
 
+_OF_WEIGHTS = (".index.json", "adapter_config.json", "trainer_state.json")
+"""How files end that describe weights of other files or another training."""
+
 
 class Replicas:
     """Engines by model and placement. A replica away from home has weights only while a call needs it."""
@@ -215,11 +218,18 @@ def check_version(engine: Engine | VLLMEngine, expected: int, model: str) -> Non
 def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
     """All of a model's directory but its weights: config, tokenizer, chat template."""
     for file in source.iterdir():
-        if file.suffix in (".json", ".txt", ".jinja", ".model") and file.name != checkpoint.INDEX_FILE:
+        if file.suffix in (".json", ".txt", ".jinja", ".model") and not file.name.endswith(_OF_WEIGHTS):
             shutil.copyfile(file, directory / file.name)
+    tokenizer_file = directory / "tokenizer_config.json"
+    if tokenizer_file.is_file():
+        tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+        if tokenizer.pop("auto_map", None):
+            tokenizer_file.write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
     config_file = directory / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)
+    # The weights are of another type now, and code does not come along.
+    for key in ("torch_dtype", "auto_map", "quantization_config", "compression_config"):
+        config.pop(key, None)
     config["dtype"] = spec.model.dtype
     if spec.head == "scalar":
         config |= {"architectures": [read_family(source).classifier], "num_labels": 1}

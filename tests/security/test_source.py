@@ -19,6 +19,8 @@ CALLS = {
     *("dist.gather_object", "dist.scatter_object_list", "dist.send_object_list", "dist.recv_object_list"),
 }
 """By how they are written; a collective of objects pickles them."""
+LOADERS = (".from_pretrained", "LLM")
+"""How calls end that take a model's directory, and could run code that is in it."""
 SAFE_LOADER = "_Loader"
 """Of api/documents.py, whose base is SafeLoader."""
 OF_PEERS = ROOT / "realrl" / "apps" / "benchmarks" / "peers"
@@ -46,6 +48,8 @@ def _of_call(call: ast.Call) -> Iterator[str]:
     for keyword, safe in (("trust_remote_code", "False"), ("allow_pickle", "False"), ("shell", "False")):
         if keywords.get(keyword, safe) != safe:
             yield f"{keyword}={keywords[keyword]}"
+    if name.endswith(LOADERS) and "trust_remote_code" not in keywords:
+        yield f"{name} without trust_remote_code"
     if keywords.get("weights_only") == "False":
         yield "weights_only=False"
 
@@ -69,6 +73,8 @@ def test_no_module_runs_what_it_reads():
         "yaml.load(text, yaml.Loader)",
         "np.load(path)",
         "AutoModel.from_pretrained(path, trust_remote_code=True)",
+        "AutoTokenizer.from_pretrained(path)",
+        "LLM(path)",
         "subprocess.run(command, shell=True)",
         "dist.broadcast_object_list(objects)",
         "def f():\n    exec(text)",

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from realrl.datasets.demo import DEMO_MODEL
-from realrl.runtime.models import resolve_model
+from realrl.runtime.models import load_tokenizer, resolve_model
 
 LONGEST_MADE = 8192
 _EXAMPLES = (
@@ -62,9 +62,7 @@ def _line(row: bytes, where: str) -> Line:
 
 
 def _count_tokens(texts: Sequence[str]) -> list[int]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(DEMO_MODEL))
+    tokenizer = load_tokenizer(resolve_model(DEMO_MODEL))
     return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
 
 

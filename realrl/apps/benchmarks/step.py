@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from statistics import median
 
 import msgspec
 import torch
-from transformers import AutoTokenizer
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
@@ -25,6 +25,7 @@ from realrl.datasets.prompts import PromptDataset
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.jobs import samples_of
+from realrl.runtime.models import load_tokenizer
 from realrl.runtime.schedule import epoch_rows
 
 OURS = "realrl"
@@ -79,7 +80,7 @@ class Steps:
 
     def __init__(self, settings: Settings) -> None:
         self.config = _config(settings)
-        tokenizer = AutoTokenizer.from_pretrained(settings.model)
+        tokenizer = load_tokenizer(Path(settings.model))
         self.dataset, _ = PPO_MATH.datasets(self.config, tokenizer)
         self._tokenizer = tokenizer
         self._engine = alone.load_engine(

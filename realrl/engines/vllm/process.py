@@ -74,6 +74,7 @@ class Server:
                 start.directory,
                 dtype=start.dtype,
                 load_format="dummy",
+                trust_remote_code=False,
                 generation_config="vllm",
                 max_model_len=start.max_tokens,
                 max_num_seqs=start.max_sequences,

@@ -56,7 +56,10 @@ class RopeKeys(msgspec.Struct):
     attention_factor: Positive | None = None
     mscale: float | None = None
     mscale_all_dim: float | None = None
-    partial_rotary_factor: float = 1.0
+    partial_rotary_factor: float | None = None
+    full_attention: Any = None
+    sliding_attention: Any = None
+    """Parameters of layers of one type, in place of those of all."""
 
 
 class LlamaKeys(msgspec.Struct, kw_only=True):
@@ -77,6 +80,9 @@ class LlamaKeys(msgspec.Struct, kw_only=True):
     rope_theta: Positive | None = None
     rope_parameters: RopeKeys | None = None
     rope_scaling: RopeKeys | None = None
+    original_max_position_embeddings: Count | None = None
+    """Goes before that of `rope_parameters`."""
+    partial_rotary_factor: float | None = None
     tie_word_embeddings: bool | None = None
     eos_token_id: TokenIds = None
     sliding_window: Count | None = None
@@ -155,13 +161,29 @@ def _head_dim(keys: LlamaKeys) -> int:
 
 
 def _rope(keys: LlamaKeys) -> Rope:
-    raw = keys.rope_parameters or keys.rope_scaling or RopeKeys()
+    """What `rope_parameters` say, or `rope_scaling`, as they were called before transformers 5."""
+    given = [raw for raw in (keys.rope_parameters, keys.rope_scaling) if raw is not None]
+    ropes = {_rope_of(keys, raw) for raw in given or [RopeKeys()]}
+    if len(ropes) > 1:
+        raise ValueError(
+            "rope_scaling: it does not say the same as rope_parameters; put all of it into rope_parameters,"
+            " and leave rope_scaling out"
+        )
+    return ropes.pop()
+
+
+def _rope_of(keys: LlamaKeys, raw: RopeKeys) -> Rope:
     kind = raw.rope_type or raw.type or "default"
     if kind not in ("default", "linear", "llama3", "yarn"):
         raise ValueError(f"rope_type must be default, linear, llama3 or yarn, got {kind!r}")
     if kind != "default" and raw.factor is None:
         raise ValueError(f"rope_parameters: {kind} needs a factor")
-    if raw.mscale is not None or raw.mscale_all_dim is not None or raw.partial_rotary_factor != 1:
+    if raw.full_attention is not None or raw.sliding_attention is not None:
+        raise ValueError("rope_parameters: parameters of some types of layers alone are not supported")
+    partial = raw.partial_rotary_factor
+    if partial is None:
+        partial = keys.partial_rotary_factor
+    if raw.mscale is not None or raw.mscale_all_dim is not None or partial not in (None, 1):
         raise ValueError("rope_parameters: mscale and partial rotary embeddings are not supported")
     factor = raw.factor or 1.0
     usual = yarn_attention_factor(factor) if kind == "yarn" else 1.0
@@ -169,7 +191,9 @@ def _rope(keys: LlamaKeys) -> Rope:
         theta=raw.rope_theta or keys.rope_theta or Rope.theta,
         kind=kind,
         factor=factor,
-        original_max_position=raw.original_max_position_embeddings or keys.max_position_embeddings,
+        original_max_position=keys.original_max_position_embeddings
+        or raw.original_max_position_embeddings
+        or keys.max_position_embeddings,
         low_freq_factor=raw.low_freq_factor,
         high_freq_factor=raw.high_freq_factor,
         beta_fast=raw.beta_fast or Rope.beta_fast,
