@@ -167,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "revision":
             sha = self._commit(repository, tail)
             siblings = [{"rfilename": path} for path in repository.commits[sha]]
-            info = {"id": name, "sha": sha, "siblings": siblings, "private": repository.private, "tags": []}
+            info = {"id": name, "sha": sha, "siblings": siblings, "private": repository.private}
+            info["gated"] = "auto" if repository.gated else False
             return self._json(info)
         revision = _revision(repository, tail)
         files = repository.commits[self._commit(repository, revision)]

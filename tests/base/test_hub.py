@@ -6,6 +6,7 @@ import errno
 import hashlib
 import random
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,3 +100,17 @@ def test_a_cache_that_cannot_be_written_is_named(hub, monkeypatch):
 
 def test_a_fault_of_another_kind_is_not_the_hubs():
     assert explain(KeyError("x"), TINY) is None
+
+
+def test_bytes_that_arrive_are_counted_as_they_do():
+    """Before a library writes them anywhere; a file descriptor that is no connection does not count."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as one,
+    ):
+        before = child._received_bytes()
+        other, _ = server.accept()
+        with other:
+            other.sendall(bytes(1234))
+            one.recv(2000, socket.MSG_PEEK)
+            assert child._received_bytes() - before == 1234

@@ -2,17 +2,21 @@
 
     python -m realrl.base.hub.child REQUEST       a `Request` as JSON
 
-Its output is a line with the number of bytes in the cache, again and again, and a `Reply` as JSON at the end.
+Its output is, twice a second, a line with how many bytes have arrived, and at the end a `Reply` as JSON.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
+import stat
+import struct
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,13 @@ from realrl.base.hub.repo import Repo
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 
 PULSE_S = 0.5
+_QUICK_BYTES = 5_000_000
+_BARS = 3
+"""Lines that the client's bars take, below which the terminal goes on."""
+_NO_ACCESS = (401, 403)
+"""HTTP status codes."""
+_TCP_BYTES_RECEIVED = struct.Struct("128xQ")
+"""Where Linux's `struct tcp_info` has `tcpi_bytes_received`."""
 
 _one_line_at_a_time = threading.Lock()
 
@@ -40,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     only_plan: bool = False
     """Say what there is, and download nothing."""
     check_access: bool = False
-    """Ask whether the other files of a gated repository would be given, too."""
+    """Where the commit is looked up, ask whether the other files of a gated repository would be given."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +93,6 @@ def _fetch(request: Request) -> Reply:
     if commit is None:
         commit = revision = _commit_in_cache(request)
         notes = _outage(commit)
-    if request.check_access:
-        _check_access(request.repo)
     try:
         plan = _plan(request, commit)
     except Exception as error:
@@ -104,8 +113,8 @@ def _fetch(request: Request) -> Reply:
         return reply
     if missing:
         _announce(request.repo, commit, len(missing), missing_bytes)
-        _show_progress()
-    directory = _snapshot(request, revision)
+    with _progress(missing_bytes):
+        directory = _snapshot(request, revision)
     return structs.replace(reply, directory=directory, commit=Path(directory).name)
 
 
@@ -134,6 +143,8 @@ def _commit_on_hub(request: Request) -> str | None:
         if not is_unreachable(error) or _commit_in_cache(request) is None:
             raise
         return None
+    if request.check_access and info.gated:
+        _check_access(repo)
     return info.sha
 
 
@@ -191,14 +202,15 @@ def _sizes(directory: str, patterns: tuple[str, ...]) -> Iterator[tuple[str, int
 
 
 def _check_access(repo: Repo) -> None:
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            HfApi().auth_check(repo.name, repo_type=repo.kind)
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
+    try:
+        HfApi().auth_check(repo.name, repo_type=repo.kind)
+    except HfHubHTTPError as error:
+        if error.response.status_code in _NO_ACCESS:
+            raise GatedRepoError(str(error), response=error.response) from error
+        raise
 
 
 def _announce(repo: Repo, commit: str, num_files: int, num_bytes: int) -> None:
@@ -221,22 +233,55 @@ def _announce(repo: Repo, commit: str, num_files: int, num_bytes: int) -> None:
     sys.stderr.flush()
 
 
-def _show_progress() -> None:
-    """On a terminal alone; elsewhere a line says what begins."""
+@contextmanager
+def _progress(num_bytes: int) -> Iterator[None]:
+    """The client's bars, for what takes a while, on a terminal alone; elsewhere a line says what begins."""
     from huggingface_hub.utils import enable_progress_bars
 
-    if sys.stderr.isatty():
-        enable_progress_bars()
+    if num_bytes < _QUICK_BYTES or not sys.stderr.isatty():
+        yield
+        return
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\n" * _BARS)
 
 
 def _beat(repo: Repo) -> None:
-    """Say how much is in the cache, so that the parent sees whether anything arrives."""
+    """Say how much has arrived, so that the parent sees whether anything does.
+
+    It arrives over connections of this process, or in the cache by another one, for which this one waits.
+    """
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE, f"{repo.kind}s--{repo.name.replace('/', '--')}", "blobs")
     while True:
-        _say(str(_allocated_bytes(folder)))
+        _say(f"{_received_bytes()} {_allocated_bytes(folder)}")
         threading.Event().wait(PULSE_S)
+
+
+def _received_bytes() -> int:
+    """Over all connections that are open, whichever library opened them.
+
+    Source: Linux, tcp(7), TCP_INFO.
+    """
+    if not sys.platform.startswith("linux"):
+        return 0
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # closed meanwhile, or of another protocol
+            total += _received_over(int(name))
+    return total
+
+
+def _received_over(descriptor: int) -> int:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return 0
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES_RECEIVED.size)
+    # An old kernel's is shorter.
+    return _TCP_BYTES_RECEIVED.unpack(info)[0] if len(info) == _TCP_BYTES_RECEIVED.size else 0
 
 
 def _allocated_bytes(folder: Path) -> int:
