@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 QUESTIONS = ("question", "problem", "instruction", "query")
+CONVERSATIONS = ("messages", "conversations")
 ANSWERS = (
     "answer",
     "final_answer",
@@ -14,12 +15,13 @@ ANSWERS = (
     "reward_model.ground_truth",
     "solution",
 )
-RESPONSES = ("messages", "conversations", "output", "completion", "answer", "solution")
+RESPONSES = (*CONVERSATIONS, "output", "completion", "answer", "solution")
 
 Names = Mapping[str, Collection[str]]
 """Our fields of a kind of rows, each with the names that it has elsewhere, the likeliest first."""
 
-_CONVERSATIONS = ("messages", "conversations")
+_ASKING = ("user", "human", "tool")
+"""Who has the last word in a conversation that is to be answered."""
 _SECOND_PART = {"instruction": "input"}
 """Where a question has a second part in another field (Alpaca's), one field is not all of it."""
 
@@ -35,7 +37,7 @@ def recognised(record: Mapping[str, Any], names: Names) -> dict[str, str]:
     found: dict[str, str] = {}
     for ours, theirs in names.items():
         if record.get(ours) is None and not (ours == "prompt" and _begins_elsewhere(record, found)):
-            name = next((name for name in theirs if _serves(record, name)), None)
+            name = next((name for name in theirs if _serves(record, name, ours)), None)
             if name is not None:
                 found[ours] = name
     return found
@@ -59,21 +61,32 @@ def at(record: Mapping[str, Any], name: str) -> Any:
 
 def _begins_elsewhere(record: Mapping[str, Any], found: Mapping[str, str]) -> bool:
     """Whether the prompt is the beginning of a conversation that is the response."""
-    in_conversation = any(found.get(ours) in _CONVERSATIONS for ours in found)
+    in_conversation = any(name in CONVERSATIONS for name in found.values())
     return in_conversation or any(isinstance(record.get(name), list) for name in ("response", "chosen"))
 
 
-def _serves(record: Mapping[str, Any], name: str) -> bool:
+def _serves(record: Mapping[str, Any], name: str, ours: str) -> bool:
+    """Whether what a record has under a name can be one of our fields."""
     try:
         value = at(record, name)
     except KeyError:
         return False
     if record.get(_SECOND_PART.get(name, "")):
         return False
-    if name in _CONVERSATIONS:
-        return isinstance(value, list) and bool(value)
+    if name in CONVERSATIONS:
+        return _ends_by(value, asking=ours == "prompt")
+    if ours != "solutions":
+        return isinstance(value, str)
     parts = value if isinstance(value, list) and value else [value]
     return all(isinstance(part, str) or _is_number(part) for part in parts)
+
+
+def _ends_by(conversation: Any, *, asking: bool) -> bool:
+    """Whether a conversation ends by a question, or by an answer."""
+    if not isinstance(conversation, list) or not conversation or not isinstance(conversation[-1], Mapping):
+        return False
+    last = conversation[-1]
+    return (last.get("role", last.get("from")) in _ASKING) == asking
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from realrl.api.data import DataConfig
 from realrl.datasets.contents import check_is_file, plain_text
 from realrl.datasets.encode import EncodedRows
-from realrl.datasets.fields import ANSWERS, QUESTIONS, Names
+from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
 from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, read_rows
@@ -28,7 +28,7 @@ _NOTHING = re.compile(r"(?:\\boxed\{\s*\}|####|\$|\s)*")
 class Problem(Row):
     """A question and the answers that are right, in AReaL's schema."""
 
-    NAMES: ClassVar[Names] = {"prompt": QUESTIONS, "solutions": ANSWERS}
+    NAMES: ClassVar[Names] = {"prompt": (*QUESTIONS, *CONVERSATIONS), "solutions": ANSWERS}
 
     solutions: list[str] | None = None
     """None only in a file whose solutions stand in one of their own."""

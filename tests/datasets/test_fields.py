@@ -152,7 +152,19 @@ def test_conversations_of_other_names(tmp_path):
         text, (note,) = learned(tmp_path, {name: turns, "source": "x"})
         assert text == "1+1?2<eos>" and f"takes `{name}` as `response`" in note
     with pytest.raises(ValueError, match="the last message of `response` is of user, not of the assistant"):
+        learned(tmp_path, {"response": [SAY, ASK]})
+    with pytest.raises(ValueError, match="no `prompt`, but `messages`; say which"):
         learned(tmp_path, {"messages": [SAY, ASK]})
+
+
+def test_conversations_that_are_prompts(tmp_path):
+    """Where they end by a question."""
+    for name, last in (("messages", ASK), ("conversations", {"from": "human", "value": "1+1?"})):
+        (row,), (note,) = problems(tmp_path, {name: [SAY, last], "answer": 2})
+        assert [message.role for message in row.prompt] == ["assistant", "user"]
+        assert f"`{name}` as `prompt`, `answer` as `solutions`" in note
+    with pytest.raises(ValueError, match="no `prompt`, but `messages`, `answer`; say which"):
+        problems(tmp_path, {"messages": [ASK, SAY], "answer": 2})
 
 
 @pytest.mark.parametrize(
