@@ -19,6 +19,8 @@ from realrl.api.recipe import Observed
 _MANY = 0.8
 """Share of responses from which a fault is the rule."""
 _EMPTY = 0.5
+_SOME = 0.01
+"""Share of responses, or of updates, from which a fault is worth a line."""
 _ALL = 0.999
 """Share of groups that means all of them, up to rounding."""
 _SHORT_LIMIT = 256
@@ -39,6 +41,7 @@ def response_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
         *_truncated(config, tokenizer, seen),
         *_without_answer(config, tokenizer, seen),
         *_never_right(seen),
+        *_unchecked(seen),
     ]
 
 
@@ -47,6 +50,7 @@ def policy_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
     return [
         *response_symptoms(config, tokenizer, seen),
         *_equal_rewards(config, seen),
+        *_ungraded(seen),
         *_two_engines(config, seen),
         *_reference(config, seen),
         *optimizer_symptoms(config, tokenizer, seen),
@@ -54,8 +58,8 @@ def policy_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
 
 
 def optimizer_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
-    """Return what is wrong with the learning rates of a recipe that trains."""
-    found = []
+    """Return what is wrong with the learning rates and the updates of a recipe that trains."""
+    found = list(_skipped_updates(seen))
     for path, optimizer in _optimizers(config, ""):
         if optimizer.lr == 0:
             found.append(f"{path}.lr is 0: the weights will not change; published runs have 1e-6 to 1e-5")
@@ -126,6 +130,33 @@ def _never_right(seen: Observed) -> Iterator[str]:
         f"no response is right:{example} are the problems too hard, is data.fields.solutions the field of the"
         " answers, and does the prompt ask for the answer in a form that the verifier reads?"
     )
+
+
+def _unchecked(seen: Observed) -> Iterator[str]:
+    slow, broken = seen["verdict_timeout"], seen["verdict_error"]
+    if slow + broken >= _SOME:
+        yield (
+            f"the check of {slow + broken:.0%} of the responses said nothing: {slow:.0%} took too long,"
+            f" {broken:.0%} broke; are the solutions answers that can be compared?"
+        )
+
+
+def _ungraded(seen: Observed) -> Iterator[str]:
+    if seen["ungraded"] >= _SOME:
+        yield (
+            f"{seen['ungraded']:.0%} of the responses have no reward and take no part in the step: a reward"
+            " function returned None, or a check said nothing (scores.ungraded gives those a reward)"
+        )
+
+
+def _skipped_updates(seen: Observed) -> Iterator[str]:
+    for name in (name for name in seen.metrics if name.endswith("skipped_updates")):
+        whose = name.partition("skipped")[0].replace("_", " ")
+        if seen[name]:
+            yield (
+                f"{seen[name]:.0%} of the {whose}updates were skipped, because their gradient was no finite"
+                " number: lower the learning rate, and look at the rewards"
+            )
 
 
 def _equal_rewards(config: Any, seen: Observed) -> Iterator[str]:

@@ -25,6 +25,8 @@ def never(prompt, response, solutions):
     return 0.0
 def always(prompt, response, solutions):
     return 1.0
+def undecided(prompt, response, solutions):
+    return None if len(response) % 2 else 1.0
 """
 
 
@@ -98,6 +100,7 @@ BROKEN = {
     ),
     "reward always 0": (lambda c: with_reward(c, "never"), "are equal (their mean is 0), so that nothing"),
     "reward always 1": (lambda c: with_reward(c, "always"), "are equal (their mean is 1), so that nothing"),
+    "no opinion": (lambda c: with_reward(c, "undecided"), "have no reward and take no part in the step"),
     "learning rate 0": (lambda c: with_lr(c, 0.0), "actor.optimizer.lr is 0: the weights will not change"),
     "absurd learning rate": (lambda c: with_lr(c, 0.5), "actor.optimizer.lr is 0.5, which destroys"),
     "wrong reference": (
@@ -142,6 +145,17 @@ def test_two_engines_that_disagree(sound):
     assert "please report this" in policy_symptoms(sound, tokenizer, seen)[0]
     vllm = replace(sound, generation=GenerationConfig(engine="vllm"))
     assert "generation.engine=vllm computes the model otherwise" in policy_symptoms(vllm, tokenizer, seen)[0]
+
+
+def test_checks_and_updates_that_failed_are_said(sound):
+    """How many, by their kind; a few of thousands are no line."""
+    tokenizer = SimpleNamespace(chat_template=None, eos_token="<eos>")
+    failed = {"verdict_timeout": 0.02, "verdict_error": 0.01, "critic_skipped_updates": 0.25}
+    check, update = policy_symptoms(sound, tokenizer, Observed({**failed, "actor_skipped_updates": 0.0}))
+    assert "the check of 3% of the responses said nothing: 2% took too long, 1% broke" in check
+    assert update.startswith("25% of the critic updates were skipped, because their gradient")
+    rare = Observed({"verdict_timeout": 0.001, "ungraded": 0.001, "skipped_updates": 0.0})
+    assert policy_symptoms(sound, tokenizer, rare) == []
 
 
 def test_a_reference_may_drift_away_later(sound):
