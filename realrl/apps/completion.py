@@ -51,7 +51,7 @@ def _main(argv: Sequence[str]) -> int:
         shell = make_parser().parse_args(list(argv)).shell
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    sys.stdout.write(argcomplete.shellcode(["realrl"], shell=shell))
+    sys.stdout.write(argcomplete.shellcode(["realrl"], True, shell))
     return OK
 
 

@@ -64,7 +64,7 @@ def read_row_facts(
         return of_rows, None if held_out is None else _facts("data.eval_path", held_out, form_of)
 
     try:
-        return run_watched(read, step_s=ROWS_STEP_S)
+        return run_watched(read, tuple[RowFacts, RowFacts | None], step_s=ROWS_STEP_S)
     except TimeoutError as error:
         raise ValueError(
             f"{tokenizer_path}: {error}, does not end within {ROWS_STEP_S:g} s; mend the tokenizer's files,"

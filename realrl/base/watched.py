@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
 import resource
 import signal
 import struct
@@ -26,7 +25,9 @@ from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from realrl.base.parent import die_with_parent
 
@@ -65,22 +66,29 @@ class Steps:
         _HEAD.pack_into(self._memory, 0, number + 1, len(text))
 
 
-class _Outcome(NamedTuple):
+_REFUSED, _OUT_OF_MEMORY, _FAILED = "refused", "out of memory", "failed"
+
+
+class _Outcome(msgspec.Struct):
     """What a fork ended with."""
 
-    result: Any = None
-    error: Exception | None = None
+    result: bytes = b""
+    error: str = ""
+    """Its kind; empty for none."""
+    message: str = ""
     traceback: str = ""
 
 
-def run_watched(work: Callable[[Steps], Result], *, step_s: float) -> Result:
-    """What `work` returns or raises, in a fork of this process; both must be picklable.
+def run_watched(work: Callable[[Steps], Result], result_type: type[Result], *, step_s: float) -> Result:
+    """Return what `work` returns, in a fork of this process: data that msgspec decodes as `result_type`.
 
     A step that takes longer than `step_s` ends it. It may take as much memory as the machine has left.
 
     Raises:
+        ValueError, MemoryError: as `work` does.
         TimeoutError: a step took too long; the message is the step's words.
-        ChildProcessError: the fork died; the message says how, and within which step.
+        ChildProcessError: `work` raised another error, or the fork died; the message says which, or how and
+            within which step.
     """
     steps, (receiver, sender) = Steps(), Pipe(duplex=False)
     parent = os.getpid()
@@ -101,9 +109,9 @@ def run_watched(work: Callable[[Steps], Result], *, step_s: float) -> Result:
     _, status = os.waitpid(child, 0)
     if outcome is None:
         raise ChildProcessError(_death(os.waitstatus_to_exitcode(status), steps))
-    if outcome.error is not None:
-        raise outcome.error from ChildProcessError(outcome.traceback)
-    return outcome.result
+    if outcome.error:
+        raise _error(outcome) from RuntimeError(outcome.traceback)
+    return msgspec.msgpack.decode(outcome.result, type=result_type)
 
 
 def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent: int) -> None:
@@ -113,31 +121,30 @@ def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent
         die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
         _limit_memory()
-        sender.send_bytes(_carried_out(work, steps))
+        sender.send_bytes(msgspec.msgpack.encode(_carried_out(work, steps)))
         code = 0
     finally:
         os._exit(code)
 
 
-def _carried_out(work: Callable[[Steps], Any], steps: Steps) -> bytes:
+def _carried_out(work: Callable[[Steps], Any], steps: Steps) -> _Outcome:
     try:
-        return pickle.dumps(_Outcome(work(steps)))
+        return _Outcome(msgspec.msgpack.encode(work(steps)))
     except BaseException as error:  # also what extensions raise that panic
-        return _pickled(error, traceback.format_exc())
+        return _described(error, traceback.format_exc())
 
 
-def _pickled(error: BaseException, where: str) -> bytes:
-    """An error, or the words of one that cannot be sent."""
-    try:
-        if not isinstance(error, Exception):
-            raise TypeError("it would end the parent")
-        sent = pickle.dumps(_Outcome(error=error, traceback=where))
-        pickle.loads(sent)
-        return sent
-    except Exception:
-        return pickle.dumps(
-            _Outcome(error=ChildProcessError(f"{type(error).__name__}: {error}"), traceback=where)
-        )
+def _described(error: BaseException, where: str) -> _Outcome:
+    """An error as text: of two kinds that are raised again, or of others, with their names."""
+    for kind, error_type in ((_REFUSED, ValueError), (_OUT_OF_MEMORY, MemoryError)):
+        if isinstance(error, error_type):
+            return _Outcome(error=kind, message=str(error), traceback=where)
+    return _Outcome(error=_FAILED, message=f"{type(error).__name__}: {error}", traceback=where)
+
+
+def _error(outcome: _Outcome) -> Exception:
+    kinds = {_REFUSED: ValueError, _OUT_OF_MEMORY: MemoryError, _FAILED: ChildProcessError}
+    return kinds[outcome.error](outcome.message)
 
 
 def _outcome(receiver: Connection, steps: Steps, step_s: float) -> _Outcome | None:
@@ -151,7 +158,7 @@ def _outcome(receiver: Connection, steps: Steps, step_s: float) -> _Outcome | No
         elif now_s - since_s > step_s:
             raise TimeoutError(words)
     try:
-        return pickle.loads(receiver.recv_bytes())
+        return msgspec.msgpack.decode(receiver.recv_bytes(), type=_Outcome)
     except EOFError:
         return None
 

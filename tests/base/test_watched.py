@@ -13,17 +13,18 @@ from realrl.base.watched import Steps, run_watched
 
 
 def test_what_it_returns_and_raises_reaches_the_parent():
-    assert run_watched(lambda steps: [os.getpid() != parent for parent in [os.getppid()]], step_s=9) == [True]
+    here = os.getpid()
+    assert run_watched(lambda steps: [os.getpid() != here], list[bool], step_s=9) == [True]
 
     def fail(steps: Steps) -> None:
         raise ValueError("row 3")
 
     with pytest.raises(ValueError, match="^row 3$") as caught:
-        run_watched(fail, step_s=9)
+        run_watched(fail, type(None), step_s=9)
     assert "in fail" in str(caught.value.__cause__), "where it was raised is known"
 
 
-def test_errors_that_cannot_be_sent_are_told():
+def test_other_errors_are_told():
     """Those of no module, and panics of extensions, which are no `Exception`."""
     for base in (Exception, BaseException):
         odd = type("Odd", (base,), {})
@@ -32,7 +33,7 @@ def test_errors_that_cannot_be_sent_are_told():
             raise odd("here")
 
         with pytest.raises(ChildProcessError, match="^Odd: here$"):
-            run_watched(fail, step_s=9)
+            run_watched(fail, type(None), step_s=9)
 
 
 def test_a_step_without_end_is_ended_and_named():
@@ -46,7 +47,7 @@ def test_a_step_without_end_is_ended_and_named():
             pow(10, 10**9)
 
     with pytest.raises(TimeoutError, match="^the second$"):
-        run_watched(never, step_s=0.5)
+        run_watched(never, type(None), step_s=0.5)
     assert time.monotonic() - begun_s < 30
 
 
@@ -60,7 +61,7 @@ def test_many_steps_may_take_long_together():
         time.sleep(1.0)
         return "done"
 
-    assert run_watched(slow, step_s=0.8) == "done"
+    assert run_watched(slow, str, step_s=0.8) == "done"
 
 
 def test_a_death_is_told():
@@ -69,7 +70,7 @@ def test_a_death_is_told():
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(ChildProcessError, match="^was ended by SIGKILL within the last step$"):
-        run_watched(die, step_s=9)
+        run_watched(die, type(None), step_s=9)
 
 
 def test_greed_for_memory_fails_here():
@@ -81,7 +82,7 @@ def test_greed_for_memory_fails_here():
         bytearray(left + max(1 << 28, (total - left) // 2))
 
     with pytest.raises(MemoryError):
-        run_watched(hoard, step_s=9)
+        run_watched(hoard, type(None), step_s=9)
 
 
 def test_no_fork_is_left(monkeypatch):
@@ -90,6 +91,6 @@ def test_no_fork_is_left(monkeypatch):
     monkeypatch.setattr(os, "fork", lambda: forks.append(fork()) or forks[-1])
     monkeypatch.setattr("realrl.base.watched._outcome", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        run_watched(lambda steps: time.sleep(60), step_s=9)
+        run_watched(lambda steps: time.sleep(60), type(None), step_s=9)
     with pytest.raises(ProcessLookupError):
         os.kill(forks[0], 0)
