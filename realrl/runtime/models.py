@@ -25,6 +25,10 @@ _DESCRIPTION = (
 """All that is read of a model but its weights. Code and pickles are never downloaded."""
 
 
+_BELOW_RUNS = ("*", "*/*", "checkpoints/*/*")
+"""Where models are below a checkpoint, a run's `checkpoints`, and a run's directory."""
+
+
 def resolve_model(path: str | Path, commit: str | None = None, *, weights: bool = True) -> Path:
     """The directory of a model that a config names; files of the Hub are downloaded where they are missing.
 
@@ -158,10 +162,19 @@ def _check_config(directory: Path, named: str) -> None:
         )
     if has_config:
         return
+    within = _model_within(directory)
+    give = "give one, or" if within is None else f"did you mean {within}? Else give"
     raise ValueError(
-        f"{named}: expected a Hugging Face model directory, but it has no config.json; give one, a model of"
-        f" the Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"
+        f"{named}: expected a Hugging Face model directory, but it has no config.json; {give} a model of the"
+        f" Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"
     )
+
+
+def _model_within(directory: Path) -> Path | None:
+    """The model that was written last below a checkpoint or a run; None where there is none."""
+    found = [path for place in _BELOW_RUNS for path in directory.glob(f"{place}/config.json")]
+    latest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return None if latest is None else latest.parent
 
 
 def _base_of_adapter(directory: Path) -> str:

@@ -77,7 +77,7 @@ def test_a_directory_of_that_name_goes_before_the_hub(hub, elsewhere, files):
         ("acme/tiny", "wrong", "does not accept your token"),
         ("acme/tiny@v9", None, "no revision 'v9' of it"),
         ("acme/pickles", None, "it has no model.safetensors; .*never from pickles"),
-        ("acme/adapter", None, "this is an adapter of acme/tiny, not a whole model"),
+        ("acme/adapter", None, "this is an adapter of acme/tiny "),
         ("acme/ti--ny", None, "it is no name that the Hugging Face Hub allows"),
     ],
 )
@@ -184,3 +184,17 @@ def test_a_commit_that_is_given_is_taken(hub, elsewhere, files, config):
 def test_the_message_names_the_key(hub, elsewhere, config):
     with pytest.raises(ValueError, match=r"^model\.path: acme/tiny: .*no model of that name"):
         pin(GEN, config)
+
+
+def test_a_run_in_place_of_its_model_is_refused_with_the_latest_of_its_models(elsewhere):
+    """As one would give it to an evaluation: the run, its checkpoints, or one of them."""
+    for place in ("runs/own/trial/checkpoints/step-1/actor", "runs/own/trial/checkpoints/step-2/actor"):
+        tiny_llama(elsewhere / place)
+    for given in ("runs/own/trial", "runs/own/trial/checkpoints", "runs/own/trial/checkpoints/step-2"):
+        with pytest.raises(ValueError, match="did you mean runs/own/trial/checkpoints/step-2/actor"):
+            resolve_model(given)
+    (elsewhere / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match="it has no config.json; give one, or a model of the Hugging Face Hub"
+    ):
+        resolve_model("empty")
