@@ -94,8 +94,22 @@ def confine(*, memory_bytes: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, _MOST_FILES),
     ):
-        resource.setrlimit(kind, (most, most))
+        limit(kind, most)
     _filter_system_calls()
+
+
+def limit(kind: int, most: int) -> None:
+    """Bound a resource for good; what this process may not have anyway stays the bound."""
+    _, hard = resource.getrlimit(kind)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
+
+
+def limit_softly(kind: int, most: int) -> None:
+    """Bound a resource until the next call, within what this process may have."""
+    _, hard = resource.getrlimit(kind)
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _filter_system_calls() -> None:

@@ -26,6 +26,12 @@ def state_of(pid: int) -> str:
     return f"{_STATES.get(fields[_STATE], 'in state')} ({fields[_STATE]})" if fields else ""
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped a process."""
+    fields = _fields(pid)
+    return bool(fields) and fields[_STATE] in "Tt"
+
+
 def start_of(pid: int) -> int | None:
     """When a process started, in ticks since the host did, which tells it from a later one of that id; None
     where there is no such process, or it has ended.

@@ -1,6 +1,6 @@
 """The child process that compares answers, which may take forever; and what it shares with others.
 
-Run as `python -m realrl.rewards.child DEADLINE_S MEMORY_BYTES`. Each line of its input is
+`child_entry.py` runs it. Each line of its input is
 `{"answer": …, "solution": …}`; each line of its output `{"verdict": …}` or `{"error": str}`, but for the
 first, `{"ready": true}`. It ends with its input.
 """
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
-from realrl.base.confinement import confine
+from realrl.base.confinement import confine, limit_softly
 from realrl.rewards.arithmetic import TooLarge
 from realrl.rewards.compare import same_answer
 from realrl.rewards.expressions import SympyExpressions
@@ -71,8 +71,7 @@ def _read(requests: TextIO, lines: queue.SimpleQueue[str]) -> None:
 def _limit_cpu(deadline_s: float) -> None:
     """End an orphan too that holds the interpreter's lock, and so never sees its input end."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime + deadline_s) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    limit_softly(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + deadline_s) + 2)
 
 
 def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> None:
@@ -93,5 +92,6 @@ def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> No
         replies.flush()
 
 
-if __name__ == "__main__":
-    main(Judge, float(sys.argv[1]), int(sys.argv[2]))
+def run(deadline_s: float, memory_bytes: int) -> None:
+    """Compare answers."""
+    main(Judge, deadline_s, memory_bytes)

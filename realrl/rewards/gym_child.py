@@ -1,6 +1,6 @@
 """The child process in which reasoning-gym makes rows and scores answers; needs `realrl[gym]`.
 
-Run as `python -m realrl.rewards.gym_child DEADLINE_S MEMORY_BYTES`. Each line of its input is
+`child_entry.py` runs it. Each line of its input is
 `{"task": GymTask as JSON, "index": …}`, of a row to make, and with `"answer"` of one to score; each line of
 its output `{"question": …, "answer": …}` or `{"score": …}`, or `{"error": str}`.
 
@@ -122,5 +122,6 @@ def _at_level(name: str, level: int, given: dict[str, Any]) -> Any:
     return curriculum.generate_configuration(given)
 
 
-if __name__ == "__main__":
-    main(Gym, float(sys.argv[1]), int(sys.argv[2]))
+def run(deadline_s: float, memory_bytes: int) -> None:
+    """Make rows and score answers."""
+    main(Gym, deadline_s, memory_bytes)

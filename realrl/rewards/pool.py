@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from realrl.rewards.child_process import ChildProcess, Interrupted, Reply
 from realrl.rewards.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
-_LAST_S = 1.0
-"""How long a child that says nothing more may take to end."""
-START_DEADLINE_S = 120.0
-"""Importing sympy takes a second, on a crowded machine more."""
+_ATTEMPTS = 3
+"""How often a request is made whose child is stopped or killed."""
 
-Reply = dict[str, Any]
 Pool = TypeVar("Pool", bound="ChildPool")
 
 
@@ -46,8 +38,13 @@ class ChildPool:
         """`module` is what a child runs, by `realrl.rewards.child.main`; `deadline_s` is wall clock, the most
         for one request; `memory_bytes` the address space of one child.
         """
-        self._children = [_Child(module, deadline_s, memory_bytes) for _ in range(num_children)]
-        self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
+        self._deadline_s = deadline_s
+        # The kernel ends children with the thread that started them, so it is one that stays.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starts-children")
+        self._children = [
+            ChildProcess(module, deadline_s, memory_bytes, self._starter) for _ in range(num_children)
+        ]
+        self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
@@ -57,7 +54,7 @@ class ChildPool:
         """
         child = self._idle.get()
         try:
-            reply = child.ask(request, deadline_s)
+            reply = _asked(child, request, deadline_s or self._deadline_s)
         finally:
             self._idle.put(child)
         return {"verdict": Verdict.ERROR, **reply} if "error" in reply else reply
@@ -71,6 +68,21 @@ class ChildPool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _asked(child: ChildProcess, request: Reply, deadline_s: float) -> Reply:
+    """A reply, which may be an error. Once more, where the child was stopped or killed from outside."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return child.ask(request, deadline_s)
+        except TimeoutError as error:
+            return {"verdict": Verdict.TIMEOUT, "error": str(error)}
+        except EOFError as error:
+            return {"error": str(error)}
+        except Interrupted as interruption:
+            logger.warning("a child that judges is replaced: %s", interruption)
+            reply = {"error": f"its child was replaced {_ATTEMPTS} times, at last because {interruption}"}
+    return reply
 
 
 class JudgePool(ChildPool):
@@ -88,92 +100,3 @@ class JudgePool(ChildPool):
         if reply["verdict"] == Verdict.ERROR:
             logger.warning("comparing %.200r with %.200r: %s", answer, solution, reply["error"])
         return Verdict(reply["verdict"])
-
-
-class _Child:
-    """One process of a module, started when first asked and after each kill."""
-
-    def __init__(self, module: str, deadline_s: float, memory_bytes: int) -> None:
-        self._module = module
-        self._deadline_s = deadline_s
-        self._memory_bytes = memory_bytes
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def ask(self, request: Reply, deadline_s: float | None) -> Reply:
-        """Once more, where the child was killed from outside: the request may have no part in it."""
-        deadline_s = deadline_s or self._deadline_s
-        for _ in range(2):
-            try:
-                return self._ask(request, deadline_s)
-            except TimeoutError:
-                self.kill()
-                return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {deadline_s:g} s"}
-            except (OSError, EOFError) as error:
-                reply = {"error": f"the child ended ({error})"}
-                was_killed = self._was_killed()
-                self.kill()
-                if not was_killed:
-                    break
-        return reply
-
-    def _was_killed(self) -> bool:
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(_LAST_S) == -signal.SIGKILL
-        return False
-
-    def _ask(self, request: Reply, deadline_s: float) -> Reply:
-        if self._process is not None and self._process.poll() is not None:
-            self.kill()
-        if self._process is None:
-            self._start()
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        return self._read_line(deadline_s)
-
-    def _start(self) -> None:
-        """Only what a Python needs goes into its environment: no keys of the run. The seed orders sets of
-        texts alike in every child.
-        """
-        command = [sys.executable, "-W", "ignore", "-m", self._module]
-        self._process = subprocess.Popen(
-            [*command, str(self._deadline_s), str(self._memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
-                "PYTHONIOENCODING": "utf-8",
-                "PYTHONHASHSEED": "0",
-            },
-            start_new_session=True,
-        )
-        try:
-            first = self._read_line(START_DEADLINE_S)
-        except (TimeoutError, EOFError) as error:
-            if self._was_killed():
-                raise EOFError("killed at its start") from None
-            first = {"error": f"{type(error).__name__}: {error}"}
-        if "error" in first:
-            self.kill()
-            raise RuntimeError(f"{self._module} did not start: {first['error']}")
-
-    def _read_line(self, deadline_s: float) -> Reply:
-        """Raises: TimeoutError, or EOFError when the child is gone."""
-        output = self._process.stdout.fileno()
-        end, line = time.monotonic() + deadline_s, b""
-        while not line.endswith(b"\n"):
-            if not select.select([output], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError
-            if not (chunk := os.read(output, 1 << 16)):
-                raise EOFError("no more output")
-            line += chunk
-        return json.loads(line)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.close()
-            self._process.stdout.close()
-            self._process = None

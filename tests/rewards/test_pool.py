@@ -7,14 +7,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from realrl.rewards import child
+from realrl.rewards import child, child_process
 from realrl.rewards.math import check, grade
 from realrl.rewards.pool import JudgePool, _pool_of, judge_in_pool
 from realrl.rewards.verdict import Verdict
@@ -111,8 +113,8 @@ def test_a_forked_process_has_children_of_its_own():
     lent = [shared._idle.get() for _ in shared._children]
     with multiprocessing.get_context("fork").Pool(1) as forked:
         assert forked.apply_async(judge_and_count).get(timeout=60) == (Verdict.WRONG, 1)
-    for child_process in lent:
-        shared._idle.put(child_process)
+    for one in lent:
+        shared._idle.put(one)
     assert judge_in_pool("y+y", "2y") is Verdict.CORRECT
 
 
@@ -172,6 +174,56 @@ def test_a_question_over_which_a_child_is_killed_is_asked_again():
         assert verdict.result() is Verdict.TIMEOUT
 
 
+def test_a_child_that_was_stopped_is_replaced_at_its_deadline():
+    """While it waited; also by a request that is longer than its pipe, which it does not read."""
+    before = children()
+    with JudgePool(num_children=1, deadline_s=1.0) as pool:
+        for answer in ("x+x", "x+" * 100_000 + "x"):
+            assert pool.judge("x+x", "2x") is Verdict.CORRECT
+            (victim,) = [p for p in children() if p not in before]
+            victim.suspend()
+            began_s = time.monotonic()
+            assert pool.judge(answer, "2x") in (Verdict.CORRECT, Verdict.TIMEOUT)
+            assert time.monotonic() - began_s < 15 and not victim.is_running()
+        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+
+
+@pytest.mark.parametrize("befall", [psutil.Process.suspend, psutil.Process.kill], ids=["stopped", "killed"])
+def test_children_that_are_stopped_or_killed_again_and_again_are_an_error_and_no_end(befall, monkeypatch):
+    """Also while they start; once that is over, the next question is answered."""
+    monkeypatch.setattr(child_process, "START_DEADLINE_S", 1.0)
+    before, is_over = children(), threading.Event()
+
+    def go_on() -> None:
+        while not is_over.is_set():
+            for found in children():
+                if found not in before:
+                    with suppress(psutil.NoSuchProcess):
+                        befall(found)
+            time.sleep(0.01)
+
+    with JudgePool(num_children=1, deadline_s=1.0) as pool:
+        somebody = threading.Thread(target=go_on)
+        somebody.start()
+        try:
+            assert pool.judge("x+x", "2x") is Verdict.ERROR
+        finally:
+            is_over.set()
+            somebody.join()
+        monkeypatch.undo()
+        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+
+
+def test_a_child_starts_within_limits_that_are_set_already():
+    """Where it may have fewer files and less time than it would take, it takes that."""
+    script = "import resource\nfrom realrl.rewards.pool import JudgePool\n"
+    script += "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+    script += "resource.setrlimit(resource.RLIMIT_CPU, (50, 50))\n"
+    script += "with JudgePool(deadline_s=60.0) as pool:\n    print(pool.judge('x+x', '2x').value)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == Verdict.CORRECT.value, done.stderr
+
+
 def test_nothing_starts_before_it_is_needed_and_nothing_is_left():
     before = children()
     with JudgePool() as pool:
@@ -196,10 +248,12 @@ time.sleep(60)
 
 
 def test_children_end_with_a_killed_parent_even_in_an_endless_comparison():
+    """And a stopped one, which does not see its input end."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
     orphans = children(parent.pid)
     assert len(orphans) == 2
+    orphans[0].suspend()
     parent.kill()
     parent.wait()
     parent.stdout.close()
