@@ -17,6 +17,8 @@ from realrl.base.terminal import printable, tolerate_encodings
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of a path that no file can have, whoever looks for it first."""
+_NO_TEMPORARY = "No usable temporary directory"
+"""What `tempfile` says, which libraries ask for a folder as they are imported."""
 _LONG_WORD = re.compile(r"\S{1000,}")
 _SHOWN_OF_LONG = 100
 """Characters of both ends of a word that is no path, which are shown in a message."""
@@ -76,6 +78,9 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
+        if (error.strerror or "").startswith(_NO_TEMPORARY):
+            what = f"{error.strerror}; set TMPDIR to a folder that can be written"
+            return complain(what, BAD_INPUT)
         if error.errno not in _BAD_NAMES or not isinstance(error.filename, str):
             raise
         return complain(f"{error.filename}: {error.strerror}; give another path", BAD_INPUT)

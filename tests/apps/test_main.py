@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from realrl import __version__
+from realrl.apps.command_line import BAD_INPUT, run_command
 from realrl.apps.main import main, overview
 from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS
 from realrl.recipes import RECIPES
@@ -131,3 +133,11 @@ def test_the_page_on_commands_has_them_all():
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     shown = re.findall(r"`realrl (\w+)", text.partition("## Start a run")[0])
     assert {*VERBS, GENERATING, SUBMIT} <= set(shown)
+
+
+def test_a_machine_without_a_temporary_folder_is_told_what_to_set(capsys, monkeypatch):
+    """Libraries ask for one as they are imported."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/no"])
+    assert run_command(lambda words: len(tempfile.gettempdir()), []) == BAD_INPUT
+    assert re.search(r"No usable temporary directory .*; set TMPDIR to ", capsys.readouterr().err)

@@ -134,3 +134,22 @@ def test_the_demo_model_answers_in_its_chat_template():
     )
     output = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(output) == "The capital of France is Paris.<|im_end|>"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    """As in a container whose user is in no list."""
+
+    def home(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("REALRL_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(home))
+    with pytest.raises(ValueError, match="no home directory .* set REALRL_CACHE"):
+        demo.demo_model_directory()
+
+
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch):
+    """Not even root can make a folder there."""
+    monkeypatch.setenv("REALRL_CACHE", "/proc/no/cache")
+    with pytest.raises(ValueError, match="cannot make /proc/no/cache .* set REALRL_CACHE"):
+        demo.demo_model_directory()

@@ -30,7 +30,13 @@ def _fields():
 
 def look_at_cache() -> Iterator[Finding]:
     do = "set REALRL_CACHE to a folder that can be written"
-    yield from _place("cache", cache_directory(), "the demo model cannot be made", do)
+    means = "the demo model cannot be made"
+    try:
+        folder = cache_directory()
+    except ValueError as error:
+        yield problem("cache", str(error), means, do)
+        return
+    yield from _place("cache", folder, means, do)
 
 
 def look_at_temporary() -> Iterator[Finding]:
