@@ -233,8 +233,8 @@ class _Builder:
         nearest = [_joined(path, name) for name in difflib.get_close_matches(key, names, n=1)]
         nearest = nearest or [k for k in self.known if k.rpartition(".")[2] == key.rpartition(".")[2]]
         nearest = nearest or difflib.get_close_matches(here, self.known, n=1)
-        hint = f" did you mean {nearest[0]}{self._kind(nearest[0])}?" if nearest else ""
-        return ValueError(f"{here}: unknown key;{hint} every key is in {self.manual}")
+        hint = f"did you mean {nearest[0]}{self._kind(nearest[0])}? Every" if nearest else "every"
+        return ValueError(f"{here}: unknown key; {hint} key is in {self.manual}")
 
     def _kind(self, path: str) -> str:
         """What a key takes, as the end of its name."""

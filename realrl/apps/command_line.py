@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        sign = "" if message.endswith("?") else ";"
-        raise ValueError(f"{message}{sign} see `{self.prog} --help`")
+        see = " See" if message.endswith("?") else "; see"
+        raise ValueError(f"{message}{see} `{self.prog} --help`")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

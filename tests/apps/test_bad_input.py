@@ -23,7 +23,7 @@ def refused(result) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("batch_sise=3", "did you mean batch_size (a whole number)? every key is in `realrl ppo-math"),
+        ("batch_sise=3", "did you mean batch_size (a whole number)? Every key is in `realrl ppo-math"),
         ("batch_size=many", "batch_size: expected a whole number, got 'many'"),
         ("allocation=*:q2", "allocation: layout 'q2'"),
         ("placements.actor_gen={ranks: [0], tp: 2}", "placements.actor_gen: layout p1d1t2 needs 2 ranks"),

@@ -60,7 +60,7 @@ def test_its_version_is_the_package_s(capsys):
         (["xyzzy"], "'xyzzy': expected a command or a recipe; `realrl --help` lists both"),
         (["my.yaml"], "a file is given as --config my.yaml"),
         (["train", "gpro"], "got 'gpro'; did you mean gspo or grpo?"),
-        (["eval", "--modle", "x"], "--modle: unknown option; did you mean --model? see `realrl eval --help`"),
+        (["eval", "--modle", "x"], "--modle: unknown option; did you mean --model? See `realrl eval --help`"),
         (["eval", "--n", "1", "--n=2"], "--n: given 2 times; give it once; see `realrl eval --help`"),
         (
             ["eval"],
