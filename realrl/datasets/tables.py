@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -48,6 +49,8 @@ def read_hugging_face(
         ValueError: no such dataset or split, no access to it, or no `datasets`.
     """
     datasets = _module("datasets", key)
+    # That a dataset has no card, or one without a header, matters to nobody here.
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     rows = _split_of(datasets, path, split, key, commit)

@@ -243,16 +243,19 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _check_types(directory: Path, files: Layout, wanted: Collection[str]) -> None:
     """Integers would be taken for weights, and the scales of quantised ones would be left out."""
+    by_file: dict[Rank, list[Pattern]] = {}
     for pattern in files.patterns:
         if pattern.tensor in wanted:
-            part = pattern.parts[0]
-            with safe_open(directory / part.ranks[0], framework="pt") as file:
-                dtype = file.get_slice(part.local).get_dtype()
-            if dtype not in _FLOATS:
-                raise ValueError(
-                    f"{directory}: expected {pattern.tensor!r} of floats ({', '.join(_FLOATS)}), got {dtype}:"
-                    " quantised weights are not supported; give the model that was quantised"
-                )
+            by_file.setdefault(pattern.parts[0].ranks[0], []).append(pattern)
+    for name, patterns in by_file.items():
+        with safe_open(directory / name, framework="pt") as file:
+            for pattern in patterns:
+                dtype = file.get_slice(pattern.parts[0].local).get_dtype()
+                if dtype not in _FLOATS:
+                    raise ValueError(
+                        f"{directory}: expected {pattern.tensor!r} of floats ({', '.join(_FLOATS)}), got"
+                        f" {dtype}: quantised weights are not supported; give the model that was quantised"
+                    )
 
 
 def _read_stream(file, stream: Stream, rank: Rank, target: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from realrl.api.configure import build_config
 from realrl.recipes import RECIPES
+from tests.hub import files_of
 from tests.tiny import tiny_llama
 
 
@@ -135,3 +136,27 @@ def test_memory_counts_every_model_that_is_there(cli, larger, options, weights, 
     memory = [row for name, row in memory_table(found).items() if not name.endswith("evaluating")]
     assert [row[1] / one for row in memory] == pytest.approx(weights, rel=0.02)
     assert [row[2] / one for row in memory] == pytest.approx([optimizer] * len(memory), rel=0.02)
+
+
+def test_a_model_of_the_hub_shows_its_commit_and_what_a_start_downloads(
+    cli, hub, model, tmp_path, monkeypatch
+):
+    """Not its weights; a config that names the commit gives the same one once the branch has moved."""
+    monkeypatch.chdir(tmp_path)
+    repository, files = hub.add("acme/tiny"), files_of(model)
+    commit = repository.commit(files)
+    code, out, _ = cli("actor.model.path=acme/tiny", "--dry-run")
+    assert code == 0
+    heading, row = rows(sections(out)["Models"])[:2]
+    assert dict(zip(heading, row)) | {"directory": "", "to download": row[-1].partition(" ")[0]} == {
+        "model": "actor",
+        "path": "acme/tiny",
+        "commit": commit,
+        "directory": "",
+        "to download": str(len(files["model.safetensors"])),
+    }
+    assert not list(tmp_path.rglob("*.safetensors"))
+    repository.commit(files | {"config.json": files["config.json"] + b"\n"})
+    (tmp_path / "again.yaml").write_text(sections(out)["Config"])
+    again = dry_run(cli, f"--config={tmp_path / 'again.yaml'}", "actor.model.path=acme/tiny")
+    assert rows(again["Models"])[1] == row

@@ -84,6 +84,7 @@ def test_weights_that_are_no_floats_are_refused(directory, dtype):
             {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
             "does not say the same as rope_parameters",
         ),
+        ({"rope_parameters": {"rope_theta": 1.0}}, "rope_theta must be more than 1, got 1"),
         ({"partial_rotary_factor": 0.5}, "partial rotary embeddings are not supported"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "of some types of layers alone"),
     ],

@@ -185,10 +185,13 @@ def _rope_of(keys: LlamaKeys, raw: RopeKeys) -> Rope:
         partial = keys.partial_rotary_factor
     if raw.mscale is not None or raw.mscale_all_dim is not None or partial not in (None, 1):
         raise ValueError("rope_parameters: mscale and partial rotary embeddings are not supported")
+    theta = raw.rope_theta or keys.rope_theta or Rope.theta
+    if theta <= 1:
+        raise ValueError(f"rope_theta must be more than 1, got {theta:g}")
     factor = raw.factor or 1.0
     usual = yarn_attention_factor(factor) if kind == "yarn" else 1.0
     return Rope(
-        theta=raw.rope_theta or keys.rope_theta or Rope.theta,
+        theta=theta,
         kind=kind,
         factor=factor,
         original_max_position=keys.original_max_position_embeddings
