@@ -14,10 +14,13 @@ fi
 .venv/bin/python -m ruff format --check .
 if (($# == 0)); then
     bash scripts/slurm.sh
+    # Downloads while vLLM's environment is made.
+    bash scripts/chromium.sh &
     if bash scripts/peers.sh vllm; then
         .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py
     else
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi
 fi
+wait
 exec .venv/bin/python -m pytest "$@"

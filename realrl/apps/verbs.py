@@ -40,6 +40,7 @@ VERBS = {
     "grade": Verb("realrl.apps.grade", "compare answers in a file with their solutions"),
     "status": Verb("realrl.apps.status", "show what a run's workers do and what they wait for"),
     "stacks": Verb("realrl.apps.stacks", "print the Python stacks of a run's workers"),
+    "report": Verb("realrl.apps.report", "write a report of runs that opens in any browser"),
     "completion": Verb("realrl.apps.completion", "print the completion script of bash, zsh or fish"),
     "version": Verb("realrl.apps.version", "print the version"),
 }
@@ -51,7 +52,7 @@ GENERATING = "gen"
 GROUPS = {
     "begin": ("init", "doctor"),
     "run": ("train", GENERATING, "eval", "grade"),
-    "look at a run": ("status", "stacks"),
+    "look at a run": ("status", "stacks", "report"),
     "other": ("completion", "version"),
 }
 

@@ -15,6 +15,7 @@ from realrl.datasets.stops import ends_by
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.grading import Response, response_lengths, responses_of
 from realrl.recipes.ppo_report import response_metrics, verdict_metrics
+from realrl.recipes.sample_records import token_texts, with_tokens
 from realrl.recipes.symptoms import response_symptoms
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked
@@ -76,6 +77,7 @@ def _records(
     ctx: CallContext, batch: PackedBatch, responses: list[Response], checked: dict[int, Checked]
 ) -> list[dict[str, Any]]:
     lengths, ended = response_lengths(batch).tolist(), batch["ended"].tolist()
+    tokens = _tokens(ctx, batch)
     return [
         {
             "query_id": ctx.dataset.query_id(sample.row),
@@ -85,10 +87,22 @@ def _records(
             **responses[i]._asdict(),
             "num_tokens": lengths[i],
             "ended": ended[i],
+            **tokens.get(i, {}),
             **({"verdict": checked[i].verdict.value, "answer": checked[i].answer} if i in checked else {}),
         }
         for i, sample in enumerate(batch.samples)
     ]
+
+
+def _tokens(ctx: CallContext, batch: PackedBatch) -> dict[int, dict[str, Any]]:
+    """The responses of the first samples of each batch, token by token, by their place in `batch`."""
+    config = ctx.config
+    columns = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
+    return {
+        i: {"tokens": token_texts(ctx.tokenizer, ids[mask])}
+        for i, (sample, ids, mask) in enumerate(columns)
+        if with_tokens(sample, config.batch_size * config.samples_per_row)
+    }
 
 
 def _which(config: GenConfig, batch: PackedBatch, greedy: bool) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
+from realrl.recipes.sample_records import place_of, token_texts, with_tokens
 from realrl.rewards.functions import (
     GYM,
     LARGEST_REWARD,
@@ -71,7 +73,7 @@ def reward(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         metrics |= {"redrawn": mean_of(~teaches)}
     outputs = batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded & teaches})
     rejected = tuple(s.id for s, stays in zip(batch.samples, teaches.tolist()) if not stays)
-    return CallOutput(outputs, metrics, _records(responses, rewards, graded, batch), rejected)
+    return CallOutput(outputs, metrics, _records(ctx, responses, rewards, graded, batch), rejected)
 
 
 def takes_part(config: PPOMathConfig, is_graded: Tensor, ended: Tensor) -> Tensor:
@@ -197,17 +199,31 @@ def _part_metrics(graded: Graded) -> dict[str, Mean]:
 
 
 def _records(
-    responses: Sequence[Response], rewards: Tensor, graded: Graded, batch: PackedBatch
+    ctx: CallContext, responses: Sequence[Response], rewards: Tensor, graded: Graded, batch: PackedBatch
 ) -> list[dict[str, Any]]:
     """What is written of each response; an ungraded one has no reward."""
-    columns = zip(responses, rewards.tolist(), graded.is_graded.tolist(), batch["ended"].tolist())
+    places = _places(ctx, batch)
+    columns = zip(places, responses, rewards.tolist(), graded.is_graded.tolist(), batch["ended"].tolist())
     records = [
-        {**response._asdict(), "reward": value if is_graded else None, "ended": ended}
-        for response, value, is_graded, ended in columns
+        {**place, **response._asdict(), "reward": value if is_graded else None, "ended": ended}
+        for place, response, value, is_graded, ended in columns
     ]
     if graded.verdicts is not None:
         records = [{**record, "verdict": v.value} for record, v in zip(records, graded.verdicts)]
     return records
+
+
+def _places(ctx: CallContext, batch: PackedBatch) -> list[dict[str, Any]]:
+    """Where each sample is in its step, how long its response is, and of some the response's tokens."""
+    group_size = 1 if ctx.evaluating else ctx.config.ppo.group_size
+    batch_samples = sys.maxsize if ctx.evaluating else ctx.config.batch_size * group_size
+    places = []
+    for sample, ids, mask in zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask")):
+        place: dict[str, Any] = {**place_of(sample, group_size), "num_tokens": int(mask.sum())}
+        if with_tokens(sample, batch_samples):
+            place["tokens"] = token_texts(ctx.tokenizer, ids[mask])
+        places.append(place)
+    return places
 
 
 def _shaped(config: PPOMathConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:

@@ -41,6 +41,7 @@ from realrl.recipes.ppo_report import (
     share_of,
     staleness_metrics,
 )
+from realrl.recipes.sample_records import advantage_records
 from realrl.recipes.symptoms import policy_symptoms
 from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
@@ -168,7 +169,8 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
         if loss.went_too_far:
             break
         num_updates += not found["skipped_updates"].total
-    return CallOutput(metrics=metrics | {"actor_updates": Mean(num_updates, 1.0)})
+    records = advantage_records(batch, ppo.group_size, config.batch_size * ppo.group_size)
+    return CallOutput(metrics=metrics | {"actor_updates": Mean(num_updates, 1.0)}, records=records)
 
 
 class _ActorLoss:

@@ -16,14 +16,10 @@ from realrl.api.messages import Done, Instruction
 from realrl.base.files import write_atomically
 from realrl.runtime.loggers.background import Loggers
 from realrl.runtime.report import JobReport
+from realrl.runtime.run_files import CONFIG as CONFIG
+from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
 
 MICROSECONDS = 1e6
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-SUMMARY = "summary.json"
-"""Written when a run has come to its end."""
-RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
-"""Where the records of calls go, by what kind of steps a run makes."""
 
 
 def run_directory(config: RunConfig) -> Path:
@@ -38,7 +34,7 @@ class Recorder:
         self._loggers = loggers or Loggers(())
         self._metrics = (directory / METRICS).open("a", encoding="utf-8")
         self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
-        self._trace = Trace(directory / "trace.json", num_workers)
+        self._trace = Trace(directory / TRACE, num_workers)
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
         self._trace.add(rank, instruction, done)

@@ -94,14 +94,20 @@ class JobReport:
 
     @property
     def records(self) -> list[dict]:
-        """In the order of calls and, where they name them, of rows and samples, else of ranks."""
-        by_call = sorted(self._records.items())
-        keyed = [
-            ((seq, record.get("row", 0), record.get("sample", 0)), record)
-            for (seq, _), records in by_call
-            for record in records
-        ]
-        return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
+        """In the order of calls and, where they name them, of groups, rows and samples, else of ranks.
+
+        What a later call says of a sample joins what is known of it.
+        """
+        found: dict[Any, tuple[tuple[int, ...], dict]] = {}
+        for (seq, rank), records in sorted(self._records.items()):
+            for number, record in enumerate(records):
+                place = tuple(record.get(key, 0) for key in ("group", "row", "sample"))
+                # Only a group tells a sample from another one of the same row.
+                name = place if "group" in record else (seq, rank, number, "alone")
+                order, known = found.get(name, ((seq, *place), {}))
+                found[name] = (order, known | record)
+        ordered = sorted(found.values(), key=lambda pair: pair[0])
+        return [record for _, record in ordered]
 
     @property
     def end_s(self) -> float:

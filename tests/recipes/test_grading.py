@@ -136,6 +136,7 @@ def test_a_function_alone_has_no_verdicts(code):
     assert found.batch["rewards"].tolist() == [1.0, 4.0, 1.0, 0.0, 5.0] and found.batch["is_graded"].all()
     assert not {"accuracy", "reward/length", "pass_at_group"} & found.metrics.keys()
     assert found.records[1] == {
+        **{"row": 0, "group": 0, "sample": 1, "num_tokens": 4, "tokens": list("so 7")},
         "prompt": "3+4=",
         "response": "so 7",
         "solutions": ["7"],

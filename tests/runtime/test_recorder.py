@@ -123,6 +123,16 @@ def test_records_that_name_rows_and_samples_are_in_their_order():
     assert [(r["row"], r["sample"]) for r in report.records] == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
+def test_a_later_call_adds_to_the_record_of_a_sample():
+    """Told by its group, row and sample; of one row, two groups are two."""
+    report = JobReport(Job(0, Program(()), 2))
+    first = [{"group": group, "row": 5, "sample": 0, "reward": float(group)} for group in (1, 0)]
+    second = [{"group": 1, "row": 5, "sample": 0, "advantage": 0.5}]
+    for rank, seq, call, records in ((0, 4, "reward", first), (1, 6, "actor_train", second)):
+        report.add(rank, _call(seq, call), Done(seq=seq, started_s=0, ended_s=1, records=records))
+    assert report.records == [first[1], first[0] | second[0]]
+
+
 def test_metrics_of_one_name_are_told_apart():
     """By their calls."""
     report = _report()

@@ -1,0 +1,97 @@
+"""Write a report of runs that opens in any browser: `realrl report RUN [RUN ...] [-o FILE]`.
+
+RUN is a run's directory, its experiment/trial below `runs`, or an experiment, for all of its trials.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from realrl import __version__
+from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
+from realrl.base.files import write_atomically
+
+_RUNS = Path("runs")
+_FILE = "report.html"
+_MEBIBYTE = 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report; returns the exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    # Imported here: `--help` needs none of it.
+    from realrl.apps.report.page import render
+    from realrl.apps.report.reading import read_run
+    from realrl.apps.report.rollouts import MOST_SAMPLES
+
+    try:
+        arguments = make_parser().parse_args(list(argv))
+        directories = list(dict.fromkeys(path for run in arguments.runs for path in _runs_of(run)))
+        target = _target(arguments.output, directories)
+        runs = [read_run(path, MOST_SAMPLES // len(directories)) for path in directories]
+        page = render({"version": __version__, "made_s": time.time(), "runs": runs})
+        _write(target, page)
+    except ValueError as error:
+        return complain(str(error), BAD_INPUT)
+    print(f"{target}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page) / _MEBIBYTE:.1f} MiB")
+    return OK
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="realrl report", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run's directory, its experiment/trial below runs, or an experiment",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help=f"the file to write (default: {_FILE} in the run's directory)"
+    )
+    return parser
+
+
+def _runs_of(run: str) -> Iterator[Path]:
+    """
+    Raises:
+        ValueError: there is no run.
+    """
+    from realrl.apps.report.reading import is_run
+    from realrl.runtime.run_files import CONFIG
+
+    for path in (Path(run), _RUNS / run):
+        if is_run(path):
+            yield path
+            return
+        trials = sorted(filter(is_run, path.iterdir())) if path.is_dir() else []
+        if trials:
+            yield from trials
+            return
+    raise ValueError(
+        f"RUN: expected the directory of a run or of an experiment, or EXPERIMENT/TRIAL below {_RUNS}, got"
+        f" {run!r}; give the directory that has the run's {CONFIG}"
+    )
+
+
+def _target(output: Path | None, directories: Sequence[Path]) -> Path:
+    """Where the report goes: to the run, or, of several, here."""
+    if output is None:
+        return directories[0] / _FILE if len(directories) == 1 else Path(_FILE)
+    return output / _FILE if output.is_dir() else output
+
+
+def _write(target: Path, page: str) -> None:
+    try:
+        write_atomically(target, page, durable=False)
+    except OSError as error:
+        raise ValueError(f"-o: cannot write {target}: {error.strerror}; give another file") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""Names of the files in a run's directory."""
+
+from __future__ import annotations
+
+CONFIG = "config.yaml"
+"""The resolved config."""
+METRICS = "metrics.jsonl"
+"""A line for each step, evaluation or batch of a pass."""
+SUMMARY = "summary.json"
+"""Written when a run is done."""
+RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
+"""Where the records of calls go, by the kind of steps that a run makes."""
+TRACE = "trace.json"
+LOGS = "logs"
