@@ -15,6 +15,21 @@ function groupOf(name) {
   return (GROUPS.find(([, pattern]) => pattern.test(name)) ?? [REST])[0];
 }
 
+/** Whether no run's value of a metric ever changes; such curves come last in their group. */
+function isConstant(name) {
+  let known = null;
+  for (const run of RUNS) {
+    for (const kind of Object.keys(run.curves)) {
+      for (const value of curve(run, kind, name)?.values ?? []) {
+        if (Number.isNaN(value) || value === known) continue;
+        if (known !== null) return false;
+        known = value;
+      }
+    }
+  }
+  return true;
+}
+
 const charts = new Set();
 
 onChange((what) => charts.forEach((chart) => chart.update(what)));
@@ -64,7 +79,8 @@ function curvesPanel() {
 
 /** A group's curves under a heading that folds them away. */
 function curveGroup(title, names) {
-  const own = names.filter((name) => groupOf(name) === title);
+  const all = names.filter((name) => groupOf(name) === title);
+  const own = [...all.filter((name) => !isConstant(name)), ...all.filter(isConstant)];
   if (!own.length) return null;
   const cells = new Map(own.map((name) => [name, chartOf(name).element]));
   const element = el("details", { open: "" },
