@@ -21,6 +21,8 @@ from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked
 
 RESPONSE = ("input_ids", "loss_mask", "ended")
+ROWS_PER_TOKENS = 16
+"""Of so many rows, the first one's responses are written token by token, too."""
 
 
 def graph(config: GenConfig) -> DataflowGraph:
@@ -95,13 +97,14 @@ def _records(
 
 
 def _tokens(ctx: CallContext, batch: PackedBatch) -> dict[int, dict[str, Any]]:
-    """The responses of the first samples of each batch, token by token, by their place in `batch`."""
-    config = ctx.config
+    """Some responses token by token, by their place in `batch`: the same ones however the pass is cut into
+    batches."""
+    samples_per_row = ctx.config.samples_per_row
     columns = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
     return {
         i: {"tokens": token_texts(ctx.tokenizer, ids[mask])}
         for i, (sample, ids, mask) in enumerate(columns)
-        if with_tokens(sample, config.batch_size * config.samples_per_row)
+        if with_tokens(sample, ROWS_PER_TOKENS * samples_per_row)
     }
 
 

@@ -24,6 +24,8 @@ WITHOUT_CRITIC = ["actor_gen:t2,*:p2"]
 NUM_STEPS = 3
 TOLERANCE = 1e-4
 ROUNDING = 1e-5
+COMPUTED = ("advantage", "advantages", "logprobs")
+"""Of a rollout, what is not drawn."""
 
 pytestmark = pytest.mark.slow
 
@@ -82,11 +84,11 @@ def single(request, files) -> tuple[bool, Path]:
     indirect=["single"],
 )
 def test_a_plan_gives_the_numbers_of_one_worker(files, single, allocation):
-    """The same rollouts, token by token; losses, gradient norms and weights to 1e-4."""
+    """The same rollouts, token by token; advantages, losses, gradient norms and weights to 1e-4."""
     critic, expected = single
     trial = f"{allocation.translate(str.maketrans(':,*+.', '_____'))}-{critic}"
     found = train(files, trial, allocation, critic=critic)
-    assert rollouts(found) == rollouts(expected)
+    check_rollouts(found, expected)
     for ours, theirs in zip(metrics(found), metrics(expected), strict=True):
         # How far training is from generation is all rounding, of either plan.
         for name in ("actor_logprob_diff", "actor_logprob_diff_max"):
@@ -108,7 +110,7 @@ def test_prompts_are_drawn_again_alike(files):
         train(files, f"draws-{i}", allocation, critic=False, **{"ppo.max_draws": 3})
         for i, allocation in enumerate(("*:d1", "actor_gen:d2,*:p2"))
     )
-    assert rollouts(one) == rollouts(other)
+    check_rollouts(one, other)
     assert max(step.get("redrawn", 0.0) for step in metrics(one)) > 0
     before, after = weights(one, "actor"), weights(other, "actor")
     for name, weight in before.items():
@@ -125,9 +127,19 @@ def test_training_changes_the_weights(files, single):
     assert len(rewards) > 2 and max(rewards) < 1
 
 
+def check_rollouts(found: Path, expected: Path) -> None:
+    """Texts and tokens are equal; what is computed of them, to rounding."""
+    for ours, theirs in zip(rollouts(found), rollouts(expected), strict=True):
+        for name in COMPUTED:
+            assert ours.pop(name, None) == pytest.approx(theirs.pop(name, None), rel=1e-3, abs=1e-5), name
+        assert ours == theirs
+
+
 def rollouts(run: Path) -> list[dict]:
+    """In the order of their places."""
     lines = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
-    return sorted(lines, key=lambda line: json.dumps(line, sort_keys=True))
+    keys = ("step", "evaluating", "group", "row", "sample")
+    return sorted(lines, key=lambda line: [line[key] for key in keys])
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

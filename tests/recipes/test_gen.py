@@ -40,21 +40,29 @@ def test_a_rows_first_answer_is_greedy_where_one_is(greedy, num_samples):
     assert answers == {s.id: [int(greedy and s.id % config.samples_per_row == 0), s.id] for s in samples}
 
 
-def graded(responses: list[str]):
-    """Three answers to each of rows 3 and 4, the first of each greedy."""
+def graded(responses: list[str], first_row: int = 3):
+    """Three answers to each of two rows, the first of each greedy."""
     config, tokenizer = GenConfig(greedy=True, num_samples=2), tiny_tokenizer()
     ids = [torch.tensor(tokenizer.encode("3+4=" + text)) for text in responses]
     batch = pack(
-        [Sample(9 + i, 3 + i // 3) for i in range(len(ids))],
+        [Sample(3 * first_row + i, first_row + i // 3) for i in range(len(ids))],
         {"input_ids": ids, "loss_mask": [torch.arange(len(x)) >= 4 for x in ids]},
         {"ended": [torch.tensor([i != 1]) for i in range(len(ids))]},
     )
     dataset = SimpleNamespace(
-        query_id=lambda row: f"q{row}", prompt=lambda row: "3+4=", solutions=SOLUTIONS.__getitem__
+        query_id=lambda row: f"q{row}",
+        prompt=lambda row: "3+4=",
+        solutions=lambda row: SOLUTIONS.get(row, []),
     )
     return grade(
         SimpleNamespace(config=config, tokenizer=tokenizer, dataset=dataset, progress=no_progress), batch
     )
+
+
+def test_answers_to_some_rows_are_written_token_by_token():
+    """To the same rows however the pass is cut into batches."""
+    records = graded(["7", "so 8", "none", "7", "so 8", ""], first_row=15).records
+    assert [r.get("tokens") for r in records] == [None, None, None, ["7"], list("so 8"), []]
 
 
 def test_what_is_written_of_an_answer():

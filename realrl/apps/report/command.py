@@ -52,7 +52,11 @@ def make_parser() -> Parser:
         help="a run's directory, its experiment/trial below runs, or an experiment",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, help=f"the file to write (default: {_FILE} in the run's directory)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help=f"the file to write (default: {_FILE} in the run's directory)",
     )
     return parser
 
