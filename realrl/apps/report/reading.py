@@ -16,6 +16,7 @@ from realrl.apps.report.notes import Notes, add_from_logs, add_from_metrics
 from realrl.apps.report.rollouts import distributions, read_rollouts, samples
 from realrl.apps.report.settings import changed, read_settings
 from realrl.apps.report.timeline import drawn, read_timeline
+from realrl.apps.status import find_trouble
 from realrl.runtime.run_files import CONFIG, LOGS, METRICS, RECORDS, SUMMARY, TRACE
 from realrl.runtime.status import STATUS, Status
 
@@ -81,7 +82,7 @@ def _read_status(path: Path) -> Status | None:
 def _state(
     directory: Path, metrics: Metrics, settings: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How far a run is: `ended`, `running`, `failed` or, where nothing says so, `unknown`."""
+    """How far a run is: `ended`, `running`, `failed`, `stopped` without a word, or `unknown`."""
     status = _read_status(directory / STATUS)
     rows = metrics.rows.get(metrics.main_kind, ())
     found = {
@@ -92,11 +93,20 @@ def _state(
         "began_s": status.began_s if status else None,
         "lasted_s": summary.get("wall_s"),
     }
+    if status is not None and not status.is_over:
+        # A summary is then of an earlier part, which the run has been resumed after.
+        return found | _unfinished(status, time.time())
     if summary:
         return found | {"state": "ended"}
     if status is None:
         return found
-    lasted_s = (status.phase_since_s if status.is_over else time.time()) - status.began_s
-    if not status.is_over:
-        return found | {"state": "running", "lasted_s": lasted_s}
+    lasted_s = status.phase_since_s - status.began_s
     return found | {"state": "failed", "failure": status.phase, "lasted_s": lasted_s}
+
+
+def _unfinished(status: Status, now_s: float) -> dict[str, Any]:
+    """Whether a run that is not over still has a master."""
+    trouble = find_trouble(status, now_s)
+    if trouble:
+        return {"state": "stopped", "failure": trouble, "lasted_s": status.written_s - status.began_s}
+    return {"state": "running", "lasted_s": now_s - status.began_s}

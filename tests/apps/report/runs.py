@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import socket
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from realrl.api.configure import build_config, dump_config
+from realrl.base.processes import start_of
 from realrl.recipes import RECIPES
 from realrl.runtime.status import STATUS, Status
 
@@ -127,8 +129,8 @@ def _write_status(path: Path, num_steps: int, is_over: bool) -> None:
     now_s = time.time()
     status = Status(
         host=socket.gethostname(),
-        pid=1,
-        process_start=1,
+        pid=os.getpid(),
+        process_start=start_of(os.getpid()),
         began_s=now_s - 120,
         written_s=now_s,
         phase="ended" if is_over else "step",

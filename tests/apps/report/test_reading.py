@@ -13,6 +13,7 @@ from realrl.apps.report import main, rollouts, timeline
 from realrl.apps.report import metrics as metrics_module
 from realrl.apps.report.page import embedded, render
 from realrl.apps.report.reading import read_run
+from realrl.runtime.status import STATUS
 from tests.apps.report.runs import HOSTILE, make_run, write_lines
 
 ALL = 1000
@@ -73,6 +74,21 @@ def test_damaged_lines_are_left_out_and_said(tmp_path, cut):
     assert "metrics.jsonl: 1 damaged lines are left out" in said
     assert "metrics.jsonl: 1 lines without a step or a kind are left out" in said
     assert ("metrics.jsonl: the last line is incomplete and left out" in said) == bool(cut)
+
+
+def test_a_run_whose_master_is_gone_is_not_taken_for_one_under_way(tmp_path):
+    """Nor one that ended with a failure; a resumed run is under way though it has a summary."""
+    run = make_run(tmp_path / "sums" / "gone", is_over=False)
+    status = json.loads((run / STATUS).read_text())
+    (run / STATUS).write_text(json.dumps(status | {"process_start": 1}))
+    found = read_run(run, ALL)
+    assert found["state"] == "stopped" and "is dead" in found["notes"][0]["text"]
+    (run / STATUS).write_text(json.dumps(status | {"is_over": True, "phase": "failed: rank 1 died"}))
+    found = read_run(run, ALL)
+    assert found["state"] == "failed" and found["notes"][0]["text"] == "failed: rank 1 died"
+    (run / STATUS).write_text(json.dumps(status))
+    (run / "summary.json").write_text("{}")
+    assert read_run(run, ALL)["state"] == "running"
 
 
 def test_json_as_python_writes_it_is_read(tmp_path):

@@ -9,12 +9,12 @@ function distributionsPanel() {
       const { length, reward } = run.distributions[kind];
       const cards = [heatCard(`Response length, ${length.unit}`, length), heatCard("Reward", reward)].filter(Boolean);
       if (!cards.length) continue;
-      parts.push(el("div", { class: "head" }, dot(runColour(run)), el("h2", {}, `${run.name} · ${KINDS[kind]}`)),
+      parts.push(el("div", { class: "head" }, runDot(run), el("h2", {}, `${run.name} · ${KINDS[kind]}`)),
         el("div", { class: "grid wide" }, cards));
     }
   }
   if (!parts.length) return [empty("No run has written down rollouts.")];
-  return [el("p", { class: "help" }, "Each column is a span of steps; the darker a cell, the larger the share of its rollouts in that range. At the right: the column under the pointer, or all."), ...parts];
+  return [el("p", { class: "help" }, "Each column is a span of steps; the stronger a cell's colour, the larger the share of its rollouts in that range. At the right: the column under the pointer, or all."), ...parts];
 }
 
 /** A map of shares by step and range, and the histogram of one column. */

@@ -47,19 +47,13 @@ function makeLegend() {
   byId("legend").replaceChildren(...RUNS.map((run) => el("button", {
     type: "button", class: "chip", title: run.directory, "aria-pressed": String(!state.hidden.has(run)),
     onclick: () => toggle(run),
-  }, dot(runColour(run)), el("span", {}, run.name))));
+  }, runDot(run), el("span", {}, run.name))));
 }
 
 function toggle(run) {
   const hidden = new Set(state.hidden);
   if (!hidden.delete(run)) hidden.add(run);
   change({ hidden });
-}
-
-/** Colours that are not on a canvas. */
-function recolour() {
-  makeLegend();
-  for (const [name] of TABS) if (currentTab() !== TABS.findIndex(([other]) => other === name)) byId(`panel-${name}`).replaceChildren();
 }
 
 function press(event) {
@@ -83,7 +77,6 @@ function begin() {
   makeLegend();
   onChange((what) => {
     if (what === "hidden") makeLegend();
-    if (what === "theme") recolour();
   });
   byId("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
   addEventListener("hashchange", showTab);

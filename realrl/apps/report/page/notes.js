@@ -2,7 +2,7 @@
 
 function notesPanel() {
   const parts = RUNS.filter((run) => run.notes.length).map((run) => el("section", { class: "stack" },
-    el("div", { class: "head" }, dot(runColour(run)), el("h2", {}, run.name)), run.notes.map((note) => noteElement(null, note))));
+    el("div", { class: "head" }, runDot(run), el("h2", {}, run.name)), run.notes.map((note) => noteElement(null, note))));
   return parts.length ? parts : [empty("The runs have nothing to say.")];
 }
 

@@ -29,15 +29,11 @@ function runCard(run) {
   const total = run.num_steps, share = total ? Math.min(1, run.num_done / total) : run.state === "ended" ? 1 : 0;
   const unit = run.main_kind === "pass" ? "batches" : "steps";
   const progress = total ? `${shown(run.num_done)} of ${shown(total)} ${unit}` : `${shown(run.num_done)} ${unit}`;
-  const mark = dot(runColour(run));
-  const fill = el("i", { style: { width: `${share * 100}%`, background: runColour(run) } });
-  onChange((what) => {
-    if (what === "theme") mark.style.background = fill.style.background = runColour(run);
-  });
+  const fill = el("i", { style: { width: `${share * 100}%`, background: `var(--${runVariable(run)})` } });
   const facts = [["progress", progress], ["time", seconds(run.lasted_s)], ...headlines(run), ["tokens/s", shown(speedOf(run), 3)]];
   return el("section", { class: "card" },
     el("div", { class: "row" },
-      el("div", { class: "head" }, mark, el("h2", { title: run.directory }, run.name)),
+      el("div", { class: "head" }, runDot(run), el("h2", { title: run.directory }, run.name)),
       el("div", {}, run.recipe ? el("span", { class: "pill" }, run.recipe) : null, " ", el("span", { class: `pill ${run.state}` }, run.state))),
     el("div", { class: "bar" }, fill),
     el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));

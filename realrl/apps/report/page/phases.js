@@ -58,7 +58,7 @@ function phasesCard(run) {
   });
   canvas.addEventListener("pointerleave", hideTip);
   onChange((what) => what === "theme" && inView.has(canvas) && redraw(canvas));
-  return el("section", { class: "card" }, el("div", { class: "head" }, dot(runColour(run)), el("h2", {}, run.name)),
+  return el("section", { class: "card" }, el("div", { class: "head" }, runDot(run), el("h2", {}, run.name)),
     el("div", { class: "plot" }, canvas), phaseKeys(phases, whole));
 }
 

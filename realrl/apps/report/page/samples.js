@@ -85,7 +85,7 @@ class SampleBrowser {
 
   row(sample, index) {
     return el("div", { role: "option", id: `sample-${index}`, "aria-selected": "false", onclick: () => this.choose(index) },
-      el("div", { class: "line" }, RUNS.length > 1 ? dot(runColour(sample.run)) : null, `${sample.kind === "eval" ? "eval at " : ""}step ${sample.step}`,
+      el("div", { class: "line" }, RUNS.length > 1 ? runDot(sample.run) : null, `${sample.kind === "eval" ? "eval at " : ""}step ${sample.step}`,
         verdictPill(sample.verdict), el("span", {}, sample.reward === undefined ? "" : `reward ${shown(sample.reward)}`), el("span", {}, lengthText(sample))),
       el("div", { class: "text" }, sample.prompt.trim().slice(0, 120)),
       el("div", { class: "text soft" }, sample.response.trim().slice(0, 120) || "(empty)"));

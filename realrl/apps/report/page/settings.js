@@ -24,7 +24,7 @@ function settingsPanel() {
     if (!rows.length) body.append(el("tr", {}, el("td", { colspan: String(RUNS.length + 1), class: "soft" }, "None.")));
   };
   fill();
-  const heads = RUNS.map((run) => el("th", { scope: "col" }, dot(runColour(run)), " ", run.name));
+  const heads = RUNS.map((run) => el("th", { scope: "col" }, runDot(run), " ", run.name));
   return [el("div", { class: "tools" }, search, buttons),
     el("section", { class: "card scroll" }, el("table", { class: "settings", style: { minWidth: RUNS.length > 4 ? `${RUNS.length * 170 + 240}px` : "0" } },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), heads)), body),

@@ -20,10 +20,7 @@ function change(changes) {
   for (const what of Object.keys(changes)) for (const redraw of listeners) redraw(what);
 }
 
-const RUN_COLOURS = {
-  light: ["#1f6feb", "#d9730d", "#1a7f4b", "#b3379d", "#0e8aa8", "#a8371f", "#6a56c9", "#7a6a00"],
-  dark: ["#6ea8fe", "#f0a35e", "#58c48b", "#e58ad3", "#5cc8e0", "#f28b74", "#ad9ff5", "#cfbb4a"],
-};
+const NUM_RUN_COLOURS = 8; // of the style: --run-0 and on
 const PHASE_COLOURS = [
   "#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#45a6a0", "#d9b53b", "#9c755f", "#f08ba0", "#2f5597",
   "#8a9a3b", "#9aa0a6", "#c7522a", "#5f8f8b", "#7b5ea7", "#b8860b", "#3f7d58", "#d16ba5",
@@ -33,9 +30,19 @@ function isDark() {
   return document.documentElement.dataset.theme === "dark";
 }
 
+/** The name of a run's colour among the style's variables. */
+function runVariable(run) {
+  return `run-${RUNS.indexOf(run) % NUM_RUN_COLOURS}`;
+}
+
+/** A run's colour in the current theme, for canvases. */
 function runColour(run) {
-  const colours = RUN_COLOURS[isDark() ? "dark" : "light"];
-  return colours[RUNS.indexOf(run) % colours.length];
+  return themeColour(runVariable(run));
+}
+
+/** A dot in a run's colour, whatever the theme. */
+function runDot(run) {
+  return dot(`var(--${runVariable(run)})`);
 }
 
 function shownRuns() {

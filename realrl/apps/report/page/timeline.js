@@ -58,7 +58,7 @@ function busyCard(run) {
   canvas.addEventListener("pointerleave", hideTip);
   onChange((what) => what === "theme" && inView.has(canvas) && redraw(canvas));
   return el("section", { class: "card" }, el("div", { class: "row" },
-    el("div", { class: "head" }, dot(runColour(run)), el("h2", {}, run.name)), el("small", {}, "share of the time, over the whole run")),
+    el("div", { class: "head" }, runDot(run), el("h2", {}, run.name)), el("small", {}, "share of the time, over the whole run")),
     el("div", { class: "plot", style: { marginTop: "8px" } }, canvas), phaseKeys(totalsOf(merged)));
 }
 
@@ -107,7 +107,7 @@ class TimelineView {
     onChange((what) => what === "theme" && inView.has(this.canvas) && redraw(this.canvas));
     this.element = el("section", { class: "card" },
       el("div", { class: "row" },
-        el("div", { class: "head" }, dot(runColour(run)), el("h2", {}, run.name)),
+        el("div", { class: "head" }, runDot(run), el("h2", {}, run.name)),
         el("div", { class: "tools" }, this.stepChoice(), this.where)),
       el("div", { class: "plot", style: { marginTop: "8px" } }, this.canvas), this.keys(), this.part());
   }
