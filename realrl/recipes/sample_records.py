@@ -13,6 +13,7 @@ MOST_WITH_TOKENS = 8
 texts of all."""
 MOST_TOKENS = 2048
 """Of such a sample."""
+_ROUNDING = 1e-3
 
 
 def place_of(sample: Sample, samples_per_row: int) -> dict[str, int]:
@@ -49,10 +50,16 @@ def advantage_records(batch: PackedBatch, samples_per_row: int, batch_samples: i
         record = {**place_of(sample, samples_per_row), "advantage": float(advantages.mean())}
         if with_tokens(sample, batch_samples):
             record["logprobs"] = _short(logprobs[mask])
-            if float(advantages.min()) != float(advantages.max()):
+            if _differ(advantages):
                 record["advantages"] = _short(advantages)
         records.append(record)
     return records
+
+
+def _differ(values: Tensor) -> bool:
+    """Whether values differ by more than rounding, which is not the same on every plan."""
+    spread = float(values.max() - values.min())
+    return spread > _ROUNDING * float(values.abs().max())
 
 
 def _short(values: Tensor) -> list[float]:
