@@ -13,7 +13,7 @@ MOST_WITH_TOKENS = 8
 texts of all."""
 MOST_TOKENS = 2048
 """Of such a sample."""
-_ROUNDING = 1e-3
+_ROUNDING, _SMALL = 1e-3, 1e-2
 
 
 def place_of(sample: Sample, samples_per_row: int) -> dict[str, int]:
@@ -59,7 +59,7 @@ def advantage_records(batch: PackedBatch, samples_per_row: int, batch_samples: i
 def _differ(values: Tensor) -> bool:
     """Whether values differ by more than rounding, which is not the same on every plan."""
     spread = float(values.max() - values.min())
-    return spread > _ROUNDING * float(values.abs().max())
+    return spread > _ROUNDING * max(_SMALL, float(values.abs().max()))
 
 
 def _short(values: Tensor) -> list[float]:

@@ -49,6 +49,8 @@ def test_an_advantage_is_the_mean_over_the_response():
 def test_tokens_have_advantages_of_their_own_where_these_differ():
     first, second = advantage_records(_trained([2, 2], [[1.0, 4.0], [3.0, 3.00001]]), 1, 2)
     assert first["advantages"] == [1.0, 4.0] and first["logprobs"] == [-1.235, -1.235]
+    (zero,) = advantage_records(_trained([2], [[-7e-8, 0.0]]), 1, 1)
+    assert "advantages" not in zero
     assert "advantages" not in second and second["advantage"] == pytest.approx(3.0, rel=1e-4)
 
 

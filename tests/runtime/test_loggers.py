@@ -63,7 +63,7 @@ def logged(tmp_path_factory) -> tuple[Path, list[str]]:
             loggers.log(row(2))
             loggers.log(row(3))
             loggers.summarise({"num_steps": 4, "train": {"loss": {"last": 0.25}}})
-    assert not [line for line in said if "lost" in line or "without it" in line], said
+    assert not [line for line in said if "lost" in line or "continues" in line], said
     return directory, said
 
 
@@ -207,7 +207,7 @@ def test_a_logger_that_fails_loses_what_it_failed_at(fake, tmp_path):
         loggers.summarise({"num_steps": 5})
     assert fake.steps == [0, 2, 4] and fake.ended == ({"num_steps": 5}, None)
     assert said == [
-        "logger tensorboard: disk is full; training continues without it",
+        "logger tensorboard: disk is full; the run continues",
         "logger tensorboard: 2 of 5 rows are lost to it; metrics.jsonl has them all",
     ]
 
@@ -221,7 +221,7 @@ def test_a_logger_that_hangs_delays_nothing(fake, tmp_path, monkeypatch):
         for step in range(100):
             loggers.log(row(step))
     assert time.monotonic() - began_s < 5
-    assert said[0] == "logger tensorboard: 10 rows wait for it; training continues without it"
+    assert said[0] == "logger tensorboard: 10 rows wait for it; the run continues"
     num_lost = int(said[-1].split()[2])
     # The one that it is at may be lost or not.
     assert num_lost + len(fake.steps) in (99, 100)
@@ -237,7 +237,7 @@ def test_a_logger_that_cannot_start_loses_all(tmp_path, monkeypatch):
     with start(["tensorboard"], tmp_path, said=said) as loggers:
         loggers.log(row(0))
     assert said == [
-        "logger tensorboard: no key; training continues without it",
+        "logger tensorboard: no key; the run continues",
         "logger tensorboard: 1 of 1 rows are lost to it; metrics.jsonl has them all",
     ]
 
@@ -258,7 +258,7 @@ def test_a_process_that_is_stopped_is_killed_at_the_deadline(tmp_path, monkeypat
         loggers.log(row(0))
     (process,) = children
     assert process.wait(10) == -signal.SIGKILL
-    assert said[0] == "logger trackio: it was not done 0.5 s after the run; training continues without it"
+    assert said[0] == "logger trackio: it was not done 0.5 s after the run and is ended"
     assert "1 of 1 rows are lost" in said[1]
 
 

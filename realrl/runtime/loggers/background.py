@@ -12,8 +12,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -134,7 +135,7 @@ class BackgroundLogger:
     def log(self, row: Mapping[str, Any]) -> None:
         self._num_rows += 1
         if self._queue.qsize() >= _MOST_WAITING:
-            self._lose(f"{_MOST_WAITING} rows wait for it")
+            self._lose(f"{_MOST_WAITING} rows wait for it; the run continues")
             return
         self._queue.put(Row(row["step"], scalars_of(row)))
 
@@ -146,8 +147,8 @@ class BackgroundLogger:
         """Wait for the end; say what was lost."""
         self._thread.join(max(0.0, deadline_s - time.monotonic()))
         if self._thread.is_alive():
-            num_waiting = sum(isinstance(item, Row) for item in self._drained())
-            self._lose(f"it was not done {_END_S:g} s after the run", max(1, num_waiting))
+            num_waiting = self._drop_waiting()
+            self._lose(f"it was not done {_END_S:g} s after the run and is ended", max(1, num_waiting))
             if self._child is not None:
                 self._child.kill()
         if self._num_lost:
@@ -155,11 +156,15 @@ class BackgroundLogger:
                 f"{self._num_lost} of {self._num_rows} rows are lost to it; metrics.jsonl has them all"
             )
 
-    def _drained(self) -> list[Row | End]:
-        items = []
-        while not self._queue.empty():
-            items.append(self._queue.get())
-        return items
+    def _drop_waiting(self) -> int:
+        """Empty the queue but for its end; returns how many rows waited."""
+        num_rows = 0
+        with suppress(Empty):
+            while True:
+                num_rows += isinstance(self._queue.get_nowait(), Row)
+        # The thread ends by this, should its logger ever let go of it.
+        self._queue.put(End(None, None))
+        return num_rows
 
     def _work(self) -> None:
         target = self._guarded(self._open, num_rows=0)
@@ -188,7 +193,8 @@ class BackgroundLogger:
         try:
             return action()
         except Exception as error:
-            self._lose(" ".join(str(error).split()) or type(error).__name__, num_rows)
+            why = " ".join(str(error).split()) or type(error).__name__
+            self._lose(f"{why}; the run continues", num_rows)
             return None
 
     def _lose(self, why: str, num_rows: int = 1) -> None:
@@ -196,7 +202,7 @@ class BackgroundLogger:
             is_first, self._has_complained = not self._has_complained, True
             self._num_lost += num_rows
         if is_first:
-            self._tell(f"{why}; training continues without it")
+            self._tell(why)
 
     def _tell(self, what: str, level: int = logging.WARNING) -> None:
         line = f"logger {self._name}: {what}"
