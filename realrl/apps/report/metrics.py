@@ -34,7 +34,7 @@ def read_metrics(lines: JsonLines) -> Metrics:
     rows: dict[str, list[Row]] = {}
     unfit = 0
     for _, row in lines:
-        if isinstance(row.get("step"), int) and isinstance(row.get("kind"), str):
+        if is_step(row.get("step")) and isinstance(row.get("kind"), str):
             rows.setdefault(row["kind"], []).append(row)
         else:
             unfit += 1
@@ -44,6 +44,11 @@ def read_metrics(lines: JsonLines) -> Metrics:
     for found in rows.values():
         found.sort(key=lambda row: row["step"])
     return Metrics(rows, notes)
+
+
+def is_step(value: Any) -> bool:
+    """Whether a value is the number of a step, which the page holds in 32 bits."""
+    return type(value) is int and 0 <= value < 2**31
 
 
 def curves(metrics: Metrics) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def read_run(directory: Path, most_samples: int) -> dict[str, Any]:
         "phases": phases(metrics),
         "timeline": drawn(read_timeline(directory / TRACE)),
         "distributions": distributions(rollouts),
-        "num_samples": len(rollouts.offsets),
+        "num_samples": len(rollouts),
         "samples": samples(rollouts, most_samples),
         "settings": settings,
         "changed": changed(settings),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from realrl.apps.report.lines import JsonLines, parse
-from realrl.apps.report.metrics import Metrics, number
+from realrl.apps.report.metrics import Metrics, is_step, number
 from realrl.apps.report.packing import integers
 
 MOST_SAMPLES = 1_500
@@ -29,40 +29,54 @@ _SHOWN = (
 )
 
 
-class Rollouts(NamedTuple):
-    """What is known of every rollout without its text, in the order of the file."""
+class Rollouts:
+    """What is known of every rollout without its text, in the order of the file: there may be millions."""
 
-    path: Path
-    kinds: Sequence[str]
-    """`train`, `eval` or `pass`."""
-    steps: Sequence[int]
-    lengths: Sequence[float]
-    """In tokens, or in characters."""
-    rewards: Sequence[float]
-    """NaN where there is none."""
-    offsets: Sequence[int]
-    unit: str
-    """Of the lengths."""
-    notes: Sequence[str]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kinds: list[str] = []
+        """`train`, `eval` or `pass`."""
+        self.steps = array("i")
+        self.offsets = array("q")
+        """Where in the file each begins."""
+        self.rewards = array("d")
+        """NaN where there is none."""
+        self._tokens = array("d")
+        self._characters = array("d")
+        self.notes: list[str] = []
+
+    def add(self, record: Mapping[str, Any], offset: int, step: int) -> None:
+        self.kinds.append(_kind(record))
+        self.steps.append(step)
+        self.offsets.append(offset)
+        self.rewards.append(_reward(record))
+        num_tokens = number(record.get("num_tokens"))
+        self._tokens.append(math.nan if num_tokens is None else num_tokens)
+        self._characters.append(len(str(record.get("response", ""))))
+
+    @property
+    def unit(self) -> str:
+        """Of the lengths: older runs did not write down tokens."""
+        return "characters" if any(map(math.isnan, self._tokens)) else "tokens"
+
+    @property
+    def lengths(self) -> Sequence[float]:
+        return self._tokens if self.unit == "tokens" else self._characters
+
+    def __len__(self) -> int:
+        return len(self.offsets)
 
 
 def read_rollouts(path: Path, metrics: Metrics) -> Rollouts:
     """Read the file once, keeping numbers alone."""
-    lines, step_of_row = JsonLines(path), _step_of_row(metrics)
-    kinds, steps, offsets = [], array("i"), array("q")
-    tokens, characters, rewards = array("d"), array("d"), array("d")
+    rollouts = Rollouts(path)
+    lines = JsonLines(path)
+    step_of_row = _step_of_row(metrics)
     for index, (offset, record) in enumerate(lines):
-        kinds.append(_kind(record))
-        steps.append(record["step"] if isinstance(record.get("step"), int) else step_of_row(index))
-        offsets.append(offset)
-        num_tokens, reward = number(record.get("num_tokens")), number(record.get("reward"))
-        tokens.append(math.nan if num_tokens is None else num_tokens)
-        characters.append(len(str(record.get("response", ""))))
-        rewards.append(_graded(record) if reward is None else reward)
-    has_tokens = not any(map(math.isnan, tokens))
-    lengths = tokens if has_tokens else characters
-    unit = "tokens" if has_tokens else "characters"
-    return Rollouts(path, kinds, steps, lengths, rewards, offsets, unit, lines.notes())
+        step = record.get("step")
+        rollouts.add(record, offset, step if is_step(step) else step_of_row(index))
+    rollouts.notes += lines.notes()
+    return rollouts
 
 
 def _kind(record: Mapping[str, Any]) -> str:
@@ -71,8 +85,11 @@ def _kind(record: Mapping[str, Any]) -> str:
     return "eval" if record["evaluating"] else "train"
 
 
-def _graded(record: Mapping[str, Any]) -> float:
-    """A verdict as a number, where there is no reward."""
+def _reward(record: Mapping[str, Any]) -> float:
+    """Its reward; where there is none, 1 or 0 by the verdict; NaN without either."""
+    reward = number(record.get("reward"))
+    if reward is not None:
+        return reward
     verdict = record.get("verdict")
     return math.nan if verdict is None else float(verdict == "correct")
 
@@ -86,17 +103,20 @@ def _step_of_row(metrics: Metrics) -> Callable[[int], int]:
 
 def distributions(rollouts: Rollouts) -> dict[str, Any]:
     """By kind: how many rollouts of each span of steps have a length or a reward within each range."""
+    unit = rollouts.unit
+    lengths = rollouts.lengths
     found = {}
     for kind in dict.fromkeys(rollouts.kinds):
         chosen = [i for i, each in enumerate(rollouts.kinds) if each == kind]
-        steps = [rollouts.steps[i] for i in chosen]
-        lengths = [rollouts.lengths[i] for i in chosen]
-        rewards = [rollouts.rewards[i] for i in chosen]
-        found[kind] = {
-            "length": {**_distribution(steps, lengths), "unit": rollouts.unit},
-            "reward": _distribution(steps, rewards),
-        }
+        steps = _picked(rollouts.steps, chosen)
+        length = _distribution(steps, _picked(lengths, chosen))
+        reward = _distribution(steps, _picked(rollouts.rewards, chosen))
+        found[kind] = {"length": {**length, "unit": unit}, "reward": reward}
     return found
+
+
+def _picked(values: Sequence[float], places: Sequence[int]) -> list[float]:
+    return [values[i] for i in places]
 
 
 def _distribution(steps: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
@@ -106,37 +126,41 @@ def _distribution(steps: Sequence[int], values: Sequence[float]) -> dict[str, An
         return {"num_left_out": len(steps), "counts": integers([]), "columns": [], "edges": []}
     known = sorted({step for step, _ in finite})
     each = math.ceil(len(known) / _COLUMNS)
-    columns = [(known[i], known[min(i + each, len(known)) - 1]) for i in range(0, len(known), each)]
     column_of = {step: i // each for i, step in enumerate(known)}
     edges = _edges([value for _, value in finite])
-    counts = [0] * (len(columns) * (len(edges) - 1))
+    num_rows = len(edges) - 1
+    counts = [0] * (math.ceil(len(known) / each) * num_rows)
     for step, value in finite:
-        row = min(bisect_right(edges, value) - 1, len(edges) - 2)
-        counts[column_of[step] * (len(edges) - 1) + row] += 1
+        row = min(bisect_right(edges, value) - 1, num_rows - 1)
+        counts[column_of[step] * num_rows + row] += 1
     return {
         "num_left_out": len(steps) - len(finite),
         "counts": integers(counts),
-        "columns": columns,
+        "columns": [(part[0], part[-1]) for part in _parts(known, each)],
         "edges": edges,
     }
+
+
+def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
 
 
 def _edges(values: Sequence[float]) -> list[float]:
     """Borders of the ranges from the least value to the largest; of few whole numbers, one range each."""
     low, high = min(values), max(values)
-    if all(value == int(value) for value in (low, high)) and high - low < _ROWS:
-        if all(value == int(value) for value in values):
-            return [low - 0.5 + i for i in range(int(high - low) + 2)]
-    width = (high - low) / _ROWS or 1.0
+    if high - low < _ROWS and all(value == int(value) for value in values):
+        return [low - 0.5 + i for i in range(int(high - low) + 2)]
+    width = high / _ROWS - low / _ROWS or 1.0
     return [low + i * width for i in range(_ROWS)] + [max(high, low + width)]
 
 
 def samples(rollouts: Rollouts, most: int) -> list[dict[str, Any]]:
     """At most `most` rollouts with their texts: all, or the first ones of steps that are spread evenly."""
-    found = []
     chosen = _chosen(rollouts, most)
     if not chosen:
-        return found
+        return []
+    found = []
     with rollouts.path.open("rb") as file:
         for index in chosen:
             file.seek(rollouts.offsets[index])
@@ -146,8 +170,8 @@ def samples(rollouts: Rollouts, most: int) -> list[dict[str, Any]]:
 
 
 def _chosen(rollouts: Rollouts, most: int) -> list[int]:
-    if len(rollouts.offsets) <= most:
-        return list(range(len(rollouts.offsets)))
+    if len(rollouts) <= most:
+        return list(range(len(rollouts)))
     jobs: dict[tuple[int, str], list[int]] = {}
     for index, job in enumerate(zip(rollouts.steps, rollouts.kinds)):
         jobs.setdefault(job, []).append(index)

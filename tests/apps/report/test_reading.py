@@ -67,12 +67,15 @@ def test_damaged_lines_are_left_out_and_said(tmp_path, cut):
     """A run that is under way may be in the middle of a line."""
     run = make_run(tmp_path / "sums" / "now", is_over=False)
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": "six"}\n\x00\x01 nonsense\n' + cut)
+        file.write(
+            '{"step": "six"}\n{"step": 1e9, "kind": "train"}\n{"step": 99999999999, "kind": "train"}\n'
+        )
+        file.write("\x00\x01 nonsense\n" + cut)
     found = read_run(run, ALL)
     assert len(unpacked(found["curves"]["train"]["steps"])) == 6 and found["state"] == "running"
     said = [note["text"] for note in found["notes"] if note["where"] == ["report"]]
     assert "metrics.jsonl: 1 damaged lines are left out" in said
-    assert "metrics.jsonl: 1 lines without a step or a kind are left out" in said
+    assert "metrics.jsonl: 3 lines without a step or a kind are left out" in said
     assert ("metrics.jsonl: the last line is incomplete and left out" in said) == bool(cut)
 
 
