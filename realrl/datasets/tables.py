@@ -67,8 +67,9 @@ def dataset_commit(path: str, key: str) -> str | None:
     """
     if not path.startswith(HUGGING_FACE) or os.path.exists(_folder(path)):
         return None
+    repo = _repo(path, key)
     try:
-        return fetch(_repo(path, key), _CARD, check_access=True).commit
+        return fetch(repo, _CARD, check_access=True).commit
     except ValueError as error:
         raise ValueError(f"{key}: {path}: {error}") from None
 

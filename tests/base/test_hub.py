@@ -30,7 +30,10 @@ LONG = 25 << 20
         ("acme/tiny", TINY),
         ("acme/tiny@refs/pr/3", Repo("model", "acme/tiny", "refs/pr/3")),
         ("acme/tiny-1.5_b@v1.0", Repo("model", "acme/tiny-1.5_b", "v1.0")),
-        *((other, None) for other in ("tiny", "./acme/tiny", "/acme/tiny", "a/b/c", "a/", "a/b@", "a/b c")),
+        *(
+            (other, None)
+            for other in ("tiny", "./acme/tiny", "/acme/tiny", "a/b/c", "a/", "a/b@", "a/b@../c", "a/b c")
+        ),
     ],
 )
 def test_what_names_a_model_of_the_hub(written, read):

@@ -117,6 +117,20 @@ def test_what_the_hub_refuses_is_said(hub, monkeypatch, path, token, said):
         dataset_commit(path, "data.path")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set, and the cache .* does not have all of it"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9", "the connection to http://127.0.0.1:9 failed"),
+    ],
+)
+def test_without_the_hub_a_new_dataset_is_refused(hub, monkeypatch, variable, value, said):
+    hub.add("acme/open", "dataset").commit({"README.md": b""})
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=f"^data.path: hf:acme/open: {said}"):
+        dataset_commit("hf:acme/open", "data.path")
+
+
 def test_what_is_no_dataset_of_the_hub_has_no_commit(tmp_path):
     for path in ("sums", "rows.jsonl", f"hf:{tmp_path}"):
         assert dataset_commit(path, "data.path") is None

@@ -9,7 +9,8 @@ from typing import Literal
 Kind = Literal["model", "dataset"]
 
 _WORD = r"[A-Za-z0-9][\w.-]*"
-_WRITTEN = re.compile(rf"(?P<name>{_WORD}(?:/{_WORD})?)(?:@(?P<revision>[^\s@:]+))?", re.ASCII)
+# Revisions become names of files in the cache, and git has none with two dots in a row.
+_WRITTEN = re.compile(rf"(?P<name>{_WORD}(?:/{_WORD})?)(?:@(?P<revision>(?!.*\.\.)[^\s@:]+))?", re.ASCII)
 DEFAULT_REVISION = "main"
 
 
