@@ -20,6 +20,7 @@ from realrl.api.recipe import ModelSpec, Recipe
 from realrl.apps.rows import RowFacts, read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
+from realrl.base.confinement import check_confinement
 from realrl.datasets.demo import DEMO_MODEL
 from realrl.datasets.sums import SUMS
 from realrl.datasets.tables import HUGGING_FACE
@@ -28,6 +29,7 @@ from realrl.launch.modes import check_mode
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config, read_family
+from realrl.rewards.functions import GYM, MATH, weights_of
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.models import has_tokenizer, resolve_model
 from realrl.runtime.models import load_tokenizer as load_tokenizer_of
@@ -116,12 +118,27 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
     check_loggers(config)
     if config.device == "cuda" and config.mode == "local":
         _check_devices(plan)
+    if config.mode == "local":
+        _check_judges(config)
     generation = _generation(config)
     if generation and generation.engine == "vllm":
         vllm.check_installed()
     notes = [note for model in models.values() for note in _check_weights(model)]
     _check_outputs(config)
     return list(dict.fromkeys(notes))
+
+
+def _check_judges(config: RunConfig) -> None:
+    """Answers are never compared in a process that is not confined, which shows late: when one needs it."""
+    if not {MATH, GYM} & weights_of(getattr(config, "reward", {"": 0.0})).keys():
+        return
+    try:
+        check_confinement()
+    except OSError as error:
+        raise ValueError(
+            f"reward: answers are judged in confined processes, and this system confines none ({error}); let"
+            " the container filter system calls (seccomp), or give a function of your own"
+        ) from None
 
 
 def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:

@@ -11,6 +11,8 @@ import errno
 import os
 import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -98,6 +100,20 @@ def confine(*, memory_bytes: int) -> None:
     _filter_system_calls()
 
 
+def check_confinement() -> None:
+    """Confine a process that does nothing else.
+
+    Raises:
+        OSError: that is not possible here.
+    """
+    command = [sys.executable, "-m", "realrl.base.confinement"]
+    folders = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    done = subprocess.run(command, env={"PYTHONPATH": folders}, capture_output=True, text=True)
+    if done.returncode:
+        *_, last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise OSError(last)
+
+
 def limit(kind: int, most: int) -> None:
     """Bound a resource for good; what this process may not have anyway stays the bound."""
     _, hard = resource.getrlimit(kind)
@@ -148,3 +164,7 @@ def _steps(architecture: _Architecture) -> Iterator[Instruction]:
 def _when(number: int, argument: int, steps: list[Instruction]) -> list[Instruction]:
     """In the call of that number, `steps` on one of its arguments, the first being 0."""
     return skip_unless_equal(number, [load(_ARGUMENTS[argument]), *steps, load(_NUMBER)])
+
+
+if __name__ == "__main__":
+    confine(memory_bytes=1 << 30)

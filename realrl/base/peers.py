@@ -5,6 +5,7 @@ Source: Linux, Documentation/networking/proc_net_tcp.rst.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from realrl.base.listeners import closed_when_left, open_sockets
+
+logger = logging.getLogger(__name__)
 
 _TABLE = Path("/proc/self/net/tcp")
 _ESTABLISHED = "01"
@@ -58,6 +61,11 @@ def check_peers(is_own: Callable[[Connection], bool], hosts: Collection[str]) ->
     Raises:
         StrangerConnected: neither one of `hosts` nor, on this host, this user.
     """
+    try:
+        connections()
+    except OSError as error:
+        logger.warning("who connected to this process cannot be seen here: %s: %s", _TABLE, error.strerror)
+        return
     deadline_s = time.monotonic() + _PATIENCE_S
     while found := list(_strangers(is_own, hosts)):
         if time.monotonic() > deadline_s:

@@ -40,14 +40,15 @@ _BACKSTOP = timedelta(days=1)
 sees, and ends the run long before. This is for workers that its end does not end, as on other hosts.
 """
 _PATIENCE = 2.0
+"""Where a call may make no progress for days, they wait this much longer than that."""
 
 
 def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
     """A worker's life: dial in, build what the master says, carry out its instructions."""
-    _choose_interface(channel.master_host)
-    channel.send(Hello(addresses=_data_addresses()))
-    setup = channel.receive()
     try:
+        _choose_interface(channel.master_host)
+        channel.send(Hello(addresses=_data_addresses()))
+        setup = channel.receive()
         worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
     except Exception as error:  # the master ends the run
         logger.exception("failed in set-up")

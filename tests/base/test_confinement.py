@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from realrl.base.confinement import check_confinement
+
 ROOT = Path(__file__).parents[2]
 MEMORY_BYTES = 1 << 30
 CONFINED = f"from realrl.base.confinement import confine; confine(memory_bytes={MEMORY_BYTES})"
@@ -76,3 +78,26 @@ def test_memory_beyond_the_limit_is_not_to_be_had(tmp_path):
         done = attempt(f"bytearray({num_bytes})", tmp_path / "file", 0, before=CONFINED)
         assert (done.returncode == 0) is ends_well, done.stderr
         assert ends_well or b"MemoryError" in done.stderr
+
+
+REFUSED = """
+import ctypes, errno, platform
+from realrl.base import bpf, confinement
+from realrl.base.confinement import _ALLOW, _ARGUMENTS, _FAIL, _NUMBER, check_confinement
+prctl = {"x86_64": 157, "aarch64": 167}[platform.machine()]
+refuse = [bpf.load(_ARGUMENTS[0]), *bpf.give_if_equal(22, _FAIL | errno.EPERM), bpf.load(_NUMBER)]
+steps = [bpf.load(_NUMBER), *bpf.skip_unless_equal(prctl, refuse), bpf.give(_ALLOW)]
+call, compiled = ctypes.CDLL(None).prctl, bpf.program(steps)
+assert not call(38, 1, 0, 0, 0) and not call(22, 2, ctypes.byref(compiled), 0, 0)
+try:
+    check_confinement()
+except OSError as error:
+    print(error)
+"""
+"""A container whose profile forbids to filter system calls."""
+
+
+def test_a_system_that_confines_nothing_is_found_before_a_run_starts():
+    check_confinement()
+    done = subprocess.run([sys.executable, "-c", REFUSED], cwd=ROOT, capture_output=True, text=True)
+    assert "PermissionError: [Errno 1] system calls: Operation not permitted" in done.stdout, done.stderr

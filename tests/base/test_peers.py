@@ -47,6 +47,13 @@ def test_another_user_of_this_host_is_a_stranger():
         pass
 
 
+def test_where_connections_are_not_shown_that_is_logged(monkeypatch, tmp_path, caplog):
+    """And the run goes on, as in sandboxes of other kernels."""
+    monkeypatch.setattr(peers, "_TABLE", tmp_path / "nothing")
+    check_peers(lambda end: True, ())
+    assert "who connected to this process cannot be seen here" in caplog.text
+
+
 @pytest.mark.skipif(sys.byteorder != "little", reason="the table is in the host's byte order")
 def test_hosts_of_the_run_are_no_strangers_and_others_are(monkeypatch, tmp_path):
     """Of 10.0.0.1 at port 8080, with two connections; what only listens or has ended is no peer."""

@@ -38,6 +38,7 @@ def start(folder: Path, trial: str) -> subprocess.Popen:
         "num_steps": 100_000,
         "batch_size": 2,
         "ppo.group_size": 2,
+        "generation.max_new_tokens": 8,
         "save_every": 1,
         "runs_dir": folder,
         "trial": trial,

@@ -1,12 +1,13 @@
 """What SLURM's commands print, as recorded from version 22.05, and what is read out of it."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from realrl.api.configure import build_config
-from realrl.launch import asking
+from realrl.launch import asking, slurm
 from realrl.launch.queue import read_job
 from realrl.launch.slurm import _scontrol, _within, ended_tasks, has_failed
 from realrl.recipes import RECIPES
@@ -87,3 +88,15 @@ def test_a_command_that_does_not_answer_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(asking, "_WITHIN_S", 0.2)
     with pytest.raises(RunFailed, match="scontrol show hostnames n1: scontrol did not answer within 0.2 s"):
         _scontrol("show", "hostnames", "n1")
+
+
+def test_a_node_whose_name_has_no_address_is_named(monkeypatch):
+    """At once, and with what to mend."""
+
+    def unknown(host):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(slurm, "_daemons", lambda nodes: {"n2": ("n2.cluster", 6818)})
+    monkeypatch.setattr(slurm, "address_towards", unknown)
+    with pytest.raises(RunFailed, match="no way to n2, for SLURM n2.cluster: Name or service not known"):
+        slurm._own_address(["n1", "n2"])
