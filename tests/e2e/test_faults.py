@@ -39,6 +39,7 @@ def start(folder: Path, trial: str) -> subprocess.Popen:
         "batch_size": 2,
         "ppo.group_size": 2,
         "generation.max_new_tokens": 8,
+        "allocation": "d2",
         "save_every": 1,
         "runs_dir": folder,
         "trial": trial,
