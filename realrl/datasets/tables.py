@@ -59,13 +59,18 @@ def read_hugging_face(
         yield f"{path}[{split}]: row {number}", row
 
 
+def is_on_hub(path: str) -> bool:
+    """Whether a path names a dataset of the Hub, and no folder that exists."""
+    return path.startswith(HUGGING_FACE) and not os.path.exists(_folder(path))
+
+
 def dataset_commit(path: str, key: str) -> str | None:
     """The commit that a dataset of the Hub has now; None for what is no dataset of the Hub.
 
     Raises:
         ValueError: no such dataset, or no access to it. `key` is what gave the path.
     """
-    if not path.startswith(HUGGING_FACE) or os.path.exists(_folder(path)):
+    if not is_on_hub(path):
         return None
     repo = _repo(path, key)
     try:

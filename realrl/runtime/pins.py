@@ -6,15 +6,16 @@ in the run's directory for a resume.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 from realrl.api.config import ModelConfig, RunConfig
 from realrl.api.data import DataConfig
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
-from realrl.datasets.tables import dataset_commit
+from realrl.datasets.tables import dataset_commit, is_on_hub
 from realrl.runtime.models import commit_of, hub_repo
 from realrl.runtime.recorder import CONFIG, run_directory
 from realrl.runtime.resume import goes_on, is_done
@@ -69,34 +70,38 @@ class _Pins:
         return replace(section, **changes) if changes else section
 
     def _model(self, model: ModelConfig, before: Mapping[str, Any], key: str) -> ModelConfig:
-        if model.commit:
+        repo = None if model.commit else hub_repo(model.path)
+        if repo is None:
             return model
         commit = _kept(model.path, before, "path", "commit")
         if commit is None:
-            repo = hub_repo(model.path)
-            commit = repo and self._look_up(model.path, key, lambda: commit_of(repo))
-        return replace(model, commit=commit) if commit else model
+            try:
+                commit = self._once(model.path, lambda: commit_of(repo))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return replace(model, commit=commit)
 
     def _data(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, str]:
         found = {}
         for name, commit_name in (("path", "commit"), ("eval_path", "eval_commit")):
-            written = getattr(data, name)
-            if not written or getattr(data, commit_name):
+            written, given = getattr(data, name), getattr(data, commit_name)
+            if given and not is_on_hub(written or ""):
+                raise ValueError(
+                    f"{path}{commit_name}: {path}{name} is no dataset of the Hugging Face Hub, so that commit"
+                    f" {given} is not of it; leave it out"
+                )
+            if given or not written:
                 continue
-            key = f"{path}{name}"
             commit = _kept(written, before, name, commit_name)
-            commit = commit or self._look_up(written, key, lambda w=written, k=key: dataset_commit(w, k))
+            if commit is None:
+                commit = self._once(written, partial(dataset_commit, written, f"{path}{name}"))
             if commit:
                 found[commit_name] = commit
         return found
 
-    def _look_up(self, written: str, key: str, find: Any) -> str | None:
+    def _once(self, written: str, look_up: Callable[[], str | None]) -> str | None:
         if written not in self._found:
-            try:
-                self._found[written] = find()
-            except ValueError as error:
-                message = str(error)
-                raise ValueError(message if message.startswith(key) else f"{key}: {message}") from None
+            self._found[written] = look_up()
         return self._found[written]
 
 

@@ -181,6 +181,12 @@ def test_a_commit_that_is_given_is_taken(hub, elsewhere, files, config):
     assert not hub.requests
 
 
+def test_a_commit_of_rows_that_are_not_of_the_hub_is_refused(config):
+    data = replace(config.data, commit="1" * 40)
+    with pytest.raises(ValueError, match=r"^data\.commit: data\.path is no dataset of the Hugging Face Hub"):
+        pin(GEN, replace(config, data=data))
+
+
 def test_the_message_names_the_key(hub, elsewhere, config):
     with pytest.raises(ValueError, match=r"^model\.path: acme/tiny: .*no model of that name"):
         pin(GEN, config)
