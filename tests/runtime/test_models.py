@@ -182,9 +182,9 @@ def test_a_commit_that_is_given_is_taken(hub, elsewhere, files, config):
 
 
 def test_a_commit_of_rows_that_are_not_of_the_hub_is_refused(config):
-    data = replace(config.data, commit="1" * 40)
+    model, data = replace(config.model, commit="1" * 40), replace(config.data, commit="1" * 40)
     with pytest.raises(ValueError, match=r"^data\.commit: data\.path is no dataset of the Hugging Face Hub"):
-        pin(GEN, replace(config, data=data))
+        pin(GEN, replace(config, model=model, data=data))
 
 
 def test_the_message_names_the_key(hub, elsewhere, config):
