@@ -199,6 +199,10 @@ class RunConfig:
     `pip install 'realrl[wandb]'`. Their files go to the run's directory unless their own environment
     variables say otherwise. A logger that fails or is slow does not hold up the run; what it loses is counted
     and said."""
+    sigterm_grace_s: float = 20.0
+    """How long a training with `recover_every` may take, once SIGTERM asks it to stop, to end the update that
+    is under way and write a recovery point; what is generated for the next one is left. 0 stops at once.
+    SLURM and Kubernetes kill after 30 s, unless they are set up otherwise."""
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
     a file system that they share."""
@@ -229,6 +233,9 @@ class RunConfig:
             f"logger: expected each name at most once, got {', '.join(self.logger)}",
         )
         require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
+        require(
+            self.sigterm_grace_s >= 0, f"sigterm_grace_s must not be negative, got {self.sigterm_grace_s}"
+        )
         require(self.call_timeout_s > 0, f"call_timeout_s must be positive, got {self.call_timeout_s}")
         require_at_most(self, 2**18, "batch_size")
         require_at_most(self, 2**24, "staging_mib")

@@ -127,6 +127,15 @@ def dump_config(config: Any, *, recipe: str | None = None) -> str:
     return dump({**document, **plain(config)})
 
 
+def sections(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """A config and every section within it, by dotted path."""
+    yield path, config
+    for field in fields(config):
+        inner = getattr(config, field.name)
+        if is_dataclass(inner):
+            yield from sections(inner, _joined(path, field.name))
+
+
 def config_keys(cls: type, path: str = "", default: Any = None) -> Iterator[ConfigKey]:
     """Every key under a config class, sections left out, in the order of the fields."""
     hints = get_type_hints(cls)

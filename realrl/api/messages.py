@@ -23,6 +23,16 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
 
 
+class Digests(msgspec.Struct, frozen=True, kw_only=True):
+    """What the master reads, which every rank must read too."""
+
+    rows: str
+    """Of the training rows: their number and digest, in words."""
+    held_out: str
+    models: dict[str, str]
+    """A sample of each model's files."""
+
+
 class Setup(Message, kw_only=True):
     """What a worker needs to build its part of the run."""
 
@@ -35,8 +45,9 @@ class Setup(Message, kw_only=True):
     """Where the data plane's workers find each other."""
     hosts: tuple[str, ...]
     """Addresses that they connect from."""
+    digests: Digests
     recovery: Recovery | None = None
-    """What the run goes on from; None for its beginning."""
+    """What the run resumes from; None for its beginning."""
 
     @property
     def plan(self) -> ExecutionPlan:
@@ -218,6 +229,8 @@ class Failed(Message, kw_only=True):
     error: str
     """One line."""
     traceback: str
+    refused: bool = False
+    """A restart would fail in the same way: a person has to repair something."""
 
 
 ToWorker = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from realrl.api.configure import sections
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
@@ -30,11 +31,12 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config, read_family
 from realrl.rewards.functions import GYM, MATH, weights_of
+from realrl.runtime.inputs import DataDigest
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.models import has_tokenizer, resolve_model
 from realrl.runtime.models import load_tokenizer as load_tokenizer_of
 from realrl.runtime.program import home_placements
-from realrl.runtime.resume import check_same_settings, goes_on
+from realrl.runtime.resume import check_resume
 
 _MOST_SAMPLES = 2**18
 """Samples of a step, each of which is planned for."""
@@ -94,8 +96,8 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: In
     _check_offload(config)
     recipe.validate(config, {name: model.decoder for name, model in inputs.models.items()})
     _check_data(config, inputs)
-    if goes_on(config):
-        check_same_settings(recipe, config)
+    held_out = None if inputs.held_out is None else inputs.held_out.digest
+    check_resume(recipe, config, DataDigest(inputs.rows.digest, held_out))
 
 
 def check_plan(
@@ -307,7 +309,7 @@ def _check_devices(plan: ExecutionPlan) -> None:
 
 
 def _check_offload(config: RunConfig) -> None:
-    for path, section in _sections(config, ""):
+    for path, section in sections(config):
         if isinstance(section, OptimizerConfig) and section.offload and config.device == "cpu":
             raise ValueError(
                 f"{path}.offload: true needs device: cuda; with device: cpu the optimizer's states are in"
@@ -346,12 +348,4 @@ def _place(config: RunConfig, call: str) -> str:
 
 def _path_of(config: RunConfig, model: ModelConfig) -> str:
     """The key that names the model's directory."""
-    return next((f"{path}.path" for path, section in _sections(config, "") if section is model), "model")
-
-
-def _sections(section: Any, path: str) -> Iterator[tuple[str, Any]]:
-    yield path, section
-    for field in fields(section):
-        inner = getattr(section, field.name)
-        if is_dataclass(inner):
-            yield from _sections(inner, f"{path}.{field.name}" if path else field.name)
+    return next((f"{path}.path" for path, section in sections(config) if section is model), "model")

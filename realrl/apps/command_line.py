@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from realrl.base.terminal import printable, tolerate_encodings
+from realrl.runtime.failure import Terminated
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of a path that no file can have, whoever looks for it first."""
 _NO_TEMPORARY = "No usable temporary directory"
@@ -74,6 +75,8 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         return code
     except KeyboardInterrupt:
         return complain("stopped by Ctrl-C", INTERRUPTED)
+    except Terminated as error:
+        return complain(str(error), TERMINATED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

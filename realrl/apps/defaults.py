@@ -16,14 +16,12 @@ from typing import Any
 import torch
 
 from realrl.api.config import AUTO, GenerationConfig, RunConfig, TrainingConfig
-from realrl.api.documents import load_mapping
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.recipe import Recipe
 from realrl.apps.checks import Inputs, check_plan, make_plan
 from realrl.apps.memory import moments
 from realrl.base.machine import memory_bytes
-from realrl.runtime.recorder import CONFIG, run_directory
-from realrl.runtime.resume import goes_on
+from realrl.runtime.resume import earlier_settings
 
 _MICROBATCHES = {"cpu": (2048, 1024, 512), "cuda": (32768, 16384, 8192, 4096, 2048)}
 """Tokens, the most first: beyond the first, products gain nothing."""
@@ -78,11 +76,10 @@ def choose_settings(recipe: Recipe, config: Any, inputs: Inputs) -> tuple[Any, l
 
 
 def _as_recorded(config: RunConfig) -> Any:
-    """Take over what the run of this name chose when it began, if it is resumed."""
-    if not goes_on(config):
+    """Take over what the run of this name chose when it began, if it is resumed or finished."""
+    recorded = earlier_settings(config)
+    if recorded is None:
         return config
-    file = run_directory(config) / CONFIG
-    recorded = load_mapping(file.read_text(encoding="utf-8"), str(file))
     if recorded.get("device") == "cuda" and not torch.cuda.is_available():
         return config
     return _filled(config, recorded)

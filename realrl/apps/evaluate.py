@@ -3,7 +3,7 @@
 Each problem is answered once greedily and `--n` times by sampling, on any layout, by the recipe `gen`. The
 folder gets a line for each problem in a file for each benchmark, `results.json` and `results.md`. The same
 command goes on with an evaluation that was interrupted. Exit codes: 0 done, 1 the run failed, 2 bad input,
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     from realrl.apps.evaluation.tables import render
-    from realrl.runtime.failure import RunFailed
+    from realrl.runtime.failure import RunFailed, RunRefused
 
     try:
         options = make_parser().parse_args(list(argv))
@@ -70,6 +70,8 @@ def _main(argv: Sequence[str]) -> int:
         mention(note)
     try:
         _answer(prepared)
+    except RunRefused as error:
+        return complain(str(error), BAD_INPUT)
     except RunFailed as error:
         return complain(str(error), FAILED)
     results = _results(options, benchmarks)
@@ -122,7 +124,6 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     from realrl.recipes.gen import GEN
     from realrl.runtime.models import resolve_model
     from realrl.runtime.pins import pin
-    from realrl.runtime.resume import check_same_settings, is_done
 
     fixed = {
         "greedy": "true",
@@ -142,8 +143,6 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     directory = resolve_model(config.model.path, config.model.commit)
     open_folder(options.output, directory, benchmarks, is_begun=is_begun)
     prepared = prepare(GEN, config)
-    if is_done(config):
-        check_same_settings(GEN, prepared.config)
     return check_start(prepared)
 
 

@@ -16,6 +16,7 @@ from realrl.base.watched import Steps, run_watched
 from realrl.datasets.form import form_of_prompts
 from realrl.datasets.gym import make_gym_rows
 from realrl.datasets.watched import WatchedTokenizer
+from realrl.runtime.inputs import RowsDigest, digest_rows
 
 ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
@@ -38,6 +39,8 @@ class RowFacts:
     """What a person should know of the rows."""
     form: str
     """The form of their prompts, in words."""
+    digest: RowsDigest
+    """Of all that a rank looks up in them."""
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)
@@ -91,6 +94,7 @@ def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> Row
         largest_place=_place(dataset, largest_row),
         notes=tuple(getattr(dataset, "notes", ())),
         form=form_of(dataset.prompts[0]),
+        digest=digest_rows(dataset),
     )
 
 

@@ -2,7 +2,8 @@
 
 A file that names its recipe needs no RECIPE. `realrl submit ...` is the same for what runs on a cluster.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C,
+143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def _show(prepared: PreparedRun) -> int:
 
 def _start(prepared: PreparedRun) -> int:
     from realrl.launch.modes import goes_to_queue, open_launcher
-    from realrl.runtime.failure import RunFailed
+    from realrl.runtime.failure import RunFailed, RunRefused
     from realrl.runtime.run import run
 
     config, plan = prepared.config, prepared.plan
@@ -132,6 +133,8 @@ def _start(prepared: PreparedRun) -> int:
         except ValueError as error:
             return complain(str(error), BAD_INPUT)
         run(prepared.recipe, config, plan, launcher, notes=prepared.notes)
+    except RunRefused as error:
+        return complain(str(error), BAD_INPUT)
     except RunFailed as error:
         return complain(str(error), FAILED)
     return OK

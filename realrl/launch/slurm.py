@@ -57,7 +57,6 @@ class SlurmLauncher:
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         if self._step and (lost := self._lost()):
             raise RunFailed(f"{lost}; SLURM gives a job none in its place, but slurm.requeues a new job")
-        signal.signal(signal.SIGTERM, _unwind)
         self._log_directory = log_directory.resolve()
         shared = {**os.environ, **thread_limits(self._config.cpus_per_worker), **environment}
         with self._step_log.open("wb") as log:
@@ -238,8 +237,3 @@ def _scontrol(*arguments: str) -> str:
     if asked.returncode:
         raise RunFailed(f"scontrol {' '.join(arguments)}: {asked.stderr.strip()}")
     return asked.stdout
-
-
-def _unwind(*_) -> None:
-    """SLURM ends a job by SIGTERM: leave in order."""
-    raise SystemExit(128 + signal.SIGTERM)

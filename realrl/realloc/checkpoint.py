@@ -61,6 +61,15 @@ def file_layout(directory: Path | str, base: str = "") -> Layout:
     return Layout(tuple(_whole(f, base * is_bare + t, shape, local=t) for f, t, shape in found))
 
 
+def weight_files(directory: Path | str) -> list[str]:
+    """The names of a checkpoint's files that hold weights.
+
+    Raises:
+        ValueError: the directory is no checkpoint.
+    """
+    return list(_files(Path(directory)))
+
+
 def load(
     directory: Path | str, layout: Layout, rank: Rank, target: Mapping[str, Tensor], *, base: str = ""
 ) -> None:

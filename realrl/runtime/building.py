@@ -25,6 +25,8 @@ from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
+from realrl.runtime.failure import RunRefused
+from realrl.runtime.inputs import check_digests
 from realrl.runtime.jobs import Programs, compile_run
 from realrl.runtime.nodes import Call, Weights
 from realrl.runtime.rendezvous import open_store
@@ -52,7 +54,9 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
     except Exception as error:  # the master ends the run
         logger.exception("failed in set-up")
-        channel.send(Failed(seq=None, error=one_line(error), traceback=traceback.format_exc()))
+        refused = isinstance(error, RunRefused)
+        what = str(error) if refused else one_line(error)
+        channel.send(Failed(seq=None, error=what, traceback=traceback.format_exc(), refused=refused))
         channel.receive()
         return
     channel.send(Ready())
@@ -67,6 +71,8 @@ def build_worker(
     """Collective: every worker of the run builds at once."""
     recipe, plan = recipes[setup.recipe], setup.plan
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
+    data = open_data(recipe, config)
+    check_digests(setup.digests, recipe, config, data, rank)
     device = _open_device(config.device, local_rank)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     with connected_to(setup.hosts):
@@ -94,7 +100,7 @@ def build_worker(
         channel=channel,
         groups=groups,
         replicas=replicas,
-        data=open_data(recipe, config),
+        data=data,
         store=SampleStore(rank, topology, settings),
         memories=_memories(setup),
     )

@@ -63,7 +63,7 @@ class Best:
         have given way to those of a step that a run which recovers made again, with less success.
         """
         directory = run_directory / CHECKPOINTS / BEST
-        is_there = self.step and _noted_step(directory) == self.step
+        is_there = self.step and noted_step(directory) == self.step
         return {**self.describe(), "checkpoint": str(directory) if is_there else None}
 
     def note(self, directory: Path) -> None:
@@ -71,6 +71,9 @@ class Best:
         write_atomically(directory / _NOTE, json.dumps(self.describe(), indent=2) + "\n")
 
 
-def _noted_step(directory: Path) -> int | None:
-    note = directory / _NOTE
-    return json.loads(note.read_text())["step"] if note.is_file() else None
+def noted_step(directory: Path) -> int | None:
+    """The step whose weights a checkpoint of the best is of; None where it has no note, or a damaged one."""
+    try:
+        return json.loads((directory / _NOTE).read_text())["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -25,7 +25,7 @@ from realrl.base.attention import AttentiveClock
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.deadlines import Deadlines, Outstanding
 from realrl.runtime.drops import Drops
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.scene import scene_of, set_up_scene, work_of
 from realrl.runtime.scheduler import Waiting
@@ -87,8 +87,8 @@ class Crew:
     ) -> tuple[int, Instruction, Done]:
         """The next report: the rank, what it did, and what came of it.
 
-        `on_progress` is called meanwhile, whenever `running` says something new; `waiting` tells what cannot
-        start yet.
+        `on_progress` is called meanwhile, whenever `running` says something new and several times a second;
+        `waiting` tells what cannot start yet.
         """
         while True:
             received = self._receive(lambda: self._scene(waiting()))
@@ -106,6 +106,7 @@ class Crew:
                     self._take_in(rank, underway)
                     on_progress()
                 case None:
+                    on_progress()
                     if not self._deadlines.running():
                         raise RuntimeError("nothing is under way, and nothing else comes")
 
@@ -177,6 +178,8 @@ class Crew:
     def _failed(self, rank: int, failed: Failed) -> RunFailed:
         """Blame a worker that died, if that is why `rank` failed: peers notice first."""
         logger.error("rank %d failed:\n%s", rank, failed.traceback)
+        if failed.refused:
+            return RunRefused(failed.error, f"see {self._logs([rank])}")
         deadline_s = time.monotonic() + _BLAME_S
         while time.monotonic() < deadline_s:
             if died := self._died():

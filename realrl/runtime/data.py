@@ -16,6 +16,12 @@ class RunData(NamedTuple):
     rows: Dataset
     held_out: Dataset | None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the rows, as how many were left out."""
+        sides = [self.rows] if self.held_out is None else [self.rows, self.held_out]
+        return [note for side in sides for note in getattr(side, "notes", ())]
+
 
 def open_data(recipe: Recipe, config: Any) -> RunData:
     """The rows of a recipe, in tokens of its first model."""

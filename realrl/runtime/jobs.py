@@ -74,6 +74,8 @@ def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
             if recovery and stage.is_last:
                 yield Stage(recovery, recovery.program.rest, is_last=True)
                 recovery = None
+    if recovery:  # of the run's end: nothing comes after it
+        yield Stage(recovery, recovery.program.rest, is_last=True)
 
 
 def _overlapped(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:

@@ -1,22 +1,30 @@
-"""The master: feeds the scheduler with jobs and reports, and has written down what comes of it."""
+"""The master: feeds the scheduler with jobs and reports, and has written down what comes of it.
+
+When it is asked to stop, it winds down:
+
+    withdraw what has changed no weights ─▶ end the step that has ─▶ write a recovery point ─▶ Terminated
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
-from realrl.api.messages import Instruction, StepAside
+from realrl.api.messages import Done, Instruction, StepAside
 from realrl.api.recipe import Observed
 from realrl.runtime.checkpoints import Best, publish
 from realrl.runtime.crew import Crew
+from realrl.runtime.inputs import InputDigests
 from realrl.runtime.progress import Progress
 from realrl.runtime.recorder import Recorder
 from realrl.runtime.recovery import publish_recovery
 from realrl.runtime.report import JobReport
 from realrl.runtime.schedule import Schedule
 from realrl.runtime.scheduler import Job, Reported, Scheduler
+from realrl.runtime.shutdown import Shutdown
 from realrl.runtime.summary import Summary
 
 logger = logging.getLogger(__name__)
@@ -36,15 +44,21 @@ class Master:
         recorder: Recorder,
         progress: Progress,
         summary: Summary,
+        inputs: InputDigests,
+        shutdown: Shutdown,
         symptoms: Callable[[Observed], Sequence[str]] = lambda seen: (),
     ) -> None:
         """`symptoms` tells in words what a step's numbers show to be wrong."""
-        self._crew, self._stages, self._best = crew, schedule.stages(), best
+        self._crew, self._schedule, self._stages, self._best = crew, schedule, schedule.stages(), best
         self._most_open = OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
         self._recorder, self._progress, self._summary = recorder, progress, summary
         self._scheduler = Scheduler(schedule.versions)
-        self._keep_recoveries = schedule.keep_recoveries
+        self._keep_recoveries, self._inputs = schedule.keep_recoveries, inputs
+        self._shutdown, self._winds_down = shutdown, False
+        self._steps_done = self._last_point = schedule.steps.start
+        """Steps that are done, and those that the newest recovery point is of."""
+        self._num_jobs = 0
         self._open: dict[int, JobReport] = {}
         self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
         """Asked once, about the first step or batch."""
@@ -53,15 +67,59 @@ class Master:
 
     def run(self) -> None:
         """Until every job has ended: take in a report, send out what it allows."""
-        self._begin_stages()
-        while self._open:
-            rank, instruction, done = self._crew.receive(self._show_running, self._scheduler.waiting)
-            self._recorder.record_instruction(rank, instruction, done)
-            self._open[instruction.job].add(rank, instruction, done)
-            self._send(self._scheduler.handle(Reported(rank, done)))
-            self._end_jobs()
+        with self._shutdown.deferred():
             self._begin_stages()
-            self._show_running()
+            while self._open:
+                self._handle(*self._crew.receive(self._on_poll, self._scheduler.waiting))
+                self._end_jobs()
+                self._begin_stages()
+                self._on_poll()
+
+    def _handle(self, rank: int, instruction: Instruction, done: Done) -> None:
+        self._recorder.record_instruction(rank, instruction, done)
+        if report := self._open.get(instruction.job):  # else its job was withdrawn
+            report.add(rank, instruction, done)
+        self._send(self._scheduler.handle(Reported(rank, done)))
+
+    def _on_poll(self) -> None:
+        self._show_running()
+        if self._shutdown.is_requested:
+            self._wind_down()
+
+    def _wind_down(self) -> None:
+        """Get nearer to the end: to be called again and again.
+
+        Raises:
+            Terminated: a recovery point is written, or there is no time left for it.
+        """
+        if self._shutdown.is_overdue or not self._schedule.may_recover_now:
+            self._shutdown.stop()
+        if not self._winds_down:
+            self._winds_down = True
+            logger.info("asked to stop: writes a recovery point within %g s", self._shutdown.grace_s)
+            self._withdraw()
+        if not self._open and self._last_point == self._steps_done:
+            self._shutdown.stop()
+        elif not self._open:
+            for stage in self._schedule.recovery_now(self._num_jobs, self._steps_done):
+                self._open_job(stage.job)
+                self._send(self._scheduler.handle(stage))
+
+    def _withdraw(self) -> None:
+        """Leave the step that is being trained, if one is, and recovery points that are being written."""
+        last = self._scheduler.last_changing
+        kept = -1 if last is None else last
+        steps = self._steps_done if last is None else self._open[last].job.step + 1
+        jobs = [report.job for report in self._open.values()]
+        withdrawn = [job.number for job in jobs if (job.step > steps if job.recovers else job.number > kept)]
+        for number in withdrawn:
+            del self._open[number]
+        self._send(self._scheduler.withdraw(withdrawn))
+        left, self._next = chain([self._next] if self._next else [], self._stages), None
+        self._stages = iter(())
+        for report in [r for r in self._open.values() if not self._scheduler.has_all_of(r.job)]:
+            rest = next(stage for stage in left if stage.job.number == report.job.number)
+            self._send(self._scheduler.handle(rest))
 
     def _show_running(self) -> None:
         self._progress.show_running(self._crew.running)
@@ -90,10 +148,16 @@ class Master:
         # What recovery goes on from stays open while the next step is on.
         num_open = sum(not report.job.recovers for report in self._open.values())
         if job.number not in self._open and is_known and num_open < self._most_open:
-            if job.directory:
-                _empty_directory(Path(job.directory))
-            self._open[job.number] = JobReport(job)
+            self._open_job(job)
         return job.number in self._open
+
+    def _open_job(self, job: Job) -> None:
+        if job.number in self._open:
+            return
+        if job.directory:
+            _empty_directory(Path(job.directory))
+        self._open[job.number] = JobReport(job)
+        self._num_jobs = max(self._num_jobs, job.number + 1)
 
     def _end_jobs(self) -> None:
         for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
@@ -112,7 +176,9 @@ class Master:
 
     def _take_in(self, report: JobReport) -> None:
         """A step or an evaluation."""
-        if report.job.evaluating:
+        if not report.job.evaluating:
+            self._steps_done = report.job.step + 1
+        else:
             self._best.consider(report.job.step, report.metrics())
         self._recorder.record_job(report)
         self._summary.add(report.outcome())
@@ -136,8 +202,9 @@ class Master:
     def _publish_recovery(self, report: JobReport) -> None:
         self._recorder.sync()
         partial, step = Path(report.job.directory), report.job.step
-        final = publish_recovery(partial, step, report.files, self._keep_recoveries)
-        logger.info("recovery goes on from %s", final)
+        final = publish_recovery(partial, step, report.files, self._inputs, self._keep_recoveries)
+        self._last_point = step
+        logger.info("recovery point %s", final)
 
 
 def _empty_directory(path: Path) -> None:

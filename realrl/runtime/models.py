@@ -17,7 +17,7 @@ _REASON = 500
 """Characters of another library's message."""
 _ADAPTER_FILE = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-_DESCRIPTION = (
+DESCRIPTION = (
     *("config.json", "generation_config.json", INDEX_FILE, _ADAPTER_FILE),
     *(*_TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.json", "chat_template.jinja"),
@@ -71,7 +71,7 @@ def commit_of(repo: Repo) -> str:
         ValueError: the Hub has no such model for us.
     """
     try:
-        return fetch(repo, _DESCRIPTION).commit
+        return fetch(repo, DESCRIPTION).commit
     except ValueError as error:
         raise ValueError(f"{repo}: {error}{_no_directory(repo)}") from None
 
@@ -139,7 +139,7 @@ def _fetch_weights(repo: Repo, commit: str, directory: Path, *, only_plan: bool 
 
 def _description(repo: Repo, commit: str) -> Path:
     """The folder of a commit, with all that is read of a model but its weights."""
-    return Path(_fetch(repo, _DESCRIPTION, commit).directory)
+    return Path(_fetch(repo, DESCRIPTION, commit).directory)
 
 
 def _fetch(repo: Repo, names: tuple[str, ...], commit: str, *, only_plan: bool = False) -> Reply:

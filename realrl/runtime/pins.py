@@ -13,12 +13,10 @@ from typing import Any
 
 from realrl.api.config import ModelConfig, RunConfig
 from realrl.api.data import DataConfig
-from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.datasets.tables import dataset_commit, is_on_hub
 from realrl.runtime.models import commit_of, hub_repo
-from realrl.runtime.recorder import CONFIG, run_directory
-from realrl.runtime.resume import goes_on, is_done
+from realrl.runtime.resume import earlier_settings
 
 
 def pin(recipe: Recipe, config: RunConfig) -> RunConfig:
@@ -111,8 +109,5 @@ def _kept(written: str, before: Mapping[str, Any], name: str, commit_name: str) 
 
 
 def _before(config: RunConfig) -> Mapping[str, Any]:
-    """The config of the run with which this one goes on, or which is done."""
-    file = run_directory(config) / CONFIG
-    if not (goes_on(config) or (file.is_file() and is_done(config))):
-        return {}
-    return load_mapping(file.read_text(encoding="utf-8"), str(file))
+    """The config of the run which this one resumes, or which is done."""
+    return earlier_settings(config) or {}

@@ -41,7 +41,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         at = clock(time.monotonic() - self._started_s)
-        self._console.print(Text(f"{at}  {printable(line)}"), soft_wrap=True)
+        say_line(f"{at}  {line}", self._console)
 
     def show_running(self, running: Sequence[Running]) -> None:
         """What the workers do just now."""
@@ -66,6 +66,11 @@ class Progress:
     def _left_s(self) -> float:
         spent_s = time.monotonic() - self._first_step_s
         return spent_s / (self._steps_done - self._steps.start) * (self._steps.stop - self._steps_done)
+
+
+def say_line(line: str, console: Console | None = None) -> None:
+    """Print a line whole, whatever the terminal's width."""
+    (console or Console()).print(Text(printable(line)), soft_wrap=True)
 
 
 def _numbers(report: JobReport) -> str:

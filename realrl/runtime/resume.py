@@ -1,39 +1,51 @@
-"""Going on with a run that was cut short: whether there is one, and its settings allow it."""
+"""Resuming a run: whether there is one of this name, and whether its settings allow it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config, shown
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
-from realrl.runtime.recorder import CONFIG, SUMMARY, run_directory
-from realrl.runtime.recovery import has_recoveries
+from realrl.base.files import write_atomically
+from realrl.runtime.checkpoints import RECOVERIES
+from realrl.runtime.failure import RunRefused
+from realrl.runtime.inputs import DataDigest, InputDigests, InputsReader, difference, model_keys
+from realrl.runtime.recorder import run_directory
+from realrl.runtime.recovery import has_recoveries, newest_step
+from realrl.runtime.recovery import recorded_inputs as inputs_of_points
+from realrl.runtime.run_files import CONFIG, INPUTS, SUMMARY
 
 _NAMES = ("experiment", "trial", "runs_dir")
 _CLUSTER = ("mode", "devices_per_node", "cpus_per_worker", "slurm", "ray")
 _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
-_SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "logger")
-MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING))
-"""Keys, of whatever section, that say where and how fast a run goes, not what comes of it."""
+_SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "sigterm_grace_s", "logger")
+_FROM_NOW_ON = ("eval_every", "keep_best")
+"""What they change of a run, they change after the step that it resumes from."""
+MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING, *_FROM_NOW_ON))
+"""Keys, of whatever section, that change no result so far."""
+_DATA_PLACES = ("data.path", "data.eval_path", "data.solutions_path", "data.commit", "data.eval_commit")
 IN_A_PASS = frozenset(("batch_size",))
 """Such keys, where nothing is trained."""
 WITHOUT_STALENESS = frozenset(("recover_every",))
-"""Such keys, where nothing is generated ahead of what recovery goes on from."""
+"""Such keys, where nothing is generated ahead of a recovery point."""
 
 
-def goes_on(config: RunConfig) -> bool:
-    """Whether there is a run of this name that was cut short, with which `config` goes on."""
+def resumes(config: RunConfig) -> bool:
+    """Whether `config` resumes a run of its name: one that was cut short, or that is to train more steps."""
     directory = run_directory(config)
-    if config.recover == "off" or not (directory / CONFIG).is_file():
+    if config.recover == "off" or is_finished(config):
         return False
     if isinstance(config, TrainingConfig):
         return has_recoveries(directory)
-    return not is_done(config)
+    return (directory / CONFIG).is_file()
 
 
 def is_done(config: RunConfig) -> bool:
@@ -41,32 +53,161 @@ def is_done(config: RunConfig) -> bool:
     return (run_directory(config) / SUMMARY).is_file()
 
 
-def may_restart(config: RunConfig, failures: Sequence[str]) -> bool:
-    """Whether a run that failed so, the last time just now, is to be gone on with."""
-    can_go_on = not isinstance(config, TrainingConfig) or config.recover_every
-    is_new = failures[-1:] != failures[-2:-1]
-    return bool(can_go_on) and is_new and len(failures) <= config.restarts
+def is_finished(config: RunConfig) -> bool:
+    """Whether a run of this name came to its end and has nothing left to do, unless it is to begin afresh."""
+    if config.recover == "off" or not is_done(config):
+        return False
+    return not isinstance(config, TrainingConfig) or config.num_steps <= read_summary(config)["num_steps"]
 
 
-def check_same_settings(recipe: Recipe, config: RunConfig) -> None:
-    """Raise ValueError where `config` is to go on with a run of another one."""
+def read_summary(config: RunConfig) -> dict[str, Any]:
+    """The summary of a run that came to its end.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = run_directory(config) / SUMMARY
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found | {"num_steps": int(found["num_steps"])}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"recover: {path} is no summary of a run ({error}); put a whole copy there, or set recover=off to"
+            " begin afresh"
+        ) from None
+
+
+def what_resumes(config: RunConfig) -> str:
+    """What the same command will do after this run is stopped, in words."""
+    if not isinstance(config, TrainingConfig):
+        return "the same command resumes after the last whole batch"
     directory = run_directory(config)
+    if (step := newest_step(directory)) is not None:
+        return f"the same command resumes after step {step}, from {directory / RECOVERIES}"
+    why = "no recovery point is written yet" if config.recover_every else "recover_every is 0"
+    return f"the same command begins afresh, as {why}"
+
+
+def may_restart(config: RunConfig, failures: Sequence[str]) -> bool:
+    """Whether to restart after these failures; the last one is the latest."""
+    has_points = not isinstance(config, TrainingConfig) or config.recover_every
+    is_new = failures[-1:] != failures[-2:-1]
+    return bool(has_points) and is_new and len(failures) <= config.restarts
+
+
+def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:
+    """Check that `config` may resume the run of its name, or is that of the finished one, if there is one.
+
+    Where a run's rows and models lie may change, as long as they are the same.
+
+    Raises:
+        ValueError: it would be another run; or there is nothing to resume from.
+    """
+    before = earlier_settings(config)
+    if before is None:
+        return
+    inputs = recorded_inputs(config)
+    paths = model_keys(recipe, config).values()
+    model_places = (place for path in paths for place in (path, f"{path.rpartition('.')[0]}.commit"))
+    places = {*_DATA_PLACES, *model_places} if inputs else set()
+    _check_same_settings(recipe, config, before, places)
+    if isinstance(config, TrainingConfig):
+        _check_num_steps(recipe, config, before.get("num_steps"))
+    if inputs:
+        with InputsReader(recipe, config, data, inputs) as reader:
+            if changed := difference(inputs, reader.all(), model_keys(recipe, config)):
+                raise other_inputs(config, changed)
+
+
+def recorded_inputs(config: RunConfig) -> InputDigests | None:
+    """What earlier starts of the run read, as far as they have noted it.
+
+    Raises:
+        RunRefused: the note of a pass is damaged.
+    """
+    directory = run_directory(config)
+    if isinstance(config, TrainingConfig):
+        return inputs_of_points(directory)
+    path = directory / INPUTS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=InputDigests) if path.exists() else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunRefused(
+            f"recover: {path} cannot be read ({error}); put a whole copy there, or set recover=off to begin"
+            " afresh"
+        ) from None
+
+
+def record_inputs(config: RunConfig, inputs: InputDigests) -> None:
+    """Note what a pass reads, before it writes anything down; a training's recovery points say it."""
+    if not isinstance(config, TrainingConfig):
+        write_atomically(run_directory(config) / INPUTS, msgspec.json.format(msgspec.json.encode(inputs)))
+
+
+def other_inputs(config: RunConfig, changed: str) -> RunRefused:
+    return RunRefused(
+        f"{changed}: {run_directory(config)} is a run on what was there before; put that back, give another"
+        " trial, or set recover=off to begin afresh"
+    )
+
+
+def earlier_settings(config: RunConfig) -> dict[str, Any] | None:
+    """The settings of the run that `config` resumes, or of the finished one of its name; None for a new run.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    if config.recover == "off" or not (resumes(config) or is_done(config)):
+        return None
+    directory = run_directory(config)
+    path = directory / CONFIG
+    try:
+        return load_mapping(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"recover: cannot read the settings of the run in {directory} ({error}); put a whole copy of"
+            f" {CONFIG} there, or set recover=off to begin afresh"
+        ) from None
+
+
+def _check_same_settings(
+    recipe: Recipe, config: RunConfig, before: Mapping[str, Any], places: Collection[str]
+) -> None:
+    """`places`: keys that say where something lies, which is compared by what it is."""
     may_differ = MAY_DIFFER
     if not isinstance(config, TrainingConfig):
         may_differ |= IN_A_PASS
-    elif not config.max_staleness:
-        may_differ |= WITHOUT_STALENESS
-    made = (directory / CONFIG).read_text(encoding="utf-8")
-    before, now = (
-        dict(_settings(load_mapping(text, str(directory / CONFIG)), may_differ))
-        for text in (made, dump_config(config, recipe=recipe.name))
+    else:
+        may_differ |= {"num_steps"}
+        may_differ |= WITHOUT_STALENESS if not config.max_staleness else set()
+    now = load_mapping(dump_config(config, recipe=recipe.name), "config")
+    old, new = (dict(_settings(document, may_differ)) for document in (before, now))
+    for key in {**old, **new}.keys() - set(places):
+        if old.get(key) != new.get(key):
+            raise _of_another_run(config, key, old.get(key), new.get(key))
+
+
+def _check_num_steps(recipe: Recipe, config: TrainingConfig, before: Any) -> None:
+    """A run may get more steps, or less, if those that it has made do not depend on their number."""
+    done = read_summary(config)["num_steps"] if is_done(config) else newest_step(run_directory(config)) or 0
+    if config.num_steps == before:
+        return
+    for name, spec in recipe.models(config).items():
+        if spec.optimizer and spec.optimizer.schedule != "constant":
+            why = f" (with {spec.optimizer.schedule}, the learning rate of {name} depends on it)"
+            raise _of_another_run(config, "num_steps", before, config.num_steps, why)
+    if config.num_steps <= done:
+        raise _of_another_run(config, "num_steps", before, config.num_steps, f" ({done} steps are done)")
+    if not has_recoveries(run_directory(config)):
+        why = " (it left no recovery point: recover_every was 0, or they are deleted)"
+        raise _of_another_run(config, "num_steps", before, config.num_steps, why)
+
+
+def _of_another_run(config: RunConfig, key: str, before: Any, now: Any, why: str = "") -> ValueError:
+    return ValueError(
+        f"recover: {run_directory(config)} was made with {key}={shown(before)}, got {shown(now)}{why}; set it"
+        " back, give another trial, or set recover=off to begin afresh"
     )
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key):
-            raise ValueError(
-                f"recover: {directory} was made with {key}={shown(before.get(key))}, got"
-                f" {shown(now.get(key))}; set it back, write elsewhere, or set recover=off"
-            )
 
 
 def _settings(

@@ -1,18 +1,21 @@
-"""A run from its beginning to its end, by way of its failures: its directory, its workers, its master."""
+"""Owns one run: its directory, workers and master, and its restarts.
+
+finished ───────────────────────────▶ done
+fresh ────────────────┬─▶ attempt ──▶ done
+resumed from a point ─┤      │
+                      └──────┘ fails, and may restart
+"""
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,38 +24,53 @@ from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
 from realrl.api.recipe import Observed, Recipe
-from realrl.base.files import locked, write_atomically
+from realrl.base.files import write_atomically
 from realrl.base.logging import logging_to
 from realrl.runtime.accounting import accounting
 from realrl.runtime.channel import MasterChannel
 from realrl.runtime.checkpoints import Best, tidy
 from realrl.runtime.crew import Crew
 from realrl.runtime.data import open_data
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.directory import fresh_directory, held_alone, refused_writes
+from realrl.runtime.failure import RunFailed, RunRefused, Terminated
+from realrl.runtime.inputs import (
+    DataDigest,
+    InputDigests,
+    InputsReader,
+    difference,
+    digest_data,
+    digests_of,
+    model_keys,
+)
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master import Master
+from realrl.runtime.past import Past, cut_batches, cut_records, drop_records
 from realrl.runtime.pins import commits
-from realrl.runtime.progress import Progress
-from realrl.runtime.recorder import CONFIG, METRICS, Recorder, run_directory
-from realrl.runtime.recovery import (
-    Past,
-    cut_batches,
-    cut_records,
-    drop_records,
-    drop_recoveries,
-    newest_recovery,
-)
+from realrl.runtime.progress import Progress, say_line
+from realrl.runtime.recorder import Recorder, run_directory
+from realrl.runtime.recovery import finish_writing, keep_newest, newest_recovery
 from realrl.runtime.rendezvous import open_rendezvous
 from realrl.runtime.report import Outcome
-from realrl.runtime.resume import goes_on, may_restart
+from realrl.runtime.resume import (
+    is_done,
+    is_finished,
+    may_restart,
+    other_inputs,
+    read_summary,
+    record_inputs,
+    recorded_inputs,
+    resumes,
+    what_resumes,
+)
+from realrl.runtime.run_files import CONFIG, SUMMARY
 from realrl.runtime.schedule import make_schedule
+from realrl.runtime.shutdown import Shutdown
 from realrl.runtime.summary import Summary, print_summary
 from realrl.runtime.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _FAREWELL_S = 15.0
 """How long workers may take to end once they are told that all is done."""
 _GRACE_S = 3.0
@@ -70,87 +88,122 @@ def run(
     """Do what `config` says, on workers that `launcher` starts; the result is `summary.json`'s. `notes` are
     shown first.
 
-    What fails is gone on with, as often as `config.restarts` says. No worker outlives this call, however it
+    A failed attempt is resumed, up to `config.restarts` times. No worker outlives this call, however it
     ends.
 
     Raises:
-        RunFailed: a worker failed, died, or took too long, and the run was not to go on; or its directory
+        RunFailed: a worker failed, died, or took too long, and the run was not to restart; or its directory
             takes no more, or has another master at work.
+        RunRefused: what an earlier start left is damaged, and somebody has to decide.
+        Terminated: SIGTERM asked it to stop.
     """
     failures: list[str] = []
     directory, began_s = run_directory(config), time.monotonic()
-    with closing(launcher), _refused_writes(directory), _alone(directory):
-        recovery, found = _begin(recipe, config)
-        notes = [*notes, *found]
+    shutdown = Shutdown(config.sigterm_grace_s)
+    with (
+        _named_end(config),
+        shutdown.listening(),
+        closing(launcher),
+        refused_writes(directory),
+        held_alone(directory),
+    ):
+        if is_finished(config):
+            return _say_finished(config)
+        start = _begin(recipe, config)
+        start.notes[:0] = notes
         with (
             logging_to(directory / "logs" / "master.log", "master"),
             Watch(directory, launcher, plan.num_workers) as watch,
         ):
-            this = _Run(recipe, config, plan, launcher, open_channel, watch, began_s)
+            this = _Run(recipe, config, plan, launcher, open_channel, watch, shutdown, began_s)
             while True:
                 try:
-                    return this.attempt(recovery, notes)
+                    return this.attempt(start)
                 except RunFailed as failure:
+                    if shutdown.is_requested:  # workers got the signal too, and died of it
+                        shutdown.stop()
                     failures.append(failure.what)
-                    if not may_restart(config, failures):
+                    if isinstance(failure, RunRefused) or not may_restart(config, failures):
                         raise
                     logger.error("%s", failure)
                     said = f"{failure}\nrestart {len(failures)} of {config.restarts}"
                 watch.say("starts again")
-                recovery, notes = _begin_again(config)
-                notes.insert(0, said)
+                start = _begin_again(recipe, config)
+                start.notes.insert(0, said)
 
 
 @contextmanager
-def _refused_writes(directory: Path) -> Iterator[None]:
-    """Nothing that is started again can help against a disk that is full or gone."""
+def _named_end(config: RunConfig) -> Iterator[None]:
+    """Say what a run that is asked to stop resumes from."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        where = error.filename or directory
-        raise RunFailed(
-            f"cannot read or write {where}: {error.strerror}; mend it, and start again"
-        ) from error
+    except Terminated:
+        raise Terminated(f"stopped by SIGTERM; {what_resumes(config)}") from None
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Two masters in one directory would each undo what the other does."""
-    lock = directory.with_name(f".{directory.name}.lock")
-    me = f"process {os.getpid()} on {socket.gethostname()}"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock, me))
-        except BlockingIOError as error:
-            what = f"{directory} has a master at work, {error.strerror}; end that first, or set another trial"
-            raise RunFailed(what) from None
-        yield
+def _say_finished(config: RunConfig) -> dict[str, Any]:
+    """Nothing is left to do; returns what the run resulted in."""
+    summary, directory = read_summary(config), run_directory(config)
+    say_line(f"{directory} is finished, with {summary['num_steps']} steps; nothing to do")
+    return summary
 
 
-def _begin(recipe: Recipe, config: RunConfig) -> tuple[Recovery | None, list[str]]:
-    """The run's directory is fresh, or as it was left where the run goes on; returns what from, and why."""
-    directory, is_left = run_directory(config), goes_on(config)
-    recovery, notes = newest_recovery(directory) if is_left else (None, [])
-    if not (recovery or (is_left and not isinstance(config, TrainingConfig))):
-        fresh_directory(directory)
-    write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
-    return recovery, notes
+class _Start(NamedTuple):
+    """What an attempt begins with."""
+
+    recovery: Recovery | None
+    """What a training resumes from, if it does."""
+    past: Past
+    notes: list[str]
+    """Lines for a person."""
+    inputs: InputDigests | None = None
+    """What earlier starts read, as far as that is known."""
 
 
-def _begin_again(config: RunConfig) -> tuple[Recovery | None, list[str]]:
-    """As `_begin`, for a run that has failed here."""
+def _begin(recipe: Recipe, config: RunConfig) -> _Start:
+    """Make the run's directory ready."""
     directory = run_directory(config)
-    recovery, notes = newest_recovery(directory)
-    if not recovery and isinstance(config, TrainingConfig):
-        drop_records(directory)
-    return recovery, notes
+    if resumes(config):
+        start = _resume(recipe, config)
+        if is_done(config):  # it is to train more steps; until it has, it is not done
+            steps = read_summary(config)["num_steps"]
+            (directory / SUMMARY).rename(directory / f"summary-{steps}.json")
+    else:
+        moved = fresh_directory(directory)
+        start = _Start(None, Past(), [f"an earlier run in {directory} is kept as {moved}"] if moved else [])
+    write_atomically(directory / CONFIG, dump_config(config, recipe=recipe.name))
+    return start
+
+
+def _begin_again(recipe: Recipe, config: RunConfig) -> _Start:
+    """As `_begin`, for a run that has failed here."""
+    start = _resume(recipe, config)
+    if not start.recovery and isinstance(config, TrainingConfig):
+        drop_records(run_directory(config))
+    return start
+
+
+def _resume(recipe: Recipe, config: RunConfig) -> _Start:
+    """What earlier starts left, once what they wrote down of more than can be resumed is dropped."""
+    directory = run_directory(config)
+    if not isinstance(config, TrainingConfig):
+        past = cut_batches(directory, recipe.samples_per_row(config))
+        return _Start(None, past, [], recorded_inputs(config))
+    recovery, notes = _find_recovery(directory)
+    past = cut_records(directory, recovery.step) if recovery else Past()
+    return _Start(recovery, past, notes, recorded_inputs(config))
+
+
+def _find_recovery(directory: Path) -> tuple[Recovery | None, list[str]]:
+    """The newest whole recovery point, once what a kill cut short is completed or removed."""
+    finish_writing(directory)
+    tidy(directory)
+    return newest_recovery(directory)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same however often it is begun again."""
+    """What stays the same over a run's restarts."""
 
     recipe: Recipe
     config: Any
@@ -158,27 +211,26 @@ class _Run:
     launcher: Launcher
     open_channel: Callable[[str, int], MasterChannel]
     watch: Watch
+    shutdown: Shutdown
     began_s: float
 
     @property
     def directory(self) -> Path:
         return run_directory(self.config)
 
-    def attempt(self, recovery: Recovery | None, notes: Sequence[str]) -> dict[str, Any]:
-        """From `recovery`, or the beginning, to the end."""
+    def attempt(self, start: _Start) -> dict[str, Any]:
+        """Run from `start` to the end."""
         recipe, config, directory = self.recipe, self.config, self.directory
-        tidy(directory)
+        recovery, past, notes, _ = start
         data = open_data(recipe, config)
         symptoms = partial(recipe.symptoms, config, data.tokenizer)
-        past = self._past(recovery)
         schedule = make_schedule(recipe, config, self.plan, data, directory, past)
         summary = Summary(self.began_s, trains=schedule.kind == "train")
         best = Best(recipe.best_by(config))
         _recall(past.metrics, summary, best)
         if recovery:
-            notes = [*notes, f"goes on after step {recovery.step}, from {recovery.directory}"]
-        of_data = [note for side in (data.rows, data.held_out) for note in getattr(side, "notes", ())]
-        notes = [*notes, *of_data, *accounting(recipe, config, self.plan)]
+            notes = [*notes, f"resumes after step {recovery.step}, from {recovery.directory}"]
+        notes = [*notes, *data.notes, *accounting(recipe, config, self.plan)]
         num_workers, steps = self.plan.num_workers, schedule.steps
         progress = Progress(steps)
         with self._loggers(past, steps.start, progress) as loggers:
@@ -189,18 +241,23 @@ class _Run:
                 for line in notes:
                     logger.info("%s", line)
                     progress.say(line)
-                if steps:
+                if next(schedule.stages(), None):
                     progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
                     self.watch.begin(steps.stop)
-                    crew = stack.enter_context(self._crew(recovery))
-                    Master(crew, schedule, best, recorder, progress, summary, symptoms).run()
+                    digest = digest_data(data)
+                    reader = stack.enter_context(InputsReader(recipe, config, digest, start.inputs))
+                    crew = stack.enter_context(self._crew(recovery, digest))
+                    # By now workers have read the models too: waiting here costs little.
+                    inputs = self._settled(reader, start.inputs)
+                    told = inputs, self.shutdown, symptoms
+                    Master(crew, schedule, best, recorder, progress, summary, *told).run()
             outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
             if found := commits(config):
                 outcome["commits"] = found
             outcome["warnings"] = symptoms(Observed(summary.means()))
             result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
             recorder.record_summary(result)
-            drop_recoveries(directory)
+            keep_newest(directory, 1)
         print_summary(result)
         return result
 
@@ -215,14 +272,17 @@ class _Run:
             say=progress.say,
         )
 
-    def _past(self, recovery: Recovery | None) -> Past:
-        """What is done; what was written down of more is dropped."""
-        if not isinstance(self.config, TrainingConfig):
-            return cut_batches(self.directory, self.recipe.samples_per_row(self.config))
-        return cut_records(self.directory, recovery.step) if recovery else Past()
+    def _settled(self, reader: InputsReader, before: InputDigests | None) -> InputDigests:
+        """What the run reads; it must be what earlier starts read, and a pass notes it for later ones."""
+        inputs = reader.all()
+        if before is None:
+            record_inputs(self.config, inputs)
+        elif changed := difference(before, inputs, model_keys(self.recipe, self.config)):
+            raise other_inputs(self.config, changed)
+        return inputs
 
     @contextmanager
-    def _crew(self, recovery: Recovery | None) -> Iterator[Crew]:
+    def _crew(self, recovery: Recovery | None, data: DataDigest) -> Iterator[Crew]:
         """Workers that are set up, until all is done or has failed."""
         launcher, num_workers = self.launcher, self.plan.num_workers
         with ExitStack() as stack:
@@ -234,47 +294,31 @@ class _Run:
             crew.muster()
             channel.admit_only_hosts()
             rendezvous.admit(channel.hosts)
-            crew.set_up(self._setup(rendezvous.where, channel.hosts | channel.data_hosts, recovery))
+            hosts = channel.hosts | channel.data_hosts
+            crew.set_up(self._setup(rendezvous.where, hosts, recovery, data))
             rendezvous.close_to_all()
             self.watch.say("step")
             yield crew
             crew.dismiss()
             launcher.wait(_FAREWELL_S)
 
-    def _setup(self, store: str, hosts: Collection[str], recovery: Recovery | None) -> Setup:
+    def _setup(
+        self, store: str, hosts: Collection[str], recovery: Recovery | None, data: DataDigest
+    ) -> Setup:
         return Setup(
             recipe=self.recipe.name,
             config=msgspec.json.encode(self.config),
             placements=dict(self.plan.placements),
             store=store,
             hosts=tuple(sorted(hosts)),
+            digests=digests_of(self.recipe, self.config, data),
             recovery=recovery,
         )
 
 
 def _recall(lines: Iterable[Mapping[str, Any]], summary: Summary, best: Best) -> None:
-    """What came of the steps and evaluations that an earlier run made.
-
-    Raises:
-        RunFailed: it was another version of realrl.
-    """
-    try:
-        outcomes = list(map(Outcome.of, lines))
-    except KeyError as error:
-        what = (
-            f"another version of realrl wrote {METRICS}, without {error}: go on with that, or set recover=off"
-        )
-        raise RunFailed(what) from None
-    for outcome in outcomes:
+    """Take in the steps and evaluations that earlier starts of the run made."""
+    for outcome in map(Outcome.of, lines):
         summary.add(outcome)
         if outcome.evaluating:
             best.consider(outcome.step, outcome.metrics)
-
-
-def fresh_directory(path: Path) -> Path:
-    """An empty directory; an earlier run's is kept under the next free number."""
-    if path.exists():
-        taken = [int(p.suffix[1:]) for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
-        path.rename(path.with_name(f"{path.name}.{max(taken, default=0) + 1}"))
-    (path / "logs").mkdir(parents=True)
-    return path

@@ -6,6 +6,8 @@ CONFIG = "config.yaml"
 """The resolved config."""
 METRICS = "metrics.jsonl"
 """A line for each step, evaluation or batch of a pass."""
+INPUTS = "inputs.json"
+"""What a pass reads, by digest."""
 SUMMARY = "summary.json"
 """Written when a run is done."""
 RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}

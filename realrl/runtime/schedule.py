@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Protocol
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.seeding import derive_seed
-from realrl.runtime.checkpoints import BEST, CHECKPOINTS, RECOVERIES, partial_directory
+from realrl.runtime.checkpoints import BEST, CHECKPOINTS, RECOVERIES, noted_step, partial_directory
 from realrl.runtime.data import RunData
 from realrl.runtime.jobs import Programs, compile_run, in_order, samples_of
-from realrl.runtime.recorder import RECORDS
-from realrl.runtime.recovery import Past
+from realrl.runtime.past import Past
+from realrl.runtime.run_files import RECORDS
 from realrl.runtime.scheduler import Job, Stage
 
 
@@ -48,6 +48,13 @@ class Schedule(Protocol):
     def stages(self) -> Iterator[Stage]:
         """All that the run does, in its one order."""
 
+    @property
+    def may_recover_now(self) -> bool:
+        """Whether it may have a recovery point out of turn."""
+
+    def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
+        """A recovery point after `step` training steps, out of turn."""
+
     def outcome(self) -> dict[str, Any]:
         """Where what it made lies."""
 
@@ -63,7 +70,9 @@ class Training:
     held_out: Dataset | None
     run_directory: Path
     steps_done: int = 0
-    """By the run that this one goes on with."""
+    """By the run that this one resumes."""
+    is_evaluated: bool = False
+    """Whether the evaluation before the next step is recorded."""
     kind: ClassVar[str] = "train"
 
     @property
@@ -95,14 +104,38 @@ class Training:
         return {"checkpoint": str(self.run_directory / CHECKPOINTS / name)}
 
     def jobs(self) -> Iterator[Job]:
-        """Evaluations stand at the start, at the end and where asked for; the end is saved, and after all
-        evaluations but the first what may be the best. What recovery goes on from comes last before training.
+        """Evaluations are at the start, at the end and where asked for; the end is saved, and after all
+        evaluations but the first what may be the best. A recovery point comes last before training.
         """
         number = 0
         for step in range(self.steps_done, self.config.num_steps + 1):
-            for make in [self._training] if 0 < step == self.steps_done else self._due(step):
+            for make in self._due(step):
+                if 0 < step == self.steps_done and self._is_done(make, step):
+                    continue
                 yield make(number, step)
                 number += 1
+
+    @property
+    def may_recover_now(self) -> bool:
+        """Not where generation is ahead in a run that repeats to the bit: there it would start ahead anew."""
+        config = self.config
+        repeats = config.max_staleness and not config.generation.interruptible
+        return bool(config.recover_every) and not repeats
+
+    def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
+        job = self._recovery(number, step)
+        yield Stage(job, job.program.ahead, is_last=False)
+        yield Stage(job, job.program.rest, is_last=True)
+
+    def _is_done(self, make: Callable[[int, int], Job], step: int) -> bool:
+        """Whether the run that this one resumes has done this before training; all of it, if it was not
+        stopped in between.
+        """
+        if make == self._checkpoint:
+            return (self.run_directory / CHECKPOINTS / _name(step)).is_dir()
+        if make == self._best:
+            return self.is_evaluated and noted_step(self.run_directory / CHECKPOINTS / BEST) == step
+        return make == self._recovery or (make == self._evaluation and self.is_evaluated)
 
     def _due(self, step: int) -> list:
         config = self.config
@@ -114,7 +147,7 @@ class Training:
                 due.append(self._best)
         if is_last or (step and _every(config.save_every, step)):
             due.append(self._checkpoint)
-        if step and not is_last and _every(config.recover_every, step):
+        if step and config.recover_every and (is_last or _every(config.recover_every, step)):
             due.append(self._recovery)
         if not is_last:
             due.append(self._training)
@@ -177,6 +210,7 @@ class Pass:
     keeps_best: ClassVar[bool] = False
     keep_recoveries: ClassVar[int] = 0
     versions: ClassVar[Mapping[str, int]] = {}
+    may_recover_now: ClassVar[bool] = False
 
     @property
     def steps(self) -> range:
@@ -186,6 +220,9 @@ class Pass:
 
     def stages(self) -> Iterator[Stage]:
         return in_order(self.jobs(), max_staleness=0)
+
+    def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
+        return iter(())
 
     def jobs(self) -> Iterator[Job]:
         for number, step in enumerate(self.steps):
@@ -210,7 +247,9 @@ def make_schedule(
     """What a recipe's run does: it trains, or passes over its rows, but for what is done."""
     programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
     if recipe.graph(config).trains:
-        return Training(config, programs, samples, data.rows, data.held_out, run_directory, past.steps)
+        evaluated = any(line["kind"] == "eval" and line["step"] == past.steps for line in past.metrics)
+        rows = data.rows, data.held_out
+        return Training(config, programs, samples, *rows, run_directory, past.steps, evaluated)
     return Pass(config, programs, samples, data.rows, run_directory, past.steps, past.rows)
 
 

@@ -7,8 +7,9 @@ order. Workers take theirs in that order, one at a time, so collectives of diffe
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 from realrl.api import messages
@@ -84,6 +85,8 @@ class _Task:
     version: int
     """What the node's model has been trained to when it runs."""
     waits_for: set[_Task]
+    place: int
+    """In the run's one order of nodes."""
     instruction: messages.Instruction | None = None
     awaited: set[int] = field(default_factory=set)
     """Ranks yet to report."""
@@ -104,8 +107,11 @@ class Scheduler:
         self._writer: dict[object, _Task] = {}
         self._readers: dict[object, list[_Task]] = defaultdict(list)
         self._next_seq = 0
+        self._places = count()
         self._begun: set[int] = set()
         """Numbers of jobs with all of their stages."""
+        self._changing: set[int] = set()
+        """Numbers of jobs that have begun to change weights."""
         self._num_left: Counter[int] = Counter()
         """Tasks that are not done, by their job's number."""
         self._generating: set[int] = set()
@@ -126,6 +132,40 @@ class Scheduler:
         """Whether any part of the job is still to be done."""
         return job.number not in self._begun or self._num_left[job.number] > 0
 
+    def has_all_of(self, job: Job) -> bool:
+        """Whether the job's last stage has begun."""
+        return job.number in self._begun
+
+    @property
+    def last_changing(self) -> int | None:
+        """The last open job that has begun to change weights; None where none has."""
+        return max(self._changing, default=None)
+
+    def withdraw(self, jobs: Collection[int]) -> list[messages.Instruction | messages.StepAside]:
+        """Drop what is left of jobs, by number, that have changed no weights; what that allows is returned.
+
+        What is under way of them ends.
+        """
+        withdrawn = [task for task in self._pending if task.job.number in jobs]
+        for task in withdrawn:
+            if trained := _changed(task.node):
+                self._versions[trained] = min(self._versions[trained], task.job.step)
+        left = [task for task in (*self._running.values(), *self._pending) if task not in withdrawn]
+        self._order_anew(sorted(left, key=lambda task: task.place))
+        emitted = self._emit()
+        return [*emitted, *self._signs(emitted)]
+
+    def _order_anew(self, tasks: Sequence[_Task]) -> None:
+        """Have each task wait for these alone: it may have waited for others by way of one that is gone."""
+        self._writer.clear()
+        self._readers.clear()
+        self._pending = []
+        for task in tasks:
+            if task.instruction is None:
+                task.waits_for = self._hazards(task.job, task.node)
+                self._pending.append(task)
+            self._note(task)
+
     def waiting(self) -> list[Waiting]:
         """What has begun and cannot start yet, in order."""
         found: dict[_Task, Waiting] = {}
@@ -144,6 +184,7 @@ class Scheduler:
         """Drop what is known of an ended job's samples."""
         assert not self.is_open(job), f"job {job.number} has not ended"
         self._begun.remove(job.number)
+        self._changing.discard(job.number)
         del self._num_left[job.number]
         return self.ledgers.pop(job.number)
 
@@ -155,7 +196,7 @@ class Scheduler:
             self._begun.add(job.number)
         for node in stage.nodes:
             model = getattr(node, "model", None)
-            task = _Task(job, node, self._versions[model], self._hazards(job, node))
+            task = _Task(job, node, self._versions[model], self._hazards(job, node), next(self._places))
             self._note(task)
             self._pending.append(task)
             self._num_left[job.number] += 1
@@ -228,6 +269,8 @@ class Scheduler:
                 self._next_seq += 1
                 self._running[task.instruction.seq] = task
                 task.awaited = set(task.instruction.ranks)
+                if _changed(task.node):
+                    self._changing.add(task.job.number)
                 emitted.append(task.instruction)
         return emitted
 

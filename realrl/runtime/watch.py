@@ -13,7 +13,7 @@ import msgspec
 
 from realrl.base.files import write_atomically
 from realrl.base.processes import start_of
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.failure import RunFailed, Terminated
 from realrl.runtime.hang import all_stacks, find_culprit, hang_report
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.stacks import STACKS, WANTED, Dump, own_stacks
@@ -124,4 +124,6 @@ class Watch:
 def _cause(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
+    if isinstance(error, Terminated):
+        return "stopped by SIGTERM"
     return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"

@@ -80,7 +80,7 @@ def refused(result) -> str:
         ("call_timeout_s=1e300", "call_timeout_s must be at most 1000000000, got 1e+300"),
         ("data.gym.size=1000000000000", "data.gym.size must be at most 10000000, got 1000000000000"),
         ("data.path=/" + "x" * 6000, "xxx': cannot read this dataset (File name too long); give"),
-        ("runs_dir=/" + "x" * 6000, "/ppo-math/trial/config.yaml: File name too long; give another path"),
+        ("runs_dir=/" + "x" * 6000, "/ppo-math/trial/summary.json: File name too long; give another path"),
         ("reward=/" + "x" * 6000 + ".py:f", "File name too long; give another path"),
         ("--config=/" + "x" * 6000, "xxx: cannot be read: File name too long; give the path of a YAML file"),
         ("allocation=" + "(" * 100_000, "((((…(((("),

@@ -131,9 +131,9 @@ def test_a_cluster_is_told_its_allocation(chosen):
 def test_a_run_that_is_resumed_keeps_what_was_chosen(chosen, config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     begun, _ = chosen(max_tokens_per_microbatch=99)
-    monkeypatch.setattr(defaults, "goes_on", lambda config: True)
     folder = Path(config.runs_dir, config.experiment, config.trial)
     folder.mkdir(parents=True)
+    (folder / "recovery" / "step-1").mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(replace(begun, num_steps=4), recipe="ppo-math"))
     resumed, _ = chosen()
     assert resumed == replace(begun, num_steps=4)

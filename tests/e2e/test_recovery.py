@@ -32,8 +32,8 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-def start(folder: Path, trial: str, allocation: str = ALLOCATION) -> subprocess.Popen:
-    keys = {"num_steps": NUM_STEPS, "eval_every": EVAL_EVERY, "allocation": allocation}
+def start(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> subprocess.Popen:
+    keys = {"num_steps": NUM_STEPS, "eval_every": EVAL_EVERY, "allocation": allocation, **more}
     overrides = stateful_overrides(folder, trial, **keys)
     return subprocess.Popen(
         command("ppo-math", overrides),
@@ -48,9 +48,9 @@ def directory_of(folder: Path, trial: str) -> Path:
     return folder / "runs" / "ppo-math" / trial
 
 
-def finish(folder: Path, trial: str, allocation: str = ALLOCATION) -> str:
-    """Start a run, or go on with it; returns what it said."""
-    process = start(folder, trial, allocation)
+def finish(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> str:
+    """Start a run, or resume it; returns what it said."""
+    process = start(folder, trial, allocation, **more)
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     return said
@@ -88,8 +88,12 @@ def copied(run: Path, trial: str) -> Path:
     return Path(shutil.copytree(run, run.parent / trial))
 
 
-def test_a_run_that_ended_leaves_nothing_to_go_on_from(undisturbed):
-    assert not (undisturbed / "recovery").exists()
+def test_a_run_that_ended_is_finished(files, undisturbed):
+    """It leaves the point of its end, for more steps. Started again, it does nothing, and says so."""
+    assert recoveries(undisturbed) == [NUM_STEPS]
+    before = sorted(undisturbed.rglob("*"))
+    assert f"is finished, with {NUM_STEPS} steps; nothing to do" in finish(files, "undisturbed")
+    assert sorted(undisturbed.rglob("*")) == before
 
 
 def test_a_recovered_run_has_the_bits_of_an_undisturbed_one(files, undisturbed, killed):
@@ -101,8 +105,9 @@ def test_a_recovered_run_has_the_bits_of_an_undisturbed_one(files, undisturbed, 
     content[-100] ^= 1
     file.write_bytes(content)
     said = finish(files, "again")
-    assert f"step-{newest} is broken and dropped: critic/rank-1.safetensors has another checksum" in said
-    assert f"goes on after step {older}" in said
+    kept = f"step-{newest} is broken and kept as broken-step-{newest}: critic/rank-1.safetensors has another"
+    assert kept in said and (run / "recovery" / f"broken-step-{newest}").is_dir()
+    assert f"resumes after step {older}" in said
     assert metrics(run) == metrics(undisturbed)
     assert rollouts(run) == rollouts(undisturbed)
     for model in ("actor", "critic"):
@@ -136,7 +141,7 @@ def evaluations(run: Path) -> dict:
 def test_a_run_recovered_on_another_plan_has_equal_numbers(files, undisturbed, killed):
     """From the newest, on other meshes; to 1e-4, and the same rollouts."""
     run = copied(killed, "elsewhere")
-    assert f"goes on after step {recoveries(run)[-1]}" in finish(files, "elsewhere", OTHER)
+    assert f"resumes after step {recoveries(run)[-1]}" in finish(files, "elsewhere", OTHER)
     assert rollouts(run) == rollouts(undisturbed)
     for ours, theirs in zip(metrics(run), metrics(undisturbed), strict=True):
         for name in ("actor_logprob_diff", "actor_logprob_diff_max"):
@@ -146,3 +151,29 @@ def test_a_run_recovered_on_another_plan_has_equal_numbers(files, undisturbed, k
         ours, theirs = weights(run, model, NUM_STEPS), weights(undisturbed, model, NUM_STEPS)
         for name, weight in theirs.items():
             assert (ours[name] - weight).norm() <= TOLERANCE * weight.norm(), name
+
+
+def test_a_run_that_is_continued_and_told_to_stop_has_the_bits_of_one_that_was_not(files):
+    """A finished run takes more steps; SIGTERM has it write a point, though `recover_every` asks for none,
+    and say so in one line, with exit code 143; then it is resumed.
+    """
+    keys = {"allocation": "*:d1", "actor.optimizer.schedule": "constant", "recover_every": 1000}
+    finish(files, "at-once", num_steps=NUM_STEPS, **keys)
+    finish(files, "in-parts", num_steps=2, **keys)
+    process, run = start(files, "in-parts", **keys), directory_of(files, "in-parts")
+    deadline_s = time.monotonic() + 180
+    while '"step": 2, "kind": "train"' not in (run / "metrics.jsonl").read_text().splitlines()[-1]:
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()
+        time.sleep(0.005)
+    pids = workers(process.pid)
+    os.kill(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    *_, last = said.splitlines()
+    assert last.startswith("realrl: error: stopped by SIGTERM; the same command resumes after step ")
+    assert recoveries(run)[-1] >= 3 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert f"resumes after step {recoveries(run)[-1]}" in finish(files, "in-parts", **keys)
+    at_once = directory_of(files, "at-once")
+    assert metrics(run) == metrics(at_once) and rollouts(run) == rollouts(at_once)
+    ours, theirs = weights(run, "actor", NUM_STEPS), weights(at_once, "actor", NUM_STEPS)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -146,7 +146,7 @@ def _outcome(fault: Fault, place: Path, run: Path, ends: Sequence[tuple[float, i
     said = [line for line in _log_lines(run) if fired_s <= line[0] < next_s]
     failure = next((line for line in reversed(said) if line[1] == "ERROR"), None)
     ended_s = next((s for s, _ in ends if fired_s <= s < next_s), None)
-    resumed = (re.search(r"goes on after step (\d+)", text) for _, _, text in said)
+    resumed = (re.search(r"resumes after step (\d+)", text) for _, _, text in said)
     step = next((int(found[1]) for found in resumed if found), None)
     end = "started again" if ended_s else "restarted" if failure else "went on"
     detected_s = failure[0] if failure else ended_s

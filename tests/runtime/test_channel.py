@@ -8,7 +8,18 @@ import pytest
 import zmq
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Done, Failed, Hello, KeyMove, Move, Reallocate, Setup, StepAside, ToWorker
+from realrl.api.messages import (
+    Digests,
+    Done,
+    Failed,
+    Hello,
+    KeyMove,
+    Move,
+    Reallocate,
+    Setup,
+    StepAside,
+    ToWorker,
+)
 from realrl.runtime import channel
 from realrl.runtime.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
 from realrl.runtime.failure import RunFailed
@@ -16,6 +27,8 @@ from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
 from tests.security.wires import Tap
 
 WAIT_S, SHORT_S = 5.0, 0.3
+DIGESTS = Digests(rows="3 rows", held_out="no rows", models={"actor": "abc"})
+STORE = {"store": "port:h:1", "hosts": ("h",), "digests": DIGESTS}
 
 
 @pytest.fixture
@@ -37,7 +50,7 @@ def test_messages_arrive_whole_on_both_sides(master):
     common = {"seq": 3, "ranks": (0, 1), "job": 2, "step": 1, "call": "gen"}
     key = KeyMove(dtypes={"ids": "int64"}, lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
-        Setup(recipe="r", config=b"{}", placements={"gen": placement}, store="port:h:1", hosts=("h",)),
+        Setup(recipe="r", config=b"{}", placements={"gen": placement}, **STORE),
         Reallocate(
             **common,
             model="actor",
@@ -185,7 +198,7 @@ def test_long_messages_come_in_pieces_and_longer_ones_are_not_sent(master, monke
     done = Done(seq=3, started_s=0, ended_s=1, records=[{"text": "x" * (3 * PIECE_BYTES)}])
     worker.send(done)
     assert master.receive(WAIT_S) == (1, done)
-    setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, store="port:h:1", hosts=("h",))
+    setup = Setup(recipe="r", config=b"x" * 3 * PIECE_BYTES, placements={}, **STORE)
     master.send([1], setup)
     assert worker.receive() == setup
     for wire in (TO_MASTER, TO_WORKER):

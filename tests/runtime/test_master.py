@@ -14,9 +14,13 @@ from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, RunCall, Save
 from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.checkpoints import Best
+from realrl.runtime.inputs import InputDigests, RowsDigest
 from realrl.runtime.jobs import compile_run
 from realrl.runtime.master import Master
 from realrl.runtime.schedule import Training
+from realrl.runtime.shutdown import Shutdown
+
+NO_INPUTS = InputDigests(RowsDigest(0, ""), None, {})
 
 
 class Crew:
@@ -67,7 +71,9 @@ def test_the_best_weights_are_saved_before_they_are_trained_on(tmp_path, losses,
     crew, ignored = Crew(dict(enumerate(losses))), SimpleNamespace()
     for name in ("record_instruction", "record_job", "add", "say", "show_job", "show_running"):
         setattr(ignored, name, lambda *_: None)
-    Master(crew, schedule, Best(SFT.best_by(config)), ignored, ignored, ignored).run()
+    Master(
+        crew, schedule, Best(SFT.best_by(config)), ignored, ignored, ignored, NO_INPUTS, Shutdown(0.0)
+    ).run()
     expected = ["validate 0", "train 0"]
     for step in range(1, 5):
         expected += [f"validate {step}", *([f"save {step}"] if step in saved else [])]

@@ -139,8 +139,9 @@ def test_ctrl_c_ends_the_run(config):
 
 
 def test_a_failure_during_set_up_ends_the_run(config):
-    """A model without weights: the worker's own message comes through."""
-    (Path(config.actor.model.path) / "model.safetensors").unlink()
+    """Weights whose end is missing: the worker's own message comes through."""
+    weights = Path(config.actor.model.path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
     launcher = LocalLauncher()
     with pytest.raises(RunFailed, match=r"rank \d failed during set-up: ValueError: .*model.safetensors"):
         _run(config, launcher)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from realrl.runtime.jobs import Programs, samples_of
 from realrl.runtime.program import Program
-from realrl.runtime.run import fresh_directory
 from realrl.runtime.schedule import Pass, Training, epoch_rows, spare_rows
 
 
@@ -105,35 +104,60 @@ def test_generation_goes_ahead_of_training_by_as_many_steps_as_it_may_be_stale(m
     assert order == ["eval 0", *expected.split(", "), "eval 4", "save 4"]
 
 
-def test_what_recovery_goes_on_from_is_written_while_the_next_step_goes_on():
-    """After all else that its step has, and not at the end."""
+def test_recovery_points_are_written_while_the_next_step_runs():
+    """After all else that its step has; one more at the end, whatever the period."""
     assert _order(eval_every=1, save_every=1, recover_every=1) == [
         *("eval 0", "gen 0", "train 0", "eval 1", "save 1", "snapshot 1", "gen 1", "train 1", "flush 1"),
-        *("eval 2", "save 2", "snapshot 2", "gen 2", "train 2", "flush 2", "eval 3", "save 3"),
+        *("eval 2", "save 2", "snapshot 2", "gen 2", "train 2", "flush 2"),
+        *("eval 3", "save 3", "snapshot 3", "flush 3"),
     ]
 
 
-def test_nothing_is_under_way_where_recovery_goes_on_from():
+def test_nothing_is_under_way_at_a_recovery_point():
     """Then generation is ahead again."""
     assert ", ".join(_order(num_held_out=0, num_steps=5, max_staleness=1, recover_every=2)) == (
         "gen 0, gen 1, train 0, train 1, snapshot 2, gen 2, gen 3, train 2, flush 2, train 3, snapshot 4,"
-        " gen 4, train 4, flush 4, save 5"
+        " gen 4, train 4, flush 4, save 5, snapshot 5, flush 5"
     )
 
 
 @pytest.mark.parametrize("max_staleness", [0, 2])
 @pytest.mark.parametrize("steps_done", [2, 4])
-def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, steps_done):
+def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, steps_done, tmp_path):
     """In the same order, on the same rows, and it knows how old the weights are."""
     settings = {"num_steps": 6, "eval_every": 1, "save_every": 1, "max_staleness": max_staleness}
-    whole = _schedule(recover_every=2, **settings)
-    left = replace(whole, steps_done=steps_done)
+    whole = replace(_schedule(recover_every=2, **settings), run_directory=tmp_path)
+    left = replace(whole, steps_done=steps_done, is_evaluated=True)
+    (tmp_path / "checkpoints" / f"step-{steps_done}").mkdir(parents=True)
     stages = [(stage.job.step, stage.nodes, stage.job.samples) for stage in whole.stages()]
     flush = stages.index((steps_done, ("flush",), ()))
     after = stages[stages.index((steps_done, ("snapshot",), ())) + 1 :]
     after.remove(stages[flush])
     assert [(stage.job.step, stage.nodes, stage.job.samples) for stage in left.stages()] == after
     assert left.steps == range(steps_done, 6)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_what_was_not_done_before_a_recovery_point_is_done_when_it_is_resumed(tmp_path, step):
+    """A run that SIGTERM stopped may have its point before its evaluation; also at the run's end."""
+    settings = {"eval_every": 2, "save_every": 2, "recover_every": 1, "keep_best": True}
+    left = replace(_schedule(**settings), steps_done=step, run_directory=tmp_path)
+    checkpoints, rest = (
+        tmp_path / "checkpoints",
+        [] if step == 3 else ["train 2", "eval 3", "best 3", "save 3"],
+    )
+
+    def kinds() -> list[str]:
+        found = [f"{'best' if j.only_if_best else j.program.nodes[-1]} {j.step}" for j in left.jobs()]
+        return [kind for kind in found if "snapshot" not in kind and "flush" not in kind]
+
+    assert kinds() == [f"eval {step}", f"best {step}", f"save {step}", *rest]
+    left = replace(left, is_evaluated=True)
+    assert kinds() == [f"best {step}", f"save {step}", *rest]
+    (checkpoints / f"step-{step}").mkdir(parents=True)
+    (checkpoints / "best").mkdir()
+    (checkpoints / "best" / "best.json").write_text(f'{{"step": {step}}}')
+    assert kinds() == rest
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 3), st.data())
@@ -190,15 +214,6 @@ def test_an_epoch_goes_from_the_lowest_level_to_the_highest(levels, batch_size, 
 def test_samples_of_a_row_are_neighbours():
     """Sample i is of row i // samples_per_row."""
     assert [(s.id, s.row) for s in samples_of([7, 3], 2)] == [(0, 7), (1, 7), (2, 3), (3, 3)]
-
-
-def test_an_earlier_run_is_kept(tmp_path):
-    """Its directory gets a number, and the new one is empty."""
-    for run in range(3):
-        directory = fresh_directory(tmp_path / "trial")
-        assert [p.name for p in directory.iterdir()] == ["logs"]
-        (directory / "which").write_text(str(run))
-    assert [(tmp_path / f"trial.{i}" / "which").read_text() for i in (1, 2)] == ["0", "1"]
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 40), st.integers(0, 5), st.booleans())
