@@ -25,7 +25,8 @@ usage: realrl COMMAND [options]
 """
 HINTS = """\
 `realrl COMMAND --help` shows a command's options, `realrl RECIPE --help` every key that can be set,
-`realrl RECIPE --help WORD` those with WORD in them. Exit codes: 0 done, 1 failed, 2 bad input, 130 Ctrl-C.
+`realrl RECIPE --help WORD` the keys with WORD in them.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 _LINE = "  {:<11} {}\n"
 
