@@ -11,7 +11,7 @@ function noteElement(run, note) {
   const steps = note.step === undefined ? "" : note.last_step === note.step ? `, step ${note.step}` : `, steps ${note.step} to ${note.last_step}`;
   const times = note.times > 1 ? `, ${note.times} times` : "";
   return el("div", { class: `note ${note.level}` },
-    el("span", { class: `pill ${note.level}` }, note.level),
+    el("span", { class: `pill of-${note.level}` }, note.level),
     el("div", {}, el("p", {}, note.text), el("small", {}, `${run ? `${run.name}, ` : ""}${note.where.join(", ")}${steps}${times}`)));
 }
 
