@@ -153,13 +153,13 @@ class PPOConfig:
         for name in ("clip_eps", "clip_eps_high"):
             if self.surrogate == "ppo" and getattr(self, name) == 0:
                 raise ValueError(
-                    f"{name} must be above 0 with surrogate=ppo, got 0: the ratio could not move at all; a"
+                    f"{name} must be above 0 with ppo.surrogate=ppo, got 0: no ratio could move at all; a"
                     " large one, as 1e9, sets no bound"
                 )
         if self.importance != "none" and self.old == "rollout":
             raise ValueError(
                 f"importance: {self.importance} weighs the trainer's policy against the rollout's; set"
-                " old=trainer, or importance=none"
+                " ppo.old=trainer, or ppo.importance=none"
             )
         if self.kl_coef and self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(

@@ -20,7 +20,7 @@ from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH, actor_train
+from realrl.recipes.ppo_math import PPO_MATH, actor_train, graph
 from tests.engines.test_engine import check_weights
 from tests.tiny import tiny_llama
 from tests.world import run_world
@@ -173,6 +173,22 @@ def test_the_update_can_be_ended_early(model):
     engine, metrics = updated(stale, model, *alone, range(len(LENGTHS)))
     assert metrics["actor_updates"].total == 0 and "actor_lr" not in metrics
     check_weights(engine, weights_of(engine_of(model, local_groups(ALONE), 1000)))
+
+
+def test_the_old_policy_may_be_the_trainers(model):
+    """Without weights, the update is that of rollouts which had recorded the trainer's own log-probabilities;
+    what they did record has no say."""
+    config, batch = config_of("recomputed", model), rollouts(model)
+    recorded = replace(config, ppo=replace(config.ppo, old="rollout"))
+    assert "prox_inf" in graph(config).calls and "prox_inf" not in graph(recorded).calls
+    alone = model, local_groups(ALONE)
+    found, _ = updated(config, *alone, batch, 1000, range(len(LENGTHS)))
+    own = batch.with_keys(tokens={"logprobs": batch["prox_logprobs"]})
+    expected, _ = updated(recorded, *alone, own, 1000, range(len(LENGTHS)))
+    check_weights(found, weights_of(expected))
+    others, _ = updated(recorded, *alone, batch, 1000, range(len(LENGTHS)))
+    name = "layers.0.qkv"
+    assert (others.local_tensors()[name] - found.local_tensors()[name]).abs().max() > 1e-4
 
 
 def test_a_mini_batch_of_nothing_takes_no_step(model):
