@@ -186,14 +186,15 @@ class RunConfig:
     """A call without progress for so long has failed; `hang.txt` then says what held it up. Tokens,
     micro-batches and answers are progress; a set-up, a transfer or a rank's save has so long in all."""
     recover: Literal["auto", "off"] = "auto"
-    """`auto` goes on with a run of this name that was cut short, with all that it wrote: a training from the
-    newest whole one of what `recover_every` had it write, on the same plan to the same bits; a pass over data
-    after its last whole batch. The two may differ in where and how fast they run, not in what results
-    depend on. `off` begins afresh."""
+    """`auto` resumes a run of this name that was cut short: a training from its newest whole recovery point
+    (`recover_every`), on the same plan to the same bits; a pass over data after its last whole batch. A
+    finished run has nothing to do, unless `num_steps` is more now and it left a recovery point. Settings,
+    rows and models that results so far depend on must be the same; where they are may change. Where points
+    are found and none is whole, the run stops and asks. `off` begins afresh, and keeps an earlier run as
+    TRIAL.N."""
     restarts: int = 3
-    """How often a run that fails, for a worker that died, say, starts its workers again and goes on from what
-    it would recover from; a training without `recover_every` does not. The same failure twice, at the same
-    place, ends the run."""
+    """Up to how many times a run that failed, as for a worker that died, is resumed by itself; a training
+    without `recover_every` is not. The same failure twice, at the same place, ends the run."""
     logger: tuple[LoggerName, ...] = ("tensorboard",)
     """Where metrics go besides `metrics.jsonl`, as `[tensorboard, wandb]`; all but TensorBoard are extras:
     `pip install 'realrl[wandb]'`. Their files go to the run's directory unless their own environment
@@ -253,15 +254,16 @@ class TrainingConfig(RunConfig):
     responses are generated while this step's are trained on, on ranks that do not train. More is faster only
     where generation is `interruptible`: one copy of the weights cannot be of two ages."""
     eval_every: int = 0
-    """Evaluate each so many steps; the run's start and end are always evaluated."""
+    """Evaluate every N steps (0: only at the start and the end)."""
     save_every: int = 0
-    """Write a Hugging Face checkpoint each so many steps; the end is always written."""
+    """Write a Hugging Face checkpoint every N steps (0: only at the end)."""
     recover_every: int = 0
-    """Write all that the run needs to be gone on with each so many steps: masters, moments, changed weights,
-    what calls remember. It is copied at once and written while the next step goes on. With `max_staleness`,
-    generation is ahead of training anew from there, so that no response is under way that would be lost."""
+    """Write a recovery point every N steps and at the end (0: never): masters, moments, changed weights, what
+    calls remember; 12 bytes a trained weight. It is copied at once and written while the next step runs. With
+    `max_staleness`, generation starts ahead anew from there, so that no response under way is lost."""
     keep_recoveries: int = 2
-    """How many of them are kept; none once the run has ended."""
+    """Recovery points that are kept; once the run has ended, the last one, from which more `num_steps`
+    continue: its folder may be deleted by hand. One that fails a check is kept too, and not counted."""
     keep_best: bool = True
     """With `eval_every`, write the weights as `checkpoints/best` whenever an evaluation finds them better
     than all before, those of the start included. Training goes on once the evaluation has ended."""

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from realrl.api.config import RunConfig
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
 from realrl.launch.workers import ranks_by_node
 
 _END = "END_OF_CONFIG"
+_SPARE_S = 30
+"""How long before the end a run is told to stop, besides its grace: for workers to end, and for SLURM."""
 
+_WAIT = """\
+# SLURM's signal reaches this shell alone, which would otherwise end and take the job with it.
+master=$!
+trap 'kill -TERM "$master"' TERM
+wait "$master"
+status=$?
+if ((status > 128)); then # it may be the wait that the signal ended
+    wait "$master"
+    status=$?
+fi
+"""
 _REQUEUE = """\
-# A run that failed goes back into the queue. This script then runs again, and the run goes on from its last
-# recovery, if recover_every had it write some. SLURM_RESTART_COUNT says how often that was.
+# A run that failed goes back into the queue. This script then runs again, and the run resumes from its last
+# recovery point, if recover_every had it write some. SLURM_RESTART_COUNT says how often that was.
 if ((status == 1 && ${{SLURM_RESTART_COUNT:-0}} < {requeues})); then
     scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -51,6 +65,9 @@ def _options(config: RunConfig, num_workers: int) -> Iterator[str]:
     for name, value in _requested(config, num_workers).items():
         if value != "":
             yield f"#SBATCH --{name}={shlex.quote(str(value))}"
+    if isinstance(config, TrainingConfig) and config.recover_every:
+        # To the master's shell alone: at the end itself, SLURM signals the workers too, and they die at once.
+        yield f"#SBATCH --signal=B:TERM@{math.ceil(config.sigterm_grace_s) + _SPARE_S}"
     # The master is to say which node was lost, and with which ranks, before its job ends.
     yield "#SBATCH --no-kill"
     yield "#SBATCH --requeue" if config.slurm.requeues else "#SBATCH --no-requeue"
@@ -78,7 +95,8 @@ def _master(recipe: str, config: RunConfig) -> str:
     command = f"{shlex.quote(sys.executable)} -m realrl.apps.quickstart {recipe} --config /dev/stdin"
     if config.slurm.requeues:
         command += " ${SLURM_RESTART_COUNT:+recover=auto}"
-    start = f"{command} <<'{_END}'\n{dump_config(config, recipe=recipe)}{_END}\n"
+    document = f"{dump_config(config, recipe=recipe)}{_END}\n"
     if not config.slurm.requeues:
-        return f"exec {start}"
-    return f"{start}status=$?\n{_REQUEUE.format(requeues=config.slurm.requeues)}"
+        return f"exec {command} <<'{_END}'\n{document}"
+    requeue = _REQUEUE.format(requeues=config.slurm.requeues)
+    return f"{command} <<'{_END}' &\n{document}{_WAIT}{requeue}"

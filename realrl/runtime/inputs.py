@@ -195,14 +195,20 @@ class InputsReader:
     """Reads the files of a run's models in threads. Use it as a context."""
 
     def __init__(
-        self, recipe: Recipe, config: Any, data: DataDigest, known: InputDigests | None = None
+        self,
+        recipe: Recipe,
+        config: Any,
+        data: DataDigest,
+        known: InputDigests | None = None,
+        *,
+        reads_files: bool = True,
     ) -> None:
         """`known`: what was read earlier; files that are as they were are not read again."""
         changed = recipe.graph(config).changed
         self._data = data
         self._threads = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="inputs")
         self._models: dict[str, dict[str, Future[FileDigest]]] = {}
-        for model, directory in model_directories(recipe, config).items():
+        for model, directory in model_directories(recipe, config).items() if reads_files else ():
             before = known.models.get(model, {}) if known else {}
             names = _described(directory) + ([] if model in changed else _weights(directory))
             self._models[model] = {

@@ -245,7 +245,7 @@ class _Run:
                     progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
                     self.watch.begin(steps.stop)
                     digest = digest_data(data)
-                    reader = stack.enter_context(InputsReader(recipe, config, digest, start.inputs))
+                    reader = stack.enter_context(self._reader(digest, start.inputs))
                     crew = stack.enter_context(self._crew(recovery, digest))
                     # By now workers have read the models too: waiting here costs little.
                     inputs = self._settled(reader, start.inputs)
@@ -271,6 +271,12 @@ class _Run:
             first_step=first_step,
             say=progress.say,
         )
+
+    def _reader(self, data: DataDigest, before: InputDigests | None) -> InputsReader:
+        """A training that writes no recovery point has no use for digests of files."""
+        is_pass = not isinstance(self.config, TrainingConfig)
+        is_of_use = is_pass or self.config.recover_every or before is not None
+        return InputsReader(self.recipe, self.config, data, before, reads_files=bool(is_of_use))
 
     def _settled(self, reader: InputsReader, before: InputDigests | None) -> InputDigests:
         """What the run reads; it must be what earlier starts read, and a pass notes it for later ones."""

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -75,6 +76,27 @@ def test_a_failed_run_is_requeued_so_often_and_no_more(tmp_path, monkeypatch):
             asked.append((code, restarts, (tmp_path / "asked").read_text()))
             (tmp_path / "asked").unlink()
     assert asked == [(1, "0", "requeue 7\n"), (1, "1", "requeue 7\n")]
+
+
+def test_a_signal_before_the_end_reaches_the_master_and_its_code_comes_back(tmp_path, monkeypatch):
+    """SLURM sends it to the script alone; the job is not requeued for it."""
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/bash\ntrap 'echo told; exit 143' TERM\necho up\nfor i in {1..600}; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    for requeues in (0, 2):
+        config = _config(f"slurm.requeues={requeues}", "recover_every=5", "sigterm_grace_s=12.5")
+        script = tmp_path / "script"
+        script.write_text(sbatch_script("ppo-math", config, 2))
+        assert _options(script.read_text())["signal"] == "B:TERM@43"
+        job = subprocess.Popen(["bash", str(script)], stdout=subprocess.PIPE, text=True)
+        assert job.stdout.readline() == "up\n"
+        job.send_signal(signal.SIGTERM)
+        out, _ = job.communicate(timeout=30)
+        assert (job.returncode, out) == (143, "told\n")
+    assert "signal" not in _options(sbatch_script("ppo-math", _config(), 2))
 
 
 def test_the_job_asks_for_what_the_plan_needs():

@@ -22,7 +22,7 @@ from realrl.api.messages import Done, Instruction, ToMaster, ToWorker
 from realrl.apps.benchmarks.crowd import Crowd
 from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.benchmarks.simulated import Notes
-from realrl.apps.benchmarks.tiny import write_problems, write_tokenizer
+from realrl.apps.benchmarks.tiny import write_model, write_problems
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.channel import MasterChannel
@@ -124,7 +124,7 @@ def measure(settings: Settings) -> Row:
         directory, log = Path(name), Log()
         steps = settings.steps + _WARM_UP
         config = ppo_config(settings.workers, steps, settings.group_size, settings.allocation, directory)
-        write_tokenizer(directory / "model")
+        write_model(directory / "model")
         write_problems(directory / "rows.jsonl", settings.workers)
         crowd = Crowd(PPO_MATH.graph(config), settings.seconds, settings.processes, directory)
         began_ns = time.monotonic_ns()
