@@ -159,7 +159,7 @@ def _answer(prepared: PreparedRun) -> None:
 def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
     """All numbers; on the way each benchmark's problems are written to its file."""
     from realrl.apps.evaluation.scores import problems_of
-    from realrl.runtime.recorder import RECORDS
+    from realrl.runtime.run_files import RECORDS
 
     with (options.output / EXPERIMENT / TRIAL / RECORDS["pass"]).open(encoding="utf-8") as file:
         problems = problems_of(map(json.loads, file))

@@ -16,7 +16,6 @@ from realrl.api.messages import Done, Instruction
 from realrl.base.files import write_atomically
 from realrl.runtime.loggers.background import Loggers
 from realrl.runtime.report import JobReport
-from realrl.runtime.run_files import CONFIG as CONFIG
 from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
 
 MICROSECONDS = 1e6

@@ -17,7 +17,7 @@ from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.benchmarks.processes import Usage, usage_by_role
 from realrl.apps.benchmarks.tiny import write_model, write_problems
 from realrl.apps.command_line import OK
-from realrl.runtime.recorder import METRICS
+from realrl.runtime.run_files import METRICS
 
 _LOOK_S = 0.02
 _ALLOWED = 0.02
