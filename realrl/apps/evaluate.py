@@ -74,7 +74,7 @@ def _main(argv: Sequence[str]) -> int:
         return complain(str(error), BAD_INPUT)
     except RunFailed as error:
         return complain(str(error), FAILED)
-    results = _results(options, benchmarks)
+    results = _results(options, prepared.config.model.commit, benchmarks)
     text = render([results, *others])
     write_atomically(options.output / RESULTS, json.dumps(results, indent=2) + "\n")
     write_atomically(options.output / TABLES, text)
@@ -156,8 +156,13 @@ def _answer(prepared: PreparedRun) -> None:
         run(GEN, prepared.config, prepared.plan, LocalLauncher(), notes=prepared.notes)
 
 
-def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
-    """All numbers; on the way each benchmark's problems are written to its file."""
+def _results(
+    options: argparse.Namespace, commit: str | None, benchmarks: Sequence[Benchmark]
+) -> dict[str, Any]:
+    """All numbers; on the way each benchmark's problems are written to its file.
+
+    `commit` is that of a model of the Hub.
+    """
     from realrl.apps.evaluation.scores import problems_of
     from realrl.runtime.run_files import RECORDS
 
@@ -166,6 +171,7 @@ def _results(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> di
         return {
             "name": options.name or options.model,
             "model": options.model,
+            "commit": commit,
             "settings": _settings(options),
             "benchmarks": {
                 benchmark.name: _scored(benchmark, problems, options.output) for benchmark in benchmarks
