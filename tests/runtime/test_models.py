@@ -117,7 +117,7 @@ def _break_server(hub: Hub, monkeypatch) -> None:
 
 def _silence(hub: Hub, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
-    hub.silent_s = 1.5
+    hub.silent_s = 1.2
 
 
 @pytest.mark.parametrize(
