@@ -139,6 +139,7 @@ def _config(folder: Path) -> PPOMathConfig:
         runs_dir=str(folder / "runs"),
         trial="undisturbed",
         allocation="actor_gen:d2,*:t2",
+        device="cpu",
     )
 
 
