@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from realrl.base.hub.child import Reply
 from realrl.base.hub.fetch import fetch
 from realrl.base.hub.repo import Repo, parse_repo
+from realrl.base.hub.request import Reply
 from realrl.datasets.demo import DEMO_MODEL, demo_model_directory
 from realrl.realloc.checkpoint import INDEX_FILE, SINGLE_FILE, named_files
 

@@ -17,6 +17,7 @@ from realrl.base.hub import child
 from realrl.base.hub import fetch as fetching
 from realrl.base.hub.errors import explain
 from realrl.base.hub.fetch import fetch
+from realrl.base.hub.pulse import received_bytes
 from realrl.base.hub.repo import Repo, parse_repo
 
 TINY = Repo("model", "acme/tiny")
@@ -111,9 +112,9 @@ def test_bytes_that_arrive_are_counted_as_they_do():
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as one,
     ):
-        before = child._received_bytes()
+        before = received_bytes()
         other, _ = server.accept()
         with other:
             other.sendall(bytes(1234))
             one.recv(2000, socket.MSG_PEEK)
-            assert child._received_bytes() - before == 1234
+            assert received_bytes() - before == 1234

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import stat
-import struct
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,47 +22,16 @@ import msgspec
 from msgspec import structs
 
 from realrl.base.hub.errors import explain, is_unreachable
+from realrl.base.hub.pulse import beat, say
 from realrl.base.hub.repo import Repo
+from realrl.base.hub.request import Reply, Request
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 
-PULSE_S = 0.5
 _QUICK_BYTES = 5_000_000
 _BARS = 3
 """Lines that the client's bars take, below which the terminal goes on."""
 _NO_ACCESS = (401, 403)
 """HTTP status codes."""
-_TCP_BYTES_RECEIVED = struct.Struct("128xQ")
-"""Where Linux's `struct tcp_info` has `tcpi_bytes_received`."""
-
-_one_line_at_a_time = threading.Lock()
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Files of a repository that are wanted."""
-
-    repo: Repo
-    commit: str | None = None
-    """Left out, that of the repository's revision, which is looked up."""
-    patterns: tuple[str, ...] = ()
-    """Of names, as `fnmatch` reads them."""
-    only_plan: bool = False
-    """Say what there is, and download nothing."""
-    check_access: bool = False
-    """Where the commit is looked up, ask whether the other files of a gated repository would be given."""
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the files are, or why not."""
-
-    commit: str = ""
-    directory: str = ""
-    """The commit's folder in the cache; empty where nothing of it is there."""
-    sizes: dict[str, int] = {}
-    """Bytes of each file that matches; those in the cache alone where the Hub is out of reach."""
-    missing_bytes: int = 0
-    """What was not in the cache, or with `only_plan` is not."""
-    error: str = ""
-    notes: tuple[str, ...] = ()
 
 
 class NoRoom(Exception):
@@ -85,37 +51,37 @@ def answer(request: Request) -> Reply:
 
 
 def _fetch(request: Request) -> Reply:
-    commit, notes, revision = request.commit, (), request.commit
-    if commit is None:
-        commit = _commit_on_hub(request)
-        # By its name, so that the cache keeps which commit it is.
-        revision = request.repo.revision
-    if commit is None:
-        commit = revision = _commit_in_cache(request)
-        notes = _outage(commit)
+    """Find the commit, in the cache if need be, then its files."""
+    if request.commit is not None:
+        return _files(request, request.commit, request.commit)
+    commit = _commit_on_hub(request)
+    if commit is not None:
+        # By the revision's name, so that the cache keeps which commit that is.
+        return _files(request, commit, request.repo.revision)
+    commit = _commit_in_cache(request)
+    return structs.replace(_files(request, commit, commit), notes=_outage(commit))
+
+
+def _files(request: Request, commit: str, revision: str | None) -> Reply:
+    """Files of a commit, which `revision` names too: what there is, and if so wanted the files themselves."""
     try:
         plan = _plan(request, commit)
     except Exception as error:
         if not is_unreachable(error.__cause__ or error):
             raise
         directory = _cached(request, commit, error)
-        sizes = dict(_sizes(directory, request.patterns))
-        return Reply(commit=commit, directory=directory, sizes=sizes, notes=notes)
+        return Reply(commit=commit, directory=directory, sizes=dict(_sizes(directory, request.patterns)))
     missing = [file for file in plan if file.will_download]
     missing_bytes = sum(file.file_size or 0 for file in missing)
-    reply = Reply(
-        commit=commit,
-        sizes={file.filename: file.file_size or 0 for file in plan},
-        missing_bytes=missing_bytes,
-        notes=notes,
-    )
+    sizes = {file.filename: file.file_size or 0 for file in plan}
     if request.only_plan:
-        return reply
+        return Reply(commit=commit, sizes=sizes, missing_bytes=missing_bytes)
     if missing:
         _announce(request.repo, commit, len(missing), missing_bytes)
     with _progress(missing_bytes):
         directory = _snapshot(request, revision)
-    return structs.replace(reply, directory=directory, commit=Path(directory).name)
+    found = Path(directory).name
+    return Reply(commit=found, directory=directory, sizes=sizes, missing_bytes=missing_bytes)
 
 
 def _outage(commit: str) -> tuple[str, ...]:
@@ -248,71 +214,15 @@ def _progress(num_bytes: int) -> Iterator[None]:
         sys.stderr.write("\n" * _BARS)
 
 
-def _beat(repo: Repo) -> None:
-    """Say how much has arrived, so that the parent sees whether anything does.
-
-    It arrives over connections of this process, or in the cache by another one, for which this one waits.
-    """
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE, f"{repo.kind}s--{repo.name.replace('/', '--')}", "blobs")
-    while True:
-        _say(f"{_received_bytes()} {_allocated_bytes(folder)}")
-        threading.Event().wait(PULSE_S)
-
-
-def _received_bytes() -> int:
-    """Over all connections that are open, whichever library opened them.
-
-    Source: Linux, tcp(7), TCP_INFO.
-    """
-    if not sys.platform.startswith("linux"):
-        return 0
-    total = 0
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # closed meanwhile, or of another protocol
-            total += _received_over(int(name))
-    return total
-
-
-def _received_over(descriptor: int) -> int:
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return 0
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES_RECEIVED.size)
-    # An old kernel's is shorter.
-    return _TCP_BYTES_RECEIVED.unpack(info)[0] if len(info) == _TCP_BYTES_RECEIVED.size else 0
-
-
-def _allocated_bytes(folder: Path) -> int:
-    """On the disk, as a file may have its full size before its bytes arrive."""
-    total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                total += entry.stat().st_blocks
-    except OSError:  # not made yet, or a file took its name meanwhile
-        pass
-    return total
-
-
 def _unknown(error: BaseException) -> str:
     said = " ".join(str(error).split())[:300]
     return f"the client of the Hugging Face Hub failed ({type(error).__name__}: {said})"
 
 
-def _say(line: str) -> None:
-    try:
-        with _one_line_at_a_time:
-            os.write(1, f"{line}\n".encode())
-    except BrokenPipeError:  # the parent has given up
-        os._exit(1)
-
-
 def main() -> int:
     die_with_parent(int(os.environ[PARENT_VARIABLE]))
     request = msgspec.json.decode(sys.argv[1], type=Request)
-    threading.Thread(target=_beat, args=(request.repo,), daemon=True).start()
+    threading.Thread(target=beat, args=(request.repo,), daemon=True).start()
     from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()
@@ -323,7 +233,7 @@ def main() -> int:
         reply = answer(request)
     except KeyboardInterrupt:
         return 130
-    _say(msgspec.json.encode(reply).decode())
+    say(msgspec.json.encode(reply).decode())
     return 0
 
 

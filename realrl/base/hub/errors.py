@@ -33,7 +33,7 @@ def explain(error: BaseException, repo: Repo) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the Hub gave no answer, so that the cache is to be asked."""
+    """Return whether the Hub gave no answer, so that only the cache can help."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):

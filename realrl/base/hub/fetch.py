@@ -20,8 +20,8 @@ from typing import IO
 
 import msgspec
 
-from realrl.base.hub.child import Reply, Request
 from realrl.base.hub.repo import Repo
+from realrl.base.hub.request import Reply, Request
 from realrl.base.parent import PARENT_VARIABLE
 
 logger = logging.getLogger(__name__)
