@@ -128,4 +128,13 @@ def kernels() -> Extension:
     )
 
 
+def compile_in_parallel() -> None:
+    """One source a core, where pybind11's own package is there to do it."""
+    if find_spec("pybind11"):
+        from pybind11.setup_helpers import ParallelCompile
+
+        ParallelCompile(default=len(os.sched_getaffinity(0))).install()
+
+
+compile_in_parallel()
 setup(ext_modules=[kernels()], cmdclass={"build_ext": BuildKernels})

@@ -1,4 +1,4 @@
-"""What the README shows is what the programs do."""
+"""What the README and the pages of docs show is what the programs do."""
 
 import re
 import shlex
@@ -9,11 +9,15 @@ from realrl.recipes import RECIPES
 from realrl.recipes.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.M | re.S)
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), flags=re.M | re.S)
+    return [text for named, text in fenced if named == language]
 
 
 def section(text: str, title: str) -> str:
@@ -22,13 +26,13 @@ def section(text: str, title: str) -> str:
 
 def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
     """The command as written, but on the tiny model: the plan is the same, the bytes are not."""
-    document, *_ = blocks("yaml")
-    (shown,) = [block for block in blocks("") if block.startswith("$ ")]
+    document, *_ = blocks("yaml", "docs/plans.md")
+    (shown,) = [block for block in blocks("", "docs/plans.md") if block.startswith("$ ")]
     command = shlex.split(shown.partition("\n")[0])
-    assert command[:5] == ["$", "python", "-m", "realrl.apps.quickstart", "ppo-math"]
+    assert command[:2] == ["$", "realrl"]
     (tmp_path / "sums.yaml").write_text(document)
     monkeypatch.chdir(tmp_path)
-    code, out, err = cli(*command[5:])
+    code, out, err = cli(*command[2:])
     assert (code, err) == (0, "")
     assert section(out, "Plan") == section(shown, "Plan")
     moves = [
@@ -46,15 +50,16 @@ def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
 
 
 def test_its_other_overrides_fit():
+    text = text_of("README.md") + text_of("docs/plans.md")
     overrides = ["num_steps=50", "actor.optimizer.lr=5e-6", "critic={}", "allocation=gen.d2+p2"]
     for override in overrides:
-        assert override.removeprefix("allocation=") in TEXT
+        assert override.removeprefix("allocation=") in text
     assert build_config(RECIPES["ppo-math"].default_config, None, overrides).critic is not None
 
 
 def test_its_rewards_can_be_given_so():
     """And the function that it shows can be called."""
-    _, document, *_ = blocks("yaml")
+    (document,) = blocks("yaml")
     config = build_config(RECIPES["ppo-math"].default_config, document)
     assert config.reward == {"math": 1.0, "rewards.py:brevity": 0.1} and config.scores.wrong == -5.0
     namespace: dict = {}
@@ -64,7 +69,7 @@ def test_its_rewards_can_be_given_so():
 
 def test_its_datasets_can_be_given_so():
     """Each with what its rows are held out by."""
-    *_, file, gym = blocks("yaml")
+    file, gym = blocks("yaml", "docs/data.md")
     config = build_config(RECIPES["ppo-math"].default_config, file)
     assert config.data.held_out_path == config.data.path and config.data.held_out_split == "test"
     config = build_config(RECIPES["ppo-math"].default_config, gym)
@@ -72,9 +77,7 @@ def test_its_datasets_can_be_given_so():
 
 
 def test_its_algorithms_are_all_there_are():
-    named = re.findall(
-        r"^\| `([\w-]+)` \| ", TEXT.partition("## Algorithms")[2].partition("\n## ")[0], flags=re.M
-    )
+    named = re.findall(r"^\| `([\w-]+)` \| ", text_of("docs/algorithms.md"), flags=re.M)
     assert named == [config.experiment for config in VARIANTS]
 
 
@@ -85,5 +88,12 @@ def test_its_commands_are_there():
 
 
 def test_its_folders_are_all_there_are():
-    named = set(re.findall(r"^\| `realrl/(\w+)/`", TEXT, flags=re.M))
+    named = set(re.findall(r"^\| `realrl/(\w+)/`", text_of("docs/engine.md"), flags=re.M))
     assert named == {path.parent.name for path in ROOT.glob("realrl/*/__init__.py")}
+
+
+def test_its_pages_are_there():
+    """Every link to a file of the project, from the README and from each page."""
+    for page in [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_goes_from_level_to_level(tmp_path):
     """Its workers see the rows that this process makes; held-out ones are scored too."""
     overrides = {
+        "generation.max_new_tokens": 8,
         "runs_dir": tmp_path,
         "num_steps": 2,
         "batch_size": 2,

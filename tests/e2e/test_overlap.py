@@ -24,6 +24,7 @@ def test_actor_and_critic_train_at_once(tmp_path):
         "data.eval_path": "",
         "data.template": "plain",
         "num_steps": 3,
+        "generation.max_new_tokens": 8,
         "runs_dir": tmp_path,
         "allocation": "critic_*:d1+*:d1",
     }

@@ -21,6 +21,7 @@ def train(folder: Path, allocation: str) -> tuple[list[float], dict]:
     overrides = {
         "model.path": folder / "model",
         "model.dtype": "float32",
+        "data.path": "sums",
         "optimizer.lr": 3e-3,
         "num_steps": 12,
         "eval_every": 5,
