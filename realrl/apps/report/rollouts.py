@@ -86,10 +86,10 @@ def _kind(record: Mapping[str, Any]) -> str:
 
 
 def _reward(record: Mapping[str, Any]) -> float:
-    """Its reward; where there is none, 1 or 0 by the verdict; NaN without either."""
-    reward = number(record.get("reward"))
-    if reward is not None:
-        return reward
+    """Its reward, NaN if it was left ungraded; in a file without rewards, 1 or 0 by the verdict."""
+    if "reward" in record:
+        reward = number(record["reward"])
+        return math.nan if reward is None else reward
     verdict = record.get("verdict")
     return math.nan if verdict is None else float(verdict == "correct")
 

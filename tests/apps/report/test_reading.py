@@ -186,6 +186,16 @@ def test_distributions_of_many_steps_have_few_columns(tmp_path):
     assert sum(unpacked(found["length"]["counts"])) == sum(unpacked(found["reward"]["counts"])) == 1000
 
 
+def test_a_response_that_was_not_graded_has_no_reward(tmp_path):
+    """A check that took too long is no reward of 0."""
+    graded = [{"verdict": "correct", "reward": 1.0}, {"verdict": "timeout", "reward": None}]
+    lines = [{"step": 0, "evaluating": False, "response": "x", **row} for row in graded]
+    write_lines(tmp_path / "rollouts.jsonl", lines)
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 0, "kind": "train"}])
+    found = read_run(tmp_path, 10)["distributions"]["train"]
+    assert sum(unpacked(found["reward"]["counts"])) == 1 and sum(unpacked(found["length"]["counts"])) == 2
+
+
 def test_samples_of_a_long_run_are_spread_over_its_steps(tmp_path):
     """Whole groups from the beginning of each step; the first and the last step are there."""
     run = make_run(tmp_path / "sums" / "long", num_steps=100, samples=8)
