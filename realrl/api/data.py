@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 from realrl.base.require import require, require_at_most
@@ -17,6 +18,13 @@ ROW_FIELDS = (
 
 GYM_PREFIX = "gym:"
 """What a path of tasks of reasoning-gym begins with."""
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def gym_tasks(path: str) -> list[str]:
@@ -95,8 +103,14 @@ class DataConfig:
     template: Template = "chat"
     """What each prompt is put into: `chat`, the tokenizer's chat template, if it has one; `plain`, nothing;
     or the form that DeepSeek-R1-Distill, DeepSeek-R1-Zero, Open-Reasoner-Zero or Qwen2.5-Math is asked in."""
+    date: str | None = None
+    """The day, as 2026-01-31, that a chat template is told where it asks for the time: all ranks, and a
+    resume on another day, make the same of a row. Left out, that of the run's start, which its `config.yaml`
+    has."""
 
     def __post_init__(self) -> None:
+        if self.date is not None:
+            require(_is_day(self.date), f"date must be a day as 2026-01-31, got {self.date!r}")
         for name in ("fields", "eval_fields"):
             for ours in getattr(self, name):
                 require(

@@ -10,6 +10,7 @@ from typing import Any, Generic
 from torch import Tensor, tensor
 
 from realrl.api.data import DataConfig
+from realrl.datasets.day import templates_at
 from realrl.datasets.ends import learned_end, note_of_end
 from realrl.datasets.messages import question_of, turns_of
 from realrl.datasets.records import Row, SomeRow
@@ -48,7 +49,7 @@ class EncodedRows(Generic[SomeRow]):
         self._drops_long = data.drop_long
         if data.difficulty and not held_out:
             self._keep_difficulty(*data.difficulty)
-        self.prompts = encode_prompts(self.rows, tokenizer, data.template)
+        self.prompts = encode_prompts(self.rows, tokenizer, data.template, data.date)
         self.responses: list[tuple[list[int], ...]] = [()] * len(self.rows)
         """Of each row, each with the token that ends it."""
         self._drop_long(
@@ -150,8 +151,11 @@ def difficulty_of(row: Row) -> float:
     return float(value)
 
 
-def encode_prompts(rows: Sequence[Row], tokenizer: Any, template: str) -> list[Tensor]:
-    """One int64 `[T]` a row. `chat` is the tokenizer's own template, or none where it has none.
+def encode_prompts(
+    rows: Sequence[Row], tokenizer: Any, template: str, date: str | None = None
+) -> list[Tensor]:
+    """One int64 `[T]` a row. `chat` is the tokenizer's own template, or none where it has none; it is told
+    that it is midnight of `date`.
 
     Raises:
         ValueError: a prompt of no tokens or not of the template's form, or a chat template that fails on one,
@@ -159,7 +163,8 @@ def encode_prompts(rows: Sequence[Row], tokenizer: Any, template: str) -> list[T
     """
     in_chat = template == "chat" and tokenizer.chat_template
     if in_chat:
-        texts = [_in_chat(row, tokenizer) for row in rows]
+        with templates_at(date):
+            texts = [_in_chat(row, tokenizer) for row in rows]
     else:
         form = named_template("plain" if template == "chat" else template, tokenizer)
         texts = [form.text(question_of(row.prompt, row.place, template)) for row in rows]

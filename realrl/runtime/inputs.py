@@ -153,7 +153,7 @@ def check_digests(expected: Digests, recipe: Recipe, config: Any, data: RunData,
             raise RunRefused(
                 f"data.{key}: {who} reads {ours} from {place}, the master {wanted}; all ranks must read the"
                 " same: give a file that stays as it is, on a disk that all hosts share, and a chat template"
-                " that neither draws nor tells the time"
+                " that draws nothing"
             )
     directories, keys = model_directories(recipe, config), model_keys(recipe, config)
     for model, sample in expected.models.items():

@@ -1,4 +1,4 @@
-"""Pins what a run takes from the Hugging Face Hub: each model and dataset gets its commit, once.
+"""Pins what a run takes from the Hugging Face Hub, and the day: each model and dataset gets its commit, once.
 
 The master does so at the start. The commits are a part of the config, which every worker gets and which is
 in the run's directory for a resume.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from realrl.runtime.resume import earlier_settings
 
 
 def pin(recipe: Recipe, config: RunConfig) -> RunConfig:
-    """`config`, with the commit of each of its models and datasets that the Hub has.
+    """`config`, with the commit of each of its models and datasets that the Hub has, and its day.
 
     Those that an unfinished run of this name took are kept. Models that no call uses are left alone.
 
@@ -81,6 +82,8 @@ class _Pins:
 
     def _data(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, str]:
         found = {}
+        if data.template == "chat" and data.date is None:
+            found["date"] = before.get("date") or date.today().isoformat()
         for name, commit_name in (("path", "commit"), ("eval_path", "eval_commit")):
             written, given = getattr(data, name), getattr(data, commit_name)
             if given and not is_on_hub(written or ""):

@@ -14,7 +14,7 @@ from realrl.runtime import stacks
 from realrl.runtime import watch as watch_module
 from realrl.runtime.crew import Crew
 from realrl.runtime.deadlines import Deadlines
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.scheduler import Waiting
 from realrl.runtime.stacks import WANTED
 from realrl.runtime.status import STATUS, Status
@@ -115,6 +115,13 @@ def test_a_failure_names_rank_call_step_and_error(caplog):
     with pytest.raises(RunFailed, match="rank 1 failed in call actor_train of step 3: ValueError: boom; see"):
         _crew(ScriptedLauncher(), failed).receive()
     assert "line 2" in caplog.text
+
+
+def test_a_rank_that_refuses_its_inputs_is_not_restarted():
+    """Its own words are the message."""
+    refused = (1, Failed(seq=None, error="data.path: rank 1 on n2 reads", traceback="", refused=True))
+    with pytest.raises(RunRefused, match="^data.path: rank 1 on n2 reads; see "):
+        _idle_crew(ScriptedLauncher(), refused).set_up(None)
 
 
 def test_what_the_launcher_knows_comes_first():

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from realrl.runtime.inputs import (
     model_keys,
     sample_model,
 )
+from realrl.runtime.pins import pin
 from realrl.runtime.recorder import run_directory
 from realrl.runtime.resume import check_resume, record_inputs
 from realrl.runtime.run_files import CONFIG
@@ -200,6 +202,22 @@ def test_a_template_that_draws_gives_every_reader_other_rows(tmp_path, model):
     (model / "chat_template.jinja").write_text(template)
     first, second = (digest_rows(open_data(PPO_MATH, config).rows) for _ in range(2))
     assert first != second
+
+
+def test_a_template_that_tells_the_time_tells_the_day_of_the_runs_start(tmp_path, model):
+    """So that ranks agree around midnight, and a run can be resumed on another day."""
+    template = "{{ strftime_now('%d.%m.%Y %H:%M:%S.%f') }}{{ messages[0].content }}"
+    (model / "chat_template.jinja").write_text(template)
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS[:1])
+    given = replace(ppo(tmp_path, model), data=DataConfig(path=str(rows)))
+    pinned = pin(PPO_MATH, given)
+    assert pinned.data.date == date.today().isoformat()
+    earlier = replace(given, data=replace(given.data, date="2024-07-26"))
+    data = open_data(PPO_MATH, earlier)
+    assert data.tokenizer.decode(data.rows.prompts[0]) == "26.07.2024 00:00:00.0000000+0="
+    begun(PPO_MATH, earlier)
+    (run_directory(earlier) / "recovery" / "step-1").mkdir(parents=True)
+    assert pin(PPO_MATH, given).data.date == "2024-07-26"
 
 
 def begun(recipe: Recipe, config: object) -> RunData:
