@@ -178,12 +178,12 @@ def test_a_child_that_was_stopped_is_replaced_at_its_deadline():
     """While it waited; also by a request that is longer than its pipe, which it does not read."""
     before = children()
     with JudgePool(num_children=1, deadline_s=1.0) as pool:
-        for answer in ("x+x", "x+" * 100_000 + "x"):
+        for answer, expected in (("x+x", {Verdict.CORRECT}), ("x+" * 100_000 + "x", {*Verdict})):
             assert pool.judge("x+x", "2x") is Verdict.CORRECT
             (victim,) = [p for p in children() if p not in before]
             victim.suspend()
             began_s = time.monotonic()
-            assert pool.judge(answer, "2x") in (Verdict.CORRECT, Verdict.TIMEOUT)
+            assert pool.judge(answer, "2x") in expected
             assert time.monotonic() - began_s < 15 and not victim.is_running()
         assert pool.judge("x+x", "2x") is Verdict.CORRECT
 
