@@ -9,7 +9,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -310,15 +309,11 @@ def wait_until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def test_nobody_can_connect_to_its_process(pair):
-    """Whatever vLLM listens at, on whichever address of this host, once it is at work."""
+    """What vLLM's process group listened at is closed once it is at work; no connection is lost by it."""
     generated(pair.theirs, prompts(), GREEDY)
     connections = psutil.Process(pair.theirs.pid).net_connections("tcp")
-    listening = [connection.laddr for connection in connections if connection.status == "LISTEN"]
-    assert listening
-    for address in listening:
-        host = "127.0.0.1" if address.ip in ("0.0.0.0", "::") else address.ip
-        with pytest.raises(TimeoutError):
-            socket.create_connection((host, address.port), 0.3)
+    assert not [connection.laddr for connection in connections if connection.status == "LISTEN"]
+    generated(pair.theirs, prompts(), GREEDY)
 
 
 def test_it_dies_with_its_worker():
@@ -352,6 +347,11 @@ def test_its_death_is_told():
     child.close()
 
 
+ODD_TEXTS = """
+def is_odd(prompt, response, solutions):
+    return float(sum(map(ord, response)) % 2)
+"""
+"""A reward that tells a random model's responses apart, so that there is something to learn."""
 ALLOCATIONS = ("actor_gen:d2,*:p2", "gen.d1+d1", "*:d1")
 
 
@@ -372,6 +372,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, allocation: str, num_steps: int) -> None:
+        (folder / "rewards.py").write_text(ODD_TEXTS)
         overrides = {
             "actor.model.path": tiny_llama(folder / "model", hidden=64, heads=2, kv_heads=1),
             "actor.model.dtype": "float32",
@@ -381,6 +382,7 @@ class Run:
             "ppo.group_size": 4,
             "ppo.kl_coef": 0.1,
             "data.path": "sums",
+            "reward": f"{folder / 'rewards.py'}:is_odd",
             "generation.engine": "vllm",
             "generation.max_new_tokens": 8,
             "generation.cache_mib": 16,
