@@ -1,8 +1,8 @@
 """The math verifier on a file: `realrl grade FILE.jsonl [--json]`.
 
-Each line of the file is `{"completion": …, "solutions": […]}`, each line of the output
-`{"verdict": …, "answer": …}`, in the same order; how many there are of each verdict goes to the errors,
-unless `--json`. Exit codes: 0 done, 1 the children that compare could not start, 2 bad input, 130 stopped by
+Each line of the file is `{"completion": …, "solutions": […]}`, or has `response` in place of `completion`, as
+`generations.jsonl` and `rollouts.jsonl` of a run do. Each line of the output is `{"verdict": …, "answer": …}`,
+in the same order; how many there are of each verdict goes to the errors, unless `--json`. Exit codes: 0 done, 1 the children that compare could not start, 2 bad input, 130 stopped by
 Ctrl-C.
 """
 
@@ -26,6 +26,8 @@ from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked, Verdict
 
 EXAMPLE = r'{"completion": "So it is \\boxed{4}.", "solutions": ["4"]}'
+RESPONSE = "response"
+"""The name that a run's own records have for a completion."""
 BATCH = 64
 """Lines whose verdicts are written together."""
 
@@ -67,7 +69,8 @@ def _write_verdicts(lines: Sequence[Line]) -> Counter[Verdict]:
 def make_parser() -> Parser:
     parser = Parser(
         prog="realrl grade",
-        description=f"Compare the answer in each completion with its solutions; a line is {EXAMPLE}",
+        description=f"Compare the answer in each completion with its solutions; a line is {EXAMPLE}, or has"
+        f" `{RESPONSE}` in place of `completion`, as a run's generations.jsonl and rollouts.jsonl",
     )
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="what to grade; - reads the input")
     parser.add_argument(
@@ -80,7 +83,7 @@ def read_lines(path: Path) -> list[Line]:
     """Every line; blank ones are left out. Raises ValueError, which names the file and the line."""
     name = str(path)
     text = plain_text(_content(path), name, "FILE", EXAMPLE)
-    rows = parse_json(text, name, EXAMPLE, Line.__struct_fields__)
+    rows = parse_json(text, name, EXAMPLE, (*Line.__struct_fields__, RESPONSE))
     lines = [_line(place, record) for place, record in rows]
     if not lines:
         raise ValueError(f"{path}: it is empty; expected lines like {EXAMPLE}")
@@ -88,6 +91,8 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def _line(place: str, record: dict[str, Any]) -> Line:
+    if "completion" not in record and RESPONSE in record:
+        record["completion"] = record[RESPONSE]
     try:
         if "solutions" in record:
             record["solutions"] = answers_of(record["solutions"])

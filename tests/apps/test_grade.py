@@ -62,6 +62,21 @@ def test_files_in_the_forms_of_data(tmp_path, capsys):
     assert verdicts == ["correct", "wrong"]
 
 
+def test_records_of_a_run(file, tmp_path, capsys):
+    """They name a completion `response`; where a line has both names, `completion` is graded."""
+    lines = [
+        {"row": i, "response": line["completion"], "solutions": line["solutions"]}
+        for i, line in enumerate(LINES)
+    ]
+    lines[0] |= {"completion": "4"}
+    (tmp_path / "generations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(tmp_path / "generations.jsonl"), "--json"]) == 0
+    graded = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert graded == [{"verdict": "wrong", "answer": "4"}, *GRADED[1:]]
+    (tmp_path / "one.jsonl").write_text(json.dumps(lines[1]))
+    assert main([str(tmp_path / "one.jsonl"), "--json"]) == 0, "a file of one line"
+
+
 def test_more_lines_than_a_batch_keep_their_order(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(grade, "BATCH", 3)
     file = tmp_path / "many.jsonl"
