@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import msgspec
 import yaml
 
 from realrl.api.documents import dump, load_mapping, load_value
+from realrl.api.suggestions import suggested_key
 
 Config = TypeVar("Config")
 
@@ -239,10 +239,8 @@ class _Builder:
         here = _joined(path, key)
         if here in self.known:
             return ValueError(f"{here}: a file has its keys nested; write it as `{_nested(key)}`")
-        nearest = [_joined(path, name) for name in difflib.get_close_matches(key, names, n=1)]
-        nearest = nearest or [k for k in self.known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-        nearest = nearest or difflib.get_close_matches(here, self.known, n=1)
-        hint = f"did you mean {nearest[0]}{self._kind(nearest[0])}? Every" if nearest else "every"
+        nearest = suggested_key(here, names, self.known)
+        hint = f"did you mean {nearest}{self._kind(nearest)}? Every" if nearest else "every"
         return ValueError(f"{here}: unknown key; {hint} key is in {self.manual}")
 
     def _kind(self, path: str) -> str:

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any, Literal
 
 from realrl.base.require import require, require_at_most
+from realrl.base.spelling import did_you_mean
 
 Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
 
@@ -115,7 +116,8 @@ class DataConfig:
             for ours in getattr(self, name):
                 require(
                     ours in ROW_FIELDS,
-                    f"{name}: unknown name {ours!r}; expected some of {', '.join(ROW_FIELDS)}",
+                    f"{name}: unknown name {ours!r}; expected some of {', '.join(ROW_FIELDS)}"
+                    f"{did_you_mean(ours, ROW_FIELDS)}",
                 )
         tasks = gym_tasks(self.path) + gym_tasks(self.held_out_path)
         for name in self.gym.parameters:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from realrl.base.spelling import did_you_mean
 from realrl.base.terminal import printable, tolerate_encodings
 from realrl.runtime.failure import Terminated
 
@@ -40,6 +40,10 @@ class Parser(argparse.ArgumentParser):
         see = " See" if message.endswith("?") else "; see"
         raise ValueError(f"{message}{see} `{self.prog} --help`")
 
+    def hint(self, option: str) -> str:
+        """The end of a message about an unknown option: what was probably meant, if anything is near."""
+        return did_you_mean(option, self._option_string_actions)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             hint = did_you_mean(str(value), map(str, action.choices))
@@ -53,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         for name in names:
             if name not in known:
-                self.error(f"{name}: unknown option{did_you_mean(name, known)}")
+                self.error(f"{name}: unknown option{self.hint(name)}")
         for name, count in Counter(names).items():
             if count > 1 and known[name].nargs != 0:
                 self.error(f"{name}: given {count} times; give it once")
@@ -98,14 +102,6 @@ def complain(message: str, code: int) -> int:
 def mention(message: str) -> None:
     """Say what a person should know though nothing ends by it."""
     sys.stderr.write(f"realrl: note: {printable(message)}\n")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about a word that is unknown: the nearest ones, if any is near."""
-    found = difflib.get_close_matches(word, list(known), n=3)
-    likeness = [difflib.SequenceMatcher(None, other, word).ratio() for other in found]
-    nearest = [other for other, ratio in zip(found, likeness) if ratio == likeness[0]]
-    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 def _ends(match: re.Match[str]) -> str:

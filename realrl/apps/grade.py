@@ -1,8 +1,9 @@
 """The math verifier on a file: `realrl grade FILE.jsonl [--json]`.
 
-Each line of the file is `{"completion": …, "solutions": […]}`, or has `response` in place of `completion`, as
-`generations.jsonl` and `rollouts.jsonl` of a run do. Each line of the output is `{"verdict": …, "answer": …}`,
-in the same order; how many there are of each verdict goes to the errors, unless `--json`. Exit codes: 0 done, 1 the children that compare could not start, 2 bad input, 130 stopped by
+Each line of the file is `{"completion": …, "solutions": […]}`; a run's own `generations.jsonl` and
+`rollouts.jsonl`, which have `response` in place of `completion`, are graded too. Each line of the output is
+`{"verdict": …, "answer": …}`, in the same order; how many there are of each verdict goes to the errors,
+unless `--json`. Exit codes: 0 done, 1 the children that compare could not start, 2 bad input, 130 stopped by
 Ctrl-C.
 """
 

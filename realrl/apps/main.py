@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from realrl import __version__
-from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, did_you_mean, run_command
+from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, run_command
 from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS, commands
+from realrl.base.spelling import did_you_mean
 from realrl.recipes import RECIPES
 
 COMPLETING = "_ARGCOMPLETE"

@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realrl.api.configure import build_config, recipe_of, replaced_overrides
+from realrl.api.configure import build_config, config_keys, recipe_of, replaced_overrides
+from realrl.api.suggestions import suggested_key
 from realrl.apps.command_line import (
     BAD_INPUT,
     FAILED,
     OK,
     Parser,
     complain,
-    did_you_mean,
     mention,
     run_command,
 )
 from realrl.apps.verbs import SUBMIT
+from realrl.base.spelling import did_you_mean
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
 from realrl.recipes.registry import RecipeEntry
@@ -39,8 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_main, argv)
 
 
+class _TrainParser(Parser):
+    """A parser that knows that keys have no dashes."""
+
+    def hint(self, option: str) -> str:
+        if near := super().hint(option):
+            return near
+        key = option.lstrip("-").replace("-", "_")
+        configs = [type(entry.default_config) for entry in RECIPES.entries.values()]
+        known = dict.fromkeys(found.path for config in configs for found in config_keys(config))
+        meant = key if key in known else suggested_key(key, [], known)
+        return f"; keys have no dashes: did you mean {meant}=VALUE?" if meant else ""
+
+
 def make_parser() -> Parser:
-    parser = Parser(prog="realrl train", add_help=False)
+    parser = _TrainParser(prog="realrl train", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--config", type=Path, help="a YAML file of keys that differ from the defaults")
     parser.add_argument("--dry-run", action="store_true", help="print what would run; start nothing")

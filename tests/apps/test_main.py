@@ -68,6 +68,15 @@ def test_its_version_is_the_package_s(capsys):
         ),
         (["grpo", "--config", "a", "--config", "b"], "--config: given 2 times"),
         (["grpo", "ppo.kl_ceof=1"], "ppo.kl_ceof: unknown key; did you mean ppo.kl_coef (a number)?"),
+        (["grpo", "ppo.kl=3"], "ppo.kl: unknown key; did you mean ppo.kl_coef (a number)?"),
+        (["sft", "model_name=x"], "model_name: unknown key; did you mean model.path (text)?"),
+        (["grpo", "data.fields={prmpt: q}"], "ended; did you mean prompt?"),
+        (
+            ["grpo", "--num_steps=3"],
+            "--num_steps: unknown option; keys have no dashes: did you mean num",
+        ),
+        (["grpo", "--batch-size", "3"], "did you mean batch_size=VALUE?"),
+        (["grpo", "--learning_rate=3"], "did you mean actor.optimizer.lr=VALUE?"),
         (["grpo", "--help", "xyzzy"], "--help xyzzy: no key of grpo has this in its path"),
     ],
 )

@@ -1,0 +1,52 @@
+"""Suggests a key for one that a config does not have: by the words of other trainers, else by spelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+
+_OTHER_WORDS = {
+    "model.path": "model model_path model_name model_name_or_path model_id",
+    "optimizer.lr": "learning_rate",
+    "optimizer.clip_grad_norm": "max_grad_norm grad_clip grad_norm",
+    "optimizer.warmup_steps": "num_warmup_steps",
+    "generation.max_new_tokens": "max_tokens max_length max_completion_length max_response_length",
+    "ppo.kl_coef": "kl kl_beta kl_weight kl_loss_coef beta",
+    "ppo.group_size": "n num_generations n_samples rollout_n num_samples",
+    "ppo.clip_eps": "clip_range cliprange clip_ratio epsilon",
+    "num_samples": "n num_generations n_samples rollout_n group_size",
+    "num_steps": "steps max_steps total_steps epochs num_epochs num_train_epochs",
+    "batch_size": "bs train_batch_size per_device_train_batch_size",
+    "data.path": "dataset dataset_name train_files train_data",
+    "data.eval_path": "eval_dataset eval_data val_files",
+    "data.max_prompt_tokens": "max_prompt_length",
+    "data.max_response_tokens": "max_tokens max_length max_response_length",
+    "runs_dir": "output_dir",
+}
+"""The end of a key, and the words that other trainers have for what it sets."""
+
+
+def suggested_key(path: str, siblings: Sequence[str], known: Collection[str]) -> str | None:
+    """Return the key that was probably meant by `path`, or None if none is near.
+
+    `siblings` are the names in the section that `path` is in, `known` all dotted keys.
+    """
+    section, _, word = path.rpartition(".")
+    within = f"{section}." if section else ""
+    meant = list(_meant(word, known))
+    by_spelling = (within + name for name in difflib.get_close_matches(word, siblings, n=1))
+    candidates = [
+        *(key for key in meant if key.startswith(within)),
+        *by_spelling,
+        *meant,
+        *(key for key in known if key.rpartition(".")[2] == word),
+        *difflib.get_close_matches(path, known, n=1),
+    ]
+    return next(iter(candidates), None)
+
+
+def _meant(word: str, known: Collection[str]) -> Iterator[str]:
+    """Known keys that set what another trainer's `word` sets."""
+    for end, words in _OTHER_WORDS.items():
+        if word in words.split():
+            yield from (key for key in known if f".{key}".endswith(f".{end}"))
