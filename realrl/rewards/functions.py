@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,8 @@ def load_function(reference: str) -> RewardFunction:
     """The function of a Python file, which is run for that.
 
     Raises:
-        ValueError: it names no file, the file cannot be run, or has no such function.
+        ValueError: it names no file, the file cannot be run, has no such function, or one that cannot be
+            called with a prompt, a response and solutions.
     """
     path, _, name = reference.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
@@ -77,7 +79,26 @@ def load_function(reference: str) -> RewardFunction:
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"reward: {path} has no function {name!r}; it has {_functions(module)}")
+    _check_signature(reference, function)
     return function
+
+
+def _check_signature(reference: str, function: Callable[..., object]) -> None:
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(
+            f"reward: {reference} is an async function; give a plain one, which returns the reward"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions of C modules have none that can be looked at
+        return
+    try:
+        signature.bind("", "", [])
+    except TypeError:
+        raise ValueError(
+            f"reward: {reference} takes {signature}, expected a function that can be called as"
+            " f(prompt, response, solutions): two texts and the list of right answers; change its parameters"
+        ) from None
 
 
 def rewards_by(

@@ -112,6 +112,22 @@ def test_vllm_cannot_be_interrupted(cli):
         ("x = 1", "mine.py has no function 'f'; it has none"),
         ("def g(*_): return 1", "mine.py has no function 'f'; it has g"),
         ("1 / 0", "mine.py cannot be loaded (ZeroDivisionError: division by zero); mend it"),
+        (
+            "def f(prompt, response): return 1",
+            "mine.py:f takes (prompt, response), expected a function that can be called as f(prompt,",
+        ),
+        (
+            "def f(prompt, response, solutions, model): return 1",
+            "f takes (prompt, response, solutions, model)",
+        ),
+        (
+            "def f(*, prompt, response, solutions): return 1",
+            "f takes (*, prompt, response, solutions), expected",
+        ),
+        (
+            "async def f(prompt, response, solutions): return 1",
+            "mine.py:f is an async function; give a plain",
+        ),
     ],
 )
 def test_bad_reward_functions(cli, tmp_path, code, message):

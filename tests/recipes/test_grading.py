@@ -243,6 +243,23 @@ def test_a_reward_file_that_ends_the_process_is_named(tmp_path, monkeypatch):
     assert load_function("~/guarded.py:score")("", "", []) == 1.0
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def score(*texts): return 1.0",
+        "def score(prompt, response, answers, weight=1.0, **more): return weight",
+        "import functools\nscore = functools.partial(lambda weight, p, r, s: weight, 1.0)",
+        "class Score:\n    def __call__(self, p, r, s): return 1.0\nscore = Score()",
+        "score = max",
+    ],
+)
+def test_a_reward_function_may_be_anything_that_takes_three(tmp_path, code):
+    """Also one whose signature cannot be looked at, which is only called."""
+    file = tmp_path / "reward.py"
+    file.write_text(code)
+    assert callable(load_function(f"{file}:score"))
+
+
 def test_verdicts_become_rewards():
     """A check that broke or took too long is no wrong answer: it is left out, unless it has a score."""
     verdicts = list(Verdict)
