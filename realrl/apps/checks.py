@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
+from realrl.apps.context import check_context
 from realrl.apps.rows import RowFacts, read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
@@ -33,7 +34,7 @@ from realrl.models.reading import read_decoder_config, read_family
 from realrl.rewards.functions import GYM, MATH, weights_of
 from realrl.runtime.inputs import DataDigest
 from realrl.runtime.loggers.interface import check_loggers
-from realrl.runtime.models import has_tokenizer, resolve_model
+from realrl.runtime.models import has_tokenizer, hub_repo, resolve_model
 from realrl.runtime.models import load_tokenizer as load_tokenizer_of
 from realrl.runtime.program import home_placements
 from realrl.runtime.resume import check_resume
@@ -100,6 +101,24 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: In
     check_resume(recipe, config, DataDigest(inputs.rows.digest, held_out))
 
 
+def notes_of_data(config: RunConfig, inputs: Inputs) -> list[str]:
+    """Say which settings of a training run ask for more than its rows give."""
+    if not isinstance(config, TrainingConfig):
+        return []
+    notes, number = [], len(inputs.rows)
+    if number < config.batch_size:
+        rows = "1 row" if number == 1 else f"{number} rows"
+        notes.append(
+            f"data.path has {rows}, fewer than batch_size={config.batch_size}: rows are repeated in a step"
+        )
+    if config.eval_every and inputs.held_out is None:
+        notes.append(
+            f"eval_every={config.eval_every}: nothing is evaluated, as there are no held-out rows; give some"
+            " as data.eval_path"
+        )
+    return notes
+
+
 def check_plan(
     recipe: Recipe, config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> None:
@@ -114,20 +133,28 @@ def check_plan(
 def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> list[str]:
     """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs.
 
-    Returns notes on the weights.
+    Returns notes on the weights of the Hub, which are downloaded here, once all else is checked.
     """
     check_mode(config)
     check_loggers(config)
-    if config.device == "cuda" and config.mode == "local":
-        _check_devices(plan)
+    if lacking := lacking_devices(config, plan):
+        raise ValueError(lacking)
     if config.mode == "local":
         _check_judges(config)
     generation = _generation(config)
     if generation and generation.engine == "vllm":
         vllm.check_installed()
-    notes = [note for model in models.values() for note in _check_weights(model)]
+    notes = _check_weights(model for model in models.values() if _is_of_hub(model))
     _check_outputs(config)
-    return list(dict.fromkeys(notes))
+    return notes
+
+
+def check_local_weights(models: Mapping[str, FoundModel]) -> list[str]:
+    """Check the weights of models that are in directories of this machine; return notes on them.
+
+    Those of the Hub are not here before a start.
+    """
+    return _check_weights(model for model in models.values() if not _is_of_hub(model))
 
 
 def _check_judges(config: RunConfig) -> None:
@@ -227,7 +254,7 @@ def _check_data(config: RunConfig, inputs: Inputs) -> None:
     for path, rows in (("data.path", inputs.rows), ("data.eval_path", inputs.held_out)):
         if rows is not None:
             for name, model in inputs.models.items():
-                _check_context(path, rows, _max_new_tokens(config), name, model)
+                check_context(path, rows, config, name, model.decoder.max_position)
             _check_token_ids(path, rows, first)
 
 
@@ -268,44 +295,24 @@ def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
         )
 
 
-def _check_context(path: str, rows: RowFacts, new_tokens: int, name: str, model: FoundModel) -> None:
-    limit = model.decoder.max_position
-    room, longest = limit - new_tokens, max(rows.sequence_lengths)
-    if longest <= room:
-        return
-    more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
-    setting = "set data.max_response_tokens and"
-    if new_tokens:
-        setting = (
-            f"lower that, or set data.max_prompt_tokens={room} and" if room > 0 else "lower that, or set"
-        )
-    number = sum(length > room for length in rows.sequence_lengths)
-    others = f" (so do {number} of {len(rows)} rows)" if number > 1 else ""
-    raise ValueError(
-        f"{path}: {rows.longest_place} has {longest} tokens; that{more} exceeds the {limit} tokens of model"
-        f" {name}'s context{others}; {setting} data.drop_long=true to leave such rows out"
-    )
-
-
-def _max_new_tokens(config: RunConfig) -> int:
-    generation = _generation(config)
-    return generation.max_new_tokens if generation else 0
-
-
 def _generation(config: RunConfig) -> GenerationConfig | None:
     """Of a recipe that generates."""
     generation = getattr(config, "generation", None)
     return generation if isinstance(generation, GenerationConfig) else None
 
 
-def _check_devices(plan: ExecutionPlan) -> None:
+def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:
+    """Say which devices a start would not find here; empty where none is missing, or a cluster has them."""
+    if config.device != "cuda" or config.mode != "local":
+        return ""
     if not torch.cuda.is_available():
-        raise ValueError("device: expected a CUDA device for 'cuda', this machine has none; set device: cpu")
+        return "device: expected a CUDA device for 'cuda', this machine has none; set device: cpu"
     if plan.num_workers > torch.cuda.device_count():
-        raise ValueError(
+        return (
             f"allocation: {plan.num_workers} ranks need as many CUDA devices, this machine has "
             f"{torch.cuda.device_count()}; take smaller layouts"
         )
+    return ""
 
 
 def _check_offload(config: RunConfig) -> None:
@@ -317,8 +324,17 @@ def _check_offload(config: RunConfig) -> None:
             )
 
 
-def _check_weights(model: FoundModel) -> list[str]:
-    """The weights of the Hub are downloaded here, once all else is checked."""
+def _is_of_hub(model: FoundModel) -> bool:
+    return hub_repo(model.spec.model.path) is not None
+
+
+def _check_weights(models: Iterable[FoundModel]) -> list[str]:
+    """Check each model's weights; a note on a directory of several models is returned once."""
+    notes = [note for model in models for note in _notes_of_weights(model)]
+    return list(dict.fromkeys(notes))
+
+
+def _notes_of_weights(model: FoundModel) -> list[str]:
     try:
         resolve_model(model.spec.model.path, model.spec.model.commit)
         notes = check_weights(model.directory, model.decoder, model.spec)

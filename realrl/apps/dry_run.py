@@ -9,7 +9,7 @@ from realrl.api.configure import dump_config
 from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-from realrl.apps.checks import FoundModel, Inputs
+from realrl.apps.checks import FoundModel, Inputs, lacking_devices
 from realrl.apps.memory import ITEMSIZE_BYTES, moments
 from realrl.apps.preparation import PreparedRun
 from realrl.apps.tables import table
@@ -46,10 +46,12 @@ def render(run: PreparedRun) -> str:
 
 
 def _notes(run: PreparedRun) -> dict[str, str]:
-    """What was chosen, and what a person should know of the rows; nothing where there is nothing to say."""
+    """What was chosen, and what a person should know of the rows and of this machine; empty without any."""
     sides = (run.inputs.rows, run.inputs.held_out)
     of_rows = [note for rows in sides if rows is not None for note in rows.notes]
-    lines = [*run.notes, *of_rows]
+    lacking = lacking_devices(run.config, run.plan)
+    of_machine = [f"a start on this machine would be refused: {lacking}"] if lacking else []
+    lines = [*run.notes, *of_rows, *of_machine]
     return {"Notes": "\n".join(lines)} if lines else {}
 
 

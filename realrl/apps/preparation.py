@@ -35,6 +35,7 @@ def prepare(recipe: Recipe, config: Any) -> PreparedRun:
     config, notes = choose_settings(recipe, config, inputs)
     plan = checks.make_plan(recipe, config)
     checks.check_run(recipe, config, plan, inputs)
+    notes += checks.notes_of_data(config, inputs) + checks.check_local_weights(inputs.models)
     return PreparedRun(recipe, config, plan, inputs, (inputs.rows.form, *notes))
 
 
@@ -42,7 +43,7 @@ def check_start(run: PreparedRun) -> PreparedRun:
     """Check what a start needs of this machine, and add notes on it.
 
     Raises:
-        ValueError: devices, packages, weights or a place for outputs are missing.
+        ValueError: devices, packages, weights of the Hub or a place for outputs are missing.
     """
     notes = checks.check_machine(run.config, run.plan, run.inputs.models)
     return replace(run, notes=(*run.notes, *notes))

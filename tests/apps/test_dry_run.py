@@ -2,8 +2,10 @@
 
 import math
 import re
+import shutil
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from realrl.api.configure import build_config
@@ -91,6 +93,45 @@ def test_a_cluster_that_is_not_here(cli):
     """64 CUDA devices can be planned for on a laptop."""
     found = dry_run(cli, "device=cuda", "batch_size=64", "allocation=gen.d64+d16p2t2")
     assert found["Plan"].startswith("128 workers on cuda")
+
+
+def test_devices_that_are_not_here_are_said(cli, monkeypatch):
+    """A start here would be refused for want of them; on a cluster it would not look for them here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused = "a start on this machine would be refused: device: expected a CUDA device for 'cuda'"
+    assert refused in dry_run(cli, "device=cuda", "allocation=*:d1")["Notes"]
+    assert "refused" not in dry_run(cli, "device=cpu")["Notes"]
+    elsewhere = ("mode=slurm", "device=cuda", "allocation=*:d1")
+    assert "refused" not in dry_run(cli, *elsewhere)["Notes"]
+
+
+def test_settings_that_the_rows_are_too_few_for_are_said(cli, tmp_path):
+    """Rows that come again within a step, and evaluations of no rows."""
+    rows_file = tmp_path / "rows.jsonl"
+    rows_file.write_text('{"prompt": "1 + 1 =", "solutions": ["2"]}\n')
+    few = (f"data.path={rows_file}", "data.eval_path=", "allocation=*:d1")
+    notes = dry_run(cli, *few, "batch_size=4", "eval_every=1")["Notes"]
+    assert "data.path has 1 row, fewer than batch_size=4: rows are repeated in a step" in notes
+    assert "eval_every=1: nothing is evaluated, as there are no held-out rows" in notes
+    enough = dry_run(cli, *few, "batch_size=1", "eval_every=0")["Notes"]
+    assert "repeated" not in enough and "evaluated" not in enough
+
+
+@pytest.mark.parametrize("spoil", ["missing", "cut short", "of another size"])
+def test_weights_that_cannot_be_loaded_are_refused_as_by_a_start(cli, model, tmp_path, spoil):
+    directory = tmp_path / "spoilt"
+    shutil.copytree(model, directory)
+    weights = directory / "model.safetensors"
+    if spoil == "missing":
+        weights.unlink()
+    elif spoil == "cut short":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        tiny_llama(tmp_path / "other", intermediate=64)
+        shutil.copyfile(tmp_path / "other" / "config.json", directory / "config.json")
+    code, out, err = cli(f"actor.model.path={directory}", "--dry-run")
+    assert (code, out) == (2, "") and err.startswith("realrl: error: actor.model.path: ")
+    assert cli(f"actor.model.path={directory}") == (code, out, err)
 
 
 def memory_table(found: dict[str, str]) -> dict[str, list[float]]:

@@ -1,0 +1,46 @@
+"""Checks that rows, with what is generated for them, fit the context of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from realrl.api.config import GenerationConfig
+from realrl.apps.rows import RowFacts
+
+
+def check_context(path: str, rows: RowFacts, config: Any, name: str, limit: int) -> None:
+    """Check the rows that the key `path` names against the context of model `name`, of `limit` tokens.
+
+    Raises:
+        ValueError: a row is too long; the message gives only settings that help.
+    """
+    new_tokens = _max_new_tokens(config)
+    room, longest = limit - new_tokens, max(rows.sequence_lengths)
+    if longest <= room:
+        return
+    more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
+    number = sum(length > room for length in rows.sequence_lengths)
+    others = f" (so do {number} of {len(rows)} rows)" if number > 1 else ""
+    means = []
+    if new_tokens and longest < limit:
+        means.append(f"set generation.max_new_tokens to at most {limit - longest}")
+    # Of rows whose prompts are all too long, none would be left.
+    if number < len(rows) or not new_tokens:
+        means.append(_leaving_out(config, room if new_tokens else None))
+    advice = ", or ".join(means) or f"shorten the prompts, or take a model with more context than {longest}"
+    raise ValueError(
+        f"{path}: {rows.longest_place} has {longest} tokens; that{more} exceeds the {limit} tokens of model"
+        f" {name}'s context{others}; {advice}"
+    )
+
+
+def _leaving_out(config: Any, room: int | None) -> str:
+    """Say which settings leave out the rows whose prompts have more than `room` tokens (None: responses)."""
+    limit = "data.max_response_tokens" if room is None else f"data.max_prompt_tokens={room}"
+    drops = "" if config.data.drop_long else " and data.drop_long=true"
+    return f"set {limit}{drops} to leave such rows out"
+
+
+def _max_new_tokens(config: Any) -> int:
+    generation = getattr(config, "generation", None)
+    return generation.max_new_tokens if isinstance(generation, GenerationConfig) else 0
