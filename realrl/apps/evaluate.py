@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,11 @@ KEYS = {
     "batch_size": "batch_size",
 }
 """The key of `gen` that each option sets."""
+_ADVICE = {
+    "recover=off": "restore that, or give another --output",
+    "data.drop_long=true": "give a smaller --max-new-tokens, or leave such problems out",
+}
+"""A setting of `gen` that an evaluation fixes: what a message that advises to set it says instead."""
 SHOWN = ("n", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_type", "dtype", "engine", "seed")
 """Options that results depend on."""
 
@@ -65,13 +72,13 @@ def _main(argv: Sequence[str]) -> int:
         others = [_read_results(folder) for folder in options.beside]
         prepared = _prepare(options, benchmarks)
     except ValueError as error:
-        return complain(str(error), BAD_INPUT)
+        return complain(_in_own_words(str(error)), BAD_INPUT)
     for note in (note for benchmark in benchmarks for note in benchmark.notes):
         mention(note)
     try:
         _answer(prepared)
     except RunRefused as error:
-        return complain(str(error), BAD_INPUT)
+        return complain(_in_own_words(str(error)), BAD_INPUT)
     except RunFailed as error:
         return complain(str(error), FAILED)
     results = _results(options, prepared.config.model.commit, benchmarks)
@@ -93,22 +100,43 @@ def make_parser() -> Parser:
     add(
         "--output", type=Path, required=True, help="the folder for results; one that has some is gone on with"
     )
-    add("--n", type=int, default=32, help="sampled answers to each problem, beside the greedy one")
-    add("--temperature", type=float, default=0.6)
-    add("--top-p", type=float, default=0.95)
-    add("--top-k", type=int, default=0, help="0 keeps every token")
-    add("--max-new-tokens", type=int, default=2048)
-    add("--max-prompt-tokens", type=int, default=2048, help="a longer prompt is refused")
-    add("--prompt-type", choices=("chat", *TEMPLATES), default="chat", help="how prompts are wrapped")
-    add("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    add("--seed", type=int, default=1)
-    add("--engine", choices=("realrl", "vllm"), default="realrl")
+    setting = partial(_add_setting, parser)
+    setting("--n", 32, "sampled answers to each problem, besides the greedy one")
+    setting("--temperature", 0.6, "of sampled answers")
+    setting("--top-p", 0.95, "the share of probability that tokens are sampled from")
+    setting("--top-k", 0, "the number of likely tokens that are sampled from; 0: all")
+    setting("--max-new-tokens", 2048, "the longest answer")
+    setting("--max-prompt-tokens", 2048, "a longer prompt is refused")
+    setting("--prompt-type", "chat", "how prompts are wrapped", choices=("chat", *TEMPLATES))
+    setting("--dtype", "bfloat16", "of weights", choices=("float32", "bfloat16"))
+    setting("--seed", 1, "of the sampling")
+    setting("--engine", "realrl", "what generates answers", choices=("realrl", "vllm"))
     add("--allocation", default="auto", help="the layout, as *:d2 or *:p2; left out, for this machine")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--batch-size", type=int, default=16, help="problems that are answered together")
+    setting("--device", "auto", "where the model runs", choices=("auto", "cpu", "cuda"))
+    setting("--batch-size", 16, "problems that are answered together")
     add("--beside", type=Path, nargs="*", default=[], help="folders of other results, for rows in the table")
     add("--set", dest="more", nargs="*", default=[], help="more keys of gen, as generation.cache_mib=4096")
     return parser
+
+
+def _add_setting(parser: Parser, name: str, default: Any, about: str, **more: Any) -> None:
+    """Add an option whose default the help shows."""
+    about = f"{about} (default: {default})"
+    parser.add_argument(name, type=type(default), default=default, help=about, **more)
+
+
+def _in_own_words(message: str) -> str:
+    """Return a message on keys of `gen` as one on the options that set them."""
+    what, _, advice = message.rpartition("; ")
+    advice = next((ours for setting, ours in _ADVICE.items() if setting in advice), advice)
+    message = f"{what}; {advice}" if what else advice
+    options = {key: f"--{name.replace('_', '-')}" for name, key in KEYS.items()}
+    options |= {"data.path": "--data", "recover": "--output"}
+    for key, option in options.items():
+        # A key that is one plain word is one only where a message begins with it.
+        begins = r"(?<![\w./-])" if "." in key else "^"
+        message = re.sub(rf"{begins}{re.escape(key)}(?![\w./-])", option, message)
+    return message
 
 
 def _count(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
 
@@ -52,6 +53,10 @@ def test_what_is_guessed_of_a_file_is_noted(tmp_path):
         ("gsm8k", "expected gsm8k.jsonl or gsm8k_test.jsonl in"),
         ("nothing.jsonl", "--data: 'nothing.jsonl': cannot read this dataset"),
         ("sums,sums", "--data: two are named 'sums'"),
+        (
+            "gsm8kk",
+            "gsm8k, sums or a file of rows, got 'gsm8kk'; did you mean gsm8k?",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, data, message):
@@ -148,6 +153,28 @@ def test_the_table_has_a_row_for_each_model():
     assert detail[3][-5:] == [str(verdicts[v]) for v in VERDICTS]
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "recover: out/run was made with generation.max_new_tokens=16, got 8; set it back, give another"
+            " trial, or set recover=off to begin afresh",
+            "--output: out/run was made with --max-new-tokens=16, got 8; restore that, or give another"
+            " --output",
+        ),
+        (
+            "data.path: a:1 has 20 tokens; lower that, or set data.drop_long=true to leave such rows out",
+            "--data: a:1 has 20 tokens; give a smaller --max-new-tokens, or leave such problems out",
+        ),
+        ("data: no rows in seed/model.path.json; mend it", "data: no rows in seed/model.path.json; mend it"),
+        ("model.path: my seed; give another", "--model: my seed; give another"),
+    ],
+)
+def test_messages_name_options(message, said):
+    """And no key of `gen` that an evaluation fixes."""
+    assert evaluate._in_own_words(message) == said
+
+
 def test_without_samples_there_are_greedy_answers_alone():
     text = render([results("base", num_samples=0, a=5)])
     assert "pass@2" not in text and "samples |" not in text
@@ -156,9 +183,9 @@ def test_without_samples_there_are_greedy_answers_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--n", "-1"], "num_samples must be at least 1, or 0 with greedy: true, got -1"),
-        (["--temperature", "0"], "num_samples: with generation.temperature=0 all answers"),
-        (["--allocation", "*:d99"], "allocation: generate: d99 needs at least 99 prompts"),
+        (["--n", "-1"], "--n must be at least 1, or 0 with greedy: true, got -1"),
+        (["--temperature", "0"], "--n: with --temperature=0 all answers"),
+        (["--allocation", "*:d99"], "--allocation: generate: d99 needs at least 99 prompts"),
         (["--allocation", "*:t3"], "t3"),
         (["--max-new-tokens", "5000"], "exceeds the 256 tokens of model model's context"),
         (["--model", "no/such/model"], "no/such/model: expected a Hugging Face model directory"),
@@ -177,3 +204,12 @@ def test_bad_options_are_refused(model, tmp_path, capsys, monkeypatch, options, 
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1) and error.startswith("realrl: error: ")
     assert message in error
+
+
+def test_the_help_shows_defaults():
+    """Of each option that results depend on."""
+    parser = evaluate.make_parser()
+    _, *abouts = re.split(r"\n  --", parser.format_help().partition("options:")[2])
+    shown = {about.split()[0]: " ".join(about.split()) for about in abouts}
+    for option in evaluate.SHOWN:
+        assert f"(default: {parser.get_default(option)})" in shown[option.replace("_", "-")]

@@ -112,7 +112,9 @@ def test_another_evaluation_does_not_go_on_with_it(folder, undisturbed, capsys):
         assert main(options(folder, "undisturbed", *more)) == 2
         return capsys.readouterr().err
 
-    assert "was made with generation.temperature=0.6, got 0.5" in refusal("--temperature", "0.5")
+    assert "was made with --temperature=0.6, got 0.5; restore that, or give another --output" in refusal(
+        "--temperature", "0.5"
+    )
     assert "is an evaluation of other problems" in refusal("--limit", "2")
     tiny_llama(folder / "model", seed=1)
     assert "is an evaluation of another model" in refusal()

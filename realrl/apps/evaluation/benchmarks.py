@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realrl.api.data import DataConfig
+from realrl.base.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from realrl.datasets.prompts import Problem
@@ -24,6 +25,8 @@ FILES = {
     "gsm8k": ("gsm8k.jsonl", "gsm8k_test.jsonl"),
 }
 """Under which names a benchmark's file is looked for."""
+_WORD = re.compile(r"[\w-]+")
+"""What looks like a benchmark's name rather than a path."""
 TITLES = {"math500": "MATH-500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "gsm8k": "GSM8K"}
 
 
@@ -66,7 +69,15 @@ def _load(path: str) -> tuple[list[Problem], list[str]]:
     try:
         return load_problems(DataConfig(path=path, eval_path=path), held_out=True)
     except ValueError as error:
+        if _WORD.fullmatch(path) and not Path(path).exists():
+            raise _unknown(path) from None
         raise ValueError(str(error).replace("data.eval_path", "--data")) from None
+
+
+def _unknown(name: str) -> ValueError:
+    names = (*FILES, "sums")
+    expected = f"expected {', '.join(names)} or a file of rows"
+    return ValueError(f"--data: {expected}, got {name!r}{did_you_mean(name, names)}")
 
 
 def _file(name: str, directory: Path | None) -> Path:
