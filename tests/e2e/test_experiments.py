@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from realrl.apps import quickstart
 from realrl.recipes import RECIPES
@@ -20,6 +23,16 @@ def model(tmp_path_factory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("tiny"), max_position=1 << 15)
 
 
+@pytest.fixture(scope="module")
+def reward_model(model, tmp_path_factory) -> Path:
+    """The same with a scalar head, as a reward model has one."""
+    directory = Path(shutil.copytree(model, tmp_path_factory.mktemp("reward") / "model"))
+    weights = load_file(model / "model.safetensors")
+    head = torch.ones(1, weights["model.norm.weight"].numel())
+    save_file({**weights, "score.weight": head}, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
 ROW = {
     "query_id": "1",
     "prompt": "1+1",
@@ -31,13 +44,13 @@ ROW = {
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_it_loads_and_plans(file, model, tmp_path, capsys):
+def test_it_loads_and_plans(file, model, reward_model, tmp_path, capsys):
     """On a tiny model, and a row in place of files that are not shipped; all else is as shipped."""
     shipped = yaml.safe_load(file.read_text())
     has_actor = hasattr(RECIPES[shipped["recipe"]].default_config, "actor")
     overrides = [f"{'actor.' * has_actor}model.path={model}"]
-    for path in ("critic.model.path", "reward_model.path"):
-        overrides += [f"{path}={model}" for path in _given(shipped, path)]
+    for path, directory in (("critic.model.path", model), ("reward_model.path", reward_model)):
+        overrides += [f"{path}={directory}" for path in _given(shipped, path)]
     if _given(shipped, "data.path") and "." in shipped["data"]["path"]:
         for name in ("row", "other"):
             (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
