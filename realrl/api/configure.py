@@ -73,6 +73,7 @@ def build_config(
     _check_recipe(given.pop("recipe", recipe), recipe)
     for override in overrides:
         _insert(given, override)
+    _check_colons(given, "")
     known = {key.path: key for key in config_keys(type(default))}
     manual = f"`realrl {recipe} --help`" if recipe else "the recipe's --help"
     return _Builder(known, manual).build(type(default), given, default, "")
@@ -308,6 +309,18 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
             _merge(tree[key], value)
         else:
             tree[key] = value
+
+
+def _check_colons(tree: Mapping[str, Any], path: str) -> None:
+    """Refuse `{name:value}`, which YAML reads as one name without a value."""
+    for key, value in tree.items():
+        here, (name, _, rest) = _joined(path, key), key.partition(":")
+        if value is None and name and rest:
+            raise ValueError(
+                f"{here}: expected a space after the colon, got `{key}`; write it as `{name}: {rest}`"
+            )
+        if isinstance(value, Mapping):
+            _check_colons(value, here)
 
 
 def _leaf(hint: Any, given: Any, path: str) -> Any:

@@ -77,8 +77,8 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         # What is still buffered meets a closed pipe here, and not when the interpreter ends.
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return complain("stopped by Ctrl-C", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return complain(str(error) or "stopped by Ctrl-C", INTERRUPTED)
     except Terminated as error:
         return complain(str(error), TERMINATED)
     except BrokenPipeError:

@@ -34,7 +34,11 @@ def refused_writes(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def held_alone(directory: Path) -> Iterator[None]:
-    """Hold a run's directory: two masters in one would each undo what the other does."""
+    """Hold a run's directory: two masters in one would each undo what the other does.
+
+    Raises:
+        RunRefused: another master holds it.
+    """
     lock = directory.with_name(f".{directory.name}.lock")
     me = f"process {os.getpid()} on {socket.gethostname()}"
     with ExitStack() as stack:
@@ -42,7 +46,7 @@ def held_alone(directory: Path) -> Iterator[None]:
             stack.enter_context(locked(lock, me))
         except BlockingIOError as error:
             what = f"{directory} has a master at work, {error.strerror}; end that first, or set another trial"
-            raise RunFailed(what) from None
+            raise RunRefused(what) from None
         yield
 
 

@@ -93,8 +93,10 @@ def run(
 
     Raises:
         RunFailed: a worker failed, died, or took too long, and the run was not to restart; or its directory
-            takes no more, or has another master at work.
-        RunRefused: what an earlier start left is damaged, and somebody has to decide.
+            takes no more.
+        RunRefused: what an earlier start left is damaged, or another master is at work in the directory: a
+            person has to decide.
+        KeyboardInterrupt: Ctrl-C stopped it; the message says what it resumes from.
         Terminated: SIGTERM asked it to stop.
     """
     failures: list[str] = []
@@ -137,6 +139,8 @@ def _named_end(config: RunConfig) -> Iterator[None]:
     """Say what a run that is asked to stop resumes from."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped by Ctrl-C; {what_resumes(config)}") from None
     except Terminated:
         raise Terminated(f"stopped by SIGTERM; {what_resumes(config)}") from None
 

@@ -117,6 +117,8 @@ def test_overrides_do_not_reach_the_default():
         ("learning_rate=1", ["did you mean actor.optimizer.lr (a number)?"]),
         ("critic.learning_rate=1", ["did you mean critic.optimizer.lr (a number)?"]),
         ("generation.learning_rate=1", ["did you mean actor.optimizer.lr (a number)?"]),
+        ("actor.model={path:x}", ["actor.model.path:x: expected a space", "write it as `path: x`"]),
+        ("actor={model: {path:./a:b}}", ["expected a space after the colon", "write it as `path: ./a:b`"]),
         ("batch_size=abc", ["batch_size: expected a whole number, got 'abc'"]),
         ("batch_size=1.5", ["batch_size: expected a whole number, got 1.5"]),
         ("batch_size=true", ["batch_size: expected a whole number, got true"]),

@@ -11,7 +11,7 @@ from realrl.api.configure import build_config, config_keys, dump_config
 from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.failure import RunFailed, RunRefused, Terminated
 from realrl.runtime.summary import Summary, print_summary
 
 
@@ -41,7 +41,10 @@ def test_a_file_names_its_recipe(capsys, tmp_path, words):
     ("raised", "code", "message"),
     [
         (RunFailed("rank 1 died in actor_gen of step 2"), 1, "rank 1 died in actor_gen of step 2"),
+        (RunRefused("trial has a master at work"), 2, "trial has a master at work"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (KeyboardInterrupt("stopped by Ctrl-C; it resumes"), 130, "stopped by Ctrl-C; it resumes"),
+        (Terminated("stopped by SIGTERM; it resumes"), 143, "stopped by SIGTERM; it resumes"),
     ],
 )
 def test_how_a_run_ends_badly(cli, monkeypatch, raised, code, message):

@@ -23,7 +23,7 @@ from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.crew import Crew
-from realrl.runtime.failure import RunFailed
+from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.run import run
 from tests.tiny import tiny_llama
 
@@ -91,7 +91,7 @@ def test_a_run_has_one_master(config):
     directory = _directory(config)
     with (
         locked(directory.with_name(".trial.lock"), "process 7 on node3"),
-        pytest.raises(RunFailed, match="trial has a master at work, process 7 on node3; end that first"),
+        pytest.raises(RunRefused, match="trial has a master at work, process 7 on node3; end that first"),
     ):
         _run(config, LocalLauncher())
     assert list(directory.parent.iterdir()) == []
@@ -129,10 +129,10 @@ def test_a_killed_worker_ends_the_run(config):
 
 
 def test_ctrl_c_ends_the_run(config):
-    """Within ten seconds."""
+    """Within ten seconds; it says what the same command would do."""
     config, launcher = replace(config, num_steps=10_000), LocalLauncher()
     at_s = _once_two_steps_are_done(config, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="^stopped by Ctrl-C; the same command begins afresh, as rec"):
         _run(config, launcher)
     assert time.monotonic() - at_s[0] < 10
     _assert_clean(config, launcher)
