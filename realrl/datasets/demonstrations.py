@@ -11,7 +11,7 @@ from torch import Tensor
 from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, RESPONSES, Names
-from realrl.datasets.records import Row, read_rows
+from realrl.datasets.records import Row, names_key, read_rows
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 
@@ -74,9 +74,10 @@ def load_demonstrations(
     data = config.data
 
     def load(held_out: bool) -> DemonstrationDataset:
-        rows, notes = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
-        rows = _fit_to_learn(rows, notes, config)
-        return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+        with names_key(data, held_out=held_out):
+            rows, notes = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
+            rows = _fit_to_learn(rows, notes, config)
+            return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
     return load(False), load(True) if data.held_out_path else None
 

@@ -171,7 +171,9 @@ def encode_prompts(
     encoded = encode_texts(texts, tokenizer, add_special_tokens=not in_chat)
     for row, ids in zip(rows, encoded, strict=True):
         if not ids:
-            raise ValueError(f"{row.place}: the prompt has no tokens")
+            raise ValueError(
+                f"{row.place}: the prompt has no tokens; give a question there, or leave the row out"
+            )
     return [tensor(ids) for ids in encoded]
 
 

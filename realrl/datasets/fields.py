@@ -38,6 +38,9 @@ def recognised(record: Mapping[str, Any], names: Names) -> dict[str, str]:
     for ours, theirs in names.items():
         if record.get(ours) is None and not (ours == "prompt" and _begins_elsewhere(record, found)):
             name = next((name for name in theirs if _serves(record, name, ours)), None)
+            if name is None and ours == "solutions":
+                # An answer that the first row lacks is there in others.
+                name = next((name for name in theirs if _is_null(record, name)), None)
             if name is not None:
                 found[ours] = name
     return found
@@ -79,6 +82,13 @@ def _serves(record: Mapping[str, Any], name: str, ours: str) -> bool:
         return isinstance(value, str)
     parts = value if isinstance(value, list) and value else [value]
     return all(isinstance(part, str) or _is_number(part) for part in parts)
+
+
+def _is_null(record: Mapping[str, Any], name: str) -> bool:
+    try:
+        return at(record, name) is None
+    except KeyError:
+        return False
 
 
 def _ends_by(conversation: Any, *, asking: bool) -> bool:

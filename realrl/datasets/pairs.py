@@ -13,7 +13,7 @@ from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.data import DataConfig
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, Names
-from realrl.datasets.records import Row, read_rows
+from realrl.datasets.records import Row, names_key, read_rows
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
 
@@ -85,8 +85,9 @@ def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | 
     data = config.data
 
     def load(held_out: bool) -> PairDataset:
-        rows, notes = read_rows(data, Pair, EXAMPLE, held_out=held_out)
-        return PairDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+        with names_key(data, held_out=held_out):
+            rows, notes = read_rows(data, Pair, EXAMPLE, held_out=held_out)
+            return PairDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
     return load(False), load(True) if data.held_out_path else None
 

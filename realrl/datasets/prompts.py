@@ -15,7 +15,7 @@ from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
 from realrl.datasets.messages import words_of
-from realrl.datasets.records import Row, read_rows
+from realrl.datasets.records import Row, names_key, read_rows
 from realrl.datasets.texts import answers_of
 from realrl.rewards.gym import GymItem
 
@@ -103,8 +103,9 @@ def load_problems(
 
 
 def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: bool) -> PromptDataset:
-    rows, notes = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
-    return PromptDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+    with names_key(data, held_out=held_out):
+        rows, notes = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
+        return PromptDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
 
 def _read_info(path: str) -> dict[str, _Info]:
@@ -146,6 +147,8 @@ def _check_solutions(rows: Sequence[Problem], given: Sequence[list[str] | None])
     what = "`solutions` is empty" if not found else f"no response can match the `solutions` {found!r}"
     if found is None:
         what = "no `solutions`, here or in data.solutions_path"
+        if "solutions" in first.nulls:
+            what = f"`{first.nulls['solutions']}` is null"
     others = f" (so are {len(lacking)} of {len(rows)} rows)" if len(lacking) > 1 else ""
     raise ValueError(f"{first.place}: {what}{others}; expected a line like {EXAMPLE}")
 

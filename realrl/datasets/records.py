@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
@@ -37,6 +38,8 @@ class Row(msgspec.Struct, kw_only=True):
     """A number, where rows are chosen by it."""
     place: str = ""
     """Where it comes from, as `file:line`."""
+    nulls: dict[str, str] = {}
+    """Those of our fields that are null there, which is as if they were left out, by their names there."""
 
 
 SomeRow = TypeVar("SomeRow", bound=Row)
@@ -78,6 +81,18 @@ def read_rows(
         _row(row_type, number, place, record, example) for number, (place, record) in enumerate(records, 1)
     ]
     return rows, []
+
+
+@contextmanager
+def names_key(data: DataConfig, *, held_out: bool) -> Iterator[None]:
+    """Have messages that begin with a place in a source begin with the key that gave the source."""
+    source = _source(data, held_out=held_out)
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(source.path):
+            raise
+        raise ValueError(f"{source.key}: {error}") from None
 
 
 def _source(data: DataConfig, *, held_out: bool) -> _Source:
@@ -123,7 +138,7 @@ def _rows_of(
             if whole != mapped:
                 mended.append(place)
             mapped = whole
-        rows.append(_row(row_type, number, place, mapped, example))
+        rows.append(_row(row_type, number, place, mapped, example, source.fields))
     if mended:
         notes.append(
             f"{source.path}: {len(mended)} of {len(rows)} rows have halves of characters (lone surrogates),"
@@ -187,12 +202,23 @@ def _at(record: Record, name: str, source: _Source, place: str) -> Any:
         ) from None
 
 
-def _row(row_type: type[SomeRow], number: int, place: str, record: Record, example: str) -> SomeRow:
+def _row(
+    row_type: type[SomeRow],
+    number: int,
+    place: str,
+    record: Record,
+    example: str,
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> SomeRow:
+    nulls = {name: fields.get(name, name) for name, value in record.items() if value is None}
     try:
         row = msgspec.convert(_tidied(record), row_type)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{place}: {error}; expected a line like {example}") from None
-    row.place, row.query_id = place, row.query_id or str(number)
+        said = [
+            f", as `{theirs}` is null" for ours, theirs in nulls.items() if f"field `{ours}`" in str(error)
+        ]
+        raise ValueError(f"{place}: {error}{''.join(said)}; expected a line like {example}") from None
+    row.place, row.query_id, row.nulls = place, row.query_id or str(number), nulls
     return row
 
 

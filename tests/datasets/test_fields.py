@@ -94,6 +94,35 @@ def test_empty_answers_beside_others_are_dropped_and_counted(tmp_path):
     assert note.startswith("dropped empty `solutions` of 1 of 2 rows") and note.endswith("rows.jsonl:2")
 
 
+ASKED = {"question": "1+1?", "answer": "2"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([ASKED, {**ASKED, "answer": None}], "rows.jsonl:2: `answer` is null;"),
+        ([{**ASKED, "answer": None}, ASKED], "rows.jsonl:1: `answer` is null;"),
+        ([{"prompt": "x", "solutions": None}], "rows.jsonl:1: `solutions` is null;"),
+        ([ASKED, {**ASKED, "question": None}], "missing required field `prompt`, as `question` is null;"),
+        ([{"prompt": "x"}], "rows.jsonl:1: no `solutions`, here or in data.solutions_path;"),
+        ([{"prompt": "", "solutions": "2"}], "rows.jsonl:1: the prompt has no tokens; give a question there"),
+        (['{"prompt": "x"'], "rows.jsonl:1: Input data was truncated"),
+    ],
+)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_bad_row_is_named_by_key_and_place_with_what_is_null_there(tmp_path, rows, said, held_out):
+    """The key is that of the side that the row is of."""
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    (tmp_path / "good.jsonl").write_text(json.dumps(ASKED))
+    files = [str(tmp_path / name) for name in ("rows.jsonl", "good.jsonl")]
+    path, eval_path = files[::-1] if held_out else files
+    with pytest.raises(ValueError) as refused:
+        load_prompts(DataConfig(path=path, eval_path=eval_path), tiny_tokenizer())
+    key = "data.eval_path" if held_out else "data.path"
+    assert str(refused.value).startswith(f"{key}: {files[0]}:") and said in str(refused.value)
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", '"hard"', "[1]"])
 def test_a_difficulty_that_is_no_number_is_named_where_it_counts(tmp_path, value):
     line = f'{{"prompt": "x", "solutions": "1", "difficulty": {value}}}'
