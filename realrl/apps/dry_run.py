@@ -13,6 +13,7 @@ from realrl.apps.checks import FoundModel, Inputs, lacking_devices
 from realrl.apps.memory import ITEMSIZE_BYTES, moments
 from realrl.apps.preparation import PreparedRun
 from realrl.apps.tables import table
+from realrl.base.counting import counted
 from realrl.launch.modes import render_request
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
@@ -85,7 +86,8 @@ def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan)
         )
         for name, call in calls.items()
     ]
-    workers = f"{execution_plan.num_workers} workers on {config.device}; allocation {config.allocation!r}"
+    number = counted(execution_plan.num_workers, "worker")
+    workers = f"{number} on {config.device}; allocation {config.allocation!r}"
     if isinstance(config, TrainingConfig) and (stale := config.max_staleness):
         ahead = [node.call for node in compile_run(recipe, config, execution_plan).step.ahead]
         names = ", ".join(dict.fromkeys(ahead))

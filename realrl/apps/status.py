@@ -96,10 +96,11 @@ def find_trouble(status: Status, now_s: float) -> str:
 def render(directory: Path, status: Status, now_s: float) -> str:
     """A line on the run, and one on each worker while it has any."""
     scene = status.scene
-    at = "" if status.is_over or status.step is None else f" {status.step}/{status.num_steps}"
+    at = "" if status.step is None else f" {status.step}/{status.num_steps}"
     phase_s, run_s = now_s - status.phase_since_s, now_s - status.began_s
+    since = f", {clock(phase_s)} ago" if status.is_over else f"{at}, for {clock(phase_s)}"
     head = (
-        f"{directory}: {status.phase}{at}, for {clock(phase_s)}; began {clock(run_s)} ago; master: process"
+        f"{directory}: {status.phase}{since}; began {clock(run_s)} ago; master: process"
         f" {status.pid} on {status.host}\n"
     )
     if status.is_over or not scene.workers:

@@ -93,10 +93,11 @@ def _check_not_quantised(found: _Kind, file: Path) -> None:
 def _decode(file: Path, file_type: type[File]) -> File:
     try:
         return msgspec.json.decode(file.read_text(encoding="utf-8"), type=file_type)
-    except RecursionError:
-        raise ValueError(f"{file}: it is nested too deeply") from None
-    except ValueError as error:
+    except msgspec.ValidationError as error:
         raise ValueError(f"{file}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{file}: {what}; put a whole copy of that file there") from None
 
 
 def _eos_token_ids(decoder: DecoderConfig, file: Path) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.base.counting import counted
 from realrl.ops.linear import has_bf16_products
 
 
@@ -14,13 +15,13 @@ def accounting(recipe: Recipe, config: Any, plan: ExecutionPlan) -> list[str]:
     """A line for the step, one for each call that trains, and what makes the run slow, if it is known."""
     graph, rows, samples = recipe.graph(config), config.batch_size, recipe.samples_per_row(config)
     number = rows * samples
-    step = f"a step: {rows} rows x {samples} samples = {number} sequences"
+    step = f"a step: {counted(rows, 'row')} x {counted(samples, 'sample')} = {counted(number, 'sequence')}"
     if not graph.trains:
         return [f"{step}; each row once, in order", *_slow_types(recipe, config)]
     steps, trains = config.num_steps, [c for c in graph.calls.values() if c.kind is CallKind.TRAIN]
     again = f", up to {graph.redraw.max_draws} times as many drawn" if graph.redraw else ""
     return [
-        f"{step}; {steps} steps: {steps * number} sequences{again}",
+        f"{step}; {counted(steps, 'step')}: {counted(steps * number, 'sequence')}{again}",
         *(_training(call, config, plan, number) for call in trains),
         *_slow_types(recipe, config),
     ]
@@ -30,8 +31,9 @@ def _training(call: ModelFunctionCall, config: Any, plan: ExecutionPlan, num_seq
     num, dp = call.num_minibatches, plan[call.name].layout.dp
     each, budget = _about(num_sequences, num), config.max_tokens_per_microbatch
     share = f", {_about(num_sequences, num * dp)} on each of {dp} data-parallel ranks" if dp > 1 else ""
-    updates = f"{num} optimizer step{'s' if num > 1 else ''} of {each} sequences"
-    return f"{call.name}: {updates} a step{share}, in micro-batches of up to {budget} tokens"
+    updates = f"{counted(num, 'optimizer step')} of {each} sequences"
+    batches = f"in micro-batches of up to {budget} tokens, or of one longer sequence"
+    return f"{call.name}: {updates} a step{share}, {batches}"
 
 
 def _slow_types(recipe: Recipe, config: Any) -> list[str]:

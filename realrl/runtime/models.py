@@ -49,8 +49,9 @@ def resolve_model(path: str | Path, commit: str | None = None, *, weights: bool 
         return demo_model_directory()
     directory = Path(os.path.expanduser(path))
     if not os.path.isdir(directory):
+        what = "it is a file" if os.path.exists(directory) else "there is no such directory"
         raise ValueError(
-            f"{path}: expected a Hugging Face model directory, but there is no such directory; give one, a"
+            f"{path}: expected a Hugging Face model directory, but {what}; give one, a"
             f" model of the Hugging Face Hub as OWNER/NAME, or {DEMO_MODEL} for the demo model"
         )
     _check_config(directory, str(path))
@@ -101,6 +102,8 @@ def load_tokenizer(directory: Path) -> Any:
         reason = " ".join(str(error).split())[:_REASON]
         if "trust_remote_code" in reason:
             reason = "it is code of its own, which is never run"
+        elif not has_tokenizer(directory):
+            reason = f"it has no {_TOKENIZER_FILES[0]}"
         raise ValueError(
             f"{directory}: its tokenizer cannot be loaded ({reason}); mend the tokenizer's files there, or"
             " give a model whose tokenizer transformers knows"

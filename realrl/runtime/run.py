@@ -24,6 +24,7 @@ from realrl.api.configure import dump_config
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
 from realrl.api.recipe import Observed, Recipe
+from realrl.base.counting import counted
 from realrl.base.files import write_atomically
 from realrl.base.logging import logging_to
 from realrl.runtime.accounting import accounting
@@ -148,7 +149,7 @@ def _named_end(config: RunConfig) -> Iterator[None]:
 def _say_finished(config: RunConfig) -> dict[str, Any]:
     """Nothing is left to do; returns what the run resulted in."""
     summary, directory = read_summary(config), run_directory(config)
-    say_line(f"{directory} is finished, with {summary['num_steps']} steps; nothing to do")
+    say_line(f"{directory} is finished, with {counted(summary['num_steps'], 'step')}; nothing to do")
     return summary
 
 
@@ -246,7 +247,8 @@ class _Run:
                     logger.info("%s", line)
                     progress.say(line)
                 if next(schedule.stages(), None):
-                    progress.say(f"{num_workers} workers start; everything of this run goes to {directory}")
+                    workers = counted(num_workers, "worker")
+                    progress.say(f"starts {workers}; everything of this run goes to {directory}")
                     self.watch.begin(steps.stop)
                     digest = digest_data(data)
                     reader = stack.enter_context(self._reader(digest, start.inputs))

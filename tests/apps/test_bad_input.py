@@ -35,6 +35,7 @@ def refused(result) -> str:
         ("trial=" + "x" * 300, "trial must be a plain folder name"),
         ('runs_dir="a\\0b"', "runs_dir: cannot write to 'a\\x00b/ppo-math': embedded null byte"),
         ("actor.model.path=nowhere", "actor.model.path: nowhere"),
+        ("actor.model.path=/dev/null", "model directory, but it is a file; give one"),
         ("critic.model.path=nowhere", "critic.model.path: nowhere"),
         ("data.path=nowhere.jsonl", "data.path: 'nowhere.jsonl': cannot read this dataset"),
         ("data.path=~nobody/rows.jsonl", "data.path: '~nobody/rows.jsonl': cannot read this dataset"),
@@ -181,7 +182,7 @@ def broken(model, directory, name, text):
     ("name", "text", "message"),
     [
         ("config.json", None, "actor.model.path: "),
-        ("config.json", "{", "config.json: Input data was truncated"),
+        ("config.json", "{", "config.json: Input data was truncated; put a whole copy of that file"),
         ("config.json", '{"a":' * 1_000_000, "config.json: it is nested too deeply"),
         ("config.json", "[]", "config.json: Expected `object`, got `array`"),
         ("config.json", b'{"model_type": "ll\xff"}', "config.json: 'utf-8' codec can't decode byte 0xff"),
@@ -196,6 +197,14 @@ def broken(model, directory, name, text):
 def test_a_broken_model_directory(cli, model, tmp_path, name, text, message):
     directory = broken(model, tmp_path / "broken", name, text)
     assert message in refused(cli(f"actor.model.path={directory}"))
+
+
+def test_a_model_without_a_tokenizer(cli, model, tmp_path):
+    """Its message is ours: that of transformers says nothing of what is missing."""
+    directory = broken(model, tmp_path / "broken", "tokenizer.json", None)
+    (directory / "tokenizer_config.json").unlink()
+    message = refused(cli(f"actor.model.path={directory}"))
+    assert "its tokenizer cannot be loaded (it has no tokenizer.json); " in message
 
 
 def changed(model, directory, name, **keys):

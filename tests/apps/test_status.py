@@ -96,7 +96,11 @@ def test_a_run_that_is_over_has_no_workers(show):
     """However it ended."""
     over = _status(phase="failed: rank 1 died", is_over=True, process_start=1)
     code, out, err = show("status", over)
-    assert (code, err, out.count("\n")) == (0, "", 1) and ": failed: rank 1 died, for 0:50;" in out
+    assert (code, err, out.count("\n")) == (
+        0,
+        "",
+        1,
+    ) and ": failed: rank 1 died, 0:50 ago; began 1:00 ago;" in out
     code, out, err = show("stacks", over)
     assert (code, out) == (1, "") and "runs/sums/trial is over (failed: rank 1 died)" in err
 

@@ -30,9 +30,15 @@ def test_prompts_become_samples_become_optimizer_steps():
     )
     assert found[:3] == [
         "a step: 6 rows x 16 samples = 96 sequences; 10 steps: 960 sequences",
-        f"critic_train: {expected} up to 512 tokens",
-        f"actor_train: {expected} up to 512 tokens",
+        f"critic_train: {expected} up to 512 tokens, or of one longer sequence",
+        f"actor_train: {expected} up to 512 tokens, or of one longer sequence",
     ]
+
+
+def test_one_is_said_as_one():
+    assert said("sft", batch_size=1, num_steps=1)[0] == (
+        "a step: 1 row x 1 sample = 1 sequence; 1 step: 1 sequence"
+    )
 
 
 @pytest.mark.parametrize(

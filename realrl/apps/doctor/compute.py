@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
+from realrl.base.counting import counted
 from realrl.base.machine import cpu_quotas
 
 _SIZE, _REPEATS = 512, 8
@@ -30,7 +31,8 @@ def look_at_cores() -> Iterator[Finding]:
 
     cores = len(os.sched_getaffinity(0))
     quota = min(cpu_quotas(), default=float(cores))
-    found = f"{_cpu_name()}; {cores} cores, {torch.get_num_threads()} threads of PyTorch"
+    threads = counted(torch.get_num_threads(), "thread")
+    found = f"{_cpu_name()}; {counted(cores, 'core')}, {threads} of PyTorch"
     variables = ", ".join(f"{name}={os.environ[name]}" for name in _FOR_OPENMP if name in os.environ)
     found += f"; {variables}" if variables else ""
     if quota < cores:

@@ -94,7 +94,7 @@ def _write(target: Path, page: str) -> None:
     try:
         write_atomically(target, page, durable=False)
     except OSError as error:
-        raise ValueError(f"-o: cannot write {target}: {error.strerror}; give another file") from None
+        raise ValueError(f"--output: cannot write {target}: {error.strerror}; give another file") from None
 
 
 if __name__ == "__main__":
