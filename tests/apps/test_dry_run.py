@@ -201,3 +201,14 @@ def test_a_model_of_the_hub_shows_its_commit_and_what_a_start_downloads(
     (tmp_path / "again.yaml").write_text(sections(out)["Config"])
     again = dry_run(cli, f"--config={tmp_path / 'again.yaml'}", "actor.model.path=acme/tiny")
     assert rows(again["Models"])[1] == row
+
+
+def test_weights_of_the_hub_are_checked_by_a_start_alone(cli, hub, model, tmp_path, monkeypatch):
+    """A dry run does not download them."""
+    monkeypatch.chdir(tmp_path)
+    other = tiny_llama(tmp_path / "other", intermediate=64)
+    spoilt = files_of(model) | {"config.json": (other / "config.json").read_bytes()}
+    hub.add("acme/spoilt").commit(spoilt)
+    assert cli("actor.model.path=acme/spoilt", "--dry-run")[0] == 0
+    code, out, err = cli("actor.model.path=acme/spoilt")
+    assert (code, out) == (2, "") and "actor.model.path: " in err and "of shape [64, 32], got [48, 32]" in err
