@@ -6,9 +6,12 @@ import argparse
 import errno
 import os
 import re
+import signal
 import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from realrl.base.spelling import did_you_mean
@@ -73,7 +76,8 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
                 f"{word}: expected an argument in UTF-8; rename the file, or give another", BAD_INPUT
             )
     try:
-        code = command(given)
+        with _saying_sigterm():
+            code = command(given)
         # What is still buffered meets a closed pipe here, and not when the interpreter ends.
         sys.stdout.flush()
         return code
@@ -91,6 +95,30 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         if error.errno not in _BAD_NAMES or not isinstance(error.filename, str):
             raise
         return complain(f"{error.filename}: {error.strerror}; give another path", BAD_INPUT)
+
+
+@contextmanager
+def _saying_sigterm() -> Iterator[None]:
+    """Say that SIGTERM ends this command, where nothing else handles it: while a run starts, for one.
+
+    It ends at once, as it would without a handler: an exception could be caught by whatever is imported.
+    """
+    is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end_by_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_by_sigterm(*_: object) -> NoReturn:
+    # Not by sys.stderr, which this may have interrupted.
+    with suppress(OSError):
+        os.write(2, b"realrl: error: stopped by SIGTERM\n")
+    os._exit(TERMINATED)
 
 
 def complain(message: str, code: int) -> int:

@@ -120,6 +120,7 @@ def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent
     try:
         die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent's handler says is said by the parent
         _limit_memory()
         sender.send_bytes(msgspec.msgpack.encode(_carried_out(work, steps)))
         code = 0

@@ -105,6 +105,19 @@ def test_an_override_that_is_replaced_is_mentioned(cli):
     ]
 
 
+def test_sigterm_ends_a_command_with_one_line():
+    """Also before a run listens, whatever is imported then; the handler before is there again afterwards."""
+    code = (
+        "import os, signal, sys; from realrl.apps.command_line import run_command\n"
+        "run_command(lambda _: 0, [])\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "run_command(lambda _: os.kill(os.getpid(), signal.SIGTERM) or sys.exit(5), [])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "realrl: error: stopped by SIGTERM\n"
+
+
 def test_what_needs_no_torch_does_not_import_it(tmp_path):
     """Help, completion, messages about words and keys: in one process, nothing heavy is imported by any."""
     words = [*VERBS, *RECIPES]
