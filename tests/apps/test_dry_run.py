@@ -113,7 +113,8 @@ def test_settings_that_the_rows_are_too_few_for_are_said(cli, tmp_path):
     notes = dry_run(cli, *few, "batch_size=4", "eval_every=1")["Notes"]
     assert "data.path has 1 row, fewer than batch_size=4: rows are repeated in a step" in notes
     assert "eval_every=1: nothing is evaluated, as there are no held-out rows" in notes
-    enough = dry_run(cli, *few, "batch_size=1", "eval_every=0")["Notes"]
+    held_out = shutil.copyfile(rows_file, tmp_path / "held-out.jsonl")
+    enough = dry_run(cli, *few, f"data.eval_path={held_out}", "batch_size=1", "eval_every=1")["Notes"]
     assert "repeated" not in enough and "evaluated" not in enough
 
 
