@@ -109,8 +109,8 @@ def test_settings_that_the_rows_are_too_few_for_are_said(cli, tmp_path):
     """Rows that come again within a step, and evaluations of no rows."""
     rows_file = tmp_path / "rows.jsonl"
     rows_file.write_text('{"prompt": "1 + 1 =", "solutions": ["2"]}\n')
-    few = (f"data.path={rows_file}", "data.eval_path=", "allocation=*:d1")
-    notes = dry_run(cli, *few, "batch_size=4", "eval_every=1")["Notes"]
+    few = (f"data.path={rows_file}", "allocation=*:d1")
+    notes = dry_run(cli, *few, "data.eval_path=", "batch_size=4", "eval_every=1")["Notes"]
     assert "data.path has 1 row, fewer than batch_size=4: rows are repeated in a step" in notes
     assert "eval_every=1: nothing is evaluated, as there are no held-out rows" in notes
     held_out = shutil.copyfile(rows_file, tmp_path / "held-out.jsonl")
