@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.tiny import tiny_llama
 
 WORKER = b"realrl.apps.worker"
-NUM_STEPS = 4
+NUM_STEPS = 12
 
 
 def make_inputs(folder: Path) -> None:
