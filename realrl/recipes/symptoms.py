@@ -18,7 +18,7 @@ from realrl.api.recipe import Observed
 
 _MANY = 0.8
 """Share of responses from which a fault is the rule."""
-_EMPTY = 0.5
+_EMPTY = _MOSTLY = 0.5
 _SOME = 0.01
 """Share of responses, or of updates, from which a fault is worth a line."""
 _ALL = 0.999
@@ -90,7 +90,8 @@ def _empty(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
 
 
 def _truncated(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
-    if seen["truncated"] < _MANY:
+    # Short answers that are right need no end: nothing is lost but what would follow them.
+    if seen["truncated"] < _MANY or seen["accuracy"] >= _MOSTLY:
         return
     limit = config.generation.max_new_tokens
     if limit < _SHORT_LIMIT:

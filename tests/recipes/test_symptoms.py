@@ -164,6 +164,12 @@ def test_a_reference_may_drift_away_later(sound):
     assert policy_symptoms(sound, tokenizer, Observed({"kl_to_ref": 3.0})) == []
 
 
+def test_answers_that_are_right_may_be_cut_off(sound):
+    tokenizer = SimpleNamespace(chat_template=None, eos_token="<eos>")
+    assert response_symptoms(sound, tokenizer, Observed({"truncated": 1.0, "accuracy": 0.75})) == []
+    assert response_symptoms(sound, tokenizer, Observed({"truncated": 1.0, "accuracy": 0.25})) != []
+
+
 def test_a_pass_over_data_has_symptoms_too():
     config = GenConfig(generation=GenerationConfig(max_new_tokens=1024))
     tokenizer = SimpleNamespace(chat_template=None, eos_token="<eos>")
