@@ -157,4 +157,5 @@ def test_a_short_run_leaks_nothing():
     """Neither its master nor its workers, though weights move and are saved all the time."""
     found = leaks.trends(leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))
     assert {"master", "worker 0", "worker 1"} <= {trend.role for trend in found}
-    assert [t for t in found if t.grows and t.role != "their children"] == []
+    # What is open in passing, as while a recovery point is written, moves a median; a leak has a slope, too.
+    assert [t for t in found if t.grows and t.slope > 0 and t.role != "their children"] == []
