@@ -155,7 +155,16 @@ def test_a_plot_has_a_line_for_each_process_and_quantity():
 @pytest.mark.slow
 def test_a_short_run_leaks_nothing():
     """Neither its master nor its workers, though weights move and are saved all the time."""
-    found = leaks.trends(leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))
+    samples = leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4)
+    found = leaks.trends(samples)
     assert {"master", "worker 0", "worker 1"} <= {trend.role for trend in found}
-    # What is open in passing, as while a recovery point is written, moves a median; a leak has a slope, too.
-    assert [t for t in found if t.grows and t.slope > 0 and t.role != "their children"] == []
+    grown = [t for t in found if t.grows and t.role != "their children"]
+    assert [t for t in grown if t.quantity == "memory_bytes" or _least_grows(samples, t)] == []
+
+
+def _least_grows(samples, trend) -> bool:
+    """Files and threads come and go within a step, which moves a median; what leaks is there at the least."""
+    steps = sorted(samples)[len(samples) // 4 : -1]
+    values = [getattr(samples[step][trend.role], trend.quantity) for step in steps]
+    third = len(values) // 3
+    return min(values[-third:]) > min(values[:third])
