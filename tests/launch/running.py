@@ -66,18 +66,20 @@ def check_restart(folder: Path, mode: str, environment: Mapping[str, str]) -> No
     """A run of which one of two workers is stopped and the other one killed, as soon as there is something to
     go on from, ends with the metrics of the trial `here`.
     """
-    run = start(arguments(folder, "again", mode=mode, recover_every=1), environment)
-    wait_for(lambda: len(workers("again")) == 2)
-    before = workers("again")
-    wait_for(lambda: any((folder / "runs" / "ppo-math" / "again" / "recovery").glob("step-*")), every_s=0.01)
+    trial = f"again-by-{mode}"
+    run = start(arguments(folder, trial, mode=mode, recover_every=1), environment)
+    wait_for(lambda: len(workers(trial)) == 2)
+    before = workers(trial)
+    points = folder / "runs" / "ppo-math" / trial / "recovery"
+    wait_for(lambda: any(points.glob("step-*")), every_s=0.01)
     os.kill(before[0], signal.SIGSTOP)
     os.kill(before[1], signal.SIGKILL)
-    wait_for(lambda: len(now := workers("again")) == 2 and not before.items() & now.items())
+    wait_for(lambda: len(now := workers(trial)) == 2 and not before.items() & now.items())
     assert not any(Path(f"/proc/{pid}").exists() for pid in before.values())
     out, err = run.communicate(timeout=180)
     assert run.returncode == 0, err
     assert "rank 1 died (killed by SIGKILL)" in out and "restart 1 of 3" in out
-    assert metrics(folder, "again") == metrics(folder, "here")
+    assert metrics(folder, trial) == metrics(folder, "here")
 
 
 def workers(trial: str) -> dict[int, int]:

@@ -12,7 +12,7 @@ from realrl.api.configure import build_config
 from realrl.launch import queue
 from realrl.recipes import RECIPES
 from realrl.runtime.failure import RunFailed
-from tests.launch.running import arguments, check_restart, metrics, start, wait_for, workers
+from tests.launch.running import NUM_STEPS, arguments, check_restart, metrics, start, wait_for, workers
 from tests.launch.slurm_cluster import SlurmCluster, missing
 
 lacking = missing()
@@ -49,7 +49,7 @@ def test_a_run_over_two_nodes_is_the_run_on_one_host(folder, cluster):
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
     assert metrics(folder, "by-slurm") == metrics(folder, "here")
-    assert "running (n[1-2])" in out and "completed" in out and "step 4/4" in out
+    assert "running (n[1-2])" in out and "completed" in out and f"step {NUM_STEPS}/{NUM_STEPS}" in out
     files = [*(folder / "runs" / "ppo-math").rglob("*"), *cluster.folder.rglob("*")]
     kept = b"".join(file.read_bytes() for file in files if file.is_file())
     assert not any(key in lines or key in kept for key in keys)

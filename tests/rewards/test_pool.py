@@ -196,10 +196,9 @@ def test_children_that_are_stopped_or_killed_again_and_again_are_an_error_and_no
 
     def go_on() -> None:
         while not is_over.is_set():
-            for found in children():
-                if found not in before:
-                    with suppress(psutil.NoSuchProcess):
-                        befall(found)
+            with suppress(psutil.Error):
+                for found in set(children()) - set(before):
+                    befall(found)
             time.sleep(0.01)
 
     with JudgePool(num_children=1, deadline_s=1.0) as pool:

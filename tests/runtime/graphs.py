@@ -22,7 +22,7 @@ from realrl.runtime.program import (
     compile_save,
     home_placements,
 )
-from realrl.runtime.scheduler import Job, Reported, Scheduler
+from realrl.runtime.scheduler import Job, Reported, Scheduler, Stage
 
 LAYOUTS = [
     ParallelLayout(pp=pp, dp=dp, tp=tp)
@@ -165,14 +165,18 @@ class PretendWorkers:
             while waiting and (waiting[0].job in open_jobs or _counted(open_jobs) < window + max_staleness):
                 stage = waiting.popleft()
                 open_jobs += [] if stage.job in open_jobs else [stage.job]
-                calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]
-                self._generating.update(rank for call in calls for rank in call.ranks)
+                self.note_generation(stage)
                 self._take(scheduler.handle(stage))
             for rank, done in self._go_on():
                 self._take(scheduler.handle(Reported(rank, done)))
             for job in [job for job in open_jobs if not scheduler.is_open(job)]:
                 scheduler.close(job)
                 open_jobs.remove(job)
+
+    def note_generation(self, stage: Stage) -> None:
+        """The ranks that step aside from when a stage begins."""
+        calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]
+        self._generating.update(rank for call in calls for rank in call.ranks)
 
     def _take(self, instructions: list[Instruction | StepAside]) -> None:
         for instruction in instructions:

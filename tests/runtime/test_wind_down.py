@@ -26,11 +26,10 @@ from realrl.runtime.failure import Terminated
 from realrl.runtime.inputs import InputDigests, RowsDigest
 from realrl.runtime.jobs import in_order
 from realrl.runtime.master import Master
-from realrl.runtime.nodes import Call
 from realrl.runtime.program import Asynchrony, compile_recovery, home_placements
 from realrl.runtime.recorder import run_directory
 from realrl.runtime.resume import what_resumes
-from realrl.runtime.scheduler import Job, Stage
+from realrl.runtime.scheduler import Event, Job, Scheduler, Stage
 from realrl.runtime.shutdown import Shutdown
 from tests.runtime.graphs import PretendWorkers, graphs, make_jobs, model_configs, plans
 
@@ -48,13 +47,21 @@ class Crew:
         self._sent: list[Instruction | StepAside] = []
         self._reports: deque[tuple[int, Done]] = deque()
 
+    def begin(self, stage: Stage) -> None:
+        """Have the workers know who generates, and have first what was sent before."""
+        self._deliver()
+        self._workers.note_generation(stage)
+
     def send(self, instruction: Instruction | StepAside) -> None:
         self._sent.append(instruction)
 
+    def _deliver(self) -> None:
+        self._workers._take(self._sent)
+        self._sent = []
+
     def receive(self, on_progress, waiting) -> tuple[int, Instruction, Done]:
         while not self._reports:
-            self._workers._take(self._sent)
-            self._sent = []
+            self._deliver()
             self._reports.extend(self._workers._go_on())
         self._left -= 1
         if self._left == 0:
@@ -68,19 +75,28 @@ class Schedule:
 
     may_recover_now, versions, keep_recoveries, steps = True, {}, 2, range(NUM_STEPS)
 
-    def __init__(self, jobs: list[Job], recovery, workers: PretendWorkers, max_staleness: int) -> None:
-        self.open_ahead, self._jobs, self._recovery, self._workers = max_staleness, jobs, recovery, workers
+    def __init__(self, jobs: list[Job], recovery, max_staleness: int) -> None:
+        self.open_ahead, self._jobs, self._recovery = max_staleness, jobs, recovery
 
     def stages(self) -> Iterator[Stage]:
-        for stage in in_order(self._jobs, self.open_ahead):
-            calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]
-            self._workers._generating.update(rank for call in calls for rank in call.ranks)
-            yield stage
+        yield from in_order(self._jobs, self.open_ahead)
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
         job = Job(number, self._recovery, step, directory="now", recovers=True)
         yield Stage(job, job.program.ahead, is_last=False)
         yield Stage(job, job.program.rest, is_last=True)
+
+
+def scheduler_for(crew: Crew) -> type[Scheduler]:
+    """Its stages are made known as they begin; the master looks ahead of that."""
+
+    class Told(Scheduler):
+        def handle(self, event: Event) -> list[Instruction | StepAside]:
+            if isinstance(event, Stage):
+                crew.begin(event)
+            return super().handle(event)
+
+    return Told
 
 
 class Ignored:
@@ -110,11 +126,12 @@ def test_a_recovery_point_is_of_whole_steps(data):
     shutdown = Shutdown(60.0)
     crew = Crew(workers, shutdown, data.draw(st.integers(1, 80)))
     recovery = compile_recovery(graph, home_placements(graph, plan), models)
-    schedule = Schedule(jobs, recovery, workers, max_staleness)
+    schedule = Schedule(jobs, recovery, max_staleness)
     published: list[tuple[int, str]] = []
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(master, "_empty_directory"))
         stack.enter_context(mock.patch.object(master, "publish"))
+        stack.enter_context(mock.patch.object(master, "Scheduler", scheduler_for(crew)))
         note = lambda partial, step, *_: published.append((step, partial.name))  # noqa: E731
         stack.enter_context(mock.patch.object(master, "publish_recovery", note))
         nothing = Ignored()
