@@ -130,8 +130,10 @@ def test_growth_is_told_from_noise(seed):
     assert not grows(lambda step: 0)
     assert not grows(lambda step: 200 * (step == 100))
     assert not grows(lambda step: -10 * step / 200)
-    assert trend("master", "fds", steps, [30 + step // 150 for step in steps]).grows
+    assert trend("master", "fds", steps, [30 + step // 130 for step in steps]).grows
     assert not trend("master", "fds", steps, [30 + (step % 12 == 0) for step in steps]).grows
+    often_open = [33 if step > 100 and step % 20 else 30 for step in steps]
+    assert not trend("master", "fds", steps, often_open).grows
 
 
 def test_a_plot_has_a_line_for_each_process_and_quantity():
@@ -155,16 +157,6 @@ def test_a_plot_has_a_line_for_each_process_and_quantity():
 @pytest.mark.slow
 def test_a_short_run_leaks_nothing():
     """Neither its master nor its workers, though weights move and are saved all the time."""
-    samples = leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4)
-    found = leaks.trends(samples)
+    found = leaks.trends(leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))
     assert {"master", "worker 0", "worker 1"} <= {trend.role for trend in found}
-    grown = [t for t in found if t.grows and t.role != "their children"]
-    assert [t for t in grown if t.quantity == "memory_bytes" or _least_grows(samples, t)] == []
-
-
-def _least_grows(samples, trend) -> bool:
-    """Files and threads come and go within a step, which moves a median; what leaks is there at the least."""
-    steps = sorted(samples)[len(samples) // 4 : -1]
-    values = [getattr(samples[step][trend.role], trend.quantity) for step in steps]
-    third = len(values) // 3
-    return min(values[-third:]) > min(values[:third])
+    assert [t for t in found if t.grows and t.role != "their children"] == []
