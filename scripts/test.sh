@@ -5,6 +5,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if (($# == 0)); then
+    # Beside the environment: all of them mostly download and unpack.
+    { bash scripts/slurm.sh && bash scripts/chromium.sh; } &
+    programs=$!
+    bash scripts/peers.sh vllm &
+    peer=$!
+fi
 bash scripts/env.sh
 if [[ -z ${REALRL_MATH_DATA:-} && -d ../shared/data/math ]]; then
     REALRL_MATH_DATA=$(cd ../shared/data/math && pwd)
@@ -13,14 +20,11 @@ fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 if (($# == 0)); then
-    bash scripts/slurm.sh
-    # Downloads while vLLM's environment is made.
-    bash scripts/chromium.sh &
-    if bash scripts/peers.sh vllm; then
+    wait "$programs"
+    if wait "$peer"; then
         .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py
     else
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi
 fi
-wait
 exec .venv/bin/python -m pytest "$@"
