@@ -22,6 +22,7 @@ LAYERS = (
     "models",
     "realloc",
     "engines",
+    "verifier",
     "rewards",
     "datasets",
     "runtime",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,14 +15,13 @@ from typing import NamedTuple
 import msgspec
 
 from realrl.base.progress import Progress, counted, no_progress
-from realrl.rewards.extract import boxed_answer
 from realrl.rewards.pool import ChildPool
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.final_part import final_part
 
 ROW_DEADLINE_S, SCORE_DEADLINE_S = 60.0, 5.0
 MEMORY_BYTES = 4 << 30
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 class GymTask(NamedTuple):
@@ -101,11 +99,15 @@ def score_all(
 
 
 def answer_of(response: str) -> str:
-    """What the last `<answer>` holds, or the last box; without either all that comes after the thoughts."""
-    if answers := _ANSWER.findall(response):
-        return answers[-1].strip()
-    said = response.rpartition("</think>")[2]
-    return boxed_answer(said) or said.strip()
+    """Return what the last `<answer>` or box holds; without either, all that comes after the thoughts.
+
+    It is empty where the response was cut off in its thoughts, in an `<answer>` or in a box.
+    """
+    part = final_part(response)
+    if part is None:
+        return ""
+    boxed = None if part.tagged else boxed_answer(part.text)
+    return part.text.strip() if boxed is None else boxed
 
 
 def _scored(item: GymItem, response: str) -> Scored:

@@ -7,19 +7,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from realrl.base.progress import Progress, counted, no_progress
-from realrl.rewards.extract import boxed_answer, extract_answer, is_prose
 from realrl.rewards.number import parse_number
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
+from realrl.verifier.extract import extract_answer
+from realrl.verifier.solution import solution_answer
 
 Judge = Callable[[str, str], Verdict]
 
 MAX_CHARS = 1000
 """A longer answer is compared as a string only: solutions are short."""
-MAX_PLAIN_CHARS = 200
-"""A longer solution in prose is a text that states it somewhere."""
 
-_WRAPPED = re.compile(r"\$\$?([^$]+)\$\$?|\\\[(.+)\\\]|\\\((.+)\\\)", re.DOTALL)
 _PLAIN_NUMBER = re.compile(r"[-+\d.,/%]+")
 
 
@@ -64,17 +62,6 @@ def grade_all(
 ) -> list[Verdict]:
     """The verdicts of `check_all`."""
     return [checked.verdict for checked in check_all(texts, solutions, progress=progress)]
-
-
-def solution_answer(solution: str) -> str:
-    """A solution's answer: of a text what its box holds, else the solution as it is."""
-    boxed = boxed_answer(solution) if "boxed" in solution else None
-    if boxed:
-        return boxed
-    if match := _WRAPPED.fullmatch(solution.strip()):
-        return next(filter(None, match.groups())).strip()
-    states = "####" in solution or (len(solution) > MAX_PLAIN_CHARS and is_prose(solution))
-    return (states and extract_answer(solution)) or solution
 
 
 def _compare(answer: str, solution: str, judge: Judge) -> Verdict:

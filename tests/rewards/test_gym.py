@@ -59,6 +59,10 @@ def test_scores_are_the_librarys():
         ("<think>well</think>\n1 2\n3 4\n", "1 2\n3 4"),
         (" A,B ", "A,B"),
         ("<answer></answer>", ""),
+        ("<think><answer>1</answer></think> 2", "2"),
+        ("<answer>1</answer> no: <answer>2", ""),
+        ("\\boxed{1} no: \\boxed{2", ""),
+        ("<think>1\n2", ""),
     ],
 )
 def test_the_answer_in_a_response(response, answer):

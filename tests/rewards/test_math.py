@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from realrl.apps.benchmarks.answers import FORMS, PERTURBATIONS, texts
 from realrl.apps.benchmarks.hostile import HOSTILE, TOUCHED, made_solutions
-from realrl.rewards.extract import extract_answer
 from realrl.rewards.math import check, check_all, grade, grade_all
 from realrl.rewards.pool import JudgePool
 from realrl.rewards.verdict import Checked, Verdict
@@ -85,18 +84,6 @@ def test_hostile_answers_end_within_the_deadline_and_are_not_accepted(pool, name
     assert time.monotonic() - start < 8
     assert not Path(TOUCHED).exists() and not Path("/", TOUCHED).exists()
     assert grade(r"\boxed{\sqrt{3}/2}", [r"\frac{\sqrt{3}}{2}"], pool.judge) is Verdict.CORRECT
-
-
-@pytest.mark.parametrize(
-    "character",
-    ["1,111", "[", "(", "{", "\\", "$", " ", "-", "\\frac", "answer is", "\\boxed{", ";", "_", "1 "],
-)
-def test_extraction_takes_time_in_proportion_to_the_text(character):
-    """A megabyte of whatever a pattern begins with; it takes a tenth of two seconds of the processor."""
-    for text in (character * (1_000_000 // len(character)), "answer is " + character * 100_000):
-        begin_s = time.process_time()
-        extract_answer(text)
-        assert time.process_time() - begin_s < 2
 
 
 def verdicts(pool: JudgePool, solutions: list[str], forms: dict) -> list[tuple[str, str, Verdict]]:

@@ -39,8 +39,8 @@ def plain_sympy() -> Grade:
     import sympy
     from latex2sympy2_extended import latex2sympy
 
-    from realrl.rewards.extract import extract_answer
-    from realrl.rewards.math import solution_answer
+    from realrl.verifier.extract import extract_answer
+    from realrl.verifier.solution import solution_answer
 
     def grade(case: dict) -> bool:
         gold, answer = (

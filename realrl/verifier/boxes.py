@@ -1,0 +1,89 @@
+r"""The last `\boxed{…}` of a text, and the boxes that are joined to it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_BOX_CHARS = 10_000
+"""A box that does not close within so many characters counts as never closed."""
+MAX_CONNECTOR_CHARS = 80
+"""Boxes that are further apart are no list."""
+
+# Each begins with a literal, which `re` finds much faster than an alternative: a text may be a megabyte of
+# backslashes.
+_OPENINGS = (re.compile(r"\\boxed\s*(?=\{|-?\d)"), re.compile(r"\\fbox\s*(?=\{|-?\d)"))
+_BARE_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_CONNECTORS = re.compile(
+    r"(?:[\s$,;&，、和或]|\\[()\[\],;! \\]|\\q?quad|\\text\{(?:[^{}]{0,40}\b(?:and|or))?\s*\}|and\b|or\b"
+    r"|[A-Za-z](?:_\w)?\s?=)*"
+)
+
+
+class _Box(NamedTuple):
+    begin: int
+    inside: int
+    close: int
+    """Where its closing brace is."""
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""Return what the last box holds: None without a box, "" for one that is empty or never closed.
+
+    Boxes that only "and", "or", commas or formula signs join are one list: `\boxed{3} or \boxed{4}` is the
+    answer "3; 4", and neither 3 nor 4. A last box that never closes was cut off; no earlier one is it.
+    """
+    opening = _last_opening(text)
+    if opening is None:
+        return None
+    begin, inside = opening
+    if text[inside] != "{":
+        return _BARE_NUMBER.match(text, inside).group().rstrip(",")
+    window_begin = max(0, begin - MAX_BOX_CHARS)
+    window = text[window_begin : inside + MAX_BOX_CHARS]
+    boxes = _closed_boxes(window)
+    if not boxes or boxes[-1].begin != begin - window_begin:
+        return ""
+    contents = [window[box.inside : box.close].strip() for box in _last_run(window, boxes)]
+    return "; ".join(filter(None, dict.fromkeys(contents)))
+
+
+def _last_opening(text: str) -> tuple[int, int] | None:
+    """Return where the last box begins, and where its brace or number does."""
+    last = None
+    for pattern in _OPENINGS:
+        for match in pattern.finditer(text):
+            if last is None or match.start() > last[0]:
+                last = match.span()
+    return last
+
+
+def _closed_boxes(text: str) -> list[_Box]:
+    """Return the boxes that close, by where they begin. An escaped brace is no brace."""
+    opened: list[tuple[int, int] | None] = []
+    boxes = []
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if token == "{":
+            opened.append(None)
+        elif token == "}" and opened:
+            box = opened.pop()
+            if box is not None:
+                boxes.append(_Box(*box, match.start()))
+        elif token.endswith("{") and token != r"\{":
+            # The first of two backslashes is the escape of a text that was escaped twice.
+            begin = match.start() + token.startswith("\\\\")
+            opened.append((begin, match.end()))
+    return sorted(boxes)
+
+
+def _last_run(text: str, boxes: list[_Box]) -> list[_Box]:
+    """Return the last box, and those before it that are joined to it."""
+    run = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        begin, end = box.close + 1, run[0].begin
+        if not 0 <= end - begin <= MAX_CONNECTOR_CHARS or not _CONNECTORS.fullmatch(text, begin, end):
+            break
+        run.insert(0, box)
+    return run

@@ -1,0 +1,38 @@
+r"""Finds the answer in a model's text.
+
+    text ─▶ part after the thoughts, inside <answer>…</answer> if there is one
+              │ cut off in a thought or a tag: no answer
+              ▼
+            last \boxed{…} ──▶ last "the answer is", "####", … ──▶ last value
+
+Each place is looked at only where the one before is missing. Every text has at most one answer: nothing is
+right because one of several candidates is. The time is proportional to the length of the text.
+"""
+
+from __future__ import annotations
+
+from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.final_part import final_part
+from realrl.verifier.phrases import phrase_end
+from realrl.verifier.statement import statement
+from realrl.verifier.values import last_value
+
+TAIL_CHARS = 20_000
+"""Phrases and values are looked for in so much of a text's end; boxes in all of it."""
+
+
+def extract_answer(text: str) -> str | None:
+    """Return the answer as it is written, without delimiters of formulas; None where there is none."""
+    part = final_part(text)
+    if part is None:
+        return None
+    boxed = boxed_answer(part.text)
+    if boxed is not None:
+        return boxed or None
+    tail = part.text[-TAIL_CHARS:].replace("−", "-")
+    begin = phrase_end(tail)
+    if begin is not None:
+        return statement(tail, begin)
+    if part.tagged:
+        return statement(tail.strip(), 0)
+    return last_value(tail)

@@ -1,0 +1,158 @@
+"""Phrases that announce an answer: "the answer is", its like in other languages, headings, "####"."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from realrl.verifier.values import NUMBER_WORDS
+
+_COLON = r"[:：=→]|=>|->|[ \t][-–—][ \t]|[–—][ \t]"
+"""What a word for "answer" may be followed by in every language."""
+
+
+class _Language(NamedTuple):
+    """How a language says "the answer is". All are regular expressions without nested repetition."""
+
+    nouns: str
+    verbs: str
+    between: str = ""
+    """What may stand between the two, as in "the answer to the question is"."""
+
+
+_LANGUAGES = {
+    "English": _Language(
+        r"\b(?<!to )answers?\b",
+        r"\s{1,3}(?:(?:is|are|was|were|(?:will|would|should|must) be|has to be|turns out to be)\b"
+        r"(?:\s+equal\s+to\b)?|(?:equals?|becomes|comes (?:out )?to)\b)",
+        r"(?:\s\([^()\n]{0,40}\))?(?:,?\s+(?:to|of|for|in|we|i|you|that|here|then|therefore|thus|now)\b"
+        r"(?:[^.\n:]|\.(?=\d)){0,60}?,?)?",
+    ),
+    "Spanish": _Language(
+        r"\brespuestas?\b", r"\s(?:es|son|ser[íi]a|ser[áa]|debe ser)\b", r"(?:\s+(?:final|correcta)e?s?)?"
+    ),
+    "French": _Language(
+        r"\bréponses?\b", r"\s(?:est|sont|serait)\b", r"(?:\s+(?:finale|correcte|exacte)s?)?"
+    ),
+    "German": _Language(r"\bantwort(?:en)?\b", r"\s(?:ist|sind|lautet|lauten|beträgt|wäre)\b"),
+    "Portuguese": _Language(
+        r"\brespostas?\b", r"\s(?:é|são|será|seria)(?!\w)", r"(?:\s+(?:final|correta)s?)?"
+    ),
+    "Italian": _Language(r"\brispost[ae]\b", r"\s(?:è|e'|sono|sarà)(?!\w)", r"(?:\s+(?:finale|corretta))?"),
+    "Russian": _Language(r"\bответ(?:ом)?\b", r"\s(?:равен|равна|равно|будет|является|это)\b"),
+    "Chinese": _Language(r"答案", r"\s?(?:应该|應該|应|應|就)?(?:是|为|為|等于|等於|选|選)"),
+    "Japanese": _Language(r"答え?|解答|正解", r"は、?"),
+    "Korean": _Language(r"정?답", r"[은는]\s?"),
+    "Arabic": _Language(
+        r"(?:الجواب|الإجابة|الاجابة)",
+        r"\s(?:هو|هي|يساوي|تساوي)\b",
+        r"(?:\s+(?:النهائي|النهائية|الصحيح|الصحيحة))?",
+    ),
+    "Hindi": _Language(r"उत्तर", r"\s+(?:है(?!\w)|(?=[-+$\d\\(]))"),
+    "Vietnamese": _Language(
+        r"\b(?:đáp án|đáp số|câu trả lời)\b", r"\s(?:là|bằng)\b", r"(?:\s+(?:cuối cùng|đúng))?"
+    ),
+}
+
+_AFTER_NOUN = r"[\"'”’)\]*_`]{0,4}"
+_MARKS = r"(?:[\s:：`]|\*\*|__)*"
+
+
+def _composed(pattern: str) -> str:
+    """Return a pattern for letters with accents, whether they are one character or two."""
+    decomposed = unicodedata.normalize("NFD", pattern)
+    return pattern if decomposed == pattern else f"(?:{pattern}|{decomposed})"
+
+
+def _link(language: _Language) -> re.Pattern[str]:
+    """Return what must follow the noun, up to where the answer begins."""
+    between, verbs = _composed(language.between), _composed(language.verbs)
+    return re.compile(
+        rf"{_AFTER_NOUN}{between}{_AFTER_NOUN}(?:{verbs}|[ \t]?(?:{_COLON}))(?:[*_](?=\s))?{_MARKS}",
+        re.IGNORECASE,
+    )
+
+
+_LINKS = {name: _link(language) for name, language in _LANGUAGES.items()}
+_NOUN = re.compile(
+    "|".join(f"(?P<{name}>{_composed(language.nouns)})" for name, language in _LANGUAGES.items())
+    + r"|(?P<hashes>(?<!#)####(?!#))|(?P<choose>\b(?:choose|pick|select)\b)|(?P<chosen>[故应應][选選])",
+    re.IGNORECASE,
+)
+_HEADING_BEFORE = re.compile(r"[\W_]*(?:(?:the|my|our|final|correct|short|numerical)\s+)*", re.IGNORECASE)
+_HEADING_AFTER = re.compile(rf"[^\w\n$\\(\[+-]{{0,8}}\n{_MARKS}")
+_SUPPOSED = re.compile(
+    r"\b(?:(?:if|whether|suppose|assume|assuming|unless)\b(?:\s+that)?(?:\s+(?:the|your|my|our|this|final|correct))*"
+    r"|other|another|previous|initial|wrong|incorrect)\s+\Z",
+    re.IGNORECASE,
+)
+_JUDGED = re.compile(
+    r"(?:indeed|also|therefore)?\s?(?:correct|incorrect|wrong|reasonable|consistent|verified|confirmed|plausible)\b",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(
+    r"\s+(?:the\s+)?(?:option|choice|answer)\s+(?=\(?[A-J]\)?\s*(?:[.!,]|\Z|\n))", re.IGNORECASE
+)
+_CHOSEN = re.compile(r"[:：]?\s*(?=\(?[A-J])")
+_HASHES = re.compile(r"[ \t*]*")
+_VALUE_LINE = re.compile(
+    r"[-+]?\s?(?:[$€£¥₹]|\\[$(\[A-Za-z])?\s?[-+]?\.?\d(?!\d{0,2}[.)][ \t]+\w)|[$\\]|\(?[A-J]\)?\s*(?:\n|\Z)"
+    rf"|{NUMBER_WORDS.pattern}\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def phrase_end(text: str) -> int | None:
+    """Return where the answer begins that the last phrase announces; None without a phrase."""
+    for match in reversed(list(_NOUN.finditer(text))):
+        end = _announced(text, match)
+        if end is not None:
+            return end
+    return None
+
+
+def _announced(text: str, match: re.Match[str]) -> int | None:
+    """Return where the answer begins that a word announces.
+
+    It announces none if it is a supposition ("if the answer is"), speaks of another answer, or judges one.
+    """
+    kind, begin, end = match.lastgroup, match.start(), match.end()
+    if kind == "hashes":
+        return _after_hashes(text, end)
+    if kind == "choose":
+        return _end(_CHOICE.match(text, end))
+    if kind == "chosen":
+        return _end(_CHOSEN.match(text, end))
+    if _SUPPOSED.search(text, max(0, begin - 40), begin):
+        return None
+    linked = _end(_LINKS[kind].match(text, end))
+    if linked is None:
+        return _under_heading(text, begin, end)
+    return None if _JUDGED.match(text, linked) else linked
+
+
+def _after_hashes(text: str, end: int) -> int | None:
+    """Return where the answer of "#### 42" begins; None for a heading of that level.
+
+    A heading is told by its words, or by its number ("#### 2. The next step"), unless it is the last line.
+    """
+    begin = _HASHES.match(text, end).end()
+    if _VALUE_LINE.match(text, begin):
+        return begin
+    line_end = text.find("\n", begin)
+    is_last = line_end < 0 or not text[line_end:].strip()
+    return begin if is_last else None
+
+
+def _under_heading(text: str, begin: int, end: int) -> int | None:
+    """Return where the text under "**Final Answer**" begins, if the word stands alone on its line."""
+    line_begin = text.rfind("\n", max(0, begin - 60), begin) + 1
+    if line_begin == 0 and begin > 60:
+        return None
+    before = _HEADING_BEFORE.fullmatch(text, line_begin, begin)
+    return _end(_HEADING_AFTER.match(text, end)) if before else None
+
+
+def _end(match: re.Match[str] | None) -> int | None:
+    return match.end() if match else None

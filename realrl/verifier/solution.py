@@ -1,0 +1,34 @@
+"""The answer in a solution that a data set gives."""
+
+from __future__ import annotations
+
+from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.extract import extract_answer
+from realrl.verifier.formulas import bare, formulas, is_prose
+
+MAX_PLAIN_CHARS = 200
+"""A longer solution in prose is a text that states its answer somewhere."""
+MAX_STATED_CHARS = 2_000
+"""No answer is longer."""
+
+
+def solution_answer(solution: str) -> str:
+    """Return a solution's answer: of a whole text the one that it states, else the solution as it is.
+
+    A text is told by a box, by GSM8K's "####", or by its length. A unit outside of the box is left out.
+    """
+    boxed = boxed_answer(solution)
+    if boxed:
+        return boxed
+    _, hashes, stated = solution.rpartition("####")
+    if hashes:
+        line = stated.strip().partition("\n")[0]
+        return bare(line[:MAX_STATED_CHARS]) or solution
+    whole = solution.strip()
+    if len(whole) <= MAX_STATED_CHARS:
+        found = formulas(whole)
+        if found and (found[0].begin, found[0].end) == (0, len(whole)):
+            return found[0].inside.strip()
+    if len(solution) > MAX_PLAIN_CHARS and is_prose(solution[:MAX_STATED_CHARS]):
+        return extract_answer(solution) or solution
+    return solution

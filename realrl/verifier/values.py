@@ -1,0 +1,137 @@
+"""Values in running text: numbers, with the formula or the amount that they belong to."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from realrl.verifier.formulas import bare, formulas, is_prose
+
+_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
+_VULGAR = "[\u00bc-\u00be\u2150-\u215e]"
+_FRACTION = r"\\[dt]?frac\{\d+\}\{\d+\}"
+# What a number goes on with: an exponent, a power, a root, π. Cut off from it, it would be another number.
+_REST = (
+    rf"(?:[eE][-+]?\d{{1,4}}(?!\w)|/{_DIGITS}(?:\.\d+)?|\s?{_VULGAR}|\s\d{{1,4}}/\d{{1,4}}(?![\d/]))?"
+    r"(?:\s?(?:×|\*|\\times|\\cdot)\s?10\^\{?[-+]?\d{1,4}\}?|\^\{?[-+]?\d{1,4}\}?|[²³])?(?:\s?√\d+)?(?:\s?(?:π|pi\b))?"
+)
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}.])[-+])?(?<![A-Za-z\d√])"
+    rf"(?:\d{{0,30}}{_FRACTION}|√?{_DECIMAL}{_REST}|{_VULGAR})(?:\s?\\?%)?"
+)
+_UNITS = (
+    "dollars?|cents?|euros?|pounds?|pence|rupees?|hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?"
+    "|feet|foot|ft|inch(?:es)?|yards?|miles?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|km|cm|mm"
+    "|kilograms?|grams?|kg|ounces?|oz|lbs?|degrees?"
+)
+_UNIT = re.compile(rf"\s?(?:{_UNITS})\b", re.IGNORECASE)
+_SIGN_OF_MONEY = r"(?:\\?\$|€|£|¥|₹)?"
+_MONEY_BEFORE = re.compile(r"(?:(?<![\w)\]}.])[-+])?(?:\\?\$|[€£¥₹])\s?\Z")
+_TERM = re.compile(r"[\w^{}()*/+.√π²³-]+")
+_LETTER = re.compile(r"[A-Za-z]")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+_ALTERNATIVE = re.compile(
+    r"\s*(?:[^\W\d_]{1,20}\s*)?,?\s*(?:\b(?:or|oder|ou)\b|或者?|или)\s*"
+    rf"(?:(?:maybe|perhaps|possibly|even|else)\s+)?{_SIGN_OF_MONEY}",
+    re.IGNORECASE,
+)
+_NEXT_AMOUNT = re.compile(rf"\s?(?:{_UNITS}),?\s+(?:and\s+)?{_SIGN_OF_MONEY}", re.IGNORECASE)
+MAX_GAP_CHARS = 60
+"""Values that are further apart are neither alternatives nor one amount."""
+
+_WORD = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+    "|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion"
+)
+NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:(?:-|\s+(?:and\s+)?)(?:{_WORD})){{0,12}}\b", re.IGNORECASE)
+_STATED_IN_WORDS = re.compile(
+    rf"\b(?:is|are|was|were|equals?|be|makes?)\s+({NUMBER_WORDS.pattern})[\s.!*。]{{0,8}}\Z", re.IGNORECASE
+)
+
+
+class Value(NamedTuple):
+    """A value in a text: `text[begin:end]`, a number or a whole formula."""
+
+    begin: int
+    end: int
+
+
+def values(text: str) -> list[Value]:
+    """Return the numbers of a text in their order; one in a formula that is no prose is that formula."""
+    spans = [formula for formula in formulas(text) if not is_prose(formula.inside)]
+    spans.reverse()
+    found: list[Value] = []
+    for match in _NUMBER.finditer(text):
+        while spans and spans[-1].end <= match.start():
+            spans.pop()
+        number = Value(match.start(), match.end())
+        if spans and spans[-1].begin < match.start():
+            number = Value(spans[-1].begin, spans[-1].end)
+        if not found or found[-1] != number:
+            found.append(number)
+    return found
+
+
+def last_value(text: str) -> str | None:
+    """Return the last value: a number in words that ends the text, else the last number, else formula.
+
+    Alternatives ("3 or 4") are one value, and so are the parts of an amount ("5 dollars and 25 cents").
+    """
+    in_words = _STATED_IN_WORDS.search(text[-200:])
+    if in_words:
+        return in_words[1]
+    found = values(text)
+    if found:
+        return bare(_with_others(text, found)) or None
+    last = next((formula for formula in reversed(formulas(text)) if not is_prose(formula.inside)), None)
+    return None if last is None else bare(last.inside) or None
+
+
+def first_value(text: str) -> str | None:
+    """Return the first number or its formula, with its currency or its unit where that is a common one."""
+    found = values(text)
+    if not found:
+        return None
+    unit = _UNIT.match(text, found[0].end)
+    end = unit.end() if unit else found[0].end
+    return bare(text[_money_begin(text, found[0].begin) : end])
+
+
+def _with_others(text: str, found: list[Value]) -> str:
+    """Return the last value together with those before it that belong to it."""
+    first, end = len(found) - 1, found[-1].end
+    unit = _UNIT.match(text, end)
+    while first > 0:
+        gap_begin, gap_end = found[first - 1].end, found[first].begin
+        if gap_end - gap_begin > MAX_GAP_CHARS:
+            break
+        is_amount = unit is not None and _NEXT_AMOUNT.fullmatch(text, gap_begin, gap_end) is not None
+        if not is_amount and not _ALTERNATIVE.fullmatch(text, gap_begin, gap_end):
+            break
+        if is_amount:
+            end = unit.end()
+        first -= 1
+    if first < len(found) - 1:
+        return text[_money_begin(text, found[first].begin) : end]
+    begin = found[first].begin
+    money_begin = _money_begin(text, begin)
+    if text[money_begin] in "-+":
+        return text[money_begin:end]
+    return _term(text, found[first])
+
+
+def _money_begin(text: str, begin: int) -> int:
+    """Return where the sign of money before a value begins, or the value itself."""
+    sign = _MONEY_BEFORE.search(text, max(0, begin - 5), begin)
+    return sign.start() if sign else begin
+
+
+def _term(text: str, value: Value) -> str:
+    """Return a value with the letters that it is multiplied by or added to: "2x", "3+4i", and not 2 and 4."""
+    begin = max(text.rfind(space, 0, value.begin) for space in " \n\t") + 1
+    match = _TERM.match(text, begin)
+    whole = match is not None and match.end() >= value.end
+    if whole and _LETTER.search(match.group()) and not _TWO_LETTERS.search(match.group()):
+        return match.group()
+    return text[value.begin : value.end]

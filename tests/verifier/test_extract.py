@@ -1,0 +1,408 @@
+r"""Where the answer is found in a text: forms that must be found, and others that look like them."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realrl.rewards.gym import answer_of
+from realrl.verifier.extract import extract_answer
+from realrl.verifier.solution import solution_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{42}.", "42"),
+        (r"\boxed{1}, no, \boxed{\frac{1}{2}} is it", r"\frac{1}{2}"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{x \in \left\{ 1 \right.} done", r"x \in \left\{ 1 \right."),
+        (r"\boxed{ }", None),
+        (r"} \boxed{3} }", "3"),
+        (r"\fbox{3}", "3"),
+        (r"\boxed 31$ it is", "31"),
+        (r"written with escapes: \\boxed{3}", "3"),
+        (r"the answer is 4, so \boxed{3} it is", "3"),
+        (r"\boxed{3} is the answer: 4", "3"),
+    ],
+)
+def test_the_last_box_comes_first(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{7} and then \boxed{8",
+        r"The answer is 7. \boxed{7",
+        r"\boxed{7" + " " * 20_000 + "}",
+        "<think>The answer is 7.",
+        "<think>a</think> The answer is 7. <think>no",
+        r"<think>The answer is \boxed{7}.</think>",
+        "<answer>7</answer> or rather <answer>8",
+        "7 it is. The answer is",
+    ],
+)
+def test_what_is_cut_off_in_its_answer_or_its_thoughts_has_none(text):
+    """An earlier answer was withdrawn by what was cut off, and half of an answer may be right by accident."""
+    assert extract_answer(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"<think>It is \boxed{3}.</think> It is 4.", "4"),
+        ("<think>a</think>3<think>b</think>The answer is 5.", "5"),
+        ("<reasoning>The answer is 3.</reasoning><answer>\n4\n</answer> not 5", "4"),
+        ("<answer>3</answer> no: <answer>The answer is $4$.</answer>", "4"),
+        (r"<answer>so \boxed{4}</answer> \boxed{3}", "4"),
+        ("<answer>4 km</answer>", "4 km"),
+        ("<answer> </answer>", None),
+    ],
+)
+def test_after_thoughts_and_inside_of_tags(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{3} or \boxed{4}", "3; 4"),
+        (r"$\boxed{3}$, $\boxed{4}$ and $\boxed{5}$.", "3; 4; 5"),
+        (r"$x = \boxed{3}$ and $y = \boxed{4}$", "3; 4"),
+        (r"\boxed{3} \text{ pens and } \boxed{4}", "3; 4"),
+        (r"\boxed{3}\boxed{3}", "3"),
+        (r"\boxed{3}. Wait, it is \boxed{4}", "4"),
+        (r"\boxed{3} \text{ is wrong, } \boxed{4}", "4"),
+        (r"\boxed{3} apples of \boxed{4} kinds", "4"),
+    ],
+)
+def test_boxes_joined_by_a_connector_are_one_list(text, answer):
+    """So that nobody is right by naming two; a later box after any other words is a correction."""
+    assert extract_answer(text) == answer
+
+
+PHRASES = {
+    "plain": [
+        ("The answer is 42.", "42"),
+        ("answer=42", "42"),
+        ("The answer to 2 + 3 is $5$.", "5"),
+        ("The answer to question 1.5 is 42.", "42"),
+        ("The answer (in cm) is 42", "42"),
+        ("The answer, then, must be 42.", "42"),
+        ("2 + 3 is 5. The answer is thus 5.", "5"),
+        ("The final answer is: no solution", "no solution"),
+        ("The answer depends on how many of the apples we count as ripe: 12 of them. So 13", "13"),
+        ("To answer this, we see that 3 is odd. So 13", "13"),
+    ],
+    "the last one": [
+        ("The answer is 5, no: the final answer is 6. I hope it is correct.", "6"),
+        ("The answer is 5. The other answer is 6.", "5"),
+        ("The answer is 5. So our answer is correct.", "5"),
+        ("The answer is 5. If the answer is 6, I am wrong.", "5"),
+        ("The answer is 5. Is the answer 6?", "5"),
+    ],
+    "several": [
+        ("**Answer:** 3 or 4", "3 or 4"),
+        ("The answer is 3, or maybe 4, since both fit.", "3, or maybe 4"),
+        ("The answers are $x=3$ and $x=4$.", "x=3 and x=4"),
+        ("The answer is 3 pens and 4 cups.", "3 pens and 4 cups"),
+        ("Answer:\n- 3\n- 4\n", "3; 4"),
+        ("Answer: between 5 and 8", "between 5 and 8"),
+    ],
+    "a clause behind": [
+        ("The answer is 14, but that is a guess with 3 errors", "14"),
+        ("The answer is 14 because 7 + 7 = 14.", "14"),
+        ("The answer is 14 pens and not 15.", "14 pens"),
+        ("The answer is not 15.", "not 15"),
+        ("The answer is $n = 14$, where n counts the 2 kinds.", "n = 14"),
+        ("The answer is $a$ where$_1$", "a"),
+        ("Answer: 14 (see step 3)", "14"),
+        (r"So the answer is $14$ ($7 \cdot 2$).", "14"),
+        ("The answer is 3 (mod 7).", "3 (mod 7)"),
+        ("The answer is $3$ (or 4).", "3 (or 4)"),
+        ("The answer is f (x) = 2.", "f (x) = 2"),
+        ("The answer is nine (9).", "nine"),
+        ("the answer is:\n\\[ x = 5 \\]\nas 3 shows", "x = 5"),
+        ("ANSWER: 14\n\nWhy: 2*7 = 14, 3+4=7", "14"),
+        ("Answer: C\n\nExplanation: A is 5 and B is 6.", "C"),
+        ("A butter answer: 14 buttons", "14 buttons"),
+    ],
+    "words that belong to it": [
+        ("The answer is 3.50 dollars", "3.50 dollars"),
+        ("The answer is 15,000 miles.", "15,000 miles"),
+        ("Answer: $2,500 per month", "$2,500 per month"),
+        ("The answer is 4 hours and 10 minutes.", "4 hours and 10 minutes"),
+        ("The answer is 18 dollars every day at the farmers' market.", "18 dollars"),
+        ("The answer is 18 dollars or something of that sort that 3 men pay.", "18 dollars or something of"),
+        ("The answer is the number of all apples, which come to 12 in one day.", "12"),
+        ("The answer is the number that we found, 12.", "12"),
+        ("The answer is x, if x is 3.", "x, if x is 3"),
+        ("The answer is 3 for the first and 4 for the second.", "3 for the first and 4"),
+        ("The answer is at least 12.", "at least 12"),
+        ("The answer is approx. 12 cm.", "12 cm"),
+        ("The answer is 6:45 p.m.", "6:45 p.m."),
+        ("The answer is a+b=15.", "a+b=15"),
+    ],
+    "choices": [
+        ("The answer is (D).", "(D)"),
+        ("The correct answer is (D) 14.", "(D) 14"),
+        ("The answer is option D, as 3 < 4.", "D"),
+        ("I pick option D.", "D"),
+        ("I pick option D of 3.", "3"),
+        ("We choose a = 3 to get 14", "14"),
+    ],
+    "marks": [
+        ("**Answer**: **14**", "14"),
+        ("*Answer:* *14*", "14"),
+        ("The answer is 2**3.", "2**3"),
+        ("The answer is 2**-3.", "2**-3"),
+        ("✅ Final Answer: **14** 🎉", "14"),
+        ("The answer is “yes”.", "yes"),
+        ("The answer is 14!", "14"),
+        ("The answer is $4!$.", "4!"),
+        ("The answer is $3 for tea and $4 for milk.", "$3 for tea and $4 for milk"),
+        ("The answer is -$5.", "-$5"),
+        ("The answer is $ 14$.", "14"),
+        ("The answer is $\n14\n$.", "14"),
+        ("The answer is $$.", None),
+    ],
+    "headings": [
+        ("3 + 11\n\n**Final Answer**\n\n14 pens", "14 pens"),
+        ("### Answer\n\n$$\n14\n$$\n\nSo 3", "14"),
+        ("We look for the final answer\n14 and then 15", "15"),
+    ],
+    "hashes": [
+        ("2 + 3 = 5\n#### 5", "5"),
+        ("2 + 3 = 5 #### -1,234.5", "-1,234.5"),
+        ("#### $29.50\nand 3 more words", "$29.50"),
+        ("The answer is 5.\n\n#### 2. Check\n\nWe add 2 and 3", "5"),
+        ("The answer is 5.\n\n#### Check\n\nWe add 2 and 3", "5"),
+        ("### 6\nIt is 5", "5"),
+    ],
+    "languages": [
+        ("答案是14。", "14"),
+        ("所以最终答案为：14，因为 3 + 11 = 14。", "14"),
+        ("答案：14个苹果", "14"),
+        ("答案是14万。", "14万"),
+        ("答案是14 or 15", "14 or 15"),
+        ("答案是14因为3+11是14", "14"),
+        ("故选C。", "C"),
+        ("答えは14です。", "14"),
+        ("정답은 14입니다.", "14"),
+        ("La respuesta correcta es 14, ya que 3 + 11 = 14.", "14"),
+        ("La réponse est 14, car 3 + 11 = 14.", "14"),
+        ("La re\u0301ponse est 14.", "14"),
+        ("Die Antwort lautet 14, weil 3 + 11 = 14.", "14"),
+        ("A resposta é 14.", "14"),
+        ("La risposta è 14.", "14"),
+        ("Ответ: 14.", "14"),
+        ("Ответ — 14, так как 3 + 11 = 14", "14"),
+        ("الجواب هو 14؟", "14"),
+        ("उत्तर 14 है।", "14"),
+        ("Đáp án là 14.", "14"),
+        ("Die Frage 3 ist: 14 oder 15", "14 oder 15"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", PHRASES)
+def test_without_a_box_what_a_phrase_announces(kind):
+    found = [(text, extract_answer(text)) for text, _ in PHRASES[kind]]
+    assert found == PHRASES[kind]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("8 + 5 = 13.", "13"),
+        ("10-4", "4"),
+        ("10 - 4 = -6", "-6"),
+        ("It costs $1,234.50 today", "1,234.50"),
+        ("It changed by −$3", "-$3"),
+        ("1,2345", "2345"),
+        ("the set 3, 5, 7", "7"),
+        ("It is 3 or 4.", "3 or 4"),
+        ("It is $3$ or $x$, so 4 or maybe $\\frac{9}{2}$", "4 or maybe \\frac{9}{2}"),
+        ("It costs 6 dollars and 40 cents.", "6 dollars and 40 cents"),
+        ("They pay 6 dollars and 40 times", "40"),
+        ("a half: 1/2", "1/2"),
+        ("they need 2 1/2 cups", "2 1/2"),
+        (r"a half is $\frac{1}{2}$", r"\frac{1}{2}"),
+        (r"Therefore $x \geq 5$ solves it", r"x \geq 5"),
+        ("They pay $3 for 2 apples and $4 for the rest", "4"),
+        ("p = .25", ".25"),
+        (r"so p = 2\frac{1}{2}", r"2\frac{1}{2}"),
+        ("a share of 25%", "25%"),
+        ("x = −3", "-3"),
+        ("about 3 × 10^8 of them", "3 × 10^8"),
+        ("2^10 of them", "2^10"),
+        ("an area of 12π", "12π"),
+        ("the derivative is 2x.", "2x"),
+        ("That makes twenty-one!", "twenty-one"),
+        ("I do not know which one.", None),
+        ("room B2C, no other", None),
+        ("we get $x$, so $y$", "y"),
+        ("none at all", None),
+        ("", None),
+    ],
+)
+def test_at_last_the_last_value_with_its_formula_or_amount(text, answer):
+    assert extract_answer(text) == answer
+
+
+FRAGMENTS = (
+    *(
+        r"\boxed{",
+        r"\boxed",
+        r"\boxed{1} or ",
+        r"\\boxed{",
+        r"\fbox{",
+        r"\text{",
+        r"\frac{1}{",
+        "{",
+        "}",
+        r"\{",
+        r"\}",
+    ),
+    *("$", "$$", r"\[", r"\]", r"\(", r"\)", "\\", "&", "^", "_", "**", "`", '"', "“", "(", "[", "<", "#"),
+    *(
+        "answer is ",
+        "answer ",
+        "answers to ",
+        "answer:",
+        "Answer\n",
+        "#### ",
+        "if the answer is ",
+        "choose option A",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "because ",
+        ", since",
+        " (see ",
+        "is ",
+        "and ",
+        "3 or ",
+        "one hundred ",
+    ),
+    *(
+        "1",
+        "12,345",
+        "1,111",
+        "1/",
+        "1e",
+        ".",
+        ",",
+        "-",
+        "!",
+        "5 dollars and ",
+        "- 1\n",
+        "the number ",
+        "x=",
+        "√",
+        "½",
+        "a",
+    ),
+    *(" ", "\n", "\n\n", "\t", "\u00a0", "\0", "\ud800", "😀", "\u0301", "答案是", "उत्तर", "réponse "),
+)
+
+
+def hostile_texts() -> list[tuple[str, str]]:
+    """Fragments that some pattern begins with, alone and mixed, and how the text begins."""
+    draw = random.Random(7)
+    mixed = ["".join(draw.sample(FRAGMENTS, draw.randint(2, 4))) for _ in range(40)]
+    return [
+        (draw.choice(("", "", r"\boxed{", "The answer is ", "<answer>")), unit)
+        for unit in (*FRAGMENTS, *mixed)
+    ]
+
+
+@pytest.mark.parametrize("search", [extract_answer, solution_answer, answer_of])
+def test_time_is_proportional_to_the_length_of_the_text(search):
+    """At sizes where a quadratic search takes seconds, then minutes."""
+    for num_chars, most_s in ((20_000, 0.5), (320_000, 0.5)):
+        seconds = {}
+        for begin, unit in hostile_texts():
+            text = begin + unit * (num_chars // len(unit))
+            seconds[begin, unit] = processor_time_s(search, text)
+        slowest = max(seconds, key=seconds.get)
+        assert seconds[slowest] < most_s, (num_chars, slowest)
+
+
+def processor_time_s(search: Callable[[str], object], text: str) -> float:
+    begin_s = time.process_time()
+    search(text)
+    return time.process_time() - begin_s
+
+
+def test_the_search_imports_neither_torch_nor_sympy():
+    program = "import sys, realrl.verifier.solution; print({'torch', 'sympy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        (r"Start with $2h$. Then $h=\frac{9}{6}=\boxed{1.5} \mathrm{~m}$", "1.5"),
+        ("3 + 4 = 7\n#### 7", "7"),
+        ("He has 9 and so on. #### -1234.5", "-1234.5"),
+        ("It is blue.\n#### dark blue", "dark blue"),
+        ("$7$", "7"),
+        (r"\[ 7 \]", "7"),
+        (r"\(7\) and \(8\)", r"\(7\) and \(8\)"),
+        ("$7$ or $8$", "$7$ or $8$"),
+        ("The answer is 7", "The answer is 7"),
+        ("12,000 miles", "12,000 miles"),
+        ("We count the apples one after another. " * 6 + "The answer is 7, as we saw.", "7"),
+        (r"so it is \boxed{7", r"so it is \boxed{7"),
+        ("", ""),
+    ],
+)
+def test_the_answer_in_a_solution(solution, answer):
+    assert solution_answer(solution) == answer
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=r"\boxed{}1", max_size=60))
+def test_the_last_box_agrees_with_counting_its_braces(text):
+    """Brute force: the brace of the last box is found by counting. A digit after a box may be its content."""
+    expected = slow_box(text)
+    found = extract_answer(text)
+    if r"\boxed1" not in text and expected is not None and "; " not in (found or ""):
+        assert found == (expected or None)
+
+
+def slow_box(text: str) -> str | None:
+    """The content of the last box, "" if it does not close; None if there is no box."""
+    escaped, starts, i = set(), [], 0
+    while i < len(text):
+        opens = next((o for o in ("\\\\boxed{", "\\boxed{") if text.startswith(o, i)), None)
+        if opens:
+            starts.append(i + len(opens))
+            i += len(opens)
+        elif text[i] == "\\":
+            escaped.add(i + 1)
+            i += 2
+        else:
+            i += 1
+    for start in starts[-1:]:
+        depth = 1
+        for i in range(start, len(text)):
+            if i not in escaped:
+                depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if depth == 0:
+                return text[start:i].strip()
+    return "" if starts else None
