@@ -17,6 +17,7 @@ from realrl.recipes.grading import Response, response_lengths, responses_of
 from realrl.recipes.ppo_report import response_metrics, verdict_metrics
 from realrl.recipes.sample_records import token_texts, with_tokens
 from realrl.recipes.symptoms import response_symptoms
+from realrl.rewards.budget import seconds_for
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked
 
@@ -57,7 +58,10 @@ def grade(ctx: CallContext, batch: PackedBatch) -> CallOutput:
     responses = responses_of(ctx, batch)
     graded = {i: response for i, response in enumerate(responses) if response.solutions}
     found = check_all(
-        [r.response for r in graded.values()], [r.solutions for r in graded.values()], progress=ctx.progress
+        [r.response for r in graded.values()],
+        [r.solutions for r in graded.values()],
+        progress=ctx.progress,
+        budget_s=seconds_for(len(graded), ctx.config.call_timeout_s),
     )
     checked = dict(zip(graded, found))
     metrics = joined(

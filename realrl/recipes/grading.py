@@ -16,6 +16,7 @@ from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.ppo_report import group_metrics, mean_of, response_metrics, verdict_metrics
 from realrl.recipes.sample_records import place_of, token_texts, with_tokens
+from realrl.rewards.budget import seconds_for
 from realrl.rewards.functions import (
     GYM,
     LARGEST_REWARD,
@@ -123,14 +124,14 @@ def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) 
     scores, verdicts, weights = ctx.config.scores, None, weights_of(ctx.config.reward)
     found: dict[str, list[float | None]] = {}
     prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
+    budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
     for name in weights:
         if name == MATH:
-            verdicts = grade_all(texts, solutions, ctx.progress)
+            verdicts = grade_all(texts, solutions, ctx.progress, budget_s)
             found[name] = [_score(scores, v, v is Verdict.CORRECT) for v in verdicts]
         elif name == GYM:
-            scored = score_all(
-                [ctx.dataset.gym(sample.row) for sample in batch.samples], texts, progress=ctx.progress
-            )
+            items = [ctx.dataset.gym(sample.row) for sample in batch.samples]
+            scored = score_all(items, texts, progress=ctx.progress, budget_s=budget_s)
             verdicts = [s.verdict for s in scored]
             found[name] = [_score(scores, s.verdict, s.score) for s in scored]
         elif name == MODEL:

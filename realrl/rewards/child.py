@@ -1,97 +1,63 @@
-"""The child process that compares answers, which may take forever; and what it shares with others.
+"""The child process that compares mathematical answers; `realrl/rewards/serving.py` says how it is asked.
 
-`child_entry.py` runs it. Each line of its input is
-`{"answer": …, "solution": …}`; each line of its output `{"verdict": …}` or `{"error": str}`, but for the
-first, `{"ready": true}`. It ends with its input.
+A request is `{"answer": …, "solution": …}`, a reply `{"verdict": …}` or `{"error": str}`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import resource
-import sys
-import threading
-from collections.abc import Callable
-from typing import Any, Protocol, TextIO
+from sympy.parsing.sympy_parser import parse_expr
 
-from realrl.base.confinement import confine, limit_softly
 from realrl.rewards.arithmetic import TooLarge
 from realrl.rewards.compare import same_answer
 from realrl.rewards.expressions import SympyExpressions
+from realrl.rewards.judging import Reply
+from realrl.rewards.serving import serve
 from realrl.rewards.verdict import Verdict
 
-Reply = dict[str, Any]
+_WARM_UP = (
+    ("2x/2", "x"),
+    (r"\frac{x^2-1}{x-1}", "x+1"),
+    (r"\frac{3\pi}{4}", r"0.75\pi + 1"),
+    (r"\sqrt{2}", "1.5"),
+    (r"2\sqrt[3]{5} - 1", r"-1 + 5^{1/3} \cdot 2"),
+    (r"\sin(2x) + \ln y", r"\cos x - e^{2y}"),
+    (r"\left(\frac{1}{2}, -3\right)", "(0.5, 3)"),
+    (r"\{1, 2\}", r"\{2, a\}"),
+    ("2x + 3y = 5", "y = 3x - 2"),
+    (r"x \le 4", r"(-\infty, 4]"),
+    (r"\begin{pmatrix} 1 & x \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & x \\ 3 & 5 \end{pmatrix}"),
+)
+"""Comparisons of the common kinds: what they import, and the tables that the parser and sympy build as they
+go, would be made anew in each fork.
+"""
 
 
-class Server(Protocol):
-    """What a child does."""
+class MathJudge:
+    """Compares two answers."""
 
-    def reply(self, request: dict[str, Any]) -> Reply: ...
-
-
-def serve(make: Callable[[], Server], requests: TextIO, replies: TextIO, *, deadline_s: float) -> None:
-    """Answer each line of `requests` until they end; a second thread sees the end during a comparison too."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(requests, lines), daemon=True).start()
-    server = make()
-    print(json.dumps({"ready": True}), file=replies, flush=True)
-    while True:
-        request = json.loads(lines.get())
-        _limit_cpu(deadline_s)
-        print(json.dumps(server.reply(request)), file=replies, flush=True)
-
-
-class Judge:
-    """Compares one answer after another."""
+    answers_per_fork = 32
+    """Nothing in an answer is run here, so this bounds what caches hold and can change. A fork costs about as
+    much as two comparisons.
+    """
+    evaluators = (parse_expr,)
+    """latex2sympy has sympy read the digits of its numbers by it, and nothing else."""
 
     def __init__(self) -> None:
         self._expressions = SympyExpressions()
+        for answer, solution in _WARM_UP:
+            same_answer(answer, solution, self._expressions)
 
-    def reply(self, request: dict[str, str]) -> Reply:
-        """Raises: MemoryError, after which the process is in no known state."""
+    def prepared(self, request: Reply) -> None:
+        """Nothing is known before the answer is looked at."""
+
+    def judged(self, request: Reply) -> Reply:
         try:
             same = same_answer(request["answer"], request["solution"], self._expressions)
-            return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
         except TooLarge:
             return {"verdict": Verdict.TIMEOUT}
-        except MemoryError:
-            raise
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
 
 
-def _read(requests: TextIO, lines: queue.SimpleQueue[str]) -> None:
-    for line in requests:
-        lines.put(line)
-    os._exit(0)
-
-
-def _limit_cpu(deadline_s: float) -> None:
-    """End an orphan too that holds the interpreter's lock, and so never sees its input end."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit_softly(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + deadline_s) + 2)
-
-
-def main(make: Callable[[], Server], deadline_s: float, memory_bytes: int) -> None:
-    """Serve the pipes that this process was started with; what a library prints goes to the errors.
-
-    What is compared was written by a model, so the process keeps nothing that comparing does not need. Out of
-    memory it just ends: its parent sees that, and says so.
-    """
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        confine(memory_bytes=memory_bytes)
-        serve(make, sys.stdin, replies, deadline_s=deadline_s)
-    except MemoryError:
-        os._exit(1)
-    except (ImportError, OSError) as error:  # at the start; where else would it say so?
-        replies.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
-        replies.flush()
-
-
-def run(deadline_s: float, memory_bytes: int) -> None:
+def run(memory_bytes: int) -> None:
     """Compare answers."""
-    main(Judge, deadline_s, memory_bytes)
+    serve(MathJudge, memory_bytes)

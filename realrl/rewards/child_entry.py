@@ -1,6 +1,6 @@
 """The entry of a child process that judges. `rewards/child_process.py` starts it; a person does not.
 
-    python -m realrl.rewards.child_entry PARENT MODULE DEADLINE_S MEMORY_BYTES
+    python -m realrl.rewards.child_entry PARENT MODULE MEMORY_BYTES
 
 Heavy imports come after the process is bound to its parent, so that none is orphaned while it loads.
 """
@@ -14,10 +14,10 @@ from realrl.base.parent import die_with_parent
 
 
 def main() -> None:
-    """Serve what the module's `Server` does."""
-    parent, name, deadline_s, memory_bytes = sys.argv[1:]
+    """Run the module's `run`."""
+    parent, name, memory_bytes = sys.argv[1:]
     die_with_parent(int(parent))
-    importlib.import_module(name).run(float(deadline_s), int(memory_bytes))
+    importlib.import_module(name).run(int(memory_bytes))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 absent ──start──▶ ready ──ask──▶ reply ──▶ ready
             │               │
             │               ├─ no reply in time ──▶ killed: `TimeoutError`, or `Interrupted` if it was stopped
-            └─ Interrupted  └─ ended by a signal of somebody's ──▶ `Interrupted`
+            └─ Interrupted  └─ it, or its fork, ended by a signal of somebody's ──▶ `Interrupted`
+
+The child keeps the deadline of its fork, which judges; it is killed itself only if it is late with that.
 """
 
 from __future__ import annotations
@@ -16,12 +18,10 @@ import subprocess
 import sys
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any
 
 from realrl.base.attention import AttentiveClock
 from realrl.base.processes import is_stopped
-
-Reply = dict[str, Any]
+from realrl.rewards.judging import OF_ITS_OWN, Reply
 
 START_DEADLINE_S = 120.0
 """Importing sympy takes a second, on a crowded machine more."""
@@ -29,11 +29,10 @@ _LAST_S = 1.0
 """How long a child that says nothing more may take to end."""
 _LOOK_S = 1.0
 """A wait is cut up, so that the clock can tell the time in which this process was itself stopped."""
-_OF_ITS_OWN = (
-    *(signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT),
-    *(signal.SIGFPE, signal.SIGILL, signal.SIGSYS),
-)
-"""Signals that a request brings about; others are sent by somebody, or by a system without memory."""
+_GRACE_S = 2.0
+"""How long after its fork's deadline a child may take to kill it and to reply."""
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Of libraries that start threads when they are imported; a process that forks has none."""
 
 
 class Interrupted(Exception):
@@ -43,10 +42,10 @@ class Interrupted(Exception):
 class ChildProcess:
     """A process of a module, started when first asked and after each kill."""
 
-    def __init__(self, module: str, deadline_s: float, memory_bytes: int, starter: Executor) -> None:
+    def __init__(self, module: str, memory_bytes: int, starter: Executor) -> None:
         """`starter` has one thread, which outlives the child: the kernel ends the child with that thread."""
         self._module, self._starter = module, starter
-        self._deadline_s, self._memory_bytes = deadline_s, memory_bytes
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: Reply, deadline_s: float) -> Reply:
@@ -62,7 +61,8 @@ class ChildProcess:
         if self._process is None:
             self._start()
         try:
-            return self._exchange(json.dumps(request).encode() + b"\n", deadline_s)
+            asked = {"deadline_s": deadline_s, "request": request}
+            reply = self._exchange(json.dumps(asked).encode() + b"\n", deadline_s + _GRACE_S)
         except TimeoutError:
             was_stopped = is_stopped(self._process.pid)
             self.kill()
@@ -72,9 +72,12 @@ class ChildProcess:
         except (OSError, EOFError) as error:
             ended_by = self._signal()
             self.kill()
-            if ended_by and ended_by not in _OF_ITS_OWN:
+            if ended_by and ended_by not in OF_ITS_OWN:
                 raise Interrupted(f"it was ended by {ended_by.name}") from None
             raise EOFError(f"the child ended ({ended_by.name if ended_by else error})") from None
+        if "interrupted" in reply:
+            raise Interrupted(reply["interrupted"])
+        return reply
 
     def kill(self) -> None:
         if self._process is not None:
@@ -94,9 +97,9 @@ class ChildProcess:
         except EOFError as error:
             ended_by = self._signal()
             self.kill()
-            if ended_by:
+            if ended_by and ended_by not in OF_ITS_OWN:
                 raise Interrupted(f"it was ended by {ended_by.name} as it started") from None
-            first = {"error": f"EOFError: {error}"}
+            first = {"error": f"it ended by {ended_by.name}" if ended_by else f"EOFError: {error}"}
         if "error" in first:
             self.kill()
             raise RuntimeError(f"{self._module} did not start: {first['error']}")
@@ -107,7 +110,7 @@ class ChildProcess:
         """
         command = [sys.executable, "-W", "ignore", "-m", "realrl.rewards.child_entry", str(os.getpid())]
         process = subprocess.Popen(
-            [*command, self._module, str(self._deadline_s), str(self._memory_bytes)],
+            [*command, self._module, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -117,6 +120,7 @@ class ChildProcess:
                 "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
                 "PYTHONIOENCODING": "utf-8",
                 "PYTHONHASHSEED": "0",
+                **dict.fromkeys(_ONE_THREAD, "1"),
             },
             start_new_session=True,
         )

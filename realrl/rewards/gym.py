@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,13 @@ from typing import NamedTuple
 import msgspec
 
 from realrl.base.progress import Progress, counted, no_progress
+from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.pool import ChildPool
 from realrl.rewards.verdict import Verdict
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.final_part import final_part
+
+logger = logging.getLogger(__name__)
 
 ROW_DEADLINE_S, SCORE_DEADLINE_S = 60.0, 5.0
 MEMORY_BYTES = 4 << 30
@@ -92,10 +96,19 @@ def score_all(
     *,
     num_threads: int = 4,
     progress: Progress = no_progress,
+    budget_s: float | None = None,
 ) -> list[Scored]:
-    """What each response's answer is worth by its task; slow ones do not wait for each other."""
+    """What each response's answer is worth by its task; slow ones do not wait for each other.
+
+    Once `budget_s` of scoring is spent, summed over the threads, what is left is `TIMEOUT` at once; None: by
+    the number of responses.
+    """
+    budget = Budget(seconds_for(len(items)) if budget_s is None else budget_s)
     with ThreadPoolExecutor(num_threads) as threads:
-        return list(counted(threads.map(_scored, items, responses), len(items), progress))
+        scored = threads.map(lambda item, response: _scored(item, response, budget), items, responses)
+        found = list(counted(scored, len(items), progress))
+    budget.report(len(items))
+    return found
 
 
 def answer_of(response: str) -> str:
@@ -110,14 +123,23 @@ def answer_of(response: str) -> str:
     return part.text.strip() if boxed is None else boxed
 
 
-def _scored(item: GymItem, response: str) -> Scored:
+def _scored(item: GymItem, response: str, budget: Budget) -> Scored:
     if not (answer := answer_of(response)):
         return Scored(0.0, Verdict.NO_ANSWER)
+    return budget.spend(lambda: _judged(item, answer), instead=Scored(0.0, Verdict.TIMEOUT))
+
+
+def _judged(item: GymItem, answer: str) -> Scored:
     reply = _pool_of(os.getpid()).ask({**item.request, "answer": answer}, deadline_s=SCORE_DEADLINE_S)
-    if "error" in reply:
-        return Scored(0.0, Verdict(reply["verdict"]))
-    score = reply["score"]
-    return Scored(score, Verdict.CORRECT if score >= 1 else Verdict.WRONG)
+    if reply.get("verdict") == Verdict.TIMEOUT:
+        return Scored(0.0, Verdict.TIMEOUT)
+    score = reply.get("score")
+    # It was written where the answer was at work, so anything may be in it.
+    if "error" in reply or not isinstance(score, float) or not 0.0 <= score <= 1.0:
+        error = reply.get("error", f"expected a score from 0 to 1, got {score!r:.100}")
+        logger.warning("scoring %.200r by %s: %s", answer, item.task.name, error)
+        return Scored(0.0, Verdict.ERROR)
+    return Scored(score, Verdict.CORRECT if score == 1.0 else Verdict.WRONG)
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """The child process in which reasoning-gym makes rows and scores answers; needs `realrl[gym]`.
 
-`child_entry.py` runs it. Each line of its input is
-`{"task": GymTask as JSON, "index": …}`, of a row to make, and with `"answer"` of one to score; each line of
-its output `{"question": …, "answer": …}` or `{"score": …}`, or `{"error": str}`.
+`child_entry.py` runs it. A request is `{"task": GymTask as JSON, "index": …}`, of a row to make, and with
+`"answer"` of one to score; a reply `{"question": …, "answer": …}` or `{"score": …}`, or `{"error": str}`.
+Rows are made in the child itself, before their answers are looked at; each answer is scored in a fork.
 
 A row is a function of its request alone: some tasks draw from the global generator, which is seeded for each
 row, others go by the order of a set, which the child's environment fixes.
@@ -14,31 +14,34 @@ import dataclasses
 import difflib
 import functools
 import json
-import os
 import random
-import sys
+from copy import deepcopy
 from typing import Any
 
 import reasoning_gym
 from reasoning_gym.factory import CURRICULA, DATASETS
 
 from realrl.base.seeding import derive_seed
-from realrl.rewards.child import Reply, main
-
-_READING = ("os.listdir", "os.scandir")
-_FORBIDDEN = ("os.", "subprocess.", "shutil.", "socket.", "ctypes.", "pty.")
+from realrl.rewards.gym_readers import make_safe, read_expression
+from realrl.rewards.judging import Reply
+from realrl.rewards.serving import serve
 
 
 class Gym:
     """Makes rows and scores answers."""
 
-    def __init__(self) -> None:
-        self._is_scoring = False
-        sys.dont_write_bytecode = True
-        sys.addaudithook(self._refuse)
+    answers_per_fork = 1
+    evaluators = (read_expression,)
 
-    def reply(self, request: dict[str, Any]) -> Reply:
-        """Raises: MemoryError, after which the process is in no known state."""
+    def __init__(self) -> None:
+        self._warm: set[str] = set()
+
+    def prepared(self, request: Reply) -> Reply | None:
+        """The row, unless there is an answer to it, for which it is kept.
+
+        Raises:
+            MemoryError: after it this process is in no known state.
+        """
         try:
             entry = _entry(request["task"], request["index"])
         except MemoryError:
@@ -46,28 +49,36 @@ class Gym:
         except Exception as error:
             return {"error": str(error) or type(error).__name__}
         if "answer" in request:
-            return {"score": self._score(_dataset(request["task"]), request["answer"], entry)}
+            self._warm_up(request["task"], entry)
+            return None
         return {"question": entry["question"], "answer": entry["answer"]}
 
-    def _score(self, dataset: Any, answer: str, entry: dict[str, Any]) -> float:
-        """An answer that a task's scorer fails on is wrong."""
-        self._is_scoring = True
+    def _warm_up(self, task: str, entry: dict[str, Any]) -> None:
+        """Score a row's own answer, once a task: what a scorer imports would be imported in each fork."""
+        if task in self._warm:
+            return
+        self._warm.add(task)
         try:
-            return float(dataset.score_answer(answer, entry))
+            _dataset(task).score_answer(entry["answer"], deepcopy(entry))
         except MemoryError:
             raise
         except Exception:
-            return 0.0
-        finally:
-            self._is_scoring = False
-
-    def _refuse(self, event: str, arguments: tuple) -> None:
-        """Some tasks evaluate an answer as Python; a careless one is not to touch files or start programs."""
-        if not self._is_scoring or event in _READING:
+            # What it is worth does not matter here: answers are scored in forks.
             return
-        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes or event.startswith(_FORBIDDEN):
-            raise PermissionError(f"an answer asked for {event}")
+
+    def judged(self, request: Reply) -> Reply:
+        """The score of an answer; one that a task's scorer fails on is wrong.
+
+        Raises:
+            MemoryError, RecursionError: scoring took more than there is, which says nothing of the answer.
+        """
+        entry = _entry(request["task"], request["index"])
+        try:
+            return {"score": float(_dataset(request["task"]).score_answer(request["answer"], entry))}
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:
+            return {"score": 0.0}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -85,6 +96,7 @@ def _dataset(task: str) -> Any:
         raise ValueError(
             f"reasoning-gym has no task {name!r}" + (f"; did you mean {near[0]}?" if near else "")
         )
+    make_safe(name, DATASETS[name][0])
     given = {**fields["parameters"], "seed": fields["seed"], "size": fields["size"]}
     _check_parameters(name, fields["parameters"])
     if level is None:
@@ -122,6 +134,6 @@ def _at_level(name: str, level: int, given: dict[str, Any]) -> Any:
     return curriculum.generate_configuration(given)
 
 
-def run(deadline_s: float, memory_bytes: int) -> None:
+def run(memory_bytes: int) -> None:
     """Make rows and score answers."""
-    main(Gym, deadline_s, memory_bytes)
+    serve(Gym, memory_bytes)

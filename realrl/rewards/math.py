@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from realrl.base.progress import Progress, counted, no_progress
+from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.number import parse_number
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
@@ -50,18 +51,30 @@ def check_all(
     *,
     num_threads: int = 4,
     progress: Progress = no_progress,
+    budget_s: float | None = None,
 ) -> list[Checked]:
-    """`check` many texts, in their order; slow comparisons do not wait for each other."""
+    """`check` many texts, in their order; slow comparisons do not wait for each other.
+
+    Once `budget_s` of judging is spent, summed over the threads, what is left to judge is `TIMEOUT` at once;
+    None: by the number of texts.
+    """
+    budget = Budget(seconds_for(len(texts)) if budget_s is None else budget_s)
+    bounded = budget.bounded(judge)
     with ThreadPoolExecutor(num_threads) as threads:
-        checked = threads.map(lambda pair: check(*pair, judge), zip(texts, solutions, strict=True))
-        return list(counted(checked, len(texts), progress))
+        checked = threads.map(lambda pair: check(*pair, bounded), zip(texts, solutions, strict=True))
+        found = list(counted(checked, len(texts), progress))
+    budget.report(len(texts))
+    return found
 
 
 def grade_all(
-    texts: Sequence[str], solutions: Sequence[Sequence[str]], progress: Progress = no_progress
+    texts: Sequence[str],
+    solutions: Sequence[Sequence[str]],
+    progress: Progress = no_progress,
+    budget_s: float | None = None,
 ) -> list[Verdict]:
     """The verdicts of `check_all`."""
-    return [checked.verdict for checked in check_all(texts, solutions, progress=progress)]
+    return [checked.verdict for checked in check_all(texts, solutions, progress=progress, budget_s=budget_s)]
 
 
 def _compare(answer: str, solution: str, judge: Judge) -> Verdict:

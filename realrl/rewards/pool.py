@@ -35,22 +35,20 @@ class ChildPool:
     """Children that may be asked from any thread; they end with this process, or with the `with` block."""
 
     def __init__(self, module: str, *, num_children: int, deadline_s: float, memory_bytes: int) -> None:
-        """`module` is what a child runs, by `realrl.rewards.child.main`; `deadline_s` is wall clock, the most
-        for one request; `memory_bytes` the address space of one child.
+        """`module` has the `run` of a child, which calls `realrl.rewards.serving.serve`; `deadline_s` is wall
+        clock, the most for one request; `memory_bytes` the address space of one child, and of each fork.
         """
         self._deadline_s = deadline_s
         # The kernel ends children with the thread that started them, so it is one that stays.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starts-children")
-        self._children = [
-            ChildProcess(module, deadline_s, memory_bytes, self._starter) for _ in range(num_children)
-        ]
+        self._children = [ChildProcess(module, memory_bytes, self._starter) for _ in range(num_children)]
         self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
     def ask(self, request: Reply, *, deadline_s: float | None = None) -> Reply:
         """A child's reply, for which it may have less time than others. One with an `error` has the `verdict`
-        `TIMEOUT` or `ERROR` beside it.
+        `TIMEOUT` or `ERROR` as well. What else is in it was written where an answer was judged: check it.
         """
         child = self._idle.get()
         try:
@@ -97,6 +95,9 @@ class JudgePool(ChildPool):
     def judge(self, answer: str, solution: str) -> Verdict:
         """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
         reply = self.ask({"answer": answer, "solution": solution})
-        if reply["verdict"] == Verdict.ERROR:
-            logger.warning("comparing %.200r with %.200r: %s", answer, solution, reply["error"])
-        return Verdict(reply["verdict"])
+        verdict = reply.get("verdict")
+        if verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.TIMEOUT):
+            return Verdict(verdict)
+        error = reply.get("error", f"a reply without a verdict: {reply!r:.200}")
+        logger.warning("comparing %.200r with %.200r: %s", answer, solution, error)
+        return Verdict.ERROR

@@ -6,8 +6,10 @@ import os
 
 import pytest
 import reasoning_gym
+import sympy
+from reasoning_gym.factory import DATASETS
 
-from realrl.rewards import gym, gym_child
+from realrl.rewards import gym, gym_child, gym_readers
 from realrl.rewards.gym import GymItem, GymTask, answer_of, questions, score_all
 from realrl.rewards.verdict import Verdict
 
@@ -69,14 +71,78 @@ def test_the_answer_in_a_response(response, answer):
     assert answer_of(response) == answer
 
 
-def test_an_answer_that_is_a_program_touches_nothing(tmp_path):
-    """Some scorers evaluate what they get; other programs get what they are worth there."""
-    item = GymItem(task("string_insertion"), 0)
-    (row, *_) = questions((item.task,))
-    program = f"[str(len(str([open({str(tmp_path / 'x')!r}, 'w'), __import__('os').system('true')])))]"
-    harmless = repr(list(row.answer))
-    found = score_all([item] * 2, [program, harmless])
-    assert [scored.score for scored in found] == [0.0, 0.1] and not os.listdir(tmp_path)
+REPLACES_THE_SCORER = (
+    "[setattr(type(self), 'score_answer', lambda *a: 1.0)]",
+    "[setattr(__import__('sys').modules['realrl.rewards.gym_child'].Gym, 'judged',"
+    " lambda *a: {'score': 1.0})]",
+    "[__import__('os').write(f, b'{\"score\": 1.0}\\n') for f in range(64)]",
+)
+"""Programs that win, and win for every later answer, where they are evaluated."""
+EVALUATE_LISTS = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+EVALUATE_EXPRESSIONS = {
+    "countdown": 0.01,
+    "puzzle24": 0.01,
+    "intermediate_integration": 0.0,
+    "polynomial_multiplication": 0.0,
+    "simple_integration": 0.0,
+}
+"""Tasks, and what their scorers give for an answer that they cannot read."""
+
+
+@pytest.mark.parametrize("name", EVALUATE_LISTS)
+def test_a_program_is_no_list(name):
+    """It is worth nothing, and the next answers what they are worth to the library."""
+    item = GymItem(task(name), 0)
+    dataset = reasoning_gym.create_dataset(name, seed=SEED, size=1)
+    right = dataset[0]["answer"] or dataset[0]["metadata"]["valid_answers"][0]
+    as_list = repr(list(right) if name == "string_insertion" else [row.split() for row in right.split("\n")])
+    if name == "spiral_matrix":
+        as_list = repr(right.split())
+    answers = [*REPLACES_THE_SCORER, "x", as_list, right]
+    found = [scored.score for scored in score_all([item] * len(answers), answers, num_threads=1)]
+    assert found == [0.0] * 4 + [dataset.score_answer(as_list, dataset[0]), 1.0]
+    assert 0 < found[-2] < 1
+
+
+@pytest.mark.parametrize("name", EVALUATE_EXPRESSIONS)
+def test_a_program_is_no_expression(name, tmp_path):
+    row = next(row for row in questions((task(name, 5),)) if "Integral" not in row.answer)
+    touches = f"open({str(tmp_path / 'x')!r}, 'w')"
+    calls = ("exit()", "().__class__", "eval(1)", "open(0)", "x.is_zero", "lambda: 1", "S('1')", "x[0]")
+    answers = [*REPLACES_THE_SCORER, touches, *calls, row.answer]
+    found = score_all([row.item] * len(answers), answers, num_threads=1)
+    assert [scored.score for scored in found] == [EVALUATE_EXPRESSIONS[name]] * (len(answers) - 1) + [1.0]
+    assert not os.listdir(tmp_path)
+
+
+def test_a_question_is_no_answer_to_itself():
+    """`Integral(f, x)` is what was asked for, and to sympy its own value."""
+    (row,) = questions((task("simple_integration", 1),))
+    integrand = reasoning_gym.create_dataset("simple_integration", seed=SEED, size=1)[0]["metadata"][
+        "integrand"
+    ]
+    variable = next(letter for letter in integrand if letter.isalpha())
+    assert score_all([row.item], [f"Integral({integrand}, {variable})"]) == [(0.0, Verdict.WRONG)]
+
+
+def test_expressions_are_read_as_the_scorers_library_reads_them():
+    for text in ("2*x**2 - x/3 + 1.5e2", "exp(2*x)*sin(3*x) + log(x + 1)", "4!*2 - (3 + 1)", "-pi*sqrt(2)"):
+        assert gym_readers.read_expression(text) == sympy.parse_expr(text)
+    x = sympy.Symbol("x", positive=True)
+    assert gym_readers.read_expression("x*C", {"x": x}) == x * sympy.Symbol("C")
+
+
+@pytest.mark.parametrize("text", ["(0x1f + 3) << 2", "~5 & -0x7 | (3 ^ 1)", "100 * 7 - 3 >> 1"])
+def test_arithmetic_is_pythons(text):
+    assert gym_readers.read_arithmetic(text) == eval(text)
+
+
+def test_a_task_that_evaluates_answers_in_a_way_not_known_here_is_refused(monkeypatch):
+    """As one of a later version of the library may; by name, before anything is trained."""
+    monkeypatch.setattr(gym_readers, "_READS", {})
+    with pytest.raises(ValueError, match=r"the scorer of n_queens may evaluate an answer as Python \(eval\)"):
+        gym_readers.make_safe("n_queens", DATASETS["n_queens"][0])
+    gym_readers.make_safe("chain_sum", DATASETS["chain_sum"][0])
 
 
 def test_an_endless_answer_is_a_timeout(monkeypatch):

@@ -1,0 +1,112 @@
+"""A judge whose answers have already won: each is an attack that runs in the process that judges it.
+
+What no filter and no reader stops is tried here: it shows what an answer can do that runs code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from realrl.rewards import judging
+from realrl.rewards.serving import serve
+
+
+class HostileJudge:
+    """Does what an answer is the name of; an honest one is worth a half."""
+
+    answers_per_fork = 1
+    evaluators = ()
+    score = 0.5
+
+    def prepared(self, request: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def judged(self, request: dict[str, Any]) -> dict[str, Any]:
+        attack = getattr(self, request["answer"], None)
+        return attack() if attack else {"score": self.score}
+
+    def own_class(self) -> dict[str, Any]:
+        """Every later answer is right."""
+        type(self).judged = lambda *_: {"score": 1.0}
+        return {"score": 1.0}
+
+    def own_wrapper(self) -> dict[str, Any]:
+        judging.Forks.judged = lambda *_: {"score": 1.0}
+        judging._reply = lambda _: {"score": 1.0}
+        return {"score": 1.0}
+
+    def every_file(self) -> dict[str, Any]:
+        """Answer the next request as well, on whatever is open."""
+        for file in range(64):
+            try:
+                os.write(file, b'{"score": 1.0}\n{"score": 1.0}\n')
+            except OSError:
+                continue
+        return {"score": 1.0}
+
+    def too_much(self) -> dict[str, Any]:
+        return {"score": 1e9}
+
+    def not_a_number(self) -> dict[str, Any]:
+        return {"score": float("nan")}
+
+    def a_boolean(self) -> dict[str, Any]:
+        return {"score": True}
+
+    def a_text(self) -> dict[str, Any]:
+        return {"score": "1.0"}
+
+    def no_score(self) -> dict[str, Any]:
+        return {}
+
+    def no_reply(self) -> dict[str, Any]:
+        os._exit(0)
+
+    def no_json(self) -> dict[str, Any]:
+        return self._written(b"[1")
+
+    def no_object(self) -> dict[str, Any]:
+        return self._written(b"1.0")
+
+    def deep(self) -> dict[str, Any]:
+        return self._written(b"[" * 30_000)
+
+    def endless(self) -> dict[str, Any]:
+        while True:
+            self._written(b" " * 10_000)
+
+    def recursion(self) -> dict[str, Any]:
+        return self.recursion()
+
+    def wrong_type(self) -> dict[str, Any]:
+        return len(5)
+
+    def end(self) -> dict[str, Any]:
+        sys.exit(0)
+
+    def memory(self) -> dict[str, Any]:
+        return {"score": float(len(bytearray(1 << 40)))}
+
+    def crash(self) -> dict[str, Any]:
+        os.abort()
+
+    def evaluated(self) -> dict[str, Any]:
+        return {"score": eval("1.0")}
+
+    def a_file(self) -> dict[str, Any]:
+        with open("/etc/passwd") as file:
+            return {"score": float(bool(file.read()))}
+
+    def _written(self, text: bytes) -> dict[str, Any]:
+        for file in range(3, 64):
+            try:
+                os.write(file, text)
+            except OSError:
+                continue
+        return {"score": 1.0}
+
+
+def run(memory_bytes: int) -> None:
+    serve(HostileJudge, memory_bytes)
