@@ -14,7 +14,7 @@ from __future__ import annotations
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.final_part import final_part
 from realrl.verifier.phrases import phrase_end
-from realrl.verifier.statement import statement
+from realrl.verifier.statement import MAX_STATEMENT_CHARS, stated, statement
 from realrl.verifier.values import last_value
 
 TAIL_CHARS = 20_000
@@ -34,5 +34,10 @@ def extract_answer(text: str) -> str | None:
     if begin is not None:
         return statement(tail, begin)
     if part.tagged:
-        return statement(tail.strip(), 0)
+        return _tagged(tail.strip())
     return last_value(tail)
+
+
+def _tagged(content: str) -> str | None:
+    """Return the answer that all of a tag's content is. Several lines are no answer and its reasons."""
+    return stated(content[:MAX_STATEMENT_CHARS]) if "\n" in content else statement(content, 0)

@@ -17,7 +17,8 @@ _EMOJI = "".join(map(chr, (*range(0x2600, 0x27C0), *range(0x2B00, 0x2C00), *rang
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\ufeff"
 _SPACES = " \t\r\n\v\f\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000"
 _AT_BEGIN = _EMOJI + _INVISIBLE + _SPACES + ",;:，；：、"
-_AT_END = _AT_BEGIN + ".。"
+_AT_END = _AT_BEGIN + ".。–—"
+_FORMULA_SIGN = "\ufffc"
 _QUOTES = ("**", "__", '""', "''", "“”", "‘’", "「」", "«»")
 
 
@@ -79,10 +80,10 @@ def num_words(text: str) -> int:
 
 
 def outside(text: str) -> str:
-    """Return a text of the same length whose formulas are blank."""
+    """Return a text of the same length with a sign that is neither space nor letter for each formula's."""
     pieces, at = [], 0
     for formula in formulas(text):
-        pieces += [text[at : formula.begin], " " * (formula.end - formula.begin)]
+        pieces += [text[at : formula.begin], _FORMULA_SIGN * (formula.end - formula.begin)]
         at = formula.end
     return "".join([*pieces, text[at:]])
 
@@ -99,7 +100,7 @@ def bare(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     """Return a text without emoji and punctuation at its ends, and without the quotes around it."""
-    text = text.lstrip(_AT_BEGIN).rstrip(_AT_END)
+    text = text.lstrip(_AT_BEGIN).rstrip(_AT_END).removesuffix(" -")
     if not text.strip("$ "):
         return ""
     if len(text) > 2 and text[0] + text[-1] in _QUOTES:

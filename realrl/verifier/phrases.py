@@ -23,7 +23,7 @@ class _Language(NamedTuple):
 
 _LANGUAGES = {
     "English": _Language(
-        r"\b(?<!to )answers?\b",
+        r"\b(?<!to )ans(?:wers?)?\b\.?",
         r"\s{1,3}(?:(?:is|are|was|were|(?:will|would|should|must) be|has to be|turns out to be)\b"
         r"(?:\s+equal\s+to\b)?|(?:equals?|becomes|comes (?:out )?to)\b)",
         r"(?:\s\([^()\n]{0,40}\))?(?:,?\s+(?:to|of|for|in|we|i|you|that|here|then|therefore|thus|now)\b"
@@ -69,7 +69,7 @@ def _link(language: _Language) -> re.Pattern[str]:
     """Return what must follow the noun, up to where the answer begins."""
     between, verbs = _composed(language.between), _composed(language.verbs)
     return re.compile(
-        rf"{_AFTER_NOUN}{between}{_AFTER_NOUN}(?:{verbs}|[ \t]?(?:{_COLON}))(?:[*_](?=\s))?{_MARKS}",
+        rf"{_AFTER_NOUN}{between}{_AFTER_NOUN}(?:{verbs}|[ \t]?(?:{_COLON}))(?:[*_](?=\s)|\}})?{_MARKS}",
         re.IGNORECASE,
     )
 

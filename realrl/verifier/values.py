@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from realrl.verifier.formulas import bare, formulas, is_prose
+from realrl.verifier.formulas import bare, formulas, is_prose, num_words
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
 _VULGAR = "[\u00bc-\u00be\u2150-\u215e]"
 _FRACTION = r"\\[dt]?frac\{\d+\}\{\d+\}"
-# What a number goes on with: an exponent, a power, a root, π. Cut off from it, it would be another number.
+# What belongs to a number that it stands in front of. Cut off from it, it would be another number.
 _REST = (
-    rf"(?:[eE][-+]?\d{{1,4}}(?!\w)|/{_DIGITS}(?:\.\d+)?|\s?{_VULGAR}|\s\d{{1,4}}/\d{{1,4}}(?![\d/]))?"
-    r"(?:\s?(?:×|\*|\\times|\\cdot)\s?10\^\{?[-+]?\d{1,4}\}?|\^\{?[-+]?\d{1,4}\}?|[²³])?(?:\s?√\d+)?(?:\s?(?:π|pi\b))?"
+    rf"(?:[eE][-+]?\d{{1,4}}(?!\w)|/{_DIGITS}(?:\.\d+)?|\s?{_VULGAR}|\s\d{{1,4}}/\d{{1,4}}(?![\d/])"
+    r"|:\d{1,6}(?::\d{1,6})?(?:\s?[ap]\.?m\b\.?)?)?"
+    r"(?:\s?(?:×|\*|\\times|\\cdot)\s?10\^\{?[-+]?\d{1,4}\}?|\^\{?[-+]?\d{1,4}\}?|[²³])?"
+    r"(?:\s?√\d+)?(?:\s?(?:π|pi\b))?(?:\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?(?:\s?°(?:\s?[CF]\b)?)?"
 )
 _NUMBER = re.compile(
     r"(?:(?<![\w)\]}.])[-+])?(?<![A-Za-z\d√])"
@@ -31,12 +33,18 @@ _MONEY_BEFORE = re.compile(r"(?:(?<![\w)\]}.])[-+])?(?:\\?\$|[€£¥₹])\s?\Z"
 _TERM = re.compile(r"[\w^{}()*/+.√π²³-]+")
 _LETTER = re.compile(r"[A-Za-z]")
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+_CLOSING_BRACKET = re.compile(r"\s?(?:\\?[)\]}])")
+_OPENING_BRACKETS = re.compile(r"(?<!\w)\\?[(\[{]")
 _ALTERNATIVE = re.compile(
     r"\s*(?:[^\W\d_]{1,20}\s*)?,?\s*(?:\b(?:or|oder|ou)\b|或者?|или)\s*"
     rf"(?:(?:maybe|perhaps|possibly|even|else)\s+)?{_SIGN_OF_MONEY}",
     re.IGNORECASE,
 )
+_COMMA = re.compile(r"\s*,\s*")
 _NEXT_AMOUNT = re.compile(rf"\s?(?:{_UNITS}),?\s+(?:and\s+)?{_SIGN_OF_MONEY}", re.IGNORECASE)
+_BRACKET_OR = re.compile(r"[)\]}],?\s(?:or|oder|ou)\s\Z", re.IGNORECASE)
+MAX_BRACKET_CHARS = 200
+"""A longer list in brackets is not taken whole."""
 MAX_GAP_CHARS = 60
 """Values that are further apart are neither alternatives nor one amount."""
 
@@ -100,25 +108,51 @@ def first_value(text: str) -> str | None:
 
 def _with_others(text: str, found: list[Value]) -> str:
     """Return the last value together with those before it that belong to it."""
-    first, end = len(found) - 1, found[-1].end
+    first, end, has_alternatives = len(found) - 1, found[-1].end, False
     unit = _UNIT.match(text, end)
     while first > 0:
         gap_begin, gap_end = found[first - 1].end, found[first].begin
         if gap_end - gap_begin > MAX_GAP_CHARS:
             break
         is_amount = unit is not None and _NEXT_AMOUNT.fullmatch(text, gap_begin, gap_end) is not None
-        if not is_amount and not _ALTERNATIVE.fullmatch(text, gap_begin, gap_end):
+        is_alternative = _ALTERNATIVE.fullmatch(text, gap_begin, gap_end) is not None
+        is_listed = has_alternatives and _COMMA.fullmatch(text, gap_begin, gap_end) is not None
+        if not is_amount and not is_alternative and not is_listed:
             break
+        has_alternatives = has_alternatives or is_alternative
         if is_amount:
             end = unit.end()
         first -= 1
     if first < len(found) - 1:
         return text[_money_begin(text, found[first].begin) : end]
-    begin = found[first].begin
-    money_begin = _money_begin(text, begin)
-    if text[money_begin] in "-+":
-        return text[money_begin:end]
-    return _term(text, found[first])
+    return _in_brackets(text, found[-1]) or _signed(text, found[-1]) or _term(text, found[-1])
+
+
+def _in_brackets(text: str, value: Value) -> str | None:
+    """Return the tuple, set or interval whose last member a value is: "(3, 4)" and not 4."""
+    closing = _CLOSING_BRACKET.match(text, value.end)
+    if not closing:
+        return None
+    for opening in _OPENING_BRACKETS.finditer(text, max(0, value.begin - MAX_BRACKET_CHARS), value.begin):
+        inside = text[opening.end() : value.end]
+        if "," in inside and not num_words(inside) and not re.search(r"[)\]}\n]", inside):
+            return text[_alternative_begin(text, opening.start()) : closing.end()]
+    return None
+
+
+def _alternative_begin(text: str, begin: int) -> int:
+    """Return where the brackets before "or" begin, if brackets there are the alternative to others."""
+    window_begin = max(0, begin - MAX_BRACKET_CHARS)
+    if not _BRACKET_OR.search(text, window_begin, begin):
+        return begin
+    openings = list(_OPENING_BRACKETS.finditer(text, window_begin, begin))
+    return openings[-1].start() if openings else begin
+
+
+def _signed(text: str, value: Value) -> str | None:
+    """Return an amount of money with the minus in front of it."""
+    begin = _money_begin(text, value.begin)
+    return text[begin : value.end] if begin < value.begin and text[begin] in "-+" else None
 
 
 def _money_begin(text: str, begin: int) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from realrl.rewards.gym import answer_of
 from realrl.verifier.extract import extract_answer
+from realrl.verifier.formulas import formulas
 from realrl.verifier.solution import solution_answer
 
 
@@ -49,9 +50,10 @@ def test_the_last_box_comes_first(text, answer):
         r"<think>The answer is \boxed{7}.</think>",
         "<answer>7</answer> or rather <answer>8",
         "7 it is. The answer is",
+        "The answer is 7." + " " * 20_000,
     ],
 )
-def test_what_is_cut_off_in_its_answer_or_its_thoughts_has_none(text):
+def test_what_is_cut_off_or_too_far_from_the_end_is_no_answer(text):
     """An earlier answer was withdrawn by what was cut off, and half of an answer may be right by accident."""
     assert extract_answer(text) is None
 
@@ -65,6 +67,8 @@ def test_what_is_cut_off_in_its_answer_or_its_thoughts_has_none(text):
         ("<answer>3</answer> no: <answer>The answer is $4$.</answer>", "4"),
         (r"<answer>so \boxed{4}</answer> \boxed{3}", "4"),
         ("<answer>4 km</answer>", "4 km"),
+        ("<answer>4 km. We add.</answer>", "4 km"),
+        ("<answer>1 2\n3 4</answer>", "1 2\n3 4"),
         ("<answer> </answer>", None),
     ],
 )
@@ -116,6 +120,7 @@ PHRASES = {
         ("The answers are $x=3$ and $x=4$.", "x=3 and x=4"),
         ("The answer is 3 pens and 4 cups.", "3 pens and 4 cups"),
         ("Answer:\n- 3\n- 4\n", "3; 4"),
+        ("Answer:\n1. We add 3 and 4 to get 7.\n2. So it is 7.", "7"),
         ("Answer: between 5 and 8", "between 5 and 8"),
     ],
     "a clause behind": [
@@ -123,6 +128,7 @@ PHRASES = {
         ("The answer is 14 because 7 + 7 = 14.", "14"),
         ("The answer is 14 pens and not 15.", "14 pens"),
         ("The answer is not 15.", "not 15"),
+        ("The answer is: it is not 15.", "not 15"),
         ("The answer is $n = 14$, where n counts the 2 kinds.", "n = 14"),
         ("The answer is $a$ where$_1$", "a"),
         ("Answer: 14 (see step 3)", "14"),
@@ -135,6 +141,12 @@ PHRASES = {
         ("ANSWER: 14\n\nWhy: 2*7 = 14, 3+4=7", "14"),
         ("Answer: C\n\nExplanation: A is 5 and B is 6.", "C"),
         ("A butter answer: 14 buttons", "14 buttons"),
+        ("The answer is 14 — because 2 * 7 = 14.", "14"),
+        ("The answer is 14; this follows from 2 * 7.", "14"),
+        ("The answer is 14, the second 15.", "14, the second 15"),
+        ("The answer is 14 for one and $15$ for the other.", "14 for one and 15"),
+        ("The answer is 14 (fourteen).", "14"),
+        ("The answer is no. That is because 3 is odd.", "no"),
     ],
     "words that belong to it": [
         ("The answer is 3.50 dollars", "3.50 dollars"),
@@ -142,12 +154,15 @@ PHRASES = {
         ("Answer: $2,500 per month", "$2,500 per month"),
         ("The answer is 4 hours and 10 minutes.", "4 hours and 10 minutes"),
         ("The answer is 18 dollars every day at the farmers' market.", "18 dollars"),
-        ("The answer is 18 dollars or something of that sort that 3 men pay.", "18 dollars or something of"),
+        ("The answer is 18 dollars or some more coins each day.", "18 dollars or some more coins each day"),
         ("The answer is the number of all apples, which come to 12 in one day.", "12"),
         ("The answer is the number that we found, 12.", "12"),
         ("The answer is x, if x is 3.", "x, if x is 3"),
         ("The answer is 3 for the first and 4 for the second.", "3 for the first and 4"),
         ("The answer is at least 12.", "at least 12"),
+        ("Answer: She earns $12.", "12"),
+        ("Answer: She earns at least $12.", "She earns at least $12"),
+        ("The answer is that none of the 3 apples is left.", "that none of the 3 apples is left"),
         ("The answer is approx. 12 cm.", "12 cm"),
         ("The answer is 6:45 p.m.", "6:45 p.m."),
         ("The answer is a+b=15.", "a+b=15"),
@@ -156,6 +171,8 @@ PHRASES = {
         ("The answer is (D).", "(D)"),
         ("The correct answer is (D) 14.", "(D) 14"),
         ("The answer is option D, as 3 < 4.", "D"),
+        ("The answer is D. 14", "D. 14"),
+        ("The answer is D. That is 14", "D"),
         ("I pick option D.", "D"),
         ("I pick option D of 3.", "3"),
         ("We choose a = 3 to get 14", "14"),
@@ -163,6 +180,7 @@ PHRASES = {
     "marks": [
         ("**Answer**: **14**", "14"),
         ("*Answer:* *14*", "14"),
+        (r"\textbf{Answer:} 14", "14"),
         ("The answer is 2**3.", "2**3"),
         ("The answer is 2**-3.", "2**-3"),
         ("✅ Final Answer: **14** 🎉", "14"),
@@ -188,36 +206,44 @@ PHRASES = {
         ("The answer is 5.\n\n#### Check\n\nWe add 2 and 3", "5"),
         ("### 6\nIt is 5", "5"),
     ],
-    "languages": [
-        ("答案是14。", "14"),
-        ("所以最终答案为：14，因为 3 + 11 = 14。", "14"),
-        ("答案：14个苹果", "14"),
-        ("答案是14万。", "14万"),
-        ("答案是14 or 15", "14 or 15"),
-        ("答案是14因为3+11是14", "14"),
-        ("故选C。", "C"),
-        ("答えは14です。", "14"),
-        ("정답은 14입니다.", "14"),
-        ("La respuesta correcta es 14, ya que 3 + 11 = 14.", "14"),
-        ("La réponse est 14, car 3 + 11 = 14.", "14"),
-        ("La re\u0301ponse est 14.", "14"),
-        ("Die Antwort lautet 14, weil 3 + 11 = 14.", "14"),
-        ("A resposta é 14.", "14"),
-        ("La risposta è 14.", "14"),
-        ("Ответ: 14.", "14"),
-        ("Ответ — 14, так как 3 + 11 = 14", "14"),
-        ("الجواب هو 14؟", "14"),
-        ("उत्तर 14 है।", "14"),
-        ("Đáp án là 14.", "14"),
-        ("Die Frage 3 ist: 14 oder 15", "14 oder 15"),
-    ],
 }
+LANGUAGES = [
+    ("答案是14。", "14"),
+    ("所以最终答案为：14，因为 3 + 11 = 14。", "14"),
+    ("答案：14个苹果", "14"),
+    ("答案是14万。", "14万"),
+    ("答案是14 or 15", "14 or 15"),
+    ("答案是14因为3+11是14", "14"),
+    ("故选C。", "C"),
+    ("答えは14です。", "14"),
+    ("정답은 14입니다.", "14"),
+    ("La respuesta correcta es 14, ya que 3 + 11 = 14.", "14"),
+    ("La réponse est 14, car 3 + 11 = 14.", "14"),
+    ("La re\u0301ponse est 14.", "14"),
+    ("Die Antwort lautet 14, weil 3 + 11 = 14.", "14"),
+    ("A resposta é 14.", "14"),
+    ("La risposta è 14.", "14"),
+    ("Ответ: 14.", "14"),
+    ("Ответ — 14, так как 3 + 11 = 14", "14"),
+    ("الجواب هو 14؟", "14"),
+    ("उत्तर 14 है।", "14"),
+    ("Đáp án là 14.", "14"),
+    ("答案是14，祝你好运。", "14"),
+    ("La respuesta es de 14 pesos.", "14 pesos"),
+    ("Die Frage 3 ist: 14 oder 15", "20"),
+]
 
 
 @pytest.mark.parametrize("kind", PHRASES)
 def test_without_a_box_what_a_phrase_announces(kind):
     found = [(text, extract_answer(text)) for text, _ in PHRASES[kind]]
     assert found == PHRASES[kind]
+
+
+def test_phrases_of_other_languages():
+    """A line that follows has other numbers, so that nothing is found by being the last value."""
+    found = [(text, extract_answer(f"{text}\n\n3 + 17 = 20")) for text, _ in LANGUAGES]
+    assert found == LANGUAGES
 
 
 @pytest.mark.parametrize(
@@ -231,6 +257,12 @@ def test_without_a_box_what_a_phrase_announces(kind):
         ("1,2345", "2345"),
         ("the set 3, 5, 7", "7"),
         ("It is 3 or 4.", "3 or 4"),
+        ("It is 3, 4 or 5.", "3, 4 or 5"),
+        ("It is (1, 2) or (3, 4).", "(1, 2) or (3, 4)"),
+        ("The point is (3, -4).", "(3, -4)"),
+        ("we see it (in rows 3, 4)", "4"),
+        ("There are 5 million.", "5 million"),
+        ("It ends at 6:45 pm.", "6:45 pm"),
         ("It is $3$ or $x$, so 4 or maybe $\\frac{9}{2}$", "4 or maybe \\frac{9}{2}"),
         ("It costs 6 dollars and 40 cents.", "6 dollars and 40 cents"),
         ("They pay 6 dollars and 40 times", "40"),
@@ -257,6 +289,21 @@ def test_without_a_box_what_a_phrase_announces(kind):
 )
 def test_at_last_the_last_value_with_its_formula_or_amount(text, answer):
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("$3-$4", []),
+        ("$3 for one, and $x$ for the other", ["x"]),
+        (r"$x$ costs \$3, and $y$ costs \$4", ["x", "y"]),
+        (r"$ x $ and $$\ny\n$$", [" x ", r"\ny\n"]),
+        (r"\[ x \) \( y \] \(z\)", ["z"]),
+        ("$x\n\ny$", []),
+    ],
+)
+def test_formulas_are_told_from_signs_of_dollars(text, inside):
+    assert [formula.inside for formula in formulas(text)] == inside
 
 
 FRAGMENTS = (
@@ -364,7 +411,7 @@ def test_the_search_imports_neither_torch_nor_sympy():
         (r"\[ 7 \]", "7"),
         (r"\(7\) and \(8\)", r"\(7\) and \(8\)"),
         ("$7$ or $8$", "$7$ or $8$"),
-        ("The answer is 7", "The answer is 7"),
+        ("The answer to it is 7 apples", "The answer to it is 7 apples"),
         ("12,000 miles", "12,000 miles"),
         ("We count the apples one after another. " * 6 + "The answer is 7, as we saw.", "7"),
         (r"so it is \boxed{7", r"so it is \boxed{7"),
