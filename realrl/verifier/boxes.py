@@ -25,7 +25,7 @@ class _Box(NamedTuple):
     begin: int
     inside: int
     close: int
-    """Where its closing brace is."""
+    """The position of its closing brace."""
 
 
 def boxed_answer(text: str) -> str | None:

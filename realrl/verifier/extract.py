@@ -1,4 +1,4 @@
-r"""Finds the answer in a model's text.
+r"""The search for the answer in a model's text.
 
     text ─▶ part after the thoughts, inside <answer>…</answer> if there is one
               │ cut off in a thought or a tag: no answer
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.final_part import final_part
-from realrl.verifier.phrases import phrase_end
-from realrl.verifier.statement import MAX_STATEMENT_CHARS, stated, statement
+from realrl.verifier.phrases import announced_at
+from realrl.verifier.statement import MAX_STATEMENT_CHARS, answer_at, answer_in_sentence
 from realrl.verifier.values import last_value
 
 TAIL_CHARS = 20_000
@@ -30,14 +30,17 @@ def extract_answer(text: str) -> str | None:
     if boxed is not None:
         return boxed or None
     tail = part.text[-TAIL_CHARS:].replace("−", "-")
-    begin = phrase_end(tail)
+    begin = announced_at(tail)
     if begin is not None:
-        return statement(tail, begin)
+        return answer_at(tail, begin)
     if part.tagged:
         return _tagged(tail.strip())
     return last_value(tail)
 
 
 def _tagged(content: str) -> str | None:
-    """Return the answer that all of a tag's content is. Several lines are no answer and its reasons."""
-    return stated(content[:MAX_STATEMENT_CHARS]) if "\n" in content else statement(content, 0)
+    """Return the answer in a tag, which is all that it holds, also where this has several lines."""
+    if "\n" not in content:
+        return answer_at(content, 0)
+    is_short = len(content) <= MAX_STATEMENT_CHARS
+    return answer_in_sentence(content) if is_short else last_value(content)

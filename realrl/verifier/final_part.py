@@ -9,11 +9,11 @@ _ANSWER_BEGIN, _ANSWER_END = "<answer>", "</answer>"
 
 
 class FinalPart(NamedTuple):
-    """What may hold the answer."""
+    """The part of a text that may hold the answer."""
 
     text: str
     tagged: bool
-    """Whether it was between answer tags: then all of it is the answer."""
+    """Whether answer tags enclose it. Then all of it is the answer."""
 
 
 def final_part(text: str) -> FinalPart | None:

@@ -1,4 +1,4 @@
-r"""Formulas in running text: `$…$`, `$$…$$`, `\(…\)` and `\[…\]`, told from the signs of dollars."""
+r"""Formulas in running text, `$…$`, `$$…$$`, `\(…\)` and `\[…\]`, as opposed to signs of dollars."""
 
 from __future__ import annotations
 

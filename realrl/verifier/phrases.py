@@ -1,4 +1,4 @@
-"""Phrases that announce an answer: "the answer is", its like in other languages, headings, "####"."""
+"""Phrases that announce an answer: "the answer is" in several languages, headings, "####"."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ _VALUE_LINE = re.compile(
 )
 
 
-def phrase_end(text: str) -> int | None:
+def announced_at(text: str) -> int | None:
     """Return where the answer begins that the last phrase announces; None without a phrase."""
     for match in reversed(list(_NOUN.finditer(text))):
         end = _announced(text, match)

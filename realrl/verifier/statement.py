@@ -1,4 +1,4 @@
-"""What a statement says: an answer with its words, without the clauses that follow it."""
+"""The answer in a statement: with the words that belong to it, without the clauses that follow it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ _COUNTED = re.compile(r"[\s,，]{0,2}[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _SCALE = re.compile(r"\s?[十百千万萬亿億兆半分点點割成倍만억천백십]")
 
 
-def statement(text: str, begin: int) -> str | None:
-    """Return the answer that a statement gives which begins there; None where it says nothing."""
+def answer_at(text: str, begin: int) -> str | None:
+    """Return the answer of the statement that begins there; None where it says nothing."""
     said = text[begin : begin + MAX_STATEMENT_CHARS]
-    return _listed(said) or stated(_first_sentence(said))
+    return _listed(said) or answer_in_sentence(_first_sentence(said))
 
 
-def stated(sentence: str) -> str | None:
+def answer_in_sentence(sentence: str) -> str | None:
     """Return the answer in a sentence: with its words if they are few, else its first or last value."""
     clause = without_clauses(sentence)
     said = _without_copula(bare(clause))

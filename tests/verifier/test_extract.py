@@ -1,12 +1,14 @@
-r"""Where the answer is found in a text: forms that must be found, and others that look like them."""
+r"""The search for the answer in a text: forms that must be found, and others that look like them."""
 
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +71,7 @@ def test_what_is_cut_off_or_too_far_from_the_end_is_no_answer(text):
         ("<answer>4 km</answer>", "4 km"),
         ("<answer>4 km. We add.</answer>", "4 km"),
         ("<answer>1 2\n3 4</answer>", "1 2\n3 4"),
+        ("<answer>We add up.\n" + "So 1 more. " * 200 + "So 7</answer>", "7"),
         ("<answer> </answer>", None),
     ],
 )
@@ -238,6 +241,14 @@ LANGUAGES = [
 def test_without_a_box_what_a_phrase_announces(kind):
     found = [(text, extract_answer(text)) for text, _ in PHRASES[kind]]
     assert found == PHRASES[kind]
+
+
+def test_the_table_in_the_docs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
+    table = page.partition("Of that the answer is:")[2].partition("\n\nThe words")[0]
+    rows = re.findall(r"^\| (.+?) \| `(.+?)` \|", table, re.MULTILINE)
+    assert len(rows) > 8
+    assert [(text, extract_answer(text)) for text, _ in rows] == rows
 
 
 def test_phrases_of_other_languages():
