@@ -44,8 +44,6 @@ _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 _REFUSE, _UNKNOWN = _FAIL | errno.EPERM, _FAIL | errno.ENOSYS
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, (16, 24, 32)
 """Offsets in what a filter sees of a system call; both architectures are little-endian."""
-_OTHER_INTERFACE = 0x40000000
-"""From here on numbers are of x86-64's x32 interface."""
 _WORD, _NEGATIVE = 0xFFFFFFFF, 0x80000000
 _MOST_FILES = 64
 
@@ -126,7 +124,6 @@ def _steps(architecture: int, may_fork: bool) -> Iterator[Instruction]:
     yield load(_ARCHITECTURE)
     yield from give_unless_equal(architecture, _REFUSE)
     yield load(_NUMBER)
-    yield from give_if_at_least(_OTHER_INTERFACE, _REFUSE)
     for name in (*COMPUTING, *(FORKING if may_fork else ())):
         yield from _when(name, [give(_ALLOW)])
     # Their flags lie in memory, which a filter cannot read; without them the C library takes the older calls.

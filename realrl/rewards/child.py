@@ -10,7 +10,7 @@ from sympy.parsing.sympy_parser import parse_expr
 from realrl.rewards.arithmetic import TooLarge
 from realrl.rewards.compare import same_answer
 from realrl.rewards.expressions import SympyExpressions
-from realrl.rewards.judging import Reply
+from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
 from realrl.rewards.verdict import Verdict
 
@@ -35,10 +35,6 @@ go, would be made anew in each fork.
 class MathJudge:
     """Compares two answers."""
 
-    answers_per_fork = 32
-    """Nothing in an answer is run here, so this bounds what caches hold and can change. A fork costs about as
-    much as two comparisons.
-    """
     evaluators = (parse_expr,)
     """latex2sympy has sympy read the digits of its numbers by it, and nothing else."""
 
@@ -49,6 +45,12 @@ class MathJudge:
 
     def prepared(self, request: Reply) -> None:
         """Nothing is known before the answer is looked at."""
+
+    def batch(self, request: Reply) -> Batch:
+        """Nothing in an answer is run here, so a batch bounds what caches hold, and may be of any questions:
+        a fork costs about as much as two comparisons.
+        """
+        return Batch("", 32)
 
     def judged(self, request: Reply) -> Reply:
         try:

@@ -22,15 +22,18 @@ import reasoning_gym
 from reasoning_gym.factory import CURRICULA, DATASETS
 
 from realrl.base.seeding import derive_seed
-from realrl.rewards.gym_readers import make_safe, read_expression
-from realrl.rewards.judging import Reply
+from realrl.rewards.gym_readers import evaluates_answers, make_safe, read_expression
+from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
+
+_WARM_UP = ("1", "x", "[[1, 2]]")
+_ANSWERS_PER_FORK = 8
+"""To one row; a fork costs more than most scores."""
 
 
 class Gym:
     """Makes rows and scores answers."""
 
-    answers_per_fork = 1
     evaluators = (read_expression,)
 
     def __init__(self) -> None:
@@ -49,22 +52,31 @@ class Gym:
         except Exception as error:
             return {"error": str(error) or type(error).__name__}
         if "answer" in request:
-            self._warm_up(request["task"], entry)
             return None
+        self._warm_up(request["task"], entry)
         return {"question": entry["question"], "answer": entry["answer"]}
 
     def _warm_up(self, task: str, entry: dict[str, Any]) -> None:
-        """Score a row's own answer, once a task: what a scorer imports would be imported in each fork."""
+        """Score a row's own answer and some of ours, once a task: what a scorer imports and keeps for that
+        would be made anew in each fork. It is part of making rows, which may take longer than a score.
+        """
         if task in self._warm:
             return
         self._warm.add(task)
-        try:
-            _dataset(task).score_answer(entry["answer"], deepcopy(entry))
-        except MemoryError:
-            raise
-        except Exception:
-            # What it is worth does not matter here: answers are scored in forks.
-            return
+        for answer in (entry["answer"], *_WARM_UP):
+            try:
+                _dataset(task).score_answer(answer, deepcopy(entry))
+            except MemoryError:
+                raise
+            except Exception:
+                # What it is worth does not matter here: answers are scored in forks.
+                continue
+
+    def batch(self, request: Reply) -> Batch:
+        """Some answers to one row; one alone where the library would evaluate it."""
+        task = request["task"]
+        size = 1 if evaluates_answers(json.loads(task)["name"]) else _ANSWERS_PER_FORK
+        return Batch(f"{task} {request['index']}", size)
 
     def judged(self, request: Reply) -> Reply:
         """The score of an answer; one that a task's scorer fails on is wrong.
@@ -72,7 +84,8 @@ class Gym:
         Raises:
             MemoryError, RecursionError: scoring took more than there is, which says nothing of the answer.
         """
-        entry = _entry(request["task"], request["index"])
+        # Of a row's answers each has a row of its own: some scorers change it.
+        entry = deepcopy(_entry(request["task"], request["index"]))
         try:
             return {"score": float(_dataset(request["task"]).score_answer(request["answer"], entry))}
         except (MemoryError, RecursionError):

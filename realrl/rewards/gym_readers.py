@@ -117,6 +117,11 @@ evaluates nothing, as `propositional_logic` its own `parse_expr`.
 """
 
 
+def evaluates_answers(task: str) -> bool:
+    """Whether the library would evaluate an answer to this task, and a reader takes it here."""
+    return task in _READS
+
+
 def make_safe(task: str, dataset_class: type) -> None:
     """Have a task's scorer read answers as data.
 

@@ -1,13 +1,15 @@
 """Judges answers in forks of this process, which itself never sees an answer at work.
 
-    parent ──fork──▶ fork: confined further, audited ◀─requests─┐
-      ▲  ▲                   │ judges each                      │
-      │  │                   └──replies──▶ parent: reads one line, and no more, in time
-      │  └── killed: at its deadline, after its last answer, or when it says anything else
-      └───── the next answers are judged by another fork of the same parent
+    parent ──fork──▶ fork: confined further, audited
+      │                │  ▲
+      ├────request─────│──┘
+      ◀─────reply──────┘  one JSON object, in time
+      │
+      ├─ no reply in time, or something else, or a batch's last answer ──▶ the fork is killed
+      └─ the next answer ──▶ another fork of the same parent
 
-Whatever an answer does to the process that judges it ends with that process, which judges no more answers
-than its judge allows. A reply counts for its own answer alone, and is checked by whoever asked.
+Whatever an answer does to the process that judges it ends with that process, which judges no more than a
+batch. A reply counts for its own answer alone, and is checked by whoever asked.
 """
 
 from __future__ import annotations
@@ -42,11 +44,18 @@ OF_ITS_OWN = (
 """Signals that an answer brings about; others are sent by somebody, or by a system without memory."""
 
 
+class Batch(NamedTuple):
+    """Answers that one process may judge one after another."""
+
+    name: str
+    """Answers of other batches are judged elsewhere."""
+    size: int
+    """How many there may be."""
+
+
 class Judge(Protocol):
     """What decides; made once, with all that it imports, before there is an answer."""
 
-    answers_per_fork: int
-    """How many answers one fork may judge: 1 if a scorer that is not ours sees them."""
     evaluators: Sequence[Callable[..., object]]
     """The functions within which a text may be evaluated as Python, as it was checked there."""
 
@@ -54,6 +63,9 @@ class Judge(Protocol):
         """The reply to a request that has no answer in it, or none that needs judging; else None. It must not
         depend on an answer.
         """
+
+    def batch(self, request: Reply) -> Batch:
+        """The answers that one fork may judge together with this one."""
 
     def judged(self, request: Reply) -> Reply:
         """The reply to a request with an answer."""
@@ -83,7 +95,7 @@ class Forks:
         self._confine = fork_confinement()
         self._nowhere = os.open(os.devnull, os.O_RDONLY)
         self._fork: _Fork | None = None
-        self._answers_left = 0
+        self._batch, self._answers_left = "", 0
         # What was made so far is never garbage; a collection in a fork would copy all of its pages.
         gc.collect()
         gc.freeze()
@@ -92,9 +104,12 @@ class Forks:
         """The judge's reply; or one with an `error`, with a `verdict` where that is known, or with
         `interrupted` if somebody else stopped or killed the fork.
         """
+        batch = self._judge.batch(request)
+        if batch.name != self._batch:
+            self.end()
         if self._fork is None:
             self._fork = self._start()
-            self._answers_left = self._judge.answers_per_fork
+            self._batch, self._answers_left = batch
         self._answers_left -= 1
         try:
             line = self._exchanged(json.dumps(request).encode() + b"\n", deadline_s)
@@ -203,8 +218,8 @@ def _keep_only(files: Sequence[int], nowhere: int) -> None:
 
 
 def _reply(line: bytes) -> Reply | None:
-    """What a fork wrote, if it is one JSON object on one line."""
-    if len(line) > _MOST_BYTES or line.count(b"\n") != 1:
+    """What a fork wrote, if it is one JSON object that is not empty."""
+    if len(line) > _MOST_BYTES:
         return None
     try:
         reply = json.loads(line)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from realrl.rewards.judging import Batch
 from realrl.rewards.serving import serve
 
 
 class CountingJudge:
     """Counts the answers that it sees; `sleep` takes long."""
 
-    answers_per_fork = 3
     evaluators = ()
     seen = 0
 
     def prepared(self, request: dict[str, Any]) -> None:
         """Nothing."""
+
+    def batch(self, request: dict[str, Any]) -> Batch:
+        return Batch(request["prompt"], 3)
 
     def judged(self, request: dict[str, Any]) -> dict[str, Any]:
         self.seen += 1

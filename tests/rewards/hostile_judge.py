@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from realrl.rewards import judging
+from realrl.rewards.judging import Batch
 from realrl.rewards.serving import serve
 
 
 class HostileJudge:
     """Does what an answer is the name of; an honest one is worth a half."""
 
-    answers_per_fork = 1
     evaluators = ()
     score = 0.5
 
     def prepared(self, request: dict[str, Any]) -> None:
         """Nothing."""
+
+    def batch(self, request: dict[str, Any]) -> Batch:
+        return Batch("", 1)
 
     def judged(self, request: dict[str, Any]) -> dict[str, Any]:
         attack = getattr(self, request["answer"], None)
@@ -93,11 +97,20 @@ class HostileJudge:
         os.abort()
 
     def evaluated(self) -> dict[str, Any]:
-        return {"score": eval("1.0")}
+        """Whatever comes of it, as a scorer's `except` does."""
+        with suppress(Exception):
+            eval("1.0")
+        return {"score": 1.0}
 
     def a_file(self) -> dict[str, Any]:
-        with open("/etc/passwd") as file:
-            return {"score": float(bool(file.read()))}
+        with suppress(Exception):
+            open("/etc/passwd").close()
+        return {"score": 1.0}
+
+    def a_program(self) -> dict[str, Any]:
+        with suppress(Exception):
+            os.system("true")
+        return {"score": 1.0}
 
     def _written(self, text: bytes) -> dict[str, Any]:
         for file in range(3, 64):
