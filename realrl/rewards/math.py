@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.budget import Budget, seconds_for
-from realrl.rewards.number import parse_number
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
 from realrl.verifier.extract import extract_answer
@@ -19,13 +18,13 @@ Judge = Callable[[str, str], Verdict]
 MAX_CHARS = 1000
 """A longer answer is compared as a string only: solutions are short."""
 
-_PLAIN_NUMBER = re.compile(r"[-+\d.,/%]+")
+_WHOLE_NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3}){1,12}|\d{1,100}))(?:\.0*)?")
 
 
 def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Checked:
     """Compare the answer in `text` with each of `solutions`; one that matches is enough.
 
-    `judge` compares what neither is the same string nor two plain numbers.
+    `judge` compares what neither is the same string nor two whole numbers.
     """
     answer = extract_answer(text)
     if answer is None:
@@ -83,10 +82,12 @@ def _compare(answer: str, solution: str, judge: Judge) -> Verdict:
         return Verdict.CORRECT
     if max(len(left), len(right)) > MAX_CHARS:
         return Verdict.WRONG
-    if _PLAIN_NUMBER.fullmatch(left) and _PLAIN_NUMBER.fullmatch(right):
-        numbers = parse_number(left), parse_number(right)
-        if None not in numbers and numbers[0].same(numbers[1]):
-            return Verdict.CORRECT
-        if None not in numbers and "." not in left + right:
-            return Verdict.WRONG
+    numbers = _whole_number(left), _whole_number(right)
+    if None not in numbers:
+        return Verdict.CORRECT if numbers[0] == numbers[1] else Verdict.WRONG
     return judge(left, right)
+
+
+def _whole_number(text: str) -> int | None:
+    match = _WHOLE_NUMBER.fullmatch(text)
+    return int(match[1].replace(",", "")) if match else None

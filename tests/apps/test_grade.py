@@ -22,7 +22,7 @@ GRADED = [
     {"verdict": "correct", "answer": r"\frac{2}{4}"},
     {"verdict": "wrong", "answer": "[1,2)"},
     {"verdict": "no_answer", "answer": None},
-    {"verdict": "timeout", "answer": "10^{10^{10}}"},
+    {"verdict": "wrong", "answer": "10^{10^{10}}"},
 ]
 
 
@@ -43,9 +43,9 @@ def test_every_line_gets_its_verdict_in_its_place(file, capsys):
     assert same == out
     assert [line.split()[:2] for line in errors.splitlines()[1:]] == [
         ["correct", "1"],
-        ["wrong", "1"],
+        ["wrong", "2"],
         ["no_answer", "1"],
-        ["timeout", "1"],
+        ["timeout", "0"],
         ["error", "0"],
         ["all", "4"],
     ]

@@ -81,6 +81,10 @@ class HostileJudge:
         while True:
             self._written(b" " * 10_000)
 
+    def busy(self) -> dict[str, Any]:
+        """One C call that holds the interpreter's lock: only a kill ends it."""
+        return {"score": float(sum(range(10**14)))}
+
     def recursion(self) -> dict[str, Any]:
         return self.recursion()
 

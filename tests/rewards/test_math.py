@@ -70,18 +70,14 @@ def test_many_texts_are_graded_in_their_order():
     assert check_all(given, solutions, undecided)[3] == Checked(Verdict.WRONG, "3")
 
 
-SLOW = ("huge binomial", "endless sum", "hard integral", "expanding product")
-"""Each is killed at its deadline, as one that `test_pool` has."""
-
-
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in SLOW])
+@pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_within_the_deadline_and_are_not_accepted(pool, name, monkeypatch, tmp_path):
     """And nothing that they say is done. Each leaves a pool that answers."""
     monkeypatch.chdir(tmp_path)
     start = time.monotonic()
     verdict = grade(HOSTILE[name], [r"\frac{\sqrt{3}}{2}"], pool.judge)
-    assert verdict in (Verdict.WRONG, Verdict.NO_ANSWER, Verdict.TIMEOUT)
-    assert time.monotonic() - start < 8
+    assert verdict in (Verdict.WRONG, Verdict.NO_ANSWER)
+    assert time.monotonic() - start < 5
     assert not Path(TOUCHED).exists() and not Path("/", TOUCHED).exists()
     assert grade(r"\boxed{\sqrt{3}/2}", [r"\frac{\sqrt{3}}{2}"], pool.judge) is Verdict.CORRECT
 

@@ -18,11 +18,16 @@ import pytest
 
 from realrl.rewards import child_process
 from realrl.rewards.math import check, grade
-from realrl.rewards.pool import JudgePool, _pool_of, judge_in_pool
+from realrl.rewards.pool import ChildPool, JudgePool, _pool_of, judge_in_pool
 from realrl.rewards.verdict import Verdict
 
-ENDLESS = r"\binom{1000000000}{500000000}"
-"""One C call that holds the interpreter's lock: only a kill ends it."""
+ENDLESS, HONEST = {"answer": "busy"}, {"answer": "honest"}
+"""Requests to `hostile_judge`: no answer takes so long to compare."""
+MODULES = ("realrl.rewards.child", "tests.rewards.hostile_judge")
+
+
+def busy_pool(**limits: float) -> ChildPool:
+    return ChildPool("tests.rewards.hostile_judge", memory_bytes=1 << 30, **limits)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def with_forks(of: int | None = None) -> list[psutil.Process]:
 
 def is_judge(process: psutil.Process) -> bool:
     try:
-        return "realrl.rewards.child" in process.cmdline()
+        return any(module in process.cmdline() for module in MODULES)
     except psutil.Error:  # it has just ended
         return False
 
@@ -56,25 +61,17 @@ def test_a_child_is_kept_between_questions(pool):
     assert before and children() == before
 
 
-def test_what_is_too_large_is_a_timeout_at_once_and_the_child_goes_on(pool):
-    before = children()
-    start = time.monotonic()
-    assert pool.judge("9^{9^{9^{9}}}", r"\pi") is Verdict.TIMEOUT
-    assert time.monotonic() - start < 3
-    assert children() == before
-
-
 def test_an_endless_comparison_is_killed_at_its_deadline_and_the_next_one_is_answered():
     before = children()
-    with JudgePool(num_children=1, deadline_s=1.0) as pool:
-        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+    with busy_pool(num_children=1, deadline_s=1.0) as pool:
+        assert pool.ask(HONEST) == {"score": 0.5}
         (victim,) = [p for p in children() if p not in before]
         start = time.monotonic()
-        assert pool.judge(ENDLESS, r"\pi") is Verdict.TIMEOUT
+        assert pool.ask(ENDLESS)["verdict"] == Verdict.TIMEOUT
         assert 0.9 < time.monotonic() - start < 3
         # The fork that compared is gone; the child that made it stays.
         assert victim.is_running() and not victim.children()
-        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+        assert pool.ask(HONEST) == {"score": 0.5}
 
 
 def test_a_child_has_nothing_of_its_parents_and_may_reach_nobody(monkeypatch):
@@ -137,16 +134,13 @@ def judge_and_count() -> tuple[Verdict, int]:
     return judge_in_pool("x+x", "3x"), len(children())
 
 
-def test_memory_beyond_the_limit_is_an_error_and_the_next_question_is_answered():
-    """A power that sympy expands into 200,000 terms of as many digits."""
-    with JudgePool(num_children=1, deadline_s=60.0, memory_bytes=150 << 20) as pool:
-        assert pool.judge(r"\int_0^1 (1+x)^{200000} dx", "x") is Verdict.ERROR
-        assert pool.judge("x+x", "2x") is Verdict.CORRECT
-
-
 def test_a_child_that_cannot_start_says_so():
-    with JudgePool(memory_bytes=32 << 20) as pool, pytest.raises(RuntimeError, match="did not start"):
-        pool.judge("x", "y")
+    limits = {"num_children": 1, "deadline_s": 5.0, "memory_bytes": 1 << 30}
+    with (
+        ChildPool("tests.rewards.absent_judge", **limits) as pool,
+        pytest.raises(RuntimeError, match="did not start: OSError: a table is missing"),
+    ):
+        pool.ask(HONEST)
 
 
 def test_a_child_that_was_killed_is_replaced():
@@ -162,13 +156,13 @@ def test_a_child_that_was_killed_is_replaced():
 def test_a_question_over_which_a_child_is_killed_is_asked_again():
     """So that one that has no end times out, and is no error."""
     before = children()
-    with JudgePool(num_children=1, deadline_s=2.0) as pool, ThreadPoolExecutor(1) as threads:
-        assert pool.judge("x+x", "2x") is Verdict.CORRECT
+    with busy_pool(num_children=1, deadline_s=2.0) as pool, ThreadPoolExecutor(1) as threads:
+        assert pool.ask(HONEST) == {"score": 0.5}
         (victim,) = [p for p in children() if p not in before]
-        verdict = threads.submit(pool.judge, ENDLESS, r"\pi")
+        reply = threads.submit(pool.ask, ENDLESS)
         time.sleep(0.5)
         victim.kill()
-        assert verdict.result() is Verdict.TIMEOUT
+        assert reply.result()["verdict"] == Verdict.TIMEOUT
 
 
 def test_a_child_that_was_stopped_is_replaced_at_its_deadline(monkeypatch):
@@ -234,11 +228,11 @@ def test_nothing_starts_before_it_is_needed_and_nothing_is_left():
 
 PARENT = f"""
 import threading, time
-from realrl.rewards.pool import JudgePool
-pool = JudgePool(num_children=2, deadline_s=3.0)
-pool.judge("x", "y")
-threading.Thread(target=pool.judge, args=({ENDLESS!r}, "x"), daemon=True).start()
-pool.judge("x", "z")
+from realrl.rewards.pool import ChildPool
+pool = ChildPool("tests.rewards.hostile_judge", num_children=2, deadline_s=3.0, memory_bytes=1 << 30)
+pool.ask({HONEST})
+threading.Thread(target=pool.ask, args=({ENDLESS},), daemon=True).start()
+pool.ask({HONEST})
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -248,9 +242,9 @@ def test_children_end_with_a_killed_parent_even_in_an_endless_comparison():
     """And a stopped one, which does not see its input end."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
-    # Two children, each with the fork in which it compares.
+    # Two children, one of them with the fork in which it compares.
     orphans = with_forks(parent.pid)
-    assert len(orphans) == 4
+    assert len(orphans) >= 3
     for orphan in orphans[::2]:
         orphan.suspend()
     parent.kill()

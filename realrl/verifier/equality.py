@@ -1,0 +1,124 @@
+"""Whether two formulas are equal, safely: what has no value equals nothing but itself.
+
+    the same tree ─────────────────────────────────────────────────────────▶ equal
+    one quotient of polynomials ───────────────────────────────────────────▶ equal, or certainly not
+    no variables: balls with growing precision ─▶ apart ───────────────────▶ certainly not
+                                                └▶ agree to 600 digits ────▶ equal
+    variables: points of many scales and kinds ─▶ apart at one, or only one has a value ─▶ not
+                                                └▶ agree at all ───────────▶ equal
+
+Everything else is not equal. Both formulas are written before any point is drawn. That points tell formulas
+apart: Schwartz 1980, Zippel 1979.
+"""
+
+from __future__ import annotations
+
+from flint import acb, arb, ctx, fmpq
+
+from realrl.verifier.evaluation import Imprecise, NoValue, Point, Pole, Value, ball, evaluated
+from realrl.verifier.nodes import Array, Constant, Node, free_symbols, walk
+from realrl.verifier.points import points, variable_kinds
+from realrl.verifier.rational import NotRational, same_quotient
+
+PRECISIONS = (128, 512, 2048)
+"""In bits, of values at a point."""
+CONSTANT_PRECISIONS = (128, 512, 2048, 6144)
+"""The same where there are no variables, and a tiny difference is one."""
+_AGREEING = 0.35
+"""Of the precision, in the gap between two values that are one."""
+LEAST_COMPARED = 0.5
+"""Of the points: both formulas must have values at so many."""
+
+SAME, APART, UNKNOWN = "same", "apart", "unknown"
+
+
+def equal(left: Node, right: Node) -> bool:
+    """Whether two formulas have the same value, wherever they have one."""
+    if left == right:
+        return True
+    if isinstance(left, Array) or isinstance(right, Array):
+        return _equal_arrays(left, right)
+    if _is_valueless(left) or _is_valueless(right):
+        return False
+    try:
+        is_same, is_certain = same_quotient(left, right)
+    except NotRational:
+        is_same, is_certain = False, False
+    if is_same or is_certain:
+        return is_same
+    return _agree(left, right)
+
+
+def _equal_arrays(left: Node, right: Node) -> bool:
+    if not (isinstance(left, Array) and isinstance(right, Array)):
+        return False
+    if [len(row) for row in left.rows] != [len(row) for row in right.rows]:
+        return False
+    pairs = zip(left.rows, right.rows, strict=True)
+    return all(all(map(equal, *rows)) for rows in pairs)
+
+
+def _is_valueless(node: Node) -> bool:
+    return any(isinstance(inner, Constant) and inner.name == "infinity" for inner in walk(node))
+
+
+def _agree(left: Node, right: Node) -> bool:
+    names = free_symbols(left) | free_symbols(right)
+    kinds = variable_kinds(names, (left, right))
+    precisions = PRECISIONS if names else CONSTANT_PRECISIONS
+    compared = total = 0
+    for point, is_special in points(kinds, (left, right)):
+        verdict = compared_at(left, right, point, precisions)
+        if verdict is APART:
+            return False
+        if verdict is SAME:
+            compared += 1
+        total += not is_special or verdict is SAME
+    return compared > LEAST_COMPARED * total
+
+
+def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ...] = PRECISIONS) -> str:
+    """How two formulas compare at a point: `SAME`, `APART`, or `UNKNOWN` where neither has a value, one has
+    a pole, or no precision tells.
+    """
+    for precision in precisions:
+        try:
+            first, second = _value(left, point, precision), _value(right, point, precision)
+        except Imprecise:
+            continue
+        except Pole:
+            return UNKNOWN
+        if first is None or second is None:
+            return UNKNOWN if first is second else APART
+        with ctx.workprec(precision):
+            verdict = _compared(first, second, precision, is_last=precision == precisions[-1])
+        if verdict is not UNKNOWN:
+            return verdict
+    return UNKNOWN
+
+
+def _value(node: Node, point: Point, precision: int) -> Value | None:
+    try:
+        return evaluated(node, point, precision)
+    except (Imprecise, Pole):
+        raise
+    except NoValue:
+        return None
+
+
+def _compared(first: Value, second: Value, precision: int, *, is_last: bool) -> str:
+    if isinstance(first, fmpq) and isinstance(second, fmpq):
+        return SAME if first == second else APART
+    first, second = ball(first), ball(second)
+    if not first.overlaps(second):
+        return APART
+    gap = (first - second).abs_upper()
+    if precision >= 512 and gap < arb(2) ** -int(_AGREEING * precision) * _size(first, second):
+        return SAME
+    is_small = is_last and gap < arb(2) ** -(precision // 3)
+    return SAME if is_small else UNKNOWN
+
+
+def _size(first: acb, second: acb) -> arb:
+    """How large the values are, up to 1: a gap counts as it is, but relative to small values."""
+    return arb(1).min(max(first.abs_lower(), second.abs_lower(), key=lambda bound: float(bound.mid())))

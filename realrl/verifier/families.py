@@ -1,0 +1,62 @@
+"""Antiderivatives: formulas with a free constant, which stands for any number."""
+
+from __future__ import annotations
+
+from realrl.verifier.equality import PRECISIONS
+from realrl.verifier.evaluation import NoValue, Value, ball, evaluated, is_real
+from realrl.verifier.nodes import Node, Operation, Symbol, free_symbols, operation
+from realrl.verifier.points import points, variable_kinds
+
+CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
+_TOLERANCE_BITS = 300
+
+
+def same_up_to_constant(answer: Node, solution: Node) -> bool:
+    """Whether a solution ends in `+ C`, and an answer differs from it by a constant, written or not."""
+    wanted = _without_constant(solution)
+    if wanted is None or free_symbols(answer) == frozenset():
+        return False
+    mine = _without_constant(answer) or answer
+    names = free_symbols(mine) | free_symbols(wanted)
+    if not free_symbols(mine) <= free_symbols(wanted) or not names:
+        return False
+    return _is_constant(operation("add", mine, operation("negative", wanted)), names)
+
+
+def _without_constant(node: Node) -> Node | None:
+    """A sum without its free constant; None where there is none."""
+    if not (isinstance(node, Operation) and node.name == "add"):
+        return None
+    constants = [term for term in node.operands if isinstance(term, Symbol) and term.name in CONSTANTS]
+    rest = tuple(term for term in node.operands if term not in constants)
+    if len(constants) != 1 or not rest or constants[0].name in set().union(*map(free_symbols, rest)):
+        return None
+    return rest[0] if len(rest) == 1 else Operation("add", rest)
+
+
+def _is_constant(difference: Node, names: frozenset[str]) -> bool:
+    """Whether a formula has one real value wherever it has any."""
+    first: Value | None = None
+    seen = total = 0
+    for point, _ in points(variable_kinds(names, (difference,)), (difference, difference)):
+        total += 1
+        try:
+            value = evaluated(difference, point, PRECISIONS[-1])
+        except NoValue:
+            continue
+        if not is_real(value):
+            continue
+        seen += 1
+        first = value if first is None else first
+        if not _agrees(first, value):
+            return False
+    return seen * 3 > total
+
+
+def _agrees(first: Value, second: Value) -> bool:
+    from flint import arb, ctx
+
+    with ctx.workprec(PRECISIONS[-1]):
+        gap = (ball(first) - ball(second)).abs_upper()
+        size = arb(1) + ball(first).abs_upper()
+        return bool(gap < size * arb(2) ** -_TOLERANCE_BITS)

@@ -1,0 +1,86 @@
+"""Words that mean numbers, and words that add nothing: closed lists."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ORDINALS = (
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
+    "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+).split()
+
+NUMBER_WORDS: dict[str, int] = {
+    **{word: value for value, word in enumerate(_ONES)},
+    **{word: 10 * (place + 2) for place, word in enumerate(_TENS)},
+    **{word: value for value, word in enumerate(_ORDINALS) if value > 2},
+    **{"once": 1, "twice": 2, "thrice": 3, "first": 1},
+}
+SCALES: dict[str, Fraction] = {
+    **{"hundred": Fraction(100), "thousand": Fraction(10**3), "million": Fraction(10**6)},
+    **{"billion": Fraction(10**9), "trillion": Fraction(10**12), "lakh": Fraction(10**5)},
+    **{"crore": Fraction(10**7), "dozen": Fraction(12), "score": Fraction(20)},
+    **{"hundreds": Fraction(100), "thousands": Fraction(10**3), "millions": Fraction(10**6)},
+    **{"billions": Fraction(10**9), "trillions": Fraction(10**12), "dozens": Fraction(12)},
+    **{"lakhs": Fraction(10**5), "crores": Fraction(10**7)},
+}
+ORDINAL_ENDINGS = frozenset(("st", "nd", "rd", "th"))
+BASES = {
+    **{word: value for value, word in enumerate(_ONES) if 2 <= value <= 16},
+    **{"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16},
+}
+MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            *("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul"),
+            *("august aug", "september sep sept", "october oct", "november nov", "december dec"),
+        ),
+        1,
+    )
+    for name in names.split()
+}
+
+APPROXIMATELY = frozenset("about approximately approx roughly around exactly precisely".split())
+LEAD_INS = frozenset(
+    "the answer is final answers are therefore thus so hence then we get have result value equals be option "
+    "choice simply just only both total of".split()
+)
+"""Before a value they add nothing."""
+REMARKS = frozenset(
+    "only solution solutions approximately approx double root roots units unit exact exactly rounded the "
+    "simplified answer final real is".split()
+)
+"""In parentheses behind a value, or behind it at its end, they add nothing."""
+QUALIFIERS = frozenset("for where with when provided assuming as".split())
+"""They begin what is said about a value."""
+ARTICLES = frozenset("the a an".split())
+WORD_SYNONYMS = {
+    "no solution": "none",
+    "no solutions": "none",
+    "no real solution": "none",
+    "no real solutions": "none",
+    "empty set": "none",
+    "the empty set": "none",
+    "dne": "does not exist",
+    "undefined": "does not exist",
+    "t": "true",
+    "f": "false",
+    "y": "yes",
+    "n": "no",
+}
+ALL_REALS = frozenset(("all real numbers", "all reals", "all real values", "every real number"))
+SHORT_WORDS = frozenset(
+    "yes no odd red all any one two six ten not and or the day sun mon tue wed thu fri sat top low mid dne "
+    "boy man cat dog hot dry wet old new big yen".split()
+)
+"""Words of two or three letters that are no product of variables."""
+COUNTED_STOP = frozenset(
+    "not no or and but more less fewer greater than least most over under above below between per times half "
+    "third quarter double twice either neither nor except minus plus if is are was to from of".split()
+)
+"""Words that a thing that is counted does not have: they change what the number says."""

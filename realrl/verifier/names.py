@@ -1,0 +1,85 @@
+r"""Names that are given a value: `x`, `f(2)`, `|AB|`, `\frac{dy}{dx}`, `(p, q)`, `\text{mean}`, `x + y`."""
+
+from __future__ import annotations
+
+from realrl.verifier.functions import FUNCTIONS, GREEK
+from realrl.verifier.slices import text_of, with_depth
+from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
+
+MAX_TOKENS = 14
+MAX_WORDS = 5
+_MARKS = frozenset(
+    (
+        r"\overline",
+        r"\vec",
+        r"\dot",
+        r"\ddot",
+        r"\hat",
+        r"\angle",
+        r"\triangle",
+        r"\frac",
+        r"\ell",
+        r"\overrightarrow",
+    )
+)
+_NO_NAMES = frozenset((r"\pi", r"\infty", "e", "i"))
+_SIGNS = frozenset(("|", "_", "^", "'", "(", ")", "{", "}", ",", "+", "-", "/", r"\cdot", "*", ":"))
+
+
+def name_of(tokens: Tokens) -> tuple[str, bool] | None:
+    """`(name, whether a value says as much without it)`, if the tokens are a name; else None.
+
+    A name with a known function in it, as `\\log x`, is part of what is said.
+    """
+    if not 0 < len(tokens) <= MAX_TOKENS or tokens[0].text in ("-", "+", "^", "/"):
+        return None
+    if len(tokens) == 1 and tokens[0].text in _NO_NAMES:
+        return None
+    if sum(token.kind == TEXT for token in tokens) > MAX_WORDS:
+        return None
+    may_be_dropped = True
+    for place, (token, depth) in enumerate(with_depth(tokens)):
+        if not _belongs(token, depth, tokens[place - 1] if place else None):
+            return None
+        may_be_dropped &= not _is_known_function(token)
+    has_letter = any(token.kind in (LETTERS, TEXT) or _is_greek(token) for token in tokens)
+    return (spelled_name(tokens), may_be_dropped) if has_letter else None
+
+
+def is_one_thing(name: str) -> bool:
+    """Whether a name has no sum and no power in it."""
+    return not any(sign in f" {name} " for sign in (" + ", " - ", " ^ "))
+
+
+def spelled_name(tokens: Tokens) -> str:
+    """One spelling of a name."""
+    return text_of(tokens).replace("\\text ", "")
+
+
+def is_variable(name: str) -> bool:
+    """Whether a name is one letter, with a subscript or primes."""
+    return len(name.partition(" _ ")[0].rstrip("' ")) == 1 or name.startswith("\\")
+
+
+def without_subscript(name: str) -> str:
+    return name.partition(" _ ")[0]
+
+
+def _belongs(token: Token, depth: int, before: Token | None) -> bool:
+    if token.kind in (LETTERS, TEXT, OPEN, CLOSE):
+        return True
+    if token.kind == NUMBER:
+        return depth > 0 or (before is not None and before.text in ("_", "^"))
+    if token.kind == COMMAND:
+        return _is_greek(token) or token.text in _MARKS or token.text in _SIGNS or _is_known_function(token)
+    return token.kind == SIGN and token.text in _SIGNS
+
+
+def _is_greek(token: Token) -> bool:
+    return token.kind == COMMAND and token.text.removeprefix("\\") in (*GREEK, "pi")
+
+
+def _is_known_function(token: Token) -> bool:
+    bare = token.text.removeprefix("\\")
+    is_function = bare in FUNCTIONS and bare not in ("max", "min", "arg", "det")
+    return is_function and (token.kind == COMMAND or (token.kind == LETTERS and len(bare) > 1))

@@ -1,0 +1,110 @@
+"""Points at which two formulas are compared: over many scales, signs and kinds, drawn from both formulas.
+
+The draw depends on the two formulas alone, in either order, so a verdict is the same in every process. An
+answer cannot be written to agree at the points only: they change with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator
+
+from flint import acb, arb, fmpq
+
+from realrl.verifier.evaluation import Point, Value
+from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, free_symbols, walk
+
+NUM_POINTS = 28
+SPECIAL = 4
+"""Every fourth point has small whole numbers and halves, at which a formula may have a pole of its own."""
+
+_WHOLE_NAMES = frozenset("n m k j l N M K".split())
+"""Variables that are whole numbers by custom."""
+_COMPLEX_NAMES = frozenset("z w".split())
+"""Variables that are complex numbers by custom."""
+_WHOLE_OPERATIONS = frozenset("gcd lcm factorial double_factorial binomial".split())
+_COMPLEX_OPERATIONS = frozenset("real imaginary conjugate arg".split())
+
+
+def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, str]:
+    """By name, `real`, `complex`, `whole` or `natural` (from 0 on)."""
+    nodes = [node for formula in formulas for node in walk(formula)]
+    counted = _names_in(nodes, _WHOLE_OPERATIONS)
+    bounds = {name for node in nodes if isinstance(node, Repeated) for name in _names_of(node.low, node.high)}
+    has_complex = any(isinstance(node, Operation) and node.name in _COMPLEX_OPERATIONS for node in nodes)
+    kinds = {}
+    for name in names:
+        base = name.partition("_")[0]
+        if name in counted or name in bounds:
+            kinds[name] = "natural"
+        elif base in _WHOLE_NAMES:
+            kinds[name] = "natural" if counted or bounds else "whole"
+        else:
+            kinds[name] = "complex" if base in _COMPLEX_NAMES or has_complex else "real"
+    return kinds
+
+
+def _names_in(nodes: Iterable[Node], operations: frozenset[str]) -> set[str]:
+    found = (node for node in nodes if isinstance(node, Operation) and node.name in operations)
+    return {name for node in found for name in _names_of(*node.operands)}
+
+
+def _names_of(*formulas: Node) -> Iterator[str]:
+    for formula in formulas:
+        yield from free_symbols(formula)
+
+
+def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple[Point, bool]]:
+    """Each point, and whether it is a special one."""
+    draw = random.Random(_seed(formulas))
+    names = sorted(kinds)
+    for bound in _boundaries(formulas, names):
+        yield bound, True
+    for index in range(NUM_POINTS if names else 1):
+        is_special = index % SPECIAL == SPECIAL - 1
+        yield {name: _drawn(kinds[name], index, is_special, draw) for name in names}, is_special
+
+
+def _boundaries(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point]:
+    """Where cases of the one variable meet: a formula may have another value there, or none."""
+    if len(names) != 1:
+        return
+    for formula in formulas:
+        for node in walk(formula):
+            for condition in (
+                (c for _, conditions in node.cases for c in conditions) if isinstance(node, Piecewise) else ()
+            ):
+                for side in (condition.left, condition.right):
+                    if isinstance(side, Number):
+                        yield {names[0]: fmpq(side.value.numerator, side.value.denominator)}
+
+
+def _seed(formulas: tuple[Node, Node]) -> int:
+    texts = sorted(repr(formula) for formula in formulas)
+    return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:16], "big")
+
+
+def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Value:
+    if kind in ("whole", "natural"):
+        return fmpq(_whole(kind, index, draw))
+    if is_special:
+        return fmpq(draw.randint(-24, 24), 2)
+    real = _real(index, draw)
+    if kind == "complex":
+        return acb(arb(real), arb(_real(index + 1, draw)))
+    return real
+
+
+def _whole(kind: str, index: int, draw: random.Random) -> int:
+    """Small numbers, each for itself, then larger ones; every third is negative where it may be."""
+    size = index // 2 + 1 if index < 12 else draw.randint(8, (40, 400)[index % 2])
+    return -size if kind == "whole" and index % 3 == 2 else size
+
+
+def _real(index: int, draw: random.Random) -> fmpq:
+    """Of either sign, between a hundredth and ten thousand, most of them around 1 to 30."""
+    scale = (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)[index % 10]
+    denominator = draw.choice((97, 101, 103, 107, 109, 113))
+    size = fmpq(draw.randint(1, 100 * scale), denominator)
+    return -size if draw.random() < 0.5 else size

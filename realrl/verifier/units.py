@@ -1,0 +1,271 @@
+"""Units behind a number: which words they are, and how one is told in another.
+
+The list is closed: a word that is not in it is a thing that is counted, never a unit. Factors are exact.
+Source: BIPM, The International System of Units, 9th edition, 2019; NIST Special Publication 811, appendix B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from realrl.verifier.lexicon import COUNTED_STOP, NUMBER_WORDS, SCALES
+from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
+from realrl.verifier.tree import Unit
+
+_PREFIXED = {
+    "length": ("m", "meter meters metre metres"),
+    "mass": ("g", "gram grams gramme grammes"),
+    "time": ("s", "second seconds sec secs"),
+    "volume": ("L l", "liter liters litre litres"),
+    "energy": ("J", "joule joules"),
+    "power": ("W", "watt watts"),
+    "force": ("N", "newton newtons"),
+    "pressure": ("Pa", "pascal pascals"),
+    "voltage": ("V", "volt volts"),
+    "current": ("A", "ampere amperes amp amps"),
+    "frequency": ("Hz", "hertz"),
+    "resistance": ("Ω", "ohm ohms"),
+    "amount": ("mol", "mole moles"),
+    "charge": ("C", "coulomb coulombs"),
+    "capacitance": ("F", "farad farads"),
+    "magnetic flux density": ("T", "tesla teslas"),
+    "electronvolt": ("eV", "electronvolt electronvolts"),
+    "information": ("B", "byte bytes"),
+}
+"""By kind: symbols, and words, of the unit of which the others are multiples."""
+_PREFIXES = {
+    **{"k": (3, "kilo"), "c": (-2, "centi"), "m": (-3, "milli"), "M": (6, "mega"), "G": (9, "giga")},
+    **{"μ": (-6, "micro"), "n": (-9, "nano"), "p": (-12, "pico"), "d": (-1, "deci"), "h": (2, "hecto")},
+    **{"T": (12, "tera")},
+}
+_OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "length": (
+        *(("0.0254", "in inch inches"), ("0.3048", "ft foot feet"), ("0.9144", "yd yard yards")),
+        ("1609.344", "mi mile miles"),
+    ),
+    "mass": (
+        ("453.59237", "lb lbs pound pounds"),
+        ("28.349523125", "oz ounce ounces"),
+        ("1000000", "ton tons tonne tonnes"),
+    ),
+    "time": (
+        *(("60", "min mins minute minutes"), ("3600", "h hr hrs hour hours"), ("86400", "day days")),
+        ("604800", "week weeks"),
+    ),
+    "years": (
+        ("1", "year years yr yrs"),
+        ("1/12", "month months"),
+        ("10", "decade decades"),
+        ("100", "century centuries"),
+    ),
+    "volume": (
+        ("3.785411784", "gal gallon gallons"),
+        ("0.473176473", "pint pints"),
+        ("0.946352946", "quart quarts"),
+    ),
+    "cups": (("1", "cup cups"),),
+    "angle": (("1", "degree degrees deg °"),),
+    "radian": (("1", "rad rads radian radians"),),
+    "revolution": (("1", "rev revolution revolutions"),),
+    "money USD": (("1", "dollar dollars usd bucks $"), ("0.01", "cent cents ¢ penny pennies")),
+    "money EUR": (("1", "euro euros eur €"),),
+    "money GBP": (("1", "gbp £"), ("0.01", "pence")),
+    "money JPY": (("1", "yen jpy ¥"),),
+    "money INR": (("1", "rupee rupees rs inr ₹"),),
+    "speed in knots": (("1", "knot knots"),),
+    "mph": (("1", "mph"),),
+    "kph": (("1", "kph kmh kmph"),),
+    "square unit": (("1", "unit² sq.units"),),
+    "unit": (("1", "unit units"),),
+}
+_TEMPERATURES = {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
+_MOST_WORDS = 5
+
+
+def _table() -> dict[str, Unit]:
+    table: dict[str, Unit] = {}
+    for kind, (symbols, words) in _PREFIXED.items():
+        for name in (*symbols.split(), *words.split()):
+            table[name] = Unit(kind)
+        for short, (power, long) in _PREFIXES.items():
+            factor = Fraction(10) ** power
+            names = [
+                *(short + symbol for symbol in symbols.split()),
+                *(long + word for word in words.split()),
+            ]
+            for name in names:
+                table.setdefault(name, Unit(kind, factor))
+    for kind, units in _OTHERS.items():
+        for factor, names in units:
+            for name in names.split():
+                table[name] = Unit(kind, Fraction(factor))
+    return table
+
+
+_UNITS = _table()
+_LOWER = {name.lower(): unit for name, unit in _UNITS.items() if len(name) > 3}
+CURRENCIES = {sign: _UNITS[sign] for sign in "$€£¥₹"}
+
+
+def unit_of_word(word: str) -> Unit | None:
+    """The unit that a word is, in any case where it is a long one."""
+    bare = word.strip(".")
+    return _UNITS.get(bare) or _LOWER.get(bare.lower())
+
+
+def read_unit(tokens: Tokens) -> Unit | None:
+    r"""The unit that tokens are, whole: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`, `miles per hour`."""
+    if not tokens or len(tokens) > 16:
+        return None
+    return _Reader([_as_word(token) for token in tokens]).read()
+
+
+def counted_thing(tokens: Tokens) -> Unit | None:
+    """The thing that a number counts: some words without those that change what it says."""
+    words = [token.text.lower() for token in tokens]
+    if not 0 < len(words) <= _MOST_WORDS or any(token.kind not in (TEXT, LETTERS) for token in tokens):
+        return None
+    is_thing = all(len(word) > 1 or word == "a" for word in words) and not any(
+        map(_changes_the_number, words)
+    )
+    return Unit(" ".join(words), is_known=False) if is_thing else None
+
+
+def _changes_the_number(word: str) -> bool:
+    return word in COUNTED_STOP or word in SCALES or word in NUMBER_WORDS
+
+
+def _as_word(token: Token) -> Token:
+    if token.kind == COMMAND and token.text in (r"\Omega", r"\mu", r"\cdot", r"\frac", r"\times"):
+        return token._replace(kind=TEXT if token.text in (r"\Omega", r"\mu") else COMMAND)
+    return token._replace(kind=TEXT) if token.kind == LETTERS else token
+
+
+class _Reader:
+    """Reads a product of powers of units."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens, self._at = tokens, 0
+
+    def read(self) -> Unit | None:
+        unit = self._product()
+        return unit if unit is not None and self._at == len(self._tokens) else None
+
+    def _peek(self) -> Token | None:
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
+
+    def _take(self, *texts: str) -> bool:
+        token = self._peek()
+        if token is not None and token.text in texts:
+            self._at += 1
+            return True
+        return False
+
+    def _product(self) -> Unit | None:
+        total = self._power()
+        while total is not None and (token := self._peek()) is not None and token.text not in ("}", ")"):
+            divides = self._take("/", "per", "a", "an", "each")
+            self._take(r"\cdot", "*")
+            more = self._power()
+            if more is None:
+                return None
+            total = _multiplied(total, more, -1 if divides else 1)
+        return total
+
+    def _power(self) -> Unit | None:
+        token = self._peek()
+        if token is None:
+            return None
+        if token.text.lower() in ("square", "sq", "cubic", "cu"):
+            self._at += 1
+            self._take(".")
+            inner = self._single()
+            return None if inner is None else _raised(inner, _POWERS[token.text.lower()])
+        unit = self._single()
+        if unit is None:
+            return None
+        if self._take("^"):
+            exponent = self._exponent()
+            return None if exponent is None else _raised(unit, exponent)
+        after = self._peek()
+        if after is not None and after.text in ("squared", "cubed"):
+            self._at += 1
+            return _raised(unit, _POWERS[after.text])
+        return unit
+
+    def _exponent(self) -> int | None:
+        grouped = self._take("{")
+        sign = -1 if self._take("-") else 1
+        token = self._peek()
+        if token is None or token.kind != NUMBER or not token.text.isdigit() or len(token.text) > 1:
+            return None
+        self._at += 1
+        if grouped and not self._take("}"):
+            return None
+        return sign * int(token.text)
+
+    def _single(self) -> Unit | None:
+        if self._take(r"\frac"):
+            top, bottom = self._group(), self._group()
+            return None if top is None or bottom is None else _multiplied(top, bottom, -1)
+        if self._take("{"):
+            unit = self._product()
+            return unit if self._take("}") else None
+        if self._take("("):
+            unit = self._product()
+            return unit if self._take(")") else None
+        if self._take(r"\Omega"):
+            return _UNITS["Ω"]
+        prefix = "μ" if self._take(r"\mu") else ""
+        token = self._peek()
+        if token is None or token.kind not in (TEXT, SIGN):
+            return None
+        unit = unit_of_word(prefix + token.text)
+        if unit is not None:
+            self._at += 1
+            self._take(".")
+        return unit
+
+    def _group(self) -> Unit | None:
+        if not self._take("{"):
+            return self._single()
+        unit = self._product()
+        return unit if self._take("}") else None
+
+
+def _multiplied(left: Unit, right: Unit, sign: int) -> Unit:
+    kinds = sorted([*_parts(left), *_parts(_raised(right, sign))])
+    return Unit(_joined(kinds), left.factor * right.factor**sign)
+
+
+def _raised(unit: Unit, exponent: int) -> Unit:
+    kinds = [(kind, power * exponent) for kind, power in _parts(unit)]
+    return Unit(_joined(kinds), unit.factor**exponent)
+
+
+def _parts(unit: Unit) -> Iterator[tuple[str, int]]:
+    for part in unit.kind.split(" * "):
+        kind, _, power = part.partition("^")
+        yield kind, int(power or 1)
+
+
+def _joined(kinds: Sequence[tuple[str, int]]) -> str:
+    powers: dict[str, int] = {}
+    for kind, power in kinds:
+        powers[kind] = powers.get(kind, 0) + power
+    shown = [kind if power == 1 else f"{kind}^{power}" for kind, power in sorted(powers.items()) if power]
+    return " * ".join(shown)
+
+
+def degrees_of(letter: str) -> Unit | None:
+    """The scale of temperature that a letter names: no factor, as nothing is told in another scale."""
+    kind = _TEMPERATURES.get(letter)
+    return Unit(f"temperature {kind}") if kind else None
+
+
+def same_kind(left: Unit, right: Unit) -> bool:
+    """Whether a number of one can be told in the other."""
+    return replace(left, factor=Fraction(1)) == replace(right, factor=Fraction(1))
