@@ -24,7 +24,7 @@ from realrl.verifier.nodes import (
     substituted,
     whole,
 )
-from realrl.verifier.reading import as_real_set
+from realrl.verifier.readers.real_sets import as_real_set
 from realrl.verifier.relations import same_equation
 from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 from realrl.verifier.tree import (

@@ -1,0 +1,71 @@
+"""Takes off what is around a value: signs at its edges, lead-ins, qualifiers and remarks."""
+
+from __future__ import annotations
+
+from realrl.verifier import lexicon, units
+from realrl.verifier.slices import enclosed, first_place, is_word
+from realrl.verifier.tokens import Tokens
+
+_EDGES = frozenset((".", ",", ";", ":"))
+
+
+def stripped(tokens: Tokens) -> Tokens:
+    """Without signs at the edges, braces around everything, lead-ins, qualifiers and remarks."""
+    before = None
+    while tokens != before:
+        before = tokens
+        tokens = _without_edges(tokens)
+        tokens = _without_lead_in(tokens)
+        tokens = _without_qualifier(tokens)
+        tokens = _without_remark(tokens)
+        around = enclosed(tokens)
+        if around is not None and around[0] == "{":
+            tokens = around[1]
+    return tokens
+
+
+def _without_edges(tokens: Tokens) -> Tokens:
+    start, end = 0, len(tokens)
+    while start < end and (tokens[start].text in _EDGES or tokens[start].is_sign("=", r"\approx", r"\sim")):
+        start += 1
+    while start < end and tokens[end - 1].text in _EDGES:
+        end -= 1
+    return tokens[start:end]
+
+
+def _without_lead_in(tokens: Tokens) -> Tokens:
+    start = 0
+    while start < len(tokens) - 1 and is_word(tokens[start]):
+        word = tokens[start].text.lower()
+        if word not in lexicon.LEAD_INS and word not in lexicon.APPROXIMATELY:
+            break
+        start += 1
+    return tokens[start:]
+
+
+def _without_qualifier(tokens: Tokens) -> Tokens:
+    """Without what is said about the value: `for all real x`, `where k is whole`."""
+    place = first_place(tokens, lambda token: is_word(token) and token.text.lower() in lexicon.QUALIFIERS)
+    return tokens[:place] if place else tokens
+
+
+def _without_remark(tokens: Tokens) -> Tokens:
+    """Without words in parentheses, or at the end, that add nothing to a value."""
+    end = len(tokens)
+    if end and tokens[-1].text == ")":
+        start = next((i for i in range(end - 2, 0, -1) if tokens[i].text == "("), 0)
+        inside = tokens[start + 1 : -1]
+        is_remark = all(is_word(token) and token.text.lower() in lexicon.REMARKS for token in inside)
+        return tokens[:start] if start and inside and (is_remark or _is_unit(inside)) else tokens
+    while (
+        end > 1
+        and is_word(tokens[end - 1])
+        and tokens[end - 1].text.lower() in lexicon.REMARKS - {"units", "unit"}
+    ):
+        end -= 1
+    has_value = end and not all(map(is_word, tokens[:end]))
+    return tokens[:end] if has_value else tokens
+
+
+def _is_unit(tokens: Tokens) -> bool:
+    return all(map(is_word, tokens)) and units.read_unit(tokens) is not None

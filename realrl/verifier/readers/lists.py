@@ -1,0 +1,193 @@
+"""Reads lists: members between commas, words or spaces, systems of equations, and lists with dots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+from realrl.verifier import sets, units
+from realrl.verifier.nodes import Node, Number, free_symbols, operation
+from realrl.verifier.readers.common import Read, as_words, scaled
+from realrl.verifier.readers.real_sets import named_set
+from realrl.verifier.slices import cut, is_apart, is_separator, is_word
+from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
+from realrl.verifier.tree import Formula, Items, Named, Progression, Quantity, Reading, RealSet, Unit, Words
+
+MAX_MEMBERS = 100
+_PARTS = "abcdefgh"
+
+
+def read_system(tokens: Tokens, read: Read) -> Reading:
+    r"""The equations that `\begin{cases}` holds together, one in a row."""
+    if len(tokens) < 4 or (tokens[0].text, tokens[-1].text) != (r"\begin cases", r"\end cases"):
+        return ()
+    inside = tokens[1:-1]
+    if any(token.text == "&" for token in inside):
+        return ()
+    rows, _ = cut(inside, lambda token: token.text == r"\\")
+    return (Items(",", tuple(read(row) for row in rows if row)),)
+
+
+def read_list(tokens: Tokens, read: Read) -> Reading:
+    if found := _list_of_lists(tokens, read):
+        return found
+    parts, joints = _members(tokens)
+    if len(parts) < 2:
+        return read(parts[0]) if parts and joints else _run_of_quantities(tokens, read)
+    if len(parts) > MAX_MEMBERS:
+        return (as_words(tokens),)
+    if any(is_dots(part) for part in parts):
+        return read_progression(parts, ",", read)
+    members = [read(part) for part in parts]
+    members = _without_ranges(members)
+    if len(members) == 1:
+        return members[0]
+    is_choice = any(joint.text.lower() == "or" or joint.text == r"\lor" for joint in joints)
+    found = _conditions(members, is_choice)
+    if found:
+        return found
+    flat = tuple(member for each in members for member in members_of(each))
+    decimal = _decimal_comma(tokens)
+    compound = () if is_choice else _compound(members)
+    return (Items("or" if is_choice else ",", flat, decimal), *compound)
+
+
+def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
+    """`x = 1, y = 2; x = 3, y = 4`: members with as many members each."""
+    parts, joints = cut(tokens, lambda token: token.text == ";")
+    inner = [cut(part, lambda token: token.text == ",")[0] for part in parts]
+    if not joints or len({len(each) for each in inner}) != 1 or len(inner[0]) < 2:
+        return ()
+    return (Items(",", tuple(map(read, parts))),)
+
+
+def _members(tokens: Tokens) -> tuple[list[Tokens], list[Token]]:
+    """The members of a list and what is between them, without empty ones."""
+    parts, joints = cut(tokens, is_separator)
+    found: list[Tokens] = []
+    for part in parts:
+        found += _lettered(part) or _spaced(part)
+    return [part for part in found if part], joints or ([Token(SIGN, ",")] if len(found) > 1 else [])
+
+
+def _spaced(tokens: Tokens) -> Iterator[Tokens]:
+    """Cut between numbers with a space between them, unless a mixed number begins there."""
+    start = 0
+    for place in range(1, len(tokens)):
+        is_mixed = place + 1 < len(tokens) and tokens[place + 1].text == "/"
+        if is_apart(tokens, place) and not is_mixed:
+            yield tokens[start:place]
+            start = place
+    yield tokens[start:]
+
+
+def _lettered(tokens: Tokens) -> list[Tokens]:
+    """The parts of `(a) 1 (b) 2`."""
+    marks = [i for i in range(len(tokens) - 2) if _is_mark(tokens[i : i + 3])]
+    letters = "".join(tokens[i + 1].text for i in marks)
+    if len(marks) < 2 or marks[0] or not _PARTS.startswith(letters):
+        return []
+    ends = [*marks[1:], len(tokens)]
+    return [tokens[start + 3 : end] for start, end in zip(marks, ends, strict=True)]
+
+
+def _is_mark(tokens: Tokens) -> bool:
+    return tokens[0].text == "(" and tokens[2].text == ")" and tokens[1].kind in (TEXT, LETTERS)
+
+
+def _without_ranges(members: list[Reading]) -> list[Reading]:
+    r"""Without `k \in \mathbb{Z}` about a variable of another member."""
+    used = {
+        name
+        for member in members
+        for value in member
+        if isinstance(value, Formula)
+        for name in free_symbols(value.node)
+    }
+    kept = [member for member in members if not _is_range(member, used)]
+    return kept if 0 < len(kept) < len(members) else members
+
+
+def _is_range(member: Reading, used: set[str]) -> bool:
+    value = member[0]
+    return isinstance(value, Named) and value.name in used and isinstance(value.value[0], (Words, RealSet))
+
+
+def members_of(member: Reading) -> tuple[Reading, ...]:
+    r"""The members of a bare list in a list, as of `\pm 1`."""
+    value = member[0]
+    return value.items if isinstance(value, Items) and value.kind == "," and len(member) == 1 else (member,)
+
+
+def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
+    """Bounds of one variable together: `x > 1` and `x < 2`. A comma means both where both can hold."""
+    found = [named_set(member[0]) for member in members]
+    if any(each is None or not each[0] for each in found) or len({name for name, _ in found}) != 1:
+        return ()
+    name, parts = found[0][0], [each for _, each in found]
+    both = None if is_choice or not all(map(_is_ray, parts)) else sets.intersection(parts)
+    if both is not None and both.parts:
+        return (Named(name, (both,)),)
+    pieces = RealSet(tuple(part for each in parts for part in each.parts))
+    union = sets.merged(pieces)
+    # Sets that overlap are answers of which one may be right.
+    return (Named(name, (union,)),) if len(union.parts) == len(pieces.parts) else ()
+
+
+def _is_ray(found: RealSet) -> bool:
+    return len(found.parts) == 1 and (found.parts[0].low.node is None) != (found.parts[0].high.node is None)
+
+
+def _compound(members: Sequence[Reading]) -> Reading:
+    """One quantity out of some that can be told in each other: `1 hour 30 minutes`."""
+    quantities = [next((v for v in member if isinstance(v, Quantity)), None) for member in members]
+    if any(quantity is None or not quantity.unit.is_known for quantity in quantities):
+        return ()
+    found = [quantity.unit for quantity in quantities]
+    falls = all(units.same_kind(a, b) and a.factor > b.factor for a, b in zip(found, found[1:]))
+    if not falls:
+        return ()
+    return tuple(_told_in(unit, quantities) for unit in (found[0], found[-1]))
+
+
+def _told_in(unit: Unit, quantities: Sequence[Quantity]) -> Quantity:
+    terms = [scaled(quantity.node, quantity.unit.factor / unit.factor) for quantity in quantities]
+    return Quantity(operation("add", *terms), unit)
+
+
+def _run_of_quantities(tokens: Tokens, read: Read) -> Reading:
+    """`1 hour 30 minutes`, which has no sign between its members."""
+    starts = [
+        place
+        for place in range(1, len(tokens))
+        if tokens[place].kind == NUMBER and is_word(tokens[place - 1])
+    ]
+    if not 1 <= len(starts) <= 3 or tokens[0].kind != NUMBER:
+        return ()
+    ends = [*starts, len(tokens)]
+    return _compound([read(tokens[start:end]) for start, end in zip((0, *starts), ends)])
+
+
+def _decimal_comma(tokens: Tokens) -> Node | None:
+    """`2,74` as 2.74."""
+    sign = bool(tokens) and tokens[0].text == "-"
+    texts = [token.text for token in tokens[sign:]]
+    if len(texts) != 3 or texts[1] != "," or not (texts[0].isdigit() and texts[2].isdigit()):
+        return None
+    if tokens[sign + 2].after_space:
+        return None
+    value = Fraction(int(texts[0] + texts[2]), 10 ** len(texts[2]))
+    return Number(-value if sign else value, len(texts[2]))
+
+
+def is_dots(tokens: Tokens) -> bool:
+    return len(tokens) == 1 and tokens[0].text in (r"\ldots", r"\cdots")
+
+
+def read_progression(parts: Sequence[Tokens], kind: str, read: Read) -> Reading:
+    """A list of which dots stand for some members."""
+    places = [place for place, part in enumerate(parts) if is_dots(part)]
+    if len(places) != 1 or places[0] == 0:
+        return ()
+    first, last = (tuple(map(read, part)) for part in (parts[: places[0]], parts[places[0] + 1 :]))
+    return (Progression(kind, first, last),)

@@ -1,0 +1,106 @@
+"""Reads sets of real numbers: the line, unions, intersections, differences, and open intervals."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from realrl.verifier import lexicon, sets
+from realrl.verifier.nodes import Constant, Node, Number, Operation
+from realrl.verifier.readers.common import Read, only_formula
+from realrl.verifier.slices import cut, is_balanced, words_of
+from realrl.verifier.tokens import Tokens
+from realrl.verifier.tree import Formula, Items, Named, Reading, RealSet, Value
+
+
+def as_real_set(value: Value) -> RealSet | None:
+    """A set of real numbers that a value may mean: an interval, or a set of numbers."""
+    if isinstance(value, RealSet):
+        return value
+    if not isinstance(value, Items):
+        return None
+    nodes = [item[0].node if isinstance(item[0], Formula) else None for item in value.items]
+    if any(node is None for node in nodes):
+        return None
+    if value.kind == "()" and len(nodes) == 2:
+        return sets.bounded(*map(finite, nodes), closed=(False, False))
+    if value.kind == "{}":
+        points = (sets.bounded(node, node, closed=(True, True)).parts[0] for node in nodes)
+        return RealSet(tuple(points))
+    return None
+
+
+def finite(node: Node) -> Node | None:
+    """A bound, or None where it is infinity."""
+    return None if is_infinite(node) else node
+
+
+def is_infinite(node: Node) -> bool:
+    match node:
+        case Constant("infinity") | Operation("negative", (Constant("infinity"),)):
+            return True
+    return False
+
+
+def named_set(value: Value) -> tuple[str, RealSet] | None:
+    if isinstance(value, RealSet):
+        return "", value
+    if isinstance(value, Named) and isinstance(value.value[0], RealSet):
+        return value.name, value.value[0]
+    return None
+
+
+def read_set(tokens: Tokens, read: Read) -> Reading:
+    r"""`\mathbb{R}`, unions, intersections and differences of intervals."""
+    if len(tokens) == 1 and tokens[0].text == r"\mathbb R":
+        return (sets.ALL,)
+    if [token.text for token in tokens[:2]] == [r"\mathbb R", "^"] and tokens[2:]:
+        sign = "".join(token.text for token in tokens[2:] if token.text not in ("{", "}"))
+        zero = Number(Fraction(0))
+        if sign in ("+", "-"):
+            ends = (zero, None) if sign == "+" else (None, zero)
+            return (sets.bounded(*ends, closed=(False, False)),)
+    if words_of(tokens) and " ".join(words_of(tokens)) in lexicon.ALL_REALS:
+        return (sets.ALL,)
+    return _set_operation(tokens, read)
+
+
+def _set_operation(tokens: Tokens, read: Read) -> Reading:
+    parts, joints = cut(tokens, lambda token: token.text in (r"\cup", r"\cap", r"\setminus"))
+    if not joints and tokens and tokens[0].text == r"\mathbb R":
+        parts, joints = cut(tokens, lambda token: token.text == "-")
+    if not joints or not all(parts):
+        return ()
+    found = [as_real_set(read(part)[0]) for part in parts]
+    if any(each is None for each in found):
+        return ()
+    total = found[0]
+    for joint, each in zip(joints, found[1:], strict=True):
+        total = _combined(joint.text, total, each)
+        if total is None:
+            return ()
+    return (total,)
+
+
+def _combined(sign: str, left: RealSet, right: RealSet) -> RealSet | None:
+    if sign == r"\cup":
+        return RealSet((*left.parts, *right.parts))
+    if sign == r"\cap":
+        return sets.intersection((left, right))
+    outside = sets.complement(right)
+    return None if outside is None else sets.intersection((left, outside))
+
+
+def read_open_interval(tokens: Tokens, read: Read) -> Reading:
+    """`]1, 2[` and `[1, 2[`, whose brackets have no partners."""
+    if len(tokens) < 4 or tokens[0].text not in ("]", "[", "(") or tokens[-1].text not in ("[", "]", ")"):
+        return ()
+    if {tokens[0].text, tokens[-1].text} <= {"(", ")"}:
+        return ()
+    parts, _ = cut(tokens[1:-1], lambda token: token.text in (",", ";"))
+    if len(parts) != 2 or not all(map(is_balanced, parts)):
+        return ()
+    low, high = (only_formula(part, read) for part in parts)
+    if low is None or high is None:
+        return ()
+    closed = (tokens[0].text == "[", tokens[-1].text == "]")
+    return (sets.bounded(finite(low), finite(high), closed=closed),)
