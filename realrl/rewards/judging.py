@@ -3,7 +3,7 @@
     parent ──fork──▶ fork: confined further, audited
       │                │  ▲
       ├────request─────│──┘
-      ◀─────reply──────┘  one JSON object, in time
+      ◀─────reply──────┘  one flat JSON object, in time
       │
       ├─ no reply in time, or something else, or a batch's last answer ──▶ the fork is killed
       └─ the next answer ──▶ another fork of the same parent
@@ -218,14 +218,16 @@ def _keep_only(files: Sequence[int], nowhere: int) -> None:
 
 
 def _reply(line: bytes) -> Reply | None:
-    """What a fork wrote, if it is one JSON object that is not empty."""
+    """What a fork wrote, if it is one flat JSON object that is not empty."""
     if len(line) > _MOST_BYTES:
         return None
     try:
         reply = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return reply if reply and isinstance(reply, dict) else None
+    if not isinstance(reply, dict) or any(isinstance(value, dict | list) for value in reply.values()):
+        return None
+    return reply or None
 
 
 def _lost(status: int) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,15 @@ from realrl.rewards.verdict import Checked, Verdict
 from realrl.verifier.extract import extract_answer
 from realrl.verifier.solution import solution_answer
 
+logger = logging.getLogger(__name__)
+
 Judge = Callable[[str, str], Verdict]
 
 MAX_CHARS = 1000
 """A longer answer is compared as a string only: solutions are short."""
+
+_BREAKS = (RecursionError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What a text can bring about that nobody thought of. Not a RuntimeError: it says that no child starts."""
 
 _WHOLE_NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3}){1,12}|\d{1,100}))(?:\.0*)?")
 
@@ -31,7 +37,7 @@ def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> 
         return Checked(Verdict.NO_ANSWER, None)
     verdicts = set()
     for solution in solutions:
-        verdicts.add(_compare(answer, solution_answer(solution), judge))
+        verdicts.add(_compared(answer, solution, judge))
         if Verdict.CORRECT in verdicts:
             break
     severity = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR)
@@ -74,6 +80,15 @@ def grade_all(
 ) -> list[Verdict]:
     """The verdicts of `check_all`."""
     return [checked.verdict for checked in check_all(texts, solutions, progress=progress, budget_s=budget_s)]
+
+
+def _compared(answer: str, solution: str, judge: Judge) -> Verdict:
+    """The verdict of one comparison; one that breaks is an error of that comparison alone."""
+    try:
+        return _compare(answer, solution_answer(solution), judge)
+    except _BREAKS as error:
+        logger.warning("comparing %.200r with %.200r: %s: %s", answer, solution, type(error).__name__, error)
+        return Verdict.ERROR
 
 
 def _compare(answer: str, solution: str, judge: Judge) -> Verdict:

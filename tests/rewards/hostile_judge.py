@@ -77,6 +77,12 @@ class HostileJudge:
     def deep(self) -> dict[str, Any]:
         return self._written(b"[" * 30_000)
 
+    def nested(self) -> dict[str, Any]:
+        score: list[Any] = []
+        for _ in range(900):
+            score = [score]
+        return {"score": score}
+
     def endless(self) -> dict[str, Any]:
         while True:
             self._written(b" " * 10_000)

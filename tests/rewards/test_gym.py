@@ -145,6 +145,32 @@ def test_a_task_that_evaluates_answers_in_a_way_not_known_here_is_refused(monkey
     gym_readers.make_safe("chain_sum", DATASETS["chain_sum"][0])
 
 
+@pytest.mark.parametrize("answer", ["[" * 100_000, "5", "[5, {}]", "\ud800", "9" * 5000])
+def test_an_answer_that_its_scorer_does_not_expect_is_wrong(answer):
+    """It takes JSON of one form for granted."""
+    found = score_all([GymItem(task("jugs"), 0)] * 2, [answer, "[]"])
+    assert [scored.verdict for scored in found] == [Verdict.WRONG] * 2
+    assert all(scored.score <= 0.01 for scored in found)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_wrong"), [(TypeError, True), (RecursionError, False), (MemoryError, False)]
+)
+def test_a_scorer_that_fails_says_wrong_unless_it_lacked_something(error, is_wrong, monkeypatch):
+    class Fails:
+        def score_answer(self, answer: str, entry: dict) -> float:
+            raise error
+
+    monkeypatch.setattr(gym_child, "_entry", lambda *_: {})
+    monkeypatch.setattr(gym_child, "_dataset", lambda _: Fails())
+    request = {"task": "", "index": 0, "answer": "1"}
+    if is_wrong:
+        assert gym_child.Gym().judged(request) == {"score": 0.0}
+    else:
+        with pytest.raises(error):
+            gym_child.Gym().judged(request)
+
+
 def test_an_endless_answer_is_a_timeout(monkeypatch):
     monkeypatch.setattr(gym, "SCORE_DEADLINE_S", 1.0)
     item = GymItem(task("puzzle24"), 0)

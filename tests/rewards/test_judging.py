@@ -16,7 +16,7 @@ ERROR = Scored(0.0, Verdict.ERROR)
 CHANGES_ITS_PROCESS = ("own_class", "own_wrapper")
 NO_REPLY = (
     *("every_file", "too_much", "not_a_number", "a_boolean", "a_text", "no_score", "no_reply", "no_json"),
-    *("no_object", "deep", "endless", "recursion", "wrong_type", "end", "memory", "crash"),
+    *("no_object", "deep", "nested", "endless", "recursion", "wrong_type", "end", "memory", "crash"),
     *("evaluated", "a_file", "a_program"),
 )
 

@@ -82,6 +82,30 @@ def test_hostile_answers_end_within_the_deadline_and_are_not_accepted(pool, name
     assert grade(r"\boxed{\sqrt{3}/2}", [r"\frac{\sqrt{3}}{2}"], pool.judge) is Verdict.CORRECT
 
 
+@pytest.mark.parametrize("error", [RecursionError, TypeError, ZeroDivisionError, IndexError])
+def test_a_comparison_that_breaks_is_an_error_and_no_end(error):
+    """Of that comparison alone: another solution may match, and other answers are judged."""
+
+    def breaks(answer: str, solution: str) -> Verdict:
+        if answer == "x" and solution == "y":
+            raise error("nobody thought of it")
+        return Verdict.CORRECT if solution == "z" else Verdict.WRONG
+
+    texts, solutions = [r"\boxed{x}"] * 3, [["y"], ["y", "z"], ["w"]]
+    found = [checked.verdict for checked in check_all(texts, solutions, breaks)]
+    assert found == [Verdict.ERROR, Verdict.CORRECT, Verdict.WRONG]
+
+
+def test_children_that_do_not_start_end_the_run():
+    """They would judge nothing at all."""
+
+    def cannot_start(answer: str, solution: str) -> Verdict:
+        raise RuntimeError("realrl.rewards.child did not start")
+
+    with pytest.raises(RuntimeError, match="did not start"):
+        check_all([r"\boxed{x}"], [["y"]], cannot_start)
+
+
 def verdicts(pool: JudgePool, solutions: list[str], forms: dict) -> list[tuple[str, str, Verdict]]:
     return [
         (form, solution, grade(text, [solution], pool.judge))
