@@ -26,6 +26,8 @@ _WARM_UP = (
 )
 """Comparisons of the common kinds: what they import would be imported anew in each fork."""
 
+_ANSWERS_PER_FORK = 32
+
 
 class MathJudge:
     """Compares two answers."""
@@ -40,10 +42,10 @@ class MathJudge:
         """Nothing is known before the answer is looked at."""
 
     def batch(self, request: Reply) -> Batch:
-        """Nothing in an answer is run here, so a batch bounds what caches hold, and may be of any questions:
-        a fork costs about as much as two comparisons.
+        """Answers to one question, as a fork costs about as much as two comparisons; not all of them, so that
+        what its caches hold is bounded.
         """
-        return Batch("", 32)
+        return Batch(request["solution"], _ANSWERS_PER_FORK)
 
     def judged(self, request: Reply) -> Reply:
         same = same_answer(request["answer"], request["solution"])

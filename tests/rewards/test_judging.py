@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realrl.rewards import gym
+from realrl.rewards.child import MathJudge
 from realrl.rewards.gym import GymItem, GymTask, Scored, score_all
 from realrl.rewards.gym_child import Gym
 from realrl.rewards.pool import ChildPool, JudgePool
@@ -88,7 +89,7 @@ def test_a_fork_judges_some_answers_of_one_batch():
 
 
 def test_answers_that_the_library_would_evaluate_are_judged_alone():
-    """Others share a process with answers to the same row alone."""
+    """Others share a process with answers to the same row, or with the same solution, alone."""
     gym_judge = Gym()
     rows = [
         GymItem(GymTask(name, 0, 2, None, "{}"), index).request
@@ -98,3 +99,5 @@ def test_answers_that_the_library_would_evaluate_are_judged_alone():
     batches = [gym_judge.batch(row) for row in rows]
     assert len({batch.name for batch in batches}) == 4
     assert [batch.size > 1 for batch in batches] == [True, True, False, False]
+    pairs = [{"answer": answer, "solution": solution} for answer in "ab" for solution in "xy"]
+    assert [MathJudge().batch(pair).name for pair in pairs] == ["x", "y"] * 2
