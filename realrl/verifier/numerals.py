@@ -74,8 +74,8 @@ def ordinal_ending(tokens: Tokens) -> int:
 
 def numeral(tokens: Tokens) -> Numeral | None:
     """Digits with a base, as `52_8`, `(52)_{8}`, `FF_{16}`, `0xFF`."""
-    if len(tokens) == 2 and tokens[0].text == "0" and re.fullmatch(r"x[\dA-Fa-f]+", tokens[1].text):
-        return Numeral(tokens[1].text[1:].upper(), 16)
+    if hexadecimal := re.fullmatch(r"0x([\dA-Fa-f]{1,32})", "".join(token.text for token in tokens[:20])):
+        return Numeral(hexadecimal[1].upper(), 16)
     place = next((i for i, token in enumerate(tokens) if token.text == "_"), None)
     if place is None or not 0 < place <= 12:
         return None

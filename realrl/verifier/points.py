@@ -90,10 +90,14 @@ def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Valu
         return fmpq(_whole(kind, index, draw))
     if is_special:
         return fmpq(draw.randint(-24, 24), 2)
-    real = _real(index, draw)
-    if kind == "complex":
-        return acb(arb(real), arb(_real(index + 1, draw)))
-    return real
+    return _complex(index, draw) if kind == "complex" else _real(index, draw)
+
+
+def _complex(index: int, draw: random.Random) -> acb:
+    """With parts that a ball holds exactly, whatever its precision."""
+    scale = (1, 8, 30, 3)[index % 4]
+    parts = (draw.randint(-64 * scale, 64 * scale) + fmpq(1, 2) for _ in range(2))
+    return acb(*(arb(part / 64) for part in parts))
 
 
 def _whole(kind: str, index: int, draw: random.Random) -> int:

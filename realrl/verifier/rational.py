@@ -145,7 +145,7 @@ def _bounded(polynomial: fmpq_mpoly) -> fmpq_mpoly:
 
 def _whole_exponent(node: Operation) -> int | None:
     match node.operands[1]:
-        case Number(value=value) if value.denominator == 1 and abs(value) <= MAX_POWER:
+        case Number(value=value) if value.denominator == 1 and 0 < abs(value) <= MAX_POWER:
             return int(value)
     return None
 

@@ -18,6 +18,7 @@ from realrl.verifier.readers.edges import stripped
 from realrl.verifier.readers.forms import (
     read_labelled,
     read_moment,
+    read_number_in_words,
     read_numeral,
     read_ratio,
     read_signs,
@@ -74,6 +75,7 @@ def _read(tokens: Tokens) -> Reading:
 
 _READERS: tuple[Callable[[Tokens, Read], Reading], ...] = (
     read_moment,
+    read_number_in_words,
     read_system,
     read_list,
     read_relation,

@@ -6,6 +6,7 @@ colours. Everything else is a token, and a reader that does not know a token doe
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -130,6 +131,7 @@ class Token(NamedTuple):
 Tokens = Sequence[Token]
 
 
+@functools.lru_cache(maxsize=4096)
 def tokenized(text: str, *, groups: bool = True) -> tuple[Token, ...]:
     """The tokens of an answer; with `groups`, `1,234` is one number, else a list of two."""
     text = spelled(text).replace("\0", " ")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from realrl.verifier.functions import CONSTANTS, FUNCTIONS, GREEK
 from realrl.verifier.lexicon import COUNTED_STOP, NUMBER_WORDS, SCALES
 from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 from realrl.verifier.tree import Unit
@@ -135,7 +136,8 @@ def counted_thing(tokens: Tokens) -> Unit | None:
 
 
 def _changes_the_number(word: str) -> bool:
-    return word in COUNTED_STOP or word in SCALES or word in NUMBER_WORDS
+    is_number = word in SCALES or word in NUMBER_WORDS or word in CONSTANTS or word in GREEK
+    return is_number or word in FUNCTIONS or word in COUNTED_STOP
 
 
 def _as_word(token: Token) -> Token:

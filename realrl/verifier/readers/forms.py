@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from realrl.verifier import numerals
 from realrl.verifier.names import name_of
+from realrl.verifier.nodes import Number
 from realrl.verifier.readers.common import Read, only_formula
 from realrl.verifier.readers.statements import ray
 from realrl.verifier.slices import cut, enclosed, is_word, words_of
 from realrl.verifier.tokens import SIGN, Token, Tokens
-from realrl.verifier.tree import Items, Named, Reading, Words
+from realrl.verifier.tree import Formula, Items, Named, Reading, Words
 
 _BOUNDING = {
     ("at", "least"): ">=",
@@ -33,6 +34,12 @@ def read_moment(tokens: Tokens, read: Read) -> Reading:
         return ()
     ratio = read_ratio(tokens, read) if found.minutes is not None and not found.half else ()
     return (*ratio, found)
+
+
+def read_number_in_words(tokens: Tokens, _: Read) -> Reading:
+    """`three hundred and seven`, in which "and" joins no list."""
+    found = numerals.number_in_words(tokens)
+    return (Formula(Number(found[0])),) if found is not None and found[1] == len(tokens) else ()
 
 
 def read_numeral(tokens: Tokens, _: Read) -> Reading:

@@ -101,10 +101,13 @@ def _measured(tokens: Tokens) -> Iterator[Value]:
 
 
 def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
+    """By the longest number with a rest that can be read."""
     for node, rest in _numbers_at_start(tokens):
         factor, taken = numerals.scales(rest)
-        node, rest = scaled(node, factor), rest[taken:]
-        yield from _with_rest(node, rest, currency)
+        found = list(_with_rest(scaled(node, factor), rest[taken:], currency))
+        if found:
+            yield from found
+            return
 
 
 def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Value]:
@@ -175,7 +178,8 @@ def _numbers_at_start(tokens: Tokens) -> Iterator[tuple[Node, Tokens]]:
         yield Number(in_words[0]), tokens[in_words[1] :]
         return
     for place in range(len(tokens), 0, -1):
-        if place < len(tokens) and not _may_begin_unit(tokens, place):
+        ends_in_percent = tokens[place - 1].text == "%"
+        if ends_in_percent or (place < len(tokens) and not _may_begin_unit(tokens, place)):
             continue
         found = readings(tokens[:place])
         if found and not free_symbols(found[0]):
