@@ -2,6 +2,7 @@
 
     the same tree ─────────────────────────────────────────────────────────▶ equal
     one quotient of polynomials ───────────────────────────────────────────▶ equal, or certainly not
+    rational numbers, roots and arithmetic: a ball below the bound of 0 ───▶ equal, or certainly not
     no variables: balls with growing precision ─▶ apart ───────────────────▶ certainly not
                                                 └▶ agree to 600 digits ────▶ equal
     variables: points of many scales and kinds ─▶ apart at one, or only one has a value ─▶ not
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from flint import acb, arb, ctx, fmpq
 
+from realrl.verifier import algebraic
 from realrl.verifier.evaluation import Imprecise, NoValue, Point, Pole, Value, ball, evaluated
-from realrl.verifier.nodes import Array, Constant, Node, free_symbols, walk
+from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative, operation, walk
 from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.rational import NotRational, same_quotient
 
@@ -46,7 +48,8 @@ def equal(left: Node, right: Node) -> bool:
         is_same, is_certain = False, False
     if is_same or is_certain:
         return is_same
-    return _agree(left, right)
+    is_zero = algebraic.is_zero(operation("add", left, negative(right)))
+    return _agree(left, right) if is_zero is None else is_zero
 
 
 def _equal_arrays(left: Node, right: Node) -> bool:
