@@ -463,10 +463,16 @@ def _same_congruence(answer: Value, solution: Value) -> bool:
     if isinstance(answer, Congruence) and isinstance(solution, Congruence):
         return equal(answer.modulus, solution.modulus) and _same_residue(answer, solution)
     if isinstance(answer, Congruence) and isinstance(solution, Formula):
-        return equal(answer.node, solution.node)
-    return (
-        isinstance(solution, Congruence) and isinstance(answer, Formula) and equal(answer.node, solution.node)
-    )
+        return equal(_remainder(answer), solution.node)
+    if isinstance(solution, Congruence) and isinstance(answer, Formula):
+        return equal(answer.node, solution.node) or equal(answer.node, _remainder(solution))
+    return False
+
+
+def _remainder(value: Congruence) -> Node:
+    """What `17 mod 5` is as a number; of other than whole numbers the residue as it is written."""
+    residue, modulus = _whole((Formula(value.node),)), _whole((Formula(value.modulus),))
+    return value.node if residue is None or not modulus else whole(residue % modulus)
 
 
 def _same_residue(answer: Congruence, solution: Congruence) -> bool:

@@ -43,7 +43,9 @@ from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, 
 
 MAX_TOKENS = 600
 MAX_DEPTH = 60
-"""Of brackets and arguments in each other."""
+"""Of what is in each other: brackets, arguments, functions."""
+MAX_NESTED = 120
+"""Of quotients, powers and factorials, which may be in each other without brackets."""
 MAX_DIGITS = 1000
 LONGEST_PRODUCT = 3
 """So many letters that stand together may be a product; more are a word."""
@@ -113,7 +115,7 @@ class _Parser:
 
     def __init__(self, tokens: list[Token], tight: bool) -> None:
         self._tokens, self._tight, self._at = tokens, tight, 0
-        self._depth, self._open_bars = 0, 0
+        self._depth, self._nested, self._open_bars = 0, 0, 0
 
     # What comes next.
 
@@ -142,16 +144,18 @@ class _Parser:
             raise Unreadable(f"more after a formula: {self._peek().text}")
         return node
 
+    def _nest(self) -> None:
+        """Count what may put a node into a node without brackets."""
+        self._nested += 1
+        if self._nested > MAX_NESTED:
+            raise Unreadable("too deep")
+
     # Sums and products.
 
     def sum(self) -> Node:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise Unreadable("too deep")
         terms = [self._signed_product()]
         while self._next_is("+", "-"):
             terms.append(self._signed_product())
-        self._depth -= 1
         return terms[0] if len(terms) == 1 else operation("add", *terms)
 
     def _signed_product(self) -> Node:
@@ -168,6 +172,7 @@ class _Parser:
             if self._take(*_TIMES) or self._take_x():
                 node = _times(node, self._signed_run())
             elif self._take(*_OVER):
+                self._nest()
                 node = operation("divide", node, self._signed_run())
             elif self._take(r"\angle"):
                 node = _times(node, operation("cis", self._signed_run()))
@@ -242,6 +247,8 @@ class _Parser:
     def _power(self) -> Node:
         node = self._atom()
         while True:
+            if self._next_is("^", "!", "%"):
+                self._nest()
             if self._next_is("^"):
                 node = self._raised(node)
             elif self._take("!"):
@@ -277,6 +284,7 @@ class _Parser:
         return False
 
     def _exponent(self) -> Node:
+        self._nest()
         if self._take("-"):
             return negative(self._exponent())
         if self._take("+"):
@@ -296,7 +304,14 @@ class _Parser:
     # Atoms.
 
     def _atom(self) -> Node:
-        token = self._peek()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unreadable("too deep")
+        node = self._atom_of(self._peek())
+        self._depth -= 1
+        return node
+
+    def _atom_of(self, token: Token | None) -> Node:
         if token is None:
             raise Unreadable("a formula that ends too early")
         match token.kind:

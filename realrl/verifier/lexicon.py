@@ -56,6 +56,8 @@ REMARKS = frozenset(
     "simplified answer final real is".split()
 )
 """In parentheses behind a value, or behind it at its end, they add nothing."""
+OTHER_CASES = frozenset("otherwise else if".split())
+"""Like a qualifier, they say when another value holds."""
 QUALIFIERS = frozenset("for where with when provided assuming as".split())
 """They begin what is said about a value."""
 ARTICLES = frozenset("the a an".split())
@@ -68,10 +70,6 @@ WORD_SYNONYMS = {
     "the empty set": "none",
     "dne": "does not exist",
     "undefined": "does not exist",
-    "t": "true",
-    "f": "false",
-    "y": "yes",
-    "n": "no",
 }
 ALL_REALS = frozenset(("all real numbers", "all reals", "all real values", "every real number"))
 SHORT_WORDS = frozenset(
@@ -80,7 +78,13 @@ SHORT_WORDS = frozenset(
 )
 """Words of two or three letters that are no product of variables."""
 COUNTED_STOP = frozenset(
-    "not no or and but more less fewer greater than least most over under above below between per times half "
-    "third quarter double twice either neither nor except minus plus if is are was to from of".split()
+    "not no or and but more less fewer greater than least most over under above below between per times "
+    "half third quarter double twice either neither nor except minus plus if is are was to from of "
+    "squared cubed root roots factorial choose radical halves thirds quarters fourths fifths sixths "
+    "sevenths eighths ninths tenths hundredths thousandths millionths inverse negative opposite "
+    "reciprocal prime wrong false incorrect undefined nan impossible invalid excluded unless vs also "
+    "instead perhaps maybe possibly probably divided multiplied added subtracted otherwise whatever any "
+    "every yes true correct i ii iii iv vi vii viii ix xi xii though although however while because since "
+    "when where".split()
 )
 """Words that a thing that is counted does not have: they change what the number says."""

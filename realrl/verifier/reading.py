@@ -33,23 +33,50 @@ from realrl.verifier.tree import Reading
 
 MAX_TOKENS = 700
 """A longer answer is text."""
+MAX_TOKENS_READ = 12_000
+"""Of all parts together: brackets in brackets are read again at each depth."""
 _NEGATED = {r"\in": r"\notin", "=": r"\ne"}
 
 
 @functools.lru_cache(maxsize=4096)
 def read(text: str, groups: bool = True) -> Reading:
     """What an answer says; with `groups`, `1,234` is one number."""
-    tokens = tokenized(text, groups=groups)
-    if len(tokens) > MAX_TOKENS:
-        return (as_words(tokens),)
-    if not is_balanced(tokens):
-        return read_open_interval(tokens, _read) or (as_words(tokens),)
-    return read_tokens(tokens)
+    return read_tokens(tokenized(text, groups=groups))
 
 
 def read_tokens(tokens: Tokens) -> Reading:
     """What the tokens of an answer say."""
-    return _read(_with_negations(tokens))
+    if len(tokens) > MAX_TOKENS:
+        return (as_words(tokens),)
+    session = _Session()
+    try:
+        if not is_balanced(tokens):
+            return read_open_interval(tokens, session.read) or (as_words(tokens),)
+        return session.read(_with_negations(tokens))
+    except TooManyParts:
+        return (as_words(tokens),)
+
+
+class TooManyParts(Exception):
+    """The parts of an answer are read again and again."""
+
+
+class _Session:
+    """Reads one answer, whose parts are read by the same readers."""
+
+    def __init__(self) -> None:
+        self._left = MAX_TOKENS_READ
+
+    def read(self, tokens: Tokens) -> Reading:
+        self._left -= len(tokens)
+        if self._left < 0:
+            raise TooManyParts
+        tokens = stripped(tokens)
+        for reader in _READERS:
+            found = reader(tokens, self.read)
+            if found:
+                return found
+        return (as_words(tokens),)
 
 
 def _with_negations(tokens: Tokens) -> Tokens:
@@ -62,15 +89,6 @@ def _with_negations(tokens: Tokens) -> Tokens:
         else:
             found.append(token)
     return tuple(found)
-
-
-def _read(tokens: Tokens) -> Reading:
-    tokens = stripped(tokens)
-    for reader in _READERS:
-        found = reader(tokens, _read)
-        if found:
-            return found
-    return (as_words(tokens),)
 
 
 _READERS: tuple[Callable[[Tokens, Read], Reading], ...] = (

@@ -10,6 +10,7 @@ from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
 
 MAX_CHARS = 1000
 """A longer answer is compared as a text only: solutions are short."""
+_CAPITALS = {"T": "true", "F": "false"}
 _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}
 
 
@@ -45,6 +46,8 @@ def _same_words(mine: Tokens, expected: Reading) -> bool:
     if not isinstance(value, Words):
         return False
     words = Words(tuple(token.text.casefold() for token in mine if token.text not in ("{", "}")))
+    if len(mine) == 1 and mine[0].text in _CAPITALS:
+        words = Words((_CAPITALS[mine[0].text],))
     text = canonical_words(words).replace(" ,", "").removeprefix("both ")
     return _YES_OR_NO.get(text, text) == canonical_words(value) != ""
 

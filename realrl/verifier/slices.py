@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
 
 MAX_DEPTH = 60
+_PARTNERS = {
+    **{"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",), r"\langle": (r"\rangle",)},
+    **{r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)},
+}
+"""What may close a bracket; an interval may be open at one end."""
 
 
 def with_depth(tokens: Tokens) -> Iterator[tuple[Token, int]]:
@@ -53,9 +58,15 @@ def enclosed(tokens: Tokens) -> tuple[str, Tokens, str] | None:
 
 def is_balanced(tokens: Tokens) -> bool:
     """Whether every bracket has its partner, and none are too deep in each other."""
-    depths = [depth for _, depth in with_depth(tokens)]
-    ends = sum(token.kind == OPEN for token in tokens) == sum(token.kind == CLOSE for token in tokens)
-    return ends and min(depths, default=0) >= 0 and max(depths, default=0) <= MAX_DEPTH
+    opened: list[str] = []
+    for token in tokens:
+        if token.kind == OPEN:
+            opened.append(token.text)
+        elif token.kind == CLOSE and (not opened or token.text not in _PARTNERS[opened.pop()]):
+            return False
+        if len(opened) > MAX_DEPTH:
+            return False
+    return not opened
 
 
 def text_of(tokens: Tokens) -> str:

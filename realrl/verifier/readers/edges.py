@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realrl.verifier import lexicon, units
-from realrl.verifier.slices import enclosed, first_place, is_word
+from realrl.verifier.slices import enclosed, first_place, is_separator, is_word
 from realrl.verifier.tokens import Tokens
 
 _EDGES = frozenset((".", ",", ";", ":"))
@@ -46,7 +46,17 @@ def _without_lead_in(tokens: Tokens) -> Tokens:
 def _without_qualifier(tokens: Tokens) -> Tokens:
     """Without what is said about the value: `for all real x`, `where k is whole`."""
     place = first_place(tokens, lambda token: is_word(token) and token.text.lower() in lexicon.QUALIFIERS)
-    return tokens[:place] if place else tokens
+    if not place or _has_other_cases(tokens[place + 1 :]):
+        return tokens
+    return tokens[:place]
+
+
+def _has_other_cases(clause: Tokens) -> bool:
+    """Whether a clause goes on to another value: `5 when x > 0, 7 otherwise`."""
+    words = {token.text.lower() for token in clause if is_word(token)}
+    return bool(words & lexicon.OTHER_CASES) or (
+        any(map(is_separator, clause)) and bool(words & lexicon.QUALIFIERS)
+    )
 
 
 def _without_remark(tokens: Tokens) -> Tokens:
@@ -68,4 +78,6 @@ def _without_remark(tokens: Tokens) -> Tokens:
 
 
 def _is_unit(tokens: Tokens) -> bool:
-    return all(map(is_word, tokens)) and units.read_unit(tokens) is not None
+    """Whether words are a unit; a single letter may be a choice."""
+    are_words = all(is_word(token) and len(token.text) > 1 for token in tokens)
+    return are_words and units.read_unit(tokens) is not None

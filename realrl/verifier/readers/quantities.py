@@ -16,6 +16,8 @@ from realrl.verifier.slices import enclosed, first_place, words_of
 from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Tokens
 from realrl.verifier.tree import Formula, Percentage, Quantity, Reading, Unit, Value
 
+_LONGEST_UNIT = 18
+"""In tokens, of a unit and what is around it."""
 _SPOKEN = re.compile("[b-df-hj-np-tv-xz][aeiou][b-df-hj-np-tv-xz]")
 
 
@@ -142,6 +144,8 @@ def _units(rest: Tokens) -> Iterator[Unit]:
     inside = enclosed(rest)
     if inside is not None and inside[0] == "(":
         rest = inside[1]
+    if not rest:
+        return
     if rest[0].text in ("per", "/") and len(rest) > 1:
         rest = rest[1:]
     thing = units.counted_thing(rest)
@@ -177,7 +181,7 @@ def _numbers_at_start(tokens: Tokens) -> Iterator[tuple[Node, Tokens]]:
     if in_words is not None:
         yield Number(in_words[0]), tokens[in_words[1] :]
         return
-    for place in range(len(tokens), 0, -1):
+    for place in range(len(tokens), max(0, len(tokens) - _LONGEST_UNIT), -1):
         ends_in_percent = tokens[place - 1].text == "%"
         if ends_in_percent or (place < len(tokens) and not _may_begin_unit(tokens, place)):
             continue

@@ -15,7 +15,17 @@ from realrl.verifier.readers.edges import stripped
 from realrl.verifier.readers.real_sets import as_real_set, finite, is_infinite, named_set
 from realrl.verifier.slices import cut, first_place
 from realrl.verifier.tokens import CLOSE, COMMAND, OPEN, SIGN, Token, Tokens
-from realrl.verifier.tree import Congruence, Formula, Named, Percentage, Reading, RealSet, Relation, Value
+from realrl.verifier.tree import (
+    Congruence,
+    Formula,
+    Named,
+    Percentage,
+    Reading,
+    RealSet,
+    Relation,
+    Value,
+    Words,
+)
 
 _RELATIONS = {
     **{"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\sim": "~"},
@@ -73,13 +83,13 @@ def _approximation(sides: Sequence[Tokens], operators: Sequence[str], read: Read
 
 def _equation(sides: Sequence[Tokens], read: Read) -> Reading:
     named = name_of(sides[0])
-    if named and (named[1] or len(sides) == 2):
+    if named and (named[1] or len(sides) == 2) and _are_readable(sides[1:-1], read):
         return _named(named, read(sides[-1]), sides, read)
     named = name_of(sides[1]) if len(sides) == 2 else None
     if named:
         return _named(named, read(sides[0]), sides, read)
     if len(sides) > 2 and any(name_of(side) for side in sides):
-        return read(sides[-1])
+        return read(sides[-1]) if _are_readable(sides, read) else ()
     return read(sides[-1]) if _is_identity(sides, read) else _both_sides(sides, read)
 
 
@@ -90,6 +100,11 @@ def _named(named: tuple[str, bool], value: Reading, sides: Sequence[Tokens], rea
     is_equation |= any(isinstance(meaning, Formula) and free_symbols(meaning.node) for meaning in value)
     said = Named(name, value, may_be_dropped, is_one_thing(name))
     return (said, *(_both_sides(sides, read) if is_equation else ()))
+
+
+def _are_readable(sides: Sequence[Tokens], read: Read) -> bool:
+    """Whether all sides are formulas, or the like: of a chain of these the last one counts."""
+    return not any(isinstance(read(side)[0], Words) for side in sides)
 
 
 def _both_sides(sides: Sequence[Tokens], read: Read) -> Reading:
