@@ -151,6 +151,26 @@ class Observed:
         return self.metrics.get(name, 0.0)
 
 
+class CourseWatch(Protocol):
+    """Watches the course of a training run, step by step."""
+
+    def observe(self, step: int, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Take in the records of a step; return what they show to be wrong for the first time, in words."""
+
+    def warnings(self) -> list[str]:
+        """Return everything that was wrong so far, with the step in which it was first found."""
+
+
+class NoWatch:
+    """Watches nothing."""
+
+    def observe(self, step: int, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        return []
+
+    def warnings(self) -> list[str]:
+        return []
+
+
 CallBody: TypeAlias = "Callable[[CallContext, PackedBatch], CallOutput]"
 
 
@@ -173,5 +193,7 @@ class Recipe:
     best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
     symptoms: Callable[[Any, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
     """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
+    course_watch: Callable[[Any], CourseWatch] = lambda config: NoWatch()
+    """`(config)`: what looks at every training step for faults that show in several of them."""
     validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""

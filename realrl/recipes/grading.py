@@ -26,8 +26,8 @@ from realrl.rewards.functions import (
     rewards_by,
     weights_of,
 )
-from realrl.rewards.gym import score_all
-from realrl.rewards.math import grade_all
+from realrl.rewards.gym import answer_of, score_all
+from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Verdict
 
 
@@ -36,6 +36,8 @@ class Graded(NamedTuple):
 
     verdicts: list[Verdict] | None
     """By the verifier or a task's scorer; None where neither rewards."""
+    answers: list[str | None]
+    """Those that the verdicts are about."""
     parts: dict[str, Tensor]
     """Each reward `[B]` by name; 0 where it says nothing."""
     has_part: dict[str, Tensor]
@@ -121,18 +123,21 @@ def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
 
 def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) -> Graded:
     """Ask each reward about each response."""
-    scores, verdicts, weights = ctx.config.scores, None, weights_of(ctx.config.reward)
+    scores, weights = ctx.config.scores, weights_of(ctx.config.reward)
+    verdicts: list[Verdict] | None = None
+    answers: list[str | None] = []
     found: dict[str, list[float | None]] = {}
     prompts, texts, solutions = zip(*responses) if responses else ((), (), ())
     budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
     for name in weights:
         if name == MATH:
-            verdicts = grade_all(texts, solutions, ctx.progress, budget_s)
+            checked = check_all(texts, solutions, progress=ctx.progress, budget_s=budget_s)
+            verdicts, answers = [c.verdict for c in checked], [c.answer for c in checked]
             found[name] = [_score(scores, v, v is Verdict.CORRECT) for v in verdicts]
         elif name == GYM:
             items = [ctx.dataset.gym(sample.row) for sample in batch.samples]
             scored = score_all(items, texts, progress=ctx.progress, budget_s=budget_s)
-            verdicts = [s.verdict for s in scored]
+            verdicts, answers = [s.verdict for s in scored], [answer_of(text) or None for text in texts]
             found[name] = [_score(scores, s.verdict, s.score) for s in scored]
         elif name == MODEL:
             found[name] = batch["scores"].tolist()
@@ -142,7 +147,7 @@ def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) 
     has_part = {
         name: torch.tensor([x is not None for x in given], dtype=torch.bool) for name, given in found.items()
     }
-    return Graded(verdicts, parts, has_part, weights)
+    return Graded(verdicts, answers, parts, has_part, weights)
 
 
 def _score(scores: ScoreConfig, verdict: Verdict, share: float) -> float | None:
@@ -164,7 +169,7 @@ def _truncated_as_wrong(config: PPOMathConfig, graded: Graded, batch: PackedBatc
         verdicts = [Verdict.WRONG if cut else v for v, cut in zip(verdicts, is_right_but_cut)]
     # Whatever its check says, what a truncated response is worth is known.
     has_part = {name: has | ~ended for name, has in graded.has_part.items()}
-    return Graded(verdicts, parts, has_part, graded.weights)
+    return Graded(verdicts, graded.answers, parts, has_part, graded.weights)
 
 
 def _summed(config: PPOMathConfig, graded: Graded, batch: PackedBatch) -> Tensor:
@@ -210,7 +215,8 @@ def _records(
         for place, response, value, is_graded, ended in columns
     ]
     if graded.verdicts is not None:
-        records = [{**record, "verdict": v.value} for record, v in zip(records, graded.verdicts)]
+        checked = zip(records, graded.verdicts, graded.answers)
+        records = [{**record, "verdict": v.value, "answer": answer} for record, v, answer in checked]
     return records
 
 

@@ -43,6 +43,7 @@ from realrl.recipes.ppo_report import (
 )
 from realrl.recipes.sample_records import advantage_records
 from realrl.recipes.symptoms import policy_symptoms
+from realrl.recipes.verdict_watch import watch_verdicts
 from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
@@ -461,6 +462,7 @@ PPO_MATH = Recipe(
     validate=validate,
     best_by=best_by,
     symptoms=policy_symptoms,
+    course_watch=watch_verdicts,
     bodies={
         "actor_gen": actor_gen,
         "reward": reward,

@@ -124,8 +124,8 @@ def _never_right(seen: Observed) -> Iterator[str]:
     example = ""
     if shown:
         example = (
-            f" the first row wants {_shortened(shown['solutions'][0])}, its response ends in"
-            f" {_shortened(shown['response'][-_SHOWN_CHARACTERS:])};"
+            f" the first row wants {shortened(shown['solutions'][0])}, its response ends in"
+            f" {shortened(shown['response'][-_SHOWN_CHARACTERS:])};"
         )
     yield (
         f"no response is right:{example} are the problems too hard, is data.fields.solutions the field of the"
@@ -208,7 +208,7 @@ def _about_template(config: Any, tokenizer: Any) -> str:
     return "the tokenizer has no chat template: is the model one that answers questions (data.template)?"
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """A text as one line that fits into a message."""
     line = " ".join(text.split())
     return repr(line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…")

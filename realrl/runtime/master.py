@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from realrl.api.messages import Done, Instruction, StepAside
-from realrl.api.recipe import Observed
+from realrl.api.recipe import CourseWatch, NoWatch, Observed
 from realrl.runtime.checkpoints import Best, publish
 from realrl.runtime.crew import Crew
 from realrl.runtime.inputs import InputDigests
@@ -47,8 +47,11 @@ class Master:
         inputs: InputDigests,
         shutdown: Shutdown,
         symptoms: Callable[[Observed], Sequence[str]] = lambda seen: (),
+        course: CourseWatch | None = None,
     ) -> None:
-        """`symptoms` tells in words what a step's numbers show to be wrong."""
+        """`symptoms` tells in words what the first step's numbers show to be wrong, `course` what all steps
+        show together.
+        """
         self._crew, self._schedule, self._stages, self._best = crew, schedule, schedule.stages(), best
         self._most_open = OPEN_JOBS + schedule.open_ahead
         self._next = next(self._stages, None)
@@ -62,6 +65,7 @@ class Master:
         self._open: dict[int, JobReport] = {}
         self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
         """Asked once, about the first step or batch."""
+        self._course = course or NoWatch()
         self._ended_s = 0.0
         """When the last step that is done had."""
 
@@ -183,10 +187,13 @@ class Master:
         self._recorder.record_job(report)
         self._summary.add(report.outcome())
         self._progress.show_job(report)
-        if not report.job.evaluating and (symptoms := self._symptoms):
+        if report.job.evaluating:
+            return
+        if symptoms := self._symptoms:
             self._symptoms = None
             seen = Observed(report.metrics(), report.records, is_first_step=report.job.step == 0)
             self._warn(symptoms(seen))
+        self._warn(self._course.observe(report.job.step, report.records))
 
     def _warn(self, lines: Sequence[str]) -> None:
         for line in lines:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -104,6 +105,14 @@ def cut_batches(directory: Path, samples_per_row: int) -> Past:
     _cut(metrics, num_batches)
     kept = list(map(json.loads, _whole_lines(metrics)))
     return Past(num_batches, num_samples // samples_per_row, kept)
+
+
+def past_rollouts(directory: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Each training step that stays, and its records."""
+    records = map(msgspec.json.decode, _whole_lines(directory / RECORDS["train"]))
+    for (step, evaluating), of_job in groupby(records, key=itemgetter("step", "evaluating")):
+        if not evaluating:
+            yield step, list(of_job)
 
 
 def drop_records(directory: Path) -> None:

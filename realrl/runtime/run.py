@@ -46,7 +46,7 @@ from realrl.runtime.inputs import (
 from realrl.runtime.launcher import Launcher
 from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master import Master
-from realrl.runtime.past import Past, cut_batches, cut_records, drop_records
+from realrl.runtime.past import Past, cut_batches, cut_records, drop_records, past_rollouts
 from realrl.runtime.pins import commits
 from realrl.runtime.progress import Progress, say_line
 from realrl.runtime.recorder import Recorder, run_directory
@@ -233,6 +233,9 @@ class _Run:
         summary = Summary(self.began_s, trains=schedule.kind == "train")
         best = Best(recipe.best_by(config))
         _recall(past.metrics, summary, best)
+        course = recipe.course_watch(config)
+        for step, records in past_rollouts(directory):
+            course.observe(step, records)  # what is found there was said then
         if recovery:
             notes = [*notes, f"resumes after step {recovery.step}, from {recovery.directory}"]
         notes = [*notes, *data.notes, *accounting(recipe, config, self.plan)]
@@ -255,12 +258,12 @@ class _Run:
                     crew = stack.enter_context(self._crew(recovery, digest))
                     # By now workers have read the models too: waiting here costs little.
                     inputs = self._settled(reader, start.inputs)
-                    told = inputs, self.shutdown, symptoms
+                    told = inputs, self.shutdown, symptoms, course
                     Master(crew, schedule, best, recorder, progress, summary, *told).run()
             outcome = schedule.outcome() | ({"best": best.outcome(directory)} if schedule.keeps_best else {})
             if found := commits(config):
                 outcome["commits"] = found
-            outcome["warnings"] = symptoms(Observed(summary.means()))
+            outcome["warnings"] = [*symptoms(Observed(summary.means())), *course.warnings()]
             result = summary.result(experiment=config.experiment, trial=config.trial, **outcome)
             recorder.record_summary(result)
             keep_newest(directory, 1)

@@ -105,6 +105,7 @@ def test_the_verifier_rewards_by_scores():
     assert mean(found, "response_tokens_right") == pytest.approx((1 + 4 + 5) / 3)
     assert mean(found, "response_tokens_wrong") == 0.5
     assert [record["verdict"] for record in found.records][3] == "no_answer"
+    assert [record["answer"] for record in found.records] == ["7", "7", "8", None, "7"]
 
 
 def test_a_task_of_reasoning_gym_rewards_by_scores_too():

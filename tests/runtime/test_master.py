@@ -56,24 +56,28 @@ class Rows:
         return 3
 
 
+TOLD = ("record_instruction", "record_job", "add", "say", "show_job", "show_running")
+
+
+def training(folder: Path) -> Training:
+    """Four steps, an evaluation before each and at the end."""
+    config = SFTConfig(
+        num_steps=4, eval_every=1, batch_size=2, data=DataConfig(path="sums"), runs_dir=str(folder)
+    )
+    place = Placement(DeviceMesh((0,)), ParallelLayout())
+    programs = compile_run(SFT, config, ExecutionPlan({"train": place, "validate": place}))
+    return Training(config, programs, 1, Rows(), Rows(), folder)
+
+
 @pytest.mark.parametrize(
     ("losses", "saved"),
     [([3.0, 4.0, 2.0, 2.5, 2.0], [2]), ([3.0, 2.0, 1.0, 0.5, 0.25], [1, 2, 3, 4]), ([1.0] * 5, [])],
 )
 def test_the_best_weights_are_saved_before_they_are_trained_on(tmp_path, losses, saved):
     """Those of each evaluation that is better than all before; no others."""
-    config = SFTConfig(
-        num_steps=4, eval_every=1, batch_size=2, data=DataConfig(path="sums"), runs_dir=str(tmp_path)
-    )
-    place = Placement(DeviceMesh((0,)), ParallelLayout())
-    programs = compile_run(SFT, config, ExecutionPlan({"train": place, "validate": place}))
-    schedule = Training(config, programs, 1, Rows(), Rows(), tmp_path)
-    crew, ignored = Crew(dict(enumerate(losses))), SimpleNamespace()
-    for name in ("record_instruction", "record_job", "add", "say", "show_job", "show_running"):
-        setattr(ignored, name, lambda *_: None)
-    Master(
-        crew, schedule, Best(SFT.best_by(config)), ignored, ignored, ignored, NO_INPUTS, Shutdown(0.0)
-    ).run()
+    schedule, best, crew = training(tmp_path), Best(SFT.best_by(SFTConfig())), Crew(dict(enumerate(losses)))
+    ignored = SimpleNamespace(**dict.fromkeys(TOLD, lambda *_: None))
+    Master(crew, schedule, best, ignored, ignored, ignored, NO_INPUTS, Shutdown(0.0)).run()
     expected = ["validate 0", "train 0"]
     for step in range(1, 5):
         expected += [f"validate {step}", *([f"save {step}"] if step in saved else [])]
@@ -84,3 +88,31 @@ def test_the_best_weights_are_saved_before_they_are_trained_on(tmp_path, losses,
     if saved:
         assert (best / "step").read_text() == str(saved[-1])
         assert json.loads((best / "best.json").read_text()) == {"step": saved[-1], "loss": losses[saved[-1]]}
+
+
+class Course:
+    """Finds something in steps 1 and 3."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def observe(self, step, records) -> list[str]:
+        self.seen.append(step)
+        return [f"step {step} is odd"] if step % 2 else []
+
+
+def test_what_is_found_in_the_course_of_a_run_is_said_behind_its_step(tmp_path):
+    """Every training step is looked at, and no evaluation."""
+    course, said = Course(), []
+    told = dict.fromkeys(TOLD, lambda *_: None) | {"say": said.append}
+    told["show_job"] = lambda report: said.append("" if report.job.evaluating else f"step {report.job.step}")
+    ignored = SimpleNamespace(**told)
+    crew, best = Crew(dict.fromkeys(range(5), 1.0)), Best(SFT.best_by(SFTConfig()))
+    inputs = NO_INPUTS, Shutdown(0.0), lambda seen: [], course
+    Master(crew, training(tmp_path), best, ignored, ignored, ignored, *inputs).run()
+    assert course.seen == [0, 1, 2, 3]
+    lines = [line for line in said if line.startswith(("step", "warning"))]
+    assert lines == [
+        *("step 0", "step 1", "warning: step 1 is odd"),
+        *("step 2", "step 3", "warning: step 3 is odd"),
+    ]

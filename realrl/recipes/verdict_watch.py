@@ -1,0 +1,23 @@
+"""The guards of a run that is rewarded by verdicts."""
+
+from __future__ import annotations
+
+from realrl.recipes.answer_guards import ChangingVerdicts, UniversalAnswers
+from realrl.recipes.guards import Guard, Guards
+from realrl.recipes.ppo_config import PPOMathConfig
+from realrl.recipes.share_guards import JumpingShare
+from realrl.rewards.functions import MATH, weights_of
+from realrl.rewards.verdict import Verdict
+
+
+def watch_verdicts(config: PPOMathConfig) -> Guards:
+    """Return what looks at the verdicts of a run's steps; without verdicts it finds nothing."""
+    is_math = MATH in weights_of(config.reward)
+    # A truncated response that is right counts as wrong there, whatever its answer is.
+    with_truncated = config.scores.truncated != "wrong"
+    guards: list[Guard] = [ChangingVerdicts(by_row=not is_math, with_truncated=with_truncated)]
+    if is_math:
+        # Tasks of reasoning-gym have rows with many right answers, of which the solution is one.
+        guards.append(UniversalAnswers())
+    guards += [JumpingShare(verdict) for verdict in (Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ANSWER)]
+    return Guards(*guards)
