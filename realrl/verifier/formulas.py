@@ -65,7 +65,7 @@ def _is_formula(inside: str, opening: str, following: str) -> bool:
     if opening != "$":
         return True
     is_one_piece = "\n" not in inside or inside[0] == "\n"
-    is_price = following.isdigit() or (inside[-1].isspace() and not inside[0].isspace())
+    is_price = following.isdigit() or (inside[-1].isspace() and inside[0].isdigit())
     return is_one_piece and not is_price
 
 

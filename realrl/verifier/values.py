@@ -8,7 +8,8 @@ from typing import NamedTuple
 from realrl.verifier.formulas import bare, formulas, is_prose, num_words
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
-_DECIMAL = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
+_DECIMAL = rf"(?:\d{{1,15}},\d{{1,2}}(?![\d,.])|{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
+_SPACED_NUMBER = re.compile(r"-?\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3}){1,12}")
 _VULGAR = "[\u00bc-\u00be\u2150-\u215e]"
 _FRACTION = r"\\[dt]?frac\{\d+\}\{\d+\}"
 # What belongs to a number that it stands in front of. Cut off from it, it would be another number.
@@ -86,6 +87,8 @@ def last_value(text: str) -> str | None:
 
     Alternatives ("3 or 4") are one value, and so are the parts of an amount ("5 dollars and 25 cents").
     """
+    if _SPACED_NUMBER.fullmatch(text.strip()[:100]):
+        return text.strip()
     in_words = _STATED_IN_WORDS.search(text[-200:])
     if in_words:
         return in_words[1]
