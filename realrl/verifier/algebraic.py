@@ -12,7 +12,8 @@ from math import inf, log2
 
 from flint import arb, ctx
 
-from realrl.verifier.evaluation import NoValue, ball, evaluated
+from realrl.verifier.arithmetic import NoValue, ball
+from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 
 MAX_BITS = 30_000

@@ -17,7 +17,8 @@ from __future__ import annotations
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier import algebraic
-from realrl.verifier.evaluation import Imprecise, NoValue, Point, Pole, Value, ball, evaluated
+from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Value, ball
+from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative, operation, walk
 from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.rational import NotRational, same_quotient

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from realrl.verifier.arithmetic import NoValue, Value, ball, is_real
 from realrl.verifier.equality import PRECISIONS
-from realrl.verifier.evaluation import NoValue, Value, ball, evaluated, is_real
+from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Operation, Symbol, free_symbols, operation
 from realrl.verifier.points import points, variable_kinds
 

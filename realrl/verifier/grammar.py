@@ -11,8 +11,10 @@ r"""Reads tokens as a formula. What it does not know it does not read: nothing i
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
+from realrl.verifier.cursor import Cursor, Unreadable
+from realrl.verifier.digits import decimal_number, repeating_number
+from realrl.verifier.environments import read_environment
 from realrl.verifier.functions import (
     ANY_NUMBER,
     CONSTANTS,
@@ -24,12 +26,10 @@ from realrl.verifier.functions import (
 from realrl.verifier.nodes import (
     Applied,
     Array,
-    Condition,
     Constant,
     Node,
     Number,
     Operation,
-    Piecewise,
     Repeated,
     Symbol,
     children,
@@ -39,14 +39,11 @@ from realrl.verifier.nodes import (
     substituted,
     whole,
 )
-from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
+from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, TEXT, Token, Tokens
 
 MAX_TOKENS = 600
 MAX_DEPTH = 60
 """Of what is in each other: brackets, arguments, functions."""
-MAX_NESTED = 120
-"""Of quotients, powers and factorials, which may be in each other without brackets."""
-MAX_DIGITS = 1000
 LONGEST_PRODUCT = 3
 """So many letters that stand together may be a product; more are a word."""
 
@@ -54,12 +51,6 @@ _PAIRS = {"(": (")",), "[": ("]",), "{": ("}",), r"\{": (r"\}",), r"\langle": (r
 _ROUNDING = {r"\lfloor": (r"\rfloor", "floor"), r"\lceil": (r"\rceil", "ceiling")}
 _TIMES = ("*", r"\cdot", r"\times")
 _OVER = ("/", r"\div")
-_MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
-_ORDERS = {"<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", "=": "=", r"\ne": "!="}
-
-
-class Unreadable(Exception):
-    """The tokens are no formula."""
 
 
 def readings(tokens: Tokens) -> tuple[Node, ...]:
@@ -110,71 +101,45 @@ def _expanded(tokens: Tokens) -> list[Token]:
     return found
 
 
-class _Parser:
+class _Parser(Cursor):
     """Reads tokens from left to right; each method takes what it is named after."""
 
     def __init__(self, tokens: list[Token], tight: bool) -> None:
-        self._tokens, self._tight, self._at = tokens, tight, 0
-        self._depth, self._nested, self._open_bars = 0, 0, 0
-
-    # What comes next.
-
-    def _peek(self, ahead: int = 0) -> Token | None:
-        place = self._at + ahead
-        return self._tokens[place] if place < len(self._tokens) else None
-
-    def _next_is(self, *signs: str) -> bool:
-        token = self._peek()
-        return token is not None and token.kind in (SIGN, COMMAND, OPEN, CLOSE) and token.text in signs
-
-    def _take(self, *signs: str) -> bool:
-        if self._next_is(*signs):
-            self._at += 1
-            return True
-        return False
-
-    def _expect(self, *signs: str) -> None:
-        if not self._take(*signs):
-            raise Unreadable(f"no {signs[0]}")
+        super().__init__(tokens)
+        self._tight, self._depth, self._open_bars = tight, 0, 0
 
     def whole(self) -> Node:
         """All tokens."""
         node = self._perhaps_over(self.sum())
-        if self._peek() is not None:
-            raise Unreadable(f"more after a formula: {self._peek().text}")
+        if self.peek() is not None:
+            raise Unreadable(f"more after a formula: {self.peek().text}")
         return node
-
-    def _nest(self) -> None:
-        """Count what may put a node into a node without brackets."""
-        self._nested += 1
-        if self._nested > MAX_NESTED:
-            raise Unreadable("too deep")
 
     # Sums and products.
 
     def sum(self) -> Node:
         terms = [self._signed_product()]
-        while self._next_is("+", "-"):
+        while self.next_is("+", "-"):
             terms.append(self._signed_product())
         return terms[0] if len(terms) == 1 else operation("add", *terms)
 
     def _signed_product(self) -> Node:
         is_negative = False
-        while self._next_is("+", "-"):
-            is_negative ^= self._next_is("-")
-            self._at += 1
+        while self.next_is("+", "-"):
+            is_negative ^= self.next_is("-")
+            self.at += 1
         node = self._product()
         return negative(node) if is_negative else node
 
     def _product(self) -> Node:
         node = self._run()
         while True:
-            if self._take(*_TIMES) or self._take_x():
+            if self.take(*_TIMES) or self._take_x():
                 node = _times(node, self._signed_run())
-            elif self._take(*_OVER):
-                self._nest()
+            elif self.take(*_OVER):
+                self.nest()
                 node = operation("divide", node, self._signed_run())
-            elif self._take(r"\angle"):
+            elif self.take(r"\angle"):
                 node = _times(node, operation("cis", self._signed_run()))
             elif self._starts_factor():
                 node = _times(node, self._run())
@@ -183,17 +148,17 @@ class _Parser:
 
     def _take_x(self) -> bool:
         """An `x` between two numbers is a sign of multiplication."""
-        before, token, after = (self._peek(ahead) for ahead in (-1, 0, 1))
+        before, token, after = (self.peek(ahead) for ahead in (-1, 0, 1))
         is_x = token is not None and token.kind in (LETTERS, TEXT) and token.text in ("x", "X")
-        if is_x and self._at and before.kind == NUMBER and after is not None and after.kind == NUMBER:
-            self._at += 1
+        if is_x and self.at and before.kind == NUMBER and after is not None and after.kind == NUMBER:
+            self.at += 1
             return True
         return False
 
     def _signed_run(self) -> Node:
-        if self._take("-"):
+        if self.take("-"):
             return negative(self._signed_run())
-        return self._signed_run() if self._take("+") else self._run()
+        return self._signed_run() if self.take("+") else self._run()
 
     def _run(self) -> Node:
         """Factors next to each other, if they bind closer than `/`; else a single one."""
@@ -208,25 +173,25 @@ class _Parser:
         r"""`1\frac12` and `1 1/2` are a whole number and a fraction of one."""
         if node.value.denominator != 1 or node.decimals or node.value < 0:
             return None
-        if self._next_is(r"\frac"):
-            start = self._at
+        if self.next_is(r"\frac"):
+            start = self.at
             part = self._power()
             if _is_proper_part(part):
                 return operation("add", node, part)
-            self._at = start
+            self.at = start
             return None
-        top, slash, bottom = (self._peek(ahead) for ahead in range(3))
+        top, slash, bottom = (self.peek(ahead) for ahead in range(3))
         if bottom is None or not (
             top.kind == bottom.kind == NUMBER and top.after_space and slash.is_sign("/")
         ):
             return None
-        self._at += 3
-        fraction = operation("divide", _number(top.text), _number(bottom.text))
+        self.at += 3
+        fraction = operation("divide", decimal_number(top.text), decimal_number(bottom.text))
         return operation("add", node, fraction)
 
     def _starts_factor(self) -> bool:
         """Whether what comes next can be multiplied without a sign."""
-        token, before = self._peek(), self._tokens[self._at - 1]
+        token, before = self.peek(), self.tokens[self.at - 1]
         if token is None:
             return False
         match token.kind:
@@ -247,57 +212,57 @@ class _Parser:
     def _power(self) -> Node:
         node = self._atom()
         while True:
-            if self._next_is("^", "!", "%"):
-                self._nest()
-            if self._next_is("^"):
+            if self.next_is("^", "!", "%"):
+                self.nest()
+            if self.next_is("^"):
                 node = self._raised(node)
-            elif self._take("!"):
-                node = operation("double_factorial" if self._take("!") else "factorial", node)
-            elif self._take("%"):
+            elif self.take("!"):
+                node = operation("double_factorial" if self.take("!") else "factorial", node)
+            elif self.take("%"):
                 node = operation("divide", node, whole(100))
-            elif self._next_is("'") and isinstance(node, Symbol):
+            elif self.next_is("'") and isinstance(node, Symbol):
                 node = self._primed(node)
             else:
                 return node
 
     def _raised(self, base: Node) -> Node:
-        self._expect("^")
-        if self._take(r"\circ"):
+        self.expect("^")
+        if self.take(r"\circ"):
             return _degrees(base)
-        if self._next_is("{") and self._peek(1) is not None and self._peek(1).is_sign(r"\circ"):
-            self._at += 2
-            self._expect("}")
+        if self.next_is("{") and self.peek(1) is not None and self.peek(1).is_sign(r"\circ"):
+            self.at += 2
+            self.expect("}")
             return _degrees(base)
         if self._takes_transpose():
             return operation("transpose", base)
-        if self._next_is("'"):
+        if self.next_is("'"):
             raise Unreadable("a raised prime")
         return operation("power", base, self._exponent())
 
     def _takes_transpose(self) -> bool:
         marks = (["T"], [r"\top"], ["{", "T", "}"], ["{", r"\top", "}"])
         for mark in marks:
-            texts = [token.text for token in self._tokens[self._at : self._at + len(mark)]]
-            if texts == mark and self._tokens[self._at - 2].kind == CLOSE:
-                self._at += len(mark)
+            texts = [token.text for token in self.tokens[self.at : self.at + len(mark)]]
+            if texts == mark and self.tokens[self.at - 2].kind == CLOSE:
+                self.at += len(mark)
                 return True
         return False
 
     def _exponent(self) -> Node:
-        self._nest()
-        if self._take("-"):
+        self.nest()
+        if self.take("-"):
             return negative(self._exponent())
-        if self._take("+"):
+        if self.take("+"):
             return self._exponent()
-        if self._next_is("{"):
+        if self.next_is("{"):
             base = self._group()
         else:
             base = self._atom()
-        return self._raised(base) if self._next_is("^") else base
+        return self._raised(base) if self.next_is("^") else base
 
     def _primed(self, symbol: Symbol) -> Node:
         name = symbol.name
-        while self._take("'"):
+        while self.take("'"):
             name += "'"
         return self._call_of(Symbol(name))
 
@@ -307,7 +272,7 @@ class _Parser:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Unreadable("too deep")
-        node = self._atom_of(self._peek())
+        node = self._atom_of(self.peek())
         self._depth -= 1
         return node
 
@@ -330,93 +295,93 @@ class _Parser:
         raise Unreadable(token.text)
 
     def _numeral(self) -> Node:
-        text = self._peek().text
-        self._at += 1
+        text = self.peek().text
+        self.at += 1
         if (period := self._period(text)) is not None:
-            return Number(_repeating(text, period))
-        return _number(text)
+            return Number(repeating_number(text, period))
+        return decimal_number(text)
 
     def _period(self, text: str) -> str | None:
         r"""The digits that repeat in `0.1\overline{6}` and `0.(3)`."""
-        start = self._at
-        has_point = "." in text or self._take(".")
-        is_marked = self._take(r"\overline") and self._next_is("{")
-        is_bracketed = not is_marked and "." not in text and has_point and self._next_is("(")
+        start = self.at
+        has_point = "." in text or self.take(".")
+        is_marked = self.take(r"\overline") and self.next_is("{")
+        is_bracketed = not is_marked and "." not in text and has_point and self.next_is("(")
         if has_point and (is_marked or is_bracketed):
-            _, digits, end = (self._peek(ahead) for ahead in range(3))
+            _, digits, end = (self.peek(ahead) for ahead in range(3))
             if end is not None and digits.kind == NUMBER and "." not in digits.text and end.kind == CLOSE:
-                self._at += 3
+                self.at += 3
                 return digits.text
-        self._at = start
+        self.at = start
         return None
 
     def _letter(self) -> Node:
-        symbol = Symbol(self._peek().text)
-        self._at += 1
-        if self._next_is("_"):
+        symbol = Symbol(self.peek().text)
+        self.at += 1
+        if self.next_is("_"):
             symbol = self._subscripted(symbol)
-        return self._primed(symbol) if self._next_is("'") else self._call_of(symbol)
+        return self._primed(symbol) if self.next_is("'") else self._call_of(symbol)
 
     def _subscripted(self, symbol: Symbol) -> Symbol:
-        self._expect("_")
+        self.expect("_")
         return Symbol(f"{symbol.name}_{{{self._subscript()}}}")
 
     def _subscript(self) -> str:
-        if not self._take("{"):
-            token = self._peek()
+        if not self.take("{"):
+            token = self.peek()
             if token is None or token.kind in (OPEN, CLOSE):
                 raise Unreadable("no subscript")
-            self._at += 1
+            self.at += 1
             return token.text
         parts: list[str] = []
-        while not self._take("}"):
-            token = self._peek()
+        while not self.take("}"):
+            token = self.peek()
             if token is None or len(parts) > 12:
                 raise Unreadable("a long subscript")
             parts.append(token.text.removeprefix("plain "))
-            self._at += 1
+            self.at += 1
         return "".join(parts)
 
     def _call_of(self, symbol: Symbol) -> Node:
         """`f(x)` is a value of f; `a(x)` is a product."""
         base = symbol.name.partition("_")[0].rstrip("'")
         is_function = base in UNKNOWN_FUNCTIONS or symbol.name.endswith("'")
-        has_several = base == "C" and self._next_is("(")
-        if not (self._next_is("(") and (is_function or has_several)):
+        has_several = base == "C" and self.next_is("(")
+        if not (self.next_is("(") and (is_function or has_several)):
             return symbol
-        start = self._at
+        start = self.at
         arguments = self._arguments()
         if base == "C" and len(arguments) == 2:
             return operation("binomial", *arguments)
         if is_function:
             return Applied(symbol.name, arguments)
-        self._at = start
+        self.at = start
         return symbol
 
     def _word(self) -> Node:
-        token = self._peek()
+        token = self.peek()
         if token.text in ("e", "i"):
-            self._at += 1
+            self.at += 1
             return Symbol(token.text)
         if token.text in FUNCTIONS:
-            self._at += 1
+            self.at += 1
             return self._function(token.text, is_plain=False)
         if token.text.lower() in CONSTANTS:
-            self._at += 1
+            self.at += 1
             return Constant(CONSTANTS[token.text.lower()])
         raise Unreadable(token.text)
 
     def _bars(self) -> Node:
-        self._expect("|")
+        self.expect("|")
         self._open_bars += 1
         outer, inside = self._open_bars, None
         inside = self.sum()
         self._open_bars = outer - 1
-        self._expect("|")
+        self.expect("|")
         return operation("abs", inside)
 
     def _bracketed(self) -> Node:
-        opening = self._peek().text
+        opening = self.peek().text
         if opening in _ROUNDING:
             closing, name = _ROUNDING[opening]
             return operation(name, self._between(opening, closing))
@@ -428,21 +393,21 @@ class _Parser:
         return entries[0] if len(entries) == 1 and opening != r"\langle" else _array(entries)
 
     def _between(self, opening: str, closing: str) -> Node:
-        self._expect(opening)
+        self.expect(opening)
         bars, self._open_bars = self._open_bars, 0
         node = self.sum()
         self._open_bars = bars
-        self._expect(closing)
+        self.expect(closing)
         return node
 
     def _entries(self, opening: str) -> tuple[Node, ...]:
-        self._expect(opening)
+        self.expect(opening)
         bars, self._open_bars = self._open_bars, 0
         entries = [self.sum()]
-        while self._take(",", ";"):
+        while self.take(",", ";"):
             entries.append(self.sum())
         self._open_bars = bars
-        self._expect(*_PAIRS[opening])
+        self.expect(*_PAIRS[opening])
         return tuple(entries)
 
     def _arguments(self) -> tuple[Node, ...]:
@@ -450,27 +415,27 @@ class _Parser:
 
     def _group(self) -> Node:
         r"""What braces hold, which may be `{a \over b}`."""
-        self._expect("{")
+        self.expect("{")
         bars, self._open_bars = self._open_bars, 0
         node = self._perhaps_over(self.sum())
         self._open_bars = bars
-        self._expect("}")
+        self.expect("}")
         return node
 
     def _perhaps_over(self, top: Node) -> Node:
-        if self._take(r"\over"):
+        if self.take(r"\over"):
             return operation("divide", top, self.sum())
-        return operation("binomial", top, self.sum()) if self._take(r"\choose") else top
+        return operation("binomial", top, self.sum()) if self.take(r"\choose") else top
 
     # Commands.
 
     def _command(self) -> Node:
-        name = self._peek().text
-        self._at += 1
+        name = self.peek().text
+        self.at += 1
         is_plain = name.startswith("plain ")
         bare = name.removeprefix("plain ").removeprefix("\\")
         if bare.startswith("begin "):
-            return self._environment(bare.removeprefix("begin "))
+            return read_environment(self, bare.removeprefix("begin "))
         if bare == "sqrt" and not is_plain:
             return self._root()
         if bare in FUNCTIONS:
@@ -479,8 +444,8 @@ class _Parser:
             return Constant(CONSTANTS[bare])
         if bare in GREEK:
             symbol = Symbol(f"\\{bare}")
-            symbol = self._subscripted(symbol) if self._next_is("_") else symbol
-            return self._primed(symbol) if self._next_is("'") else symbol
+            symbol = self._subscripted(symbol) if self.next_is("_") else symbol
+            return self._primed(symbol) if self.next_is("'") else symbol
         read = self._READERS.get(bare)
         if read is None:
             raise Unreadable(name)
@@ -488,16 +453,16 @@ class _Parser:
 
     def _argument(self) -> Node:
         r"""A command's argument: a group, or one token of which a number gives its first digit."""
-        if self._next_is("{"):
+        if self.next_is("{"):
             return self._group()
-        if self._next_is("("):
+        if self.next_is("("):
             return self._between("(", ")")
-        token = self._peek()
+        token = self.peek()
         if token is not None and token.kind == NUMBER and len(token.text) > 1 and "." not in token.text:
-            self._tokens[self._at] = Token(NUMBER, token.text[1:])
-            self._tokens.insert(self._at, Token(CLOSE, "}"))
-            self._at += 1
-            return _number(token.text[0])
+            self.tokens[self.at] = Token(NUMBER, token.text[1:])
+            self.tokens.insert(self.at, Token(CLOSE, "}"))
+            self.at += 1
+            return decimal_number(token.text[0])
         return self._atom()
 
     def _fraction(self) -> Node:
@@ -506,7 +471,7 @@ class _Parser:
 
     def _root(self) -> Node:
         index: Node | None = None
-        if self._next_is("["):
+        if self.next_is("["):
             index = self._between("[", "]")
         radicand = self._argument()
         return operation("sqrt", radicand) if index is None else operation("root", radicand, index)
@@ -529,23 +494,23 @@ class _Parser:
         if not isinstance(inside, Symbol):
             raise Unreadable(f"{mark} over more than a letter")
         symbol = Symbol(f"{mark} {inside.name}")
-        return self._subscripted(symbol) if self._next_is("_") else symbol
+        return self._subscripted(symbol) if self.next_is("_") else symbol
 
     def _letterlike(self) -> Node:
         return Symbol(r"\ell")
 
     def _function(self, name: str, is_plain: bool) -> Node:
         power, base = None, None
-        while self._next_is("^", "_"):
-            if self._take("^"):
+        while self.next_is("^", "_"):
+            if self.take("^"):
                 power = self._exponent()
             else:
-                self._at += 1
+                self.at += 1
                 base = self._base_of_logarithm(is_plain)
         function = FUNCTIONS[name]
         if name in ANY_NUMBER:
             return _raised_to(operation(function, *self._arguments()), power)
-        if is_plain and not self._next_is("(", "{") and name == "sqrt":
+        if is_plain and not self.next_is("(", "{") and name == "sqrt":
             return _raised_to(operation("sqrt", self._atom()), power)
         if power == whole(-1) and name in INVERSES:
             function, power = INVERSES[name], None
@@ -558,35 +523,35 @@ class _Parser:
         return _raised_to(operation(function, argument), power)
 
     def _base_of_logarithm(self, is_plain: bool) -> Node:
-        if self._next_is("{"):
+        if self.next_is("{"):
             return self._group()
         return self._atom() if is_plain else self._argument()
 
     def _function_argument(self) -> Node:
         """In brackets, or all factors up to a sign or another function."""
-        if self._next_is("(", "["):
+        if self.next_is("(", "["):
             return self._bracketed_argument()
-        if self._next_is("-"):
-            self._at += 1
+        if self.next_is("-"):
+            self.at += 1
             return negative(self._function_argument())
         node = self._power()
         while self._continues_argument():
-            if self._take("/"):
+            if self.take("/"):
                 node = operation("divide", node, self._power())
             else:
-                self._take(*_TIMES)
+                self.take(*_TIMES)
                 node = _times(node, self._power())
         return node
 
     def _bracketed_argument(self) -> Node:
-        opening = self._peek().text
+        opening = self.peek().text
         entries = self._entries(opening)
         if len(entries) != 1:
             raise Unreadable("too many arguments")
         return entries[0]
 
     def _continues_argument(self) -> bool:
-        token, after = self._peek(), self._peek(1)
+        token, after = self.peek(), self.peek(1)
         if token is None:
             return False
         if token.is_sign("/") and self._tight:
@@ -596,71 +561,17 @@ class _Parser:
     # Sums, products, matrices, cases.
 
     def _repeated(self, name: str) -> Node:
-        self._expect("_")
-        self._expect("{")
+        self.expect("_")
+        self.expect("{")
         index = self._atom()
-        self._expect("=")
+        self.expect("=")
         low = self.sum()
-        self._expect("}")
-        self._expect("^")
+        self.expect("}")
+        self.expect("^")
         high = self._exponent()
         if not isinstance(index, Symbol):
             raise Unreadable("no index")
         return Repeated(name, index, low, high, self._product())
-
-    def _environment(self, name: str) -> Node:
-        if name == "cases":
-            return self._cases()
-        if name not in (*_MATRICES, "vmatrix"):
-            raise Unreadable(name)
-        rows = self._rows(name)
-        self._expect(rf"\end {name}")
-        if len({len(row) for row in rows}) != 1:
-            raise Unreadable("rows of several lengths")
-        array = Array(tuple(rows))
-        return operation("determinant", array) if name == "vmatrix" else array
-
-    def _rows(self, name: str) -> list[tuple[Node, ...]]:
-        rows: list[tuple[Node, ...]] = []
-        while not self._next_is(rf"\end {name}"):
-            entries = [self.sum()]
-            while self._take("&"):
-                entries.append(self.sum())
-            rows.append(tuple(entries))
-            if not self._take(r"\\"):
-                break
-        return rows
-
-    def _cases(self) -> Node:
-        cases: list[tuple[Node, tuple[Condition, ...]]] = []
-        while not self._next_is(r"\end cases"):
-            value = self.sum()
-            self._take(",")
-            cases.append((value, self._conditions()))
-            self._take(",")
-            if not self._take(r"\\"):
-                break
-        self._expect(r"\end cases")
-        return Piecewise(tuple(cases))
-
-    def _conditions(self) -> tuple[Condition, ...]:
-        self._take("&")
-        while (
-            (token := self._peek()) is not None and token.kind == TEXT and token.text in ("if", "for", "when")
-        ):
-            self._at += 1
-        if (token := self._peek()) is not None and token.kind == TEXT and token.text in ("otherwise", "else"):
-            self._at += 1
-            return ()
-        sides, operators = [self.sum()], []
-        while self._next_is(*_ORDERS):
-            operators.append(_ORDERS[self._peek().text])
-            self._at += 1
-            sides.append(self.sum())
-        if not operators:
-            raise Unreadable("a case without a condition")
-        pairs = zip(operators, sides, sides[1:])
-        return tuple(Condition(operator, left, right) for operator, left, right in pairs)
 
     _READERS: dict[str, Callable[[_Parser], Node]] = {
         "frac": _fraction,
@@ -688,21 +599,6 @@ def _is_factor(command: str) -> bool:
 def _is_function(token: Token) -> bool:
     bare = token.text.removeprefix("plain ").removeprefix("\\")
     return token.kind in (COMMAND, TEXT) and bare in FUNCTIONS and bare != "sqrt"
-
-
-def _number(text: str) -> Number:
-    if len(text) > MAX_DIGITS:
-        raise Unreadable("a long number")
-    whole_part, _, decimals = text.partition(".")
-    value = Fraction(int(whole_part + decimals or "0"), 10 ** len(decimals))
-    return Number(value, len(decimals))
-
-
-def _repeating(start: str, period: str) -> Fraction:
-    """The rational number whose digits repeat: the tail is its period over as many nines."""
-    _, _, decimals = start.partition(".")
-    tail = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(decimals))
-    return _number(start).value + tail
 
 
 def _is_proper_part(node: Node) -> bool:

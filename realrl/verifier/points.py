@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from flint import acb, arb, fmpq
 
-from realrl.verifier.evaluation import Point, Value
+from realrl.verifier.arithmetic import Value
+from realrl.verifier.evaluation import Point
 from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, free_symbols, walk
 
 NUM_POINTS = 28

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flint import fmpq
 
+from realrl.verifier.arithmetic import NoValue
 from realrl.verifier.equality import equal
-from realrl.verifier.evaluation import NoValue, evaluated
+from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols, negative, operation, substituted
 from realrl.verifier.points import points, variable_kinds
 

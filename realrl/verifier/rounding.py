@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from flint import arb, ctx, fmpq
 
-from realrl.verifier.evaluation import NoValue, Value, evaluated
+from realrl.verifier.arithmetic import NoValue, Value
+from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols
 
 ANSWER_DIGITS = 6

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cmp_to_key
 
+from realrl.verifier.arithmetic import NoValue, Value, ball
 from realrl.verifier.equality import equal
-from realrl.verifier.evaluation import NoValue, Value, ball, evaluated, order_of
+from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, free_symbols, whole
+from realrl.verifier.operations import order_of
 from realrl.verifier.tree import Bound, Interval, RealSet
 
 ALL = RealSet((Interval(Bound(None), Bound(None)),))

@@ -12,9 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from realrl.verifier import algebraic
+from realrl.verifier.arithmetic import NoValue
+from realrl.verifier.cursor import Unreadable
 from realrl.verifier.equality import equal
-from realrl.verifier.evaluation import NoValue, evaluated
-from realrl.verifier.grammar import Unreadable, formula
+from realrl.verifier.evaluation import evaluated
+from realrl.verifier.grammar import formula
 from realrl.verifier.nodes import negative, operation
 from realrl.verifier.tokens import tokenized
 

@@ -1,0 +1,152 @@
+"""Whether two amounts are the same: numbers, percentages, quantities, numerals, residues, times and dates."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from realrl.verifier import lexicon, units
+from realrl.verifier.equality import equal
+from realrl.verifier.families import same_up_to_constant
+from realrl.verifier.nodes import Constant, Node, Number, free_symbols, operation, substituted, whole
+from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
+from realrl.verifier.tree import (
+    Congruence,
+    Formula,
+    Moment,
+    Numeral,
+    Percentage,
+    Quantity,
+    Reading,
+    Unit,
+    Value,
+)
+
+
+def same_number(answer: Value, solution: Value) -> bool:
+    if isinstance(answer, Percentage) or isinstance(solution, Percentage):
+        return _same_percentage(answer, solution)
+    if isinstance(answer, Quantity) and isinstance(solution, Quantity):
+        return _same_quantity(answer, solution)
+    return _same_node(answer.node, solution.node)
+
+
+def _same_node(answer: Node, solution: Node) -> bool:
+    if equal(answer, solution) or same_up_to_constant(answer, solution):
+        return True
+    if stands_for(answer, solution, ANSWER_DIGITS):
+        return True
+    return stands_for(solution, answer, SOLUTION_DIGITS) or _same_by_engineers_j(answer, solution)
+
+
+def _same_by_engineers_j(answer: Node, solution: Node) -> bool:
+    """`3 + 4j` for `3 + 4i`."""
+    if free_symbols(answer) != {"j"} or free_symbols(solution):
+        return False
+    return equal(substituted(answer, {"j": Constant("i")}), solution)
+
+
+def _same_percentage(answer: Value, solution: Value) -> bool:
+    """`50%` is a half; where the solution is at least 1 it may be the number in front of the sign, too."""
+    if isinstance(answer, Percentage) and isinstance(solution, Percentage):
+        return _same_node(answer.node, solution.node)
+    if isinstance(answer, Quantity) or isinstance(solution, Quantity):
+        return False
+    part = operation("divide", (answer if isinstance(answer, Percentage) else solution).node, whole(100))
+    if isinstance(solution, Percentage):
+        return _same_node(answer.node, solution.node) or _same_node(answer.node, part)
+    return _same_node(part, solution.node) or (
+        _is_at_least_one(solution.node) and equal(answer.node, solution.node)
+    )
+
+
+def _is_at_least_one(node: Node) -> bool:
+    return isinstance(node, Number) and abs(node.value) >= 1
+
+
+def _same_quantity(answer: Quantity, solution: Quantity) -> bool:
+    mine, wanted = answer.unit, solution.unit
+    if mine.is_known and wanted.is_known:
+        if units.same_kind(mine, wanted):
+            return _same_node(_told(answer), _told(solution))
+        return _is_money_rate(mine, wanted) and _same_node(answer.node, solution.node)
+    return _same_thing(mine, wanted) and _same_node(answer.node, solution.node)
+
+
+def _told(quantity: Quantity) -> Node:
+    factor = quantity.unit.factor
+    return quantity.node if factor == 1 else operation("multiply", quantity.node, Number(Fraction(factor)))
+
+
+def _is_money_rate(mine: Unit, wanted: Unit) -> bool:
+    """`dollars` for `dollars per year`."""
+    return (
+        wanted.kind.startswith(f"{mine.kind} * ")
+        and mine.kind.startswith("money")
+        and mine.factor == wanted.factor
+    )
+
+
+def _same_thing(mine: Unit, wanted: Unit) -> bool:
+    if mine.is_known or wanted.is_known:
+        return False
+    first, second = (set(map(singular, unit.kind.split())) - lexicon.ARTICLES for unit in (mine, wanted))
+    return first <= second or second <= first
+
+
+def same_numeral(answer: Value, solution: Value) -> bool:
+    """Digits of one base; a solution without a base takes a numeral by its value."""
+    if isinstance(answer, Numeral) and isinstance(solution, Numeral):
+        return answer.base == solution.base and answer.digits.lstrip("0") == solution.digits.lstrip("0")
+    if isinstance(answer, Numeral) and isinstance(solution, Formula):
+        return equal(whole(int(answer.digits, answer.base)), solution.node)
+    is_decimal = isinstance(solution, Numeral) and solution.base == 10 and isinstance(answer, Formula)
+    return is_decimal and equal(answer.node, whole(int(solution.digits)))
+
+
+def same_congruence(answer: Value, solution: Value) -> bool:
+    if isinstance(answer, Congruence) and isinstance(solution, Congruence):
+        return equal(answer.modulus, solution.modulus) and _same_residue(answer, solution)
+    if isinstance(answer, Congruence) and isinstance(solution, Formula):
+        return equal(_remainder(answer), solution.node)
+    if isinstance(solution, Congruence) and isinstance(answer, Formula):
+        return equal(answer.node, solution.node) or equal(answer.node, _remainder(solution))
+    return False
+
+
+def _remainder(value: Congruence) -> Node:
+    """What `17 mod 5` is as a number; of other than whole numbers the residue as it is written."""
+    residue, modulus = whole_number((Formula(value.node),)), whole_number((Formula(value.modulus),))
+    return value.node if residue is None or not modulus else whole(residue % modulus)
+
+
+def _same_residue(answer: Congruence, solution: Congruence) -> bool:
+    if equal(answer.node, solution.node):
+        return True
+    numbers = (answer.node, solution.node, solution.modulus)
+    if not all(isinstance(number, Number) and number.value.denominator == 1 for number in numbers):
+        return False
+    mine, wanted, modulus = (int(number.value) for number in numbers)
+    return modulus != 0 and (mine - wanted) % modulus == 0
+
+
+def same_moment(answer: Moment, solution: Moment) -> bool:
+    """What both say is the same; the year, or the half of the day, may be missing on one side."""
+    if (answer.minutes is None) != (solution.minutes is None):
+        return False
+    if answer.minutes is not None:
+        halves_agree = answer.half == solution.half or not (answer.half and solution.half)
+        return answer.minutes == solution.minutes and halves_agree
+    years_agree = answer.year == solution.year or None in (answer.year, solution.year)
+    return (answer.day, answer.month) == (solution.day, solution.month) and years_agree
+
+
+def whole_number(item: Reading) -> int | None:
+    value = item[0]
+    is_whole = (
+        isinstance(value, Formula) and isinstance(value.node, Number) and value.node.value.denominator == 1
+    )
+    return int(value.node.value) if is_whole else None
+
+
+def singular(text: str) -> str:
+    return text[:-1] if len(text) > 4 and text.endswith("s") else text

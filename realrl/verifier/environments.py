@@ -1,0 +1,89 @@
+"""Reads what is between `\\begin` and `\\end`: matrices, determinants, cases."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from realrl.verifier.cursor import Unreadable
+from realrl.verifier.nodes import Array, Condition, Node, Piecewise, operation
+from realrl.verifier.tokens import TEXT, Token
+
+_MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
+_ORDERS = {"<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", "=": "=", r"\ne": "!="}
+
+
+class Parser(Protocol):
+    """What the parser of formulas does for its environments."""
+
+    at: int
+
+    def peek(self, ahead: int = 0) -> Token | None: ...
+
+    def next_is(self, *signs: str) -> bool: ...
+
+    def take(self, *signs: str) -> bool: ...
+
+    def expect(self, *signs: str) -> None: ...
+
+    def sum(self) -> Node: ...
+
+
+def read_environment(parser: Parser, name: str) -> Node:
+    """A matrix, a determinant, or a piecewise function, after its beginning.
+
+    Raises:
+        Unreadable: it is none of these.
+    """
+    if name == "cases":
+        return _cases(parser)
+    if name not in (*_MATRICES, "vmatrix"):
+        raise Unreadable(name)
+    rows = _rows(parser, name)
+    parser.expect(rf"\end {name}")
+    if len({len(row) for row in rows}) != 1:
+        raise Unreadable("rows of several lengths")
+    array = Array(tuple(rows))
+    return operation("determinant", array) if name == "vmatrix" else array
+
+
+def _rows(parser: Parser, name: str) -> list[tuple[Node, ...]]:
+    rows: list[tuple[Node, ...]] = []
+    while not parser.next_is(rf"\end {name}"):
+        entries = [parser.sum()]
+        while parser.take("&"):
+            entries.append(parser.sum())
+        rows.append(tuple(entries))
+        if not parser.take(r"\\"):
+            break
+    return rows
+
+
+def _cases(parser: Parser) -> Node:
+    cases: list[tuple[Node, tuple[Condition, ...]]] = []
+    while not parser.next_is(r"\end cases"):
+        value = parser.sum()
+        parser.take(",")
+        cases.append((value, _conditions(parser)))
+        parser.take(",")
+        if not parser.take(r"\\"):
+            break
+    parser.expect(r"\end cases")
+    return Piecewise(tuple(cases))
+
+
+def _conditions(parser: Parser) -> tuple[Condition, ...]:
+    parser.take("&")
+    while (token := parser.peek()) is not None and token.kind == TEXT and token.text in ("if", "for", "when"):
+        parser.at += 1
+    if (token := parser.peek()) is not None and token.kind == TEXT and token.text in ("otherwise", "else"):
+        parser.at += 1
+        return ()
+    sides, operators = [parser.sum()], []
+    while parser.next_is(*_ORDERS):
+        operators.append(_ORDERS[parser.peek().text])
+        parser.at += 1
+        sides.append(parser.sum())
+    if not operators:
+        raise Unreadable("a case without a condition")
+    pairs = zip(operators, sides, sides[1:])
+    return tuple(Condition(operator, left, right) for operator, left, right in pairs)

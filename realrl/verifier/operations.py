@@ -1,0 +1,279 @@
+"""What the operations of formulas do to numbers, by the names that the nodes of formulas have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from flint import acb, arb, fmpq, fmpq_mat, fmpz
+
+from realrl.verifier.arithmetic import (
+    Imprecise,
+    NoValue,
+    Pole,
+    Value,
+    add,
+    ball,
+    checked,
+    divide,
+    logarithm,
+    multiply,
+    natural_logarithm,
+    negated,
+    root,
+    square_root,
+)
+
+MAX_FACTORIAL = 2000
+
+
+def _by(name: str) -> Callable[[Value], Value]:
+    """A method of a ball; of 0 it is exact."""
+
+    def rule(value: Value) -> Value:
+        return getattr(ball(value), name)()
+
+    return rule
+
+
+def _zero_at_zero(name: str) -> Callable[[Value], Value]:
+    plain = _by(name)
+    return lambda value: fmpq(0) if isinstance(value, fmpq) and value == 0 else plain(value)
+
+
+def _one_over(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    return lambda value: divide(fmpq(1), function(value))
+
+
+def _of_inverse(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    return lambda value: function(divide(fmpq(1), value))
+
+
+def _arccot(value: Value) -> Value:
+    """Between 0 and pi for real numbers."""
+    return acb.pi() / 2 - ball(value).atan()
+
+
+def _exponential(value: Value) -> Value:
+    return fmpq(1) if isinstance(value, fmpq) and value == 0 else ball(value).exp()
+
+
+def _abs(value: Value) -> Value:
+    return abs(value) if isinstance(value, fmpq) else acb(abs(value))
+
+
+def _real(value: Value) -> Value:
+    return value if isinstance(value, fmpq) else acb(value.real)
+
+
+def _imaginary(value: Value) -> Value:
+    return fmpq(0) if isinstance(value, fmpq) else acb(value.imag)
+
+
+def _conjugate(value: Value) -> Value:
+    return value if isinstance(value, fmpq) else value.conjugate()
+
+
+def _argument(value: Value) -> Value:
+    return ball(value).arg() if isinstance(value, acb) else acb(acb(arb(value)).arg())
+
+
+def _cis(angle: Value) -> Value:
+    return (ball(angle) * acb(0, 1)).exp()
+
+
+def _degrees(value: Value) -> Value:
+    return ball(value) * acb.pi() / 180
+
+
+def _real_ball(value: Value) -> arb:
+    if isinstance(value, fmpq):
+        return arb(value)
+    if not value.imag.is_zero():
+        raise NoValue("no real number")
+    return value.real
+
+
+def _floor(value: Value) -> Value:
+    if isinstance(value, fmpq):
+        return fmpq(value.floor())
+    found = _real_ball(value).floor().unique_fmpz()
+    if found is None:
+        raise Imprecise("a floor of what may be whole")
+    return fmpq(found)
+
+
+def _ceiling(value: Value) -> Value:
+    return -_floor(-value)
+
+
+def order_of(left: Value, right: Value) -> int:
+    """-1, 0 or 1, certainly.
+
+    Raises:
+        Imprecise: the balls overlap.
+    """
+    if isinstance(left, fmpq) and isinstance(right, fmpq):
+        return (left > right) - (left < right)
+    left, right = _real_ball(left), _real_ball(right)
+    if left < right:
+        return -1
+    if left > right:
+        return 1
+    raise Imprecise("an order of what may be equal")
+
+
+def _sign(value: Value) -> Value:
+    return fmpq(order_of(value, fmpq(0)))
+
+
+def _maximum(*values: Value) -> Value:
+    best = values[0]
+    for value in values[1:]:
+        best = _larger(best, value)
+    return best
+
+
+def _minimum(*values: Value) -> Value:
+    return -_maximum(*(-value for value in values))
+
+
+def _larger(left: Value, right: Value) -> Value:
+    try:
+        return left if order_of(left, right) >= 0 else right
+    except Imprecise:
+        return acb(_real_ball(left).max(_real_ball(right)))
+
+
+def whole_number(value: Value) -> int:
+    if not isinstance(value, fmpq) or value.q != 1:
+        raise NoValue("no whole number")
+    return int(value.p)
+
+
+def _gcd(*values: Value) -> Value:
+    found = fmpz(0)
+    for value in values:
+        found = found.gcd(fmpz(whole_number(value)))
+    return fmpq(found)
+
+
+def _lcm(*values: Value) -> Value:
+    found = fmpz(1)
+    for value in values:
+        found = found.lcm(fmpz(whole_number(value)))
+    return fmpq(found)
+
+
+def _factorial(value: Value) -> Value:
+    if isinstance(value, fmpq) and value.q == 1:
+        if value < 0:
+            raise Pole("a factorial of a negative number")
+        if value <= MAX_FACTORIAL:
+            return fmpq(fmpz.fac_ui(int(value.p)))
+    return (ball(value) + 1).gamma()
+
+
+def _double_factorial(value: Value) -> Value:
+    number = whole_number(value)
+    if not -1 <= number <= MAX_FACTORIAL:
+        raise NoValue("a double factorial")
+    product = fmpz(1)
+    for factor in range(number, 1, -2):
+        product *= factor
+    return fmpq(product)
+
+
+def _binomial(top: Value, bottom: Value) -> Value:
+    """With a whole lower number the falling factorial over a factorial, else by gamma functions."""
+    if isinstance(bottom, fmpq) and bottom.q == 1:
+        count = int(bottom.p)
+        if count < 0:
+            return fmpq(0)
+        if isinstance(top, fmpq) and top.q == 1 and top >= 0:
+            count = min(count, int(top.p) - count) if count <= top else count
+        if count > MAX_FACTORIAL:
+            raise NoValue("a large binomial coefficient")
+        product: Value = fmpq(1)
+        for index in range(count):
+            product = checked(divide(multiply(product, add(top, fmpq(-index))), fmpq(index + 1)))
+        return product
+    top, bottom = ball(top), ball(bottom)
+    return (top + 1).gamma() * (bottom + 1).rgamma() * (top - bottom + 1).rgamma()
+
+
+def determinant(rows: Sequence[Sequence[Value]]) -> Value:
+    """By the first row; of numbers that are all rational by elimination."""
+    if all(isinstance(entry, fmpq) for row in rows for entry in row):
+        return fmpq_mat([list(row) for row in rows]).det()
+    if len(rows) == 1:
+        return rows[0][0]
+    total: Value = fmpq(0)
+    for column, entry in enumerate(rows[0]):
+        minor = [[*row[:column], *row[column + 1 :]] for row in rows[1:]]
+        term = multiply(entry, determinant(minor))
+        total = add(total, term if column % 2 == 0 else -term)
+    return total
+
+
+def unknown(name: str, arguments: Sequence[Value]) -> Value:
+    """Of a function without a meaning: a number that depends on its name and its arguments alone."""
+    if not all(isinstance(argument, fmpq) for argument in arguments):
+        raise NoValue("a function without a meaning at a point that is not rational")
+    text = f"{name}({','.join(map(str, arguments))})"
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return fmpq(digest % 2_000_003 - 1_000_001, 99_991)
+
+
+RULES: dict[str, Callable[..., Value]] = {
+    "add": add,
+    "multiply": multiply,
+    "divide": divide,
+    "negative": negated,
+    "sqrt": square_root,
+    "cbrt": lambda value: root(value, fmpq(3)),
+    "root": root,
+    "ln": natural_logarithm,
+    "log": logarithm,
+    "lg": logarithm,
+    "exp": _exponential,
+    "abs": _abs,
+    "real": _real,
+    "imaginary": _imaginary,
+    "conjugate": _conjugate,
+    "arg": _argument,
+    "cis": _cis,
+    "degrees": _degrees,
+    "floor": _floor,
+    "ceiling": _ceiling,
+    "sign": _sign,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "gcd": _gcd,
+    "lcm": _lcm,
+    "factorial": _factorial,
+    "double_factorial": _double_factorial,
+    "binomial": _binomial,
+    "sin": _zero_at_zero("sin"),
+    "cos": _by("cos"),
+    "tan": _zero_at_zero("tan"),
+    "cot": _by("cot"),
+    "sec": _by("sec"),
+    "csc": _by("csc"),
+    "sinh": _zero_at_zero("sinh"),
+    "cosh": _by("cosh"),
+    "tanh": _zero_at_zero("tanh"),
+    "coth": _by("coth"),
+    "sech": _by("sech"),
+    "csch": _by("csch"),
+    "arcsin": _zero_at_zero("asin"),
+    "arccos": _by("acos"),
+    "arctan": _zero_at_zero("atan"),
+    "arccot": _arccot,
+    "arcsec": _of_inverse(_by("acos")),
+    "arccsc": _of_inverse(_by("asin")),
+    "arcsinh": _zero_at_zero("asinh"),
+    "arccosh": _by("acosh"),
+    "arctanh": _zero_at_zero("atanh"),
+}
+"""By the names of operations."""
