@@ -14,6 +14,9 @@ apart: Schwartz 1980, Zippel 1979.
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import NamedTuple
+
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier import algebraic
@@ -35,38 +38,68 @@ LEAST_COMPARED = 0.5
 SAME, APART, UNKNOWN = "same", "apart", "unknown"
 
 
+class Means(Enum):
+    """What decides whether two formulas are equal."""
+
+    TREE = "tree"
+    SHAPES = "shapes"
+    """Of matrices, or a matrix and a number."""
+    ENTRIES = "entries"
+    INFINITY = "infinity"
+    QUOTIENT = "quotient"
+    ROOTS = "roots"
+    POINTS = "points"
+
+
+class Decision(NamedTuple):
+    """Whether two formulas are equal, and what decided it."""
+
+    same: bool
+    means: Means
+    point: Point | None = None
+    """Where they are apart."""
+    num_compared: int = 0
+    """Points at which they agree."""
+    num_points: int = 0
+
+
 def equal(left: Node, right: Node) -> bool:
     """Whether two formulas have the same value, wherever they have one."""
+    return decision(left, right).same
+
+
+def decision(left: Node, right: Node) -> Decision:
+    """Whether two formulas have the same value, wherever they have one, and why."""
     if left == right:
-        return True
+        return Decision(True, Means.TREE)
     if isinstance(left, Array) or isinstance(right, Array):
-        return _equal_arrays(left, right)
+        return _of_arrays(left, right)
     if _is_valueless(left) or _is_valueless(right):
-        return False
+        return Decision(False, Means.INFINITY)
     try:
         is_same, is_certain = same_quotient(left, right)
     except NotRational:
         is_same, is_certain = False, False
     if is_same or is_certain:
-        return is_same
+        return Decision(is_same, Means.QUOTIENT)
     is_zero = algebraic.is_zero(operation("add", left, negative(right)))
-    return _agree(left, right) if is_zero is None else is_zero
+    return _at_points(left, right) if is_zero is None else Decision(is_zero, Means.ROOTS)
 
 
-def _equal_arrays(left: Node, right: Node) -> bool:
+def _of_arrays(left: Node, right: Node) -> Decision:
     if not (isinstance(left, Array) and isinstance(right, Array)):
-        return False
+        return Decision(False, Means.SHAPES)
     if [len(row) for row in left.rows] != [len(row) for row in right.rows]:
-        return False
+        return Decision(False, Means.SHAPES)
     pairs = zip(left.rows, right.rows, strict=True)
-    return all(all(map(equal, *rows)) for rows in pairs)
+    return Decision(all(all(map(equal, *rows)) for rows in pairs), Means.ENTRIES)
 
 
 def _is_valueless(node: Node) -> bool:
     return any(isinstance(inner, Constant) and inner.name == "infinity" for inner in walk(node))
 
 
-def _agree(left: Node, right: Node) -> bool:
+def _at_points(left: Node, right: Node) -> Decision:
     names = free_symbols(left) | free_symbols(right)
     kinds = variable_kinds(names, (left, right))
     precisions = PRECISIONS if names else CONSTANT_PRECISIONS
@@ -74,11 +107,11 @@ def _agree(left: Node, right: Node) -> bool:
     for point, is_special in points(kinds, (left, right)):
         verdict = compared_at(left, right, point, precisions)
         if verdict is APART:
-            return False
+            return Decision(False, Means.POINTS, point)
         if verdict is SAME:
             compared += 1
         total += not is_special or verdict is SAME
-    return compared > LEAST_COMPARED * total
+    return Decision(compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
 
 
 def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ...] = PRECISIONS) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from realrl.verifier import choices
 from realrl.verifier.comparison import canonical_words, same
 from realrl.verifier.reading import read, read_tokens
@@ -20,24 +22,57 @@ def same_answer(answer: str, solution: str) -> bool:
     Raises:
         RecursionError: a text is nested too deeply.
     """
+    return rule_of(answer, solution).is_same
+
+
+class Rule(Enum):
+    """The first rule that decides about two texts, in the order in which they are tried."""
+
+    TEXT = "the same text"
+    LENGTH = f"texts that differ, one of more than {MAX_CHARS} characters"
+    NOTHING = "both say nothing"
+    ONE_SAYS_NOTHING = "only one of them says anything"
+    CHOICE = "the same choice"
+    WORDS = "the same words"
+    MEANING = "the same meaning"
+    VALUE_OF_CHOICE = "the value behind the letter of a choice"
+    LETTERS = "the same letters of choices"
+    UNGROUPED = "the same list, where a comma separates members rather than digits"
+    NONE = "no meaning of one is one of the other"
+
+    @property
+    def is_same(self) -> bool:
+        return self not in (Rule.LENGTH, Rule.ONE_SAYS_NOTHING, Rule.NONE)
+
+
+def rule_of(answer: str, solution: str) -> Rule:
+    """The rule that decides whether an answer means what a solution does.
+
+    Raises:
+        RecursionError: a text is nested too deeply.
+    """
     answer, solution = answer.strip(), solution.strip()
     if answer == solution:
-        return True
+        return Rule.TEXT
     if max(len(answer), len(solution)) > MAX_CHARS:
-        return False
+        return Rule.LENGTH
     mine, wanted = tokenized(answer), tokenized(solution)
     if not mine or not wanted:
-        return not mine and not wanted
+        return Rule.ONE_SAYS_NOTHING if mine or wanted else Rule.NOTHING
     letter = choices.solution_choice(wanted)
     if letter is not None and choices.picks(mine, letter):
-        return True
+        return Rule.CHOICE
     found, expected = read(answer), read(solution)
-    if _same_words(mine, expected) or same(found, expected):
-        return True
+    if _same_words(mine, expected):
+        return Rule.WORDS
+    if same(found, expected):
+        return Rule.MEANING
     behind = choices.value_of_choice(mine)
     if behind and letter is None and same(read_tokens(behind), expected):
-        return True
-    return _same_letters(mine, wanted, expected) or _same_ungrouped(answer, expected)
+        return Rule.VALUE_OF_CHOICE
+    if _same_letters(mine, wanted, expected):
+        return Rule.LETTERS
+    return Rule.UNGROUPED if _same_ungrouped(answer, expected) else Rule.NONE
 
 
 def _same_words(mine: Tokens, expected: Reading) -> bool:
