@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from realrl.verifier.arithmetic import NoValue, Value, ball, is_real
-from realrl.verifier.equality import PRECISIONS
+from realrl.verifier.equality import PRECISIONS, equal
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Operation, Symbol, free_symbols, operation
 from realrl.verifier.points import points, variable_kinds
 
 CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
+"""How the constant of an answer may be called; that of a solution is `C`."""
+_VARIABLES = frozenset(("x", "y", "z", "t", "u", "v", "w", "s", "r", r"\theta", r"\phi"))
 _TOLERANCE_BITS = 300
 
 
 def same_up_to_constant(answer: Node, solution: Node) -> bool:
     """Whether a solution ends in `+ C`, and an answer differs from it by a constant, written or not."""
-    wanted = _without_constant(solution)
+    wanted = _without_constant(solution, frozenset("C"))
     if wanted is None or free_symbols(answer) == frozenset():
         return False
-    mine = _without_constant(answer) or answer
+    mine = _without_constant(answer, CONSTANTS)
+    if mine is None:
+        return equal(answer, wanted)
     names = free_symbols(mine) | free_symbols(wanted)
     if not free_symbols(mine) <= free_symbols(wanted) or not names:
         return False
     return _is_constant(operation("add", mine, operation("negative", wanted)), names)
 
 
-def _without_constant(node: Node) -> Node | None:
-    """A sum without its free constant; None where there is none."""
+def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
+    """A sum of one variable without its free constant; None where there is none."""
     if not (isinstance(node, Operation) and node.name == "add"):
         return None
-    constants = [term for term in node.operands if isinstance(term, Symbol) and term.name in CONSTANTS]
+    constants = [term for term in node.operands if isinstance(term, Symbol) and term.name in names]
     rest = tuple(term for term in node.operands if term not in constants)
-    if len(constants) != 1 or not rest or constants[0].name in set().union(*map(free_symbols, rest)):
+    variables = frozenset[str]().union(*map(free_symbols, rest))
+    has_one = len(constants) == 1 and constants[0].name not in variables
+    if not has_one or len(variables & _VARIABLES) != 1 or any(name.isupper() for name in variables):
         return None
     return rest[0] if len(rest) == 1 else Operation("add", rest)
 

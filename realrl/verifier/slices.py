@@ -92,5 +92,5 @@ def is_separator(token: Token) -> bool:
 def is_apart(tokens: Tokens, place: int) -> bool:
     r"""Whether a token and the one before it belong to two members: `1 2`, but not `\log_2 3`."""
     before, token = tokens[place - 1], tokens[place]
-    is_index = place > 1 and tokens[place - 2].text in ("_", "^")
+    is_index = place > 1 and tokens[place - 2].text in ("_", "^", r"\frac", r"\binom")
     return before.kind == token.kind == NUMBER and token.after_space and not is_index

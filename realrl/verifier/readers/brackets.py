@@ -9,7 +9,7 @@ from realrl.verifier.grammar import readings
 from realrl.verifier.nodes import Array
 from realrl.verifier.readers.common import Read
 from realrl.verifier.readers.lists import is_dots, members_of, read_progression
-from realrl.verifier.readers.real_sets import finite, named_set
+from realrl.verifier.readers.real_sets import high_end, low_end, named_set
 from realrl.verifier.slices import cut, enclosed, first_place, with_depth
 from realrl.verifier.tokens import CLOSE, LETTERS, OPEN, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading
@@ -41,7 +41,7 @@ def _tuple(opening: str, closing: str, parts: Sequence[Tokens], tokens: Tokens, 
     arrays = tuple(Formula(node) for node in readings(tokens) if isinstance(node, Array))
     is_interval = (opening, closing) in (("[", "]"), ("[", ")"), ("(", "]")) and len(members) == 2
     if is_interval and all(isinstance(member[0], Formula) for member in members):
-        low, high = (finite(member[0].node) for member in members)
+        low, high = low_end(members[0][0].node), high_end(members[1][0].node)
         return (sets.bounded(low, high, closed=(opening == "[", closing == "]")),)
     if (opening, closing) in (("(", ")"), (r"\langle", r"\rangle"), ("[", "]")):
         matrices = [array for array in arrays if len(array.node.rows) > 1]

@@ -22,23 +22,31 @@ def as_real_set(value: Value) -> RealSet | None:
     if any(node is None for node in nodes):
         return None
     if value.kind == "()" and len(nodes) == 2:
-        return sets.bounded(*map(finite, nodes), closed=(False, False))
+        return sets.bounded(low_end(nodes[0]), high_end(nodes[1]), closed=(False, False))
     if value.kind == "{}":
         points = (sets.bounded(node, node, closed=(True, True)).parts[0] for node in nodes)
         return RealSet(tuple(points))
     return None
 
 
-def finite(node: Node) -> Node | None:
-    """A bound, or None where it is infinity."""
-    return None if is_infinite(node) else node
+def low_end(node: Node) -> Node | None:
+    """A lower bound, or None where it is minus infinity."""
+    return None if infinity_sign(node) < 0 else node
 
 
-def is_infinite(node: Node) -> bool:
+def high_end(node: Node) -> Node | None:
+    """An upper bound, or None where it is infinity."""
+    return None if infinity_sign(node) > 0 else node
+
+
+def infinity_sign(node: Node) -> int:
+    """1 of infinity, -1 of minus infinity, 0 of anything else."""
     match node:
-        case Constant("infinity") | Operation("negative", (Constant("infinity"),)):
-            return True
-    return False
+        case Constant("infinity"):
+            return 1
+        case Operation("negative", (Constant("infinity"),)):
+            return -1
+    return 0
 
 
 def named_set(value: Value) -> tuple[str, RealSet] | None:
@@ -103,4 +111,4 @@ def read_open_interval(tokens: Tokens, read: Read) -> Reading:
     if low is None or high is None:
         return ()
     closed = (tokens[0].text == "[", tokens[-1].text == "]")
-    return (sets.bounded(finite(low), finite(high), closed=closed),)
+    return (sets.bounded(low_end(low), high_end(high), closed=closed),)

@@ -12,7 +12,7 @@ from realrl.verifier.names import is_one_thing, is_variable, name_of
 from realrl.verifier.nodes import Node, Number, Operation, free_symbols, negative, operation, whole
 from realrl.verifier.readers.common import Read, only_formula
 from realrl.verifier.readers.edges import stripped
-from realrl.verifier.readers.real_sets import as_real_set, finite, is_infinite, named_set
+from realrl.verifier.readers.real_sets import as_real_set, high_end, infinity_sign, low_end, named_set
 from realrl.verifier.slices import cut, first_place
 from realrl.verifier.tokens import CLOSE, COMMAND, OPEN, SIGN, Token, Tokens
 from realrl.verifier.tree import (
@@ -169,13 +169,15 @@ def _bounds(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> Re
     if (middle and low is None) or (middle + 1 < len(sides) and high is None):
         return ()
     closed = (
-        operators[0] == "<=" and middle == 1 and not is_infinite(low),
-        operators[-1] == "<=" and middle + 1 < len(sides) and not is_infinite(high),
+        operators[0] == "<=" and middle == 1 and not infinity_sign(low),
+        operators[-1] == "<=" and middle + 1 < len(sides) and not infinity_sign(high),
     )
     if named[0].startswith("|"):
         return ()
     return (
-        Named(named[0], (sets.bounded(low and finite(low), high and finite(high), closed=closed),), named[1]),
+        Named(
+            named[0], (sets.bounded(low and low_end(low), high and high_end(high), closed=closed),), named[1]
+        ),
     )
 
 
