@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from realrl.verifier.lexicon import HEDGES
 from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 
 LETTERS_OF_CHOICES = "ABCDEFGHIJ"
 _INTRODUCING = frozenset("option choice answer".split())
-_JOINING = frozenset("and or not".split())
 
 
 def solution_choice(tokens: Tokens) -> str | None:
@@ -76,7 +76,7 @@ def _is_text_of_choice(rest: Tokens, is_marked: bool) -> bool:
     if not is_marked or any(_is_other_choice(token) for token in rest):
         return False
     words = {token.text.lower() for token in rest}
-    if words & _JOINING or words & {"is", "are"}:
+    if words & HEDGES:
         return False
     first = rest[0]
     is_word = first.kind == TEXT or (first.kind == LETTERS and len(first.text) > 1)

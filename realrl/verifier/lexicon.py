@@ -56,6 +56,13 @@ REMARKS = frozenset(
     "simplified answer final real is".split()
 )
 """In parentheses behind a value, or behind it at its end, they add nothing."""
+NEGATING = frozenset("not no never neither nor least most less more than except unless without".split())
+"""Words that no name of a value has."""
+HEDGES = frozenset(
+    "and or not is are if when unless otherwise neither either maybe perhaps possibly except but for "
+    "nor".split()
+)
+"""Words that the text of a choice does not have beside its letter."""
 OTHER_CASES = frozenset("otherwise else if".split())
 """Like a qualifier, they say when another value holds."""
 QUALIFIERS = frozenset("for where with when provided assuming as".split())

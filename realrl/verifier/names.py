@@ -3,6 +3,7 @@ r"""Names that are given a value: `x`, `f(2)`, `|AB|`, `\frac{dy}{dx}`, `(p, q)`
 from __future__ import annotations
 
 from realrl.verifier.functions import FUNCTIONS, GREEK
+from realrl.verifier.lexicon import NEGATING
 from realrl.verifier.slices import text_of, with_depth
 from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
 
@@ -67,7 +68,7 @@ def without_subscript(name: str) -> str:
 
 def _belongs(token: Token, depth: int, before: Token | None) -> bool:
     if token.kind in (LETTERS, TEXT, OPEN, CLOSE):
-        return True
+        return token.text.lower() not in NEGATING
     if token.kind == NUMBER:
         return depth > 0 or (before is not None and before.text in ("_", "^"))
     if token.kind == COMMAND:

@@ -174,11 +174,8 @@ def _bounds(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> Re
     )
     if named[0].startswith("|"):
         return ()
-    return (
-        Named(
-            named[0], (sets.bounded(low and low_end(low), high and high_end(high), closed=closed),), named[1]
-        ),
-    )
+    inside = sets.bounded(low and low_end(low), high and high_end(high), closed=closed)
+    return (Named(named[0], (inside,), named[1]),)
 
 
 def _bound(tokens: Tokens, read: Read) -> Node | None:
