@@ -4,7 +4,7 @@
     one quotient of polynomials ───────────────────────────────────────────▶ equal, or certainly not
     rational numbers, roots and arithmetic: a ball below the bound of 0 ───▶ equal, or certainly not
     no variables: balls with growing precision ─▶ apart ───────────────────▶ certainly not
-                                                └▶ agree to 600 digits ────▶ equal
+                                                └▶ agree to 900 digits ────▶ equal
     variables: points of many scales and kinds ─▶ apart at one, or only one has a value ─▶ not
                                                 └▶ agree at all ───────────▶ equal
 
@@ -26,11 +26,11 @@ from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative,
 from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.rational import NotRational, same_quotient
 
-PRECISIONS = (128, 512, 2048)
+PRECISIONS = (128, 512, 4096)
 """In bits, of values at a point."""
 CONSTANT_PRECISIONS = (128, 512, 2048, 6144)
 """The same where there are no variables, and a tiny difference is one."""
-_AGREEING = 0.35
+_AGREEING = 0.5
 """Of the precision, in the gap between two values that are one."""
 LEAST_COMPARED = 0.5
 """Of the points: both formulas must have values at so many."""
@@ -150,10 +150,10 @@ def _compared(first: Value, second: Value, precision: int, *, is_last: bool) -> 
     if not first.overlaps(second):
         return APART
     gap = (first - second).abs_upper()
-    if precision >= 512 and gap < arb(2) ** -int(_AGREEING * precision) * _size(first, second):
-        return SAME
-    is_small = is_last and gap < arb(2) ** -(precision // 3)
-    return SAME if is_small else UNKNOWN
+    if not is_last:
+        return UNKNOWN
+    agrees = gap < arb(2) ** -int(_AGREEING * precision) * _size(first, second)
+    return SAME if agrees or gap < arb(2) ** -(precision // 3) else UNKNOWN
 
 
 def _size(first: acb, second: acb) -> arb:

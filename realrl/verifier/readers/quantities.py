@@ -30,7 +30,7 @@ def read_number(tokens: Tokens, _: Read) -> Reading:
         return (Formula(Number(repeating)),)
     angle = _angle(tokens)
     formulas = tuple(Formula(node) for node in _formulas(tokens))
-    measured = tuple(_measured(tokens))
+    measured = () if angle else tuple(_measured(tokens))
     if formulas and any(token.kind == TEXT for token in tokens):
         measured = tuple(
             value for value in measured if not isinstance(value, Quantity) or value.unit.is_known
