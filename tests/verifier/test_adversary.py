@@ -24,7 +24,7 @@ PROBLEMS = {"math500": 12, "gsm8k_test": 60, "math_train": 180}
 
 
 def test_no_answer_is_right_for_two_solutions():
-    """Nor does one break the comparison, or take it half a second; and every solution is its own answer alone."""
+    """Nor does one break the comparison, or take it half a second; each solution is its own answer alone."""
     found = adversary.search(1000, seed=15)
     assert len(set(PANEL)) == 60 and found.num_faults == {}, found.faults
     assert found.accepted_for_one > 50, "the answers are too far from the solutions to tell anything"

@@ -92,8 +92,8 @@ class _Judge:
         self.times_s: list[tuple[float, str]] = []
         self._noted: set[str] = set()
 
-    def judge(self, answer: str) -> None:
-        """Compare one answer with all solutions."""
+    def judge(self, answer: str) -> tuple[str, ...]:
+        """The solutions that one answer is right for."""
         self._noted = set()
         begin_s = time.process_time()
         accepted = tuple(solution for solution in self._panel if self._accepts(answer, solution))
@@ -104,6 +104,7 @@ class _Judge:
             self.choices += 1
         elif accepted:
             self.note("two solutions", answer, accepted)
+        return accepted
 
     def _accepts(self, answer: str, solution: str) -> bool:
         begin_s = time.process_time()
@@ -140,9 +141,8 @@ def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
     judge = _Judge(panel)
     begin_s = time.process_time()
     for solution in panel:
-        if verdict(solution, solution) is not CORRECT:
+        if solution not in judge.judge(solution):
             judge.note("itself", solution, (solution,))
-        judge.judge(solution)
     judge.times_s.clear()
     writer = Writer(seed, panel)
     for _ in range(num_answers):

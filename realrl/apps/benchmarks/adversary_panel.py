@@ -1,7 +1,6 @@
 """Sixty solutions of every kind, no two of which mean the same.
 
-None is a percentage, a residue or a numeral of another either: by the rules of `docs/verifier.md` such answers have
-two readings.
+None is a percentage, a residue or a numeral of another either: `docs/verifier.md` gives these two readings.
 """
 
 from __future__ import annotations
