@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from realrl.apps.bench import main
 from realrl.apps.benchmarks import adversary
 from realrl.apps.benchmarks.adversary_panel import PANEL
 from realrl.apps.benchmarks.answers import Form
@@ -55,6 +56,18 @@ def test_verdicts_are_the_same_in_another_order_and_process():
 def test_a_verdict_that_changes_is_found(monkeypatch):
     monkeypatch.setattr(adversary, "_in_other_process", lambda pairs, hash_seed: ["maybe"] * len(pairs))
     assert adversary.repeat(10, seed=1).num_faults == 10
+
+
+def test_the_command_prints_both_results_and_fails_on_a_fault(monkeypatch, capsys):
+    monkeypatch.setattr(adversary, "_in_other_process", lambda pairs, hash_seed: adversary.verdicts(pairs))
+    options = ["adversary", "--json", "--answers", "20", "--pairs", "20", "--seed", "15"]
+    assert main(options) == 0
+    found, repeated = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (found["num_answers"], repeated["num_pairs"], found["num_faults"]) == (20, 20, {})
+    monkeypatch.setattr(adversary, "SLOW_S", -1.0)
+    assert main(options[:1] + options[2:]) == 1
+    printed = capsys.readouterr()
+    assert "slow: " in printed.out and "seed 15" in printed.err
 
 
 def solutions() -> list[str]:

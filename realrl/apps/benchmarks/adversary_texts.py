@@ -15,10 +15,13 @@ from collections.abc import Callable, Sequence
 
 from realrl.apps.benchmarks.adversary_vocabulary import (
     BINARY,
+    CLOSINGS,
     COMMANDS,
     INVISIBLE,
     JOINERS,
     NUMBERS,
+    OPENINGS,
+    SEPARATORS,
     SYMBOLS,
     UNARY,
     UNDEFINED,
@@ -143,15 +146,8 @@ class Writer:
     def _collection(self) -> str:
         """A list, a tuple, a set, an interval, a matrix, a chain of relations, or a case distinction."""
         members = [self._formula(self._draw.randint(0, 1)) for _ in range(self._draw.randint(0, 4))]
-        between = self._draw.choice(
-            (",", ",", ", ", ";", r"\cup", "=", "<", r"\le", " or ", "&", r"\\", ":", r"\ldots,")
-        )
-        opening = self._draw.choice(
-            ("", "", "(", "[", r"\{", "{", r"\begin{pmatrix}", r"\begin{cases}", "x=", r"x\in", "|")
-        )
-        closing = self._draw.choice(
-            ("", "", ")", "]", r"\}", "}", r"\end{pmatrix}", r"\end{cases}", "=x", "|")
-        )
+        between = self._draw.choice(SEPARATORS)
+        opening, closing = self._draw.choice(OPENINGS), self._draw.choice(CLOSINGS)
         return opening + between.join(members) + closing
 
     def _quantity(self) -> str:

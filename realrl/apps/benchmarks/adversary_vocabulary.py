@@ -188,3 +188,7 @@ INVISIBLE = (
     "\u0336",
 )
 """What stands between two answers, with its spaces."""
+OPENINGS = ("", "", *r"( [ \{ { \begin{pmatrix} \begin{cases} x= x\in | ] \langle".split())
+CLOSINGS = ("", "", *r") ] \} } \end{pmatrix} \end{cases} =x | [ \rangle".split())
+SEPARATORS = (",", ",", ", ", " or ", *r"; \cup \cap \setminus = < \le & \\ : \ldots,".split())
+"""What stands around and between the members of a list, a set, an interval or a matrix."""

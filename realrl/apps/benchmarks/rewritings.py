@@ -343,7 +343,6 @@ CHANGING: dict[str, Form] = {
     "cases in words": _with_other(r"% \text{ when } n > 7, # \text{ when } n \le 7"),
     "a judgement": _of_number(r"% \text{ is wrong}"),
     "a hedge": _with_other(r"% \text{ unless } #"),
-    "an uneven chain": _with_other("x = # = %"),
     "a remainder": lambda solution: (
         rf"{solution} \bmod 2" if _INTEGER.fullmatch(solution) and int(solution) > 1 else None
     ),
