@@ -28,7 +28,7 @@ from realrl.verifier.nodes import (
 )
 from realrl.verifier.operations import RULES, determinant, order_of, unknown, whole_number
 
-MAX_TERMS = 2000
+MAX_TERMS = 1000
 """Of a sum or a product over whole numbers."""
 MAX_OPERATIONS = 20_000
 """At one point: sums in sums multiply."""
