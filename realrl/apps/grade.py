@@ -1,10 +1,10 @@
-"""The math verifier on a file: `realrl grade FILE.jsonl [--json]`.
+"""The math verifier on a file: `realrl grade FILE.jsonl [--explain] [--json]`.
 
 Each line of the file is `{"completion": …, "solutions": […]}`; a run's own `generations.jsonl` and
 `rollouts.jsonl`, which have `response` in place of `completion`, are graded too. Each line of the output is
 `{"verdict": …, "answer": …}`, in the same order; how many there are of each verdict goes to the errors,
-unless `--json`. Exit codes: 0 done, 1 the children that compare could not start, 2 bad input, 130 stopped by
-Ctrl-C.
+unless `--json`. `--explain` says why: in words, or with `--json` in the field `explanation`. Exit codes: 0
+done, 1 the children that compare could not start, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import msgspec
 
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.tables import table
+from realrl.base.terminal import printable
 from realrl.datasets.contents import plain_text
 from realrl.datasets.jsonl import parse_json
 from realrl.datasets.texts import answers_of, without_surrogates
+from realrl.rewards.explaining import Explained, explain_all
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked, Verdict
 
@@ -31,6 +33,9 @@ RESPONSE = "response"
 """The name that a run's own records have for a completion."""
 BATCH = 64
 """Lines whose verdicts are written together."""
+EXPLAINED_BATCH = 8
+MOST_SHOWN = 300
+"""Characters of a text that is shown to a person."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -50,7 +55,7 @@ def _main(argv: Sequence[str]) -> int:
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     try:
-        counts = _write_verdicts(lines)
+        counts = _write_verdicts(lines, explain=arguments.explain, as_json=arguments.json)
     except RuntimeError as error:
         return complain(str(error), FAILED)
     if not arguments.json:
@@ -58,12 +63,16 @@ def _main(argv: Sequence[str]) -> int:
     return OK
 
 
-def _write_verdicts(lines: Sequence[Line]) -> Counter[Verdict]:
+def _write_verdicts(lines: Sequence[Line], *, explain: bool, as_json: bool) -> Counter[Verdict]:
     counts: Counter[Verdict] = Counter()
-    for checked in _graded(lines):
+    graded = _explained(lines) if explain else _graded(lines)
+    for number, checked in enumerate(graded, 1):
         counts[checked.verdict] += 1
-        # In ASCII, which every terminal and file has.
-        print(json.dumps(msgspec.to_builtins(checked), separators=(",", ":")), flush=True)
+        if isinstance(checked, Explained) and not as_json:
+            print(in_words(number, checked), flush=True)
+        else:
+            # In ASCII, which every terminal and file has.
+            print(json.dumps(msgspec.to_builtins(checked), separators=(",", ":")), flush=True)
     return counts
 
 
@@ -74,8 +83,11 @@ def make_parser() -> Parser:
         f" `{RESPONSE}` in place of `completion`, as a run's generations.jsonl and rollouts.jsonl",
     )
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="what to grade; - reads the input")
+    parser.add_argument("--json", action="store_true", help="nothing but one JSON object a line")
     parser.add_argument(
-        "--json", action="store_true", help="nothing but the verdicts, one JSON object a line"
+        "--explain",
+        action="store_true",
+        help="say why: what was taken for the answer, how both sides were read, and what decided",
     )
     return parser
 
@@ -117,6 +129,36 @@ def _graded(lines: Sequence[Line]) -> Iterator[Checked]:
     for start in range(0, len(lines), BATCH):
         batch = lines[start : start + BATCH]
         yield from check_all([line.completion for line in batch], [line.solutions for line in batch])
+
+
+def _explained(lines: Sequence[Line]) -> Iterator[Explained]:
+    # Fewer at a time, as somebody waits to read them.
+    for start in range(0, len(lines), EXPLAINED_BATCH):
+        batch = lines[start : start + EXPLAINED_BATCH]
+        yield from explain_all([line.completion for line in batch], [line.solutions for line in batch])
+
+
+def in_words(number: int, explained: Explained) -> str:
+    """Why a line has its verdict, over several lines; `number` is its place in the file, from 1 on."""
+    explanation = explained.explanation
+    rows = [("answer", "none" if explained.answer is None else explained.answer)]
+    rows.append(("from" if explained.answer is not None else "because", explanation.place))
+    # It is read alike for every solution; of one that has no reasons nothing is known.
+    readings = (comparison.answer_read for comparison in explanation.comparisons)
+    rows.append(("read as", next(filter(None, readings), "")))
+    for comparison in explanation.comparisons:
+        rows += [
+            ("solution", comparison.solution),
+            ("read as", comparison.solution_read),
+            (comparison.verdict.value, comparison.why),
+        ]
+    shown = [f"   {name:<9} {_one_line(text)}" for name, text in rows if text]
+    return printable("\n".join([f"{number}: {explained.verdict.value}", *shown]))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_SHOWN else f"{line[: MOST_SHOWN - 1]}…"
 
 
 def summary(counts: Counter[Verdict]) -> str:

@@ -1,6 +1,8 @@
 """The child process that compares mathematical answers; `realrl/rewards/serving.py` says how it is asked.
 
-A request is `{"answer": …, "solution": …}`, a reply `{"verdict": …}` or `{"error": str}`.
+A request is `{"answer": …, "solution": …}`, a reply `{"verdict": …}` or `{"error": str}`. To one with
+`"explain": true` the reply is `{"answer": …, "solution": …, "why": …}`: how both were read, and why they are
+the same or not.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.explaining import explained
 from realrl.verifier.same import same_answer
 
 _WARM_UP = (
@@ -48,6 +51,8 @@ class MathJudge:
         return Batch(request["solution"], _ANSWERS_PER_FORK)
 
     def judged(self, request: Reply) -> Reply:
+        if request.get("explain"):
+            return explained(request["answer"], request["solution"])._asdict()
         same = same_answer(request["answer"], request["solution"])
         return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
 

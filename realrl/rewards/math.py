@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from realrl.base.progress import Progress, counted, no_progress
@@ -35,13 +35,23 @@ def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> 
     answer = extract_answer(text)
     if answer is None:
         return Checked(Verdict.NO_ANSWER, None)
-    verdicts = set()
+    verdicts = [verdict for _, verdict in compared(answer, solutions, judge)]
+    return Checked(verdict_of(verdicts), answer)
+
+
+def compared(answer: str, solutions: Sequence[str], judge: Judge) -> Iterator[tuple[str, Verdict]]:
+    """Each solution and how the answer compares with it, up to the first that it matches."""
     for solution in solutions:
-        verdicts.add(_compared(answer, solution, judge))
-        if Verdict.CORRECT in verdicts:
-            break
+        verdict = _compared(answer, solution, judge)
+        yield solution, verdict
+        if verdict is Verdict.CORRECT:
+            return
+
+
+def verdict_of(verdicts: Collection[Verdict]) -> Verdict:
+    """The verdict of an answer that was compared with several solutions."""
     severity = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR)
-    return Checked(next((verdict for verdict in severity if verdict in verdicts), Verdict.WRONG), answer)
+    return next((verdict for verdict in severity if verdict in verdicts), Verdict.WRONG)
 
 
 def grade(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Verdict:

@@ -7,7 +7,7 @@ import logging
 import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from realrl.rewards.child_process import ChildProcess, Interrupted, Reply
 from realrl.rewards.verdict import Verdict
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 """How often a request is made whose child is stopped or killed."""
+_LONGEST_REASON = 2_000
+"""Characters; it was written where an answer was at work."""
 
 Pool = TypeVar("Pool", bound="ChildPool")
 
@@ -23,6 +25,11 @@ Pool = TypeVar("Pool", bound="ChildPool")
 def judge_in_pool(answer: str, solution: str) -> Verdict:
     """Compare in this process's own pool, whose children start when first asked."""
     return _pool_of(os.getpid()).judge(answer, solution)
+
+
+def explain_in_pool(answer: str, solution: str) -> Reasons:
+    """Explain a comparison in this process's own pool."""
+    return _pool_of(os.getpid()).explain(answer, solution)
 
 
 @functools.cache
@@ -101,3 +108,24 @@ class JudgePool(ChildPool):
         error = reply.get("error", f"a reply without a verdict: {reply!r:.200}")
         logger.warning("comparing %.200r with %.200r: %s", answer, solution, error)
         return Verdict.ERROR
+
+    def explain(self, answer: str, solution: str) -> Reasons:
+        """Why the verdict of a comparison is what it is; it takes up to about three times as long as that."""
+        reply = self.ask({"answer": answer, "solution": solution, "explain": True})
+        texts = [reply.get(name) for name in Reasons._fields]
+        if "error" not in reply and all(map(_is_reason, texts)):
+            return Reasons(*texts)
+        error = reply.get("error", f"a reply without reasons: {reply!r:.200}")
+        return Reasons("", "", f"no reasons were found: {error}")
+
+
+class Reasons(NamedTuple):
+    """How two texts were read, and why they mean the same or not, in words for a person."""
+
+    answer: str
+    solution: str
+    why: str
+
+
+def _is_reason(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= _LONGEST_REASON

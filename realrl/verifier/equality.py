@@ -20,7 +20,7 @@ from typing import NamedTuple
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier import algebraic
-from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Unwieldy, Value, ball
+from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Value, ball
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative, operation, walk
 from realrl.verifier.points import points, variable_kinds
@@ -34,8 +34,6 @@ _AGREEING = 0.5
 """Of the precision, in the gap between two values that are one."""
 LEAST_COMPARED = 0.5
 """Of the points: both formulas must have values at so many."""
-MAX_UNKNOWN = 12
-"""Points that tell nothing, after which the rest is not looked at: the formulas are taken to differ."""
 
 SAME, APART, UNKNOWN = "same", "apart", "unknown"
 
@@ -106,17 +104,14 @@ def _at_points(left: Node, right: Node) -> Decision:
     kinds = variable_kinds(names, (left, right))
     precisions = PRECISIONS if names else CONSTANT_PRECISIONS
     compared = total = 0
-    most = MAX_UNKNOWN
     for point, is_special in points(kinds, (left, right)):
         verdict = compared_at(left, right, point, precisions)
         if verdict is APART:
             return Decision(False, Means.POINTS, point)
-        compared += verdict is SAME
+        if verdict is SAME:
+            compared += 1
         total += not is_special or verdict is SAME
-        most -= verdict is UNKNOWN
-        if not most:
-            break
-    return Decision(bool(most) and compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
+    return Decision(compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
 
 
 def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ...] = PRECISIONS) -> str:
@@ -128,7 +123,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
             first, second = _value(left, point, precision), _value(right, point, precision)
         except Imprecise:
             continue
-        except (Pole, Unwieldy):
+        except Pole:
             return UNKNOWN
         if first is None or second is None:
             return UNKNOWN if first is second else APART
@@ -142,7 +137,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
 def _value(node: Node, point: Point, precision: int) -> Value | None:
     try:
         return evaluated(node, point, precision)
-    except (Imprecise, Pole, Unwieldy):
+    except (Imprecise, Pole):
         raise
     except NoValue:
         return None

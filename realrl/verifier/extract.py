@@ -11,6 +11,9 @@ right because one of several candidates is. The time is proportional to the leng
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import NamedTuple
+
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.final_part import final_part
 from realrl.verifier.phrases import announced_at
@@ -21,21 +24,44 @@ TAIL_CHARS = 20_000
 """Phrases and values are looked for in so much of a text's end; boxes in all of it."""
 
 
+class Place(Enum):
+    """Where the answer of a text is looked for."""
+
+    CUT_OFF = "thoughts or an answer tag that never end"
+    BOX = "the last box"
+    PHRASE = "the last phrase that announces an answer"
+    TAG = "the answer tag"
+    VALUE = "the last value"
+
+
+class Found(NamedTuple):
+    """The answer of a text."""
+
+    answer: str | None
+    """As it is written, without delimiters of formulas; None where there is none."""
+    place: Place
+
+
 def extract_answer(text: str) -> str | None:
     """Return the answer as it is written, without delimiters of formulas; None where there is none."""
+    return find_answer(text).answer
+
+
+def find_answer(text: str) -> Found:
+    """Return the answer, and the one place that was searched for it."""
     part = final_part(text)
     if part is None:
-        return None
+        return Found(None, Place.CUT_OFF)
     boxed = boxed_answer(part.text)
     if boxed is not None:
-        return boxed or None
+        return Found(boxed or None, Place.BOX)
     tail = part.text[-TAIL_CHARS:].replace("−", "-")
     begin = announced_at(tail)
     if begin is not None:
-        return answer_at(tail, begin)
+        return Found(answer_at(tail, begin), Place.PHRASE)
     if part.tagged:
-        return _tagged(tail.strip())
-    return last_value(tail)
+        return Found(_tagged(tail.strip()), Place.TAG)
+    return Found(last_value(tail), Place.VALUE)
 
 
 def _tagged(content: str) -> str | None:

@@ -117,6 +117,11 @@ def unit_of_word(word: str) -> Unit | None:
     return _UNITS.get(bare) or _LOWER.get(bare.lower())
 
 
+def name_of(unit: Unit) -> str:
+    """A short name of a unit, as `cm`; empty where it has none of its own."""
+    return next((name for name, other in _UNITS.items() if other == unit), "")
+
+
 def read_unit(tokens: Tokens) -> Unit | None:
     r"""The unit that tokens are, whole: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`, `miles per hour`."""
     if not tokens or len(tokens) > 16:

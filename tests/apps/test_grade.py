@@ -88,13 +88,72 @@ def test_more_lines_than_a_batch_keep_their_order(tmp_path, capsys, monkeypatch)
     assert [line["verdict"] for line in graded] == ["correct", "wrong"] * 5
 
 
-def test_the_example_of_the_documentation_is_what_it_shows(tmp_path, capsys):
-    text = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text().split("```")[1]
+EXPLAINED = r"""1: correct
+   answer    \frac{2}{4}
+   from      the last box
+   read as   number 2/4
+   solution  3
+   read as   number 3
+   wrong     their values differ: 1/2 and 3
+   solution  0.5
+   read as   number 0.5
+   correct   they are equal, exactly: one quotient of polynomials
+2: wrong
+   answer    [1,2)
+   from      the last box
+   read as   interval [1, 2)
+   solution  (1,2]
+   read as   interval (1, 2]
+   wrong     of the lower bounds one is part of the set, and the other is not
+3: no_answer
+   answer    none
+   because   there is no box, no phrase that announces an answer, no number and no formula
+4: wrong
+   answer    10^{10^{10}}
+   from      the last box
+   read as   number 10^(10^10)
+   solution  3
+   read as   number 3
+   wrong     their values differ: 1.0000000e+10000000000 and 3.0000000
+"""
+
+
+def test_reasons_are_given_in_words_or_as_a_field(file, capsys):
+    """With the verdicts that lines have without them."""
+    assert main([str(file), "--explain"]) == 0
+    out, errors = capsys.readouterr()
+    assert out == EXPLAINED and errors.startswith("verdict")
+    assert main([str(file), "--explain", "--json"]) == 0
+    out, errors = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    explanations = [line.pop("explanation") for line in lines]
+    assert lines == GRADED and not errors
+    assert explanations[0]["place"] == "the last box"
+    assert [each["verdict"] for each in explanations[0]["comparisons"]] == ["wrong", "correct"]
+    assert explanations[0]["comparisons"][1]["why"] in EXPLAINED
+
+
+def test_what_an_answer_says_is_shown_and_not_obeyed(tmp_path, capsys):
+    """Not by a terminal, and on one line."""
+    lines = [{"completion": "<answer>\x1b[2J red\nline</answer>", "solutions": ["\u202eblue"]}]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert main([str(tmp_path / "lines.jsonl"), "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out
+    assert r"   answer    \x1b[2J red line" in out.splitlines()
+
+
+def test_the_examples_of_the_documentation_are_what_they_show(tmp_path, capsys):
+    """The verdicts, and the reasons."""
+    blocks = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text().split("```")
     file = tmp_path / "answers.jsonl"
-    file.write_text("\n".join(line for line in text.splitlines() if line.startswith('{"completion"')))
+    file.write_text("\n".join(line for line in blocks[1].splitlines() if line.startswith('{"completion"')))
     assert main([str(file)]) == 0
     out, errors = capsys.readouterr()
-    assert out and text.endswith(out + errors)
+    assert out and blocks[1].endswith(out + errors)
+    assert main([str(file), "--explain"]) == 0
+    (shown,) = (block for block in blocks if block.startswith("\n$ realrl grade answers.jsonl --explain\n"))
+    assert shown.partition("--explain\n")[2] == capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""Says in words what an answer is read as: `interval [1, 2) for x`, `number 3/2 in cm (length)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from realrl.verifier import units
+from realrl.verifier.nodes import Array, Node, free_symbols
+from realrl.verifier.tree import (
+    Bound,
+    Congruence,
+    Formula,
+    Interval,
+    Items,
+    Moment,
+    Named,
+    Numeral,
+    Percentage,
+    Progression,
+    Quantity,
+    Reading,
+    RealSet,
+    Relation,
+    Unit,
+    Value,
+    Words,
+)
+from realrl.verifier.writing import shortened, written
+
+_MOST_MEMBERS = 6
+_MOST_CHARS = 600
+_DEPTH = 6
+_COLLECTIONS = {
+    **{"()": "tuple", "{}": "set", ",": "list", "[]": "list in brackets", "or": "choice of alternatives"},
+    **{":": "ratio"},
+}
+
+
+def described(reading: Reading) -> str:
+    """Return everything that an answer may mean, the usual meaning first."""
+    return shortened(_reading(reading, _DEPTH), _MOST_CHARS)
+
+
+def described_value(value: Value) -> str:
+    """Return one meaning in words."""
+    return shortened(_value(value, _DEPTH), _MOST_CHARS)
+
+
+def kind_of(value: Value) -> str:
+    """Return the kind of a value, with its article."""
+    match value:
+        case Formula(node=Array()):
+            return "a matrix"
+        case Formula(node=node):
+            return "a formula" if free_symbols(node) else "a number"
+        case Quantity():
+            return "a number with a unit"
+        case Items(kind=kind):
+            return f"a {_COLLECTIONS.get(kind, 'list')}"
+        case Relation(operators=operators):
+            return "an equation" if set(operators) == {"="} else "a relation"
+        case RealSet():
+            return "a set of real numbers"
+        case Named():
+            return "the value of a name"
+        case Moment():
+            return "a date" if value.minutes is None else "a time"
+    return _KINDS[type(value)]
+
+
+_KINDS: dict[type, str] = {
+    Percentage: "a percentage",
+    Words: "a text",
+    Numeral: "digits in a base",
+    Congruence: "a residue",
+    Progression: "a list with dots",
+}
+
+
+def _reading(reading: Reading, depth: int) -> str:
+    return "; or ".join(_value(value, depth) for value in reading)
+
+
+def _value(value: Value, depth: int) -> str:
+    if not depth:
+        return "…"
+    match value:
+        case Formula(node=node):
+            return _formula(node)
+        case Quantity(node=node, unit=unit):
+            return f"number {written(node)} {_unit(unit)}"
+        case Percentage(node=node):
+            return f"{written(node)} percent"
+        case Words(words=words):
+            return 'words "' + shortened(" ".join(words)) + '"'
+        case Numeral(digits=digits, base=base):
+            return f"digits {shortened(digits)} in base {base}"
+        case Congruence(node=node, modulus=modulus):
+            return f"{written(node)} modulo {written(modulus)}"
+        case Moment():
+            return _moment(value)
+        case Items(kind=kind, items=items):
+            return _items(kind, items, depth)
+        case Progression(first=first, last=last):
+            return f"list with dots{_members((*first, *last), depth)}"
+        case RealSet():
+            return real_set(value)
+        case Named(name=name, value=inner):
+            return f"{_reading(inner, depth - 1)} for {name}"
+        case Relation(operators=operators, sides=sides):
+            return _relation(operators, sides, depth)
+    raise AssertionError(f"no value: {value!r:.100}")
+
+
+def _formula(node: Node) -> str:
+    names = sorted(free_symbols(node))
+    if isinstance(node, Array):
+        return f"matrix of {len(node.rows)} by {len(node.rows[0])}: {written(node)}"
+    if not names:
+        return f"number {written(node)}"
+    return f"formula in {', '.join(names)}: {written(node)}"
+
+
+def _unit(unit: Unit) -> str:
+    if not unit.is_known:
+        return f'of "{unit.kind}"'
+    name = units.name_of(unit)
+    size = "" if name or unit.factor == 1 else f", {_plain(unit.factor)} of its base units"
+    return f"in {name} ({unit.kind})" if name else f"with a unit of {unit.kind}{size}"
+
+
+def _plain(number: Fraction) -> str:
+    return shortened(str(number), 40)
+
+
+def _moment(value: Moment) -> str:
+    if value.minutes is not None:
+        hours, minutes = divmod(value.minutes, 60)
+        return f"time {hours}:{minutes:02} {value.half}".rstrip()
+    parts = {"day": value.day, "month": value.month, "year": value.year}
+    return "date " + ", ".join(f"{name} {part}" for name, part in parts.items() if part is not None)
+
+
+def _items(kind: str, items: Sequence[Reading], depth: int) -> str:
+    if not items:
+        return f"empty {_COLLECTIONS.get(kind, 'list')}"
+    if kind == "or":
+        return f"{len(items)} alternatives{_members(items, depth)}"
+    return f"{_COLLECTIONS.get(kind, 'list')} of {len(items)}{_members(items, depth)}"
+
+
+def _members(items: Sequence[Reading], depth: int) -> str:
+    shown = [_reading(item[:1], depth - 1) for item in items[:_MOST_MEMBERS]]
+    return ": " + ", ".join([*shown, "…"] if len(items) > _MOST_MEMBERS else shown)
+
+
+def real_set(value: RealSet) -> str:
+    """Return a set of real numbers in words and signs."""
+    if not value.parts:
+        return "empty set of real numbers"
+    shown = [_interval(part) for part in value.parts[:_MOST_MEMBERS]]
+    if len(value.parts) == 1:
+        return f"interval {shown[0]}"
+    return f"union of {len(value.parts)} intervals: {', '.join(shown)}"
+
+
+def _interval(part: Interval) -> str:
+    left, right = "[" if part.low.is_closed else "(", "]" if part.high.is_closed else ")"
+    return f"{left}{_bound(part.low, '-')}, {_bound(part.high, '')}{right}"
+
+
+def _bound(bound: Bound, sign: str) -> str:
+    return f"{sign}infinity" if bound.node is None else written(bound.node)
+
+
+def _relation(operators: Sequence[str], sides: Sequence[Reading], depth: int) -> str:
+    shown = [
+        written(side[0].node) if isinstance(side[0], Formula) else _reading(side[:1], depth - 1)
+        for side in sides
+    ]
+    text = shown[0]
+    for operator, side in zip(operators, shown[1:], strict=False):
+        text += f" {operator} {side}"
+    return f"{'equation' if set(operators) == {'='} else 'relation'} {text}"

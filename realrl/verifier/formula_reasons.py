@@ -1,0 +1,145 @@
+"""Says why two formulas are equal or not, by what decided it: `realrl/verifier/equality.py` has the order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from flint import acb, arb, ctx, fmpq
+
+from realrl.verifier.arithmetic import NoValue, Value, ball
+from realrl.verifier.equality import CONSTANT_PRECISIONS, PRECISIONS, Decision, Means, decision, equal
+from realrl.verifier.evaluation import Point, evaluated
+from realrl.verifier.families import same_up_to_constant
+from realrl.verifier.nodes import Array, Node, free_symbols
+from realrl.verifier.points import points, variable_kinds
+from realrl.verifier.rounding import ANSWER_DIGITS, stands_for
+
+_PRECISION = 2048
+_DIGITS = (8, 20, 60, 200)
+"""Decimals that are shown of two values: as many as tell them apart."""
+_MOST_CHARS = 24
+"""Of a fraction; a longer one is shown in decimals."""
+
+_SAME = {
+    Means.TREE: "they are written alike",
+    Means.ENTRIES: "their entries are equal, one by one",
+    Means.QUOTIENT: "they are equal, exactly: one quotient of polynomials",
+    Means.ROOTS: "they are equal, exactly: their difference is 0, by the bound of numbers made of roots",
+}
+
+
+def why_equal(answer: Node, solution: Node) -> str:
+    """Return why an answer counts as a solution's value."""
+    found = decision(answer, solution)
+    if found.same:
+        return _SAME.get(found.means) or _agreement(answer, solution, found)
+    if same_up_to_constant(answer, solution):
+        return "they differ by a constant, for which the solution has a letter"
+    if stands_for(answer, solution, ANSWER_DIGITS):
+        return "the answer is the solution's value in decimals, rounded or cut off"
+    if not isinstance(answer, Array) and "j" in free_symbols(answer):
+        return "they are equal, with j as the imaginary unit"
+    return "the solution is the answer's value in decimals, rounded or cut off"
+
+
+def _agreement(answer: Node, solution: Node, found: Decision) -> str:
+    if free_symbols(answer) | free_symbols(solution):
+        return f"they agree at {found.num_compared} points, to {_decimals_of(PRECISIONS[-1])} decimals"
+    return f"they agree to {_decimals_of(CONSTANT_PRECISIONS[-1])} decimals"
+
+
+def _decimals_of(precision: int) -> int:
+    """Decimals to which two values agree at least that count as one: a third of the bits."""
+    return int(precision / 3 * math.log10(2)) // 100 * 100
+
+
+def why_different(answer: Node, solution: Node) -> str:
+    """Return why two formulas are not equal."""
+    found = decision(answer, solution)
+    if found.means is Means.SHAPES:
+        return "matrices of other shapes, or a matrix and none"
+    if found.means is Means.ENTRIES:
+        return _different_entries(answer, solution)
+    if found.means is Means.INFINITY:
+        return "one has infinity in it, which is no number: it equals nothing but the same formula"
+    if found.means is Means.POINTS and found.point is None:
+        return (
+            f"they have values at {found.num_compared} of {found.num_points} points only, where they agree:"
+            " that is too few to tell"
+        )
+    point = found.point if found.point is not None else _some_point(answer, solution)
+    return _apart(answer, solution, point)
+
+
+def _different_entries(answer: Array, solution: Array) -> str:
+    for row, (mine, wanted) in enumerate(zip(answer.rows, solution.rows, strict=True), 1):
+        for column, pair in enumerate(zip(mine, wanted, strict=True), 1):
+            if not equal(*pair):
+                return f"entry {column} of row {row}: {why_different(*pair)}"
+    raise AssertionError("matrices that are equal")
+
+
+def _some_point(left: Node, right: Node) -> Point:
+    """A point at which two formulas differ that are different as quotients of polynomials."""
+    kinds = variable_kinds(free_symbols(left) | free_symbols(right), (left, right))
+    for point, _ in points(kinds, (left, right)):
+        first, second = (_value(node, point) for node in (left, right))
+        if first is not None and second is not None and _told(first, second) is not None:
+            return point
+    return {}
+
+
+def _apart(left: Node, right: Node, point: Point) -> str:
+    first, second = (_value(node, point) for node in (left, right))
+    where = ", ".join(f"{name} = {_shown(value, _DIGITS[0])}" for name, value in sorted(point.items()))
+    where = f" at {where}" if point else ""
+    if first is None or second is None:
+        has_value = "the solution" if first is None else "the answer"
+        return f"only {has_value} has a value that can be computed{where}"
+    shown = _told(first, second)
+    if shown is None:
+        return f"their values differ{where}"
+    return f"their values differ{where}: {shown[0]} and {shown[1]}"
+
+
+def _value(node: Node, point: Point) -> Value | None:
+    try:
+        return evaluated(node, point, _PRECISION)
+    except NoValue:
+        return None
+
+
+def _told(first: Value, second: Value) -> tuple[str, str] | None:
+    """Two values with as many digits as tell them apart; None where no digits do."""
+    if isinstance(first, fmpq) and isinstance(second, fmpq):
+        shown = _shown(first, _DIGITS[0]), _shown(second, _DIGITS[0])
+        if shown[0] != shown[1]:
+            return shown
+    for digits in _DIGITS:
+        shown = _decimal(first, digits), _decimal(second, digits)
+        if shown[0] != shown[1]:
+            return shown
+    return None
+
+
+def _shown(value: Value, digits: int) -> str:
+    if isinstance(value, fmpq) and len(str(value)) <= _MOST_CHARS:
+        return str(value)
+    return _decimal(value, digits)
+
+
+def _decimal(value: Value, digits: int) -> str:
+    with ctx.workprec(_PRECISION):
+        return " + ".join(_parts(ball(value), digits)).replace("+ -", "- ")
+
+
+def _parts(value: acb, digits: int) -> Iterator[str]:
+    if not value.real.is_zero() or value.imag.is_zero():
+        yield _decimals(value.real, digits)
+    if not value.imag.is_zero():
+        yield f"{_decimals(value.imag, digits)}*i"
+
+
+def _decimals(value: arb, digits: int) -> str:
+    return value.str(digits, radius=False)
