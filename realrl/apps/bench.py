@@ -26,6 +26,7 @@ BENCHMARKS = {
     "train": "inference and optimizer steps, and how near they come to the machine's best",
     "realloc": "moving a model's weights between layouts",
     "verifier": "grading of answers: how right, how fast, how safe",
+    "adversary": "a search for answers that fool the verifier, and for verdicts that change",
     "packing": "micro-batches of rollouts, and their shares over data-parallel ranks",
     "control": "the master of a run, with hundreds of workers that are simulated",
     "scheduler": "the scheduler alone: events a minute of one core",

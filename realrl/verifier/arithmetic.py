@@ -29,6 +29,10 @@ class Pole(NoValue):
     """A division by zero, or the like: there may be values all around the point."""
 
 
+class Unwieldy(NoValue):
+    """There may be a value, which takes too long to compute."""
+
+
 class Imprecise(NoValue):
     """A larger precision may tell the value."""
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier import algebraic
-from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Value, ball
+from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Unwieldy, Value, ball
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative, operation, walk
 from realrl.verifier.points import points, variable_kinds
@@ -34,6 +34,8 @@ _AGREEING = 0.5
 """Of the precision, in the gap between two values that are one."""
 LEAST_COMPARED = 0.5
 """Of the points: both formulas must have values at so many."""
+MAX_UNKNOWN = 12
+"""Points that tell nothing, after which the rest is not looked at: the formulas are taken to differ."""
 
 SAME, APART, UNKNOWN = "same", "apart", "unknown"
 
@@ -104,14 +106,17 @@ def _at_points(left: Node, right: Node) -> Decision:
     kinds = variable_kinds(names, (left, right))
     precisions = PRECISIONS if names else CONSTANT_PRECISIONS
     compared = total = 0
+    most = MAX_UNKNOWN
     for point, is_special in points(kinds, (left, right)):
         verdict = compared_at(left, right, point, precisions)
         if verdict is APART:
             return Decision(False, Means.POINTS, point)
-        if verdict is SAME:
-            compared += 1
+        compared += verdict is SAME
         total += not is_special or verdict is SAME
-    return Decision(compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
+        most -= verdict is UNKNOWN
+        if not most:
+            break
+    return Decision(bool(most) and compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
 
 
 def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ...] = PRECISIONS) -> str:
@@ -123,7 +128,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
             first, second = _value(left, point, precision), _value(right, point, precision)
         except Imprecise:
             continue
-        except Pole:
+        except (Pole, Unwieldy):
             return UNKNOWN
         if first is None or second is None:
             return UNKNOWN if first is second else APART
@@ -137,7 +142,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
 def _value(node: Node, point: Point, precision: int) -> Value | None:
     try:
         return evaluated(node, point, precision)
-    except (Imprecise, Pole):
+    except (Imprecise, Pole, Unwieldy):
         raise
     except NoValue:
         return None

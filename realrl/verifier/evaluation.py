@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Value, add, checked, multiply, power
+from realrl.verifier.arithmetic import NoValue, Unwieldy, Value, add, checked, multiply, power
 from realrl.verifier.nodes import (
     Applied,
     Array,
@@ -28,10 +28,10 @@ from realrl.verifier.nodes import (
 )
 from realrl.verifier.operations import RULES, determinant, order_of, unknown, whole_number
 
-MAX_TERMS = 2000
+MAX_TERMS = 1000
 """Of a sum or a product over whole numbers."""
 MAX_OPERATIONS = 20_000
-"""At one point: sums in sums multiply."""
+"""At one point, with balls of up to 512 bits; fewer with larger ones. Sums in sums multiply."""
 
 Point = Mapping[str, Value]
 
@@ -46,7 +46,7 @@ def evaluated(node: Node, point: Point, precision: int) -> Value:
     """
     with ctx.workprec(precision):
         try:
-            return _Evaluation(point).of(node)
+            return _Evaluation(point, MAX_OPERATIONS * 512 // max(512, precision)).of(node)
         except (ZeroDivisionError, ValueError, OverflowError, TypeError) as error:
             raise NoValue(str(error)) from None
 
@@ -54,14 +54,13 @@ def evaluated(node: Node, point: Point, precision: int) -> Value:
 class _Evaluation:
     """One formula at one point."""
 
-    def __init__(self, point: Point) -> None:
-        self._point = dict(point)
-        self._left = MAX_OPERATIONS
+    def __init__(self, point: Point, max_operations: int) -> None:
+        self._point, self._left = dict(point), max_operations
 
     def of(self, node: Node) -> Value:
         self._left -= 1
         if self._left < 0:
-            raise NoValue("too many operations")
+            raise Unwieldy("too many operations")
         match node:
             case Number():
                 return fmpq(node.value.numerator, node.value.denominator)
@@ -101,8 +100,10 @@ class _Evaluation:
 
     def _repeated(self, node: Repeated) -> Value:
         low, high = whole_number(self.of(node.low)), whole_number(self.of(node.high))
-        if not -1 <= high - low < MAX_TERMS:
-            raise NoValue("too many terms, or bounds in the wrong order")
+        if high - low < -1:
+            raise NoValue("bounds in the wrong order")
+        if high - low >= MAX_TERMS:
+            raise Unwieldy("too many terms")
         total: Value = fmpq(0 if node.name == "sum" else 1)
         before = self._point.get(node.index.name)
         for index in range(low, high + 1):

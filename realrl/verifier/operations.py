@@ -14,7 +14,6 @@ from realrl.verifier.arithmetic import (
     Value,
     add,
     ball,
-    checked,
     divide,
     logarithm,
     multiply,
@@ -25,13 +24,22 @@ from realrl.verifier.arithmetic import (
 )
 
 MAX_FACTORIAL = 2000
+MAX_EXPONENT = 2048
+"""To base 2, of an argument: periodic functions need as many bits of it."""
+MAX_UPPER = 5000
+"""The upper number of a binomial coefficient that is computed exactly."""
+MAX_FACTORS = 60
+"""Of a binomial coefficient whose upper number is not whole."""
 
 
 def _by(name: str) -> Callable[[Value], Value]:
-    """A method of a ball; of 0 it is exact."""
+    """A method of a ball, of a number that it can reduce in time."""
 
     def rule(value: Value) -> Value:
-        return getattr(ball(value), name)()
+        found = ball(value)
+        if found.abs_lower() > arb(2) ** MAX_EXPONENT:
+            raise NoValue("a function of a large number")
+        return getattr(found, name)()
 
     return rule
 
@@ -178,27 +186,30 @@ def _double_factorial(value: Value) -> Value:
     number = whole_number(value)
     if not -1 <= number <= MAX_FACTORIAL:
         raise NoValue("a double factorial")
-    product = fmpz(1)
-    for factor in range(number, 1, -2):
-        product *= factor
-    return fmpq(product)
+    half = (number + 1) // 2
+    if number % 2 == 0:
+        return fmpq(fmpz(2) ** half * fmpz.fac_ui(half))
+    return fmpq(fmpz.fac_ui(2 * half), fmpz(2) ** half * fmpz.fac_ui(half))
 
 
 def _binomial(top: Value, bottom: Value) -> Value:
     """With a whole lower number the falling factorial over a factorial, else by gamma functions."""
-    if isinstance(bottom, fmpq) and bottom.q == 1:
-        count = int(bottom.p)
-        if count < 0:
-            return fmpq(0)
-        if isinstance(top, fmpq) and top.q == 1 and top >= 0:
-            count = min(count, int(top.p) - count) if count <= top else count
-        if count > MAX_FACTORIAL:
-            raise NoValue("a large binomial coefficient")
-        product: Value = fmpq(1)
-        for index in range(count):
-            product = checked(divide(multiply(product, add(top, fmpq(-index))), fmpq(index + 1)))
-        return product
-    top, bottom = ball(top), ball(bottom)
+    if not (isinstance(bottom, fmpq) and bottom.q == 1):
+        return _binomial_by_gamma(ball(top), ball(bottom))
+    count = int(bottom.p)
+    if count < 0:
+        return fmpq(0)
+    if isinstance(top, fmpq) and top.q == 1 and 0 <= top <= MAX_UPPER:
+        return fmpq(fmpz.bin_uiui(int(top.p), count))
+    if count > MAX_FACTORS:
+        return _binomial_by_gamma(ball(top), ball(bottom))
+    product: Value = fmpq(1)
+    for index in range(count):
+        product = divide(multiply(product, add(top, fmpq(-index))), fmpq(index + 1))
+    return product
+
+
+def _binomial_by_gamma(top: acb, bottom: acb) -> Value:
     return (top + 1).gamma() * (bottom + 1).rgamma() * (top - bottom + 1).rgamma()
 
 

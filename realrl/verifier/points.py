@@ -20,6 +20,9 @@ NUM_POINTS = 28
 SPECIAL = 4
 """Every fourth point has small whole numbers and halves, at which a formula may have a pole of its own."""
 
+_HUGE_AT = (13, 20, 26)
+"""Points with numbers around a million millions; of whole ones the last two are positive."""
+
 _WHOLE_NAMES = frozenset("n m k j l N M K".split())
 """Variables that are whole numbers by custom."""
 _COMPLEX_NAMES = frozenset("z w".split())
@@ -30,25 +33,33 @@ _COMPLEX_OPERATIONS = frozenset("real imaginary conjugate arg".split())
 
 def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, str]:
     """By name, `real`, `complex`, `whole` or `natural` (from 0 on)."""
-    nodes = [node for formula in formulas for node in walk(formula)]
-    counted = _names_in(nodes, _WHOLE_OPERATIONS)
-    bounds = {name for node in nodes if isinstance(node, Repeated) for name in _names_of(node.low, node.high)}
+    each = [list(walk(formula)) for formula in formulas]
+    nodes = [node for found in each for node in found]
+    # One formula alone cannot make a variable of the other a whole number.
+    counted = frozenset[str].intersection(*(frozenset(_counted(found)) for found in each))
+    has_counted = any(_counted(found) for found in each)
     has_complex = any(isinstance(node, Operation) and node.name in _COMPLEX_OPERATIONS for node in nodes)
     kinds = {}
     for name in names:
         base = name.partition("_")[0]
-        if name in counted or name in bounds:
+        if name in counted:
             kinds[name] = "natural"
         elif base in _WHOLE_NAMES:
-            kinds[name] = "natural" if counted or bounds else "whole"
+            kinds[name] = "natural" if has_counted else "whole"
         else:
             kinds[name] = "complex" if base in _COMPLEX_NAMES or has_complex else "real"
     return kinds
 
 
-def _names_in(nodes: Iterable[Node], operations: frozenset[str]) -> set[str]:
-    found = (node for node in nodes if isinstance(node, Operation) and node.name in operations)
-    return {name for node in found for name in _names_of(*node.operands)}
+def _counted(nodes: Iterable[Node]) -> set[str]:
+    """The variables in operations on whole numbers, and in bounds of sums."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, Operation) and node.name in _WHOLE_OPERATIONS:
+            found.update(_names_of(*node.operands))
+        elif isinstance(node, Repeated):
+            found.update(_names_of(node.low, node.high))
+    return found
 
 
 def _names_of(*formulas: Node) -> Iterator[str]:
@@ -103,13 +114,17 @@ def _complex(index: int, draw: random.Random) -> acb:
 
 def _whole(kind: str, index: int, draw: random.Random) -> int:
     """Small numbers, each for itself, then larger ones; every third is negative where it may be."""
-    size = index // 2 + 1 if index < 12 else draw.randint(8, (40, 400)[index % 2])
+    if index in _HUGE_AT:
+        size = draw.randint(10**6, 10**12)
+    else:
+        size = index // 2 + 1 if index < 12 else draw.randint(8, (40, 400)[index % 2])
     return -size if kind == "whole" and index % 3 == 2 else size
 
 
 def _real(index: int, draw: random.Random) -> fmpq:
-    """Of either sign, between a hundredth and ten thousand, most of them around 1 to 30."""
-    scale = (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)[index % 10]
+    """Of either sign, between a tenth and ten thousand, most of them around 1 to 30, and a few huge ones."""
+    scale = 10**12 if index in _HUGE_AT else (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)[index % 10]
     denominator = draw.choice((97, 101, 103, 107, 109, 113))
-    size = fmpq(draw.randint(1, 100 * scale), denominator)
-    return -size if draw.random() < 0.5 else size
+    size = fmpq(draw.randint(scale // 10 + 1, 100 * scale), denominator)
+    is_negative = index % 2 if index in _HUGE_AT else draw.random() < 0.5
+    return -size if is_negative else size

@@ -27,6 +27,8 @@ def same_set(left: RealSet, right: RealSet) -> bool:
     if len(left.parts) == len(right.parts) == 1:
         return _same_interval(left.parts[0], right.parts[0])
     first, second = merged(left), merged(right)
+    if not first.parts or not second.parts:
+        return not left.parts and not right.parts
     if len(first.parts) != len(second.parts):
         return False
     rest = list(second.parts)

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from realrl.verifier import lexicon, numerals, units
 from realrl.verifier.arrays import written_out
+from realrl.verifier.choices import LETTERS_OF_CHOICES
 from realrl.verifier.grammar import readings
 from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.common import Read, scaled
@@ -135,13 +136,15 @@ def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Valu
 
 
 def _units(rest: Tokens) -> Iterator[Unit]:
+    inside = enclosed(rest)
+    if inside is not None and len(inside[1]) == 1 and inside[1][0].text in LETTERS_OF_CHOICES:
+        return
     unit = units.read_unit(rest)
     if unit is None and rest[-1].text == "old":
         unit = units.read_unit(rest[:-1])
     if unit is not None:
         yield unit
         return
-    inside = enclosed(rest)
     if inside is not None and inside[0] == "(":
         rest = inside[1]
     if not rest:

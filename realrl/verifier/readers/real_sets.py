@@ -22,7 +22,9 @@ def as_real_set(value: Value) -> RealSet | None:
     if any(node is None for node in nodes):
         return None
     if value.kind == "()" and len(nodes) == 2:
-        return sets.bounded(low_end(nodes[0]), high_end(nodes[1]), closed=(False, False))
+        found = sets.bounded(low_end(nodes[0]), high_end(nodes[1]), closed=(False, False))
+        # A tuple whose second number is not the larger one is no interval.
+        return found if sets.merged(found).parts else None
     if value.kind == "{}":
         points = (sets.bounded(node, node, closed=(True, True)).parts[0] for node in nodes)
         return RealSet(tuple(points))

@@ -1,0 +1,268 @@
+"""Search for an answer that the verifier accepts for two solutions, and for a verdict that changes."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from realrl.apps.benchmarks.adversary_panel import PANEL
+from realrl.apps.benchmarks.adversary_texts import Writer
+from realrl.apps.benchmarks.options import BenchmarkFailed
+from realrl.apps.tables import table
+from realrl.verifier import choices
+from realrl.verifier.same import same_answer
+from realrl.verifier.tokens import tokenized
+
+SLOW_S = 0.5
+"""A comparison of texts of at most 1,000 characters that takes longer is a fault."""
+MAX_KEPT = 50
+"""Of the faults of a kind that are shown; all are counted."""
+PASS_DEADLINE_S = 7200.0
+_ROOT = Path(__file__).resolve().parents[3]
+
+CORRECT, WRONG, TOO_DEEP = "correct", "wrong", "too deep"
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that the verifier should have treated otherwise."""
+
+    kind: str
+    """`two solutions`, `exception`, `slow`, `itself` or `not repeatable`."""
+    answer: str
+    solutions: tuple[str, ...]
+    detail: str = ""
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a search."""
+
+    num_answers: int
+    num_solutions: int
+    seed: int
+    accepted_for_one: int
+    accepted_for_choice_and_value: int
+    """Answers like `(C) 5`, which state a choice and its value: by design right for either."""
+    num_faults: dict[str, int]
+    faults: list[Fault]
+    """At most `MAX_KEPT` of a kind."""
+    seconds: float
+    """Of the processor, as are the times below."""
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
+    """Per answer, compared with all solutions."""
+    slowest: list[str]
+    """Five answers."""
+
+
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of judging pairs twice."""
+
+    num_pairs: int
+    seed: int
+    num_accepted: int
+    num_faults: int
+    faults: list[Fault]
+
+
+def verdict(answer: str, solution: str) -> str:
+    """What `same_answer` says; a text that is nested too deeply has a verdict of its own."""
+    try:
+        return CORRECT if same_answer(answer, solution) else WRONG
+    except RecursionError:
+        return TOO_DEEP
+
+
+class _Judge:
+    """Compares answers with a panel and keeps the faults."""
+
+    def __init__(self, panel: Sequence[str]) -> None:
+        self._panel = panel
+        self.counts: Counter[str] = Counter()
+        self.faults: list[Fault] = []
+        self.accepted_for_one = self.choices = 0
+        self.times_s: list[tuple[float, str]] = []
+        self._noted: set[str] = set()
+
+    def judge(self, answer: str) -> tuple[str, ...]:
+        """The solutions that one answer is right for."""
+        self._noted = set()
+        begin_s = time.process_time()
+        accepted = tuple(solution for solution in self._panel if self._accepts(answer, solution))
+        self.times_s.append((time.process_time() - begin_s, answer))
+        if len(accepted) == 1:
+            self.accepted_for_one += 1
+        elif len(accepted) == 2 and _states_a_choice(answer, accepted):
+            self.choices += 1
+        elif accepted:
+            self.note("two solutions", answer, accepted)
+        return accepted
+
+    def _accepts(self, answer: str, solution: str) -> bool:
+        begin_s = time.process_time()
+        try:
+            return verdict(answer, solution) is CORRECT
+        except Exception as error:
+            # Any exception but the documented one is what the search looks for.
+            self.note("exception", answer, (solution,), f"{type(error).__name__}: {error}")
+            return False
+        finally:
+            seconds = time.process_time() - begin_s
+            if seconds > SLOW_S:
+                self.note("slow", answer, (solution,), f"{seconds:.2f} s")
+
+    def note(self, kind: str, answer: str, solutions: tuple[str, ...], detail: str = "") -> None:
+        """Count a fault, once an answer; keep it while there are few of its kind."""
+        if kind in self._noted:
+            return
+        self._noted.add(kind)
+        self.counts[kind] += 1
+        if self.counts[kind] <= MAX_KEPT:
+            self.faults.append(Fault(kind=kind, answer=answer, solutions=solutions, detail=detail))
+
+
+def _states_a_choice(answer: str, solutions: Sequence[str]) -> bool:
+    """Whether one of two solutions is a choice that the answer picks, and the other the value behind it."""
+    letters = [choices.solution_choice(tokenized(solution)) for solution in solutions]
+    picked = [letter for letter in letters if letter is not None]
+    return len(picked) == 1 and choices.picks(tokenized(answer), picked[0])
+
+
+def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
+    """Compare answers that a seed draws with all solutions of a panel."""
+    judge = _Judge(panel)
+    begin_s = time.process_time()
+    for solution in panel:
+        if solution not in judge.judge(solution):
+            judge.note("itself", solution, (solution,))
+    judge.times_s.clear()
+    writer = Writer(seed, panel)
+    for _ in range(num_answers):
+        judge.judge(writer.answer())
+    seconds = time.process_time() - begin_s
+    times_s = sorted(judge.times_s)
+    return Search(
+        num_answers=num_answers,
+        num_solutions=len(panel),
+        seed=seed,
+        accepted_for_one=judge.accepted_for_one,
+        accepted_for_choice_and_value=judge.choices,
+        num_faults=dict(judge.counts),
+        faults=judge.faults,
+        seconds=seconds,
+        p50_ms=1000 * times_s[num_answers // 2][0],
+        p99_ms=1000 * times_s[num_answers * 99 // 100][0],
+        longest_ms=1000 * times_s[-1][0],
+        slowest=[answer for _, answer in times_s[:-6:-1]],
+    )
+
+
+# Repeatability.
+
+
+def drawn_pairs(num_pairs: int, seed: int, panel: Sequence[str] = PANEL) -> list[tuple[str, str]]:
+    """Pairs of an answer and what it was made of, or of two answers; a fifth of them in the other order."""
+    writer, draw = Writer(seed, panel), random.Random(seed)
+    pairs = []
+    for _ in range(num_pairs):
+        answer, solution = writer.pair()
+        other = writer.answer() if draw.random() < 0.2 else solution
+        pairs.append((other, answer) if draw.random() < 0.2 else (answer, other))
+    return pairs
+
+
+def verdicts(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """A verdict each; an exception is one, by its type."""
+    return [_any_verdict(*pair) for pair in pairs]
+
+
+def _any_verdict(answer: str, solution: str) -> str:
+    try:
+        return verdict(answer, solution)
+    except Exception as error:
+        return type(error).__name__
+
+
+def repeat(num_pairs: int, seed: int, panel: Sequence[str] = PANEL) -> Repeated:
+    """Judge pairs here, and in another order in a fresh process with another hash seed, and compare."""
+    pairs = drawn_pairs(num_pairs, seed, panel)
+    here = verdicts(pairs)
+    order = list(range(num_pairs))
+    random.Random(seed + 1).shuffle(order)
+    elsewhere = _in_other_process([pairs[place] for place in order], hash_seed=seed + 1)
+    faults = [
+        Fault(
+            kind="not repeatable",
+            answer=pairs[place][0],
+            solutions=pairs[place][1:],
+            detail=f"{here[place]}, {other}",
+        )
+        for place, other in zip(order, elsewhere, strict=True)
+        if other != here[place]
+    ]
+    return Repeated(
+        num_pairs=num_pairs,
+        seed=seed,
+        num_accepted=here.count(CORRECT),
+        num_faults=len(faults),
+        faults=faults[:MAX_KEPT],
+    )
+
+
+def _in_other_process(pairs: Sequence[tuple[str, str]], hash_seed: int) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "realrl.apps.benchmarks.adversary"],
+        input=msgspec.json.encode(pairs),
+        capture_output=True,
+        cwd=_ROOT,
+        env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
+        timeout=PASS_DEADLINE_S,
+    )
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise BenchmarkFailed(f"the other process ended with {done.returncode}: {''.join(last)}")
+    return msgspec.json.decode(done.stdout, type=list[str])
+
+
+# What a person reads.
+
+
+def render_search(row: Search) -> str:
+    faults = ", ".join(f"{kind} {number}" for kind, number in sorted(row.num_faults.items())) or "none"
+    lines = [
+        ("answers", f"{row.num_answers:,}, each against {row.num_solutions} solutions"),
+        ("accepted for one solution", f"{row.accepted_for_one:,}"),
+        ("for a choice and its value", f"{row.accepted_for_choice_and_value:,} (by design)"),
+        ("accepted for two solutions", f"{row.num_faults.get('two solutions', 0):,}"),
+        ("faults of any kind", faults),
+        ("time", f"{row.seconds:.0f} s"),
+        ("per answer", f"p50 {row.p50_ms:.2f} ms, p99 {row.p99_ms:.1f} ms, longest {row.longest_ms:.0f} ms"),
+        *(("slow", repr(answer[:70])) for answer in row.slowest),
+    ]
+    return "\n".join([table(lines), *map(_shown, row.faults)])
+
+
+def render_repeated(row: Repeated) -> str:
+    lines = [
+        ("pairs", f"{row.num_pairs:,}, of which {row.num_accepted:,} are accepted"),
+        ("with two verdicts", f"{row.num_faults:,}"),
+    ]
+    return "\n".join([table(lines), *map(_shown, row.faults)])
+
+
+def _shown(fault: Fault) -> str:
+    solutions = ", ".join(map(repr, fault.solutions))
+    return f"  {fault.kind}: {fault.answer!r} for {solutions} {fault.detail}".rstrip()
+
+
+if __name__ == "__main__":
+    given = msgspec.json.decode(sys.stdin.buffer.read(), type=list[tuple[str, str]])
+    sys.stdout.buffer.write(msgspec.json.encode(verdicts(given)))
