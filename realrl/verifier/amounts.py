@@ -7,7 +7,17 @@ from fractions import Fraction
 from realrl.verifier import lexicon, units
 from realrl.verifier.equality import equal
 from realrl.verifier.families import same_up_to_constant
-from realrl.verifier.nodes import Constant, Node, Number, free_symbols, operation, substituted, whole
+from realrl.verifier.nodes import (
+    Constant,
+    Node,
+    Number,
+    Symbol,
+    free_symbols,
+    operation,
+    substituted,
+    walk,
+    whole,
+)
 from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 from realrl.verifier.tree import (
     Congruence,
@@ -20,6 +30,8 @@ from realrl.verifier.tree import (
     Unit,
     Value,
 )
+
+_COUNTERS = frozenset("n k m l j".split())
 
 
 def same_number(answer: Value, solution: Value) -> bool:
@@ -35,7 +47,19 @@ def _same_node(answer: Node, solution: Node) -> bool:
         return True
     if stands_for(answer, solution, ANSWER_DIGITS):
         return True
-    return stands_for(solution, answer, SOLUTION_DIGITS) or _same_by_engineers_j(answer, solution)
+    if stands_for(solution, answer, SOLUTION_DIGITS):
+        return True
+    return _same_by_engineers_j(answer, solution) or _same_family(answer, solution)
+
+
+def _same_family(answer: Node, solution: Node) -> bool:
+    r"""`n\pi` for `k\pi`: what a whole number is called does not matter in a family of angles."""
+    names = free_symbols(answer), free_symbols(solution)
+    if names[0] == names[1] or any(len(each) != 1 or not each <= _COUNTERS for each in names):
+        return False
+    has_pi = all(any(node == Constant("pi") for node in walk(each)) for each in (answer, solution))
+    (mine,), (wanted,) = names
+    return has_pi and equal(substituted(answer, {mine: Symbol(wanted)}), solution)
 
 
 def _same_by_engineers_j(answer: Node, solution: Node) -> bool:
@@ -107,16 +131,17 @@ def same_congruence(answer: Value, solution: Value) -> bool:
     if isinstance(answer, Congruence) and isinstance(solution, Congruence):
         return equal(answer.modulus, solution.modulus) and _same_residue(answer, solution)
     if isinstance(answer, Congruence) and isinstance(solution, Formula):
-        return equal(_remainder(answer), solution.node)
+        remainder = _remainder(answer)
+        return remainder is not None and equal(remainder, solution.node)
     if isinstance(solution, Congruence) and isinstance(answer, Formula):
-        return equal(answer.node, solution.node) or equal(answer.node, _remainder(solution))
+        return any(equal(answer.node, wanted) for wanted in (solution.node, _remainder(solution)) if wanted)
     return False
 
 
-def _remainder(value: Congruence) -> Node:
-    """What `17 mod 5` is as a number; of other than whole numbers the residue as it is written."""
+def _remainder(value: Congruence) -> Node | None:
+    """What `17 mod 5` is as a number; None of other than whole numbers."""
     residue, modulus = whole_number((Formula(value.node),)), whole_number((Formula(value.modulus),))
-    return value.node if residue is None or not modulus else whole(residue % modulus)
+    return None if residue is None or not modulus else whole(residue % modulus)
 
 
 def _same_residue(answer: Congruence, solution: Congruence) -> bool:
@@ -134,10 +159,16 @@ def same_moment(answer: Moment, solution: Moment) -> bool:
     if (answer.minutes is None) != (solution.minutes is None):
         return False
     if answer.minutes is not None:
-        halves_agree = answer.half == solution.half or not (answer.half and solution.half)
-        return answer.minutes == solution.minutes and halves_agree
+        if answer.half and solution.half:
+            return (answer.minutes, answer.half) == (solution.minutes, solution.half)
+        return answer.minutes == solution.minutes or _of_24_hours(answer) == _of_24_hours(solution)
     years_agree = answer.year == solution.year or None in (answer.year, solution.year)
     return (answer.day, answer.month) == (solution.day, solution.month) and years_agree
+
+
+def _of_24_hours(moment: Moment) -> int:
+    hours, minutes = divmod(moment.minutes, 60)
+    return 60 * (hours % 12 + 12 * (moment.half == "pm")) + minutes if moment.half else moment.minutes
 
 
 def whole_number(item: Reading) -> int | None:

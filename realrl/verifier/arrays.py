@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from realrl.verifier.functions import UNIT_VECTORS
 from realrl.verifier.nodes import Array, Constant, Node, Operation, Symbol, free_symbols, operation, whole
 from realrl.verifier.rational import is_zero
-
-UNIT_VECTORS = ("i", "j", "k")
 
 
 def written_out(node: Node) -> Node:

@@ -90,6 +90,8 @@ def canonical_words(value: Words) -> str:
     """Words without articles, in one of the spellings that mean the same."""
     words = [word for word in value.words if word not in (".", '"')]
     text = " ".join([word for word in words if word not in lexicon.ARTICLES] or words)
+    for opening in lexicon.OPENINGS:
+        text = text.removeprefix(opening)
     return lexicon.WORD_SYNONYMS.get(text, text)
 
 
@@ -152,7 +154,7 @@ def _same_statement(answer: Value, solution: Value) -> bool:
 
 def names_agree(answer: str, solution: str) -> bool:
     """Whether two names are the same, perhaps with an index or an argument that only one has."""
-    if answer == solution:
+    if answer == solution or {answer, solution} == {"y", "f ( x )"}:
         return True
     if is_variable(solution) and without_subscript(answer) == solution:
         return True
@@ -334,9 +336,11 @@ def _same_members(answers: Sequence[Reading], solutions: Sequence[Reading]) -> b
 def _same_progression(answer: Value, solution: Value) -> bool:
     if isinstance(answer, Progression) and isinstance(solution, Progression):
         parts = ((answer.first, solution.first), (answer.last, solution.last))
-        return answer.kind == solution.kind and all(
-            len(a) == len(b) and all(map(same, a, b)) for a, b in parts
-        )
+        if answer.kind == solution.kind and all(len(a) == len(b) and all(map(same, a, b)) for a, b in parts):
+            return True
+    if isinstance(answer, Progression) and isinstance(solution, Progression):
+        mine, wanted = _written_out(answer), _written_out(solution)
+        return None not in (mine, wanted) and answer.kind == solution.kind and _in_order(mine, wanted)
     progression, other = (answer, solution) if isinstance(answer, Progression) else (solution, answer)
     members = _written_out(progression)
     if members is None or not isinstance(other, Items):

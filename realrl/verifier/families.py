@@ -32,13 +32,19 @@ def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
     """A sum of one variable without its free constant; None where there is none."""
     if not (isinstance(node, Operation) and node.name == "add"):
         return None
-    constants = [term for term in node.operands if isinstance(term, Symbol) and term.name in names]
+    constants = [
+        term for term in node.operands if isinstance(term, Symbol) and term.name.partition("_")[0] in names
+    ]
     rest = tuple(term for term in node.operands if term not in constants)
     variables = frozenset[str]().union(*map(free_symbols, rest))
     has_one = len(constants) == 1 and constants[0].name not in variables
     if not has_one or len(variables & _VARIABLES) != 1 or any(name.isupper() for name in variables):
         return None
     return rest[0] if len(rest) == 1 else Operation("add", rest)
+
+
+def _is_called(term: Node, names: frozenset[str]) -> bool:
+    return isinstance(term, Symbol) and term.name.partition("_")[0] in names
 
 
 def _is_constant(difference: Node, names: frozenset[str]) -> bool:

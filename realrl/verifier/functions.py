@@ -43,3 +43,4 @@ CONSTANTS = {
 }
 UNKNOWN_FUNCTIONS = frozenset("f g h F G H y u v w p q P Q N T S V".split())
 """Letters that are a function of what follows in parentheses."""
+UNIT_VECTORS = ("i", "j", "k")

@@ -21,6 +21,7 @@ from realrl.verifier.functions import (
     FUNCTIONS,
     GREEK,
     INVERSES,
+    UNIT_VECTORS,
     UNKNOWN_FUNCTIONS,
 )
 from realrl.verifier.nodes import (
@@ -196,7 +197,7 @@ class _Parser(Cursor):
             return False
         match token.kind:
             case "number":
-                return before.kind == CLOSE
+                return before.kind == CLOSE or before.text in ("i", r"\pi", "plain pi", "!")
             case "letters":
                 return True
             case "text":
@@ -411,7 +412,7 @@ class _Parser(Cursor):
         return tuple(entries)
 
     def _arguments(self) -> tuple[Node, ...]:
-        return self._entries("(")
+        return self._entries(r"\{" if self.next_is(r"\{") else "(")
 
     def _group(self) -> Node:
         r"""What braces hold, which may be `{a \over b}`."""
@@ -493,6 +494,8 @@ class _Parser(Cursor):
         inside = self._argument()
         if not isinstance(inside, Symbol):
             raise Unreadable(f"{mark} over more than a letter")
+        if inside.name in UNIT_VECTORS and mark in (r"\hat", r"\vec"):
+            return inside
         symbol = Symbol(f"{mark} {inside.name}")
         return self._subscripted(symbol) if self.next_is("_") else symbol
 

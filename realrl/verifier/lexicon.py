@@ -20,6 +20,12 @@ NUMBER_WORDS: dict[str, int] = {
     **{word: value for value, word in enumerate(_ORDINALS) if value > 2},
     **{"once": 1, "twice": 2, "thrice": 3, "first": 1},
 }
+FRACTIONS = {
+    **{"half": 2, "halves": 2, "quarter": 4, "quarters": 4},
+    **{word: value for value, word in enumerate(_ORDINALS) if value > 2},
+    **{f"{word}s": value for value, word in enumerate(_ORDINALS) if value > 2},
+}
+"""Parts of one, behind a number."""
 SCALES: dict[str, Fraction] = {
     **{"hundred": Fraction(100), "thousand": Fraction(10**3), "million": Fraction(10**6)},
     **{"billion": Fraction(10**9), "trillion": Fraction(10**12), "lakh": Fraction(10**5)},
@@ -67,6 +73,8 @@ OTHER_CASES = frozenset("otherwise else if".split())
 """Like a qualifier, they say when another value holds."""
 QUALIFIERS = frozenset("for where with when provided assuming as".split())
 """They begin what is said about a value."""
+OPENINGS = ("there is ", "there are ", "it is ", "they are ")
+"""Before words they add nothing."""
 ARTICLES = frozenset("the a an".split())
 WORD_SYNONYMS = {
     "no solution": "none",

@@ -21,6 +21,9 @@ _MARKS = frozenset(
         r"\frac",
         r"\ell",
         r"\overrightarrow",
+        r"\det",
+        r"\max",
+        r"\min",
     )
 )
 _NO_NAMES = frozenset((r"\pi", r"\infty", "e", "i"))
@@ -43,6 +46,8 @@ def name_of(tokens: Tokens) -> tuple[str, bool] | None:
         if not _belongs(token, depth, tokens[place - 1] if place else None):
             return None
         may_be_dropped &= not _is_known_function(token)
+    if _has_number_in_fraction(tokens):
+        return None
     has_letter = any(token.kind in (LETTERS, TEXT) or _is_greek(token) for token in tokens)
     return (spelled_name(tokens), may_be_dropped) if has_letter else None
 
@@ -67,6 +72,8 @@ def without_subscript(name: str) -> str:
 
 
 def _belongs(token: Token, depth: int, before: Token | None) -> bool:
+    if depth > 0 and token.kind != TEXT:
+        return True
     if token.kind in (LETTERS, TEXT, OPEN, CLOSE):
         return token.text.lower() not in NEGATING
     if token.kind == NUMBER:
@@ -74,6 +81,12 @@ def _belongs(token: Token, depth: int, before: Token | None) -> bool:
     if token.kind == COMMAND:
         return _is_greek(token) or token.text in _MARKS or token.text in _SIGNS or _is_known_function(token)
     return token.kind == SIGN and token.text in _SIGNS
+
+
+def _has_number_in_fraction(tokens: Tokens) -> bool:
+    r"""`\frac{x}{2}` is no name, `\frac{dy}{dx}` is one."""
+    has_fraction = any(token.text in (r"\frac", "/") for token in tokens)
+    return has_fraction and any(token.kind == NUMBER for token in tokens)
 
 
 def _is_greek(token: Token) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from realrl.verifier.lexicon import BASES, MONTHS, NUMBER_WORDS, ORDINAL_ENDINGS, SCALES
+from realrl.verifier.lexicon import BASES, FRACTIONS, MONTHS, NUMBER_WORDS, ORDINAL_ENDINGS, SCALES
 from realrl.verifier.slices import text_of
 from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, TEXT, Token, Tokens
 from realrl.verifier.tree import Moment, Numeral
@@ -25,7 +25,7 @@ def number_in_words(tokens: Tokens) -> tuple[Fraction, int] | None:
     end = min(len(tokens), MOST_WORDS)
     while taken < end:
         word = _word(tokens[taken])
-        if word in NUMBER_WORDS and not (part and part % 10):
+        if word in NUMBER_WORDS and not (part and (part % 10 or word in FRACTIONS)):
             part = (part or 0) + NUMBER_WORDS[word]
         elif word == "hundred" and part:
             part *= 100
@@ -34,7 +34,28 @@ def number_in_words(tokens: Tokens) -> tuple[Fraction, int] | None:
         elif not (_joins(tokens, taken) and part is not None):
             break
         taken += 1
-    return None if part is None else (sign * (total + part), taken)
+    if part is None:
+        return _half_or_scale(tokens, taken, sign)
+    divisor, more = _fraction_word(tokens, taken)
+    return sign * (total + part) / divisor, taken + more
+
+
+def _half_or_scale(tokens: Tokens, taken: int, sign: int) -> tuple[Fraction, int] | None:
+    """`half`, `a third`, `a dozen`."""
+    start = taken
+    taken += taken < len(tokens) and _word(tokens[taken]) in ("a", "an")
+    word = _word(tokens[taken]) if taken < len(tokens) else ""
+    if word == "half" or (taken > start and word in FRACTIONS):
+        return Fraction(sign, FRACTIONS[word]), taken + 1
+    return (sign * SCALES[word], taken + 1) if taken > start and word in SCALES else None
+
+
+def _fraction_word(tokens: Tokens, taken: int) -> tuple[int, int]:
+    """`(divisor, how many tokens)` of the `thirds` of `two thirds`, and of the `-half` of `one-half`."""
+    after_hyphen = taken < len(tokens) and tokens[taken].text == "-"
+    place = taken + after_hyphen
+    word = _word(tokens[place]) if place < len(tokens) else ""
+    return (FRACTIONS[word], 1 + after_hyphen) if word in FRACTIONS else (1, 0)
 
 
 def _word(token: Token) -> str:
@@ -76,6 +97,8 @@ def numeral(tokens: Tokens) -> Numeral | None:
     """Digits with a base, as `52_8`, `(52)_{8}`, `FF_{16}`, `0xFF`."""
     if hexadecimal := re.fullmatch(r"0x([\dA-Fa-f]{1,32})", "".join(token.text for token in tokens[:20])):
         return Numeral(hexadecimal[1].upper(), 16)
+    if binary := re.fullmatch(r"0b([01]{1,64})", "".join(token.text for token in tokens[:20])):
+        return Numeral(binary[1], 2)
     place = next((i for i, token in enumerate(tokens) if token.text == "_"), None)
     if place is None or not 0 < place <= 12:
         return None
@@ -93,7 +116,7 @@ def numeral(tokens: Tokens) -> Numeral | None:
 
 
 def _base(tokens: Tokens) -> int | None:
-    texts = [token.text.lower() for token in tokens if token.text not in ("{", "}")]
+    texts = [token.text.lower() for token in tokens if token.text not in ("{", "}", "(", ")")]
     if len(texts) != 1:
         return None
     base = BASES.get(texts[0]) or (int(texts[0]) if re.fullmatch(r"\d{1,2}", texts[0]) else 0)

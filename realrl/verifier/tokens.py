@@ -68,7 +68,14 @@ SYNONYMS = {
     },
     **{"ch": "cosh", "bmod": "mod", "dots": "ldots", "dotsc": "ldots", "dotsb": "cdots", "dotsm": "cdots"},
     **{"dotso": "ldots", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "varrho": "rho"},
-    **{"surd": "sqrt", "bar": "overline", "lnot": "neg", "smallsetminus": "setminus", "infin": "infty"},
+    **{
+        "surd": "sqrt",
+        "bar": "overline",
+        "lnot": "neg",
+        "smallsetminus": "setminus",
+        "backslash": "setminus",
+        "infin": "infty",
+    },
     **{"widehat": "hat", "rang": "rangle", "lang": "langle", "wedge": "land", "vee": "lor"},
     **{"lbrace": "{", "rbrace": "}", "iff": "Leftrightarrow", "implies": "Rightarrow"},
 }
@@ -107,6 +114,7 @@ _DOTTED_GROUPS = re.compile(
 )
 _SLANTED_FRACTION = re.compile(r"(?:\{\})?\^\{?(\d+)\}?/_\{?(\d+)\}?")
 _COMBINATIONS = re.compile(r"(?:\{\})?[_^]\{?(\w)\}?\{?C\}?_\{?(\w)\}?")
+_COMBINATIONS_BELOW = re.compile(r"(?<![A-Za-z\\])C_\{?(\d+|n)\}?\^\{?(\d+|[a-z])\}?")
 _GROUP_SIGNS = re.compile(r"\\[,; !]|[{}]|[\s,'~]")
 _GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
 _BRACED_SIGN = re.compile(r"\{\s*([,:=;.])\s*\}")
@@ -143,6 +151,7 @@ def tokenized(text: str, *, groups: bool = True) -> tuple[Token, ...]:
         text = _DOTTED_GROUPS.sub(_without_points, text)
     text = _SLANTED_FRACTION.sub(r"\\frac{\1}{\2}", text)
     text = _COMBINATIONS.sub(r"\\binom{\1}{\2}", text)
+    text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
     text = _BRACED_SIGN.sub(r"\1", text)
     text = _EXPONENT_NUMBER.sub(_scientific, text)
     return tuple(_Cutter(text, groups).tokens())
@@ -226,7 +235,7 @@ class _Cutter:
             self._add(COMMAND, r"\to")
         elif text == "$":
             self._dollar()
-        elif text == "~":
+        elif text in ("~", "\\"):  # a lone backslash is what is left of a space
             self._after_space = True
         elif text in _OPENING:
             self._add(OPEN, text)

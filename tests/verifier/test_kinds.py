@@ -44,7 +44,12 @@ SAME = {
         (r"11^{\text{th}}", "11"),
         (r"\text{thrice}", "3"),
         ("minus nine", "-9"),
+        ("two thirds", r"\frac23"),
+        (r"\text{one-quarter}", "0.25"),
+        ("a half", "0.5"),
+        (r"\frac34 \text{ of a mile}", r"\frac34"),
     ],
+    "families": [(r"\frac\pi3 + 2m\pi", r"\frac\pi3 + 2k\pi"), (r"x = 2k\pi, k \in \mathbb{Z}", r"2k\pi")],
     "how numbers are written": [
         ("7e4", "70000"),
         ("2.5E-3", "0.0025"),
@@ -100,6 +105,7 @@ SAME = {
     "times and dates": [
         ("4:45 PM", "4:45 p.m."),
         ("4:45", "4:45 pm"),
+        ("16:45", "4:45 pm"),
         ("June 3, 2021", "2021-06-03"),
         ("3 June", "June 3rd"),
     ],
@@ -129,6 +135,9 @@ SAME = {
         ("A(1,3), B(2,4)", "B(2,4), A(1,3)"),
         (r"\begin{cases} a = 2 \\ b = 7 \end{cases}", "a=2, b=7"),
         (r"\text{mean} = 6", "6"),
+        ("f(x) = 3x", "y = 3x"),
+        (r"P(X > 1) = \frac15", r"\frac15"),
+        (r"a = 1, b = 2 \text{ or } a = 3, b = 4", "(1,2), (3,4)"),
     ],
     "relations": [
         ("3x - 6y = 9", "x - 2y = 3"),
@@ -275,6 +284,8 @@ DIFFERENT = {
         ("twice 5", "5"),
         ("5 less", "5"),
         ("half of 10", "10"),
+        ("two thirds", "2"),
+        ("one third", "3"),
     ],
     "how numbers are written": [
         ("4,800", "4.800"),
@@ -346,6 +357,10 @@ DIFFERENT = {
         ("a + b = 4", "a - b = 4"),
         ("2x + 1 = 9", "9"),
         ("x - 4 = 0", "x = 4"),
+        (r"\frac{x}{3} = 8", "8"),
+        ("x^2: 8", "8"),
+        ("y to 8", "8"),
+        (r"x \in 8", "8"),
     ],
     "relations": [
         ("|x| < 6", "x < 6"),
@@ -379,6 +394,8 @@ DIFFERENT = {
         ("(1,2)", "1+2i"),
         ("(1,2,0)", "(1,2)"),
     ],
+    "families": [(r"\frac\pi3 + m\pi", r"\frac\pi3 + 2k\pi"), ("2m + 1", "2k + 2")],
+    "remainders of nothing": [("8 mod n!", "8"), (r"8 \bmod 2.5", "8")],
     "bases": [("77", "77_8"), ("77_9", "77_8"), ("42", "2A_{16}")],
     "constants of integration": [(r"\frac{x^3}{2} + C", r"\frac{x^3}{3} + C"), ("5", r"x + C")],
 }

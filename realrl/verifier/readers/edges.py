@@ -6,7 +6,7 @@ from realrl.verifier import lexicon, units
 from realrl.verifier.slices import enclosed, first_place, is_separator, is_word
 from realrl.verifier.tokens import Tokens
 
-_EDGES = frozenset((".", ",", ";", ":"))
+_EDGES = frozenset((".", ",", ";", ":", '"', "`"))
 
 
 def stripped(tokens: Tokens) -> Tokens:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realrl.verifier import numerals
-from realrl.verifier.names import name_of
+from realrl.verifier.names import is_one_thing, name_of
 from realrl.verifier.nodes import Number
 from realrl.verifier.readers.common import Read, only_formula
 from realrl.verifier.readers.statements import ray
@@ -51,8 +51,9 @@ def read_ratio(tokens: Tokens, read: Read) -> Reading:
     parts, joints = cut(tokens, lambda token: token.text == ":" or (is_word(token) and token.text == "to"))
     if not joints or not all(parts):
         return ()
-    if len(parts) == 2 and name_of(parts[0]) and not name_of(parts[1]):
-        return (Named(name_of(parts[0])[0], read(parts[1])),)
+    named = name_of(parts[0]) if len(parts) == 2 and joints[0].text == ":" else None
+    if named and is_one_thing(named[0]) and named[1] and not name_of(parts[1]):
+        return (Named(named[0], read(parts[1])),)
     return (Items(":", tuple(map(read, parts))),)
 
 

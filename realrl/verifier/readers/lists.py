@@ -39,10 +39,11 @@ def read_list(tokens: Tokens, read: Read) -> Reading:
     if any(is_dots(part) for part in parts):
         return read_progression(parts, ",", read)
     members = [read(part) for part in parts]
-    members = _without_ranges(members)
+    is_choice = any(joint.text.lower() == "or" or joint.text == r"\lor" for joint in joints)
+    if not is_choice:
+        members = _without_ranges(members)
     if len(members) == 1:
         return members[0]
-    is_choice = any(joint.text.lower() == "or" or joint.text == r"\lor" for joint in joints)
     found = _conditions(members, is_choice)
     if found:
         return found
@@ -55,6 +56,8 @@ def read_list(tokens: Tokens, read: Read) -> Reading:
 def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
     """`x = 1, y = 2; x = 3, y = 4`: members with as many members each."""
     parts, joints = cut(tokens, lambda token: token.text == ";")
+    if not joints:
+        parts, joints = cut(tokens, lambda token: token.text in ("or", r"\lor"))
     inner = [cut(part, lambda token: token.text == ",")[0] for part in parts]
     if not joints or len({len(each) for each in inner}) != 1 or len(inner[0]) < 2:
         return ()
@@ -97,13 +100,11 @@ def _is_mark(tokens: Tokens) -> bool:
 
 def _without_ranges(members: list[Reading]) -> list[Reading]:
     r"""Without `k \in \mathbb{Z}` about a variable of another member."""
-    used = {
-        name
-        for member in members
-        for value in member
-        if isinstance(value, Formula)
-        for name in free_symbols(value.node)
-    }
+    used: set[str] = set()
+    for member in members:
+        value = member[0].value[0] if isinstance(member[0], Named) else member[0]
+        if isinstance(value, Formula):
+            used |= free_symbols(value.node)
     kept = [member for member in members if not _is_range(member, used)]
     return kept if 0 < len(kept) < len(members) else members
 

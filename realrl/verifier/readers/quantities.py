@@ -63,7 +63,8 @@ def _angle(tokens: Tokens) -> Reading:
             return ()
         before, rest = tokens[: place - 2], tokens[place + 2 :]
     else:
-        before, rest = tokens[: place - 1], tokens[place + 1 :]
+        start = place - (tokens[place - 1].text == "^")
+        before, rest = tokens[:start], tokens[place + 1 :]
     found = readings(before)
     if not found or any(token.text == r"\circ" for token in before):
         return ()
@@ -149,7 +150,7 @@ def _units(rest: Tokens) -> Iterator[Unit]:
         rest = inside[1]
     if not rest:
         return
-    if rest[0].text in ("per", "/") and len(rest) > 1:
+    if rest[0].text in ("per", "/", "of") and len(rest) > 1:
         rest = rest[1:]
     thing = units.counted_thing(rest)
     if thing is not None:

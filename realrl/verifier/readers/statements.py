@@ -18,8 +18,10 @@ from realrl.verifier.tokens import CLOSE, COMMAND, OPEN, SIGN, Token, Tokens
 from realrl.verifier.tree import (
     Congruence,
     Formula,
+    Items,
     Named,
     Percentage,
+    Progression,
     Reading,
     RealSet,
     Relation,
@@ -131,8 +133,10 @@ def _membership(sides: Sequence[Tokens], operator: str, read: Read) -> Reading:
     if named is None:
         return (Relation((operator,), tuple(map(read, sides))),)
     inside = read(sides[1])
-    if operator == "in":
+    if operator == "in" and isinstance(inside[0], (RealSet, Items, Progression, Words)):
         return (Named(named[0], inside),)
+    if operator == "in":
+        return (Relation((operator,), tuple(map(read, sides))),)
     excluded = _as_set(inside[0], operator)
     outside = None if excluded is None else sets.complement(excluded)
     if outside is None:
