@@ -156,8 +156,14 @@ def natural_logarithm(value: Value) -> Value:
 
 
 def logarithm(value: Value, base: Value = _TEN) -> Value:
+    if not _is_positive(base):
+        raise Pole("a logarithm to a base that is not positive")
     exact = _exact_logarithm(value, base)
     return divide(natural_logarithm(value), natural_logarithm(base)) if exact is None else exact
+
+
+def _is_positive(value: Value) -> bool:
+    return bool(value > 0) if isinstance(value, fmpq) else value.imag.is_zero() and bool(value.real > 0)
 
 
 def _exact_logarithm(value: Value, base: Value) -> fmpq | None:

@@ -217,6 +217,9 @@ def _same_items(answer: Value, solution: Value) -> bool:
     if isinstance(answer, Formula) and isinstance(solution, Items) and solution.kind == "()":
         found = components(answer.node, len(solution.items))
         return found is not None and _in_order(tuple((Formula(node),) for node in found), solution.items)
+    if isinstance(solution, Formula) and isinstance(answer, Items) and answer.kind == "()":
+        found = components(solution.node, len(answer.items))
+        return found is not None and _in_order(answer.items, tuple((Formula(node),) for node in found))
     if isinstance(answer, Items):
         return _items_for_one(answer, solution)
     return _one_for_items(answer, solution)

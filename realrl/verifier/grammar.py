@@ -379,7 +379,7 @@ class _Parser(Cursor):
         inside = self.sum()
         self._open_bars = outer - 1
         self.expect("|")
-        return operation("abs", inside)
+        return operation("determinant" if isinstance(inside, Array) else "abs", inside)
 
     def _bracketed(self) -> Node:
         opening = self.peek().text

@@ -113,7 +113,7 @@ _DOTTED_GROUPS = re.compile(
     r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d.,])|(?<![\d.,])(\d{1,3}(?:\.\d{3}){2,})(?![\d.,])"
 )
 _SLANTED_FRACTION = re.compile(r"(?:\{\})?\^\{?(\d+)\}?/_\{?(\d+)\}?")
-_COMBINATIONS = re.compile(r"(?:\{\})?[_^]\{?(\w)\}?\{?C\}?_\{?(\w)\}?")
+_COMBINATIONS = re.compile(r"(?:\{\})?[_^](?:\{(\w{1,3})\}|(\w))\{?C\}?_(?:\{(\w{1,3})\}|(\w))")
 _COMBINATIONS_BELOW = re.compile(r"(?<![A-Za-z\\])C_\{?(\d+|n)\}?\^\{?(\d+|[a-z])\}?")
 _GROUP_SIGNS = re.compile(r"\\[,; !]|[{}]|[\s,'~]")
 _GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
@@ -150,7 +150,7 @@ def tokenized(text: str, *, groups: bool = True) -> tuple[Token, ...]:
         text = _FINE_GROUPS.sub(_joined, text)
         text = _DOTTED_GROUPS.sub(_without_points, text)
     text = _SLANTED_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    text = _COMBINATIONS.sub(r"\\binom{\1}{\2}", text)
+    text = _COMBINATIONS.sub(r"\\binom{\1\2}{\3\4}", text)
     text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
     text = _BRACED_SIGN.sub(r"\1", text)
     text = _EXPONENT_NUMBER.sub(_scientific, text)
@@ -268,6 +268,8 @@ class _Cutter:
             self._inner(self._argument())
         elif name in TEXTS:
             self._words(self._argument())
+        elif name in ("imath", "jmath"):
+            self._add(LETTERS, name[0])
         elif name == "mathbb":
             self._add(COMMAND, rf"\mathbb {(self._argument() or '').strip()}")
         elif name in ("begin", "end"):

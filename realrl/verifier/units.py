@@ -75,9 +75,10 @@ _OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
     "money GBP": (("1", "gbp £"), ("0.01", "pence")),
     "money JPY": (("1", "yen jpy ¥"),),
     "money INR": (("1", "rupee rupees rs inr ₹"),),
-    "speed in knots": (("1", "knot knots"),),
-    "mph": (("1", "mph"),),
-    "kph": (("1", "kph kmh kmph"),),
+    "length * time^-1": (
+        *(("0.44704", "mph"), ("5/18", "kph kmh kmph")),
+        ("463/900", "knot knots"),
+    ),
     "square unit": (("1", "unit² sq.units"),),
     "unit": (("1", "unit units"),),
 }

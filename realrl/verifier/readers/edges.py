@@ -65,7 +65,10 @@ def _without_remark(tokens: Tokens) -> Tokens:
     if end and tokens[-1].text == ")":
         start = next((i for i in range(end - 2, 0, -1) if tokens[i].text == "("), 0)
         inside = tokens[start + 1 : -1]
-        is_remark = all(is_word(token) and token.text.lower() in lexicon.REMARKS for token in inside)
+        words = [token for token in inside if token.text != "."]
+        is_remark = bool(words) and all(
+            is_word(token) and token.text.lower() in lexicon.REMARKS for token in words
+        )
         return tokens[:start] if start and inside and (is_remark or _is_unit(inside)) else tokens
     while (
         end > 1

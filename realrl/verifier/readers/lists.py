@@ -68,8 +68,8 @@ def _members(tokens: Tokens) -> tuple[list[Tokens], list[Token]]:
     """The members of a list and what is between them, without empty ones."""
     parts, joints = cut(tokens, is_separator)
     found: list[Tokens] = []
-    for part in parts:
-        found += _lettered(part) or _spaced(part)
+    for part in _without_marks(parts):
+        found += _lettered(part) or _equations(part) or _spaced(part)
     return [part for part in found if part], joints or ([Token(SIGN, ",")] if len(found) > 1 else [])
 
 
@@ -92,6 +92,28 @@ def _lettered(tokens: Tokens) -> list[Tokens]:
         return []
     ends = [*marks[1:], len(tokens)]
     return [tokens[start + 3 : end] for start, end in zip(marks, ends, strict=True)]
+
+
+def _without_marks(parts: list[Tokens]) -> list[Tokens]:
+    """Without the marks of `(a) 1, (b) 2`."""
+    letters = "".join(part[1].text for part in parts if len(part) > 3 and _is_mark(part[:3]))
+    is_marked = len(letters) == len(parts) > 1 and _PARTS.startswith(letters)
+    return [part[3:] for part in parts] if is_marked else parts
+
+
+def _equations(tokens: Tokens) -> list[Tokens]:
+    """The equations of `x = 1  y = 2`, with a space before each name."""
+    starts = [place for place in range(2, len(tokens) - 1) if _begins_equation(tokens, place)]
+    if not starts or tokens[0].kind != LETTERS or tokens[1].text != "=":
+        return []
+    ends = [*starts, len(tokens)]
+    return [tokens[start:end] for start, end in zip((0, *starts), ends, strict=True)]
+
+
+def _begins_equation(tokens: Tokens, place: int) -> bool:
+    name, before = tokens[place], tokens[place - 1]
+    is_name = name.kind == LETTERS and name.after_space and tokens[place + 1].text == "="
+    return is_name and (before.kind == NUMBER or before.text == "}")
 
 
 def _is_mark(tokens: Tokens) -> bool:
