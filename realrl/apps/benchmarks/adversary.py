@@ -18,6 +18,7 @@ from realrl.apps.benchmarks.adversary_texts import Writer
 from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.tables import table
 from realrl.verifier import choices
+from realrl.verifier.reading import read
 from realrl.verifier.same import same_answer
 from realrl.verifier.tokens import tokenized
 
@@ -97,7 +98,10 @@ class _Judge:
         self._noted = set()
         begin_s = time.process_time()
         accepted = tuple(solution for solution in self._panel if self._accepts(answer, solution))
-        self.times_s.append((time.process_time() - begin_s, answer))
+        seconds = time.process_time() - begin_s
+        self.times_s.append((seconds, answer))
+        if seconds > SLOW_S:
+            self._look_for_slow_pair(answer)
         if len(accepted) == 1:
             self.accepted_for_one += 1
         elif len(accepted) == 2 and _states_a_choice(answer, accepted):
@@ -107,17 +111,25 @@ class _Judge:
         return accepted
 
     def _accepts(self, answer: str, solution: str) -> bool:
-        begin_s = time.process_time()
         try:
             return verdict(answer, solution) is CORRECT
         except Exception as error:
             # Any exception but the documented one is what the search looks for.
             self.note("exception", answer, (solution,), f"{type(error).__name__}: {error}")
             return False
-        finally:
+
+    def _look_for_slow_pair(self, answer: str) -> None:
+        """Time an answer with each solution, which is not worth it unless all together took long."""
+        for solution in self._panel:
+            # What was read before must not help.
+            tokenized.cache_clear()
+            read.cache_clear()
+            begin_s = time.process_time()
+            self._accepts(answer, solution)
             seconds = time.process_time() - begin_s
             if seconds > SLOW_S:
                 self.note("slow", answer, (solution,), f"{seconds:.2f} s")
+                return
 
     def note(self, kind: str, answer: str, solutions: tuple[str, ...], detail: str = "") -> None:
         """Count a fault, once an answer; keep it while there are few of its kind."""
