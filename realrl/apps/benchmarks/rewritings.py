@@ -291,7 +291,7 @@ KEEPING: dict[str, Form] = {
     "a product with one": around_formula(r"1 \times (%)"),
     "a sum with a term twice": around_formula(r"(%) + \pi - \pi"),
     "a square in a quotient": around_formula(r"\frac{((%)^2 + 1)(%)}{1 + (%)^2}"),
-    "a sum of thirds": around_formula(r"\sum_{q=1}^{3} \frac{%}{3}"),
+    "a sum of thirds": lambda s: None if "q" in s else around_formula(r"\sum_{q=1}^{3} \frac{%}{3}")(s),
     "a name": lambda solution: f"Q = {solution}" if _is_formula(solution) and "Q" not in solution else None,
     "a function": lambda solution: (
         f"g(x) = {solution}" if re.search(r"x\^", solution) and _is_formula(solution) else None
