@@ -6,6 +6,7 @@ from realrl.verifier import lexicon, units
 from realrl.verifier.slices import enclosed, first_place, is_separator, is_word
 from realrl.verifier.tokens import Tokens
 
+_IN_PARENTHESES_ONLY = {"units", "unit", "root", "double", "roots"}
 _EDGES = frozenset((".", ",", ";", ":", '"', "`"))
 
 
@@ -73,7 +74,7 @@ def _without_remark(tokens: Tokens) -> Tokens:
     while (
         end > 1
         and is_word(tokens[end - 1])
-        and tokens[end - 1].text.lower() in lexicon.REMARKS - {"units", "unit"}
+        and tokens[end - 1].text.lower() in lexicon.REMARKS - _IN_PARENTHESES_ONLY
     ):
         end -= 1
     has_value = end and not all(map(is_word, tokens[:end]))
