@@ -73,7 +73,7 @@ def test_the_command_prints_both_results_and_fails_on_a_fault(monkeypatch, capsy
 
 def solutions() -> list[str]:
     """The panel, made ones of every kind, and some of the problems' where there are any."""
-    found = [*PANEL, *made_solutions(60)]
+    found = [*PANEL, *made_solutions(64)]
     for name, every in PROBLEMS.items():
         path = DATA / f"{name}.jsonl"
         lines = path.read_text().splitlines()[::every] if path.exists() else []

@@ -105,5 +105,6 @@ def made_solutions(num: int, seed: int = 2) -> list[str]:
         lambda: rf"{n()}^\circ",
         lambda: f"y = {n()}x + {n()}",
         lambda: f"{n()}{n()}\\%",
+        lambda: rf"\frac{{{n()}}}{{8}}",
     )
     return [kinds[i % len(kinds)]() for i in range(num)]
