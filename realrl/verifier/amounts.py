@@ -64,7 +64,8 @@ def _same_family(answer: Node, solution: Node) -> bool:
 
 def _same_by_engineers_j(answer: Node, solution: Node) -> bool:
     """`3 + 4j` for `3 + 4i`."""
-    if free_symbols(answer) != {"j"} or free_symbols(solution):
+    is_complex = any(node == Constant("i") for node in walk(solution))
+    if not is_complex or free_symbols(answer) != {"j"} or free_symbols(solution):
         return False
     return equal(substituted(answer, {"j": Constant("i")}), solution)
 

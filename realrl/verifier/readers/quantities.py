@@ -9,6 +9,7 @@ from fractions import Fraction
 from realrl.verifier import lexicon, numerals, units
 from realrl.verifier.arrays import written_out
 from realrl.verifier.choices import LETTERS_OF_CHOICES
+from realrl.verifier.equality import equal
 from realrl.verifier.grammar import readings
 from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.common import Read, scaled
@@ -65,7 +66,7 @@ def _angle(tokens: Tokens) -> Reading:
     else:
         start = place - (tokens[place - 1].text == "^")
         before, rest = tokens[:start], tokens[place + 1 :]
-    found = readings(before)
+    found = _angles(before, tokens[: len(tokens) - len(rest)])
     if not found or any(token.text == r"\circ" for token in before):
         return ()
     if not rest:
@@ -74,6 +75,16 @@ def _angle(tokens: Tokens) -> Reading:
     if scale is not None:
         return tuple(Quantity(node, scale) for node in found)
     return _minutes_of_arc(found[0], rest) or _directed(found[0], rest)
+
+
+def _angles(before: Tokens, with_sign: Tokens) -> tuple[Node, ...]:
+    r"""What `^\circ` is behind, if it is behind all of that: in `1 + 70^\circ` it is not."""
+    wholes = readings(with_sign)
+    return tuple(node for node in readings(before) if any(equal(whole, _degrees(node)) for whole in wholes))
+
+
+def _degrees(node: Node) -> Node:
+    return operation("degrees", node)
 
 
 def _directed(node: Node, rest: Tokens) -> Reading:
