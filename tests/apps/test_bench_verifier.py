@@ -1,7 +1,6 @@
 """The verifier's benchmark: on made answers, and on a made copy of what math-verify's archive looks like."""
 
 import json
-import resource
 import tarfile
 
 import msgspec
@@ -80,7 +79,6 @@ def test_precision_and_recall():
 def test_a_small_run_prints_every_figure(capsys, monkeypatch):
     """No wrong answer is accepted, no right one refused, and the hostile ones change nothing."""
     monkeypatch.setattr(verifier, "NUM_MADE", 15)
-    earlier_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     assert main(["verifier", "--answers", "300", "--children", "1", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     accepted = [msgspec.json.decode(line, type=Accepted) for line in lines[:-1]]
@@ -91,7 +89,7 @@ def test_a_small_run_prints_every_figure(capsys, monkeypatch):
     assert stream.num_correct_rejected == stream.num_wrong_accepted == 0
     assert sum(stream.verdicts.values()) == 300 and sum(stream.hostile_verdicts.values()) == 3
     assert 0 < stream.p50_ms <= stream.p99_ms <= stream.longest_ms
-    assert stream.child_peak_mib < max(1024, earlier_mib + 1), "children of earlier tests count too"
+    assert 10 < stream.child_peak_mib < 400
     assert verifier.render_forms(accepted).count("\n") > 20 and "300, of which 3" in verifier.render_stream(
         stream
     )

@@ -40,6 +40,21 @@ def usage_by_role(master: int) -> dict[str, Usage]:
     return found
 
 
+def peak_mib(master: int) -> float:
+    """The most resident memory that one of a process's descendants has had so far, itself left out."""
+    found = [_high_water_mib(pid) for _, pid in _tree(master) if pid != master]
+    return max(found, default=0.0)
+
+
+def _high_water_mib(pid: int) -> float:
+    try:
+        lines = (_PROC / str(pid) / "status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0.0
+    kib = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), 0)
+    return int(kib) / 1024
+
+
 def _tree(master: int) -> Iterator[tuple[str, int]]:
     """The master's descendants, with their roles."""
     parents = dict(_parents())

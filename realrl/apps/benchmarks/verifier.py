@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ import msgspec
 
 from realrl.apps.benchmarks.answers import FORMS, PERTURBATIONS, Form, texts
 from realrl.apps.benchmarks.hostile import Sample, made_solutions, mixed
+from realrl.apps.benchmarks.processes import peak_mib
 from realrl.apps.tables import table
 from realrl.rewards.math import check
 from realrl.rewards.pool import JudgePool
@@ -23,6 +26,7 @@ PROBLEMS = ("math500", "gsm8k_test")
 NUM_MADE = 600
 HOSTILE_SHARE = 0.01
 ITSELF = "itself"
+_LOOK_S = 0.1
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +55,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     longest_ms: float
     child_peak_mib: float
-    """Resident memory of the largest child, ever."""
+    """The most resident memory that a child or a fork of one had, as far as it was seen."""
     own_growth_mib: float
     """Of this process's resident memory, from the first answer to the last."""
 
@@ -98,10 +102,34 @@ def measure_stream(solutions: Sequence[str], num_answers: int, num_children: int
     samples = mixed(solutions, num_answers, hostile_share=HOSTILE_SHARE)
     before_mib = _resident_mib()
     begin_s = time.perf_counter()
-    with JudgePool(num_children=num_children) as pool, ThreadPoolExecutor(num_children) as threads:
+    with (
+        JudgePool(num_children=num_children) as pool,
+        ThreadPoolExecutor(num_children) as threads,
+        _Watched() as watched,
+    ):
         results = list(threads.map(lambda sample: _timed(sample, pool), samples))
     seconds = time.perf_counter() - begin_s
-    return _stream(samples, results, seconds, _resident_mib() - before_mib)
+    return _stream(samples, results, seconds, watched.peak_mib, _resident_mib() - before_mib)
+
+
+class _Watched:
+    """Looks at this process's descendants now and then: what the largest one has taken."""
+
+    def __init__(self) -> None:
+        self.peak_mib, self._is_over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(_LOOK_S):
+            self.peak_mib = max(self.peak_mib, peak_mib(os.getpid()))
+
+    def __enter__(self) -> _Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        self._thread.join()
 
 
 def _resident_mib() -> float:
@@ -116,7 +144,11 @@ def _timed(sample: Sample, pool: JudgePool) -> tuple[Verdict, float]:
 
 
 def _stream(
-    samples: Sequence[Sample], results: Sequence[tuple[Verdict, float]], seconds: float, grown_mib: float
+    samples: Sequence[Sample],
+    results: Sequence[tuple[Verdict, float]],
+    seconds: float,
+    child_peak_mib: float,
+    grown_mib: float,
 ) -> Stream:
     times_ms = sorted(1000 * time_s for _, time_s in results)
     ordinary = [(s, verdict) for s, (verdict, _) in zip(samples, results) if not s.hostile]
@@ -133,7 +165,7 @@ def _stream(
         p50_ms=times_ms[len(times_ms) // 2],
         p99_ms=times_ms[len(times_ms) * 99 // 100],
         longest_ms=times_ms[-1],
-        child_peak_mib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        child_peak_mib=child_peak_mib,
         own_growth_mib=grown_mib,
     )
 
