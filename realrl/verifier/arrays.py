@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
 
 from realrl.verifier.functions import UNIT_VECTORS
-from realrl.verifier.nodes import Array, Constant, Node, Operation, Symbol, free_symbols, operation, whole
+from realrl.verifier.nodes import (
+    Array,
+    Constant,
+    Node,
+    Number,
+    Operation,
+    Symbol,
+    free_symbols,
+    operation,
+    walk,
+    whole,
+)
 from realrl.verifier.rational import is_zero
+
+MAX_ENTRY = 400
+"""Of nodes in an entry of a product of matrices."""
 
 
 def written_out(node: Node) -> Node:
@@ -60,12 +76,21 @@ def _matrix_product(left: Array, right: Array) -> Node | None:
     if len(left.rows[0]) != len(right.rows):
         return None
     rows = tuple(tuple(_dot(row, column) for column in columns) for row in left.rows)
-    return Array(rows)
+    product = Array(rows)
+    return None if _is_large(product) else product
 
 
 def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
+    if all(isinstance(entry, Number) for entry in (*row, *column)):
+        return Number(sum((a.value * b.value for a, b in zip(row, column, strict=True)), Fraction(0)))
     terms = [operation("multiply", a, b) for a, b in zip(row, column, strict=True)]
     return terms[0] if len(terms) == 1 else operation("add", *terms)
+
+
+def _is_large(array: Array) -> bool:
+    """Whether an entry is too long a formula to go on with: products of matrices double it each time."""
+    entries = (entry for row in array.rows for entry in row)
+    return any(sum(1 for _ in islice(walk(entry), MAX_ENTRY + 1)) > MAX_ENTRY for entry in entries)
 
 
 def _quotient(operands: tuple[Node, ...]) -> Node | None:

@@ -44,3 +44,5 @@ CONSTANTS = {
 UNKNOWN_FUNCTIONS = frozenset("f g h F G H y u v w p q P Q N T S V".split())
 """Letters that are a function of what follows in parentheses."""
 UNIT_VECTORS = ("i", "j", "k")
+BRACKETED = frozenset("floor ceil sgn sign abs arg Arg Re Im det exp cbrt".split())
+"""Functions that take brackets in plain text: `floor x/2` is written for two things, and by nobody."""

@@ -17,6 +17,7 @@ from realrl.verifier.digits import decimal_number, repeating_number
 from realrl.verifier.environments import read_environment
 from realrl.verifier.functions import (
     ANY_NUMBER,
+    BRACKETED,
     CONSTANTS,
     FUNCTIONS,
     GREEK,
@@ -366,7 +367,7 @@ class _Parser(Cursor):
             return Symbol(token.text)
         if token.text in FUNCTIONS:
             self.at += 1
-            return self._function(token.text, is_plain=False)
+            return self._function(token.text, is_plain=token.text in BRACKETED)
         if token.text.lower() in CONSTANTS:
             self.at += 1
             return Constant(CONSTANTS[token.text.lower()])
@@ -517,6 +518,8 @@ class _Parser(Cursor):
             return _raised_to(operation("sqrt", self._atom()), power)
         if power == whole(-1) and name in INVERSES:
             function, power = INVERSES[name], None
+        if is_plain and name in BRACKETED and not self.next_is("(", "[", "{"):
+            raise Unreadable(f"{name} without brackets")
         argument = self._function_argument()
         if name == "log":
             argument_of_log = (argument,) if base is None else (argument, base)

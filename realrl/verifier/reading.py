@@ -33,7 +33,7 @@ from realrl.verifier.tree import Reading
 
 MAX_TOKENS = 700
 """A longer answer is text."""
-MAX_TOKENS_READ = 12_000
+MAX_TOKENS_READ = 4_000
 """Of all parts together: brackets in brackets are read again at each depth."""
 _NEGATED = {r"\in": r"\notin", "=": r"\ne"}
 

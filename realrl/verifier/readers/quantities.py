@@ -118,11 +118,17 @@ def _measured(tokens: Tokens) -> Iterator[Value]:
 def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
     """By the longest number with a rest that can be read."""
     for node, rest in _numbers_at_start(tokens):
-        factor, taken = numerals.scales(rest)
+        factor, taken = numerals.scales(rest) if _is_one_number(tokens, rest) else (Fraction(1), 0)
         found = list(_with_rest(scaled(node, factor), rest[taken:], currency))
         if found:
             yield from found
             return
+
+
+def _is_one_number(tokens: Tokens, rest: Tokens) -> bool:
+    """Whether no sum is in front of a rest: a scale would count for its last term alone."""
+    number = tokens[1 : len(tokens) - len(rest)]
+    return not any(token.text in ("+", "-") for token in number)
 
 
 def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Value]:
