@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from realrl.verifier.lexicon import HEDGES
-from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
+from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Token, Tokens
 
+_FORMULA_BEGINS = frozenset(
+    (r"\frac", r"\sqrt", r"\pi", r"\infty", r"\log", r"\ln", "(", "[", r"\{", r"\emptyset")
+)
+"""How the formula of a choice may begin, behind a space."""
 LETTERS_OF_CHOICES = "ABCDEFGHIJ"
 _INTRODUCING = frozenset("option choice answer".split())
 
@@ -80,7 +84,8 @@ def _is_text_of_choice(rest: Tokens, is_marked: bool) -> bool:
         return False
     first = rest[0]
     is_word = first.kind == TEXT or (first.kind == LETTERS and len(first.text) > 1)
-    return first.kind == NUMBER or is_word or (first.kind == SIGN and first.text == "$") or first.text == "-"
+    is_value = first.kind == NUMBER or is_word or first.text in ("$", "-")
+    return is_value or (first.after_space and first.text in _FORMULA_BEGINS)
 
 
 def _is_other_choice(token: Token) -> bool:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from realrl.verifier.arithmetic import NoValue, Value, ball, is_real
 from realrl.verifier.equality import PRECISIONS, equal
 from realrl.verifier.evaluation import evaluated
-from realrl.verifier.nodes import Node, Operation, Symbol, free_symbols, operation
+from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbols, operation
 from realrl.verifier.points import points, variable_kinds
 
 CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
-"""How the constant of an answer may be called; that of a solution is `C`."""
+"""How the constant of an answer may be called; that of a solution is `C`, `c` or `K`."""
 _VARIABLES = frozenset(("x", "y", "z", "t", "u", "v", "w", "s", "r", r"\theta", r"\phi"))
 _TOLERANCE_BITS = 300
 
 
 def same_up_to_constant(answer: Node, solution: Node) -> bool:
     """Whether a solution ends in `+ C`, and an answer differs from it by a constant, written or not."""
-    wanted = _without_constant(solution, frozenset("C"))
+    wanted = _without_constant(solution, frozenset("CcK"))
     if wanted is None or free_symbols(answer) == frozenset():
         return False
     mine = _without_constant(answer, CONSTANTS)
     if mine is None:
-        return equal(answer, wanted)
+        # A small letter may be given by the question.
+        return _has_constant(solution, "C") and equal(answer, wanted)
     names = free_symbols(mine) | free_symbols(wanted)
     if not free_symbols(mine) <= free_symbols(wanted) or not names:
         return False
@@ -41,6 +42,10 @@ def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
     if not has_one or len(variables & _VARIABLES) != 1 or any(name.isupper() for name in variables):
         return None
     return rest[0] if len(rest) == 1 else Operation("add", rest)
+
+
+def _has_constant(node: Node, name: str) -> bool:
+    return any(_is_called(term, frozenset((name,))) for term in children(node))
 
 
 def _is_called(term: Node, names: frozenset[str]) -> bool:

@@ -122,7 +122,7 @@ def _whole(kind: str, index: int, draw: random.Random) -> int:
 
 
 def _real(index: int, draw: random.Random) -> fmpq:
-    """Of either sign, between a tenth and ten thousand, most of them around 1 to 30, and a few huge ones."""
+    """Return a number of either sign: most often up to 30, at times up to 10,000, at three points huge."""
     scale = 10**12 if index in _HUGE_AT else (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)[index % 10]
     denominator = draw.choice((97, 101, 103, 107, 109, 113))
     size = fmpq(draw.randint(scale // 10 + 1, 100 * scale), denominator)

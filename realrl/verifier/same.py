@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from realrl.verifier import choices
@@ -12,6 +13,7 @@ from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
 
 MAX_CHARS = 1000
 """A longer answer is compared as a text only: solutions are short."""
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+(?:(?:\\,|\\ |[ ~'])\d{3})*),(\d+)(?![\d,.])")
 _CAPITALS = {"T": "true", "F": "false"}
 _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}
 
@@ -37,6 +39,7 @@ class Rule(Enum):
     MEANING = "the same meaning"
     VALUE_OF_CHOICE = "the value behind the letter of a choice"
     LETTERS = "the same letters of choices"
+    DECIMAL_COMMA = "the same number, where a comma stands before decimals"
     UNGROUPED = "the same list, where a comma separates members rather than digits"
     NONE = "no meaning of one is one of the other"
 
@@ -72,6 +75,8 @@ def rule_of(answer: str, solution: str) -> Rule:
         return Rule.VALUE_OF_CHOICE
     if _same_letters(mine, wanted, expected):
         return Rule.LETTERS
+    if _same_decimal(answer, found, expected):
+        return Rule.DECIMAL_COMMA
     return Rule.UNGROUPED if _same_ungrouped(answer, expected) else Rule.NONE
 
 
@@ -92,6 +97,13 @@ def _same_letters(mine: Tokens, wanted: Tokens, expected: Reading) -> bool:
     letters = choices.chosen_letters(wanted)
     is_list = isinstance(expected[0], Items) and len(letters) > 1
     return is_list and letters == choices.chosen_letters(mine)
+
+
+def _same_decimal(answer: str, found: Reading, expected: Reading) -> bool:
+    """`10,50 €` for 10.5, where the solution has no list."""
+    is_list = isinstance(found[0], Items) and not isinstance(expected[0], Items)
+    with_point, count = _DECIMAL_COMMA.subn(r"\1.\2", answer)
+    return is_list and count == 1 and same(read(with_point), expected)
 
 
 def _same_ungrouped(answer: str, expected: Reading) -> bool:

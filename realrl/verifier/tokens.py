@@ -292,6 +292,7 @@ class _Cutter:
             kind = TEXT if token.kind == LETTERS else token.kind
             self._after_space = token.after_space or (index == 0 and self._after_space)
             self._add(kind, token.text)
+        self._after_space = bool(content) and content[-1].isspace()
 
     def _environment(self, name: str) -> None:
         r"""`\begin{pmatrix}` is one token; the columns of an array are looks."""
