@@ -51,7 +51,7 @@ class Writer:
             "collection": (3, self._collection),
             "quantity": (3, self._quantity),
             "tokens": (3, self._tokens),
-            "repeated": (0.03, self._repeated),
+            "repeated": (0.3, self._repeated),
         }
 
     def answer(self) -> str:
@@ -163,12 +163,23 @@ class Writer:
         return self._draw.choice(("", " ")).join(self._draw.choices(self._vocabulary, k=number))
 
     def _repeated(self) -> str:
-        """A short piece as often as it fits, which shows whether time grows faster than the text."""
-        piece = self._pick(self._vocabulary, WRAPPERS, self._solutions, JOINERS).replace("%", "1") or "("
+        """A short piece, or brackets in brackets, as often as it fits: time must not grow faster."""
+        if self._draw.random() < 0.3:
+            return self._nested()
+        piece = self._pick(self._vocabulary, WRAPPERS, JOINERS).replace("%", "1") or "("
+        if self._draw.random() < 0.3:
+            piece = self._solution()
         if self._draw.random() < 0.5:
             piece += self._pick(self._vocabulary, JOINERS)
         times = self._draw.randint(2, MAX_CHARS // len(piece) + 1)
         return self._draw.choice(("", self._solution())) + piece * times
+
+    def _nested(self) -> str:
+        wrapper = self._draw.choice(WRAPPERS)
+        text = self._atom()
+        while len(inner := wrapper.replace("%", text)) <= MAX_CHARS and inner != text:
+            text = inner
+        return text
 
     # What is put around and between.
 
