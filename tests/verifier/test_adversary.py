@@ -27,9 +27,9 @@ PROBLEMS = {"math500": 12, "gsm8k_test": 60, "math_train": 180}
 
 def test_no_answer_is_right_for_two_solutions():
     """Nor does one break the comparison, or take it half a second; each solution is its own answer alone."""
-    found = adversary.search(1000, seed=15)
+    found = adversary.search(700, seed=15)
     assert len(set(PANEL)) == 60 and found.num_faults == {}, found.faults
-    assert found.accepted_for_one > 50, "the answers are too far from the solutions to tell anything"
+    assert found.accepted_for_one > 30, "the answers are too far from the solutions to tell anything"
 
 
 def test_the_search_finds_what_it_looks_for(monkeypatch):
@@ -61,10 +61,10 @@ def test_a_verdict_that_changes_is_found(monkeypatch):
 
 def test_the_command_prints_both_results_and_fails_on_a_fault(monkeypatch, capsys):
     monkeypatch.setattr(adversary, "_in_other_process", lambda pairs, hash_seed: adversary.verdicts(pairs))
-    options = ["adversary", "--json", "--answers", "20", "--pairs", "20", "--seed", "15"]
+    options = ["adversary", "--json", "--answers", "5", "--pairs", "5", "--seed", "15"]
     assert main(options) == 0
     found, repeated = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (found["num_answers"], repeated["num_pairs"], found["num_faults"]) == (20, 20, {})
+    assert (found["num_answers"], repeated["num_pairs"], found["num_faults"]) == (5, 5, {})
     monkeypatch.setattr(adversary, "SLOW_S", -1.0)
     assert main(options[:1] + options[2:]) == 1
     printed = capsys.readouterr()
