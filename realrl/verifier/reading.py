@@ -28,7 +28,7 @@ from realrl.verifier.readers.quantities import read_number
 from realrl.verifier.readers.real_sets import read_open_interval, read_set
 from realrl.verifier.readers.statements import read_congruence, read_relation
 from realrl.verifier.slices import is_balanced
-from realrl.verifier.tokens import COMMAND, Token, Tokens, tokenized
+from realrl.verifier.tokens import CLOSE, COMMAND, NUMBER, SIGN, Token, Tokens, tokenized
 from realrl.verifier.tree import Reading
 
 MAX_TOKENS = 700
@@ -52,7 +52,7 @@ def read_tokens(tokens: Tokens) -> Reading:
     try:
         if not is_balanced(tokens):
             return read_open_interval(tokens, session.read) or (as_words(tokens),)
-        return session.read(_with_negations(tokens))
+        return session.read(_in_one_spelling(tokens))
     except TooManyParts:
         return (as_words(tokens),)
 
@@ -79,13 +79,16 @@ class _Session:
         return (as_words(tokens),)
 
 
-def _with_negations(tokens: Tokens) -> Tokens:
-    r"""With one token for `\not\in` and its kind."""
+def _in_one_spelling(tokens: Tokens) -> Tokens:
+    r"""With one token for `\not\in` and its kind, and the sign of degrees for the word."""
     found: list[Token] = []
     for token in tokens:
-        negated = _NEGATED.get(token.text) if found and found[-1].text == r"\not" else None
+        before = found[-1] if found else None
+        negated = _NEGATED.get(token.text) if before is not None and before.text == r"\not" else None
         if negated:
             found[-1] = Token(COMMAND, negated)
+        elif before is not None and before.kind in (NUMBER, CLOSE) and token.text in ("degree", "degrees"):
+            found += [Token(SIGN, "^"), Token(COMMAND, r"\circ")]
         else:
             found.append(token)
     return tuple(found)

@@ -82,7 +82,7 @@ _OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
     "square unit": (("1", "unit² sq.units"),),
     "unit": (("1", "unit units"),),
 }
-_TEMPERATURES = {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}
+_TEMPERATURES = {"c": "celsius", "f": "fahrenheit", "celsius": "celsius", "fahrenheit": "fahrenheit"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _MOST_WORDS = 5
 
@@ -270,7 +270,7 @@ def _joined(kinds: Sequence[tuple[str, int]]) -> str:
 
 def degrees_of(letter: str) -> Unit | None:
     """The scale of temperature that a letter names: no factor, as nothing is told in another scale."""
-    kind = _TEMPERATURES.get(letter)
+    kind = _TEMPERATURES.get(letter.lower())
     return Unit(f"temperature {kind}") if kind else None
 
 
