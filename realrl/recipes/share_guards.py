@@ -15,6 +15,8 @@ LATELY, BEFORE = 4, 8
 _STANDARD_ERRORS = 6.0
 """How far apart means are that are no chance. The lowest of 2,000 steps is 5 below the highest in one run of
 five, and 6 in one of fifty, where half of the responses have the verdict; with fewer of them in less."""
+_FROM_THE_START = 0.5
+"""A share of checks without a result that is no accident."""
 _MARGIN = {Verdict.ERROR: 0.05, Verdict.TIMEOUT: 0.05, Verdict.NO_ANSWER: 0.2}
 """How far at least: a policy forgets its form now and then, and finds it again."""
 _CAUSE = {
@@ -59,9 +61,10 @@ class JumpingShare:
             return
         number = sum(response.verdict == self._verdict for response in graded)
         self._steps.append(_Share(number, len(graded)))
-        if len(self._steps) < BEFORE + LATELY:
-            return
         steps = list(self._steps)
+        if len(steps) < BEFORE + LATELY:
+            yield from self._from_the_start(steps)
+            return
         before, lately = _joined(steps[:BEFORE]), _joined(steps[BEFORE:])
         if self._lowest is None or before.mean < self._lowest.mean:
             self._lowest = before
@@ -70,6 +73,16 @@ class JumpingShare:
                 self._verdict.value,
                 f"the share of responses with the verdict `{self._verdict.value}` is {lately.mean:.0%} over"
                 f" the last {LATELY} steps, and was {self._lowest.mean:.0%}: {_CAUSE[self._verdict]}",
+            )
+
+    def _from_the_start(self, steps: Sequence[_Share]) -> Iterator[Finding]:
+        """A share so large in the run's first steps that there is nothing to compare it with."""
+        is_told = self._verdict in (Verdict.ERROR, Verdict.TIMEOUT) and len(steps) == LATELY
+        if is_told and (share := _joined(steps).mean) >= _FROM_THE_START:
+            yield Finding(
+                self._verdict.value,
+                f"the share of responses with the verdict `{self._verdict.value}` is {share:.0%} over the"
+                f" first {LATELY} steps: {_CAUSE[self._verdict]}",
             )
 
     def _is_jump(self, lately: _Share, before: _Share) -> bool:

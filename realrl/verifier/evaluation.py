@@ -30,7 +30,7 @@ from realrl.verifier.operations import RULES, determinant, order_of, unknown, wh
 
 MAX_TERMS = 1000
 """Of a sum or a product over whole numbers."""
-MAX_OPERATIONS = 20_000
+MAX_OPERATIONS = 10_000
 """At one point, with balls of up to 512 bits; fewer with larger ones. Sums in sums multiply."""
 
 Point = Mapping[str, Value]

@@ -95,6 +95,9 @@ def _expanded(tokens: Tokens) -> list[Token]:
             found.append(token)
         elif token.text in FUNCTIONS or token.text in CONSTANTS or token.text in GREEK:
             found.append(Token(COMMAND, f"plain {token.text}", token.after_space))
+        elif token.text[1:] in FUNCTIONS:
+            found.append(Token(LETTERS, token.text[0], token.after_space))
+            found.append(Token(COMMAND, f"plain {token.text[1:]}"))
         elif len(token.text) > LONGEST_PRODUCT:
             raise Unreadable(token.text)
         else:

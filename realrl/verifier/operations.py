@@ -28,6 +28,8 @@ MAX_EXPONENT = 2048
 """To base 2, of an argument: periodic functions need as many bits of it."""
 MAX_UPPER = 5000
 """The upper number of a binomial coefficient that is computed exactly."""
+MAX_ROWS = 4
+"""Of a determinant whose entries are not all rational."""
 MAX_FACTORS = 60
 """Of a binomial coefficient whose upper number is not whole."""
 
@@ -217,6 +219,8 @@ def determinant(rows: Sequence[Sequence[Value]]) -> Value:
     """By the first row; of numbers that are all rational by elimination."""
     if all(isinstance(entry, fmpq) for row in rows for entry in row):
         return fmpq_mat([list(row) for row in rows]).det()
+    if len(rows) > MAX_ROWS:
+        raise NoValue("a large determinant of numbers that are not rational")
     if len(rows) == 1:
         return rows[0][0]
     total: Value = fmpq(0)

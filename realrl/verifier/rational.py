@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import comb
 
 from flint import Ordering, fmpq, fmpq_mpoly, fmpq_mpoly_ctx
 
@@ -16,6 +17,8 @@ from realrl.verifier.nodes import Node, Number, Operation, Symbol
 MAX_POWER = 64
 MAX_VARIABLES = 12
 MAX_TERMS = 3000
+MAX_PRODUCTS = 100_000
+"""Of terms, in a product of two sums."""
 
 
 class NotRational(Exception):
@@ -67,7 +70,7 @@ def same_quotient(left: Node, right: Node) -> tuple[bool, bool]:
     names = [f"x{place}" for place in range(len(fields.atoms))] or ["x0"]
     context = fmpq_mpoly_ctx.get(names, Ordering.lex)
     first, second = (_Quotients(fields, context).of(node) for node in (left, right))
-    difference = _bounded(first[0] * second[1]) - _bounded(second[0] * first[1])
+    difference = _times(first[0], second[1]) - _times(second[0], first[1])
     return difference == 0, fields.is_decisive
 
 
@@ -110,21 +113,21 @@ class _Quotients:
             if below == bottom:
                 top = _bounded(top + more)
             else:
-                top, bottom = _bounded(top * below + more * bottom), _bounded(bottom * below)
+                top, bottom = _bounded(_times(top, below) + _times(more, bottom)), _times(bottom, below)
         return top, bottom
 
     def _product(self, operands: tuple[Node, ...]) -> tuple[fmpq_mpoly, fmpq_mpoly]:
         top, bottom = self._one, self._one
         for operand in operands:
             more, below = self.of(operand)
-            top, bottom = _bounded(top * more), _bounded(bottom * below)
+            top, bottom = _times(top, more), _times(bottom, below)
         return top, bottom
 
     def _power(self, base: Node, exponent: int) -> tuple[fmpq_mpoly, fmpq_mpoly]:
         top, bottom = self.of(base)
         if exponent < 0:
             top, bottom, exponent = *_divided((self._one, self._one), (top, bottom)), -exponent
-        if exponent > 1 and max(len(top), len(bottom)) ** min(exponent, 8) > MAX_TERMS**2:
+        if any(_terms_of_power(each, exponent) > MAX_TERMS for each in (top, bottom)):
             raise NotRational("a power of a long sum")
         return _bounded(top**exponent), _bounded(bottom**exponent)
 
@@ -134,7 +137,18 @@ def _divided(
 ) -> tuple[fmpq_mpoly, fmpq_mpoly]:
     if right[0] == 0:
         raise NotRational("a division by 0")
-    return _bounded(left[0] * right[1]), _bounded(left[1] * right[0])
+    return _times(left[0], right[1]), _times(left[1], right[0])
+
+
+def _terms_of_power(polynomial: fmpq_mpoly, exponent: int) -> int:
+    """The most terms that a power can have."""
+    return comb(exponent + len(polynomial) - 1, exponent) if len(polynomial) else 0
+
+
+def _times(left: fmpq_mpoly, right: fmpq_mpoly) -> fmpq_mpoly:
+    if len(left) * len(right) > MAX_PRODUCTS:
+        raise NotRational("a product of long sums")
+    return _bounded(left * right)
 
 
 def _bounded(polynomial: fmpq_mpoly) -> fmpq_mpoly:

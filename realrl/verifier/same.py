@@ -101,7 +101,7 @@ def _same_letters(mine: Tokens, wanted: Tokens, expected: Reading) -> bool:
 
 def _same_decimal(answer: str, found: Reading, expected: Reading) -> bool:
     """`10,50 €` for 10.5, where the solution has no list."""
-    is_list = isinstance(found[0], Items) and not isinstance(expected[0], Items)
+    is_list = isinstance(found[0], Items) and found[0].kind == "," and not isinstance(expected[0], Items)
     with_point, count = _DECIMAL_COMMA.subn(r"\1.\2", answer)
     return is_list and count == 1 and same(read(with_point), expected)
 

@@ -12,7 +12,10 @@ _MEGA = 1 << 20
 TOUCHED = "realrl-verifier-was-here"
 """The file that the injected code would make."""
 
+_ROW = " & ".join([r"\sin x"] * 6)
+
 HOSTILE: dict[str, str] = {
+    "large determinant": r"\boxed{\begin{vmatrix}" + r" \\ ".join([_ROW] * 6) + r"\end{vmatrix}}",
     "tower of powers": r"\boxed{9^{9^{9^{9}}}}",
     "10**10**10": r"\boxed{10**10**10}",
     "power in TeX": r"\boxed{10^{10^{10}}}",
@@ -22,6 +25,8 @@ HOSTILE: dict[str, str] = {
     "huge binomial": r"\boxed{\binom{1000000000}{500000000}}",
     "endless sum": r"\boxed{\sum_{k=1}^{10^{9}} \frac{1}{k^k+1}}",
     "hard integral": r"\boxed{\int_0^1 \frac{\sin(x^x) e^{x^3}}{\ln(1+x^{x})} dx}",
+    "power of a sum": r"\boxed{(x+y+z+a+b+c+d)^{64}}",
+    "power of roots": r"\boxed{(\sqrt2+\sqrt3+\sqrt5+\sqrt7+\sqrt{11}+\sqrt{13})^{64}}",
     "expanding product": r"\boxed{\prod_{k=1}^{100000} (x+k)}",
     "deep parentheses": "\\boxed{" + "(" * 450 + "1" + ")" * 450 + "}",
     "deep fractions": "\\boxed{" + r"\frac{1}{1+" * 70 + "1" + "}" * 70 + "}",

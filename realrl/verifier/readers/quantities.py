@@ -10,6 +10,7 @@ from realrl.verifier import lexicon, numerals, units
 from realrl.verifier.arrays import written_out
 from realrl.verifier.choices import LETTERS_OF_CHOICES
 from realrl.verifier.equality import equal
+from realrl.verifier.functions import FUNCTIONS
 from realrl.verifier.grammar import readings
 from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.common import Read, scaled
@@ -50,7 +51,8 @@ def _formulas(tokens: Tokens) -> tuple[Node, ...]:
 
 def _is_short_word(tokens: Tokens) -> bool:
     """A word that is known, or can be spoken: `bob`, but not `abc`, `mgh`, `xyz`."""
-    return any(token.text.lower() in lexicon.SHORT_WORDS or _SPOKEN.fullmatch(token.text) for token in tokens)
+    words = [token.text for token in tokens if token.text not in FUNCTIONS]
+    return any(word.lower() in lexicon.SHORT_WORDS or _SPOKEN.fullmatch(word) for word in words)
 
 
 def _angle(tokens: Tokens) -> Reading:
