@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import random
 import subprocess
 import sys
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ SLOW_S = 0.5
 """A comparison of texts of at most 1,000 characters that takes longer is a fault."""
 MAX_KEPT = 50
 """Of the faults of a kind that are shown; all are counted."""
+NUM_SLOWEST = 5
 PASS_DEADLINE_S = 7200.0
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,7 +64,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     longest_ms: float
     """Per answer, compared with all solutions."""
     slowest: list[str]
-    """Five answers."""
+    """At most `NUM_SLOWEST` answers."""
 
 
 class Repeated(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +93,8 @@ class _Judge:
         self.counts: Counter[str] = Counter()
         self.faults: list[Fault] = []
         self.accepted_for_one = self.choices = 0
-        self.times_s: list[tuple[float, str]] = []
+        self.times_s = array("d")
+        self.slowest: list[tuple[float, str]] = []
         self._noted: set[str] = set()
 
     def judge(self, answer: str) -> tuple[str, ...]:
@@ -99,7 +103,7 @@ class _Judge:
         begin_s = time.process_time()
         accepted = tuple(solution for solution in self._panel if self._accepts(answer, solution))
         seconds = time.process_time() - begin_s
-        self.times_s.append((seconds, answer))
+        self._note_time(seconds, answer)
         if seconds > SLOW_S:
             self._look_for_slow_pair(answer)
         if len(accepted) == 1:
@@ -109,6 +113,13 @@ class _Judge:
         elif accepted:
             self.note("two solutions", answer, accepted)
         return accepted
+
+    def _note_time(self, seconds: float, answer: str) -> None:
+        """Keep every time, and the answers of the longest few: a million answers would fill the memory."""
+        self.times_s.append(seconds)
+        heapq.heappush(self.slowest, (seconds, answer))
+        if len(self.slowest) > NUM_SLOWEST:
+            heapq.heappop(self.slowest)
 
     def _accepts(self, answer: str, solution: str) -> bool:
         try:
@@ -155,7 +166,7 @@ def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
     for solution in panel:
         if solution not in judge.judge(solution):
             judge.note("itself", solution, (solution,))
-    judge.times_s.clear()
+    judge.times_s, judge.slowest = array("d"), []
     writer = Writer(seed, panel)
     for _ in range(num_answers):
         judge.judge(writer.answer())
@@ -170,10 +181,10 @@ def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
         num_faults=dict(judge.counts),
         faults=judge.faults,
         seconds=seconds,
-        p50_ms=1000 * times_s[num_answers // 2][0],
-        p99_ms=1000 * times_s[num_answers * 99 // 100][0],
-        longest_ms=1000 * times_s[-1][0],
-        slowest=[answer for _, answer in times_s[:-6:-1]],
+        p50_ms=1000 * times_s[num_answers // 2],
+        p99_ms=1000 * times_s[num_answers * 99 // 100],
+        longest_ms=1000 * times_s[-1],
+        slowest=[answer for _, answer in sorted(judge.slowest, reverse=True)],
     )
 
 
