@@ -29,7 +29,7 @@ def test_no_answer_is_right_for_two_solutions():
     """Nor does one break the comparison, or take it half a second; each solution is its own answer alone."""
     found = adversary.search(700, seed=15)
     assert len(set(PANEL)) == 60 and found.num_faults == {}, found.faults
-    assert found.accepted_for_one > 30, "the answers are too far from the solutions to tell anything"
+    assert found.accepted_for_one > 20, "the answers are too far from the solutions to tell anything"
 
 
 def test_the_search_finds_what_it_looks_for(monkeypatch):

@@ -166,6 +166,7 @@ def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
     for solution in panel:
         if solution not in judge.judge(solution):
             judge.note("itself", solution, (solution,))
+    judge.accepted_for_one = 0
     judge.times_s, judge.slowest = array("d"), []
     writer = Writer(seed, panel)
     for _ in range(num_answers):
