@@ -9,6 +9,7 @@ done, 1 the children that compare could not start, 2 bad input, 130 stopped by C
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -55,7 +56,7 @@ def _main(argv: Sequence[str]) -> int:
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     try:
-        counts = _write_verdicts(lines, explain=arguments.explain, as_json=arguments.json)
+        counts = _write_verdicts(_checked(lines, arguments), as_json=arguments.json)
     except RuntimeError as error:
         return complain(str(error), FAILED)
     if not arguments.json:
@@ -63,9 +64,13 @@ def _main(argv: Sequence[str]) -> int:
     return OK
 
 
-def _write_verdicts(lines: Sequence[Line], *, explain: bool, as_json: bool) -> Counter[Verdict]:
+def _checked(lines: Sequence[Line], arguments: argparse.Namespace) -> Iterator[Checked]:
+    converts = not arguments.no_conversion
+    return _explained(lines, converts) if arguments.explain else _graded(lines, converts)
+
+
+def _write_verdicts(graded: Iterator[Checked], *, as_json: bool) -> Counter[Verdict]:
     counts: Counter[Verdict] = Counter()
-    graded = _explained(lines) if explain else _graded(lines)
     for number, checked in enumerate(graded, 1):
         counts[checked.verdict] += 1
         if isinstance(checked, Explained) and not as_json:
@@ -88,6 +93,9 @@ def make_parser() -> Parser:
         "--explain",
         action="store_true",
         help="say why: what was taken for the answer, how both sides were read, and what decided",
+    )
+    parser.add_argument(
+        "--no-conversion", action="store_true", help="take units as they are: 100 cm are not 1 m"
     )
     return parser
 
@@ -125,17 +133,19 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _graded(lines: Sequence[Line]) -> Iterator[Checked]:
+def _graded(lines: Sequence[Line], convert_units: bool) -> Iterator[Checked]:
     for start in range(0, len(lines), BATCH):
         batch = lines[start : start + BATCH]
-        yield from check_all([line.completion for line in batch], [line.solutions for line in batch])
+        texts, solutions = [line.completion for line in batch], [line.solutions for line in batch]
+        yield from check_all(texts, solutions, convert_units=convert_units)
 
 
-def _explained(lines: Sequence[Line]) -> Iterator[Explained]:
+def _explained(lines: Sequence[Line], convert_units: bool) -> Iterator[Explained]:
     # Fewer at a time, as somebody waits to read them.
     for start in range(0, len(lines), EXPLAINED_BATCH):
         batch = lines[start : start + EXPLAINED_BATCH]
-        yield from explain_all([line.completion for line in batch], [line.solutions for line in batch])
+        texts, solutions = [line.completion for line in batch], [line.solutions for line in batch]
+        yield from explain_all(texts, solutions, convert_units=convert_units)
 
 
 def in_words(number: int, explained: Explained) -> str:

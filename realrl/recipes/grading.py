@@ -131,7 +131,10 @@ def _grade(ctx: CallContext, responses: Sequence[Response], batch: PackedBatch) 
     budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
     for name in weights:
         if name == MATH:
-            checked = check_all(texts, solutions, progress=ctx.progress, budget_s=budget_s)
+            converts = ctx.config.scores.convert_units
+            checked = check_all(
+                texts, solutions, progress=ctx.progress, budget_s=budget_s, convert_units=converts
+            )
             verdicts, answers = [c.verdict for c in checked], [c.answer for c in checked]
             found[name] = [_score(scores, v, v is Verdict.CORRECT) for v in verdicts]
         elif name == GYM:

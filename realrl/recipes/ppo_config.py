@@ -53,6 +53,8 @@ class ScoreConfig:
     ungraded: float | None = None
     """Reward of a response whose check took too long or broke, which says nothing about the response. Left
     out, the response takes no part in the step; the metric `ungraded` counts such responses."""
+    convert_units: bool = True
+    """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
     bias: float = 0.0
     """Added to each reward."""
     scale: float = 1.0

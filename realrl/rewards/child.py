@@ -51,9 +51,11 @@ class MathJudge:
         return Batch(request["solution"], _ANSWERS_PER_FORK)
 
     def judged(self, request: Reply) -> Reply:
+        texts = request["answer"], request["solution"]
+        converts = request.get("convert_units", True)
         if request.get("explain"):
-            return explained(request["answer"], request["solution"])._asdict()
-        same = same_answer(request["answer"], request["solution"])
+            return explained(*texts, convert_units=converts)._asdict()
+        same = same_answer(*texts, convert_units=converts)
         return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
 
 

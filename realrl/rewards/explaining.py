@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.math import Judge, compared, verdict_of
@@ -86,14 +87,22 @@ def _explained(answer: str, solution: str, verdict: Verdict, reasons: Explain) -
 
 
 def explain_all(
-    texts: Sequence[str], solutions: Sequence[Sequence[str]], *, num_threads: int = 4
+    texts: Sequence[str],
+    solutions: Sequence[Sequence[str]],
+    *,
+    num_threads: int = 4,
+    convert_units: bool = True,
 ) -> list[Explained]:
     """`explain` many texts, in their order, with the budget of as many verdicts for each of both."""
     judging, explaining = (Budget(seconds_for(len(texts))) for _ in range(2))
-    judge = judging.bounded(judge_in_pool)
+    judge_one, explain_one = judge_in_pool, explain_in_pool
+    if not convert_units:
+        judge_one = partial(judge_in_pool, convert_units=False)
+        explain_one = partial(explain_in_pool, convert_units=False)
+    judge = judging.bounded(judge_one)
 
     def reasons(answer: str, solution: str) -> Reasons:
-        return explaining.spend(lambda: explain_in_pool(answer, solution), instead=_NO_TIME)
+        return explaining.spend(lambda: explain_one(answer, solution), instead=_NO_TIME)
 
     with ThreadPoolExecutor(num_threads) as threads:
         pairs = zip(texts, solutions, strict=True)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.budget import Budget, seconds_for
@@ -67,14 +68,17 @@ def check_all(
     num_threads: int = 4,
     progress: Progress = no_progress,
     budget_s: float | None = None,
+    convert_units: bool = True,
 ) -> list[Checked]:
     """`check` many texts, in their order; slow comparisons do not wait for each other.
+
+    Without `convert_units`, 100 cm are not 1 m.
 
     Once `budget_s` of judging is spent, summed over the threads, what is left to judge is `TIMEOUT` at once;
     None: by the number of texts.
     """
     budget = Budget(seconds_for(len(texts)) if budget_s is None else budget_s)
-    bounded = budget.bounded(judge)
+    bounded = budget.bounded(judge if convert_units else partial(judge, convert_units=False))
     with ThreadPoolExecutor(num_threads) as threads:
         checked = threads.map(lambda pair: check(*pair, bounded), zip(texts, solutions, strict=True))
         found = list(counted(checked, len(texts), progress))

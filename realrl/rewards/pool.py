@@ -22,14 +22,14 @@ _LONGEST_REASON = 2_000
 Pool = TypeVar("Pool", bound="ChildPool")
 
 
-def judge_in_pool(answer: str, solution: str) -> Verdict:
+def judge_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
     """Compare in this process's own pool, whose children start when first asked."""
-    return _pool_of(os.getpid()).judge(answer, solution)
+    return _pool_of(os.getpid()).judge(answer, solution, convert_units=convert_units)
 
 
-def explain_in_pool(answer: str, solution: str) -> Reasons:
+def explain_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
     """Explain a comparison in this process's own pool."""
-    return _pool_of(os.getpid()).explain(answer, solution)
+    return _pool_of(os.getpid()).explain(answer, solution, convert_units=convert_units)
 
 
 @functools.cache
@@ -99,9 +99,9 @@ class JudgePool(ChildPool):
         limits = {"deadline_s": deadline_s, "memory_bytes": memory_bytes}
         super().__init__("realrl.rewards.child", num_children=num_children, **limits)
 
-    def judge(self, answer: str, solution: str) -> Verdict:
+    def judge(self, answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
         """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
-        reply = self.ask({"answer": answer, "solution": solution})
+        reply = self.ask({"answer": answer, "solution": solution, "convert_units": convert_units})
         verdict = reply.get("verdict")
         if verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.TIMEOUT):
             return Verdict(verdict)
@@ -109,9 +109,10 @@ class JudgePool(ChildPool):
         logger.warning("comparing %.200r with %.200r: %s", answer, solution, error)
         return Verdict.ERROR
 
-    def explain(self, answer: str, solution: str) -> Reasons:
+    def explain(self, answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
         """Why the verdict of a comparison is what it is; it takes up to about three times as long as that."""
-        reply = self.ask({"answer": answer, "solution": solution, "explain": True})
+        texts = {"answer": answer, "solution": solution}
+        reply = self.ask({**texts, "convert_units": convert_units, "explain": True})
         texts = [reply.get(name) for name in Reasons._fields]
         if "error" not in reply and all(map(_is_reason, texts)):
             return Reasons(*texts)

@@ -32,6 +32,7 @@ from realrl.verifier.tree import (
     Value,
     Words,
 )
+from realrl.verifier.unconverted import unconverted
 from realrl.verifier.writing import shortened
 
 MAX_CHARS = 1200
@@ -47,12 +48,14 @@ class Explanation(NamedTuple):
     why: str
 
 
-def explained(answer: str, solution: str) -> Explanation:
+def explained(answer: str, solution: str, *, convert_units: bool = True) -> Explanation:
     """Explain what `same_answer` says of an answer and a solution."""
-    rule = rule_of(answer, solution)
+    rule = rule_of(answer, solution, convert_units=convert_units)
     if rule is Rule.LENGTH:
         return Explanation("a text that is too long to read", "a text", rule.value)
     found, expected = read(answer.strip()), read(solution.strip())
+    if not convert_units:
+        found, expected = unconverted(found), unconverted(expected)
     why = rule.value
     if rule is Rule.MEANING:
         why = _why_same(found, expected)

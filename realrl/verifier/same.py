@@ -10,6 +10,7 @@ from realrl.verifier.comparison import canonical_words, same
 from realrl.verifier.reading import read, read_tokens
 from realrl.verifier.tokens import Tokens, tokenized
 from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
+from realrl.verifier.unconverted import unconverted
 
 MAX_CHARS = 1000
 """A longer answer is compared as a text only: solutions are short."""
@@ -18,13 +19,15 @@ _CAPITALS = {"T": "true", "F": "false"}
 _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}
 
 
-def same_answer(answer: str, solution: str) -> bool:
+def same_answer(answer: str, solution: str, *, convert_units: bool = True) -> bool:
     """Whether an answer means what a solution does. A pure function of the two texts.
+
+    Without `convert_units`, 100 cm are not 1 m.
 
     Raises:
         RecursionError: a text is nested too deeply.
     """
-    return rule_of(answer, solution).is_same
+    return rule_of(answer, solution, convert_units=convert_units).is_same
 
 
 class Rule(Enum):
@@ -48,7 +51,7 @@ class Rule(Enum):
         return self not in (Rule.LENGTH, Rule.ONE_SAYS_NOTHING, Rule.NONE)
 
 
-def rule_of(answer: str, solution: str) -> Rule:
+def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
     """The rule that decides whether an answer means what a solution does.
 
     Raises:
@@ -65,19 +68,36 @@ def rule_of(answer: str, solution: str) -> Rule:
     letter = choices.solution_choice(wanted)
     if letter is not None and choices.picks(mine, letter):
         return Rule.CHOICE
-    found, expected = read(answer), read(solution)
+    readings = _Readings(convert_units)
+    found, expected = readings.of(answer), readings.of(solution)
     if _same_words(mine, expected):
         return Rule.WORDS
     if same(found, expected):
         return Rule.MEANING
     behind = choices.value_of_choice(mine)
-    if behind and letter is None and same(read_tokens(behind), expected):
+    if behind and letter is None and same(readings.of_tokens(behind), expected):
         return Rule.VALUE_OF_CHOICE
     if _same_letters(mine, wanted, expected):
         return Rule.LETTERS
-    if _same_decimal(answer, found, expected):
+    if _same_decimal(answer, found, expected, readings):
         return Rule.DECIMAL_COMMA
-    return Rule.UNGROUPED if _same_ungrouped(answer, expected) else Rule.NONE
+    return Rule.UNGROUPED if _same_ungrouped(answer, expected, readings) else Rule.NONE
+
+
+class _Readings:
+    """Reads texts, with units that are converted or not."""
+
+    def __init__(self, convert_units: bool) -> None:
+        self._converts = convert_units
+
+    def of(self, text: str, *, groups: bool = True) -> Reading:
+        return self._told(read(text, groups=groups))
+
+    def of_tokens(self, tokens: Tokens) -> Reading:
+        return self._told(read_tokens(tokens))
+
+    def _told(self, reading: Reading) -> Reading:
+        return reading if self._converts else unconverted(reading)
 
 
 def _same_words(mine: Tokens, expected: Reading) -> bool:
@@ -99,14 +119,14 @@ def _same_letters(mine: Tokens, wanted: Tokens, expected: Reading) -> bool:
     return is_list and letters == choices.chosen_letters(mine)
 
 
-def _same_decimal(answer: str, found: Reading, expected: Reading) -> bool:
+def _same_decimal(answer: str, found: Reading, expected: Reading, readings: _Readings) -> bool:
     """`10,50 €` for 10.5, where the solution has no list."""
     is_list = isinstance(found[0], Items) and found[0].kind == "," and not isinstance(expected[0], Items)
     with_point, count = _DECIMAL_COMMA.subn(r"\1.\2", answer)
-    return is_list and count == 1 and same(read(with_point), expected)
+    return is_list and count == 1 and same(readings.of(with_point), expected)
 
 
-def _same_ungrouped(answer: str, expected: Reading) -> bool:
+def _same_ungrouped(answer: str, expected: Reading, readings: _Readings) -> bool:
     """`100,200` for the list `100, 200`: a comma is no group of digits where the solution has a list."""
     has_members = isinstance(expected[0], (Items, RealSet, Named, Relation))
-    return has_members and "," in answer and same(read(answer, groups=False), expected)
+    return has_members and "," in answer and same(readings.of(answer, groups=False), expected)

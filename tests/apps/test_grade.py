@@ -51,6 +51,18 @@ def test_every_line_gets_its_verdict_in_its_place(file, capsys):
     ]
 
 
+def test_units_are_converted_unless_that_is_not_wanted(tmp_path, capsys):
+    """In verdicts and in reasons; a unit alone is still no difference."""
+    rows = [("200 cm", "2 m"), ("x = 200 cm", "2 m"), ("2 m", "2 metres"), ("2 m", "2")]
+    lines = [{"completion": rf"\boxed{{{answer}}}", "solutions": [solution]} for answer, solution in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for options, wanted in (((), [True] * 4), (("--no-conversion",), [False, False, True, True])):
+        for more in ((), ("--explain",)):
+            assert main([str(tmp_path / "rows.jsonl"), "--json", *options, *more]) == 0
+            verdicts = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+            assert [verdict == "correct" for verdict in verdicts] == wanted
+
+
 def test_files_in_the_forms_of_data(tmp_path, capsys):
     """Packed, a list in place of lines, NaN in other fields, answers that are numbers."""
     rows = (
@@ -183,7 +195,7 @@ def test_bad_files_are_refused_with_one_line_before_anything_is_graded(content, 
 
 
 def test_a_pool_that_cannot_start_fails_with_one_line(file, capsys, monkeypatch):
-    def broken(*_: object) -> list[Checked]:
+    def broken(*_: object, **__: object) -> list[Checked]:
         raise RuntimeError("realrl.rewards.child did not start")
 
     monkeypatch.setattr(grade, "check_all", broken)

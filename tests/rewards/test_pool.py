@@ -229,9 +229,12 @@ def test_nothing_starts_before_it_is_needed_and_nothing_is_left():
 PARENT = f"""
 import threading, time
 from realrl.rewards.pool import ChildPool
-pool = ChildPool("tests.rewards.hostile_judge", num_children=2, deadline_s=3.0, memory_bytes=1 << 30)
+pool = ChildPool("tests.rewards.hostile_judge", num_children=2, deadline_s=60.0, memory_bytes=1 << 30)
 pool.ask({HONEST})
 threading.Thread(target=pool.ask, args=({ENDLESS},), daemon=True).start()
+while pool._idle.qsize() == 2:
+    time.sleep(0.01)
+time.sleep(1.0)
 pool.ask({HONEST})
 print("ready", flush=True)
 time.sleep(60)
