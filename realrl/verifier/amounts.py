@@ -103,12 +103,9 @@ def _told(quantity: Quantity) -> Node:
 
 
 def _is_money_rate(mine: Unit, wanted: Unit) -> bool:
-    """`dollars` for `dollars per year`."""
-    return (
-        wanted.kind.startswith(f"{mine.kind} * ")
-        and mine.kind.startswith("money")
-        and mine.factor == wanted.factor
-    )
+    """`dollars` for `dollars per year`, or the other way round."""
+    shorter, longer = sorted((mine.kind, wanted.kind), key=len)
+    return shorter.startswith("money") and longer.startswith(f"{shorter} * ")
 
 
 def _same_thing(mine: Unit, wanted: Unit) -> bool:

@@ -123,7 +123,9 @@ def _same_decimal(answer: str, found: Reading, expected: Reading, readings: _Rea
     """`10,50 €` for 10.5, where the solution has no list."""
     is_list = isinstance(found[0], Items) and found[0].kind == "," and not isinstance(expected[0], Items)
     with_point, count = _DECIMAL_COMMA.subn(r"\1.\2", answer)
-    return is_list and count == 1 and same(readings.of(with_point), expected)
+    # `2,0` are two roots, of which one is 0.
+    is_decimal = count == 1 and not re.search(r",0+(?!\d)", answer)
+    return is_list and is_decimal and same(readings.of(with_point), expected)
 
 
 def _same_ungrouped(answer: str, expected: Reading, readings: _Readings) -> bool:

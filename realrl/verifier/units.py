@@ -180,7 +180,7 @@ class _Reader:
             more = self._power()
             if more is None:
                 return None
-            total = _multiplied(total, more, -1 if divides else 1)
+            total = multiplied(total, more, -1 if divides else 1)
         return total
 
     def _power(self) -> Unit | None:
@@ -218,7 +218,7 @@ class _Reader:
     def _single(self) -> Unit | None:
         if self._take(r"\frac"):
             top, bottom = self._group(), self._group()
-            return None if top is None or bottom is None else _multiplied(top, bottom, -1)
+            return None if top is None or bottom is None else multiplied(top, bottom, -1)
         if self._take("{"):
             unit = self._product()
             return unit if self._take("}") else None
@@ -244,7 +244,7 @@ class _Reader:
         return unit if self._take("}") else None
 
 
-def _multiplied(left: Unit, right: Unit, sign: int) -> Unit:
+def multiplied(left: Unit, right: Unit, sign: int) -> Unit:
     kinds = sorted([*_parts(left), *_parts(_raised(right, sign))])
     return Unit(_joined(kinds), left.factor * right.factor**sign)
 

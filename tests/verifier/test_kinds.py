@@ -302,6 +302,7 @@ DIFFERENT = {
         ("3e2", r"3e^2"),
         ("2.5", "2,5"),
         ("3.7", "3,7"),
+        ("4,0", "4"),
     ],
     "letters": [
         ("soc(x)", r"\cos x"),
@@ -323,6 +324,8 @@ DIFFERENT = {
         (r"25^\circ\text{C}", r"25^\circ\text{F}"),
         ("5 miles north", "5 miles south"),
         (r"\$40", "€40"),
+        (r"\$40/hour", r"\$40/day"),
+        (r"\$40 per person", r"\$40 per table"),
         ("40 cents", r"\$40"),
         ("6 red", "6 green"),
         ("8 m^2", "8 m^3"),
@@ -371,6 +374,8 @@ DIFFERENT = {
         (r"x \equiv 2 \pmod 5", "x = 2"),
         ("y = 2x", "y = 3x"),
         ("> 6", "6"),
+        (r"\sin(x) y = \sin(x) y", "y = 3x - 2"),
+        ("e^x + y = e^x + y", "2x - y = 5"),
     ],
     "sets": [
         ("(1,3]", "(1,3)"),

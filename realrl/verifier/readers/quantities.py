@@ -145,14 +145,24 @@ def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Valu
     if texts[0] in ("in", "of", "out") and (chance := _chance(node, rest)) is not None:
         yield Formula(chance)
     if currency is not None:
-        same = units.read_unit(rest)
-        has_more = same is None or not units.same_kind(same, currency)
-        is_rate = texts[0] in ("per", "a", "an", "each", "/", "every")
-        if not has_more or is_rate:
-            yield Quantity(node, currency)
+        rate = _money_rate(currency, rest)
+        if rate is not None:
+            yield Quantity(node, rate)
         return
     for unit in _units(rest):
         yield Quantity(node, unit)
+
+
+def _money_rate(currency: Unit, rest: Tokens) -> Unit | None:
+    """What is behind an amount of money: its currency again, or what it is for (`per hour`)."""
+    again = units.read_unit(rest)
+    if again is not None and units.same_kind(again, currency):
+        return currency
+    is_rate = rest[0].text in ("per", "a", "an", "each", "/", "every") and len(rest) > 1
+    what = (units.read_unit(rest[1:]) or units.counted_thing(rest[1:])) if is_rate else None
+    if what is None:
+        return currency if rest[0].text == "each" else None
+    return units.multiplied(currency, what, -1)
 
 
 def _units(rest: Tokens) -> Iterator[Unit]:
