@@ -90,6 +90,12 @@ def _denied(solution: str) -> str | None:
     return rf"\text{{not {match[1]}}}" if match else None
 
 
+def _identity(solution: str) -> str | None:
+    """What always holds, for an equation of x and y: it says nothing."""
+    is_equation = re.fullmatch(r"[-+\w^ ]+=[-+\w^ ]+", solution) and {"x", "y"} <= set(solution)
+    return r"e^{x} e^{y} = e^{x+y}" if is_equation else None
+
+
 def _of_number(pattern: str) -> Form:
     """A text around a number that is neither 0 nor 1."""
     is_number = re.compile(r"-?(?:[2-9]|[1-9]\d+)(?:\.\d+)?|-?\\frac\{\d+\}\{\d+\}")
@@ -141,6 +147,7 @@ CHANGING: dict[str, Form] = {
     "equal to another": _with_other(r"% \ne #"),
     "cases": _with_other(r"% \text{ if } n > 7, # \text{ otherwise}"),
     "cases in words": _with_other(r"% \text{ when } n > 7, # \text{ when } n \le 7"),
+    "an identity": _identity,
     "a judgement": _of_number(r"% \text{ is wrong}"),
     "a hedge": _with_other(r"% \text{ unless } #"),
     "a remainder": lambda solution: (
