@@ -13,14 +13,12 @@ from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
 from realrl.verifier.extract import extract_answer
+from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.solution import solution_answer
 
 logger = logging.getLogger(__name__)
 
 Judge = Callable[[str, str], Verdict]
-
-MAX_CHARS = 1000
-"""A longer answer is compared as a string only: solutions are short."""
 
 _BREAKS = (RecursionError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 """What a text can bring about that nobody thought of. Not a RuntimeError: it says that no child starts."""

@@ -328,12 +328,17 @@ def _in_any_order(answers: Sequence[Reading], solutions: Sequence[Reading]) -> b
 
 def _same_members(answers: Sequence[Reading], solutions: Sequence[Reading]) -> bool:
     """Of sets, in which a member may be written twice."""
-    found = {
-        next((place for place, wanted in enumerate(solutions) if same(mine, wanted)), None)
-        for mine in answers
-    }
-    missing = [wanted for place, wanted in enumerate(solutions) if place not in found]
-    return None not in found and all(any(same(mine, wanted) for mine in answers) for wanted in missing)
+    are_wanted = all(any(_same_member(mine, wanted) for wanted in solutions) for mine in answers)
+    return are_wanted and all(any(_same_member(mine, wanted) for mine in answers) for wanted in solutions)
+
+
+def _same_member(mine: Reading, wanted: Reading) -> bool:
+    """Whether two members are the same; a set is no member in the place of its only one."""
+    return _is_set(mine) == _is_set(wanted) and same(mine, wanted)
+
+
+def _is_set(member: Reading) -> bool:
+    return isinstance(member[0], Items) and member[0].kind == "{}"
 
 
 def _same_progression(answer: Value, solution: Value) -> bool:

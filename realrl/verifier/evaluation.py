@@ -1,11 +1,4 @@
-"""The value of a formula at a point: exact while it is rational, else a ball that certainly contains it.
-
-Balls are those of FLINT (Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
-arithmetic"): every operation takes bounded time and memory, whatever its operands.
-
-Conventions: an odd root of a negative number is real, as in school; every other power, root and logarithm has
-its principal value. `\\log` is to the base 10.
-"""
+"""The value of a formula at a point: exact while it is rational, else a ball that certainly contains it."""
 
 from __future__ import annotations
 

@@ -491,9 +491,6 @@ class _Parser(Cursor):
             raise Unreadable("a line over more than a letter")
         return operation("conjugate", inside)
 
-    def _conjugated(self) -> Node:
-        raise Unreadable("a mark over a letter")
-
     def _marked(self, mark: str) -> Node:
         inside = self._argument()
         if not isinstance(inside, Symbol):
@@ -600,8 +597,7 @@ class _Parser(Cursor):
 
 def _is_factor(command: str) -> bool:
     bare = command.removeprefix("plain ").removeprefix("\\")
-    starts = ("frac", "sqrt", "binom", "overline", "hat", "vec", "dot", "ddot", "ell", "hbar", "sum", "prod")
-    is_known = bare in FUNCTIONS or bare in CONSTANTS or bare in GREEK or bare in starts
+    is_known = bare in FUNCTIONS or bare in CONSTANTS or bare in GREEK or bare in _Parser._READERS
     return is_known or bare.startswith("begin ")
 
 

@@ -51,10 +51,6 @@ def _zero_at_zero(name: str) -> Callable[[Value], Value]:
     return lambda value: fmpq(0) if isinstance(value, fmpq) and value == 0 else plain(value)
 
 
-def _one_over(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
-    return lambda value: divide(fmpq(1), function(value))
-
-
 def _of_inverse(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     return lambda value: function(divide(fmpq(1), value))
 

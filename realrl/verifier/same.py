@@ -7,13 +7,12 @@ from enum import Enum
 
 from realrl.verifier import choices
 from realrl.verifier.comparison import canonical_words, same
+from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.reading import read, read_tokens
 from realrl.verifier.tokens import Tokens, tokenized
 from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
 from realrl.verifier.unconverted import unconverted
 
-MAX_CHARS = 1000
-"""A longer answer is compared as a text only: solutions are short."""
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+(?:(?:\\,|\\ |[ ~'])\d{3})*),(\d+)(?![\d,.])")
 _CAPITALS = {"T": "true", "F": "false"}
 _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}

@@ -13,7 +13,6 @@ from realrl.verifier.operations import order_of
 from realrl.verifier.tree import Bound, Interval, RealSet
 
 ALL = RealSet((Interval(Bound(None), Bound(None)),))
-EMPTY = RealSet(())
 _PRECISION = 256
 
 

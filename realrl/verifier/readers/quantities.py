@@ -120,7 +120,10 @@ def _measured(tokens: Tokens) -> Iterator[Value]:
 def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
     """By the longest number with a rest that can be read."""
     for node, rest in _numbers_at_start(tokens):
-        factor, taken = numerals.scales(rest) if _is_one_number(tokens, rest) else (Fraction(1), 0)
+        is_sum = not _is_one_number(tokens, rest)
+        if is_sum and rest and rest[0].text == "%":
+            continue
+        factor, taken = (Fraction(1), 0) if is_sum else numerals.scales(rest)
         found = list(_with_rest(scaled(node, factor), rest[taken:], currency))
         if found:
             yield from found
