@@ -11,6 +11,7 @@ from realrl.verifier.nodes import (
     Constant,
     Node,
     Number,
+    Operation,
     Symbol,
     free_symbols,
     operation,
@@ -57,9 +58,19 @@ def _same_family(answer: Node, solution: Node) -> bool:
     names = free_symbols(answer), free_symbols(solution)
     if names[0] == names[1] or any(len(each) != 1 or not each <= _COUNTERS for each in names):
         return False
-    has_pi = all(any(node == Constant("pi") for node in walk(each)) for each in (answer, solution))
     (mine,), (wanted,) = names
-    return has_pi and equal(substituted(answer, {mine: Symbol(wanted)}), solution)
+    return (
+        _is_angle(answer)
+        and _is_angle(solution)
+        and equal(substituted(answer, {mine: Symbol(wanted)}), solution)
+    )
+
+
+def _is_angle(node: Node) -> bool:
+    return any(
+        inner == Constant("pi") or (isinstance(inner, Operation) and inner.name == "degrees")
+        for inner in walk(node)
+    )
 
 
 def _same_by_engineers_j(answer: Node, solution: Node) -> bool:

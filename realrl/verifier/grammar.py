@@ -512,6 +512,8 @@ class _Parser(Cursor):
                 self.at += 1
                 base = self._base_of_logarithm(is_plain)
         function = FUNCTIONS[name]
+        if is_plain and name == "log" and base is None:
+            base = self._base_beside()
         if name in ANY_NUMBER:
             return _raised_to(operation(function, *self._arguments()), power)
         if is_plain and not self.next_is("(", "{") and name == "sqrt":
@@ -527,6 +529,15 @@ class _Parser(Cursor):
         if base is not None:
             raise Unreadable(f"a base of {name}")
         return _raised_to(operation(function, argument), power)
+
+    def _base_beside(self) -> Node | None:
+        """The base of `log2(8)`."""
+        token, after = self.peek(), self.peek(1)
+        is_base = token is not None and token.kind == NUMBER and not token.after_space
+        if not is_base or after is None or after.text != "(":
+            return None
+        self.at += 1
+        return decimal_number(token.text)
 
     def _base_of_logarithm(self, is_plain: bool) -> Node:
         if self.next_is("{"):

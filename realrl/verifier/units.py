@@ -15,27 +15,33 @@ from realrl.verifier.lexicon import COUNTED_STOP, NUMBER_WORDS, SCALES
 from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 from realrl.verifier.tree import Unit
 
-_PREFIXED = {
-    "length": ("m", "meter meters metre metres"),
-    "mass": ("g", "gram grams gramme grammes"),
-    "time": ("s", "second seconds sec secs"),
-    "volume": ("L l", "liter liters litre litres"),
-    "energy": ("J", "joule joules"),
-    "power": ("W", "watt watts"),
-    "force": ("N", "newton newtons"),
-    "pressure": ("Pa", "pascal pascals"),
-    "voltage": ("V", "volt volts"),
-    "current": ("A", "ampere amperes amp amps"),
-    "frequency": ("Hz", "hertz"),
-    "resistance": ("Ω", "ohm ohms"),
-    "amount": ("mol", "mole moles"),
-    "charge": ("C", "coulomb coulombs"),
-    "capacitance": ("F", "farad farads"),
-    "magnetic flux density": ("T", "tesla teslas"),
-    "electronvolt": ("eV", "electronvolt electronvolts"),
-    "information": ("B", "byte bytes"),
-}
-"""By kind: symbols, and words, of the unit of which the others are multiples."""
+_ENERGY = "length^2 * mass * time^-2"
+_POWER = "length^2 * mass * time^-3"
+_VOLTAGE = "current^-1 * length^2 * mass * time^-3"
+_PREFIXED: tuple[tuple[str, str, str, str], ...] = (
+    ("length", "1", "m", "meter meters metre metres"),
+    ("mass", "1", "g", "gram grams gramme grammes"),
+    ("time", "1", "s", "second seconds sec secs"),
+    ("current", "1", "A", "ampere amperes amp amps"),
+    ("amount", "1", "mol", "mole moles"),
+    ("information", "1", "B", "byte bytes"),
+    ("length^3", "1/1000", "L l", "liter liters litre litres"),
+    ("time^-1", "1", "Hz", "hertz"),
+    ("length * mass * time^-2", "1000", "N", "newton newtons"),
+    ("length^-1 * mass * time^-2", "1000", "Pa", "pascal pascals"),
+    (_ENERGY, "1000", "J", "joule joules"),
+    (_ENERGY, "3600000", "Wh", "watt-hour watt-hours"),
+    (_ENERGY, "1.602176634e-16", "eV", "electronvolt electronvolts"),
+    (_POWER, "1000", "W", "watt watts"),
+    ("current * time", "1", "C", "coulomb coulombs"),
+    (_VOLTAGE, "1000", "V", "volt volts"),
+    ("current^-2 * length^2 * mass * time^-3", "1000", "Ω", "ohm ohms"),
+    ("current^2 * length^-2 * mass^-1 * time^4", "1/1000", "F", "farad farads"),
+    ("current^-1 * mass * time^-2", "1000", "T", "tesla teslas"),
+)
+"""Units of which others are multiples: their kind and their size in metres, grams, seconds and amperes, their
+symbols, and their words.
+"""
 _PREFIXES = {
     **{"k": (3, "kilo"), "c": (-2, "centi"), "m": (-3, "milli"), "M": (6, "mega"), "G": (9, "giga")},
     **{"μ": (-6, "micro"), "n": (-9, "nano"), "p": (-12, "pico"), "d": (-1, "deci"), "h": (2, "hecto")},
@@ -61,11 +67,12 @@ _OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("10", "decade decades"),
         ("100", "century centuries"),
     ),
-    "volume": (
-        ("3.785411784", "gal gallon gallons"),
-        ("0.473176473", "pint pints"),
-        ("0.946352946", "quart quarts"),
+    "length^3": (
+        ("0.003785411784", "gal gallon gallons"),
+        ("0.000473176473", "pint pints"),
+        ("0.000946352946", "quart quarts"),
     ),
+    "length^2": (("10000", "ha hectare hectares"), ("4046.8564224", "acre acres")),
     "cups": (("1", "cup cups"),),
     "angle": (("1", "degree degrees deg °"),),
     "radian": (("1", "rad rads radian radians"),),
@@ -89,11 +96,11 @@ _MOST_WORDS = 5
 
 def _table() -> dict[str, Unit]:
     table: dict[str, Unit] = {}
-    for kind, (symbols, words) in _PREFIXED.items():
+    for kind, size, symbols, words in _PREFIXED:
         for name in (*symbols.split(), *words.split()):
-            table[name] = Unit(kind)
+            table[name] = Unit(kind, Fraction(size))
         for short, (power, long) in _PREFIXES.items():
-            factor = Fraction(10) ** power
+            factor = Fraction(10) ** power * Fraction(size)
             names = [
                 *(short + symbol for symbol in symbols.split()),
                 *(long + word for word in words.split()),

@@ -148,13 +148,21 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     if any(each is None or not each[0] for each in found) or len({name for name, _ in found}) != 1:
         return ()
     name, parts = found[0][0], [each for _, each in found]
-    both = None if is_choice or not all(map(_is_ray, parts)) else sets.intersection(parts)
+    are_bounds = all(_is_ray(part) or _leaves_out_points(part) for part in parts)
+    both = sets.intersection(parts) if are_bounds and not is_choice else None
     if both is not None and both.parts:
         return (Named(name, (both,)),)
     pieces = RealSet(tuple(part for each in parts for part in each.parts))
     union = sets.merged(pieces)
     # Sets that overlap are answers of which one may be right.
     return (Named(name, (union,)),) if len(union.parts) == len(pieces.parts) else ()
+
+
+def _leaves_out_points(found: RealSet) -> bool:
+    r"""Whether a set is the line without some points, as `x \ne 1` says."""
+    ends = (found.parts[0].low.node, found.parts[-1].high.node) if len(found.parts) > 1 else (0,)
+    gaps = zip(found.parts, found.parts[1:])
+    return ends == (None, None) and all(left.high.node == right.low.node for left, right in gaps)
 
 
 def _is_ray(found: RealSet) -> bool:
