@@ -103,13 +103,28 @@ _VALUE_LINE = re.compile(
 )
 
 
+MAX_LAST_WORDS = 300
+"""Of characters, of the sentence that ends a text."""
+_ONE_VALUE = r"(?:[a-zA-Z](?:_\d)? ?= ?)?(?=[^\s,]{0,50}\d)[\w$\\{}()^./+=√π-]{1,50}"
+_LAST_WORDS = re.compile(
+    r"\b(?:solutions|roots|zeros|values)\s+are:?\s+"
+    rf"(?P<values>{_ONE_VALUE}(?:(?:,| and| or|, and|, or) {_ONE_VALUE}){{1,6}})[.\s$]{{0,3}}\Z"
+    r"|\b(?:option|choice)\s+is:?\s+(?P<letter>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
+    r"|\A\s*(?P<alone>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
+)
+
+
 def announced_at(text: str) -> int | None:
-    """Return where the answer begins that the last phrase announces; None without a phrase."""
+    """Return where the answer begins that the last phrase announces; None without a phrase.
+
+    Without one, a text may end in a sentence that states solutions, or a choice.
+    """
     for match in reversed(list(_NOUN.finditer(text))):
         end = _announced(text, match)
         if end is not None:
             return end
-    return None
+    last_words = _LAST_WORDS.search(text, max(0, len(text) - MAX_LAST_WORDS))
+    return last_words.start(last_words.lastgroup) if last_words else None
 
 
 def _announced(text: str, match: re.Match[str]) -> int | None:

@@ -243,6 +243,25 @@ def test_without_a_box_what_a_phrase_announces(kind):
     assert found == PHRASES[kind]
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So we factor. The solutions are x = 4 and x = 9.", "x = 4 and x = 9"),
+        ("The roots are 4 and 9.", "4 and 9"),
+        ("The values are 4, 9.", "4, 9"),
+        (r"The solutions are $x=\frac13$ and $x=3$.", r"x=\frac13 and x=3"),
+        ("The roots are 4 and 9. Their sum is 13.", "13"),
+        ("The roots are 4 and 9, so the sum is 13.", "13"),
+        ("The answer is 13, as the roots are 4 and 9.", "13"),
+        ("The correct option is (D).", "(D)"),
+        ("**D**", "D"),
+        ("I would take D, but not today", None),
+    ],
+)
+def test_without_a_phrase_a_last_sentence_may_state_solutions_or_a_choice(text, answer):
+    assert extract_answer(text) == answer
+
+
 def test_the_table_in_the_docs():
     page = (Path(__file__).resolve().parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
     table = page.partition("Of that the answer is:")[2].partition("\n\nThe words")[0]
