@@ -100,6 +100,6 @@ COUNTED_STOP = frozenset(
     "reciprocal prime wrong false incorrect undefined nan impossible invalid excluded unless vs also "
     "instead perhaps maybe possibly probably divided multiplied added subtracted otherwise whatever any "
     "every yes true correct i ii iii iv vi vii viii ix xi xii though although however while because since "
-    "when where mod modulo".split()
+    "when where mod modulo ではありません ではない じゃない でない 아닙니다 아니다 아니에요".split()
 )
 """Words that a thing that is counted does not have: they change what the number says."""

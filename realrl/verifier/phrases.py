@@ -25,23 +25,30 @@ _LANGUAGES = {
     "English": _Language(
         r"\b(?<!to )ans(?:wers?)?\b\.?",
         r"\s{1,3}(?:(?:is|are|was|were|(?:will|would|should|must) be|has to be|turns out to be)\b"
-        r"(?:\s+equal\s+to\b)?|(?:equals?|becomes|comes (?:out )?to)\b)",
+        r"(?:\s+equal\s+to\b)?|(?:equals?|becomes|comes (?:out )?to)\b"
+        r"|(?=(?:isn|aren|wasn|can|couldn|won|wouldn)['’]t\b|cannot\b))",
         r"(?:\s\([^()\n]{0,40}\))?(?:,?\s+(?:to|of|for|in|we|i|you|that|here|then|therefore|thus|now)\b"
         r"(?:[^.\n:]|\.(?=\d)){0,60}?,?)?",
     ),
     "Spanish": _Language(
-        r"\brespuestas?\b", r"\s(?:es|son|ser[íi]a|ser[áa]|debe ser)\b", r"(?:\s+(?:final|correcta)e?s?)?"
+        r"\brespuestas?\b",
+        r"\s(?:(?:es|son|ser[íi]a|ser[áa]|debe ser)\b|(?=no\s))",
+        r"(?:\s+(?:final|correcta)e?s?)?",
     ),
     "French": _Language(
-        r"\bréponses?\b", r"\s(?:est|sont|serait)\b", r"(?:\s+(?:finale|correcte|exacte)s?)?"
+        r"\bréponses?\b",
+        r"\s(?:(?:est|sont|serait)\b|(?=n['’]est pas\b|ne sont pas\b))",
+        r"(?:\s+(?:finale|correcte|exacte)s?)?",
     ),
     "German": _Language(r"\bantwort(?:en)?\b", r"\s(?:ist|sind|lautet|lauten|beträgt|wäre)\b"),
     "Portuguese": _Language(
-        r"\brespostas?\b", r"\s(?:é|são|será|seria)(?!\w)", r"(?:\s+(?:final|correta)s?)?"
+        r"\brespostas?\b", r"\s(?:(?:é|são|será|seria)(?!\w)|(?=não\s))", r"(?:\s+(?:final|correta)s?)?"
     ),
-    "Italian": _Language(r"\brispost[ae]\b", r"\s(?:è|e'|sono|sarà)(?!\w)", r"(?:\s+(?:finale|corretta))?"),
+    "Italian": _Language(
+        r"\brispost[ae]\b", r"\s(?:(?:è|e'|sono|sarà)(?!\w)|(?=non\s))", r"(?:\s+(?:finale|corretta))?"
+    ),
     "Russian": _Language(r"\bответ(?:ом)?\b", r"\s(?:равен|равна|равно|будет|является|это)\b"),
-    "Chinese": _Language(r"答案", r"\s?(?:应该|應該|应|應|就)?(?:是|为|為|等于|等於|选|選)"),
+    "Chinese": _Language(r"答案", r"\s?(?:应该|應該|应|應|就)?(?:是|为|為|等于|等於|选|選)|(?=不)"),
     "Japanese": _Language(r"答え?|解答|正解", r"は、?"),
     "Korean": _Language(r"정?답", r"[은는]\s?"),
     "Arabic": _Language(
@@ -51,7 +58,9 @@ _LANGUAGES = {
     ),
     "Hindi": _Language(r"उत्तर", r"\s+(?:है(?!\w)|(?=[-+$\d\\(]))"),
     "Vietnamese": _Language(
-        r"\b(?:đáp án|đáp số|câu trả lời)\b", r"\s(?:là|bằng)\b", r"(?:\s+(?:cuối cùng|đúng))?"
+        r"\b(?:đáp án|đáp số|câu trả lời)\b",
+        r"\s(?:(?:là|bằng)\b|(?=không\s))",
+        r"(?:\s+(?:cuối cùng|đúng))?",
     ),
 }
 

@@ -37,10 +37,17 @@ _FILLER = re.compile(
 )
 _SUBJECT = re.compile(r"(?:he|she|it|they|we|you|i|there)\s", re.IGNORECASE)
 _CHANGES_VALUE = re.compile(
-    r"\b(?:no|not|none|never|cannot|impossible|nothing)\b"
+    r"\b(?:no|not|none|never|cannot|impossible|nothing)\b|\b(?:isn|aren|wasn|can|couldn|won|wouldn)['’]t\b"
+    r"|\b(?:n['’]est pas|ne sont pas|non|não|nicht|не|không)\b|不是|不为|不等于"
     r"|\b(?:least|most|than|over|under|below|above|between|up to)\b",
     re.IGNORECASE,
 )
+_ANOTHER_VALUE = re.compile(
+    r"\b(?:root|square|cube|half|double|negative|opposite|reciprocal|inverse|logarithm|factorial|sum|difference"
+    r"|product|quotient|smaller|larger|greater)\s+of\s+\W{0,3}\d|\b(?:(?:some|any)\s+other|another)\b",
+    re.IGNORECASE,
+)
+"""It says a value that no number in it is: "the square root of 42"."""
 _NAMES_NO_VALUE = re.compile(
     r"(?:the|a|an|our|this)\s+(?:\w{1,20}\s+)?(?:number|value|amount|sum|total|result"
     r"|count|product|difference|one|same)",
@@ -52,6 +59,7 @@ _COPULAS = (
 )
 _OTHER_SCRIPT = re.compile(r"[\u0590-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0400-\u052f]")
 _COUNTED = re.compile(r"[\s,，]{0,2}[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_NEGATED_BEHIND = re.compile(r"ない|ありません|아니|아닙|아닌|नहीं")
 _SCALE = re.compile(r"\s?[十百千万萬亿億兆半分点點割成倍만억천백십]")
 
 
@@ -80,7 +88,8 @@ def _predicate(sentence: str, clause: str, said: str) -> str | None:
     """Return the answer in a sentence that does not begin with a value: what it says, or its last value."""
     predicate = _what_it_says(said) or _what_it_says(bare(sentence))
     # "That there are no 3 of them" does not say 3.
-    if not _is_sentence(predicate) or _CHANGES_VALUE.search(predicate):
+    is_changed = _CHANGES_VALUE.search(predicate) or _ANOTHER_VALUE.search(predicate)
+    if is_changed or not _is_sentence(predicate):
         return predicate or None
     return last_value(clause) or last_value(sentence) or predicate
 
@@ -144,6 +153,8 @@ def _without_copula(text: str) -> str:
 def _counted_value(said: str) -> str | None:
     """Return the number of things that a Chinese, Japanese or Korean word counts: 12 of "12个苹果"."""
     found = values(said)
-    if len(found) != 1 or not _COUNTED.match(said, found[0].end) or _SCALE.match(said, found[0].end):
+    if len(found) != 1 or _NEGATED_BEHIND.search(said):
+        return None
+    if not _COUNTED.match(said, found[0].end) or _SCALE.match(said, found[0].end):
         return None
     return said[: found[0].end]

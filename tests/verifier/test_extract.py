@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from realrl.rewards.gym import answer_of
 from realrl.verifier.extract import extract_answer
 from realrl.verifier.formulas import formulas
+from realrl.verifier.same import same_answer
 from realrl.verifier.solution import solution_answer
 
 
@@ -274,6 +275,34 @@ def test_phrases_of_other_languages():
     """A line that follows has other numbers, so that nothing is found by being the last value."""
     found = [(text, extract_answer(f"{text}\n\n3 + 17 = 20")) for text, _ in LANGUAGES]
     assert found == LANGUAGES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer isn't 42.",
+        "The answer can't be 42.",
+        "The answer cannot be 42.",
+        "The answer is the square root of 42.",
+        "The answer is the smaller of 43 and 42.",
+        "The answer is either 42 or some other number.",
+        "La respuesta no es 42.",
+        "La réponse n'est pas 42.",
+        "Die Antwort ist nicht 42.",
+        "A resposta não é 42.",
+        "La risposta non è 42.",
+        "Ответ: не 42.",
+        "答案不是42。",
+        "答えは42ではありません。",
+        "답은 42가 아닙니다.",
+        "Đáp án không phải là 42.",
+        "उत्तर 42 नहीं है।",
+    ],
+)
+def test_a_number_that_is_not_the_answer(text):
+    """What such a text says is at least not the number in it."""
+    answer = extract_answer(text)
+    assert answer is None or not same_answer(answer, "42")
 
 
 @pytest.mark.parametrize(
