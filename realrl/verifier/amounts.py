@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 from realrl.verifier import lexicon, units
 from realrl.verifier.equality import equal
-from realrl.verifier.families import same_up_to_constant
+from realrl.verifier.families import same_up_to_constant, same_with_other_constants
 from realrl.verifier.nodes import (
     Constant,
     Node,
@@ -32,6 +33,7 @@ from realrl.verifier.tree import (
     Value,
 )
 
+_ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
 _COUNTERS = frozenset("n k m l j".split())
 
 
@@ -50,7 +52,9 @@ def _same_node(answer: Node, solution: Node) -> bool:
         return True
     if stands_for(solution, answer, SOLUTION_DIGITS):
         return True
-    return _same_by_engineers_j(answer, solution) or _same_family(answer, solution)
+    if _same_by_engineers_j(answer, solution) or _same_family(answer, solution):
+        return True
+    return same_with_other_constants(answer, solution) or _same_without_degrees(answer, solution)
 
 
 def _same_family(answer: Node, solution: Node) -> bool:
@@ -64,6 +68,32 @@ def _same_family(answer: Node, solution: Node) -> bool:
         and _is_angle(solution)
         and equal(substituted(answer, {mine: Symbol(wanted)}), solution)
     )
+
+
+def _same_without_degrees(answer: Node, solution: Node) -> bool:
+    r"""`90 - x` for `90^\circ - x`: a sum of angles in degrees, whose sign may be left out."""
+    names = free_symbols(solution)
+    are_marked = _is_marked(answer), _is_marked(solution)
+    if not names or names != free_symbols(answer) or are_marked[0] == are_marked[1]:
+        return False
+    if not all(node.name in _ARITHMETIC for side in (answer, solution) for node in _operations(side)):
+        return False
+    return equal(_without_degrees(answer), _without_degrees(solution))
+
+
+def _is_marked(node: Node) -> bool:
+    return any(inner.name == "degrees" for inner in _operations(node))
+
+
+def _operations(node: Node) -> Iterator[Operation]:
+    return (inner for inner in walk(node) if isinstance(inner, Operation))
+
+
+def _without_degrees(node: Node) -> Node:
+    if not isinstance(node, Operation):
+        return node
+    operands = tuple(map(_without_degrees, node.operands))
+    return operands[0] if node.name == "degrees" else Operation(node.name, operands)
 
 
 def _is_angle(node: Node) -> bool:

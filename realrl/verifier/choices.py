@@ -85,7 +85,8 @@ def _is_text_of_choice(rest: Tokens, is_marked: bool) -> bool:
     first = rest[0]
     is_word = first.kind == TEXT or (first.kind == LETTERS and len(first.text) > 1)
     is_value = first.kind == NUMBER or is_word or first.text in ("$", "-")
-    return is_value or (first.after_space and first.text in _FORMULA_BEGINS)
+    is_variable = first.kind == LETTERS and first.text.islower() and len(rest) > 1
+    return is_value or (first.after_space and (is_variable or first.text in _FORMULA_BEGINS))
 
 
 def _is_other_choice(token: Token) -> bool:

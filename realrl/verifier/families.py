@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from itertools import permutations
+
 from realrl.verifier.arithmetic import NoValue, Value, ball, is_real
 from realrl.verifier.equality import PRECISIONS, equal
 from realrl.verifier.evaluation import evaluated
-from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbols, operation
+from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbols, operation, substituted
 from realrl.verifier.points import points, variable_kinds
 
 CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
 """How the constant of an answer may be called; that of a solution is `C`, `c` or `K`."""
 _VARIABLES = frozenset(("x", "y", "z", "t", "u", "v", "w", "s", "r", r"\theta", r"\phi"))
+_FREE = re.compile(r"C|[Cc]_\{\d\}")
+MAX_CONSTANTS = 3
+"""The largest number of free constants whose names are tried in every order."""
 _TOLERANCE_BITS = 300
 
 
@@ -27,6 +33,23 @@ def same_up_to_constant(answer: Node, solution: Node) -> bool:
     if not free_symbols(mine) <= free_symbols(wanted) or not names:
         return False
     return _is_constant(operation("add", mine, operation("negative", wanted)), names)
+
+
+def same_with_other_constants(answer: Node, solution: Node) -> bool:
+    """Whether an answer is a solution of which free constants have other names: `Ae^{2x}` for `Ce^{2x}`.
+
+    Those of a solution are C, and C or c with an index: other letters may be given by the question.
+    """
+    free = {name for name in free_symbols(solution) if _FREE.fullmatch(name)}
+    others = free_symbols(solution) - free
+    renamed = free_symbols(answer) - others
+    if not free or len(renamed) != len(free) or len(free) > MAX_CONSTANTS or not others & _VARIABLES:
+        return False
+    if renamed == free or not all(name.partition("_")[0] in CONSTANTS for name in renamed):
+        return False
+    wanted = [Symbol(name) for name in sorted(free)]
+    names = (dict(zip(order, wanted, strict=True)) for order in permutations(sorted(renamed)))
+    return any(equal(substituted(answer, each), solution) for each in names)
 
 
 def _without_constant(node: Node, names: frozenset[str]) -> Node | None:

@@ -73,6 +73,14 @@ OTHER_CASES = frozenset("otherwise else if".split())
 """Like a qualifier, they say when another value holds."""
 QUALIFIERS = frozenset("for where with when provided assuming as".split())
 """They begin what is said about a value."""
+PREPOSITIONS = frozenset(("with", "as"))
+"""Qualifiers that also begin a part of a value: `17 with remainder 2`."""
+REQUIRED = frozenset("required desired needed expected wanted replacement equality well".split())
+"""Behind such a preposition they add nothing."""
+EXCEPTING = frozenset(
+    "except excluding but not no only some odd even wrong incorrect false invalid undefined unless".split()
+)
+"""A clause with such a word speaks of one case of several, or against the value."""
 OPENINGS = ("there is ", "there are ", "it is ", "they are ")
 """Before words they add nothing."""
 ARTICLES = frozenset("the a an".split())

@@ -104,7 +104,9 @@ def numeral(tokens: Tokens) -> Numeral | None:
         return None
     base = _base(tokens[place + 1 :])
     digits = "".join(token.text for token in tokens[:place] if token.text not in ("(", ")", "{", "}"))
-    has_only_digits = all(token.kind in (NUMBER, LETTERS) or token.text in "(){}" for token in tokens[:place])
+    has_only_digits = all(
+        token.kind in (NUMBER, LETTERS, TEXT) or token.text in "(){}" for token in tokens[:place]
+    )
     if (
         base is None
         or not has_only_digits
@@ -123,13 +125,19 @@ def _base(tokens: Tokens) -> int | None:
     return base if 2 <= base <= 36 else None
 
 
-_CLOCK = re.compile(r"(\d{1,2})(?: ?: ?(\d\d))? ?(?:([ap]) ?\.? ?m\.?|(noon|midnight))?", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d{1,2})(?: ?: ?(\d\d))? ?(?:([ap]) ?\.? ?m\.?)?", re.IGNORECASE)
 _ISO = re.compile(r"(\d{4}) ?- ?(\d{1,2}) ?- ?(\d{1,2})")
+
+
+_MIDDAYS = {
+    **dict.fromkeys(("noon", "12 noon", "12 : 00 noon"), Moment(minutes=720, half="pm")),
+    **dict.fromkeys(("midnight", "12 midnight", "12 : 00 midnight"), Moment(minutes=720, half="am")),
+}
 
 
 def moment(tokens: Tokens) -> Moment | None:
     """A time of the day with am or pm, or a date with a month's name or in the order of ISO 8601."""
-    if not 2 <= len(tokens) <= 8:
+    if not 0 < len(tokens) <= 8:
         return None
     text = text_of(tokens).replace(" . ", ".")
     if match := _ISO.fullmatch(text):
@@ -138,11 +146,13 @@ def moment(tokens: Tokens) -> Moment | None:
 
 
 def _time(text: str) -> Moment | None:
+    if text.strip().lower() in _MIDDAYS:
+        return _MIDDAYS[text.strip().lower()]
     match = _CLOCK.fullmatch(text.strip())
-    if not match or not (match[3] or match[4] or match[2]):
+    if not match or not (match[3] or match[2]):
         return None
     hour, minute = int(match[1]), int(match[2] or 0)
-    if hour > 23 or minute > 59 or match[4]:
+    if hour > 23 or minute > 59:
         return None
     return Moment(minutes=60 * hour + minute, half=f"{match[3].lower()}m" if match[3] else "")
 

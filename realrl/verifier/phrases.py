@@ -119,6 +119,8 @@ _LAST_WORDS = re.compile(
     r"\b(?:solutions|roots|zeros|values)\s+are:?\s+"
     rf"(?P<values>{_ONE_VALUE}(?:(?:,| and| or|, and|, or) {_ONE_VALUE}){{1,6}})[.\s$]{{0,3}}\Z"
     r"|\b(?:option|choice)\s+is:?\s+(?P<letter>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
+    r"|\b(?:option|choice)\s+(?P<chosen>[*(]{0,3}[A-J][*)]{0,3})"
+    r"(?=\s+is\s+(?:the\s+)?(?:correct|right)\b[^.\n]{0,60}[.\s]{0,3}\Z)"
     r"|\A\s*(?P<alone>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
 )
 

@@ -19,6 +19,7 @@ _END = re.compile(
     rf"|!(?={_CLOSING_MARKS}(?:\s*\Z|\s+[^\W\da-z_]|\s*[\u2600-\u27bf\U0001f000-\U0001faff]|\n))"
 )
 _LETTER_OF_CHOICE = re.compile(r"[*(]{0,2}[A-J]\)?\.\s+[-+$\\\d\ufffc]")
+_LETTER_IS_CORRECT = re.compile(r"[*\s]*(\(?[A-J]\)?)[*\s]+is\s+(?:the\s+)?(?:correct|right)\b")
 _ABBREVIATION = re.compile(r"\b(?:approx|ca|vs|resp|sq|cu|i\.e|e\.g)\Z", re.IGNORECASE)
 _ITEM = re.compile(r"[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+(\S[^\n]*)(?:\n|\Z)")
 
@@ -71,6 +72,8 @@ def answer_at(text: str, begin: int) -> str | None:
 
 def answer_in_sentence(sentence: str) -> str | None:
     """Return the answer in a sentence: with its words if they are few, else its first or last value."""
+    if letter := _LETTER_IS_CORRECT.match(sentence):
+        return letter[1]
     clause = without_clauses(sentence)
     said = _without_copula(bare(clause))
     if not _begins_with_value(clause):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from realrl.verifier.functions import CONSTANTS, FUNCTIONS, GREEK
-from realrl.verifier.lexicon import COUNTED_STOP, NUMBER_WORDS, SCALES
+from realrl.verifier.lexicon import COUNTED_STOP, NUMBER_WORDS, QUALIFIERS, SCALES
 from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 from realrl.verifier.tree import Unit
 
@@ -74,6 +74,7 @@ _OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "length^2": (("10000", "ha hectare hectares"), ("4046.8564224", "acre acres")),
     "cups": (("1", "cup cups"),),
+    "temperature kelvin": (("1", "kelvin kelvins"),),
     "angle": (("1", "degree degrees deg °"),),
     "radian": (("1", "rad rads radian radians"),),
     "revolution": (("1", "rev revolution revolutions"),),
@@ -150,7 +151,7 @@ def counted_thing(tokens: Tokens) -> Unit | None:
 
 def _changes_the_number(word: str) -> bool:
     is_number = word in SCALES or word in NUMBER_WORDS or word in CONSTANTS or word in GREEK
-    return is_number or word in FUNCTIONS or word in COUNTED_STOP
+    return is_number or word in FUNCTIONS or word in COUNTED_STOP or word in QUALIFIERS
 
 
 def _as_word(token: Token) -> Token:

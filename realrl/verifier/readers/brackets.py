@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from realrl.verifier import sets
 from realrl.verifier.grammar import readings
+from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Array
 from realrl.verifier.readers.common import Read
 from realrl.verifier.readers.lists import is_dots, members_of, read_progression
 from realrl.verifier.readers.real_sets import high_end, low_end, named_set
 from realrl.verifier.slices import cut, enclosed, first_place, with_depth
-from realrl.verifier.tokens import CLOSE, LETTERS, OPEN, Tokens
-from realrl.verifier.tree import Formula, Items, Named, Reading
+from realrl.verifier.tokens import CLOSE, LETTERS, OPEN, SIGN, Token, Tokens
+from realrl.verifier.tree import Formula, Items, Named, Reading, Words
 
 
 def read_brackets(tokens: Tokens, read: Read) -> Reading:
@@ -61,14 +62,21 @@ def _braces(inside: Tokens, read: Read) -> Reading:
         return (Items("{}", ()),)
     place = first_place(inside, lambda token: token.text in ("|", ":"))
     if place:
-        found = read(inside[place + 1 :])
-        is_set = named_set(found[0]) is not None
-        return found if is_set else ()
+        return _set_by_condition(inside[:place], inside[place + 1 :], read)
     parts, _ = cut(inside, lambda token: token.text in (",", ";"))
     if any(is_dots(part) for part in parts):
         return read_progression(parts, "{}", read)
     members = [member for part in parts if part for member in members_of(read(part))]
     return (Items("{}", tuple(members)),)
+
+
+def _set_by_condition(head: Tokens, condition: Tokens, read: Read) -> Reading:
+    r"""`\{x : x > 2\}`, and the family `\{2k : k \in \mathbb{Z}\}`."""
+    found = read(condition)
+    if named_set(found[0]) is not None:
+        return found
+    is_family = name_of(head) is None and isinstance(found[0], Named) and isinstance(found[0].value[0], Words)
+    return read((*head, Token(SIGN, ","), *condition)) if is_family else ()
 
 
 def _point(tokens: Tokens, read: Read) -> Reading:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from realrl.verifier import lexicon, units
 from realrl.verifier.slices import enclosed, first_place, is_separator, is_word
-from realrl.verifier.tokens import Tokens
+from realrl.verifier.tokens import SIGN, Token, Tokens
 
 _IN_PARENTHESES_ONLY = {"units", "unit", "root", "double", "roots"}
+_CONDITIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\to"))
 _EDGES = frozenset((".", ",", ";", ":", '"', "`"))
 
 
@@ -47,9 +48,19 @@ def _without_lead_in(tokens: Tokens) -> Tokens:
 def _without_qualifier(tokens: Tokens) -> Tokens:
     """Without what is said about the value: `for all real x`, `where k is whole`."""
     place = first_place(tokens, lambda token: is_word(token) and token.text.lower() in lexicon.QUALIFIERS)
-    if not place or _has_other_cases(tokens[place + 1 :]):
+    if not place or not _only_qualifies(tokens[place].text.lower(), tokens[place + 1 :]):
         return tokens
     return tokens[:place]
+
+
+def _only_qualifies(opening: str, clause: Tokens) -> bool:
+    """Whether a clause says when a value holds, and no more: `with remainder 2` belongs to the value."""
+    words = [token.text.lower() for token in clause if is_word(token)]
+    if _has_other_cases(clause) or not lexicon.EXCEPTING.isdisjoint(words):
+        return False
+    if opening not in lexicon.PREPOSITIONS or any(token.text in _CONDITIONS for token in clause):
+        return True
+    return bool(words) and words[0] in lexicon.REQUIRED
 
 
 def _has_other_cases(clause: Tokens) -> bool:
@@ -61,11 +72,16 @@ def _has_other_cases(clause: Tokens) -> bool:
 
 
 def _without_remark(tokens: Tokens) -> Tokens:
-    """Without words in parentheses, or at the end, that add nothing to a value."""
+    r"""Without words in parentheses, or at the end, that add nothing to a value.
+
+    A range in parentheses, as `(n \in \mathbb{Z})`, becomes a member of a list.
+    """
     end = len(tokens)
     if end and tokens[-1].text == ")":
         start = next((i for i in range(end - 2, 0, -1) if tokens[i].text == "("), 0)
         inside = tokens[start + 1 : -1]
+        if start and any(token.text == r"\in" for token in inside):
+            return (*tokens[:start], Token(SIGN, ","), *inside)
         words = [token for token in inside if token.text != "."]
         is_remark = bool(words) and all(
             is_word(token) and token.text.lower() in lexicon.REMARKS for token in words

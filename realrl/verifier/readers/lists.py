@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from realrl.verifier import sets, units
-from realrl.verifier.nodes import Node, Number, free_symbols, operation
+from realrl.verifier.nodes import Node, Number, Symbol, free_symbols, operation, substituted
 from realrl.verifier.readers.common import Read, as_words, scaled
 from realrl.verifier.readers.real_sets import named_set
 from realrl.verifier.slices import cut, is_apart, is_separator, is_word
 from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
-from realrl.verifier.tree import Formula, Items, Named, Progression, Quantity, Reading, RealSet, Unit, Words
+from realrl.verifier.tree import (
+    Formula,
+    Items,
+    Named,
+    Progression,
+    Quantity,
+    Reading,
+    RealSet,
+    Unit,
+    Value,
+    Words,
+)
 
 MAX_MEMBERS = 100
+MODULI = (r"\pmod", r"\mod", "mod")
 _PARTS = "abcdefgh"
+_ALIGNED = tuple(
+    (rf"\begin {name}", rf"\end {name}") for name in ("aligned", "align", "align*", "gathered", "split")
+)
 
 
 def read_system(tokens: Tokens, read: Read) -> Reading:
-    r"""The equations that `\begin{cases}` holds together, one in a row."""
-    if len(tokens) < 4 or (tokens[0].text, tokens[-1].text) != (r"\begin cases", r"\end cases"):
+    r"""The equations that `\begin{cases}` or `\begin{aligned}` holds together, one in a row."""
+    if len(tokens) < 4:
         return ()
-    inside = tokens[1:-1]
-    if any(token.text == "&" for token in inside):
+    ends, inside = (tokens[0].text, tokens[-1].text), tokens[1:-1]
+    if ends in _ALIGNED:
+        inside = tuple(token for token in inside if token.text != "&")
+    elif ends != (r"\begin cases", r"\end cases") or any(token.text == "&" for token in inside):
         return ()
     rows, _ = cut(inside, lambda token: token.text == r"\\")
     return (Items(",", tuple(read(row) for row in rows if row)),)
 
 
 def read_list(tokens: Tokens, read: Read) -> Reading:
-    if found := _list_of_lists(tokens, read):
+    if found := _list_of_lists(tokens, read) or _residues(tokens, read):
         return found
     parts, joints = _members(tokens)
     if len(parts) < 2:
@@ -62,6 +80,20 @@ def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
     if not joints or len({len(each) for each in inner}) != 1 or len(inner[0]) < 2:
         return ()
     return (Items(",", tuple(map(read, parts))),)
+
+
+def _residues(tokens: Tokens, read: Read) -> Reading:
+    r"""`n \equiv 1, 4 \pmod 5`: residues of one modulus."""
+    sides, joints = cut(tokens, lambda token: token.text == r"\equiv")
+    if len(joints) != 1 or sum(token.text in MODULI for token in tokens) != 1:
+        return ()
+    place = next(place for place, token in enumerate(sides[-1]) if token.text in MODULI)
+    place -= sides[-1][place - 1].text == "("
+    residues, commas = cut(sides[-1][:place], is_separator)
+    if not commas or not all(residues):
+        return ()
+    members = [read((*sides[0], joints[0], *residue, *sides[-1][place:])) for residue in residues]
+    return (Items(",", tuple(members)),)
 
 
 def _members(tokens: Tokens) -> tuple[list[Tokens], list[Token]]:
@@ -121,14 +153,31 @@ def _is_mark(tokens: Tokens) -> bool:
 
 
 def _without_ranges(members: list[Reading]) -> list[Reading]:
-    r"""Without `k \in \mathbb{Z}` about a variable of another member."""
+    r"""Without `k \in \mathbb{Z}` about a variable of another member, which is a family then."""
     used: set[str] = set()
     for member in members:
         value = member[0].value[0] if isinstance(member[0], Named) else member[0]
         if isinstance(value, Formula):
             used |= free_symbols(value.node)
-    kept = [member for member in members if not _is_range(member, used)]
-    return kept if 0 < len(kept) < len(members) else members
+    ranges = [member for member in members if _is_range(member, used)]
+    kept = [member for member in members if member not in ranges]
+    if not ranges or not kept:
+        return members
+    return [_family(member, ranges[0][0]) for member in kept] if len(ranges) == 1 else kept
+
+
+def _family(member: Reading, range_: Named) -> Reading:
+    """A member as it is written, and with the name of its whole number made the same in all families."""
+    if not isinstance(range_.value[0], Words):
+        return member
+    bound = Symbol(f"k_{{{' '.join(range_.value[0].words)}}}")
+    found: list[Value] = list(member)
+    for value in member:
+        if isinstance(value, Formula):
+            found.append(Formula(substituted(value.node, {range_.name: bound})))
+        elif isinstance(value, Named):
+            found.append(replace(value, value=_family(value.value, range_)))
+    return tuple(found)
 
 
 def _is_range(member: Reading, used: set[str]) -> bool:

@@ -177,6 +177,8 @@ def _units(rest: Tokens) -> Iterator[Unit]:
         unit = units.read_unit(rest[:-1])
     if unit is not None:
         yield unit
+        if words_of(rest) in (["pound"], ["pounds"]):
+            yield units.CURRENCIES["£"]
         return
     if inside is not None and inside[0] == "(":
         rest = inside[1]

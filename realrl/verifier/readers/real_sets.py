@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from realrl.verifier import lexicon, sets
+from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Constant, Node, Number, Operation
-from realrl.verifier.readers.common import Read, only_formula
+from realrl.verifier.readers.common import Read, as_words, only_formula
 from realrl.verifier.slices import cut, is_balanced, words_of
 from realrl.verifier.tokens import Tokens
-from realrl.verifier.tree import Formula, Items, Named, Reading, RealSet, Value
+from realrl.verifier.tree import Formula, Items, Named, Reading, RealSet, Value, Words
 
 
 def as_real_set(value: Value) -> RealSet | None:
@@ -82,13 +84,21 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
         return ()
     found = [as_real_set(read(part)[0]) for part in parts]
     if any(each is None for each in found):
-        return ()
+        return _of_names(parts, {joint.text for joint in joints})
     total = found[0]
     for joint, each in zip(joints, found[1:], strict=True):
         total = _combined(joint.text, total, each)
         if total is None:
             return ()
     return (total,)
+
+
+def _of_names(parts: Sequence[Tokens], joints: set[str]) -> Reading:
+    r"""`A \cup B`, which is `B \cup A`."""
+    if not all(map(name_of, parts)) or joints not in ({r"\cup"}, {r"\cap"}):
+        return ()
+    names = sorted(" ".join(as_words(part).words) for part in parts)
+    return (Words((*joints, *names)),)
 
 
 def _combined(sign: str, left: RealSet, right: RealSet) -> RealSet | None:

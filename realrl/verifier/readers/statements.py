@@ -38,6 +38,8 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 def read_relation(tokens: Tokens, read: Read) -> Reading:
+    if found := _union_of_orders(tokens, read):
+        return found
     sides, joints = cut(tokens, lambda token: token.kind in (SIGN, COMMAND) and token.text in _RELATIONS)
     operators = [_RELATIONS[joint.text] for joint in joints]
     if not operators:
@@ -55,6 +57,17 @@ def read_relation(tokens: Tokens, read: Read) -> Reading:
     if set(operators) <= set(_ORDERS):
         return _order(sides, operators, read)
     return ()
+
+
+def _union_of_orders(tokens: Tokens, read: Read) -> Reading:
+    r"""`-3 < k < 0 \cup k > 2`."""
+    parts, joints = cut(tokens, lambda token: token.text == r"\cup")
+    if not joints or not all(parts):
+        return ()
+    found = [named_set(read(part)[0]) for part in parts]
+    if any(each is None or not each[0] for each in found) or len({name for name, _ in found}) != 1:
+        return ()
+    return (Named(found[0][0], (RealSet(tuple(part for _, each in found for part in each.parts)),)),)
 
 
 def _half_relation(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> Reading:
