@@ -17,7 +17,7 @@ _BARE_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _CORRECTING = r"(?:is|was|are|not|no|but|so|then|rather|wait)\b"
 _CONNECTORS = re.compile(
-    r"(?:[\s$,;+&，、和或]|\\[()\[\],;! \\]|\\q?quad|\\text\{(?:[^{}]{0,40}\b(?:and|or))?\s*\}"
+    r"(?:[\s$,;&，、和或]|\\[()\[\],;! \\]|\\q?quad|\\text\{(?:[^{}]{0,40}\b(?:and|or))?\s*\}"
     rf"|(?:(?!{_CORRECTING})[A-Za-z]{{1,20}}\s){{0,3}}(?:and|or)\b|[A-Za-z](?:_\w)?\s?=)*\\?"
 )
 

@@ -101,7 +101,9 @@ _JUDGED = re.compile(
     re.IGNORECASE,
 )
 _CHOICE = re.compile(
-    r"\s+(?:the\s+)?(?:option|choice|answer)\s+(?=\(?[A-J]\)?\s*(?:[.!,]|\Z|\n))", re.IGNORECASE
+    r"\s+(?:the\s+)?(?:option|choice|answer)\s+(?=\(?[A-J]\)?\s*(?:[.!,]|\Z|\n))"
+    r"|\s+(?=\([A-J]\)\s*(?:[.!,]|\Z|\n))",
+    re.IGNORECASE,
 )
 _CHOSEN = re.compile(r"[:：]?\s*(?=\(?[A-J])")
 _HASHES = re.compile(r"[ \t*]*")

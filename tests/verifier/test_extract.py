@@ -92,7 +92,6 @@ def test_after_thoughts_and_inside_of_tags(text, answer):
         (r"\boxed{3} \text{ is wrong, } \boxed{4}", "4"),
         (r"\boxed{3} apples of \boxed{4} kinds", "4"),
         (r"\boxed{3} papers and \boxed{4} bins", "3; 4"),
-        (r"\boxed{3} + \boxed{4}", "3; 4"),
         (r"\boxed{3} is wrong and \boxed{4} is it", "4"),
     ],
 )

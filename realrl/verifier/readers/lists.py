@@ -208,8 +208,8 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
 
 
 def _leaves_out_points(found: RealSet) -> bool:
-    r"""Whether a set is the line without some points, as `x \ne 1` says."""
-    ends = (found.parts[0].low.node, found.parts[-1].high.node) if len(found.parts) > 1 else (0,)
+    r"""Whether a set is the line without some points, as `x \ne 1` says, or all of it."""
+    ends = (found.parts[0].low.node, found.parts[-1].high.node) if found.parts else (0,)
     gaps = zip(found.parts, found.parts[1:])
     return ends == (None, None) and all(left.high.node == right.low.node for left, right in gaps)
 

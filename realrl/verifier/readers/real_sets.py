@@ -9,8 +9,8 @@ from realrl.verifier import lexicon, sets
 from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 from realrl.verifier.readers.common import Read, as_words, only_formula
-from realrl.verifier.slices import cut, is_balanced, words_of
-from realrl.verifier.tokens import Tokens
+from realrl.verifier.slices import cut, enclosed, is_balanced, words_of
+from realrl.verifier.tokens import CLOSE, OPEN, Token, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading, RealSet, Value, Words
 
 
@@ -82,7 +82,7 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
         parts, joints = cut(tokens, lambda token: token.text == "-")
     if not joints or not all(parts):
         return ()
-    found = [as_real_set(read(part)[0]) for part in parts]
+    found = [as_real_set(read(_in_braces(part))[0]) for part in parts]
     if any(each is None for each in found):
         return _of_names(parts, {joint.text for joint in joints})
     total = found[0]
@@ -91,6 +91,14 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
         if total is None:
             return ()
     return (total,)
+
+
+def _in_braces(tokens: Tokens) -> Tokens:
+    """A part in bare braces, as `{1, 2}` of plain text, as the set that it is."""
+    around = enclosed(tokens)
+    if around is None or around[0] != "{":
+        return tokens
+    return (Token(OPEN, r"\{"), *around[1], Token(CLOSE, r"\}"))
 
 
 def _of_names(parts: Sequence[Tokens], joints: set[str]) -> Reading:
