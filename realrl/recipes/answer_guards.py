@@ -22,6 +22,10 @@ _MOST_GOLDS = 16
 _MOST_SOLUTIONS = 4
 """Of a row; one with more is left out."""
 _MOST_PAIRS = 16_384
+_PANEL = 5
+"""Solutions that right answers of other problems are judged against."""
+_MOST_OF_SHAPE = 2
+"""Answers of one shape, alike but for their numbers, that are judged against the panel."""
 
 _DECIDED = frozenset((Verdict.CORRECT.value, Verdict.WRONG.value))
 _OF_DECIDED = "a verdict depends on both texts alone; please report this with them"
@@ -94,11 +98,67 @@ class UniversalAnswers:
         if "".join(first.split()) == "".join(second.split()):
             return True
         mine, other = _numbers(first), _numbers(second)
-        if mine and mine == other:
+        # Of `2x` and `x^2` the number says too little, of `2 cm` and `2 m` all that an answer needs.
+        if mine and mine == other and (len(mine) > 1 or all(map(self._is_number_enough, (first, second)))):
             return True
         if _PLAIN_NUMBER.fullmatch(first) and _PLAIN_NUMBER.fullmatch(second):
             return False
         return self._same(first, second)
+
+    def _is_number_enough(self, solution: str) -> bool:
+        return self._same(_NUMBER.search(solution).group(), solution)
+
+
+class RightElsewhere:
+    """Finds an answer that is right for the solutions of other problems as well.
+
+    Some right answers are judged against a panel: solutions that are plain numbers, no two of one value. So
+    answers that are all written anew, as `5^{5^∞} + 17` with ever another number, are found.
+    """
+
+    def __init__(self, judge: Callable[[str, str], Verdict] = judge_in_pool) -> None:
+        self._judge = judge
+        self._panel: dict[Fraction, str] = {}
+        self._judged: Recent[list[str]] = Recent(_MOST_ANSWERS)
+        """By shape: the answers of that shape that were judged."""
+
+    def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        for response in graded:
+            self._extend_panel(response.solutions)
+        for response in graded:
+            is_right = response.verdict == Verdict.CORRECT and bool(response.answer)
+            if is_right and self._is_to_be_judged(response.answer):
+                yield from self._look_at(response.answer)
+
+    def _extend_panel(self, solutions: Gold) -> None:
+        if len(self._panel) < _PANEL and len(solutions) == 1 and _PLAIN_NUMBER.fullmatch(solutions[0]):
+            (value,) = _numbers(solutions[0])
+            self._panel.setdefault(value, solutions[0])
+
+    def _is_to_be_judged(self, answer: str) -> bool:
+        """Whether an answer is no plain number, and one of the first of its shape."""
+        if len(self._panel) < MANY or _PLAIN_NUMBER.fullmatch(answer):
+            return False
+        shape = _NUMBER.sub("0", "".join(answer.split()))
+        judged = self._judged.get((shape,), [])
+        if answer in judged or len(judged) >= _MOST_OF_SHAPE:
+            return False
+        judged.append(answer)
+        return True
+
+    def _look_at(self, answer: str) -> Iterator[Finding]:
+        right: list[str] = []
+        for solution in self._panel.values():
+            if self._judge(answer, solution) is Verdict.CORRECT:
+                right.append(solution)
+        if len(right) >= MANY:
+            shown = ", ".join(map(shortened, right[:MANY]))
+            yield Finding(
+                answer[:1000],
+                f"the answer {shortened(answer)} is right for solutions of other problems as well, as"
+                f" {shown}: the policy will learn its kind and nothing else; look at its responses, and at what"
+                " `realrl grade --explain` says of them",
+            )
 
 
 def _numbers(text: str) -> frozenset[Fraction]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realrl.recipes.answer_guards import ChangingVerdicts, UniversalAnswers
+from realrl.recipes.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers
 from realrl.recipes.guards import Guard, Guards
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.share_guards import JumpingShare
@@ -18,6 +18,6 @@ def watch_verdicts(config: PPOMathConfig) -> Guards:
     guards: list[Guard] = [ChangingVerdicts(by_row=not is_math, with_truncated=with_truncated)]
     if is_math:
         # Tasks of reasoning-gym have rows with many right answers, of which the solution is one.
-        guards.append(UniversalAnswers())
+        guards += [UniversalAnswers(), RightElsewhere()]
     guards += [JumpingShare(verdict) for verdict in (Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ANSWER)]
     return Guards(*guards)

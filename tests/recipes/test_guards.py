@@ -8,7 +8,7 @@ import random
 import pytest
 
 from realrl.recipes import answer_guards
-from realrl.recipes.answer_guards import ChangingVerdicts, UniversalAnswers, are_same
+from realrl.recipes.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers, are_same
 from realrl.recipes.guards import Guards
 from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
 from realrl.recipes.share_guards import JumpingShare
@@ -85,6 +85,32 @@ def test_solutions_are_compared_by_the_verifier_where_they_are_no_plain_numbers(
     assert not are_same("x+1", "x+2") and are_same("x+1", "1+x")
     guards = Guards(UniversalAnswers())
     assert guards.observe(0, [record("z", gold, "correct") for gold in ("a", "b", r"\pi")])
+
+
+def test_an_answer_that_is_ever_another_text_is_found_by_the_solutions_of_other_problems():
+    """Beside honest answers, and in data whose first rows are no numbers."""
+    guards = Guards(UniversalAnswers(), RightElsewhere(judge=accepting))
+    lines = []
+    for step in range(8):
+        gold = str(step) if step > 2 else f"x+{step}"
+        fooling = record(rf"{HOSTILE} + {step}", gold, "correct")
+        lines += guards.observe(step, [fooling, record(gold, gold, "correct")])
+    (line,) = lines[:1]
+    assert line.startswith("step 5: the answer") and "right for solutions of other problems as well" in line
+    assert len(lines) == 2, "of one shape no more are judged"
+
+
+def test_honest_answers_are_right_for_no_other_problem():
+    guards = Guards(RightElsewhere())
+    golds = ["1", "2", "3", "50", "0.5"]
+    honest = [("x = 1", "1"), ("2.0 cm", "2"), (r"\frac{6}{2}", "3"), (r"50\%", "50"), (r"\frac12", "0.5")]
+    assert guards.observe(0, [record(*pair, "correct") for pair in (*zip(golds, golds), *honest)]) == []
+
+
+def test_solutions_that_share_a_number_are_no_one_value():
+    guards = Guards(UniversalAnswers())
+    golds = ("2x", "x^2", r"\frac{x}{2}", r"\sqrt{2}")
+    assert guards.observe(0, [record(HOSTILE, gold, "correct") for gold in golds])
 
 
 def test_no_more_than_a_few_of_many_answers_are_said():
