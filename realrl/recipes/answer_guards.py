@@ -156,8 +156,8 @@ class RightElsewhere:
             yield Finding(
                 answer[:1000],
                 f"the answer {shortened(answer)} is right for solutions of other problems as well, as"
-                f" {shown}: the policy will learn its kind and nothing else; look at its responses, and at what"
-                " `realrl grade --explain` says of them",
+                f" {shown}: the policy will learn its kind and nothing else; look at its responses, and"
+                " at what `realrl grade --explain` says of them",
             )
 
 
