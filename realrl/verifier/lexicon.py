@@ -34,6 +34,8 @@ SCALES: dict[str, Fraction] = {
     **{"billions": Fraction(10**9), "trillions": Fraction(10**12), "dozens": Fraction(12)},
     **{"lakhs": Fraction(10**5), "crores": Fraction(10**7)},
 }
+CARDINALS = (*_ONES, *_TENS, "hundred", "thousand", "million", "billion")
+"""The words that a number in running text is made of."""
 ORDINAL_ENDINGS = frozenset(("st", "nd", "rd", "th"))
 BASES = {
     **{word: value for value, word in enumerate(_ONES) if 2 <= value <= 16},

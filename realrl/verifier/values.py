@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from realrl.verifier import units
 from realrl.verifier.formulas import bare, formulas, is_prose, num_words
+from realrl.verifier.lexicon import CARDINALS
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
 _DECIMAL = rf"(?:\d{{1,15}},\d{{1,2}}(?![\d,.])|{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
@@ -23,12 +25,9 @@ _NUMBER = re.compile(
     r"(?:(?<![\w)\]}.])[-+])?(?<![A-Za-z\d√])"
     rf"(?:\d{{0,30}}{_FRACTION}|√?{_DECIMAL}{_REST}|{_VULGAR})(?:\s?\\?%)?"
 )
-_UNITS = (
-    "dollars?|cents?|euros?|pounds?|pence|rupees?|hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?"
-    "|feet|foot|ft|inch(?:es)?|yards?|miles?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|km|cm|mm"
-    "|kilograms?|grams?|kg|ounces?|oz|lbs?|degrees?"
-)
-_UNIT = re.compile(rf"\s?(?:{_UNITS})\b", re.IGNORECASE)
+_UNIT = re.compile(r"\s?([^\W\d_]{2,30})\b")
+_SHORT_UNITS = ("ft", "km", "cm", "mm", "kg", "oz")
+"""Of two letters, those that are no words of English."""
 _SIGN_OF_MONEY = r"(?:\\?\$|€|£|¥|₹)?"
 _MONEY_BEFORE = re.compile(r"(?:(?<![\w)\]}.])[-+])?(?:\\?\$|[€£¥₹])\s?\Z")
 _TERM = re.compile(r"[\w^{}()*/+.√π²³-]+")
@@ -42,17 +41,14 @@ _ALTERNATIVE = re.compile(
     re.IGNORECASE,
 )
 _COMMA = re.compile(r"\s*,\s*")
-_NEXT_AMOUNT = re.compile(rf"\s?(?:{_UNITS}),?\s+(?:and\s+)?{_SIGN_OF_MONEY}", re.IGNORECASE)
+_NEXT_AMOUNT = re.compile(rf",?\s+(?:and\s+)?{_SIGN_OF_MONEY}", re.IGNORECASE)
 _BRACKET_OR = re.compile(r"[)\]}],?\s(?:or|oder|ou)\s\Z", re.IGNORECASE)
 MAX_BRACKET_CHARS = 200
 """A longer list in brackets is not taken whole."""
 MAX_GAP_CHARS = 60
 """Values that are further apart are neither alternatives nor one amount."""
 
-_WORD = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-    "|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion"
-)
+_WORD = "|".join(CARDINALS)
 NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:(?:-|\s+(?:and\s+)?)(?:{_WORD})){{0,12}}\b", re.IGNORECASE)
 _STATED_IN_WORDS = re.compile(
     rf"\b(?:is|are|was|were|equals?|be|makes?)\s+({NUMBER_WORDS.pattern})[\s.!*。]{{0,8}}\Z", re.IGNORECASE
@@ -104,31 +100,42 @@ def first_value(text: str) -> str | None:
     found = values(text)
     if not found:
         return None
-    unit = _UNIT.match(text, found[0].end)
-    end = unit.end() if unit else found[0].end
+    end = _unit_end(text, found[0].end) or found[0].end
     return bare(text[_money_begin(text, found[0].begin) : end])
 
 
 def _with_others(text: str, found: list[Value]) -> str:
     """Return the last value together with those before it that belong to it."""
     first, end, has_alternatives = len(found) - 1, found[-1].end, False
-    unit = _UNIT.match(text, end)
+    unit_end = _unit_end(text, end)
     while first > 0:
         gap_begin, gap_end = found[first - 1].end, found[first].begin
         if gap_end - gap_begin > MAX_GAP_CHARS:
             break
-        is_amount = unit is not None and _NEXT_AMOUNT.fullmatch(text, gap_begin, gap_end) is not None
+        inner_end = _unit_end(text, gap_begin)
+        are_units = unit_end is not None and inner_end is not None
+        is_amount = are_units and _NEXT_AMOUNT.fullmatch(text, inner_end, gap_end) is not None
         is_alternative = _ALTERNATIVE.fullmatch(text, gap_begin, gap_end) is not None
         is_listed = has_alternatives and _COMMA.fullmatch(text, gap_begin, gap_end) is not None
         if not is_amount and not is_alternative and not is_listed:
             break
         has_alternatives = has_alternatives or is_alternative
         if is_amount:
-            end = unit.end()
+            end = unit_end
         first -= 1
     if first < len(found) - 1:
         return text[_money_begin(text, found[first].begin) : end]
     return _in_brackets(text, found[-1]) or _signed(text, found[-1]) or _term(text, found[-1])
+
+
+def _unit_end(text: str, begin: int) -> int | None:
+    """Return where a unit ends that begins there, or behind a space; None without one."""
+    match = _UNIT.match(text, begin)
+    if match is None:
+        return None
+    word = match[1]
+    is_long = len(word) > 2 or word.lower() in _SHORT_UNITS
+    return match.end() if is_long and units.unit_of_word(word.lower()) is not None else None
 
 
 def _in_brackets(text: str, value: Value) -> str | None:
