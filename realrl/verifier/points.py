@@ -10,15 +10,20 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator
 
-from flint import acb, arb, fmpq
+from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import Value
-from realrl.verifier.evaluation import Point
-from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, free_symbols, walk
+from realrl.verifier.arithmetic import NoValue, Value, is_real
+from realrl.verifier.evaluation import Point, evaluated
+from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, children, free_symbols, walk
 
 NUM_POINTS = 28
 SPECIAL = 4
 """Every fourth point has small whole numbers and halves, at which a formula may have a pole of its own."""
+
+LARGEST_SPECIAL = 12
+MAX_CONSTANTS = 3
+"""The largest number of constants of the formulas beyond which there is a point."""
+_CONSTANT_PRECISION = 512
 
 _HUGE_AT = (13, 20, 26)
 """Points with numbers around a million millions; of whole ones the last two are positive."""
@@ -71,8 +76,8 @@ def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple
     """Each point, and whether it is a special one."""
     draw = random.Random(_seed(formulas))
     names = sorted(kinds)
-    for bound in _boundaries(formulas, names):
-        yield bound, True
+    for point in (*_boundaries(formulas, names), *_beyond_constants(formulas, names)):
+        yield point, True
     for index in range(NUM_POINTS if names else 1):
         is_special = index % SPECIAL == SPECIAL - 1
         yield {name: _drawn(kinds[name], index, is_special, draw) for name in names}, is_special
@@ -92,6 +97,41 @@ def _boundaries(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point
                         yield {names[0]: fmpq(side.value.numerator, side.value.denominator)}
 
 
+def _beyond_constants(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point]:
+    r"""Beyond the large numbers of a formula, on multiples of them: `\min(x, 10^{20})` is not `x`."""
+    if not names:
+        return
+    found = {abs(value) for formula in formulas for value in _constants(formula)}
+    for value in sorted(found)[-MAX_CONSTANTS:]:
+        for sign in (1, -1):
+            yield {name: 3 * sign * value * (place + 1) for place, name in enumerate(names)}
+
+
+def _constants(node: Node) -> Iterator[fmpq]:
+    """The whole parts of the numbers in a formula that are beyond what is drawn for special points."""
+    if free_symbols(node):
+        for child in children(node):
+            yield from _constants(child)
+        return
+    try:
+        value = evaluated(node, {}, _CONSTANT_PRECISION)
+    except NoValue:
+        return
+    whole = _whole_part(value)
+    if whole is not None and LARGEST_SPECIAL < abs(whole) and whole.height_bits() <= _CONSTANT_PRECISION:
+        yield whole
+
+
+def _whole_part(value: Value) -> fmpq | None:
+    if isinstance(value, fmpq):
+        return fmpq(value.p // value.q)
+    if not is_real(value):
+        return None
+    with ctx.workprec(_CONSTANT_PRECISION):
+        whole = value.real.mid().floor().unique_fmpz()
+    return None if whole is None else fmpq(whole)
+
+
 def _seed(formulas: tuple[Node, Node]) -> int:
     texts = sorted(repr(formula) for formula in formulas)
     return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:16], "big")
@@ -101,7 +141,7 @@ def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Valu
     if kind in ("whole", "natural"):
         return fmpq(_whole(kind, index, draw))
     if is_special:
-        return fmpq(draw.randint(-24, 24), 2)
+        return fmpq(draw.randint(-2 * LARGEST_SPECIAL, 2 * LARGEST_SPECIAL), 2)
     return _complex(index, draw) if kind == "complex" else _real(index, draw)
 
 
