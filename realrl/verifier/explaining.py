@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from realrl.verifier import units
-from realrl.verifier.comparison import names_agree, same
+from realrl.verifier.comparison import same
 from realrl.verifier.describing import described, described_value, kind_of
 from realrl.verifier.formula_reasons import why_different, why_equal
+from realrl.verifier.named_values import names_agree
 from realrl.verifier.reading import read
 from realrl.verifier.same import Rule, rule_of
 from realrl.verifier.tree import (

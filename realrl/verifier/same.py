@@ -6,12 +6,13 @@ import re
 from enum import Enum
 
 from realrl.verifier import choices
-from realrl.verifier.comparison import canonical_words, same
+from realrl.verifier.comparison import same
 from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.reading import read, read_tokens
 from realrl.verifier.tokens import Tokens, tokenized
 from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
 from realrl.verifier.unconverted import unconverted
+from realrl.verifier.words import canonical_words
 
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+(?:(?:\\,|\\ |[ ~'])\d{3})*),(\d+)(?![\d,.])")
 _CAPITALS = {"T": "true", "F": "false"}

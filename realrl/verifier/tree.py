@@ -143,7 +143,17 @@ class Relation:
 
 
 Value: TypeAlias = (
-    "Formula | Quantity | Percentage | Words | Numeral | Congruence | Moment | Items | Progression | RealSet"
-    " | Named | Relation"
+    Formula
+    | Quantity
+    | Percentage
+    | Words
+    | Numeral
+    | Congruence
+    | Moment
+    | Items
+    | Progression
+    | RealSet
+    | Named
+    | Relation
 )
-Reading: TypeAlias = "tuple[Value, ...]"
+Reading: TypeAlias = tuple[Value, ...]
