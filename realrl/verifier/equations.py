@@ -1,4 +1,4 @@
-"""Whether two relations are the same: side by side, or as one equation up to a constant factor."""
+"""Whether two relations are the same: side by side, or as one equation or order up to a constant factor."""
 
 from __future__ import annotations
 
@@ -15,34 +15,56 @@ from realrl.verifier.nodes import Node, Number, free_symbols, negative, operatio
 from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.tree import Formula, Reading, Relation
 
+_STRICT = {"<": True, ">": True, "<=": False, ">=": False}
 _MAX_BITS = 4096
 """The largest size of a factor between two equations."""
 
 
 def same_relation(answer: Relation, solution: Relation, same: Same) -> bool:
-    """Whether two relations have the same sides, or are one equation up to a constant factor."""
-    if answer.operators != solution.operators:
+    """Whether two relations have the same sides, or are one equation or order up to a constant factor."""
+    if answer.operators == solution.operators:
+        if all(map(same, answer.sides, solution.sides)):
+            return True
+        if set(answer.operators) <= {"=", "!="} and all(map(same, answer.sides[::-1], solution.sides)):
+            return True
+    if len(answer.operators) != 1 or len(solution.operators) != 1:
         return False
-    if all(map(same, answer.sides, solution.sides)):
-        return True
-    if set(answer.operators) <= {"=", "!="} and all(map(same, answer.sides[::-1], solution.sides)):
-        return True
-    return answer.operators == ("=",) and _same_equation(answer, solution)
+    if answer.operators == solution.operators == ("=",):
+        return _factor_between(_difference(answer.sides), _difference(solution.sides)) is not None
+    return _same_order(answer, solution)
 
 
-def _same_equation(answer: Relation, solution: Relation) -> bool:
-    """Whether the difference of the sides of one is a constant, not 0, times that of the other."""
-    mine, wanted = _difference(answer.sides), _difference(solution.sides)
+def _same_order(answer: Relation, solution: Relation) -> bool:
+    """Whether an order is a positive constant times another: `2x - y <= 3` for `y >= 2x - 3`."""
+    (operator,), (wanted_operator,) = answer.operators, solution.operators
+    if _STRICT.get(operator) is None or _STRICT.get(operator) != _STRICT.get(wanted_operator):
+        return False
+    factor = _factor_between(_below_zero(answer), _below_zero(solution))
+    return factor is not None and _is_positive(factor)
+
+
+def _below_zero(order: Relation) -> Node | None:
+    """The formula that an order says to be below 0."""
+    return _difference(order.sides if order.operators[0] in ("<", "<=") else order.sides[::-1])
+
+
+def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
+    """The constant, not 0, that one formula is another one times; None where there is none."""
     if mine is None or wanted is None:
-        return False
+        return None
     names = free_symbols(mine)
     if not names or names != free_symbols(wanted):
-        return False
+        return None
     factor = _ratio_at_a_point(mine, wanted)
     # The difference of an identity is 0 or a ball around it, and 0 times the wanted one is that as well.
     if factor is None or compared_at(factor, whole(0), {}) is not APART:
-        return False
-    return equal(mine, operation("multiply", factor, wanted))
+        return None
+    return factor if equal(mine, operation("multiply", factor, wanted)) else None
+
+
+def _is_positive(factor: Node) -> bool:
+    value = evaluated(factor, {}, _MAX_BITS)
+    return value > 0 if isinstance(value, fmpq) else bool(value.real > 0)
 
 
 def _difference(sides: Sequence[Reading]) -> Node | None:

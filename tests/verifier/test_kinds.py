@@ -162,6 +162,8 @@ SAME = {
         (r"a = 1, b = 2 \text{ or } a = 3, b = 4", "(1,2), (3,4)"),
     ],
     "relations": [
+        (r"3x - y \le 8", r"y \ge 3x - 8"),
+        ("y < 3x + 4", "3x - y > -4"),
         (r"\begin{aligned} x &= 4 \\ y &= 7 \end{aligned}", "x = 4, y = 7"),
         ("3x - 6y = 9", "x - 2y = 3"),
         ("y + 4 = 2(x - 1)", "y = 2x - 6"),
@@ -431,6 +433,9 @@ DIFFERENT = {
         (r"x \in 8", "8"),
     ],
     "relations": [
+        (r"3x - y \ge 8", r"y \ge 3x - 8"),
+        (r"3x - y < 8", r"y \ge 3x - 8"),
+        (r"x > y", r"y > x"),
         ("|x| < 6", "x < 6"),
         ("x^2 < 9", "-3 < x < 3"),
         ("x < 4", r"x \le 4"),

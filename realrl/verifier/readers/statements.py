@@ -167,9 +167,16 @@ def _order(sides: Sequence[Tokens], operators: list[str], read: Read) -> Reading
     if all(operator in (">", ">=") for operator in operators):
         sides, operators = sides[::-1], [_TURNED[operator] for operator in reversed(operators)]
     found = _bounds(sides, operators, read) or _distance(sides, operators, read)
-    if found:
+    if found and not _has_variable_bound(found):
         return found
-    return (Relation(tuple(operators), tuple(map(read, sides))),)
+    return (*found, Relation(tuple(operators), tuple(map(read, sides))))
+
+
+def _has_variable_bound(found: Reading) -> bool:
+    """Whether a set is that of one variable by another: `y < 2x` is an order of both."""
+    inside = named_set(found[0])
+    ends = [end.node for part in inside[1].parts for end in (part.low, part.high)]
+    return any(free_symbols(node) for node in ends if node is not None)
 
 
 def _bounds(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> Reading:
