@@ -238,14 +238,30 @@ def check_calls(calls: list[tuple[str, torch.dtype, Kind]], groups: Groups, devi
     lines, wrong = [], False
     for name, dtype, kind in calls:
         case, layout = CASES[name], groups.placement.layout
-        found = measured(case, kind, dtype, groups, device)
         expected = predicted(case, kind, dtype, layout, groups.place, device)
+        found = measured(case, kind, dtype, groups, device)
+        if _any_rank(groups, _is_off(expected, found)):
+            # The system may take pages of libraries back, or fault them in, in the midst of a call.
+            found = measured(case, kind, dtype, groups, device)
         error = expected.total_bytes / found - 1
-        wrong |= abs(error) > 0.1
+        wrong |= _is_off(expected, found)
         lines.append(
             f"{name:15} {str(dtype)[6:]:8} {kind:9} {layout}@{groups.rank} "
             f"{expected.total_bytes / 2**20:6.1f} MiB predicted, {found / 2**20:6.1f} measured {error:+.1%}"
         )
         if groups.mesh is not None:
             dist.barrier(groups.mesh)
-    assert not wrong, "\n".join(["a prediction is off by more than a tenth", *lines])
+    assert not wrong, "\n".join(["a prediction is off by more than a tenth, twice", *lines])
+
+
+def _is_off(expected: MemoryUse, found: int) -> bool:
+    return abs(expected.total_bytes / found - 1) > 0.1
+
+
+def _any_rank(groups: Groups, holds: bool) -> bool:
+    """Whether something holds on any of the ranks, which go on alike."""
+    if groups.mesh is None:
+        return holds
+    answers: list[bool] = [False] * groups.placement.layout.size
+    dist.all_gather_object(answers, holds, group=groups.mesh)
+    return any(answers)
