@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from realrl.verifier.cursor import Unreadable
 from realrl.verifier.nodes import Array, Condition, Node, Piecewise, operation
-from realrl.verifier.tokens import TEXT, Token
+from realrl.verifier.parser import Parser
+from realrl.verifier.tokens import TEXT
 
 _MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
 _ORDERS = {"<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", "=": "=", r"\ne": "!="}
-
-
-class Parser(Protocol):
-    """What the parser of formulas does for its environments."""
-
-    at: int
-
-    def peek(self, ahead: int = 0) -> Token | None: ...
-
-    def next_is(self, *signs: str) -> bool: ...
-
-    def take(self, *signs: str) -> bool: ...
-
-    def expect(self, *signs: str) -> None: ...
-
-    def sum(self) -> Node: ...
 
 
 def read_environment(parser: Parser, name: str) -> Node:

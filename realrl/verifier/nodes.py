@@ -102,6 +102,12 @@ def negative(node: Node) -> Node:
     return operation("negative", node)
 
 
+def times(left: Node, right: Node) -> Operation:
+    """The product of two factors; with a product on the left, of all its factors and the right one."""
+    factors = left.operands if isinstance(left, Operation) and left.name == "multiply" else (left,)
+    return Operation("multiply", (*factors, right))
+
+
 def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly below a node."""
     match node:

@@ -1,0 +1,101 @@
+r"""Reads a function of the language with its power, its base and its arguments: `\sin^2 x`, `log_2(8)`.
+
+    function := name ("^" exponent | "_" base)* (arguments | argument)
+    argument := brackets | "-" argument | power ("/" power | power)*
+
+An argument without brackets ends at a sign of addition or multiplication, at a parenthesis and at another
+function. It ends at `/`, too, unless factors next to each other bind closer.
+"""
+
+from __future__ import annotations
+
+from realrl.verifier.cursor import Cursor, Unreadable
+from realrl.verifier.digits import decimal_number
+from realrl.verifier.functions import ANY_NUMBER, BRACKETED, FUNCTIONS, INVERSES
+from realrl.verifier.nodes import Node, negative, operation, times, whole
+from realrl.verifier.parser import Parser
+from realrl.verifier.tokens import COMMAND, NUMBER, TEXT, Token
+
+
+def read_function(parser: Parser, name: str, *, is_plain: bool) -> Node:
+    """A function with its arguments, after its name; `is_plain` if that is written without a backslash."""
+    power, base = _power_and_base(parser, is_plain=is_plain)
+    if is_plain and name == "log" and base is None:
+        base = _base_beside(parser)
+    if power == whole(-1) and name in INVERSES:
+        return _applied(parser, name, INVERSES[name], base, is_plain=is_plain)
+    value = _applied(parser, name, FUNCTIONS[name], base, is_plain=is_plain)
+    return value if power is None else operation("power", value, power)
+
+
+def _power_and_base(parser: Parser, *, is_plain: bool) -> tuple[Node | None, Node | None]:
+    power, base = None, None
+    while parser.next_is("^", "_"):
+        if parser.take("^"):
+            power = parser.exponent()
+        else:
+            parser.expect("_")
+            base = parser.atom() if is_plain and not parser.next_is("{") else parser.argument()
+    return power, base
+
+
+def _base_beside(cursor: Cursor) -> Node | None:
+    """The base of `log2(8)`."""
+    token, after = cursor.peek(), cursor.peek(1)
+    is_base = token is not None and token.kind == NUMBER and not token.after_space
+    if not is_base or after is None or after.text != "(":
+        return None
+    cursor.at += 1
+    return decimal_number(token.text)
+
+
+def _applied(parser: Parser, name: str, function: str, base: Node | None, *, is_plain: bool) -> Node:
+    """The operation `function`, which is written as `name`, of the arguments that come next."""
+    if name in ANY_NUMBER:
+        return operation(function, *parser.arguments())
+    if name == "sqrt" and is_plain and not parser.next_is("(", "{"):
+        return operation("sqrt", parser.atom())
+    if name in BRACKETED and is_plain and not parser.next_is("(", "[", "{"):
+        raise Unreadable(f"{name} without brackets")
+    argument = _argument(parser)
+    if base is None:
+        return operation(function, argument)
+    if name != "log":
+        raise Unreadable(f"a base of {name}")
+    return operation(function, argument, base)
+
+
+def _argument(parser: Parser) -> Node:
+    """The argument in brackets, or all factors up to a sign or another function."""
+    if parser.next_is("(", "["):
+        return _argument_in_brackets(parser)
+    if parser.take("-"):
+        return negative(_argument(parser))
+    node = parser.power()
+    while _continues_argument(parser):
+        if parser.take("/"):
+            node = operation("divide", node, parser.power())
+        else:
+            node = times(node, parser.power())
+    return node
+
+
+def _argument_in_brackets(parser: Parser) -> Node:
+    entries = parser.entries(parser.peek().text)
+    if len(entries) != 1:
+        raise Unreadable("too many arguments")
+    return entries[0]
+
+
+def _continues_argument(parser: Parser) -> bool:
+    token, after = parser.peek(), parser.peek(1)
+    if token is None:
+        return False
+    if token.is_sign("/") and parser.tight:
+        return after is not None and not _is_function(after)
+    return parser.starts_factor() and not _is_function(token) and token.text != "("
+
+
+def _is_function(token: Token) -> bool:
+    bare = token.text.removeprefix("plain ").removeprefix("\\")
+    return token.kind in (COMMAND, TEXT) and bare in FUNCTIONS and bare != "sqrt"

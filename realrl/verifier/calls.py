@@ -1,0 +1,70 @@
+r"""Reads a letter with its subscript, its primes and its arguments: `x_{1}`, `f'(2)`, `C(5, 2)`."""
+
+from __future__ import annotations
+
+from realrl.verifier.cursor import Cursor, Unreadable
+from realrl.verifier.functions import UNKNOWN_FUNCTIONS
+from realrl.verifier.nodes import Applied, Node, Symbol, operation
+from realrl.verifier.parser import Parser
+from realrl.verifier.tokens import CLOSE, OPEN
+
+MAX_SUBSCRIPT = 13
+"""The largest number of tokens of a subscript in braces."""
+
+
+def read_letter(parser: Parser) -> Node:
+    """A variable, or the value of a function without a meaning."""
+    symbol = Symbol(parser.peek().text)
+    parser.at += 1
+    symbol = with_subscript(parser, symbol)
+    return read_primed(parser, symbol) if parser.next_is("'") else _called(parser, symbol)
+
+
+def with_subscript(cursor: Cursor, symbol: Symbol) -> Symbol:
+    """A symbol with the subscript that comes next, if one does."""
+    return Symbol(f"{symbol.name}_{{{_subscript(cursor)}}}") if cursor.take("_") else symbol
+
+
+def _subscript(cursor: Cursor) -> str:
+    if cursor.take("{"):
+        return _subscript_in_braces(cursor)
+    token = cursor.peek()
+    if token is None or token.kind in (OPEN, CLOSE):
+        raise Unreadable("no subscript")
+    cursor.at += 1
+    return token.text
+
+
+def _subscript_in_braces(cursor: Cursor) -> str:
+    parts: list[str] = []
+    while not cursor.take("}"):
+        token = cursor.peek()
+        if token is None or len(parts) == MAX_SUBSCRIPT:
+            raise Unreadable("a long subscript")
+        parts.append(token.text.removeprefix("plain "))
+        cursor.at += 1
+    return "".join(parts)
+
+
+def read_primed(parser: Parser, symbol: Symbol) -> Node:
+    """A symbol with the primes that come next, and perhaps its arguments."""
+    name = symbol.name
+    while parser.take("'"):
+        name += "'"
+    return _called(parser, Symbol(name))
+
+
+def _called(parser: Parser, symbol: Symbol) -> Node:
+    """A symbol with its arguments, if it is a function: `f(x)` is a value of f, and `a(x)` is a product."""
+    base = symbol.name.partition("_")[0].rstrip("'")
+    is_function = base in UNKNOWN_FUNCTIONS or symbol.name.endswith("'")
+    if not parser.next_is("(") or not (is_function or base == "C"):
+        return symbol
+    start = parser.at
+    arguments = parser.arguments()
+    if base == "C" and len(arguments) == 2:
+        return operation("binomial", *arguments)
+    if is_function:
+        return Applied(symbol.name, arguments)
+    parser.at = start
+    return symbol
