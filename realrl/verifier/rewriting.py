@@ -1,0 +1,59 @@
+r"""Rewrites notations that would be cut into the wrong tokens as they stand.
+
+12\,345 and 12{,}345 ─▶ 12345     1.234.567,5 ─▶ 1234567.5     1.5e3 ─▶ {1.5\cdot 10^{3}}
+^{2}/_{3} ─▶ \frac{2}{3}          {}_5C_2 and C_5^2 ─▶ \binom{5}{2}
+"""
+
+from __future__ import annotations
+
+import re
+
+_NO_DIGITS_BEFORE = r"(?<![\d.])(?<!(?<!\\),)"
+_FINE_SPACE = r"(?:\\,|\\ |\s*\{,\s*\}\s*|\{\\,\}|,\s*\\!\s*|\\;| |'|~)"
+_FINE_GROUPS = re.compile(rf"{_NO_DIGITS_BEFORE}([1-9]\d{{0,2}})((?:{_FINE_SPACE}\d{{3}})+)(?!\d|,\d)")
+_GROUP_SIGNS = re.compile(r"\\[,; !]|[{}]|[\s,'~]")
+_DOTTED_GROUPS = re.compile(
+    rf"{_NO_DIGITS_BEFORE}(\d{{1,3}}(?:\.\d{{3}})+),(\d+)(?![\d.,])"
+    rf"|{_NO_DIGITS_BEFORE}(\d{{1,3}}(?:\.\d{{3}}){{2,}})(?![\d.,])"
+)
+_SLANTED_FRACTION = re.compile(r"(?:\{\})?\^\{?(\d+)\}?/_\{?(\d+)\}?")
+_COMBINATIONS = re.compile(r"(?:\{\})?[_^](?:\{(\w{1,3})\}|(\w))\{?C\}?_(?:\{(\w{1,3})\}|(\w))")
+_COMBINATIONS_BELOW = re.compile(r"(?<![A-Za-z\\])C_\{?(\d+|n)\}?\^\{?(\d+|[a-z])\}?")
+_EXPONENT_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
+_MAX_EXPONENT_CHARS = 7
+_GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
+_BRACED_SIGN = re.compile(r"\{\s*([,:=;.])\s*\}")
+_ESCAPED_BREAK = re.compile(r"\\\\(?=[A-Za-z{}(),;!])")
+
+
+def rewritten(text: str, *, groups: bool) -> str:
+    """Return a text with one notation for numbers and combinations; with `groups`, of grouped digits, too."""
+    # Outside of environments there are no rows to break: a backslash was escaped once more.
+    if r"\begin" not in text:
+        text = _ESCAPED_BREAK.sub(r"\\", text)
+    text = _GLUED_SPACE.sub(r"\1 ", text)
+    if groups:
+        text = _FINE_GROUPS.sub(_without_group_signs, text)
+        text = _DOTTED_GROUPS.sub(_without_points, text)
+    text = _SLANTED_FRACTION.sub(r"\\frac{\1}{\2}", text)
+    text = _COMBINATIONS.sub(r"\\binom{\1\2}{\3\4}", text)
+    text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
+    # After groups, in which a comma in braces separates digits.
+    text = _BRACED_SIGN.sub(r"\1", text)
+    return _EXPONENT_NUMBER.sub(_scientific, text)
+
+
+def _without_group_signs(match: re.Match[str]) -> str:
+    return match[1] + _GROUP_SIGNS.sub("", match[2])
+
+
+def _without_points(match: re.Match[str]) -> str:
+    """`1.234,5` and `1.234.567`, with points between groups and a comma before decimals."""
+    return match[1].replace(".", "") + f".{match[2]}" if match[1] else match[3].replace(".", "")
+
+
+def _scientific(match: re.Match[str]) -> str:
+    r"""`1.5e3` as `{1.5\cdot10^{3}}`."""
+    if len(match[2]) > _MAX_EXPONENT_CHARS:
+        return match[0]
+    return rf"{{{match[1]}\cdot 10^{{{int(match[2])}}}}}"
