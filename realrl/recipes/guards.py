@@ -103,7 +103,7 @@ Kept = TypeVar("Kept")
 
 
 class Recent(Generic[Kept]):
-    """What is known of the texts that were seen last, at most so many."""
+    """A value for each of the texts that were seen last, of which it keeps a limited number."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -155,7 +155,7 @@ class ChildProcess:
         return json.loads(line)
 
     def _signal(self) -> signal.Signals | None:
-        """That ended it, if one has."""
+        """The signal that ended the process, if one did."""
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(_LAST_S)
             return signal.Signals(-code) if code < 0 else None

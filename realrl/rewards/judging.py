@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class Judge(Protocol):
-    """What decides; made once, with all that it imports, before there is an answer."""
+    """Decides about answers. It is made once, with all that it imports, before there is an answer."""
 
     evaluators: Sequence[Callable[..., object]]
     """The functions within which a text may be evaluated as Python, as it was checked there."""

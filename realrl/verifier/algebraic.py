@@ -17,7 +17,7 @@ from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 
 MAX_BITS = 30_000
-"""Of a bound that is worth computing to: a fraction of a millisecond."""
+"""The largest precision that is worth computing to; it takes a fraction of a millisecond."""
 _SPARE_BITS = 128
 
 
@@ -57,7 +57,7 @@ class _Bounds:
         raise NotAlgebraic
 
     def _sum(self, parts: list[tuple[float, float]]) -> tuple[float, float]:
-        """Over the product of all denominators."""
+        """The bounds of a sum, whose denominator is the product of all denominators."""
         bottom = sum(below for _, below in parts)
         tops = [above + bottom - below for above, below in parts]
         return max(tops) + log2(len(tops)), bottom

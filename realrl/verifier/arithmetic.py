@@ -15,7 +15,7 @@ from fractions import Fraction
 from flint import acb, arb, fmpq, fmpz
 
 MAX_BITS = 1 << 15
-"""Of a number that is kept exactly; a larger one is a ball."""
+"""The largest size of a number that is kept exactly; a larger one becomes a ball."""
 MAX_ROOT = 1000
 Value = fmpq | acb
 _TEN = fmpq(10)

@@ -22,7 +22,7 @@ from realrl.verifier.nodes import (
 from realrl.verifier.rational import is_zero
 
 MAX_ENTRY = 400
-"""Of nodes in an entry of a product of matrices."""
+"""The largest number of nodes in an entry of a product of matrices."""
 
 
 def written_out(node: Node) -> Node:
@@ -88,7 +88,7 @@ def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
 
 
 def _is_large(array: Array) -> bool:
-    """Whether an entry is too long a formula to go on with: products of matrices double it each time."""
+    """Whether an entry is too long to be multiplied again: products of matrices double it each time."""
     entries = (entry for row in array.rows for entry in row)
     return any(sum(1 for _ in islice(walk(entry), MAX_ENTRY + 1)) > MAX_ENTRY for entry in entries)
 

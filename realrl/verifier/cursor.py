@@ -5,7 +5,7 @@ from __future__ import annotations
 from realrl.verifier.tokens import CLOSE, COMMAND, OPEN, SIGN, Token
 
 MAX_NESTED = 120
-"""Of quotients, powers and factorials, which may be in each other without brackets."""
+"""The largest number of quotients, powers and factorials, which may be in each other without brackets."""
 
 
 class Unreadable(Exception):
@@ -13,7 +13,7 @@ class Unreadable(Exception):
 
 
 class Cursor:
-    """Goes over tokens from left to right."""
+    """A place in tokens that moves from left to right."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.at, self._nested = tokens, 0, 0

@@ -1,4 +1,4 @@
-"""Reads what is between `\\begin` and `\\end`: matrices, determinants, cases."""
+r"""Reads environments from `\begin` to `\end`: matrices, determinants, cases."""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.rational import NotRational, same_quotient
 
 PRECISIONS = (128, 512, 4096)
-"""In bits, of values at a point."""
+"""The precisions in bits with which values at a point are computed, until one tells."""
 CONSTANT_PRECISIONS = (128, 512, 2048, 6144)
-"""The same where there are no variables, and a tiny difference is one."""
+"""The same for formulas without variables, where a tiny difference is one."""
 _AGREEING = 0.5
-"""Of the precision, in the gap between two values that are one."""
+"""The share of the precision to which two values agree that count as one."""
 LEAST_COMPARED = 0.5
-"""Of the points: both formulas must have values at so many."""
+"""The share of the points at which both formulas must have a value."""
 MAX_UNKNOWN = 12
 """Points that tell nothing, after which the rest is not looked at: the formulas are taken to differ."""
 
@@ -41,11 +41,11 @@ SAME, APART, UNKNOWN = "same", "apart", "unknown"
 
 
 class Means(Enum):
-    """What decides whether two formulas are equal."""
+    """The step that decides whether two formulas are equal."""
 
     TREE = "tree"
     SHAPES = "shapes"
-    """Of matrices, or a matrix and a number."""
+    """The shapes of matrices differ, or only one is a matrix."""
     ENTRIES = "entries"
     INFINITY = "infinity"
     QUOTIENT = "quotient"
@@ -59,9 +59,9 @@ class Decision(NamedTuple):
     same: bool
     means: Means
     point: Point | None = None
-    """Where they are apart."""
+    """The point at which the values differ."""
     num_compared: int = 0
-    """Points at which they agree."""
+    """The number of points at which the values agree."""
     num_points: int = 0
 
 

@@ -22,9 +22,12 @@ from realrl.verifier.nodes import (
 from realrl.verifier.operations import RULES, determinant, order_of, unknown, whole_number
 
 MAX_TERMS = 1000
-"""Of a sum or a product over whole numbers."""
+"""The largest number of terms of a sum or a product over whole numbers."""
 MAX_OPERATIONS = 10_000
-"""At one point, with balls of up to 512 bits; fewer with larger ones. Sums in sums multiply."""
+"""The largest number of operations at one point with balls of up to 512 bits; it is smaller with larger ones.
+
+A sum in a sum takes as many operations as the product of their numbers of terms.
+"""
 
 Point = Mapping[str, Value]
 
@@ -45,7 +48,7 @@ def evaluated(node: Node, point: Point, precision: int) -> Value:
 
 
 class _Evaluation:
-    """One formula at one point."""
+    """Evaluates one formula at one point, within a number of operations."""
 
     def __init__(self, point: Point, max_operations: int) -> None:
         self._point, self._left = dict(point), max_operations

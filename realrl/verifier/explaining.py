@@ -37,7 +37,7 @@ from realrl.verifier.unconverted import unconverted
 from realrl.verifier.writing import shortened
 
 MAX_CHARS = 1200
-"""Of each text of an explanation."""
+"""The largest number of characters of each text of an explanation."""
 _ORDERED = ("()", "[]")
 
 
@@ -67,7 +67,7 @@ def explained(answer: str, solution: str, *, convert_units: bool = True) -> Expl
 
 
 def _why_same(found: Reading, expected: Reading) -> str:
-    """By the pair of meanings that is the same."""
+    """Return what decided about the first pair of meanings that is the same."""
     pairs = ((mine, wanted) for wanted in expected for mine in found)
     pair = next((pair for pair in pairs if same(pair[:1], pair[1:])), None)
     if pair is None:  # a rule is about both as a whole
@@ -114,14 +114,14 @@ def _same_kind(mine: Value, wanted: Value) -> str:
 
 
 def _why_not(found: Reading, expected: Reading) -> str:
-    """By the usual meanings, or by others that are of one kind."""
+    """Return why the usual meanings differ, or others that are of one kind."""
     why = _different(*_comparable(found, expected))
     has_others = len(found) + len(expected) > 2
     return f"{why}; no other meaning of one is one of the other" if has_others else why
 
 
 def _comparable(found: Reading, expected: Reading) -> tuple[Value, Value]:
-    """Two meanings of which it is of use to say why they differ."""
+    """Return two meanings whose difference is worth a sentence: amounts, else values of one kind."""
     pairs = [(mine, wanted) for wanted in expected for mine in found]
     amounts = [pair for pair in pairs if all(isinstance(value, Quantity) for value in pair)]
     alike = [pair for pair in pairs if kind_of(pair[0]) == kind_of(pair[1])]

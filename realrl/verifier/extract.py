@@ -21,11 +21,11 @@ from realrl.verifier.statement import MAX_STATEMENT_CHARS, answer_at, answer_in_
 from realrl.verifier.values import last_value
 
 TAIL_CHARS = 20_000
-"""Phrases and values are looked for in so much of a text's end; boxes in all of it."""
+"""The number of characters at a text's end that are searched for phrases and values; a box may be before."""
 
 
 class Place(Enum):
-    """Where the answer of a text is looked for."""
+    """A place where the answer of a text is looked for."""
 
     CUT_OFF = "thoughts or an answer tag that never end"
     BOX = "the last box"
@@ -38,7 +38,7 @@ class Found(NamedTuple):
     """The answer of a text."""
 
     answer: str | None
-    """As it is written, without delimiters of formulas; None where there is none."""
+    """The answer as it is written, without delimiters of formulas; None where there is none."""
     place: Place
 
 

@@ -19,7 +19,7 @@ _PRECISION = 2048
 _DIGITS = (8, 20, 60, 200)
 """Decimals that are shown of two values: as many as tell them apart."""
 _MOST_CHARS = 24
-"""Of a fraction; a longer one is shown in decimals."""
+"""The largest number of characters of a fraction; a longer one is shown in decimals."""
 
 _SAME = {
     Means.TREE: "they are written alike",

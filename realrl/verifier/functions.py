@@ -12,7 +12,7 @@ UNARY = {
     **{"floor": "floor", "ceil": "ceiling", "sgn": "sign", "sign": "sign", "arg": "arg", "Arg": "arg"},
     **{"Re": "real", "Im": "imaginary", "det": "determinant", "log": "log"},
 }
-"""How they are written, and the operation that they are."""
+"""The operation of each function of one number, by its spellings."""
 ANY_NUMBER = {
     "max": "maximum",
     "min": "minimum",
@@ -28,7 +28,7 @@ FUNCTIONS = {**UNARY, **ANY_NUMBER}
 INVERSES = {
     **{name: f"arc{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
 }
-r"""What `\sin^{-1}` means."""
+r"""The inverse of each function: `\sin^{-1}` is the arcsine."""
 
 GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon "

@@ -1,4 +1,4 @@
-"""The tree of a formula: what stands in it, before anything is computed."""
+"""The tree of a formula as it is written, before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Constant:
-    """A number with a name: `pi`, `e`, `i`, `phi`, `infinity`."""
+    """A number with a name: `pi`, `e`, `i`, `infinity`."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What the operations of formulas do to numbers, by the names that the nodes of formulas have."""
+"""The operations of formulas as functions of numbers, by the names that nodes have."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from realrl.verifier.arithmetic import (
 
 MAX_FACTORIAL = 2000
 MAX_EXPONENT = 2048
-"""To base 2, of an argument: periodic functions need as many bits of it."""
+"""The largest logarithm to base 2 of an argument: periodic functions need as many bits of it."""
 MAX_UPPER = 5000
 """The upper number of a binomial coefficient that is computed exactly."""
 MAX_ROWS = 4
-"""Of a determinant whose entries are not all rational."""
+"""The largest number of rows of a determinant whose entries are not all rational."""
 MAX_FACTORS = 60
-"""Of a binomial coefficient whose upper number is not whole."""
+"""The largest number of factors of a binomial coefficient whose upper number is not whole."""
 
 
 def _by(name: str) -> Callable[[Value], Value]:
-    """A method of a ball, of a number that it can reduce in time."""
+    """The rule that calls a method of a ball, for numbers that it can reduce in time."""
 
     def rule(value: Value) -> Value:
         found = ball(value)
@@ -56,7 +56,7 @@ def _of_inverse(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
 
 
 def _arccot(value: Value) -> Value:
-    """Between 0 and pi for real numbers."""
+    """The inverse of the cotangent, between 0 and pi for real numbers."""
     return acb.pi() / 2 - ball(value).atan()
 
 
@@ -191,7 +191,7 @@ def _double_factorial(value: Value) -> Value:
 
 
 def _binomial(top: Value, bottom: Value) -> Value:
-    """With a whole lower number the falling factorial over a factorial, else by gamma functions."""
+    """The falling factorial over a factorial where the lower number is whole; else gamma functions."""
     if not (isinstance(bottom, fmpq) and bottom.q == 1):
         return _binomial_by_gamma(ball(top), ball(bottom))
     count = int(bottom.p)
@@ -212,7 +212,7 @@ def _binomial_by_gamma(top: acb, bottom: acb) -> Value:
 
 
 def determinant(rows: Sequence[Sequence[Value]]) -> Value:
-    """By the first row; of numbers that are all rational by elimination."""
+    """The determinant of a square matrix: by elimination if all entries are rational, else by expansion."""
     if all(isinstance(entry, fmpq) for row in rows for entry in row):
         return fmpq_mat([list(row) for row in rows]).det()
     if len(rows) > MAX_ROWS:
@@ -228,7 +228,7 @@ def determinant(rows: Sequence[Sequence[Value]]) -> Value:
 
 
 def unknown(name: str, arguments: Sequence[Value]) -> Value:
-    """Of a function without a meaning: a number that depends on its name and its arguments alone."""
+    """A value for a function without a meaning, which depends on its name and its arguments alone."""
     if not all(isinstance(argument, fmpq) for argument in arguments):
         raise NoValue("a function without a meaning at a point that is not rational")
     text = f"{name}({','.join(map(str, arguments))})"
@@ -287,4 +287,4 @@ RULES: dict[str, Callable[..., Value]] = {
     "arccosh": _by("acosh"),
     "arctanh": _zero_at_zero("atanh"),
 }
-"""By the names of operations."""
+"""The rule of each operation, by its name."""

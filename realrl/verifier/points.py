@@ -18,7 +18,7 @@ from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, 
 
 NUM_POINTS = 28
 SPECIAL = 4
-"""Every fourth point has small whole numbers and halves, at which a formula may have a pole of its own."""
+"""The period of special points: small whole numbers and halves, where a formula may have a pole."""
 
 LARGEST_SPECIAL = 12
 MAX_CONSTANTS = 3
@@ -37,7 +37,7 @@ _COMPLEX_OPERATIONS = frozenset("real imaginary conjugate arg".split())
 
 
 def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, str]:
-    """By name, `real`, `complex`, `whole` or `natural` (from 0 on)."""
+    """The kind of each variable: `real`, `complex`, `whole` or `natural` (from 0 on)."""
     each = [list(walk(formula)) for formula in formulas]
     nodes = [node for found in each for node in found]
     # One formula alone cannot make a variable of the other a whole number.
@@ -84,7 +84,7 @@ def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple
 
 
 def _boundaries(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point]:
-    """Where cases of the one variable meet: a formula may have another value there, or none."""
+    """The points where cases of the one variable meet: a formula may have another value there, or none."""
     if len(names) != 1:
         return
     for formula in formulas:
@@ -146,7 +146,7 @@ def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Valu
 
 
 def _complex(index: int, draw: random.Random) -> acb:
-    """With parts that a ball holds exactly, whatever its precision."""
+    """A complex number whose parts a ball holds exactly, whatever its precision."""
     scale = (1, 8, 30, 3)[index % 4]
     parts = (draw.randint(-64 * scale, 64 * scale) + fmpq(1, 2) for _ in range(2))
     return acb(*(arb(part / 64) for part in parts))

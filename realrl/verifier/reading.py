@@ -32,20 +32,20 @@ from realrl.verifier.tokens import CLOSE, COMMAND, NUMBER, SIGN, Token, Tokens, 
 from realrl.verifier.tree import Reading
 
 MAX_TOKENS = 700
-"""A longer answer is text."""
+"""The largest number of tokens of an answer that is read; a longer one is text."""
 MAX_TOKENS_READ = 4_000
-"""Of all parts together: brackets in brackets are read again at each depth."""
+"""The largest number of tokens of all parts together: brackets in brackets are read again at each depth."""
 _NEGATED = {r"\in": r"\notin", "=": r"\ne"}
 
 
 @functools.lru_cache(maxsize=4096)
 def read(text: str, groups: bool = True) -> Reading:
-    """What an answer says; with `groups`, `1,234` is one number."""
+    """The reading of an answer; with `groups`, `1,234` is one number."""
     return read_tokens(tokenized(text, groups=groups))
 
 
 def read_tokens(tokens: Tokens) -> Reading:
-    """What the tokens of an answer say."""
+    """The reading of an answer from its tokens."""
     if len(tokens) > MAX_TOKENS:
         return (as_words(tokens),)
     session = _Session()
@@ -80,7 +80,7 @@ class _Session:
 
 
 def _in_one_spelling(tokens: Tokens) -> Tokens:
-    r"""With one token for `\not\in` and its kind, and the sign of degrees for the word."""
+    r"""The tokens with one for `\not\in` and the like, and with the sign of degrees for the word."""
     found: list[Token] = []
     for token in tokens:
         before = found[-1] if found else None
@@ -109,4 +109,4 @@ _READERS: tuple[Callable[[Tokens, Read], Reading], ...] = (
     read_number,
     read_labelled,
 )
-"""In this order; the first that knows the tokens decides."""
+"""All readers in their order; the first that knows the tokens decides."""

@@ -11,9 +11,9 @@ from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols
 
 ANSWER_DIGITS = 6
-"""So many significant digits of an answer stand for a number that has no end of them."""
+"""The least number of significant digits of an answer that stand for a number with infinitely many."""
 SOLUTION_DIGITS = 10
-"""So many of a solution stand for the number that an answer gives exactly."""
+"""The least number of significant digits of a solution that stand for an exact answer."""
 _PRECISION = 4096
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_NODES = 16
 MAX_NUMBER = 4
-"""Of a term: sympy takes seconds over longer ones, and over higher powers."""
+"""The largest number in a term: sympy takes seconds over higher powers, and over longer terms."""
 
 
 def summed(node: Node) -> Node:
@@ -37,7 +37,7 @@ def summed(node: Node) -> Node:
 
 
 def _closed_form(node: Repeated) -> Node | None:
-    """What a sum without variables converges to; None where sympy knows nothing, or it diverges."""
+    """The limit of a sum without variables; None where sympy knows none, or the sum diverges."""
     if (
         not _is_small(node.body)
         or free_symbols(node)
@@ -92,7 +92,7 @@ _SYMPY = {
     "power": ("Pow", list),
     "factorial": ("factorial", list),
 }
-"""Its class for an operation, and how that takes the operands."""
+"""For each operation the name of its class in sympy, and how that class takes the operands."""
 
 
 def _from_sympy(expression: sympy.Basic) -> Node | None:

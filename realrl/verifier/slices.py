@@ -11,7 +11,7 @@ _PARTNERS = {
     **{"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",), r"\langle": (r"\rangle",)},
     **{r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)},
 }
-"""What may close a bracket; an interval may be open at one end."""
+"""The brackets that may close each opening one; an interval may be open at one end."""
 
 
 def with_depth(tokens: Tokens) -> Iterator[tuple[Token, int]]:
@@ -39,7 +39,7 @@ def cut(tokens: Tokens, is_cut: Callable[[Token], bool]) -> tuple[list[Tokens], 
 
 
 def first_place(tokens: Tokens, is_it: Callable[[Token], bool]) -> int | None:
-    """Where the first such token is that is in no bracket."""
+    """The place of the first such token that is in no bracket."""
     for place, (token, depth) in enumerate(with_depth(tokens)):
         if depth == 0 and is_it(token):
             return place

@@ -7,9 +7,9 @@ from realrl.verifier.extract import extract_answer
 from realrl.verifier.formulas import bare, formulas, is_prose
 
 MAX_PLAIN_CHARS = 200
-"""A longer solution in prose is a text that states its answer somewhere."""
+"""The largest number of characters of an answer in prose; a longer text states its answer somewhere."""
 MAX_STATED_CHARS = 2_000
-"""No answer is longer."""
+"""The largest number of characters of an answer that a text states."""
 
 
 def solution_answer(solution: str) -> str:

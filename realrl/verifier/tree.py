@@ -1,4 +1,4 @@
-"""What an answer is read as. A *reading* is all that a text may mean, the usual meaning first."""
+"""The values that an answer is read as. A *reading* is all that a text may mean, the usual meaning first."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ class Formula:
 
 @dataclass(frozen=True)
 class Unit:
-    """What a number counts or measures; `factor` is its size in the unit that its kind is told in."""
+    """A unit that a number measures in, or a thing that it counts."""
 
     kind: str
     """`length`, `length/time`, `money USD`; of a thing that is counted, its words."""
     factor: Fraction = Fraction(1)
-    offset: Fraction = Fraction(0)
-    """Of temperatures."""
+    """Its size in the base unit of its kind."""
     is_known: bool = True
     """Whether it is a unit, rather than a thing that is counted."""
 

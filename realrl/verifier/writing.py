@@ -18,7 +18,7 @@ from realrl.verifier.nodes import (
 )
 
 MAX_DEPTH = 40
-"""What lies deeper is written as dots."""
+"""The largest depth of a formula that is written; deeper parts are written as dots."""
 MAX_CHARS = 160
 _SUM, _SIGN, _PRODUCT, _POWER, _ATOM = range(5)
 """How closely a part holds together: one that holds less closely than its place asks gets parentheses."""
@@ -58,7 +58,7 @@ def _written(node: Node, depth: int) -> Written:
 
 
 def _number(node: Number) -> Written:
-    """As it is written: with a point and all of its decimals, or as a fraction."""
+    """Return a number as it was written: with a point and all of its decimals, or as a fraction."""
     whole = node.value * 10**node.decimals
     if node.decimals and whole.denominator == 1:
         digits = str(abs(whole)).zfill(node.decimals + 1)

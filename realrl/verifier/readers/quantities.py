@@ -20,7 +20,7 @@ from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Tokens
 from realrl.verifier.tree import Formula, Percentage, Quantity, Reading, Unit, Value
 
 _LONGEST_UNIT = 18
-"""In tokens, of a unit and what is around it."""
+"""The largest number of tokens of a unit together with those around it."""
 _SPOKEN = re.compile("[b-df-hj-np-tv-xz][aeiou][b-df-hj-np-tv-xz]")
 
 
@@ -118,7 +118,7 @@ def _measured(tokens: Tokens) -> Iterator[Value]:
 
 
 def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
-    """By the longest number with a rest that can be read."""
+    """Readings as the longest number at the start whose rest can be read."""
     for node, rest in _numbers_at_start(tokens):
         is_sum = not _is_one_number(tokens, rest)
         if is_sum and rest and rest[0].text == "%":
@@ -157,7 +157,7 @@ def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Valu
 
 
 def _money_rate(currency: Unit, rest: Tokens) -> Unit | None:
-    """What is behind an amount of money: its currency again, or what it is for (`per hour`)."""
+    """The unit that the rest makes of a currency: the rest is the currency again, or a rate as `per hour`."""
     again = units.read_unit(rest)
     if again is not None and units.same_kind(again, currency):
         return currency
