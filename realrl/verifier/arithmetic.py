@@ -173,6 +173,8 @@ def _exact_logarithm(value: Value, base: Value) -> fmpq | None:
     if max(value.height_bits(), base.height_bits()) > 512:
         return None
     ratio = arb(value).log() / arb(base).log()
+    if not ratio.is_finite():
+        raise NoValue("a logarithm to a base that may be 1")
     guess = Fraction(float(ratio.mid())).limit_denominator(12)
     if abs(guess.numerator) > 600:
         return None

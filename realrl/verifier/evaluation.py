@@ -41,10 +41,7 @@ def evaluated(node: Node, point: Point, precision: int) -> Value:
         NoValue: there is none.
     """
     with ctx.workprec(precision):
-        try:
-            return _Evaluation(point, MAX_OPERATIONS * 512 // max(512, precision)).of(node)
-        except (ZeroDivisionError, ValueError, OverflowError, TypeError) as error:
-            raise NoValue(str(error)) from None
+        return _Evaluation(point, MAX_OPERATIONS * 512 // max(512, precision)).of(node)
 
 
 class _Evaluation:

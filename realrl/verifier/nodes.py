@@ -87,8 +87,23 @@ Node: TypeAlias = "Number | Symbol | Constant | Operation | Applied | Repeated |
 INFINITY = Constant("infinity")
 
 
+_OF_TWO = frozenset("divide power root binomial".split())
+_OF_ANY_NUMBER = frozenset("add multiply maximum minimum gcd lcm".split())
+
+
 def operation(name: str, *operands: Node) -> Operation:
+    """The operation with this name, of as many operands as it takes."""
+    assert _takes(name, len(operands)), f"{name} of {len(operands)} operands"
     return Operation(name, operands)
+
+
+def _takes(name: str, num_operands: int) -> bool:
+    """Whether an operation takes this number of operands."""
+    if name in _OF_ANY_NUMBER:
+        return num_operands > 0
+    if name == "log":  # to the base 10, or with a base
+        return num_operands in (1, 2)
+    return num_operands == (2 if name in _OF_TWO else 1)
 
 
 def whole(value: int) -> Number:

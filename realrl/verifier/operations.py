@@ -27,7 +27,9 @@ MAX_FACTORIAL = 2000
 MAX_EXPONENT = 2048
 """The largest logarithm to base 2 of an argument: periodic functions need as many bits of it."""
 MAX_UPPER = 5000
-"""The upper number of a binomial coefficient that is computed exactly."""
+"""The largest upper number of a binomial coefficient that is computed exactly."""
+MAX_LOWER = (1 << 64) - 1
+"""The largest lower number of a binomial coefficient: FLINT takes no larger one."""
 MAX_ROWS = 4
 """The largest number of rows of a determinant whose entries are not all rational."""
 MAX_FACTORS = 60
@@ -198,6 +200,8 @@ def _binomial(top: Value, bottom: Value) -> Value:
     if count < 0:
         return fmpq(0)
     if isinstance(top, fmpq) and top.q == 1 and 0 <= top <= MAX_UPPER:
+        if count > MAX_LOWER:
+            raise NoValue("a binomial coefficient with a large lower number")
         return fmpq(fmpz.bin_uiui(int(top.p), count))
     if count > MAX_FACTORS:
         return _binomial_by_gamma(ball(top), ball(bottom))
