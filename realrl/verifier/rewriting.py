@@ -1,7 +1,7 @@
 r"""Rewrites notations that would be cut into the wrong tokens as they stand.
 
 12\,345 and 12{,}345 ─▶ 12345     1.234.567,5 ─▶ 1234567.5     1.5e3 ─▶ {1.5\cdot 10^{3}}
-^{2}/_{3} ─▶ \frac{2}{3}          {}_5C_2 and C_5^2 ─▶ \binom{5}{2}
+^{2}/_{3} ─▶ \frac{2}{3}          {}_5C_2, C_5^2, 5C2 and nCr(5, 2) ─▶ \binom{5}{2}
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ _DOTTED_GROUPS = re.compile(
 _SLANTED_FRACTION = re.compile(r"(?:\{\})?\^\{?(\d+)\}?/_\{?(\d+)\}?")
 _COMBINATIONS = re.compile(r"(?:\{\})?[_^](?:\{(\w{1,3})\}|(\w))\{?C\}?_(?:\{(\w{1,3})\}|(\w))")
 _COMBINATIONS_BELOW = re.compile(r"(?<![A-Za-z\\])C_\{?(\d+|n)\}?\^\{?(\d+|[a-z])\}?")
+_COMBINATIONS_BESIDE = re.compile(
+    r"(?<![\w.\\])(?:nCr\(\s*(\d+)\s*,\s*(\d+)\s*\)|(\d{1,3})C(\d{1,3})(?![\w.]))"
+)
+_PERMUTATIONS = re.compile(
+    r"(?<![\w.\\])(?:nPr\(\s*(\d+)\s*,\s*(\d+)\s*\)|(\d{1,3})P(\d{1,3})(?![\w.])"
+    r"|(?:\{\})?_\{?(\d{1,3})\}?P_\{?(\d{1,3})\}?)"
+)
 _EXPONENT_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
 _MAX_EXPONENT_CHARS = 7
 _GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
@@ -38,6 +45,8 @@ def rewritten(text: str, *, groups: bool) -> str:
     text = _SLANTED_FRACTION.sub(r"\\frac{\1}{\2}", text)
     text = _COMBINATIONS.sub(r"\\binom{\1\2}{\3\4}", text)
     text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
+    text = _COMBINATIONS_BESIDE.sub(r"\\binom{\1\3}{\2\4}", text)
+    text = _PERMUTATIONS.sub(r"(\\binom{\1\3\5}{\2\4\6}(\2\4\6)!)", text)
     # After groups, in which a comma in braces separates digits.
     text = _BRACED_SIGN.sub(r"\1", text)
     return _EXPONENT_NUMBER.sub(_scientific, text)
