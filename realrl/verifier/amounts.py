@@ -178,7 +178,7 @@ def same_congruence(answer: Value, solution: Value) -> bool:
 
 
 def _remainder(value: Congruence) -> Node | None:
-    """What `17 mod 5` is as a number; None of other than whole numbers."""
+    """The number that `17 mod 5` is; None unless both are whole numbers."""
     residue, modulus = whole_number((Formula(value.node),)), whole_number((Formula(value.modulus),))
     return None if residue is None or not modulus else whole(residue % modulus)
 
@@ -194,7 +194,7 @@ def _same_residue(answer: Congruence, solution: Congruence) -> bool:
 
 
 def same_moment(answer: Moment, solution: Moment) -> bool:
-    """What both say is the same; the year, or the half of the day, may be missing on one side."""
+    """Whether two times or dates are the same; one side may leave out the year, or the half of the day."""
     if (answer.minutes is None) != (solution.minutes is None):
         return False
     if answer.minutes is not None:

@@ -17,7 +17,7 @@ from flint import acb, arb, fmpq, fmpz
 MAX_BITS = 1 << 15
 """The largest size of a number that is kept exactly; a larger one becomes a ball."""
 MAX_ROOT = 1000
-Value = fmpq | acb
+Scalar = fmpq | acb
 _TEN = fmpq(10)
 
 
@@ -37,15 +37,15 @@ class Imprecise(NoValue):
     """A larger precision may tell the value."""
 
 
-def ball(value: Value) -> acb:
+def ball(value: Scalar) -> acb:
     return value if isinstance(value, acb) else acb(arb(value))
 
 
-def is_real(value: Value) -> bool:
+def is_real(value: Scalar) -> bool:
     return isinstance(value, fmpq) or value.imag.is_zero()
 
 
-def checked(value: Value) -> Value:
+def checked(value: Scalar) -> Scalar:
     """A value that is finite, and exact only while it is small."""
     if isinstance(value, fmpq):
         return value if value.height_bits() <= MAX_BITS else acb(arb(value))
@@ -54,14 +54,14 @@ def checked(value: Value) -> Value:
     return value
 
 
-def add(*terms: Value) -> Value:
+def add(*terms: Scalar) -> Scalar:
     if all(isinstance(term, fmpq) for term in terms):
         return sum(terms, fmpq(0))
     return sum(map(ball, terms), acb(0))
 
 
-def multiply(*factors: Value) -> Value:
-    total: Value = fmpq(1)
+def multiply(*factors: Scalar) -> Scalar:
+    total: Scalar = fmpq(1)
     for factor in factors:
         total = (
             total * factor
@@ -72,7 +72,7 @@ def multiply(*factors: Value) -> Value:
     return total
 
 
-def divide(top: Value, bottom: Value) -> Value:
+def divide(top: Scalar, bottom: Scalar) -> Scalar:
     if isinstance(bottom, fmpq):
         if bottom == 0:
             raise Pole("a division by 0")
@@ -82,11 +82,11 @@ def divide(top: Value, bottom: Value) -> Value:
     return ball(top) / bottom
 
 
-def negated(value: Value) -> Value:
+def negated(value: Scalar) -> Scalar:
     return -value
 
 
-def power(base: Value, exponent: Value, written: int | None = None) -> Value:
+def power(base: Scalar, exponent: Scalar, written: int | None = None) -> Scalar:
     if isinstance(base, fmpq) and base == 0:
         return _power_of_zero(exponent)
     if isinstance(exponent, fmpq) and exponent.q == 1:
@@ -103,14 +103,14 @@ def power(base: Value, exponent: Value, written: int | None = None) -> Value:
     return ball(base) ** ball(exponent)
 
 
-def _power_of_zero(exponent: Value) -> Value:
+def _power_of_zero(exponent: Scalar) -> Scalar:
     real = ball(exponent).real
     if real > 0:
         return fmpq(0)
     raise Pole("a power of 0")
 
 
-def _whole_power(base: Value, exponent: int) -> Value:
+def _whole_power(base: Scalar, exponent: int) -> Scalar:
     if isinstance(base, fmpq):
         if base in (1, -1):
             return base if exponent % 2 else fmpq(1)
@@ -128,23 +128,23 @@ def _exact_root(value: fmpq, degree: int) -> fmpq | None:
     return fmpq(top, bottom) if top**degree == value.p and bottom**degree == value.q else None
 
 
-def _is_negative(value: Value) -> bool:
+def _is_negative(value: Scalar) -> bool:
     if isinstance(value, fmpq):
         return value < 0
     return value.imag.is_zero() and bool(value.real < 0)
 
 
-def square_root(value: Value) -> Value:
+def square_root(value: Scalar) -> Scalar:
     return power(value, fmpq(1, 2))
 
 
-def root(value: Value, degree: Value) -> Value:
+def root(value: Scalar, degree: Scalar) -> Scalar:
     if not isinstance(degree, fmpq) or degree.q != 1 or degree == 0 or abs(int(degree.p)) > MAX_ROOT:
         raise NoValue("a root without a whole degree")
     return power(value, 1 / degree, abs(int(degree.p)))
 
 
-def natural_logarithm(value: Value) -> Value:
+def natural_logarithm(value: Scalar) -> Scalar:
     if isinstance(value, fmpq):
         if value == 0:
             raise Pole("a logarithm of 0")
@@ -155,18 +155,18 @@ def natural_logarithm(value: Value) -> Value:
     return ball(value).log()
 
 
-def logarithm(value: Value, base: Value = _TEN) -> Value:
+def logarithm(value: Scalar, base: Scalar = _TEN) -> Scalar:
     if not _is_positive(base):
         raise Pole("a logarithm to a base that is not positive")
     exact = _exact_logarithm(value, base)
     return divide(natural_logarithm(value), natural_logarithm(base)) if exact is None else exact
 
 
-def _is_positive(value: Value) -> bool:
+def _is_positive(value: Scalar) -> bool:
     return bool(value > 0) if isinstance(value, fmpq) else value.imag.is_zero() and bool(value.real > 0)
 
 
-def _exact_logarithm(value: Value, base: Value) -> fmpq | None:
+def _exact_logarithm(value: Scalar, base: Scalar) -> fmpq | None:
     """The rational logarithm of a rational number, if it has one with a small denominator."""
     if not (isinstance(value, fmpq) and isinstance(base, fmpq)) or value <= 0 or base <= 0 or base == 1:
         return None

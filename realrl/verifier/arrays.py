@@ -19,7 +19,7 @@ from realrl.verifier.nodes import (
     walk,
     whole,
 )
-from realrl.verifier.rational import is_zero
+from realrl.verifier.rational import is_zero_polynomial
 
 MAX_ENTRY = 400
 """The largest number of nodes in an entry of a product of matrices."""
@@ -130,7 +130,9 @@ def components(node: Node, count: int) -> tuple[Node, ...] | None:
         *(operation("multiply", part, Symbol(f"@{name}")) for part, name in zip(found, names, strict=True)),
     )
     marked = _with(node, {name: Symbol(f"@{name}") for name in names})
-    is_linear = is_zero(rest) and is_zero(operation("add", total, operation("negative", marked)))
+    is_linear = is_zero_polynomial(rest) and is_zero_polynomial(
+        operation("add", total, operation("negative", marked))
+    )
     return tuple(found) if is_linear else None
 
 

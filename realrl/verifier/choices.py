@@ -31,7 +31,7 @@ def picks(tokens: Tokens, letter: str) -> bool:
 
 
 def value_of_choice(tokens: Tokens) -> Tokens:
-    """What is behind the letter of `(B) 12`; nothing where there is no such letter."""
+    """The tokens behind the letter of `(B) 12`; nothing where there is no such letter."""
     found = _marked(_without_introduction(tokens))
     return found[1] if found and found[2] and _is_text_of_choice(found[1], found[2]) else ()
 

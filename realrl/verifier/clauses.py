@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from realrl.verifier.formulas import formulas, outside
-from realrl.verifier.values import NUMBER_WORDS
+from realrl.verifier.formula_spans import formulas, outside
+from realrl.verifier.number_spans import NUMBER_WORDS
 
 CONNECTIVES = {
     "English": r"but|because|since|where|which|who|whose|that|given|assuming|using|hence|therefore|thus"

@@ -125,7 +125,7 @@ def _formula(node: Node) -> str:
 def _unit(unit: Unit) -> str:
     if not unit.is_known:
         return f'of "{unit.kind}"'
-    name = units.name_of(unit)
+    name = units.unit_name(unit)
     size = "" if name or unit.factor == 1 else f", {_plain(unit.factor)} of its base units"
     return f"in {name} ({unit.kind})" if name else f"with a unit of {unit.kind}{size}"
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier import algebraic
-from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Unwieldy, Value, ball
+from realrl.verifier.arithmetic import Imprecise, NoValue, Pole, Scalar, Unwieldy, ball
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Array, Constant, Node, free_symbols, negative, operation, walk
 from realrl.verifier.points import points, variable_kinds
@@ -139,7 +139,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
     return UNKNOWN
 
 
-def _value(node: Node, point: Point, precision: int) -> Value | None:
+def _value(node: Node, point: Point, precision: int) -> Scalar | None:
     try:
         return evaluated(node, point, precision)
     except (Imprecise, Pole, Unwieldy):
@@ -148,7 +148,7 @@ def _value(node: Node, point: Point, precision: int) -> Value | None:
         return None
 
 
-def _compared(first: Value, second: Value, precision: int, *, is_last: bool) -> str:
+def _compared(first: Scalar, second: Scalar, precision: int, *, is_last: bool) -> str:
     if isinstance(first, fmpq) and isinstance(second, fmpq):
         return SAME if first == second else APART
     first, second = ball(first), ball(second)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Unwieldy, Value, add, checked, multiply, power
+from realrl.verifier.arithmetic import NoValue, Scalar, Unwieldy, add, checked, multiply, power
 from realrl.verifier.nodes import (
     Applied,
     Array,
@@ -19,7 +19,7 @@ from realrl.verifier.nodes import (
     Repeated,
     Symbol,
 )
-from realrl.verifier.operations import RULES, determinant, order_of, unknown, whole_number
+from realrl.verifier.operations import RULES, determinant, order_of, scalar_as_int, unknown
 
 MAX_TERMS = 1000
 """The largest number of terms of a sum or a product over whole numbers."""
@@ -29,10 +29,10 @@ MAX_OPERATIONS = 10_000
 A sum in a sum takes as many operations as the product of their numbers of terms.
 """
 
-Point = Mapping[str, Value]
+Point = Mapping[str, Scalar]
 
 
-def evaluated(node: Node, point: Point, precision: int) -> Value:
+def evaluated(node: Node, point: Point, precision: int) -> Scalar:
     """The value of a formula where its variables have the values of `point`.
 
     `precision` is in bits, of balls.
@@ -50,7 +50,7 @@ class _Evaluation:
     def __init__(self, point: Point, max_operations: int) -> None:
         self._point, self._left = dict(point), max_operations
 
-    def of(self, node: Node) -> Value:
+    def of(self, node: Node) -> Scalar:
         self._left -= 1
         if self._left < 0:
             raise Unwieldy("too many operations")
@@ -71,12 +71,12 @@ class _Evaluation:
                 return self._piecewise(node)
         raise NoValue("an array has no single value")
 
-    def _variable(self, name: str) -> Value:
+    def _variable(self, name: str) -> Scalar:
         if name not in self._point:
             raise NoValue(name)
         return self._point[name]
 
-    def _operation(self, node: Operation) -> Value:
+    def _operation(self, node: Operation) -> Scalar:
         if node.name == "determinant":
             return self._determinant(node.operands[0])
         values = [self.of(operand) for operand in node.operands]
@@ -86,18 +86,18 @@ class _Evaluation:
             result = RULES[node.name](*values) if node.name in RULES else _missing(node.name)
         return checked(result)
 
-    def _determinant(self, array: Node) -> Value:
+    def _determinant(self, array: Node) -> Scalar:
         if not isinstance(array, Array) or len(array.rows) != len(array.rows[0]) or len(array.rows) > 6:
             raise NoValue("no determinant")
         return determinant([[self.of(entry) for entry in row] for row in array.rows])
 
-    def _repeated(self, node: Repeated) -> Value:
-        low, high = whole_number(self.of(node.low)), whole_number(self.of(node.high))
+    def _repeated(self, node: Repeated) -> Scalar:
+        low, high = scalar_as_int(self.of(node.low)), scalar_as_int(self.of(node.high))
         if high - low < -1:
             raise NoValue("bounds in the wrong order")
         if high - low >= MAX_TERMS:
             raise Unwieldy("too many terms")
-        total: Value = fmpq(0 if node.name == "sum" else 1)
+        total: Scalar = fmpq(0 if node.name == "sum" else 1)
         before = self._point.get(node.index.name)
         for index in range(low, high + 1):
             self._point[node.index.name] = fmpq(index)
@@ -108,7 +108,7 @@ class _Evaluation:
             self._point[node.index.name] = before
         return total
 
-    def _piecewise(self, node: Piecewise) -> Value:
+    def _piecewise(self, node: Piecewise) -> Scalar:
         for value, conditions in node.cases:
             if all(self._holds(condition) for condition in conditions):
                 return self.of(value)
@@ -126,11 +126,11 @@ class _Evaluation:
         }[condition.operator]
 
 
-def _missing(name: str) -> Value:
+def _missing(name: str) -> Scalar:
     raise NoValue(name)
 
 
-def _constant(name: str) -> Value:
+def _constant(name: str) -> Scalar:
     if name == "pi":
         return acb.pi()
     if name == "e":

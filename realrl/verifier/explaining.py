@@ -41,7 +41,7 @@ MAX_CHARS = 1200
 _ORDERED = ("()", "[]")
 
 
-class Explanation(NamedTuple):
+class PairExplanation(NamedTuple):
     """How two texts were read, and why they mean the same or not."""
 
     answer: str
@@ -49,11 +49,11 @@ class Explanation(NamedTuple):
     why: str
 
 
-def explained(answer: str, solution: str, *, convert_units: bool = True) -> Explanation:
+def explained(answer: str, solution: str, *, convert_units: bool = True) -> PairExplanation:
     """Explain what `same_answer` says of an answer and a solution."""
     rule = rule_of(answer, solution, convert_units=convert_units)
     if rule is Rule.LENGTH:
-        return Explanation("a text that is too long to read", "a text", rule.value)
+        return PairExplanation("a text that is too long to read", "a text", rule.value)
     found, expected = read(answer.strip()), read(solution.strip())
     if not convert_units:
         found, expected = unconverted(found), unconverted(expected)
@@ -63,7 +63,7 @@ def explained(answer: str, solution: str, *, convert_units: bool = True) -> Expl
     elif rule is Rule.NONE:
         why = _why_not(found, expected)
     texts = described(found), described(expected), why
-    return Explanation(*(shortened(text, MAX_CHARS) for text in texts))
+    return PairExplanation(*(shortened(text, MAX_CHARS) for text in texts))
 
 
 def _why_same(found: Reading, expected: Reading) -> str:

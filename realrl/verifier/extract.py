@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.final_part import final_part
+from realrl.verifier.number_spans import last_value
 from realrl.verifier.phrases import announced_at
 from realrl.verifier.statement import MAX_STATEMENT_CHARS, answer_at, answer_in_sentence
-from realrl.verifier.values import last_value
 
 TAIL_CHARS = 20_000
 """The number of characters at a text's end that are searched for phrases and values; a box may be before."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import permutations
 
-from realrl.verifier.arithmetic import NoValue, Value, ball, is_real
+from realrl.verifier.arithmetic import NoValue, Scalar, ball, is_real
 from realrl.verifier.equality import PRECISIONS, equal
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbols, operation, substituted
@@ -77,7 +77,7 @@ def _is_called(term: Node, names: frozenset[str]) -> bool:
 
 def _is_constant(difference: Node, names: frozenset[str]) -> bool:
     """Whether a formula has one real value wherever it has any."""
-    first: Value | None = None
+    first: Scalar | None = None
     seen = total = 0
     for point, _ in points(variable_kinds(names, (difference,)), (difference, difference)):
         total += 1
@@ -94,7 +94,7 @@ def _is_constant(difference: Node, names: frozenset[str]) -> bool:
     return seen * 3 > total
 
 
-def _agrees(first: Value, second: Value) -> bool:
+def _agrees(first: Scalar, second: Scalar) -> bool:
     from flint import arb, ctx
 
     with ctx.workprec(PRECISIONS[-1]):

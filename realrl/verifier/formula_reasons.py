@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Value, ball
+from realrl.verifier.arithmetic import NoValue, Scalar, ball
 from realrl.verifier.equality import CONSTANT_PRECISIONS, PRECISIONS, Decision, Means, decision, equal
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.families import same_up_to_constant
@@ -103,14 +103,14 @@ def _apart(left: Node, right: Node, point: Point) -> str:
     return f"their values differ{where}: {shown[0]} and {shown[1]}"
 
 
-def _value(node: Node, point: Point) -> Value | None:
+def _value(node: Node, point: Point) -> Scalar | None:
     try:
         return evaluated(node, point, _PRECISION)
     except NoValue:
         return None
 
 
-def _told(first: Value, second: Value) -> tuple[str, str] | None:
+def _told(first: Scalar, second: Scalar) -> tuple[str, str] | None:
     """Two values with as many digits as tell them apart; None where no digits do."""
     if isinstance(first, fmpq) and isinstance(second, fmpq):
         shown = _shown(first, _DIGITS[0]), _shown(second, _DIGITS[0])
@@ -123,13 +123,13 @@ def _told(first: Value, second: Value) -> tuple[str, str] | None:
     return None
 
 
-def _shown(value: Value, digits: int) -> str:
+def _shown(value: Scalar, digits: int) -> str:
     if isinstance(value, fmpq) and len(str(value)) <= _MOST_CHARS:
         return str(value)
     return _decimal(value, digits)
 
 
-def _decimal(value: Value, digits: int) -> str:
+def _decimal(value: Scalar, digits: int) -> str:
     with ctx.workprec(_PRECISION):
         return " + ".join(_parts(ball(value), digits)).replace("+ -", "- ")
 

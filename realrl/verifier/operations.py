@@ -11,7 +11,7 @@ from realrl.verifier.arithmetic import (
     Imprecise,
     NoValue,
     Pole,
-    Value,
+    Scalar,
     add,
     ball,
     divide,
@@ -36,10 +36,10 @@ MAX_FACTORS = 60
 """The largest number of factors of a binomial coefficient whose upper number is not whole."""
 
 
-def _by(name: str) -> Callable[[Value], Value]:
+def _by(name: str) -> Callable[[Scalar], Scalar]:
     """The rule that calls a method of a ball, for numbers that it can reduce in time."""
 
-    def rule(value: Value) -> Value:
+    def rule(value: Scalar) -> Scalar:
         found = ball(value)
         if found.abs_lower() > arb(2) ** MAX_EXPONENT:
             raise NoValue("a function of a large number")
@@ -48,53 +48,53 @@ def _by(name: str) -> Callable[[Value], Value]:
     return rule
 
 
-def _zero_at_zero(name: str) -> Callable[[Value], Value]:
+def _zero_at_zero(name: str) -> Callable[[Scalar], Scalar]:
     plain = _by(name)
     return lambda value: fmpq(0) if isinstance(value, fmpq) and value == 0 else plain(value)
 
 
-def _of_inverse(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+def _of_inverse(function: Callable[[Scalar], Scalar]) -> Callable[[Scalar], Scalar]:
     return lambda value: function(divide(fmpq(1), value))
 
 
-def _arccot(value: Value) -> Value:
+def _arccot(value: Scalar) -> Scalar:
     """The inverse of the cotangent, between 0 and pi for real numbers."""
     return acb.pi() / 2 - ball(value).atan()
 
 
-def _exponential(value: Value) -> Value:
+def _exponential(value: Scalar) -> Scalar:
     return fmpq(1) if isinstance(value, fmpq) and value == 0 else ball(value).exp()
 
 
-def _abs(value: Value) -> Value:
+def _abs(value: Scalar) -> Scalar:
     return abs(value) if isinstance(value, fmpq) else acb(abs(value))
 
 
-def _real(value: Value) -> Value:
+def _real(value: Scalar) -> Scalar:
     return value if isinstance(value, fmpq) else acb(value.real)
 
 
-def _imaginary(value: Value) -> Value:
+def _imaginary(value: Scalar) -> Scalar:
     return fmpq(0) if isinstance(value, fmpq) else acb(value.imag)
 
 
-def _conjugate(value: Value) -> Value:
+def _conjugate(value: Scalar) -> Scalar:
     return value if isinstance(value, fmpq) else value.conjugate()
 
 
-def _argument(value: Value) -> Value:
+def _argument(value: Scalar) -> Scalar:
     return ball(value).arg() if isinstance(value, acb) else acb(acb(arb(value)).arg())
 
 
-def _cis(angle: Value) -> Value:
+def _cis(angle: Scalar) -> Scalar:
     return (ball(angle) * acb(0, 1)).exp()
 
 
-def _degrees(value: Value) -> Value:
+def _degrees(value: Scalar) -> Scalar:
     return ball(value) * acb.pi() / 180
 
 
-def _real_ball(value: Value) -> arb:
+def _real_ball(value: Scalar) -> arb:
     if isinstance(value, fmpq):
         return arb(value)
     if not value.imag.is_zero():
@@ -102,7 +102,7 @@ def _real_ball(value: Value) -> arb:
     return value.real
 
 
-def _floor(value: Value) -> Value:
+def _floor(value: Scalar) -> Scalar:
     if isinstance(value, fmpq):
         return fmpq(value.floor())
     found = _real_ball(value).floor().unique_fmpz()
@@ -111,11 +111,11 @@ def _floor(value: Value) -> Value:
     return fmpq(found)
 
 
-def _ceiling(value: Value) -> Value:
+def _ceiling(value: Scalar) -> Scalar:
     return -_floor(-value)
 
 
-def order_of(left: Value, right: Value) -> int:
+def order_of(left: Scalar, right: Scalar) -> int:
     """-1, 0 or 1, certainly.
 
     Raises:
@@ -131,49 +131,49 @@ def order_of(left: Value, right: Value) -> int:
     raise Imprecise("an order of what may be equal")
 
 
-def _sign(value: Value) -> Value:
+def _sign(value: Scalar) -> Scalar:
     return fmpq(order_of(value, fmpq(0)))
 
 
-def _maximum(*values: Value) -> Value:
+def _maximum(*values: Scalar) -> Scalar:
     best = values[0]
     for value in values[1:]:
         best = _larger(best, value)
     return best
 
 
-def _minimum(*values: Value) -> Value:
+def _minimum(*values: Scalar) -> Scalar:
     return -_maximum(*(-value for value in values))
 
 
-def _larger(left: Value, right: Value) -> Value:
+def _larger(left: Scalar, right: Scalar) -> Scalar:
     try:
         return left if order_of(left, right) >= 0 else right
     except Imprecise:
         return acb(_real_ball(left).max(_real_ball(right)))
 
 
-def whole_number(value: Value) -> int:
+def scalar_as_int(value: Scalar) -> int:
     if not isinstance(value, fmpq) or value.q != 1:
         raise NoValue("no whole number")
     return int(value.p)
 
 
-def _gcd(*values: Value) -> Value:
+def _gcd(*values: Scalar) -> Scalar:
     found = fmpz(0)
     for value in values:
-        found = found.gcd(fmpz(whole_number(value)))
+        found = found.gcd(fmpz(scalar_as_int(value)))
     return fmpq(found)
 
 
-def _lcm(*values: Value) -> Value:
+def _lcm(*values: Scalar) -> Scalar:
     found = fmpz(1)
     for value in values:
-        found = found.lcm(fmpz(whole_number(value)))
+        found = found.lcm(fmpz(scalar_as_int(value)))
     return fmpq(found)
 
 
-def _factorial(value: Value) -> Value:
+def _factorial(value: Scalar) -> Scalar:
     if isinstance(value, fmpq) and value.q == 1:
         if value < 0:
             raise Pole("a factorial of a negative number")
@@ -182,8 +182,8 @@ def _factorial(value: Value) -> Value:
     return (ball(value) + 1).gamma()
 
 
-def _double_factorial(value: Value) -> Value:
-    number = whole_number(value)
+def _double_factorial(value: Scalar) -> Scalar:
+    number = scalar_as_int(value)
     if not -1 <= number <= MAX_FACTORIAL:
         raise NoValue("a double factorial")
     half = (number + 1) // 2
@@ -192,7 +192,7 @@ def _double_factorial(value: Value) -> Value:
     return fmpq(fmpz.fac_ui(2 * half), fmpz(2) ** half * fmpz.fac_ui(half))
 
 
-def _binomial(top: Value, bottom: Value) -> Value:
+def _binomial(top: Scalar, bottom: Scalar) -> Scalar:
     """The falling factorial over a factorial where the lower number is whole; else gamma functions."""
     if not (isinstance(bottom, fmpq) and bottom.q == 1):
         return _binomial_by_gamma(ball(top), ball(bottom))
@@ -205,17 +205,17 @@ def _binomial(top: Value, bottom: Value) -> Value:
         return fmpq(fmpz.bin_uiui(int(top.p), count))
     if count > MAX_FACTORS:
         return _binomial_by_gamma(ball(top), ball(bottom))
-    product: Value = fmpq(1)
+    product: Scalar = fmpq(1)
     for index in range(count):
         product = divide(multiply(product, add(top, fmpq(-index))), fmpq(index + 1))
     return product
 
 
-def _binomial_by_gamma(top: acb, bottom: acb) -> Value:
+def _binomial_by_gamma(top: acb, bottom: acb) -> Scalar:
     return (top + 1).gamma() * (bottom + 1).rgamma() * (top - bottom + 1).rgamma()
 
 
-def determinant(rows: Sequence[Sequence[Value]]) -> Value:
+def determinant(rows: Sequence[Sequence[Scalar]]) -> Scalar:
     """The determinant of a square matrix: by elimination if all entries are rational, else by expansion."""
     if all(isinstance(entry, fmpq) for row in rows for entry in row):
         return fmpq_mat([list(row) for row in rows]).det()
@@ -223,7 +223,7 @@ def determinant(rows: Sequence[Sequence[Value]]) -> Value:
         raise NoValue("a large determinant of numbers that are not rational")
     if len(rows) == 1:
         return rows[0][0]
-    total: Value = fmpq(0)
+    total: Scalar = fmpq(0)
     for column, entry in enumerate(rows[0]):
         minor = [[*row[:column], *row[column + 1 :]] for row in rows[1:]]
         term = multiply(entry, determinant(minor))
@@ -231,7 +231,7 @@ def determinant(rows: Sequence[Sequence[Value]]) -> Value:
     return total
 
 
-def unknown(name: str, arguments: Sequence[Value]) -> Value:
+def unknown(name: str, arguments: Sequence[Scalar]) -> Scalar:
     """A value for a function without a meaning, which depends on its name and its arguments alone."""
     if not all(isinstance(argument, fmpq) for argument in arguments):
         raise NoValue("a function without a meaning at a point that is not rational")
@@ -240,7 +240,7 @@ def unknown(name: str, arguments: Sequence[Value]) -> Value:
     return fmpq(digest % 2_000_003 - 1_000_001, 99_991)
 
 
-RULES: dict[str, Callable[..., Value]] = {
+RULES: dict[str, Callable[..., Scalar]] = {
     "add": add,
     "multiply": multiply,
     "divide": divide,

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from realrl.verifier.values import NUMBER_WORDS
+from realrl.verifier.number_spans import NUMBER_WORDS
 
 _COLON = r"[:：=→]|=>|->|[ \t][-–—][ \t]|[–—][ \t]"
 """What a word for "answer" may be followed by in every language."""
@@ -115,7 +115,7 @@ _VALUE_LINE = re.compile(
 
 
 MAX_LAST_WORDS = 300
-"""Of characters, of the sentence that ends a text."""
+"""The largest number of characters of the sentence that ends a text."""
 _ONE_VALUE = r"(?:[a-zA-Z](?:_\d)? ?= ?)?(?=[^\s,]{0,50}\d)[\w$\\{}()^./+=√π-]{1,50}"
 _LAST_WORDS = re.compile(
     r"\b(?:solutions|roots|zeros|values)\s+are:?\s+"

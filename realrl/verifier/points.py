@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Value, is_real
+from realrl.verifier.arithmetic import NoValue, Scalar, is_real
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, children, free_symbols, walk
 
@@ -122,7 +122,7 @@ def _constants(node: Node) -> Iterator[fmpq]:
         yield whole
 
 
-def _whole_part(value: Value) -> fmpq | None:
+def _whole_part(value: Scalar) -> fmpq | None:
     if isinstance(value, fmpq):
         return fmpq(value.p // value.q)
     if not is_real(value):
@@ -137,7 +137,7 @@ def _seed(formulas: tuple[Node, Node]) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:16], "big")
 
 
-def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Value:
+def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Scalar:
     if kind in ("whole", "natural"):
         return fmpq(_whole(kind, index, draw))
     if is_special:

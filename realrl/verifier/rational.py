@@ -18,7 +18,7 @@ MAX_POWER = 64
 MAX_VARIABLES = 12
 MAX_TERMS = 3000
 MAX_PRODUCTS = 100_000
-"""Of terms, in a product of two sums."""
+"""The largest number of products of terms in a product of two sums."""
 
 
 class NotRational(Exception):
@@ -30,7 +30,7 @@ class Fields:
     """The quotients of two formulas over the variables of both."""
 
     atoms: dict[Node, int] = field(default_factory=dict)
-    """What is no sum, product, quotient or whole power, and its place among the variables."""
+    """Each node that is no sum, product, quotient or whole power, and its place among the variables."""
 
     def collect(self, node: Node) -> None:
         """Note the variables of a formula.
@@ -74,7 +74,7 @@ def same_quotient(left: Node, right: Node) -> tuple[bool, bool]:
     return difference == 0, fields.is_decisive
 
 
-def is_zero(node: Node) -> bool:
+def is_zero_polynomial(node: Node) -> bool:
     """Whether a formula is the polynomial 0, with no doubt left."""
     try:
         return same_quotient(node, Number(Fraction(0)))[0]

@@ -26,7 +26,7 @@ from realrl.verifier.readers.forms import (
 from realrl.verifier.readers.lists import read_list, read_system
 from realrl.verifier.readers.quantities import read_number
 from realrl.verifier.readers.real_sets import read_open_interval, read_set
-from realrl.verifier.readers.statements import read_congruence, read_relation
+from realrl.verifier.readers.relations import read_congruence, read_relation
 from realrl.verifier.slices import is_balanced
 from realrl.verifier.tokens import CLOSE, COMMAND, NUMBER, SIGN, Token, Tokens, tokenized
 from realrl.verifier.tree import Reading

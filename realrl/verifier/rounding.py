@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from flint import arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Value
+from realrl.verifier.arithmetic import NoValue, Scalar
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols
 
@@ -35,7 +35,7 @@ def _significant_digits(number: Number) -> int:
     return len(str(abs(number.value) * 10**number.decimals).partition("/")[0].lstrip("0"))
 
 
-def _rounds_to(value: Value, shown: Number) -> bool:
+def _rounds_to(value: Scalar, shown: Number) -> bool:
     if not isinstance(value, fmpq) and not value.imag.is_zero():
         return False
     exact = arb(value) if isinstance(value, fmpq) else value.real

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cmp_to_key
 
-from realrl.verifier.arithmetic import NoValue, Value, ball
+from realrl.verifier.arithmetic import NoValue, Scalar, ball
 from realrl.verifier.equality import equal
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, free_symbols, whole
@@ -71,7 +71,7 @@ def merged(union: RealSet) -> RealSet:
 
 
 def intersection(sets: Sequence[RealSet]) -> RealSet | None:
-    """What is in all sets; None where a bound is no number."""
+    """The intersection of sets; None where a bound is no number."""
     try:
         total = ALL
         for each in sets:
@@ -135,7 +135,7 @@ def _about(node: Node) -> float:
     return float(ball(_value(node)).real.mid())
 
 
-def _value(node: Node) -> Value:
+def _value(node: Node) -> Scalar:
     if free_symbols(node):
         raise NoValue("no number")
     return evaluated(node, {}, _PRECISION)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from realrl.verifier.boxes import boxed_answer
 from realrl.verifier.extract import extract_answer
-from realrl.verifier.formulas import bare, formulas, is_prose
+from realrl.verifier.formula_spans import bare, formulas, is_prose
 
 MAX_PLAIN_CHARS = 200
 """The largest number of characters of an answer in prose; a longer text states its answer somewhere."""

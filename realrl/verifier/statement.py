@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from realrl.verifier.clauses import without_clauses
-from realrl.verifier.formulas import bare, formulas, is_prose, num_words, outside
-from realrl.verifier.values import first_value, last_value, values
+from realrl.verifier.formula_spans import bare, formulas, is_prose, num_words, outside
+from realrl.verifier.number_spans import first_value, last_value, values
 
 MAX_STATEMENT_CHARS = 2_000
 MAX_WORDS_OF_VALUE = 4

@@ -126,7 +126,7 @@ def unit_of_word(word: str) -> Unit | None:
     return _UNITS.get(bare) or _LOWER.get(bare.lower())
 
 
-def name_of(unit: Unit) -> str:
+def unit_name(unit: Unit) -> str:
     """A short name of a unit, as `cm`; empty where it has none of its own."""
     return next((name for name, other in _UNITS.items() if other == unit), "")
 

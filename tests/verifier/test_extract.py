@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from realrl.rewards.gym import answer_of
 from realrl.verifier.extract import extract_answer
-from realrl.verifier.formulas import formulas
+from realrl.verifier.formula_spans import formulas
 from realrl.verifier.same import same_answer
 from realrl.verifier.solution import solution_answer
 

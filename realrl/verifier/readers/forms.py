@@ -6,7 +6,7 @@ from realrl.verifier import numerals
 from realrl.verifier.names import is_one_thing, name_of
 from realrl.verifier.nodes import Number
 from realrl.verifier.readers.common import Read, only_formula
-from realrl.verifier.readers.statements import ray
+from realrl.verifier.readers.relations import ray
 from realrl.verifier.slices import cut, enclosed, is_word, words_of
 from realrl.verifier.tokens import SIGN, Token, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading, Words

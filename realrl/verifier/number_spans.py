@@ -1,4 +1,4 @@
-"""Values in running text: numbers, with the formula or the amount that they belong to."""
+"""Spans of numbers in running text, with the formula or the amount that they belong to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from realrl.verifier import units
-from realrl.verifier.formulas import bare, formulas, is_prose, num_words
+from realrl.verifier.formula_spans import bare, formulas, is_prose, num_words
 from realrl.verifier.lexicon import CARDINALS
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
@@ -55,24 +55,24 @@ _STATED_IN_WORDS = re.compile(
 )
 
 
-class Value(NamedTuple):
-    """A value in a text: `text[begin:end]`, a number or a whole formula."""
+class NumberSpan(NamedTuple):
+    """The span of a number in a text, `text[begin:end]`, or of the whole formula that it is in."""
 
     begin: int
     end: int
 
 
-def values(text: str) -> list[Value]:
+def values(text: str) -> list[NumberSpan]:
     """Return the numbers of a text in their order; one in a formula that is no prose is that formula."""
     spans = [formula for formula in formulas(text) if not is_prose(formula.inside)]
     spans.reverse()
-    found: list[Value] = []
+    found: list[NumberSpan] = []
     for match in _NUMBER.finditer(text):
         while spans and spans[-1].end <= match.start():
             spans.pop()
-        number = Value(match.start(), match.end())
+        number = NumberSpan(match.start(), match.end())
         if spans and spans[-1].begin < match.start():
-            number = Value(spans[-1].begin, spans[-1].end)
+            number = NumberSpan(spans[-1].begin, spans[-1].end)
         if not found or found[-1] != number:
             found.append(number)
     return found
@@ -104,7 +104,7 @@ def first_value(text: str) -> str | None:
     return bare(text[_money_begin(text, found[0].begin) : end])
 
 
-def _with_others(text: str, found: list[Value]) -> str:
+def _with_others(text: str, found: list[NumberSpan]) -> str:
     """Return the last value together with those before it that belong to it."""
     first, end, has_alternatives = len(found) - 1, found[-1].end, False
     unit_end = _unit_end(text, end)
@@ -138,7 +138,7 @@ def _unit_end(text: str, begin: int) -> int | None:
     return match.end() if is_long and units.unit_of_word(word.lower()) is not None else None
 
 
-def _in_brackets(text: str, value: Value) -> str | None:
+def _in_brackets(text: str, value: NumberSpan) -> str | None:
     """Return the tuple, set or interval whose last member a value is: "(3, 4)" and not 4."""
     closing = _CLOSING_BRACKET.match(text, value.end)
     if not closing:
@@ -159,7 +159,7 @@ def _alternative_begin(text: str, begin: int) -> int:
     return openings[-1].start() if openings else begin
 
 
-def _signed(text: str, value: Value) -> str | None:
+def _signed(text: str, value: NumberSpan) -> str | None:
     """Return an amount of money with the minus in front of it."""
     begin = _money_begin(text, value.begin)
     return text[begin : value.end] if begin < value.begin and text[begin] in "-+" else None
@@ -171,7 +171,7 @@ def _money_begin(text: str, begin: int) -> int:
     return sign.start() if sign else begin
 
 
-def _term(text: str, value: Value) -> str:
+def _term(text: str, value: NumberSpan) -> str:
     """Return a value with the letters that it is multiplied by or added to: "2x", "3+4i", and not 2 and 4."""
     begin = max(text.rfind(space, 0, value.begin) for space in " \n\t") + 1
     match = _TERM.match(text, begin)

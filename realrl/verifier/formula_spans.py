@@ -22,25 +22,25 @@ _FORMULA_SIGN = "\ufffc"
 _QUOTES = ("**", "__", '""', "''", "“”", "‘’", "「」", "«»")
 
 
-class Formula(NamedTuple):
-    """A formula: `text[begin:end]` with its delimiters, `inside` without them."""
+class FormulaSpan(NamedTuple):
+    """The span of a formula in a text: `text[begin:end]` with its delimiters, `inside` without them."""
 
     begin: int
     end: int
     inside: str
 
 
-def formulas(text: str) -> list[Formula]:
+def formulas(text: str) -> list[FormulaSpan]:
     """Return the formulas of a text in their order, in one pass.
 
     A delimiter that opens anew voids the one before it, which never closed.
     """
-    found: list[Formula] = []
+    found: list[FormulaSpan] = []
     opened: tuple[str, int, int] | None = None
     for match in _TOKEN.finditer(text):
         token = match.group()
         if opened is not None and token == _CLOSING[opened[0]]:
-            formula = Formula(
+            formula = FormulaSpan(
                 opened[1],
                 match.end(),
                 text[opened[2] : min(match.start(), opened[2] + MAX_FORMULA_CHARS + 1)],
