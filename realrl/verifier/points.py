@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.arithmetic import NoValue, Scalar, is_real
+from realrl.verifier.arithmetic import NoValue, Scalar, ball, is_real
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, children, free_symbols, walk
 
@@ -118,17 +118,19 @@ def _constants(node: Node) -> Iterator[fmpq]:
     except NoValue:
         return
     whole = _whole_part(value)
-    if whole is not None and LARGEST_SPECIAL < abs(whole) and whole.height_bits() <= _CONSTANT_PRECISION:
+    if whole is not None and abs(whole) > LARGEST_SPECIAL:
         yield whole
 
 
 def _whole_part(value: Scalar) -> fmpq | None:
-    if isinstance(value, fmpq):
-        return fmpq(value.p // value.q)
+    """The whole part of a real number that has one of a moderate size."""
     if not is_real(value):
         return None
     with ctx.workprec(_CONSTANT_PRECISION):
-        whole = value.real.mid().floor().unique_fmpz()
+        number = ball(value).real
+        # FLINT ends the process over a whole number that it has no memory for.
+        is_moderate = number.abs_upper() < arb(2) ** _CONSTANT_PRECISION
+        whole = number.mid().floor().unique_fmpz() if is_moderate else None
     return None if whole is None else fmpq(whole)
 
 

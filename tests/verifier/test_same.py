@@ -179,7 +179,7 @@ def test_unequal(answer, solution):
 
 
 @pytest.mark.parametrize(
-    "latex", ["9^{9^{9^{9}}}", "(10^{10})!", "2^{10^{9}} x", "10^{10^{10}} - 10^{10^{10}}"]
+    "latex", ["9^{9^{9^{9}}}", "(10^{10})!", "2^{10^{9}} x", "10^{10^{10}} - 10^{10^{10}}", "e^{e^{e^{9}}} x"]
 )
 def test_what_is_too_large_is_not_computed(latex):
     """It has no value, and equals only itself."""
