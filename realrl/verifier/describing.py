@@ -35,6 +35,8 @@ _COLLECTIONS = {
     **{"()": "tuple", "{}": "set", ",": "list", "[]": "list in brackets", "or": "choice of alternatives"},
     **{":": "ratio"},
 }
+ORDERED = ("()", "[]")
+"""The kinds of collections whose members have an order."""
 
 
 def described(reading: Reading) -> str:

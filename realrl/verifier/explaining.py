@@ -1,44 +1,28 @@
 """Says why a verdict is what it is: how both sides were read, and what decided.
 
-    texts ──▶ rule (same.py) ──▶ the meanings that are the same, or the usual ones
-                                   │
-      a sentence ◀── what decided ◀┴─ the parts that differ, down to two formulas (formula_reasons.py)
+    texts ─▶ rule (same.py) ─▶ the same meaning ─▶ agreements.py  ┐
+                            ├▶ no such meaning  ─▶ differences.py ┼▶ a sentence
+                            └▶ any other rule ────────────────────┘
 
-Whether two values are the same is asked of the code that judges, at every level; the words alone are made
-here. Answers are at work in it as in a comparison, so it runs where those do.
+Two formulas are explained by formula_reasons.py. Whether values are the same is asked of the code that
+judges, at every level; these modules only word it. Answers are at work in them as in a comparison, so they
+run where comparisons do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from realrl.verifier import units
-from realrl.verifier.comparison import same
-from realrl.verifier.describing import described, described_value, kind_of
-from realrl.verifier.formula_reasons import why_different, why_equal
-from realrl.verifier.named_values import names_agree
+from realrl.verifier.agreements import why_same
+from realrl.verifier.describing import described
+from realrl.verifier.differences import why_not
 from realrl.verifier.reading import read
 from realrl.verifier.same import Rule, rule_of
-from realrl.verifier.tree import (
-    Bound,
-    Formula,
-    Items,
-    Named,
-    Percentage,
-    Quantity,
-    Reading,
-    RealSet,
-    Relation,
-    Value,
-    Words,
-)
 from realrl.verifier.unconverted import unconverted
 from realrl.verifier.writing import shortened
 
 MAX_CHARS = 1200
 """The largest number of characters of each text of an explanation."""
-_ORDERED = ("()", "[]")
 
 
 class PairExplanation(NamedTuple):
@@ -59,173 +43,8 @@ def explained(answer: str, solution: str, *, convert_units: bool = True) -> Pair
         found, expected = unconverted(found), unconverted(expected)
     why = rule.value
     if rule is Rule.MEANING:
-        why = _why_same(found, expected)
+        why = why_same(found, expected)
     elif rule is Rule.NONE:
-        why = _why_not(found, expected)
+        why = why_not(found, expected)
     texts = described(found), described(expected), why
     return PairExplanation(*(shortened(text, MAX_CHARS) for text in texts))
-
-
-def _why_same(found: Reading, expected: Reading) -> str:
-    """Return what decided about the first pair of meanings that is the same."""
-    pairs = ((mine, wanted) for wanted in expected for mine in found)
-    pair = next((pair for pair in pairs if same(pair[:1], pair[1:])), None)
-    if pair is None:  # a rule is about both as a whole
-        return "both say the same"
-    mine, wanted = pair
-    why = _same(mine, wanted)
-    if mine == wanted or pair == (found[0], expected[0]):
-        return why
-    return f"{why}, with the answer as {described_value(mine)} and the solution as {described_value(wanted)}"
-
-
-def _same(mine: Value, wanted: Value) -> str:
-    if mine == wanted:
-        return f"both are read as {described_value(mine)}"
-    if isinstance(mine, Named) and isinstance(wanted, Named):
-        return f"the names agree, and {_why_same(mine.value, wanted.value)}"
-    if isinstance(mine, Named):
-        return f"the name may be left out, and {_why_same(mine.value, (wanted,))}"
-    if isinstance(wanted, Named) and same((mine,), wanted.value):
-        return f"the name may be left out, and {_why_same((mine,), wanted.value)}"
-    if isinstance(mine, Quantity) and isinstance(wanted, Quantity):
-        are_one = mine.unit == wanted.unit
-        return why_equal(mine.node, wanted.node) if are_one else "they are one amount, told in other units"
-    if isinstance(mine, Percentage) or isinstance(wanted, Percentage):
-        return "a percentage and the number that it is are the same"
-    if isinstance(mine, Formula) and isinstance(wanted, Formula):
-        return why_equal(mine.node, wanted.node)
-    if isinstance(mine, Formula | Quantity) and isinstance(wanted, Formula | Quantity):
-        return f"the unit may be left out, and {why_equal(mine.node, wanted.node)}"
-    return _same_kind(mine, wanted)
-
-
-def _same_kind(mine: Value, wanted: Value) -> str:
-    if isinstance(mine, Relation) and isinstance(wanted, Relation):
-        return "the sides are equal, or one equation is a multiple of the other"
-    if isinstance(mine, RealSet) or isinstance(wanted, RealSet):
-        return "they are one set of real numbers"
-    if isinstance(mine, Items) and isinstance(wanted, Items):
-        is_ordered = mine.kind in _ORDERED or wanted.kind in _ORDERED
-        return f"the members are equal, {'one by one' if is_ordered else 'in some order'}"
-    if kind_of(mine) == kind_of(wanted):
-        return f"both are {kind_of(mine)}, and say the same"
-    return f"{kind_of(mine)} that says the same as {kind_of(wanted)}"
-
-
-def _why_not(found: Reading, expected: Reading) -> str:
-    """Return why the usual meanings differ, or others that are of one kind."""
-    why = _different(*_comparable(found, expected))
-    has_others = len(found) + len(expected) > 2
-    return f"{why}; no other meaning of one is one of the other" if has_others else why
-
-
-def _comparable(found: Reading, expected: Reading) -> tuple[Value, Value]:
-    """Return two meanings whose difference is worth a sentence: amounts, else values of one kind."""
-    pairs = [(mine, wanted) for wanted in expected for mine in found]
-    amounts = [pair for pair in pairs if all(isinstance(value, Quantity) for value in pair)]
-    alike = [pair for pair in pairs if kind_of(pair[0]) == kind_of(pair[1])]
-    return (amounts or alike or pairs)[0]
-
-
-def _different(mine: Value, wanted: Value) -> str:
-    if same((mine,), (wanted,)):  # a rule is about more than the two
-        return "parts of them say the same, and the whole does not"
-    if isinstance(mine, Relation) and isinstance(wanted, Relation):
-        return _different_relations(mine, wanted)
-    if isinstance(mine, Named) and isinstance(wanted, Named):
-        if not names_agree(mine.name, wanted.name):
-            return f"they say something about different names, {mine.name} and {wanted.name}"
-        return _different(mine.value[0], wanted.value[0])
-    if isinstance(mine, Named) and not isinstance(wanted, Relation):
-        return _different_named(mine, mine.value[0], wanted)
-    if isinstance(wanted, Named) and not isinstance(mine, Relation):
-        return _different_named(wanted, mine, wanted.value[0])
-    if isinstance(mine, RealSet) and isinstance(wanted, RealSet):
-        return _different_sets(mine, wanted)
-    if isinstance(mine, Items) and isinstance(wanted, Items):
-        return _different_items(mine, wanted)
-    if isinstance(mine, Quantity) and isinstance(wanted, Quantity):
-        return _different_amounts(mine, wanted)
-    if _has_node(mine) and _has_node(wanted):
-        return why_different(mine.node, wanted.node)
-    if kind_of(mine) != kind_of(wanted):
-        return f"{kind_of(mine)} is not {kind_of(wanted)}"
-    what = "the words differ" if isinstance(mine, Words) else f"both are {kind_of(mine)}, and differ"
-    return f"{what}: {described_value(mine)} and {described_value(wanted)}"
-
-
-def _has_node(value: Value) -> bool:
-    return isinstance(value, Formula | Quantity | Percentage)
-
-
-def _different_relations(mine: Relation, wanted: Relation) -> str:
-    if mine.operators != wanted.operators:
-        return f"the relations differ: {' '.join(mine.operators)} and {' '.join(wanted.operators)}"
-    if set(mine.operators) == {"="}:
-        return "neither are the sides of the equations equal, nor is one a multiple of the other"
-    return "the sides of the relations differ"
-
-
-def _different_named(named: Named, mine: Value, wanted: Value) -> str:
-    if not named.may_be_dropped:
-        return f"what is said about {named.name} is no value of its own"
-    if not named.is_one_thing:
-        return f"{named.name} is not the name of one thing, which could be left out"
-    return _different(mine, wanted)
-
-
-def _different_sets(mine: RealSet, wanted: RealSet) -> str:
-    if len(mine.parts) != 1 or len(wanted.parts) != 1:
-        return f"the sets differ, of {len(mine.parts)} and {len(wanted.parts)} intervals"
-    pairs = {
-        "lower": (mine.parts[0].low, wanted.parts[0].low),
-        "upper": (mine.parts[0].high, wanted.parts[0].high),
-    }
-    reasons = {name: _different_bounds(*pair) for name, pair in pairs.items()}
-    return next(f"of the {name} bounds {reason}" for name, reason in reasons.items() if reason)
-
-
-def _different_bounds(mine: Bound, wanted: Bound) -> str:
-    """Why two ends of intervals differ; empty where they do not."""
-    if (mine.node is None) != (wanted.node is None):
-        return "one is infinite"
-    if mine.node is not None and not same((Formula(mine.node),), (Formula(wanted.node),)):
-        return why_different(mine.node, wanted.node)
-    return "one is part of the set, and the other is not" if mine.is_closed != wanted.is_closed else ""
-
-
-def _different_items(mine: Items, wanted: Items) -> str:
-    if kind_of(mine) != kind_of(wanted) and _ORDERED[0] in (mine.kind, wanted.kind):
-        return f"{kind_of(mine)} is not {kind_of(wanted)}"
-    if len(mine.items) != len(wanted.items) and "{}" not in (mine.kind, wanted.kind):
-        return f"there are {len(mine.items)} members, and not {len(wanted.items)}"
-    if mine.kind in (*_ORDERED, ":"):
-        return _first_different(mine.items, wanted.items)
-    strange = _without_twin(mine.items, wanted.items)
-    if strange:
-        return f"the solution has no member that is {described(strange)}"
-    missing = _without_twin(wanted.items, mine.items)
-    if missing:
-        return f"the answer has no member that is {described(missing)}"
-    return "the members are there a different number of times"
-
-
-def _first_different(mine: Sequence[Reading], wanted: Sequence[Reading]) -> str:
-    for place, (item, other) in enumerate(zip(mine, wanted, strict=False), 1):
-        if not same(item, other):
-            return f"member {place}: {_why_not(item, other)}"
-    return "the members differ"
-
-
-def _without_twin(items: Sequence[Reading], others: Sequence[Reading]) -> Reading:
-    """The first member that is none of the others."""
-    return next((item for item in items if not any(same(item, other) for other in others)), ())
-
-
-def _different_amounts(mine: Quantity, wanted: Quantity) -> str:
-    if mine.unit == wanted.unit:
-        return why_different(mine.node, wanted.node)
-    if mine.unit.is_known and wanted.unit.is_known and units.same_kind(mine.unit, wanted.unit):
-        return f"the amounts differ: {described_value(mine)} and {described_value(wanted)}"
-    return f"the units differ: {described_value(mine)} and {described_value(wanted)}"
