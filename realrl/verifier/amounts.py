@@ -34,7 +34,6 @@ from realrl.verifier.tree import (
 )
 
 _ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
-_COUNTERS = frozenset("n k m l j".split())
 
 
 def same_number(answer: Value, solution: Value) -> bool:
@@ -60,7 +59,7 @@ def _same_node(answer: Node, solution: Node) -> bool:
 def _same_family(answer: Node, solution: Node) -> bool:
     r"""`n\pi` for `k\pi`: what a whole number is called does not matter in a family of angles."""
     names = free_symbols(answer), free_symbols(solution)
-    if names[0] == names[1] or any(len(each) != 1 or not each <= _COUNTERS for each in names):
+    if names[0] == names[1] or any(len(each) != 1 or not each <= lexicon.COUNTERS for each in names):
         return False
     (mine,), (wanted,) = names
     return (

@@ -51,6 +51,8 @@ def _base_beside(cursor: Cursor) -> Node | None:
 
 def _applied(parser: Parser, name: str, function: str, base: Node | None, *, is_plain: bool) -> Node:
     """The operation `function`, which is written as `name`, of the arguments that come next."""
+    if base is not None and name != "log":
+        raise Unreadable(f"a base of {name}")
     if name in ANY_NUMBER:
         return operation(function, *parser.arguments())
     if name == "sqrt" and is_plain and not parser.next_is("(", "{"):
@@ -58,11 +60,7 @@ def _applied(parser: Parser, name: str, function: str, base: Node | None, *, is_
     if name in BRACKETED and is_plain and not parser.next_is("(", "[", "{"):
         raise Unreadable(f"{name} without brackets")
     argument = _argument(parser)
-    if base is None:
-        return operation(function, argument)
-    if name != "log":
-        raise Unreadable(f"a base of {name}")
-    return operation(function, argument, base)
+    return operation(function, argument) if base is None else operation(function, argument, base)
 
 
 def _argument(parser: Parser) -> Node:

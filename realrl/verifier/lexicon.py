@@ -53,6 +53,10 @@ MONTHS = {
     for name in names.split()
 }
 
+COUNTERS = frozenset("n k m l j".split())
+"""Names of the whole number of a family, as in `2k\\pi`."""
+WHOLE_NAMES = COUNTERS | frozenset("N K M".split())
+"""Variables that are whole numbers by custom."""
 APPROXIMATELY = frozenset("about approximately approx roughly around exactly precisely".split())
 LEAD_INS = frozenset(
     "the answer is final answers are therefore thus so hence then we get have result value equals be option "

@@ -6,12 +6,12 @@ A name may be left out where it is that of one thing: `3` for `x = 3`.
 from __future__ import annotations
 
 from realrl.verifier import sets
+from realrl.verifier.lexicon import WHOLE_NAMES
 from realrl.verifier.members import Same, in_any_order, in_order
 from realrl.verifier.names import is_variable, without_subscript
 from realrl.verifier.nodes import whole
 from realrl.verifier.tree import Congruence, Formula, Items, Named, Reading, RealSet, Value
 
-_WHOLE_NAMES = frozenset("n k m j l N K M".split())
 _NAMES_OF_A_GRAPH = frozenset(("y", "f ( x )"))
 """Two names of one thing: a function that is asked for as `f(x)` is often given as `y`, and the other way."""
 
@@ -75,7 +75,7 @@ def value_for_named(answer: Value, solution: Named, same: Same) -> bool:
 
 def _are_whole_numbers(answer: Value, solution: Named, same: Same) -> bool:
     r"""Whether an answer has all numbers of `-2 \le n \le 2`, where n is a whole number by its name."""
-    if solution.name not in _WHOLE_NAMES or not isinstance(solution.value[0], RealSet):
+    if solution.name not in WHOLE_NAMES or not isinstance(solution.value[0], RealSet):
         return False
     numbers = sets.whole_numbers(solution.value[0])
     if not numbers or not isinstance(answer, Items) or answer.kind not in (",", "{}"):

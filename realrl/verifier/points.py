@@ -14,6 +14,7 @@ from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier.arithmetic import NoValue, Scalar, ball, is_real
 from realrl.verifier.evaluation import Point, evaluated
+from realrl.verifier.lexicon import WHOLE_NAMES
 from realrl.verifier.nodes import Node, Number, Operation, Piecewise, Repeated, children, free_symbols, walk
 
 NUM_POINTS = 28
@@ -28,8 +29,6 @@ _CONSTANT_PRECISION = 512
 _HUGE_AT = (13, 20, 26)
 """Points with numbers around a million millions; of whole ones the last two are positive."""
 
-_WHOLE_NAMES = frozenset("n m k j l N M K".split())
-"""Variables that are whole numbers by custom."""
 _COMPLEX_NAMES = frozenset("z w".split())
 """Variables that are complex numbers by custom."""
 _WHOLE_OPERATIONS = frozenset("gcd lcm factorial double_factorial binomial".split())
@@ -49,7 +48,7 @@ def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, 
         base = name.partition("_")[0]
         if name in counted:
             kinds[name] = "natural"
-        elif base in _WHOLE_NAMES:
+        elif base in WHOLE_NAMES:
             kinds[name] = "natural" if has_counted else "whole"
         else:
             kinds[name] = "complex" if base in _COMPLEX_NAMES or has_complex else "real"
