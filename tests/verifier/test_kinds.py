@@ -491,6 +491,7 @@ DIFFERENT = {
     "remainders of nothing": [
         (r"n \equiv 2, 3 \pmod 7", r"n \equiv 2 \pmod 7"),
         (r"n \equiv 2, 3 \pmod 7", r"n \equiv 2, 4 \pmod 7"),
+        (r"4, 1 \pmod{9} \equiv 3", "3"),
         ("8 mod n!", "8"),
         (r"8 \bmod 2.5", "8"),
     ],

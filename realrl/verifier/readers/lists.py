@@ -85,14 +85,14 @@ def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
 def _residues(tokens: Tokens, read: Read) -> Reading:
     r"""`n \equiv 1, 4 \pmod 5`: residues of one modulus."""
     sides, joints = cut(tokens, lambda token: token.text == r"\equiv")
-    if len(joints) != 1 or sum(token.text in MODULI for token in tokens) != 1:
+    places = [place for place, token in enumerate(sides[-1]) if token.text in MODULI]
+    if len(joints) != 1 or len(places) != 1 or not places[0]:
         return ()
-    place = next(place for place, token in enumerate(sides[-1]) if token.text in MODULI)
-    place -= sides[-1][place - 1].text == "("
-    residues, commas = cut(sides[-1][:place], is_separator)
+    end = places[0] - (sides[-1][places[0] - 1].text == "(")
+    residues, commas = cut(sides[-1][:end], is_separator)
     if not commas or not all(residues):
         return ()
-    members = [read((*sides[0], joints[0], *residue, *sides[-1][place:])) for residue in residues]
+    members = [read((*sides[0], joints[0], *residue, *sides[-1][end:])) for residue in residues]
     return (Items(",", tuple(members)),)
 
 
