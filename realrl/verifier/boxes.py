@@ -15,7 +15,9 @@ MAX_CONNECTOR_CHARS = 80
 _OPENINGS = (re.compile(r"\\boxed\s*(?=\{|-?\d)"), re.compile(r"\\fbox\s*(?=\{|-?\d)"))
 _BARE_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_CORRECTING = r"(?:is|was|are|not|no|but|so|then|rather|wait)\b"
+_CORRECTING = (
+    r"(?:is|was|are|not|no|but|so|then|rather|wait|wrong|incorrect|hundred|thousand|million|billion|dozen)\b"
+)
 _CONNECTORS = re.compile(
     r"(?:[\s$,;&，、和或]|\\[()\[\],;! \\]|\\q?quad|\\text\{(?:[^{}]{0,40}\b(?:and|or))?\s*\}"
     rf"|(?:(?!{_CORRECTING})[A-Za-z]{{1,20}}\s){{0,3}}(?:and|or)\b|[A-Za-z](?:_\w)?\s?=)*\\?"

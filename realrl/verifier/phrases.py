@@ -6,10 +6,16 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from realrl.verifier.number_spans import NUMBER_WORDS
+from realrl.verifier.number_spans import NUMBER_WORDS, values
 
 _COLON = r"[:：=→]|=>|->|[ \t][-–—][ \t]|[–—][ \t]"
 """What a word for "answer" may be followed by in every language."""
+
+IS_CORRECT = (
+    r"[*\s]+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?"
+    r"(?:,?\s+(?:because|since|as)\b[^.\n]{0,80})?[.!\s]*\Z"
+)
+"""What may follow the letter of a choice that a sentence says to be the right one."""
 
 
 class _Language(NamedTuple):
@@ -26,13 +32,14 @@ _LANGUAGES = {
         r"\b(?<!to )ans(?:wers?)?\b\.?",
         r"\s{1,3}(?:(?:is|are|was|were|(?:will|would|should|must) be|has to be|turns out to be)\b"
         r"(?:\s+equal\s+to\b)?|(?:equals?|becomes|comes (?:out )?to)\b"
-        r"|(?=(?:isn|aren|wasn|can|couldn|won|wouldn)['’]t\b|cannot\b))",
+        r"|(?=(?:isn|aren|wasn|can|couldn|won|wouldn|doesn|shouldn|mustn)['’]t\b|cannot\b"
+        r"|(?:can|could|should|must|will|would|does) not\b))",
         r"(?:\s\([^()\n]{0,40}\))?(?:,?\s+(?:to|of|for|in|we|i|you|that|here|then|therefore|thus|now)\b"
         r"(?:[^.\n:]|\.(?=\d)){0,60}?,?)?",
     ),
     "Spanish": _Language(
         r"\brespuestas?\b",
-        r"\s(?:(?:es|son|ser[íi]a|ser[áa]|debe ser)\b|(?=no\s))",
+        r"\s(?:(?:es|son|ser[íi]a|ser[áa]|debe ser)\b|(?=(?:no|nunca)\s))",
         r"(?:\s+(?:final|correcta)e?s?)?",
     ),
     "French": _Language(
@@ -42,18 +49,24 @@ _LANGUAGES = {
     ),
     "German": _Language(r"\bantwort(?:en)?\b", r"\s(?:ist|sind|lautet|lauten|beträgt|wäre)\b"),
     "Portuguese": _Language(
-        r"\brespostas?\b", r"\s(?:(?:é|são|será|seria)(?!\w)|(?=não\s))", r"(?:\s+(?:final|correta)s?)?"
+        r"\brespostas?\b",
+        r"\s(?:(?:é|são|será|seria)(?!\w)|(?=(?:não|nunca)\s))",
+        r"(?:\s+(?:final|correta)s?)?",
     ),
     "Italian": _Language(
-        r"\brispost[ae]\b", r"\s(?:(?:è|e'|sono|sarà)(?!\w)|(?=non\s))", r"(?:\s+(?:finale|corretta))?"
+        r"\brispost[ae]\b",
+        r"\s(?:(?:è|e'|sono|sarà)(?!\w)|(?=(?:non|mai)\s))",
+        r"(?:\s+(?:finale|corretta))?",
     ),
-    "Russian": _Language(r"\bответ(?:ом)?\b", r"\s(?:равен|равна|равно|будет|является|это)\b"),
-    "Chinese": _Language(r"答案", r"\s?(?:应该|應該|应|應|就)?(?:是|为|為|等于|等於|选|選)|(?=不)"),
+    "Russian": _Language(r"\bответ(?:ом)?\b", r"\s(?:(?:равен|равна|равно|будет|является|это)\b|(?=не\s))"),
+    "Chinese": _Language(
+        r"答案", r"\s?(?:应该|應該|应|應|就)?(?:是|为|為|等于|等於|选|選)|(?=(?:并|並|绝|絕)?不)"
+    ),
     "Japanese": _Language(r"答え?|解答|正解", r"は、?"),
     "Korean": _Language(r"정?답", r"[은는]\s?"),
     "Arabic": _Language(
         r"(?:الجواب|الإجابة|الاجابة)",
-        r"\s(?:هو|هي|يساوي|تساوي)\b",
+        r"\s(?:(?:هو|هي|يساوي|تساوي)\b|(?=ليس))",
         r"(?:\s+(?:النهائي|النهائية|الصحيح|الصحيحة))?",
     ),
     "Hindi": _Language(r"उत्तर", r"\s+(?:है(?!\w)|(?=[-+$\d\\(]))"),
@@ -117,27 +130,55 @@ _VALUE_LINE = re.compile(
 MAX_LAST_WORDS = 300
 """The largest number of characters of the sentence that ends a text."""
 _ONE_VALUE = r"(?:[a-zA-Z](?:_\d)? ?= ?)?(?=[^\s,]{0,50}\d)[\w$\\{}()^./+=√π-]{1,50}"
-_LAST_WORDS = re.compile(
-    r"\b(?:solutions|roots|zeros|values)\s+are:?\s+"
-    rf"(?P<values>{_ONE_VALUE}(?:(?:,| and| or|, and|, or) {_ONE_VALUE}){{1,6}})[.\s$]{{0,3}}\Z"
-    r"|\b(?:option|choice)\s+is:?\s+(?P<letter>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
-    r"|\b(?:option|choice)\s+(?P<chosen>[*(]{0,3}[A-J][*)]{0,3})"
-    r"(?=\s+is\s+(?:the\s+)?(?:correct|right)\b[^.\n]{0,60}[.\s]{0,3}\Z)"
-    r"|\A\s*(?P<alone>[*(]{0,3}[A-J][*)]{0,3})[.\s]{0,3}\Z"
+_SENTENCE = (
+    r"(?:\A|(?<=[.!?:]\s)|(?<=\n))\s*(?:(?:so|thus|therefore|hence|then|finally|and),?\s+){0,2}(?:the\s+)?"
 )
+_LETTER = r"[*(]{0,3}(?-i:[A-J])[*)]{0,3}"
+_END = r"[.\s$]{0,3}\Z"
+_LAST_WORDS = re.compile(
+    rf"{_SENTENCE}(?:only |real |two |three )?(?:solutions|roots|zeros|values)(?: of [^.,\n]{{1,40}}?)?"
+    r" are:?\s+"
+    rf"(?P<values>{_ONE_VALUE}(?:(?:,| and| or|, and|, or) {_ONE_VALUE}){{1,6}}){_END}"
+    rf"|{_SENTENCE}(?:correct |right |best )?(?:option|choice) is:?\s+(?P<letter>{_LETTER}){_END}"
+    rf"|{_SENTENCE}(?:option|choice)\s+(?P<chosen>{_LETTER})(?={IS_CORRECT})"
+    rf"|\A\s*(?P<alone>{_LETTER}){_END}",
+    re.IGNORECASE,
+)
+
+_DENIES = re.compile(
+    r"(?:not|never|no\s(?:es|son|puede)|cannot|isn|aren|wasn|can|couldn|won|wouldn|doesn|shouldn|mustn|could|should|must|will|would"
+    r"|does|nunca|n['’]est pas|ne sont pas|nicht|nie|não|non|mai|не|không)\b|(?:并|並|绝|絕)?不|ليس",
+    re.IGNORECASE,
+)
+"""How what follows a phrase begins where it says what the answer is not."""
+_CLAUSE_END = re.compile(r"[,;:!?。，；、\n]|\.(?!\d)|\Z")
 
 
 def announced_at(text: str) -> int | None:
     """Return where the answer begins that the last phrase announces; None without a phrase.
 
-    Without one, a text may end in a sentence that states solutions, or a choice.
+    A phrase that says what the answer is not counts only where no other says what it is, and it names a value
+    behind which there is none. Without a phrase, a text may end in a sentence that states solutions, or a
+    choice.
     """
+    denied = None
     for match in reversed(list(_NOUN.finditer(text))):
         end = _announced(text, match)
-        if end is not None:
+        if end is None:
+            continue
+        if not _DENIES.match(text, end):
             return end
+        denied = end if denied is None else denied
+    if denied is not None and _names_last_value(text, denied):
+        return denied
     last_words = _LAST_WORDS.search(text, max(0, len(text) - MAX_LAST_WORDS))
     return last_words.start(last_words.lastgroup) if last_words else None
+
+
+def _names_last_value(text: str, begin: int) -> bool:
+    """Whether the clause that begins there has a value in it, and nothing behind it has one."""
+    end = _CLAUSE_END.search(text, begin).start()
+    return bool(values(text[begin:end])) and not values(text[end:])
 
 
 def _announced(text: str, match: re.Match[str]) -> int | None:

@@ -7,6 +7,7 @@ import re
 from realrl.verifier.clauses import without_clauses
 from realrl.verifier.formula_spans import bare, formulas, is_prose, num_words, outside
 from realrl.verifier.number_spans import first_value, last_value, values
+from realrl.verifier.phrases import IS_CORRECT
 
 MAX_STATEMENT_CHARS = 2_000
 MAX_WORDS_OF_VALUE = 4
@@ -19,7 +20,7 @@ _END = re.compile(
     rf"|!(?={_CLOSING_MARKS}(?:\s*\Z|\s+[^\W\da-z_]|\s*[\u2600-\u27bf\U0001f000-\U0001faff]|\n))"
 )
 _LETTER_OF_CHOICE = re.compile(r"[*(]{0,2}[A-J]\)?\.\s+[-+$\\\d\ufffc]")
-_LETTER_IS_CORRECT = re.compile(r"[*\s]*(\(?[A-J]\)?)[*\s]+is\s+(?:the\s+)?(?:correct|right)\b")
+_LETTER_IS_CORRECT = re.compile(rf"[*\s]*(\(?[A-J]\)?)(?={IS_CORRECT})")
 _ABBREVIATION = re.compile(r"\b(?:approx|ca|vs|resp|sq|cu|i\.e|e\.g)\Z", re.IGNORECASE)
 _ITEM = re.compile(r"[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+(\S[^\n]*)(?:\n|\Z)")
 
@@ -38,14 +39,16 @@ _FILLER = re.compile(
 )
 _SUBJECT = re.compile(r"(?:he|she|it|they|we|you|i|there)\s", re.IGNORECASE)
 _CHANGES_VALUE = re.compile(
-    r"\b(?:no|not|none|never|cannot|impossible|nothing)\b|\b(?:isn|aren|wasn|can|couldn|won|wouldn)['’]t\b"
-    r"|\b(?:n['’]est pas|ne sont pas|non|não|nicht|не|không)\b|不是|不为|不等于"
+    r"\b(?:no|not|none|never|cannot|impossible|nothing)\b|\w['’]t\b"
+    r"|\b(?:n['’]est pas|ne sont pas|non|não|nunca|nicht|не|không)\b|不是|不为|不等于|ليس"
     r"|\b(?:least|most|than|over|under|below|above|between|up to)\b",
     re.IGNORECASE,
 )
 _ANOTHER_VALUE = re.compile(
     r"\b(?:root|square|cube|half|double|negative|opposite|reciprocal|inverse|logarithm|factorial|sum|difference"
-    r"|product|quotient|smaller|larger|greater)\s+of\s+\W{0,3}\d|\b(?:(?:some|any)\s+other|another)\b",
+    r"|product|quotient|smaller|larger|greater|power|divisors|factors|multiples)\s+of\s+\W{0,3}\d[^,;=]*\Z"
+    r"|\b(?:wurzel aus|racine(?: carrée)? de|raíz(?: cuadrada)? de|radice(?: quadrata)? di"
+    r"|raiz(?: quadrada)? de)\s+\W{0,3}\d|\b(?:some|any|an)\s?other\s+(?:number|value)\b",
     re.IGNORECASE,
 )
 """It says a value that no number in it is: "the square root of 42"."""
@@ -60,7 +63,12 @@ _COPULAS = (
 )
 _OTHER_SCRIPT = re.compile(r"[\u0590-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0400-\u052f]")
 _COUNTED = re.compile(r"[\s,，]{0,2}[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_NEGATED_BEHIND = re.compile(r"ない|ありません|아니|아닙|아닌|नहीं")
+_CHANGED_BEHIND = re.compile(r"ない|ありません|아니|아닙|아닌|नहीं|\d\s?[のの的](?=[半倍平立])")
+"""Words behind a number that deny it, or make another one of it: "its half", "its square"."""
+_REJECTED = re.compile(
+    r"\W*(?:(?:which|that|this|it)\s+)?(?:is|was)\s+(?:wrong|incorrect|not\s+(?:right|correct))\b",
+    re.IGNORECASE,
+)
 _SCALE = re.compile(r"\s?[十百千万萬亿億兆半分点點割成倍만억천백십]")
 
 
@@ -75,6 +83,9 @@ def answer_in_sentence(sentence: str) -> str | None:
     if letter := _LETTER_IS_CORRECT.match(sentence):
         return letter[1]
     clause = without_clauses(sentence)
+    found = values(sentence)
+    if found and _REJECTED.match(sentence, found[0].end):
+        return bare(sentence)
     said = _without_copula(bare(clause))
     if not _begins_with_value(clause):
         return _predicate(sentence, clause, said)
@@ -156,7 +167,7 @@ def _without_copula(text: str) -> str:
 def _counted_value(said: str) -> str | None:
     """Return the number of things that a Chinese, Japanese or Korean word counts: 12 of "12个苹果"."""
     found = values(said)
-    if len(found) != 1 or _NEGATED_BEHIND.search(said):
+    if len(found) != 1 or _CHANGED_BEHIND.search(said):
         return None
     if not _COUNTED.match(said, found[0].end) or _SCALE.match(said, found[0].end):
         return None

@@ -150,6 +150,9 @@ def counted_thing(tokens: Tokens) -> Unit | None:
 
 
 def _changes_the_number(word: str) -> bool:
+    # In Japanese and Chinese something of it: "its half".
+    if word[0] in "の的":
+        return True
     is_number = word in SCALES or word in NUMBER_WORDS or word in CONSTANTS or word in GREEK
     return is_number or word in FUNCTIONS or word in COUNTED_STOP or word in QUALIFIERS
 
