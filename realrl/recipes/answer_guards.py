@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import product
+from itertools import islice, product
 
 from realrl.recipes.guards import Finding, Graded, Recent
 from realrl.recipes.symptoms import shortened
@@ -24,10 +24,13 @@ _MOST_SOLUTIONS = 4
 _MOST_PAIRS = 16_384
 _PANEL = 5
 """Solutions that right answers of other problems are judged against."""
+_MOST_OF_STEP = 8
+"""Right answers that are judged against the panel in a step: all of it takes less than half a second."""
 _MOST_OF_SHAPE = 2
 """Answers of one shape, alike but for their numbers, that are judged against the panel."""
 
-_DECIDED = frozenset((Verdict.CORRECT.value, Verdict.WRONG.value))
+_DECISIONS = frozenset((Verdict.CORRECT, Verdict.WRONG))
+_DECIDED = frozenset(verdict.value for verdict in _DECISIONS)
 _OF_DECIDED = "a verdict depends on both texts alone; please report this with them"
 _OF_UNDECIDED = "was the machine too busy for the check's deadline, or out of memory? logs/ has the cause"
 
@@ -109,6 +112,10 @@ class UniversalAnswers:
         return self._same(_NUMBER.search(solution).group(), solution)
 
 
+class _Undecided(Exception):
+    """A comparison took too long, or broke: the rest of a step is left alone."""
+
+
 class RightElsewhere:
     """Finds an answer that is right for the solutions of other problems as well.
 
@@ -125,10 +132,13 @@ class RightElsewhere:
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
         for response in graded:
             self._extend_panel(response.solutions)
-        for response in graded:
-            is_right = response.verdict == Verdict.CORRECT and bool(response.answer)
-            if is_right and self._is_to_be_judged(response.answer):
-                yield from self._look_at(response.answer)
+        right = (response.answer for response in graded if response.verdict == Verdict.CORRECT)
+        to_be_judged = (answer for answer in right if answer and self._is_to_be_judged(answer))
+        for answer in islice(to_be_judged, _MOST_OF_STEP):
+            try:
+                yield from self._look_at(answer)
+            except _Undecided:
+                return
 
     def _extend_panel(self, solutions: Gold) -> None:
         if len(self._panel) < _PANEL and len(solutions) == 1 and _PLAIN_NUMBER.fullmatch(solutions[0]):
@@ -149,7 +159,10 @@ class RightElsewhere:
     def _look_at(self, answer: str) -> Iterator[Finding]:
         right: list[str] = []
         for solution in self._panel.values():
-            if self._judge(answer, solution) is Verdict.CORRECT:
+            verdict = self._judge(answer, solution)
+            if verdict not in _DECISIONS:
+                raise _Undecided
+            if verdict is Verdict.CORRECT:
                 right.append(solution)
         if len(right) >= MANY:
             shown = ", ".join(map(shortened, right[:MANY]))

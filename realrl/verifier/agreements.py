@@ -8,6 +8,7 @@ from realrl.verifier.comparison import same
 from realrl.verifier.describing import ORDERED, described_value, kind_of
 from realrl.verifier.formula_reasons import why_equal
 from realrl.verifier.tree import (
+    Family,
     Formula,
     Items,
     Named,
@@ -56,6 +57,12 @@ def _same_formula(mine: Formula, wanted: Formula) -> str:
     return why_equal(mine.node, wanted.node)
 
 
+def _same_family(mine: Formula | Family, wanted: Formula | Family) -> str:
+    if type(mine) is type(wanted):
+        return "they are one family, whatever its whole number is called"
+    return f"the range may be left out, and {why_equal(mine.node, wanted.node)}"
+
+
 def _same_number(mine: Formula | Quantity, wanted: Formula | Quantity) -> str:
     return f"the unit may be left out, and {why_equal(mine.node, wanted.node)}"
 
@@ -80,6 +87,9 @@ def _same_relation(mine: Relation, wanted: Relation) -> str:
 
 _SAME: dict[tuple[type, type], Callable[[Value, Value], str]] = {
     (Formula, Formula): _same_formula,
+    (Family, Family): _same_family,
+    (Family, Formula): _same_family,
+    (Formula, Family): _same_family,
     (Formula, Quantity): _same_number,
     (Quantity, Formula): _same_number,
     (Quantity, Quantity): _same_amount,

@@ -23,6 +23,7 @@ from realrl.verifier.nodes import (
 from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 from realrl.verifier.tree import (
     Congruence,
+    Family,
     Formula,
     Moment,
     Numeral,
@@ -33,6 +34,8 @@ from realrl.verifier.tree import (
     Value,
 )
 
+_OF_A_FAMILY = "n_{family}"
+"""The whole number of every family, whatever it is called."""
 _ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
 
 
@@ -44,6 +47,16 @@ def same_number(answer: Value, solution: Value) -> bool:
     return _same_node(answer.node, solution.node)
 
 
+def same_family(answer: Value, solution: Value) -> bool:
+    """Whether two families, or a family and a formula beside which no range is written, are the same."""
+    if not (isinstance(answer, Family) and isinstance(solution, Family)):
+        return _same_node(answer.node, solution.node)
+    mine, wanted = (
+        substituted(family.node, {family.variable: Symbol(_OF_A_FAMILY)}) for family in (answer, solution)
+    )
+    return answer.range == solution.range and equal(mine, wanted)
+
+
 def _same_node(answer: Node, solution: Node) -> bool:
     if equal(answer, solution) or same_up_to_constant(answer, solution):
         return True
@@ -51,12 +64,12 @@ def _same_node(answer: Node, solution: Node) -> bool:
         return True
     if stands_for(solution, answer, SOLUTION_DIGITS):
         return True
-    if _same_by_engineers_j(answer, solution) or _same_family(answer, solution):
+    if same_by_engineers_j(answer, solution) or same_angles(answer, solution):
         return True
-    return same_with_other_constants(answer, solution) or _same_without_degrees(answer, solution)
+    return same_with_other_constants(answer, solution) or same_without_degrees(answer, solution)
 
 
-def _same_family(answer: Node, solution: Node) -> bool:
+def same_angles(answer: Node, solution: Node) -> bool:
     r"""`n\pi` for `k\pi`: what a whole number is called does not matter in a family of angles."""
     names = free_symbols(answer), free_symbols(solution)
     if names[0] == names[1] or any(len(each) != 1 or not each <= lexicon.COUNTERS for each in names):
@@ -69,7 +82,7 @@ def _same_family(answer: Node, solution: Node) -> bool:
     )
 
 
-def _same_without_degrees(answer: Node, solution: Node) -> bool:
+def same_without_degrees(answer: Node, solution: Node) -> bool:
     r"""`90 - x` for `90^\circ - x`: a sum of angles in degrees, whose sign may be left out."""
     names = free_symbols(solution)
     are_marked = _is_marked(answer), _is_marked(solution)
@@ -102,7 +115,7 @@ def _is_angle(node: Node) -> bool:
     )
 
 
-def _same_by_engineers_j(answer: Node, solution: Node) -> bool:
+def same_by_engineers_j(answer: Node, solution: Node) -> bool:
     """`3 + 4j` for `3 + 4i`."""
     is_complex = any(node == Constant("i") for node in walk(solution))
     if not is_complex or free_symbols(answer) != {"j"} or free_symbols(solution):

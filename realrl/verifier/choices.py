@@ -9,6 +9,8 @@ _FORMULA_BEGINS = frozenset(
     (r"\frac", r"\sqrt", r"\pi", r"\infty", r"\log", r"\ln", "(", "[", r"\{", r"\emptyset")
 )
 """How the formula of a choice may begin, behind a space."""
+_BEHIND = frozenset(("^", "_", "+", "-", "=", "*", "/", "<", ">", r"\le", r"\ge", r"\cdot", "("))
+"""Signs behind the variable that such a formula may begin with."""
 LETTERS_OF_CHOICES = "ABCDEFGHIJ"
 _INTRODUCING = frozenset("option choice answer".split())
 
@@ -85,7 +87,7 @@ def _is_text_of_choice(rest: Tokens, is_marked: bool) -> bool:
     first = rest[0]
     is_word = first.kind == TEXT or (first.kind == LETTERS and len(first.text) > 1)
     is_value = first.kind == NUMBER or is_word or first.text in ("$", "-")
-    is_variable = first.kind == LETTERS and first.text.islower() and len(rest) > 1
+    is_variable = first.kind == LETTERS and first.text.islower() and len(rest) > 1 and rest[1].text in _BEHIND
     return is_value or (first.after_space and (is_variable or first.text in _FORMULA_BEGINS))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import product
 
 from realrl.verifier import sets
-from realrl.verifier.amounts import same_congruence, same_moment, same_number, same_numeral
+from realrl.verifier.amounts import same_congruence, same_family, same_moment, same_number, same_numeral
 from realrl.verifier.equations import same_relation
 from realrl.verifier.items import (
     formula_for_items,
@@ -37,6 +37,7 @@ from realrl.verifier.progressions import items_for_progression, progression_for_
 from realrl.verifier.readers.real_sets import as_real_set
 from realrl.verifier.tree import (
     Congruence,
+    Family,
     Formula,
     Items,
     Moment,
@@ -83,16 +84,20 @@ def _without_parts(rule: Callable[[Value, Value], bool]) -> Compare:
 
 _numbers = _without_parts(same_number)
 _numerals = _without_parts(same_numeral)
+_families = _without_parts(same_family)
 _residues = _without_parts(same_congruence)
 _real_sets = _without_parts(_same_real_set)
 
 _NUMBERS = (Formula, Quantity, Percentage)
-_SINGLE_VALUES = (Quantity, Percentage, Numeral, Congruence, Moment)
+_SINGLE_VALUES = (Family, Quantity, Percentage, Numeral, Congruence, Moment)
 """Kinds of single values, except those that have a rule of their own for a collection."""
-_NAMELESS = (*_NUMBERS, Words, Numeral, Congruence, Moment, Items, Progression, RealSet)
+_NAMELESS = (*_NUMBERS, Family, Words, Numeral, Congruence, Moment, Items, Progression, RealSet)
 
 COMPARISONS: dict[tuple[type, type], Compare] = {
     **dict.fromkeys(product(_NUMBERS, _NUMBERS), _numbers),
+    (Family, Family): _families,
+    (Family, Formula): _families,
+    (Formula, Family): _families,
     (Words, Words): _without_parts(same_words),
     (Numeral, Numeral): _numerals,
     (Numeral, Formula): _numerals,
@@ -123,15 +128,22 @@ COMPARISONS: dict[tuple[type, type], Compare] = {
 
 DIFFERENT: dict[type, frozenset[type]] = {
     Formula: frozenset((Words, Moment, Progression, RealSet, Relation)),
-    Quantity: frozenset((Words, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
-    Percentage: frozenset((Words, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
-    Words: frozenset((*_NUMBERS, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
-    Numeral: frozenset((Quantity, Percentage, Words, Congruence, Moment, Progression, RealSet, Relation)),
-    Congruence: frozenset((Quantity, Percentage, Words, Numeral, Moment, Progression, RealSet, Relation)),
-    Moment: frozenset((*_NUMBERS, Words, Numeral, Congruence, Progression, RealSet, Relation)),
+    Family: frozenset(
+        (Quantity, Percentage, Words, Numeral, Congruence, Moment, Progression, RealSet, Relation)
+    ),
+    Quantity: frozenset((Family, Words, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
+    Percentage: frozenset((Family, Words, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
+    Words: frozenset((*_NUMBERS, Family, Numeral, Congruence, Moment, Progression, RealSet, Relation)),
+    Numeral: frozenset(
+        (Family, Quantity, Percentage, Words, Congruence, Moment, Progression, RealSet, Relation)
+    ),
+    Congruence: frozenset(
+        (Family, Quantity, Percentage, Words, Numeral, Moment, Progression, RealSet, Relation)
+    ),
+    Moment: frozenset((*_NUMBERS, Family, Words, Numeral, Congruence, Progression, RealSet, Relation)),
     Items: frozenset((Relation,)),
-    Progression: frozenset((*_NUMBERS, Words, Numeral, Congruence, Moment, RealSet, Relation)),
-    RealSet: frozenset((*_NUMBERS, Words, Numeral, Congruence, Moment, Progression, Relation)),
+    Progression: frozenset((*_NUMBERS, Family, Words, Numeral, Congruence, Moment, RealSet, Relation)),
+    RealSet: frozenset((*_NUMBERS, Family, Words, Numeral, Congruence, Moment, Progression, Relation)),
     Named: frozenset((Relation,)),
     Relation: frozenset((*_NAMELESS, Named)),
 }

@@ -10,6 +10,7 @@ from realrl.verifier.nodes import Array, Node, free_symbols
 from realrl.verifier.tree import (
     Bound,
     Congruence,
+    Family,
     Formula,
     Interval,
     Items,
@@ -56,6 +57,8 @@ def kind_of(value: Value) -> str:
             return "a matrix"
         case Formula(node=node):
             return "a formula" if free_symbols(node) else "a number"
+        case Family():
+            return "a family"
         case Quantity():
             return "a number with a unit"
         case Items(kind=kind):
@@ -71,6 +74,7 @@ def kind_of(value: Value) -> str:
     return _KINDS[type(value)]
 
 
+_SETS = {r"\mathbb z": "ℤ", r"\mathbb n": "ℕ"}
 _KINDS: dict[type, str] = {
     Percentage: "a percentage",
     Words: "a text",
@@ -90,6 +94,8 @@ def _value(value: Value, depth: int) -> str:
     match value:
         case Formula(node=node):
             return _formula(node)
+        case Family(node=node, variable=variable, range=range_):
+            return f"{_formula(node)} for all {variable} in {_SETS.get(range_, shortened(range_))}"
         case Quantity(node=node, unit=unit):
             return f"number {written(node)} {_unit(unit)}"
         case Percentage(node=node):

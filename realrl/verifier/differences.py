@@ -11,6 +11,7 @@ from realrl.verifier.formula_reasons import why_different
 from realrl.verifier.named_values import names_agree
 from realrl.verifier.tree import (
     Bound,
+    Family,
     Formula,
     Items,
     Named,
@@ -49,6 +50,8 @@ def _different(mine: Value, wanted: Value) -> str:
         return _different_named(mine, mine.value[0], wanted)
     if isinstance(wanted, Named) and not isinstance(mine, Relation):
         return _different_named(wanted, mine, wanted.value[0])
+    if isinstance(mine, Family) and isinstance(wanted, Family) and mine.range != wanted.range:
+        return f"the ranges differ: {described_value(mine)} and {described_value(wanted)}"
     if _has_node(mine) and _has_node(wanted):
         return why_different(mine.node, wanted.node)
     if kind_of(mine) != kind_of(wanted):
@@ -58,7 +61,7 @@ def _different(mine: Value, wanted: Value) -> str:
 
 
 def _has_node(value: Value) -> bool:
-    return isinstance(value, Formula | Quantity | Percentage)
+    return isinstance(value, Formula | Family | Quantity | Percentage)
 
 
 def _different_relations(mine: Relation, wanted: Relation) -> str:

@@ -1,4 +1,4 @@
-"""Whether two relations are the same: side by side, or as one equation or order up to a constant factor."""
+"""Whether two relations are the same: side by side, or as one equation or order up to a factor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from flint import fmpq
 
-from realrl.verifier.arithmetic import NoValue
+from realrl.verifier.arithmetic import NoValue, is_real
 from realrl.verifier.equality import APART, compared_at, equal
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.members import Same
@@ -21,7 +21,7 @@ _MAX_BITS = 4096
 
 
 def same_relation(answer: Relation, solution: Relation, same: Same) -> bool:
-    """Whether two relations have the same sides, or are one equation or order up to a constant factor."""
+    """Whether two relations have the same sides, or are one up to a constant, for an order a positive one."""
     if answer.operators == solution.operators:
         if all(map(same, answer.sides, solution.sides)):
             return True
@@ -63,8 +63,12 @@ def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
 
 
 def _is_positive(factor: Node) -> bool:
-    value = evaluated(factor, {}, _MAX_BITS)
-    return value > 0 if isinstance(value, fmpq) else bool(value.real > 0)
+    """Whether a constant certainly is a real number above 0."""
+    try:
+        value = evaluated(factor, {}, _MAX_BITS)
+    except NoValue:
+        return False
+    return value > 0 if isinstance(value, fmpq) else is_real(value) and bool(value.real > 0)
 
 
 def _difference(sides: Sequence[Reading]) -> Node | None:

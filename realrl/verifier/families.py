@@ -11,11 +11,11 @@ from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbols, operation, substituted
 from realrl.verifier.points import points, variable_kinds
 
-CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
-"""How the constant of an answer may be called; that of a solution is `C`, `c` or `K`."""
+ANSWER_CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
+"""How a free constant of an answer may be called."""
 _VARIABLES = frozenset(("x", "y", "z", "t", "u", "v", "w", "s", "r", r"\theta", r"\phi"))
 _FREE = re.compile(r"C|[Cc]_\{\d\}")
-MAX_CONSTANTS = 3
+MAX_RENAMED = 3
 """The largest number of free constants whose names are tried in every order."""
 _TOLERANCE_BITS = 300
 
@@ -25,7 +25,7 @@ def same_up_to_constant(answer: Node, solution: Node) -> bool:
     wanted = _without_constant(solution, frozenset("CcK"))
     if wanted is None or free_symbols(answer) == frozenset():
         return False
-    mine = _without_constant(answer, CONSTANTS)
+    mine = _without_constant(answer, ANSWER_CONSTANTS)
     if mine is None:
         # A small letter may be given by the question.
         return _has_constant(solution, "C") and equal(answer, wanted)
@@ -43,9 +43,9 @@ def same_with_other_constants(answer: Node, solution: Node) -> bool:
     free = {name for name in free_symbols(solution) if _FREE.fullmatch(name)}
     others = free_symbols(solution) - free
     renamed = free_symbols(answer) - others
-    if not free or len(renamed) != len(free) or len(free) > MAX_CONSTANTS or not others & _VARIABLES:
+    if not free or len(renamed) != len(free) or len(free) > MAX_RENAMED or not others & _VARIABLES:
         return False
-    if renamed == free or not all(name.partition("_")[0] in CONSTANTS for name in renamed):
+    if renamed == free or not all(name.partition("_")[0] in ANSWER_CONSTANTS for name in renamed):
         return False
     wanted = [Symbol(name) for name in sorted(free)]
     names = (dict(zip(order, wanted, strict=True)) for order in permutations(sorted(renamed)))

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from flint import acb, arb, ctx, fmpq
 
+from realrl.verifier.amounts import same_angles, same_by_engineers_j, same_without_degrees
 from realrl.verifier.arithmetic import NoValue, Scalar, ball
 from realrl.verifier.equality import CONSTANT_PRECISIONS, PRECISIONS, Decision, Means, decision, equal
 from realrl.verifier.evaluation import Point, evaluated
-from realrl.verifier.families import same_up_to_constant
+from realrl.verifier.families import same_up_to_constant, same_with_other_constants
 from realrl.verifier.nodes import Array, Node, free_symbols
 from realrl.verifier.points import points, variable_kinds
-from realrl.verifier.rounding import ANSWER_DIGITS, stands_for
+from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 
 _PRECISION = 2048
 _DIGITS = (8, 20, 60, 200)
@@ -38,9 +39,16 @@ def why_equal(answer: Node, solution: Node) -> str:
         return "they differ by a constant, for which the solution has a letter"
     if stands_for(answer, solution, ANSWER_DIGITS):
         return "the answer is the solution's value in decimals, rounded or cut off"
-    if not isinstance(answer, Array) and "j" in free_symbols(answer):
+    if stands_for(solution, answer, SOLUTION_DIGITS):
+        return "the solution is the answer's value in decimals, rounded or cut off"
+    if same_by_engineers_j(answer, solution):
         return "they are equal, with j as the imaginary unit"
-    return "the solution is the answer's value in decimals, rounded or cut off"
+    if same_angles(answer, solution):
+        return "they are one family of angles, whatever its whole number is called"
+    if same_with_other_constants(answer, solution):
+        return "they are equal, with other names for the solution's free constants"
+    assert same_without_degrees(answer, solution), "a rule for two formulas that has no reason"
+    return "they are equal, where the sign of degrees is left out"
 
 
 def _agreement(answer: Node, solution: Node, found: Decision) -> str:

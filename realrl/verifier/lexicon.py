@@ -81,10 +81,11 @@ QUALIFIERS = frozenset("for where with when provided assuming as".split())
 """They begin what is said about a value."""
 PREPOSITIONS = frozenset(("with", "as"))
 """Qualifiers that also begin a part of a value: `17 with remainder 2`."""
-REQUIRED = frozenset("required desired needed expected wanted replacement equality well".split())
+REQUIRED = frozenset("no required desired needed expected wanted replacement equality well".split())
 """Behind such a preposition they add nothing."""
 EXCEPTING = frozenset(
-    "except excluding but not no only some odd even wrong incorrect false invalid undefined unless".split()
+    "except excluding but not only odd even wrong incorrect false invalid undefined unless answer "
+    "better".split()
 )
 """A clause with such a word speaks of one case of several, or against the value."""
 OPENINGS = ("there is ", "there are ", "it is ", "they are ")
@@ -114,6 +115,7 @@ COUNTED_STOP = frozenset(
     "reciprocal prime wrong false incorrect undefined nan impossible invalid excluded unless vs also "
     "instead perhaps maybe possibly probably divided multiplied added subtracted otherwise whatever any "
     "every yes true correct i ii iii iv vi vii viii ix xi xii though although however while because since "
-    "when where mod modulo ではありません ではない じゃない でない 아닙니다 아니다 아니에요".split()
+    "when where mod modulo noon midnight "
+    "ではありません ではない じゃない でない 아닙니다 아니다 아니에요".split()
 )
 """Words that a thing that is counted does not have: they change what the number says."""

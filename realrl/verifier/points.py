@@ -22,7 +22,7 @@ SPECIAL = 4
 """The period of special points: small whole numbers and halves, where a formula may have a pole."""
 
 LARGEST_SPECIAL = 12
-MAX_CONSTANTS = 3
+MAX_LARGE_NUMBERS = 3
 """The largest number of constants of the formulas beyond which there is a point."""
 _CONSTANT_PRECISION = 512
 
@@ -75,7 +75,7 @@ def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple
     """Each point, and whether it is a special one."""
     draw = random.Random(_seed(formulas))
     names = sorted(kinds)
-    for point in (*_boundaries(formulas, names), *_beyond_constants(formulas, names)):
+    for point in (*_boundaries(formulas, names), *_beyond_constants(formulas, kinds)):
         yield point, True
     for index in range(NUM_POINTS if names else 1):
         is_special = index % SPECIAL == SPECIAL - 1
@@ -96,14 +96,17 @@ def _boundaries(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point
                         yield {names[0]: fmpq(side.value.numerator, side.value.denominator)}
 
 
-def _beyond_constants(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point]:
+def _beyond_constants(formulas: tuple[Node, Node], kinds: dict[str, str]) -> Iterator[Point]:
     r"""Beyond the large numbers of a formula, on multiples of them: `\min(x, 10^{20})` is not `x`."""
-    if not names:
+    if not kinds:
         return
     found = {abs(value) for formula in formulas for value in _constants(formula)}
-    for value in sorted(found)[-MAX_CONSTANTS:]:
+    for value in sorted(found)[-MAX_LARGE_NUMBERS:]:
         for sign in (1, -1):
-            yield {name: 3 * sign * value * (place + 1) for place, name in enumerate(names)}
+            yield {
+                name: 3 * value * (place + 1) * (1 if kinds[name] == "natural" else sign)
+                for place, name in enumerate(sorted(kinds))
+            }
 
 
 def _constants(node: Node) -> Iterator[fmpq]:

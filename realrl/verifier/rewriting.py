@@ -19,12 +19,14 @@ _DOTTED_GROUPS = re.compile(
 _SLANTED_FRACTION = re.compile(r"(?:\{\})?\^\{?(\d+)\}?/_\{?(\d+)\}?")
 _COMBINATIONS = re.compile(r"(?:\{\})?[_^](?:\{(\w{1,3})\}|(\w))\{?C\}?_(?:\{(\w{1,3})\}|(\w))")
 _COMBINATIONS_BELOW = re.compile(r"(?<![A-Za-z\\])C_\{?(\d+|n)\}?\^\{?(\d+|[a-z])\}?")
+_CALLED = r"\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)"
+_NO_NAME_BEFORE, _NO_DIGIT_BEHIND = r"(?<![\w.\\])", r"(?![\d.]|[A-Fa-f_])"
 _COMBINATIONS_BESIDE = re.compile(
-    r"(?<![\w.\\])(?:nCr\(\s*(\d+)\s*,\s*(\d+)\s*\)|(\d{1,3})C(\d{1,3})(?![\w.]))"
+    rf"{_NO_NAME_BEFORE}(?:nCr{_CALLED}|(\d{{1,3}})C(\d{{1,3}}){_NO_DIGIT_BEHIND})"
 )
 _PERMUTATIONS = re.compile(
-    r"(?<![\w.\\])(?:nPr\(\s*(\d+)\s*,\s*(\d+)\s*\)|(\d{1,3})P(\d{1,3})(?![\w.])"
-    r"|(?:\{\})?_\{?(\d{1,3})\}?P_\{?(\d{1,3})\}?)"
+    rf"{_NO_NAME_BEFORE}(?:nPr{_CALLED}|(\d{{1,3}})P(\d{{1,3}}){_NO_DIGIT_BEHIND})"
+    r"|(?:\{\})?[_^]\{?(\d{1,3})\}?P_\{?(\d{1,3})\}?|(?<![A-Za-z\\])P_\{?(\d+)\}?\^\{?(\d+)\}?"
 )
 _EXPONENT_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
 _MAX_EXPONENT_CHARS = 7
@@ -46,7 +48,7 @@ def rewritten(text: str, *, groups: bool) -> str:
     text = _COMBINATIONS.sub(r"\\binom{\1\2}{\3\4}", text)
     text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
     text = _COMBINATIONS_BESIDE.sub(r"\\binom{\1\3}{\2\4}", text)
-    text = _PERMUTATIONS.sub(r"(\\binom{\1\3\5}{\2\4\6}(\2\4\6)!)", text)
+    text = _PERMUTATIONS.sub(r"(\\binom{\1\3\5\7}{\2\4\6\8}(\2\4\6\8)!)", text)
     # After groups, in which a comma in braces separates digits.
     text = _BRACED_SIGN.sub(r"\1", text)
     return _EXPONENT_NUMBER.sub(_scientific, text)

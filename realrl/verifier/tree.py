@@ -17,6 +17,16 @@ class Formula:
 
 
 @dataclass(frozen=True)
+class Family:
+    r"""The values of a formula for all values of one of its variables: `2k\pi, k \in \mathbb{Z}`."""
+
+    node: Node
+    variable: str
+    range: str
+    """The set of the variable's values, as it is written."""
+
+
+@dataclass(frozen=True)
 class Unit:
     """A unit that a number measures in, or a thing that it counts."""
 
@@ -143,6 +153,7 @@ class Relation:
 
 Value: TypeAlias = (
     Formula
+    | Family
     | Quantity
     | Percentage
     | Words

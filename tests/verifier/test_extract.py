@@ -308,6 +308,84 @@ def test_a_number_that_is_not_the_answer(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "solution"),
+    [
+        ("The answer is 42. The answer cannot be negative.", "42"),
+        ("Since the answer cannot be negative, x = 42.", "42"),
+        ("#### 42\nThe answer can't be smaller.", "42"),
+        ("La risposta non dipende da x, quindi 42.", "42"),
+        ("答案是42，答案不能为负。", "42"),
+        ("So x = 42. The answer cannot be negative.", "42"),
+        ("The answer is not negative. x = 42", "42"),
+        ("The answer is the sum of 40 and 2 = 42.", "42"),
+        ("The answer is the product of 6 and 7, 42.", "42"),
+        ("Answer: It takes another 42 minutes.", "42"),
+        ("Answer: Tom has half of 84 = 42 apples left.", "42"),
+        ("Option B is correct.", "B"),
+        ("Solutions are 2 and 7.", "2,7"),
+        ("The solutions are x = 2 and x = 7.", "2,7"),
+        ("We factor. The roots are 2 and 7.", "2,7"),
+        ("So, option D is correct.", "D"),
+        ("Therefore, the correct option is (B).", "B"),
+        ("The answer is (B).", "B"),
+        ("The answer is 42, since 41 is wrong.", "42"),
+        ("The answer is 42.", "42"),
+        ("答案是42。", "42"),
+        ("答えは42個です。", "42"),
+        ("The answer is not 41. It is 42.", "42"),
+    ],
+)
+def test_an_answer_beside_what_it_is_not(text, solution):
+    answer = extract_answer(text)
+    assert answer is not None and same_answer(answer, solution)
+
+
+@pytest.mark.parametrize(
+    ("text", "solution"),
+    [
+        ("Answer: B is the right choice or maybe (C)", "B"),
+        ("Answer: B is correct, or C is correct.", "B"),
+        ("Answer: B is right but C is the answer", "B"),
+        ("Answer: B is correct if C is wrong, else C", "B"),
+        ("Answer: B is right-handed", "B"),
+        ("Answer: A is the right matrix, with x = 5", "A"),
+        ("Neither option B is correct.", "B"),
+        ("I doubt option B is correct.", "B"),
+        ("The incorrect option is (B).", "B"),
+        ("The worst choice is B.", "B"),
+        ("None of the solutions are 2 and 7.", "2,7"),
+        ("The extraneous solutions are 2 and 7.", "2,7"),
+        ("If the solutions are 2 and 7.", "2,7"),
+        ("The answer should not be 42.", "42"),
+        ("The answer must not be 42.", "42"),
+        ("The answer could not be 42.", "42"),
+        ("The answer will not be 42.", "42"),
+        ("The answer does not equal 42.", "42"),
+        ("The answer isn't 42.", "42"),
+        ("The answer cannot be 42.", "42"),
+        ("The answer is not 42.", "42"),
+        ("The answer is never 42.", "42"),
+        ("La respuesta nunca es 42.", "42"),
+        ("Ответ не 42.", "42"),
+        ("答案并不是42。", "42"),
+        ("答案绝不是42。", "42"),
+        ("الجواب ليس 42.", "42"),
+        ("答案是42的平方根。", "42"),
+        ("答えは42の半分です。", "42"),
+        ("Die Antwort ist die Wurzel aus 42.", "42"),
+        ("The answer is the number of divisors of 42.", "42"),
+        ("The answer is two to the power of 42.", "42"),
+        ("The answer is 42 is not right.", "42"),
+        ("The answer is 42, which is wrong", "42"),
+        ("The answer is not 41 but 42.", "42"),
+    ],
+)
+def test_a_value_that_a_text_does_not_give_for_its_answer(text, solution):
+    answer = extract_answer(text)
+    assert answer is None or not same_answer(answer, solution)
+
+
+@pytest.mark.parametrize(
     ("text", "answer"),
     [
         ("8 + 5 = 13.", "13"),

@@ -51,7 +51,8 @@ WORDS = (
     percent per at least most more than less about approximately exactly any every number does exist
     between to of in from mod base plus minus times over squared first second minimum total option
     choice either neither unless when instead otherwise whatever correct A B C D (A) (B) (C) D. C: a)
-    March May 5th am pm a.m. noon Monday zero one two five twelve
+    some integer remainder as remark n\in\mathbb{Z} (k\in\mathbb{N}) 5C2 nCr(5,2) 7P3 C_1 c_2
+    March May 5th am pm a.m. noon midnight Monday zero one two five twelve
     """
 ).split()
 """Words that join, deny, hedge, count, or name something."""

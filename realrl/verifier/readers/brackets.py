@@ -73,10 +73,19 @@ def _braces(inside: Tokens, read: Read) -> Reading:
 def _set_by_condition(head: Tokens, condition: Tokens, read: Read) -> Reading:
     r"""`\{x : x > 2\}`, and the family `\{2k : k \in \mathbb{Z}\}`."""
     found = read(condition)
-    if named_set(found[0]) is not None:
-        return found
+    named = named_set(found[0])
+    if named is not None:
+        return found if _is_variable(head, named[0]) else ()
     is_family = name_of(head) is None and isinstance(found[0], Named) and isinstance(found[0].value[0], Words)
     return read((*head, Token(SIGN, ","), *condition)) if is_family else ()
+
+
+def _is_variable(head: Tokens, name: str) -> bool:
+    r"""Whether a set is made of the variable that its condition is about: `x`, or `x \in \mathbb{R}`."""
+    sides, joints = cut(head, lambda token: token.text == r"\in")
+    in_line = not joints or [token.text for token in sides[-1]] == [r"\mathbb R"]
+    found = name_of(sides[0])
+    return len(joints) < 2 and in_line and found is not None and found[0] == name
 
 
 def _point(tokens: Tokens, read: Read) -> Reading:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from realrl.verifier import lexicon, units
-from realrl.verifier.slices import enclosed, first_place, is_separator, is_word
-from realrl.verifier.tokens import SIGN, Token, Tokens
+from realrl.verifier.slices import cut, enclosed, first_place, is_separator, is_word
+from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, Token, Tokens
 
 _IN_PARENTHESES_ONLY = {"units", "unit", "root", "double", "roots"}
 _CONDITIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\to"))
@@ -48,19 +48,41 @@ def _without_lead_in(tokens: Tokens) -> Tokens:
 def _without_qualifier(tokens: Tokens) -> Tokens:
     """Without what is said about the value: `for all real x`, `where k is whole`."""
     place = first_place(tokens, lambda token: is_word(token) and token.text.lower() in lexicon.QUALIFIERS)
-    if not place or not _only_qualifies(tokens[place].text.lower(), tokens[place + 1 :]):
+    if not place:
         return tokens
-    return tokens[:place]
+    value, clause = tokens[:place], tokens[place + 1 :]
+    return value if _only_qualifies(tokens[place].text.lower(), clause, value) else tokens
 
 
-def _only_qualifies(opening: str, clause: Tokens) -> bool:
+def _only_qualifies(opening: str, clause: Tokens, value: Tokens) -> bool:
     """Whether a clause says when a value holds, and no more: `with remainder 2` belongs to the value."""
     words = [token.text.lower() for token in clause if is_word(token)]
-    if _has_other_cases(clause) or not lexicon.EXCEPTING.isdisjoint(words):
+    # Of `x not equal to 3` the rest is no exception.
+    said = {word for word, after in zip(words, [*words[1:], ""]) if (word, after) != ("not", "equal")}
+    if _has_other_cases(clause) or said & lexicon.EXCEPTING or _has_another_value(clause):
         return False
-    if opening not in lexicon.PREPOSITIONS or any(token.text in _CONDITIONS for token in clause):
+    if _sets(clause, value):
+        return False
+    if opening not in lexicon.PREPOSITIONS:
         return True
-    return bool(words) and words[0] in lexicon.REQUIRED
+    is_condition = any(token.text in _CONDITIONS for token in clause) and not is_word(clause[0])
+    return is_condition or (bool(words) and words[0] in lexicon.REQUIRED)
+
+
+def _has_another_value(clause: Tokens) -> bool:
+    """Whether a clause goes on to a number that no condition is about: `for n = 2 and 7`."""
+    parts, joints = cut(clause, is_separator)
+    return bool(joints) and any(
+        any(token.kind == NUMBER for token in part)
+        and not any(token.text in _CONDITIONS or is_word(token) for token in part)
+        for part in parts[1:]
+    )
+
+
+def _sets(clause: Tokens, value: Tokens) -> bool:
+    """Whether a clause gives a variable of the value a number: `2n where n = 3`."""
+    is_equation = len(clause) > 2 and clause[0].kind == LETTERS and clause[1].text == "="
+    return is_equation and any(token.text == clause[0].text for token in value)
 
 
 def _has_other_cases(clause: Tokens) -> bool:

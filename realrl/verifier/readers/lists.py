@@ -7,12 +7,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 from realrl.verifier import sets, units
-from realrl.verifier.nodes import Node, Number, Symbol, free_symbols, operation, substituted
+from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.common import Read, as_words, scaled
 from realrl.verifier.readers.real_sets import named_set
 from realrl.verifier.slices import cut, is_apart, is_separator, is_word
 from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 from realrl.verifier.tree import (
+    Family,
     Formula,
     Items,
     Named,
@@ -20,12 +21,15 @@ from realrl.verifier.tree import (
     Quantity,
     Reading,
     RealSet,
+    Relation,
     Unit,
     Value,
     Words,
 )
 
 MAX_MEMBERS = 100
+MAX_CONDITIONS = 12
+"""The largest number of conditions on a variable that are taken together."""
 MODULI = (r"\pmod", r"\mod", "mod")
 _PARTS = "abcdefgh"
 _ALIGNED = tuple(
@@ -167,17 +171,19 @@ def _without_ranges(members: list[Reading]) -> list[Reading]:
 
 
 def _family(member: Reading, range_: Named) -> Reading:
-    """A member as it is written, and with the name of its whole number made the same in all families."""
-    if not isinstance(range_.value[0], Words):
-        return member
-    bound = Symbol(f"k_{{{' '.join(range_.value[0].words)}}}")
-    found: list[Value] = list(member)
+    """A member as a family, where what is said of the variable is no set of real numbers."""
+    inside = range_.value[0]
+    return member if isinstance(inside, RealSet) else tuple(_families(member, range_.name, inside))
+
+
+def _families(member: Reading, variable: str, inside: Words) -> Iterator[Value]:
     for value in member:
         if isinstance(value, Formula):
-            found.append(Formula(substituted(value.node, {range_.name: bound})))
+            yield Family(value.node, variable, " ".join(inside.words))
         elif isinstance(value, Named):
-            found.append(replace(value, value=_family(value.value, range_)))
-    return tuple(found)
+            yield replace(value, value=tuple(_families(value.value, variable, inside)))
+        elif not isinstance(value, Relation):
+            yield value
 
 
 def _is_range(member: Reading, used: set[str]) -> bool:
@@ -193,6 +199,8 @@ def members_of(member: Reading) -> tuple[Reading, ...]:
 
 def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     """Bounds of one variable together: `x > 1` and `x < 2`. A comma means both where both can hold."""
+    if len(members) > MAX_CONDITIONS:
+        return ()
     found = [named_set(member[0]) for member in members]
     if any(each is None or not each[0] for each in found) or len({name for name, _ in found}) != 1:
         return ()

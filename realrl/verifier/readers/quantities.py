@@ -38,6 +38,8 @@ def read_number(tokens: Tokens, _: Read) -> Reading:
         measured = tuple(
             value for value in measured if not isinstance(value, Quantity) or value.unit.is_known
         )
+    if any(isinstance(value, Percentage) for value in measured):
+        formulas = ()
     first_is_measure = bool(angle) or not formulas
     found = (*angle, *measured, *formulas) if first_is_measure else (*formulas, *measured)
     return tuple(dict.fromkeys(found))
