@@ -47,8 +47,9 @@ def why_equal(answer: Node, solution: Node) -> str:
         return "they are one family of angles, whatever its whole number is called"
     if same_with_other_constants(answer, solution):
         return "they are equal, with other names for the solution's free constants"
-    assert same_without_degrees(answer, solution), "a rule for two formulas that has no reason"
-    return "they are equal, where the sign of degrees is left out"
+    if same_without_degrees(answer, solution):
+        return "they are equal, where the sign of degrees is left out"
+    raise AssertionError("a rule for two formulas that has no reason")
 
 
 def _agreement(answer: Node, solution: Node, found: Decision) -> str:
