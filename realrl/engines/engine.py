@@ -252,8 +252,10 @@ class Engine:
         return lambda share: progress(int(share * num_samples), num_samples)
 
     def _split(self, batch: PackedBatch, *, whole_rows: bool = False) -> list[Microbatch]:
-        batch = batch.to(self.device)
-        return split(batch, self._max_tokens, share_prompts=self._share_prompts, whole_rows=whole_rows)
+        micros = split(
+            batch.to("cpu"), self._max_tokens, share_prompts=self._share_prompts, whole_rows=whole_rows
+        )
+        return [micro.to(self.device) for micro in micros]
 
     def generate(
         self,
@@ -383,20 +385,18 @@ class Engine:
         def attend(layer: int, qkv: Tensor) -> Tensor:
             return packed_attention(qkv, model.num_kv_heads, segments, **model.attention_rule(layer))
 
-        return model.forward(
-            micro.ids, hidden, segments.positions().to(self.device), attend, chunk=chunk, spread=True
-        )
+        positions = segments.on(self.device).positions
+        return model.forward(micro.ids, hidden, positions, attend, chunk=chunk, spread=True)
 
     def _logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies, both `[T]`; logits are made for the masked tokens alone, each from
         the token before it."""
         batch = micro.batch
-        targets = batch["loss_mask"].nonzero()[:, 0]
-        sources = hidden[micro.index[targets - 1]]
-        found = self._model.logprobs(sources, batch["input_ids"][targets], temperature)
+        labels = batch["input_ids"][micro.targets]
+        found = self._model.logprobs(hidden[micro.sources], labels, temperature)
         self._check_finite(found[0], "log-probabilities")
         zeros = torch.zeros(batch.num_tokens, device=hidden.device)
-        return tuple(zeros.index_put((targets,), x) for x in found)
+        return tuple(zeros.index_put((micro.targets,), x) for x in found)
 
     def _values(self, hidden: Tensor, micro: Microbatch) -> Tensor:
         values = self._model.values(hidden)[micro.index]

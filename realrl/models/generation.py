@@ -26,6 +26,7 @@ from realrl.models.sequences import Admission, Rollout, Sequences
 from realrl.ops.attention import packed_attention
 from realrl.ops.cache import KeyValueCache
 from realrl.ops.segments import Segments
+from realrl.ops.upload import upload
 from realrl.parallel.pipeline import StageLink
 
 Ends = Callable[[Sequence[int]], bool]
@@ -179,8 +180,8 @@ class Generator:
         packed = _Prefill(admitted, self._cache.page_tokens)
         for rollout in _members(admitted):
             self._show_pages(rollout)
-        rows, slots = torch.tensor(packed.rows), torch.tensor(packed.slots)
-        rows, slots = rows.to(self._device), slots.to(self._device)
+        host = (torch.tensor(x) for x in (packed.ids, packed.rows, packed.slots, packed.last))
+        ids, rows, slots, last = upload(list(host), self._device)
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             self._cache.write(self._cache_layers[layer], qkv[rows], slots)
@@ -188,11 +189,11 @@ class Generator:
                 qkv, self.decoder.num_kv_heads, packed.segments, **self.decoder.attention_rule(layer)
             )
 
-        ids, positions = (x.to(self._device) for x in (torch.tensor(packed.ids), packed.segments.positions()))
+        positions = packed.segments.on(self._device).positions
         hidden = self._through_stage(
             len(ids), lambda hidden, chunk: self.decoder.forward(ids, hidden, positions, attend, chunk=chunk)
         )
-        return hidden[torch.tensor(packed.last).to(self._device)]
+        return hidden[last]
 
     def _decode(self, running: Sequence[Rollout]) -> Tensor:
         """The newest token of each running rollout, at its own place."""
@@ -208,7 +209,7 @@ class Generator:
         pages = table.gather(1, (positions // page)[:, None])[:, 0]
         slots = pages.long() * page + positions % page
         ids = torch.tensor([r.tokens[-1] for r in running])
-        inputs = [x.to(self._device) for x in (ids, positions, slots, table)]
+        inputs = upload((ids, positions, slots, table), self._device)
         return self._through_stage(len(running), lambda hidden, chunk: self._steps[chunk](*inputs, hidden))
 
     def _decode_chunk(

@@ -19,7 +19,7 @@ from realrl.api.mesh import Coordinate, ParallelLayout
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import Head, kv_heads, local_tensors, padded_vocab, stage_layers
 from realrl.ops.linear import has_bf16_products
-from realrl.parallel.vocab import CHUNK_BYTES, KEPT_BYTES, token_chunks
+from realrl.parallel.vocab import ROOMS, LogitsRoom, token_chunks
 
 _WIDE = 4
 """Bytes of a float32."""
@@ -143,16 +143,17 @@ class Stage:
         """The last hidden states, those that get logits, and the logits that there are at a time."""
         if self.head == "scalar":
             return self.hidden_bytes(num_tokens)
-        keeps = trains and self._logits_bytes(num_logits) <= KEPT_BYTES
-        logits = self._chunk_bytes(num_logits, KEPT_BYTES if keeps else CHUNK_BYTES)
+        room = self._room
+        keeps = trains and self._logits_bytes(num_logits) <= room.kept_bytes
+        logits = self._chunk_bytes(num_logits, room.kept_bytes if keeps else room.chunk_bytes)
         return self.hidden_bytes(num_tokens) + self.hidden_bytes(num_logits) + logits
 
     def head_backward_bytes(self, num_tokens: int, num_logits: int) -> int:
         """The logits at a time, which become their gradient, and the gradients of states and weight."""
         if self.head == "scalar":
             return 2 * self.hidden_bytes(num_tokens)
-        at_once = 2 * self.hidden_bytes(num_logits) + self._chunk_bytes(num_logits, KEPT_BYTES)
-        is_whole = self._logits_bytes(num_logits) <= KEPT_BYTES
+        at_once = 2 * self.hidden_bytes(num_logits) + self._chunk_bytes(num_logits, max(self._room))
+        is_whole = self._logits_bytes(num_logits) <= self._room.kept_bytes
         each = self.itemsize if is_whole or self.itemsize == _WIDE else _WIDE + self._added_bytes
         return at_once + self._head_elements * each
 
@@ -218,6 +219,10 @@ class Stage:
         """Of an element of a gradient while it is added to a float32 sum."""
         copied = self.device == "cpu" and self.itemsize < _WIDE
         return self.itemsize + (_WIDE if copied else 0)
+
+    @property
+    def _room(self) -> LogitsRoom:
+        return ROOMS[self.device]
 
     def _logits_bytes(self, num_logits: int) -> int:
         return num_logits * self._vocab_rows * self.itemsize

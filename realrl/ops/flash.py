@@ -7,12 +7,10 @@ Shapes: T tokens, C of them in segments with a prefix, Q query heads, K key/valu
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from realrl.ops.segments import Segments
+from realrl.ops.segments import Bounds, Segments
 
 _TYPES = (torch.bfloat16, torch.float16)
 
@@ -20,7 +18,7 @@ _TYPES = (torch.bfloat16, torch.float16)
 def can_run(qkv: Tensor, segments: Segments, window: int | None, softcap: float | None) -> bool:
     """Whether flash attention covers the case: it has no softcap, and no window across a prefix."""
     fits = qkv.is_cuda and qkv.dtype in _TYPES and qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 256
-    return fits and softcap is None and (window is None or not bool((segments.prefix >= 0).any()))
+    return fits and softcap is None and (window is None or not segments.has_prefix)
 
 
 def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, window: int | None) -> Tensor:
@@ -30,28 +28,10 @@ def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, 
     return _FlashAttention.apply(q, k, v, segments, scale, window)
 
 
-class _Bounds(NamedTuple):
-    """Where each sequence's queries and keys begin among theirs, on the device."""
-
-    queries: Tensor
-    keys: Tensor
-    longest_queries: int
-    longest_keys: int
-
-
-class _PrefixWork(NamedTuple):
-    """Tokens that see a prefix, a prefix's together, and the prefixes' tokens."""
-
-    tokens: Tensor
-    prefix_tokens: Tensor
-    bounds: _Bounds
-
-
 class _FlashAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, window: int | None):
-        ctx.own = _own_bounds(segments, q.device)
-        ctx.prefixed = _prefix_work(segments, q.device)
+        _, ctx.own, ctx.prefixed = segments.on(q.device)
         ctx.scale, ctx.window = scale, window
         out, lse = _forward(q, k, v, ctx.own, scale, is_causal=True, window=window)
         if ctx.prefixed is not None:
@@ -84,34 +64,7 @@ def _merge(out: Tensor, lse: Tensor, tokens: Tensor, out_prefix: Tensor, lse_pre
     lse[:, tokens] = merged
 
 
-def _own_bounds(segments: Segments, device: torch.device) -> _Bounds:
-    longest = int(segments.lengths.max()) if len(segments) else 0
-    starts = segments.cu_seqlens.to(device)
-    return _Bounds(starts, starts, longest, longest)
-
-
-def _prefix_work(segments: Segments, device: torch.device) -> _PrefixWork | None:
-    """Queries that see one prefix are one sequence: without a causal rule their places do not matter."""
-    bounds = segments.bounds()
-    tokens: dict[int, list[Tensor]] = {}
-    for first, end, prefix in bounds:
-        if prefix >= 0 and end > first and bounds[prefix][1] > bounds[prefix][0]:
-            tokens.setdefault(prefix, []).append(torch.arange(first, end))
-    if not tokens:
-        return None
-    queries = [torch.cat(parts) for parts in tokens.values()]
-    keys = [torch.arange(*bounds[prefix][:2]) for prefix in tokens]
-    starts = [_starts(parts).to(device) for parts in (queries, keys)]
-    longest = [max(map(len, parts)) for parts in (queries, keys)]
-    return _PrefixWork(torch.cat(queries).to(device), torch.cat(keys).to(device), _Bounds(*starts, *longest))
-
-
-def _starts(parts: list[Tensor]) -> Tensor:
-    lengths = torch.tensor([0, *map(len, parts)])
-    return lengths.cumsum(0).to(torch.int32)
-
-
-def _forward(q, k, v, bounds: _Bounds, scale: float, *, is_causal: bool, window: int | None = None):
+def _forward(q, k, v, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None):
     """The output `[T, Q, D]`, and its logsumexp `[Q, T]`."""
     causal, extent = _extent(is_causal, window)
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
@@ -121,7 +74,7 @@ def _forward(q, k, v, bounds: _Bounds, scale: float, *, is_causal: bool, window:
 
 
 def _backward(
-    dout, q, k, v, out, lse, bounds: _Bounds, scale: float, *, is_causal: bool, window: int | None = None
+    dout, q, k, v, out, lse, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None
 ):
     causal, extent = _extent(is_causal, window)
     # Without dropout no random state is read.

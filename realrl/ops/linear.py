@@ -86,6 +86,20 @@ def linear(
     return product if bias is None else product + bias
 
 
+def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left @ right` to a sum in its own type, which may be wider than theirs.
+
+    On CUDA the product adds to the sum itself, without a rounding to its factors' type and a pass of its own.
+    Shapes: total `[M, N]`, left `[M, K]`, right `[K, N]`.
+    """
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif total.is_cuda:
+        torch.ops.aten.addmm.dtype_out(total, left, right, total.dtype, out=total)
+    else:
+        total += torch.mm(left, right)
+
+
 def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T` in tiles of rows; not differentiable."""
     out = x.new_empty(len(x), len(weight))

@@ -4,9 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from realrl.ops.upload import upload
+
+
+class Bounds(NamedTuple):
+    """Where the queries and the keys of each of some sequences begin among theirs, and the last ones end.
+
+    Shapes: int32 `[sequences + 1]`, on a device.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    longest_queries: int
+    longest_keys: int
+
+
+class PrefixIndex(NamedTuple):
+    """Which tokens see a prefix: those of one prefix are one sequence of queries, the prefix its keys.
+
+    Shapes: C tokens that see a prefix, P tokens of prefixes; both int64, on a device.
+    """
+
+    tokens: Tensor
+    prefix_tokens: Tensor
+    bounds: Bounds
+
+
+class SegmentIndex(NamedTuple):
+    """What kernels need of segments, on a device."""
+
+    positions: Tensor
+    """Each token's place in its sequence, prefix included: int64 `[T]`."""
+    own: Bounds
+    """Of the segments themselves, each of which sees itself."""
+    prefixed: PrefixIndex | None
+    """None where no token sees a prefix."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +91,48 @@ class Segments:
         seen = self.prefix.long()
         return torch.where(seen >= 0, self.lengths[seen], 0)
 
+    @cached_property
+    def has_prefix(self) -> bool:
+        """Whether a segment has a prefix."""
+        return bool((self.prefix >= 0).any())
+
+    def on(self, device: torch.device | str) -> SegmentIndex:
+        """The segments as the kernels of a device want them; made once, and copied without a wait."""
+        device = torch.device(device)
+        if device not in self._on_devices:
+            self._on_devices[device] = self._index_on(device)
+        return self._on_devices[device]
+
+    @cached_property
+    def _on_devices(self) -> dict[torch.device, SegmentIndex]:
+        return {}
+
+    def _index_on(self, device: torch.device) -> SegmentIndex:
+        lengths, (queries, prefixes, whose) = self.lengths.long(), self._with_prefix()
+        num_queries = torch.zeros(len(prefixes), dtype=torch.long).index_add_(0, whose, lengths[queries])
+        num_keys = lengths[prefixes]
+        own = self.positions(), self.cu_seqlens
+        shared = self._tokens(queries), self._tokens(prefixes), _starts(num_queries), _starts(num_keys)
+        positions, starts, tokens, prefix_tokens, *shared_starts = upload((*own, *shared), device)
+        bounds = Bounds(starts, starts, _longest(lengths), _longest(lengths))
+        if not len(queries):
+            return SegmentIndex(positions, bounds, None)
+        shared_bounds = Bounds(*shared_starts, _longest(num_queries), _longest(num_keys))
+        return SegmentIndex(positions, bounds, PrefixIndex(tokens, prefix_tokens, shared_bounds))
+
+    def _with_prefix(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Segments that see a prefix, ordered by it; these prefixes; which of them each segment sees."""
+        found = ((self.prefix_lengths > 0) & (self.lengths > 0)).nonzero()[:, 0]
+        found = found[self.prefix[found].argsort(stable=True)]
+        prefixes, whose = self.prefix[found].long().unique_consecutive(return_inverse=True)
+        return found, prefixes, whose
+
+    def _tokens(self, segments: Tensor) -> Tensor:
+        """The tokens of some segments, one segment behind another: int64."""
+        starts, lengths = self.cu_seqlens[:-1].long()[segments], self.lengths.long()[segments]
+        before = lengths.cumsum(0) - lengths
+        return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
+
     def positions(self) -> Tensor:
         """Each token's place in its sequence, prefix included: int64 `[T]`."""
         offsets = self.prefix_lengths.long() - self.cu_seqlens[:-1].long()
@@ -63,3 +142,12 @@ class Segments:
         """Each segment's first token, its end, and its prefix."""
         ends = self.cu_seqlens.tolist()
         return list(zip(ends, ends[1:], self.prefix.tolist()))
+
+
+def _starts(lengths: Tensor) -> Tensor:
+    """Where runs of these lengths begin, and the last one ends: int32."""
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def _longest(lengths: Tensor) -> int:
+    return int(lengths.max()) if len(lengths) else 0

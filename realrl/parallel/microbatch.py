@@ -12,6 +12,7 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.ops.packing import first_fit_decreasing, karmarkar_karp
 from realrl.ops.segments import Segments
+from realrl.ops.upload import upload
 
 Prompt = tuple[int, ...]
 
@@ -20,25 +21,47 @@ Prompt = tuple[int, ...]
 class Microbatch:
     """What one pass through a model takes: samples, and the tokens to compute, a shared prompt's once.
 
-    Shapes: T tokens of the samples, U <= T computed ones; `ids` int64 `[U]`; `index` int64 `[T]`: which of
-        the computed tokens each token of the samples is. All but the segments are on the batch's device.
+    Shapes: T tokens of the samples, U <= T computed ones, M tokens of `loss_mask`. All but the segments are
+        on the batch's device.
     """
 
     batch: PackedBatch
     ids: Tensor
+    """int64 `[U]`."""
     segments: Segments
     index: Tensor
+    """int64 `[T]`: which of the computed tokens each token of the samples is."""
+    targets: Tensor
+    """int64 `[M]`: the tokens of `loss_mask`, none where the batch has no such key."""
+    sources: Tensor
+    """int64 `[M]`: the computed token before each of `targets`."""
 
     @property
     def num_tokens(self) -> int:
         return len(self.ids)
 
+    def to(self, device: torch.device) -> Microbatch:
+        """The same on a device, by one copy that the host does not wait for."""
+        tokens, per_sample = self.batch.tokens, self.batch.per_sample
+        own = self.ids, self.index, self.targets, self.sources
+        ids, index, targets, sources, *columns = upload(
+            (*own, *tokens.values(), *per_sample.values()), device
+        )
+        batch = PackedBatch(
+            self.batch.samples,
+            self.batch.cu_seqlens,
+            dict(zip(tokens, columns)),
+            dict(zip(per_sample, columns[len(tokens) :], strict=True)),
+        )
+        return Microbatch(batch, ids, self.segments, index, targets, sources)
+
 
 def split(
     batch: PackedBatch, max_tokens: int, *, share_prompts: bool, whole_rows: bool = False
 ) -> list[Microbatch]:
-    """The batch's micro-batches of at most `max_tokens` computed tokens; a longer sample goes alone.
+    """The micro-batches of a batch, both on the host, of at most `max_tokens` computed tokens each.
 
+    A longer sample goes alone.
     Samples that share a prompt, the tokens before the first of `loss_mask`, stay together as far as they fit;
     with `whole_rows`, those of a dataset row in any case.
     """
@@ -140,12 +163,15 @@ def _microbatch(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> Microba
             first_of[prompt] = len(laid.runs), laid.add(range(start, end))
         segment, shared = first_of[prompt]
         index += [*shared, *laid.add(range(end, stop), prefix=segment)]
-    ids = batch["input_ids"]
+    ids, computed = batch["input_ids"], torch.tensor(index, dtype=torch.long)
+    targets = batch["loss_mask"].nonzero()[:, 0] if "loss_mask" in batch.tokens else computed[:0]
     return Microbatch(
         batch,
         torch.cat([ids[run.start : run.stop] for run in laid.runs]) if laid.runs else ids,
         laid.segments(),
-        torch.tensor(index, dtype=torch.long, device=ids.device),
+        computed,
+        targets,
+        computed[targets - 1],
     )
 
 

@@ -8,21 +8,30 @@ Shapes: T tokens, H hidden size, V_part this rank's rows of the output weight, p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from realrl.ops.linear import tiled_product
+from realrl.ops.linear import add_product_, tiled_product
 from realrl.ops.logits import LogitsMap, TokenLogprobs, finish, gradient_, statistics
 from realrl.parallel.groups import all_reduce
 
-CHUNK_BYTES = 64 << 20
-"""Of the logits that are made at a time: enough tokens for a product to be efficient."""
-KEPT_BYTES = 256 << 20
-"""Of the logits that the forward pass may keep for the backward pass, which else makes them again, as many at
-a time: adding up the chunks' gradients of the weight costs as much as some hundred tokens' products."""
+
+class LogitsRoom(NamedTuple):
+    """The most bytes of logits that a device holds at a time."""
+
+    chunk_bytes: int
+    """In a pass that keeps none: enough tokens for a product to be efficient."""
+    kept_bytes: int
+    """From the forward to the backward pass, which else makes them again, as many at a time: to add up the
+    chunks' gradients of the weight costs as much as some hundred tokens' products."""
+
+
+ROOMS = {"cpu": LogitsRoom(64 << 20, 256 << 20), "cuda": LogitsRoom(1 << 30, 4 << 30)}
+"""By the type of the device. On CUDA 1 GiB is 3,500 rows of a vocabulary of 152,000: they fill a product."""
 
 
 def vocab_logprobs(
@@ -52,7 +61,7 @@ def vocab_logprobs(
     if torch.is_grad_enabled() and (hidden.requires_grad or weight_part.requires_grad):
         logprobs, of_entropy = _VocabLogprobs.apply(hidden, weight_part, labels, mapping, group, tiled)
     else:
-        made = _logits(hidden, weight_part, CHUNK_BYTES, tiled=tiled)
+        made = _logits(hidden, weight_part, room_of(hidden).chunk_bytes, tiled=tiled)
         parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
         logprobs, of_entropy, _ = _join(parts, hidden, group)
     return logprobs, of_entropy if entropy else None
@@ -75,6 +84,11 @@ def label_logprobs(
     first = 0 if group is None else dist.get_rank(group) * logits_part.shape[1]
     mapping = LogitsMap(first=first, num_real=max(num_real, 0), temperature=temperature, softcap=softcap)
     return _join([statistics(logits_part, labels, mapping)], logits_part, group).logprobs
+
+
+def room_of(hidden: Tensor) -> LogitsRoom:
+    """The room for logits on the device of some hidden states."""
+    return ROOMS[hidden.device.type]
 
 
 def token_chunks(num_tokens: int, row_bytes: int, chunk_bytes: int) -> list[slice]:
@@ -122,11 +136,11 @@ class _VocabLogprobs(torch.autograd.Function):
         tiled: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.kept = None
-        if len(hidden) * len(weight) * hidden.itemsize <= KEPT_BYTES:
+        if len(hidden) * len(weight) * hidden.itemsize <= room_of(hidden).kept_bytes:
             ctx.kept = _product(hidden, weight, tiled, hidden.new_empty(len(hidden), len(weight)))
             parts = [statistics(ctx.kept, labels, mapping)]
         else:
-            made = _logits(hidden, weight, CHUNK_BYTES, tiled=tiled)
+            made = _logits(hidden, weight, room_of(hidden).chunk_bytes, tiled=tiled)
             parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
         ctx.save_for_backward(hidden, weight, labels, *(found := _join(parts, hidden, group)))
         ctx.mapping, ctx.group = mapping, group
@@ -149,7 +163,7 @@ def _kept_or_made(ctx, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, 
     kept, ctx.kept = ctx.kept, None
     if kept is not None:
         return iter([(slice(0, len(hidden)), kept)])
-    return _logits(hidden, weight, max(KEPT_BYTES, CHUNK_BYTES))
+    return _logits(hidden, weight, max(room_of(hidden)))
 
 
 class _Gradients:
@@ -171,10 +185,8 @@ class _Gradients:
         if self._of_weight is None:
             product = torch.mm(grad_logits, hidden)
             self._of_weight = product if len(hidden) == len(self._hidden) else product.float()
-        elif self._of_weight.dtype == hidden.dtype:
-            self._of_weight.addmm_(grad_logits, hidden)
         else:
-            self._of_weight += torch.mm(grad_logits, hidden)
+            add_product_(self._of_weight, grad_logits, hidden)
 
     def of_hidden(self, group: ProcessGroup | None) -> Tensor | None:
         """Summed over the ranks, each of which has a part of the vocabulary."""
