@@ -73,7 +73,10 @@ class Engine:
         self.layout: Layout = decoder_layout(decoder, self.placement, head)
         self.version = NO_WEIGHTS
         """Train steps behind the weights."""
-        self._max_tokens, self._share_prompts = max_tokens_per_microbatch, share_prompts
+        self._max_tokens = max_tokens_per_microbatch
+        # CUDA's flash attention has no window across a prefix.
+        has_window = any(window is not None for window in decoder.windows)
+        self._share_prompts = share_prompts and not (self.device.type == "cuda" and has_window)
         self._shapes = {
             t.name: t.shape for t in local_tensors(decoder, self.placement.layout, groups.place, head)
         }

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -30,6 +30,18 @@ _SETTINGS = {
 }
 
 
+_OURS = ("LOCAL_RANK", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""Variables of a worker that are not vLLM's: it has one device, and an allocator whose memory it can put to
+sleep, which refuses segments that grow.
+"""
+
+
+def environment(ours: Mapping[str, str], device: str) -> dict[str, str]:
+    """Return the environment of a vLLM process for a device of this process's."""
+    kept = {name: value for name, value in ours.items() if name not in _OURS}
+    return {**kept, **_SETTINGS, **_visible(ours, device), PARENT_VARIABLE: str(os.getpid())}
+
+
 class Child:
     """A process to send requests to; it is killed with this one, however this one ends."""
 
@@ -40,7 +52,7 @@ class Child:
                 [*_COMMAND, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **_SETTINGS, **_visible(device), PARENT_VARIABLE: str(os.getpid())},
+                env=environment(os.environ, device),
             )
         self._connection = Connection(ours.detach())
         self._decoder = msgspec.msgpack.Decoder(Said)
@@ -101,9 +113,9 @@ class Child:
         return RuntimeError(f"vLLM's process ended with exit code {code}; the worker's log says why")
 
 
-def _visible(device: str) -> dict[str, str]:
+def _visible(ours: Mapping[str, str], device: str) -> dict[str, str]:
     """The worker's device alone, which is number 0 over there."""
     if device == "cpu":
         return {}
-    index, listed = int(device.partition(":")[2] or 0), os.environ.get("CUDA_VISIBLE_DEVICES")
+    index, listed = int(device.partition(":")[2] or 0), ours.get("CUDA_VISIBLE_DEVICES")
     return {"CUDA_VISIBLE_DEVICES": listed.split(",")[index] if listed else str(index)}

@@ -145,6 +145,8 @@ class VLLMEngine:
             return
         if self.device.type != "cpu":
             self._shared.memory.view(self.dtype).copy_(self._arriving.buffer)
+            # What PyTorch keeps for later is taken, to another process on the device.
+            torch.cuda.empty_cache()
         whole = whole_tensors(self._locals, self._arriving.views)
         self._child.ask(
             Update(
