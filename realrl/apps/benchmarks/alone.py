@@ -37,11 +37,28 @@ RANDOM: dict[str, DecoderConfig] = {
         rope=Rope(theta=1e6),
         qkv_bias=True,
     ),
+    "random-tiny": DecoderConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        max_position=1024,
+        norm_eps=1e-6,
+        tied=True,
+        eos_token_ids=(),
+        rope=Rope(theta=1e4),
+    ),
 }
-"""Published shapes with random weights, which need no files. Source: Qwen2.5-1.5B's `config.json`."""
+"""Shapes with random weights, which need no files: that of Qwen2.5-1.5B (source: its `config.json`), and one
+that any machine runs in a moment.
+"""
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
-_PEAK_SIZE = 2048
+_PEAK_SIZES = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of a product that the device is busy with for far longer than it takes to begin one."""
 _RESET_PEAK = "5"
 
 
@@ -103,8 +120,9 @@ def random_prompts(count: int, length: int, vocab_size: int) -> list[list[int]]:
 
 def matmul_peak(dtype: torch.dtype, device: str) -> float:
     """FLOP/s of the best of some products of two square matrices."""
-    a, b = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device).to(dtype) for _ in range(2))
-    return 2 * _PEAK_SIZE**3 / min(seconds_of(lambda: a @ b, device) for _ in range(5))
+    size = _PEAK_SIZES[torch.device(device).type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(5))
 
 
 @torch.no_grad()

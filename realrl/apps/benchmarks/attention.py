@@ -21,7 +21,7 @@ from realrl.ops.cache import KeyValueCache
 _NUM_HEADS, _NUM_KV_HEADS, _HEAD_DIM = 9, 3, 64
 _SCALE = _HEAD_DIM**-0.5
 _DTYPES = (torch.bfloat16, torch.float32)
-_MATMUL_SIZE = 2048
+_MATMUL_SIZES = {"cpu": 2048, "cuda": 8192}
 _CONTEXTS = (64, 128, 256, 512, 4096)
 _NUM_DECODED = 32
 _CACHE_BYTES = 256 << 20
@@ -179,9 +179,10 @@ def _row(
 
 
 def _matmul_gflops(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
-    a, b = (torch.randn(_MATMUL_SIZE, _MATMUL_SIZE, device=device).to(dtype) for _ in range(2))
+    size = _MATMUL_SIZES[device.type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = _least_seconds({"matmul": lambda: a @ b}, rounds, device)["matmul"]
-    return 2 * _MATMUL_SIZE**3 / seconds / 1e9
+    return 2 * size**3 / seconds / 1e9
 
 
 def _read_gb_s(device: torch.device, rounds: int) -> float:

@@ -32,7 +32,7 @@ class Workload:
 
 
 def add_workload_options(parser: argparse.ArgumentParser, *, prompts: int, group_size: int) -> None:
-    what = "a Hugging Face directory, or random-qwen2-1.5b (default: %(default)s)"
+    what = "a Hugging Face directory, random-qwen2-1.5b, or random-tiny (default: %(default)s)"
     parser.add_argument("--model", default=DEMO, help=what)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
