@@ -150,16 +150,13 @@ class CudaKernels:
     def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
         inputs = [x.data_ptr() for x in (rewards, values, cu_seqlens, bootstrap)]
         outputs = [x.data_ptr() for x in (advantages, returns)]
-        with torch.cuda.device(rewards.device):
-            stream = torch.cuda.current_stream().cuda_stream
-            self._check(self._gae(*inputs, len(bootstrap), gamma, lam, *outputs, stream))
+        self._call(rewards.device, self._gae, *inputs, len(bootstrap), gamma, lam, *outputs)
 
     def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
         job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
         # A sum alone has an empty table, which is on no device in particular.
-        with torch.cuda.device((table if message is None else message).device):
-            stream = torch.cuda.current_stream().cuda_stream
-            self._check(self._move_boxes(*job, _address(checksum), stream))
+        device = (table if message is None else message).device
+        self._call(device, self._move_boxes, *job, _address(checksum))
 
     def logits_statistics(self, logits, labels, mapping, found) -> None:
         job = _logits_job(logits, labels, mapping)
@@ -179,9 +176,12 @@ class CudaKernels:
         self._launch(self._rotate, job, y)
 
     def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
-        with torch.cuda.device(tensors[0].device):
-            stream = torch.cuda.current_stream().cuda_stream
-            self._check(kernel(*job, *(x.data_ptr() for x in tensors), stream))
+        self._call(tensors[0].device, kernel, *job, *(x.data_ptr() for x in tensors))
+
+    def _call(self, device: torch.device, function, *arguments) -> None:
+        """Call a function of the library on the device's current stream."""
+        with torch.cuda.device(device):
+            self._check(function(*arguments, torch.cuda.current_stream().cuda_stream))
 
     def _check(self, code: int) -> None:
         if code != 0:

@@ -1,0 +1,79 @@
+"""The CUDA kernels' wrapper over the library that runs them on the CPU, and the memory that they may use."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from realrl.ops.kernels import CudaKernels
+
+FORWARDS, BACKWARDS = 0, 1
+"""Thread orders; any larger one is the seed of a random order."""
+ORDERS = (FORWARDS, BACKWARDS, 2, 3)
+
+_STREAM = 0x57EA0
+"""No real stream: the library compares what arrives with it."""
+
+
+class Library:
+    """The rehearsal's library and the controls that its real counterpart lacks."""
+
+    def __init__(self, path: Path) -> None:
+        self.cdll = ctypes.CDLL(str(path))
+        self.cdll.rehearsal_start.argtypes = [ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p]
+        self.cdll.rehearsal_add_tensor.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self._kernel = self.cdll.rehearsal_kernel
+        self._kernel.argtypes = [ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)]
+        self._kernel.restype = ctypes.c_char_p
+
+    def start(self, order: int, processors: int) -> None:
+        """Run what follows in a thread order, as on a device of so many processors."""
+        self.cdll.rehearsal_start(order, processors, _STREAM)
+
+    def launches(self) -> dict[str, int]:
+        """Launches of each instance of each kernel since the library was loaded."""
+        found, count = {}, ctypes.c_int64()
+        while name := self._kernel(len(found), count):
+            found[name.decode()] = count.value
+        return found
+
+
+class RehearsedKernels(CudaKernels):
+    """The product's wrapper, but for the stream: tensors are on the CPU here."""
+
+    def _call(self, device: torch.device, function, *arguments) -> None:
+        self._check(function(*arguments, _STREAM))
+
+
+class DeviceMemory(TorchDispatchMode):
+    """While it is active, each operator's results are memory that kernels may access, to the byte.
+
+    Nothing is freed meanwhile, so that no address is used again.
+    """
+
+    def __init__(self, library: Library) -> None:
+        super().__init__()
+        self._library = library
+        self._storages = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor):
+                self._add(result.untyped_storage())
+        return results
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage.data_ptr() not in self._storages:
+            self._storages[storage.data_ptr()] = storage
+            self._library.cdll.rehearsal_add_tensor(storage.data_ptr(), storage.nbytes())
+
+    def __exit__(self, *exception) -> None:
+        super().__exit__(*exception)
+        self._library.cdll.rehearsal_forget_tensors()
+        self._storages.clear()
