@@ -12,13 +12,14 @@ from tests.rehearsal.device import Library
 
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory) -> dict[str, Path]:
-    """The compiled CUDA sources, by name."""
+    """The compiled CUDA sources and the shim's, by name."""
     if build.compiler() is None:
         pytest.skip("no g++ on this machine")
     folder = tmp_path_factory.mktemp("objects")
-    return {name: build.compile_cuda(folder, name, text) for name, text in build.sources().items()}
+    kernels = {name: build.compile_cuda(folder, name, text) for name, text in build.sources().items()}
+    return kernels | build.compile_shim(folder)
 
 
 @pytest.fixture(scope="session")
 def library(objects, tmp_path_factory) -> Library:
-    return Library(build.build(tmp_path_factory.mktemp("rehearsal"), {}, objects))
+    return Library(build.link(tmp_path_factory.mktemp("library"), objects))

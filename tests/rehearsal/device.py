@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import subprocess
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ FORWARDS, BACKWARDS = 0, 1
 """Thread orders; any larger one is the seed of a random order."""
 ORDERS = (FORWARDS, BACKWARDS, 2, 3)
 
-_STREAM = 0x57EA0
+STREAM = 0x57EA0
 """No real stream: the library compares what arrives with it."""
 
 
@@ -24,6 +26,7 @@ class Library:
     """The rehearsal's library and the controls that its real counterpart lacks."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.cdll = ctypes.CDLL(str(path))
         self.cdll.rehearsal_start.argtypes = [ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p]
         self.cdll.rehearsal_add_tensor.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
@@ -33,7 +36,7 @@ class Library:
 
     def start(self, order: int, processors: int) -> None:
         """Run what follows in a thread order, as on a device of so many processors."""
-        self.cdll.rehearsal_start(order, processors, _STREAM)
+        self.cdll.rehearsal_start(order, processors, STREAM)
 
     def launches(self) -> dict[str, int]:
         """Launches of each instance of each kernel since the library was loaded."""
@@ -42,12 +45,30 @@ class Library:
             found[name.decode()] = count.value
         return found
 
+    def with_source_lines(self, message: str) -> str:
+        """A failure's message with lines of csrc/ in the place of an address."""
+        return re.sub(r"code \+(0x[0-9a-f]+)", lambda match: self._lines_of(int(match[1], 16)), message)
+
+    def _lines_of(self, return_address: int) -> str:
+        """Where the call before an address was made, the innermost function first."""
+        command = ["addr2line", "-i", "-e", str(self.path), hex(return_address - 1)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        lines = ["csrc/" + frame.rpartition("/csrc/")[2] for frame in found if "/csrc/" in frame]
+        return " in ".join(lines) or hex(return_address)
+
 
 class RehearsedKernels(CudaKernels):
     """The product's wrapper, but for the stream: tensors are on the CPU here."""
 
+    def __init__(self, library: Library) -> None:
+        super().__init__(library.cdll)
+        self._library = library
+
     def _call(self, device: torch.device, function, *arguments) -> None:
-        self._check(function(*arguments, _STREAM))
+        try:
+            self._check(function(*arguments, STREAM))
+        except RuntimeError as error:
+            raise RuntimeError(self._library.with_source_lines(str(error))) from None
 
 
 class DeviceMemory(TorchDispatchMode):

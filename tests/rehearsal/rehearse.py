@@ -16,7 +16,7 @@ from tests.rehearsal.device import ORDERS, DeviceMemory, Library, RehearsedKerne
 @contextmanager
 def rehearsing(library: Library, order: int, processors: int = 1) -> Iterator[None]:
     """Ops on CPU tensors call the CUDA kernels, whose threads run in an order."""
-    wrapper = RehearsedKernels(library.cdll)
+    wrapper = RehearsedKernels(library)
     library.start(order, processors)
     with pytest.MonkeyPatch.context() as patch, DeviceMemory(library):
         patch.setattr(kernels, "for_device", lambda device: wrapper)

@@ -23,6 +23,7 @@ inline __half __float2half_rn(float value) {
   if (value != value) return {0x7fff};
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float size = fabsf(value);
+  if (size == 0) return {sign};
   if (size >= 65520.0f) return {static_cast<uint16_t>(sign | 0x7c00)};
   int exponent = 0;
   frexpf(size, &exponent);

@@ -100,7 +100,7 @@ std::string describe(uintptr_t address, size_t bytes) {
     if (!is_before && address + bytes <= range.end) return;
     if (away >= distance) return;
     distance = away;
-    nearest = std::to_string(away) + (is_before ? " bytes before the begin" : " bytes past the end") + " of " + kind +
+    nearest = std::to_string(away) + (is_before ? " bytes before" : " bytes past the end") + " of " + kind +
               " of " + std::to_string(range.end - range.begin) + " bytes";
   };
   for (const Range &range : shared_ranges) compare(range, "shared memory");
@@ -110,8 +110,9 @@ std::string describe(uintptr_t address, size_t bytes) {
 
 enum class Kind { kRead, kWrite, kAtomic };
 
-void check(const void *pointer, size_t bytes, Kind kind) {
+void check(const void *pointer, size_t bytes, Kind kind, const void *code) {
   if (running == nullptr || bytes == 0) return;
+  running->code = code;
   const auto address = reinterpret_cast<uintptr_t>(pointer);
   const auto stack = reinterpret_cast<uintptr_t>(running->stack);
   if (stack <= address && address + bytes <= stack + kStackBytes) return;
@@ -129,6 +130,7 @@ void check(const void *pointer, size_t bytes, Kind kind) {
     if (kind != Kind::kWrite) note_read(byte[i], now, *range);
     if (kind != Kind::kRead) note_write(byte[i], now, *range);
   }
+  running->code = nullptr;
 }
 
 // A place of `bytes` in shared memory, unknown to the kernel until it is made a range.
@@ -169,7 +171,7 @@ void *dynamic_shared() { return shared_memory + dynamic_offset; }
 
 void atomic_access(const void *address, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes) fail("an atomic operation at a misaligned address");
-  check(address, bytes, Kind::kAtomic);
+  check(address, bytes, Kind::kAtomic, __builtin_return_address(0));
 }
 
 const char *fault_of_range(const void *address, size_t bytes) {
@@ -192,43 +194,51 @@ extern "C" void rehearsal_forget_tensors() { tensors.clear(); }
 
 // What the compiler's instrumentation calls.
 
-#define REHEARSAL_ACCESS(bytes)                                                                         \
-  extern "C" void __tsan_read##bytes(void *p) { check(p, bytes, Kind::kRead); }                           \
-  extern "C" void __tsan_write##bytes(void *p) { check(p, bytes, Kind::kWrite); }                         \
-  extern "C" void __tsan_unaligned_read##bytes(void *p) { check(p, bytes, Kind::kRead); }                 \
-  extern "C" void __tsan_unaligned_write##bytes(void *p) { check(p, bytes, Kind::kWrite); }               \
-  extern "C" void __tsan_volatile_read##bytes(void *p) { check(p, bytes, Kind::kRead); }                  \
-  extern "C" void __tsan_volatile_write##bytes(void *p) { check(p, bytes, Kind::kWrite); }
+#define REHEARSAL_HOOK(name, kind) \
+  extern "C" void name(void *p) { check(p, kBytes, kind, __builtin_return_address(0)); }
+#define REHEARSAL_ACCESS(bytes)                                   \
+  namespace access##bytes {                                       \
+  constexpr size_t kBytes = bytes;                                \
+  REHEARSAL_HOOK(__tsan_read##bytes, Kind::kRead)                 \
+  REHEARSAL_HOOK(__tsan_write##bytes, Kind::kWrite)               \
+  REHEARSAL_HOOK(__tsan_unaligned_read##bytes, Kind::kRead)       \
+  REHEARSAL_HOOK(__tsan_unaligned_write##bytes, Kind::kWrite)     \
+  REHEARSAL_HOOK(__tsan_volatile_read##bytes, Kind::kRead)        \
+  REHEARSAL_HOOK(__tsan_volatile_write##bytes, Kind::kWrite)      \
+  }
 REHEARSAL_ACCESS(1)
 REHEARSAL_ACCESS(2)
 REHEARSAL_ACCESS(4)
 REHEARSAL_ACCESS(8)
 REHEARSAL_ACCESS(16)
-extern "C" void __tsan_read_range(void *p, size_t bytes) { check(p, bytes, Kind::kRead); }
-extern "C" void __tsan_write_range(void *p, size_t bytes) { check(p, bytes, Kind::kWrite); }
+extern "C" void __tsan_read_range(void *p, size_t bytes) {
+  check(p, bytes, Kind::kRead, __builtin_return_address(0));
+}
+extern "C" void __tsan_write_range(void *p, size_t bytes) {
+  check(p, bytes, Kind::kWrite, __builtin_return_address(0));
+}
 extern "C" void __tsan_func_entry(void *) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_init() {}
 
-// The begin of the data that GCC and Clang hand over.
-struct SourceLocation {
-  const char *file;
-  uint32_t line, column;
-};
+// The begin of what GCC and Clang hand over.
 struct MismatchData {
-  SourceLocation location;
+  struct {
+    const char *file;
+    uint32_t line, column;
+  } location;
   const void *type;
   unsigned char log_alignment;
 };
 
 extern "C" void __ubsan_handle_type_mismatch_v1(MismatchData *data, void *pointer) {
   if (running == nullptr) return;
-  fail("misaligned: %p is no multiple of %u, at %s:%u", pointer, 1u << data->log_alignment, data->location.file,
-       data->location.line);
+  running->code = __builtin_return_address(0);
+  fail("misaligned: %p is no multiple of %u", pointer, 1u << data->log_alignment);
 }
 
-extern "C" void __ubsan_handle_out_of_bounds(SourceLocation *location, void *index) {
+extern "C" void __ubsan_handle_out_of_bounds(void *, void *index) {
   if (running == nullptr) return;
-  fail("out of bounds: index %lld of an array, at %s:%u", reinterpret_cast<long long>(index), location->file,
-       location->line);
+  running->code = __builtin_return_address(0);
+  fail("out of bounds: index %lld of an array", reinterpret_cast<long long>(index));
 }

@@ -25,6 +25,7 @@ struct Thread {
   unsigned number;  // in the block
   State state;
   bool started;
+  const void *code;  // of the access to memory that is being checked
   // What it waits for in its warp, and what it brings.
   const char *operation;
   unsigned mask;

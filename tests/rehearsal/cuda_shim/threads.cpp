@@ -1,5 +1,6 @@
 // Runs the blocks of a launch one after another, and the threads of a block as fibers in an order that a
 // seed decides. A kernel that breaks a rule ends its launch with an error; the process goes on.
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -82,6 +83,13 @@ std::string where() {
   if (running != nullptr) {
     snprintf(text, sizeof text, ", thread (%u, %u, %u)", running->index.x, running->index.y, running->index.z);
     found += text;
+    // device.py makes a line of the source of it.
+    Dl_info library;
+    if (running->code != nullptr && dladdr(running->code, &library)) {
+      const auto *base = static_cast<const char *>(library.dli_fbase);
+      snprintf(text, sizeof text, ", code +%#tx", static_cast<const char *>(running->code) - base);
+      found += text;
+    }
   }
   return found + ", thread order " + std::to_string(order);
 }
