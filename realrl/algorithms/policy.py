@@ -1,8 +1,8 @@
 """Losses of the policy over packed tokens.
 
-Shapes: every tensor is `[T]`, T = packed tokens of a micro-batch; `loss_mask` (bool) marks response tokens,
-and `weights` says what each counts in the loss (`aggregate.token_weights`), so that losses add up over
-micro-batches and data-parallel ranks, however they are cut. A micro-batch has whole sequences.
+Shapes: every tensor is `[T]`, T = packed tokens of a micro-batch; `responses`, int64 `[R]`, are the response
+tokens, and `weights` says what each counts in the loss (`aggregate.token_weights`), so that losses add up
+over micro-batches and data-parallel ranks, however they are cut. A micro-batch has whole sequences.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.choices import Importance, Level, Surrogate
+from realrl.ops.upload import upload
 
 MAX_LOG_RATIO = 20.0
 """Bound on a log-ratio before it is exponentiated, as in verl: e^89 would overflow float32."""
@@ -35,7 +36,7 @@ def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
-    loss_mask: Tensor,
+    responses: Tensor,
     weights: Tensor,
     cu_seqlens: Tensor,
     *,
@@ -58,12 +59,12 @@ def policy_loss(
         (DAPO); dual clip, Ye et al. 2020, arXiv:1912.09729, eq. 5; sequences' ratios, Zheng et al. 2025,
         arXiv:2507.18071, eq. 13 (GSPO-token); CISPO, MiniMax 2025, arXiv:2506.13585, eq. 4.
     """
-    new, old, advantage, weight = (x[loss_mask] for x in (logprobs, old_logprobs, advantages, weights))
+    new, old, advantage, weight = (x[responses] for x in (logprobs, old_logprobs, advantages, weights))
     log_ratio = (new - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     kl = (log_ratio.exp() - 1 - log_ratio).detach()
     if level == "sequence":
         # The value is the sequence's, the gradient each token's own.
-        log_ratio = sequence_means(log_ratio.detach(), loss_mask, cu_seqlens) + (new - new.detach())
+        log_ratio = sequence_means(log_ratio.detach(), responses, cu_seqlens) + (new - new.detach())
     ratio = log_ratio.exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     if surrogate == "cispo":
@@ -102,21 +103,26 @@ def importance_weights(
         return loss_mask.to(logprobs.dtype)
     log_ratio = (prox_logprobs - logprobs)[loss_mask].double()
     if level == "sequence":
-        log_ratio = _by_sequence(log_ratio, loss_mask, cu_seqlens)[0]
+        log_ratio = _by_sequence(log_ratio, loss_mask.nonzero()[:, 0], cu_seqlens)[0]
     weight = log_ratio.exp()
     weight = weight.clamp(max=cap) if kind == "truncate" else weight.where(weight <= cap, 0.0)
     return torch.zeros_like(logprobs).masked_scatter(loss_mask, weight.to(logprobs.dtype))
 
 
-def sequence_means(x: Tensor, loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Each response token's `[R]` mean over its sequence."""
-    total, count = _by_sequence(x, loss_mask, cu_seqlens)
+def sequence_means(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Each response token's mean over its sequence.
+
+    Shapes: x and responses `[R]`, as of the module; returns `[R]`.
+    """
+    total, count = _by_sequence(x, responses, cu_seqlens)
     return total / count
 
 
-def _by_sequence(x: Tensor, loss_mask: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+def _by_sequence(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
     """For each response token, the sum over its sequence and how many tokens that has."""
-    lengths = cu_seqlens.diff().to(x.device)
-    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths)[loss_mask]
-    total = x.new_zeros(len(lengths)).index_add(0, sequence, x)
-    return total[sequence], torch.bincount(sequence, minlength=len(lengths))[sequence]
+    (ends,) = upload([cu_seqlens[1:].long()], x.device)
+    sequence = torch.bucketize(responses, ends, right=True)
+    values = torch.stack((x, torch.ones_like(x)), dim=1)
+    sums = values.new_zeros(len(ends), 2).index_add(0, sequence, values)
+    total, count = sums[sequence].unbind(1)
+    return total, count

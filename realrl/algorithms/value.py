@@ -21,7 +21,7 @@ def value_loss(
     values: Tensor,
     old_values: Tensor,
     returns: Tensor,
-    loss_mask: Tensor,
+    responses: Tensor,
     weights: Tensor,
     *,
     clip_eps: float,
@@ -33,7 +33,7 @@ def value_loss(
     Shapes: all `[T]`, T = packed tokens of a micro-batch, as in `policy`.
     Source: the PPO authors' code (github openai/baselines, ppo2/model.py).
     """
-    values, old_values, returns, weights = (x[loss_mask] for x in (values, old_values, returns, weights))
+    values, old_values, returns, weights = (x[responses] for x in (values, old_values, returns, weights))
     unclipped = (values - returns).square()
     if not clip_eps:
         loss = 0.5 * (unclipped * weights).sum()

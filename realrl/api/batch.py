@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class PackedBatch:
     cu_seqlens: Tensor
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     per_sample: Mapping[str, Tensor] = field(default_factory=dict)
+    responses: Tensor | None = None
+    """int64 `[R]`, beside the other tensors: the tokens of `loss_mask`. A micro-batch that an engine gives to
+    a loss has them; to look for them on a device would make the host wait."""
 
     def __post_init__(self) -> None:
         assert len(self.cu_seqlens) == len(self.samples) + 1, "cu_seqlens does not fit the samples"
@@ -55,11 +58,10 @@ class PackedBatch:
         self, *, tokens: Mapping[str, Tensor] | None = None, per_sample: Mapping[str, Tensor] | None = None
     ) -> PackedBatch:
         """The same samples with more keys."""
-        return PackedBatch(
-            self.samples,
-            self.cu_seqlens,
-            {**self.tokens, **(tokens or {})},
-            {**self.per_sample, **(per_sample or {})},
+        return replace(
+            self,
+            tokens={**self.tokens, **(tokens or {})},
+            per_sample={**self.per_sample, **(per_sample or {})},
         )
 
     def select(self, indices: Sequence[int]) -> PackedBatch:
@@ -87,11 +89,11 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch with every tensor but `cu_seqlens` on `device`."""
-        return PackedBatch(
-            self.samples,
-            self.cu_seqlens,
-            {key: tensor.to(device) for key, tensor in self.tokens.items()},
-            {key: tensor.to(device) for key, tensor in self.per_sample.items()},
+        return replace(
+            self,
+            tokens={key: tensor.to(device) for key, tensor in self.tokens.items()},
+            per_sample={key: tensor.to(device) for key, tensor in self.per_sample.items()},
+            responses=None if self.responses is None else self.responses.to(device),
         )
 
 

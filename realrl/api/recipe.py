@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # configs and the command line's help load this module, and h
 class Mean(NamedTuple):
     """A metric that adds up over ranks: `total / weight` is its mean."""
 
-    total: float
+    total: float | Tensor
+    """A scalar tensor may stay on its device until the call has ended."""
     weight: float
 
     def joined(self, other: Mean) -> Mean:

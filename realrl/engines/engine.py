@@ -12,6 +12,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
+from realrl.api.metrics import read
 from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
@@ -39,6 +40,8 @@ from realrl.realloc.offload import Arrival, HostCopy
 Loss = Callable[[Tensor, PackedBatch], tuple[Tensor, Metrics]]
 """`(logprobs or values [T], micro-batch) -> (loss, metrics)`; losses of all micro-batches are summed."""
 
+
+_LOGPROBS, _VALUES = "log-probabilities", "values"
 
 NO_WEIGHTS = -1
 """The version of weights that are absent, or not whole."""
@@ -230,7 +233,9 @@ class Engine:
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
         """Each masked token's log-probability after the tokens before it: float32 `[T]`, 0 elsewhere."""
-        return self._infer(batch, lambda hidden, micro: self._logprobs(hidden, micro, temperature)[0])
+        return self._infer(
+            batch, lambda hidden, micro: self._logprobs(hidden, micro, temperature)[0], _LOGPROBS
+        )
 
     def values(self, batch: PackedBatch) -> Tensor | None:
         """The value of the state after each token: float32 `[T]`.
@@ -238,16 +243,22 @@ class Engine:
         Raises:
             FloatingPointError: one is no finite number; so do all methods below that compute.
         """
-        return self._infer(batch, self._values)
+        return self._infer(batch, self._values, _VALUES)
 
-    def _infer(self, batch: PackedBatch, head: Callable[[Tensor, Microbatch], Tensor]) -> Tensor | None:
+    def _infer(
+        self, batch: PackedBatch, head: Callable[[Tensor, Microbatch], Tensor], what: str
+    ) -> Tensor | None:
         def step(micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
             hidden = self._forward(micro, hidden, chunk)
             return head(hidden, micro) if self._link.is_last(chunk) else hidden
 
         micros = self._split(batch)
         outputs = run_forward(self._link, micros, step, self._model.num_rows, self._passed(len(batch)))
-        return in_batch_order(batch, micros, outputs).cpu() if self.groups.is_last_stage else None
+        if not self.groups.is_last_stage:
+            return None
+        found = in_batch_order(batch, micros, outputs).cpu()
+        self._require_finite(bool(found.isfinite().all()), what)
+        return found
 
     def _passed(self, num_samples: int) -> Callable[[float], None]:
         """Tells what share of some samples' passes is done."""
@@ -317,44 +328,58 @@ class Engine:
         Collective: over the placement.
         """
 
-        def head(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, Metrics]:
+        def head(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
             logprobs, entropy = self._logprobs(hidden, micro, temperature)
-            return loss(logprobs, micro.batch.with_keys(tokens={"entropy": entropy}))
+            return logprobs, micro.batch.with_keys(tokens={"entropy": entropy})
 
-        return self._train(self._split(batch, whole_rows=whole_rows), head, lr, accept)
+        micros = self._split(batch, whole_rows=whole_rows)
+        return self._train(micros, head, loss, lr, what=_LOGPROBS, accept=accept)
 
     def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
         """One optimizer step on a loss of `values`; `whole_rows` as in `train_logprobs`.
 
         Collective: over the placement.
         """
-        micros = self._split(batch, whole_rows=whole_rows)
-        return self._train(micros, lambda h, m: loss(self._values(h, m), m.batch), lr)
+
+        def head(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
+            return self._values(hidden, micro), micro.batch
+
+        return self._train(self._split(batch, whole_rows=whole_rows), head, loss, lr, what=_VALUES)
 
     def _train(
         self,
         micros: list[Microbatch],
-        head: Callable[[Tensor, Microbatch], tuple[Tensor, Metrics]],
+        head: Callable[[Tensor, Microbatch], tuple[Tensor, PackedBatch]],
+        loss: Loss,
         lr: float,
+        *,
+        what: str,
         accept: Callable[[], bool] = lambda: True,
     ) -> Metrics:
+        """A step on a loss of what the head gives. What is noted of a micro-batch is read after the last."""
         metrics: list[Metrics] = []
+        are_finite: list[Tensor] = []
 
         def step(micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
             hidden = self._forward(micro, hidden, chunk)
             if not self._link.is_last(chunk):
                 return hidden
-            loss, found = head(hidden, micro)
+            numbers, seen = head(hidden, micro)
+            are_finite.append(numbers.detach().isfinite().all())
+            its_loss, found = loss(numbers, seen)
             metrics.append(found)
-            return loss
+            return its_loss
 
         passed = self._passed(sum(len(micro.batch) for micro in micros))
         run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients, passed)
+        if are_finite:
+            self._require_finite(bool(torch.stack(are_finite).all()), what)
+        found = read(joined(*metrics))
         if not accept():
             self._optimizer.discard()
-            return joined(*metrics)
+            return found
         sum_shared(self._model, self._gradient, self._shapes)
-        return joined(*metrics, self._step(lr))
+        return joined(found, self._step(lr))
 
     def _step(self, lr: float) -> Metrics:
         """Make the optimizer's step; where the gradient is no number there is none, and no norm to report."""
@@ -395,19 +420,16 @@ class Engine:
         """Log-probabilities and entropies, both `[T]`; logits are made for the masked tokens alone, each from
         the token before it."""
         batch = micro.batch
-        labels = batch["input_ids"][micro.targets]
+        labels = batch["input_ids"][batch.responses]
         found = self._model.logprobs(hidden[micro.sources], labels, temperature)
-        self._check_finite(found[0], "log-probabilities")
         zeros = torch.zeros(batch.num_tokens, device=hidden.device)
-        return tuple(zeros.index_put((micro.targets,), x) for x in found)
+        return tuple(zeros.index_put((batch.responses,), x) for x in found)
 
     def _values(self, hidden: Tensor, micro: Microbatch) -> Tensor:
-        values = self._model.values(hidden)[micro.index]
-        self._check_finite(values, "values")
-        return values
+        return self._model.values(hidden)[micro.index]
 
-    def _check_finite(self, numbers: Tensor, what: str) -> None:
-        if not numbers.detach().isfinite().all():
+    def _require_finite(self, are_finite: bool, what: str) -> None:
+        if not are_finite:
             raise FloatingPointError(f"{what} are not finite: {self._why_not_finite()}")
 
     def _why_not_finite(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,20 +21,19 @@ Prompt = tuple[int, ...]
 class Microbatch:
     """What one pass through a model takes: samples, and the tokens to compute, a shared prompt's once.
 
-    Shapes: T tokens of the samples, U <= T computed ones, M tokens of `loss_mask`. All but the segments are
-        on the batch's device.
+    Shapes: T tokens of the samples, U <= T computed ones, R of `loss_mask`. All but the segments are on the
+        batch's device.
     """
 
     batch: PackedBatch
+    """With `responses`, which are none where it has no `loss_mask`."""
     ids: Tensor
     """int64 `[U]`."""
     segments: Segments
     index: Tensor
     """int64 `[T]`: which of the computed tokens each token of the samples is."""
-    targets: Tensor
-    """int64 `[M]`: the tokens of `loss_mask`, none where the batch has no such key."""
     sources: Tensor
-    """int64 `[M]`: the computed token before each of `targets`."""
+    """int64 `[R]`: the computed token before each of the batch's `responses`."""
 
     @property
     def num_tokens(self) -> int:
@@ -43,17 +42,17 @@ class Microbatch:
     def to(self, device: torch.device) -> Microbatch:
         """The same on a device, by one copy that the host does not wait for."""
         tokens, per_sample = self.batch.tokens, self.batch.per_sample
-        own = self.ids, self.index, self.targets, self.sources
-        ids, index, targets, sources, *columns = upload(
+        own = self.ids, self.index, self.batch.responses, self.sources
+        ids, index, responses, sources, *columns = upload(
             (*own, *tokens.values(), *per_sample.values()), device
         )
-        batch = PackedBatch(
-            self.batch.samples,
-            self.batch.cu_seqlens,
-            dict(zip(tokens, columns)),
-            dict(zip(per_sample, columns[len(tokens) :], strict=True)),
+        batch = replace(
+            self.batch,
+            tokens=dict(zip(tokens, columns)),
+            per_sample=dict(zip(per_sample, columns[len(tokens) :], strict=True)),
+            responses=responses,
         )
-        return Microbatch(batch, ids, self.segments, index, targets, sources)
+        return Microbatch(batch, ids, self.segments, index, sources)
 
 
 def split(
@@ -164,14 +163,13 @@ def _microbatch(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> Microba
         segment, shared = first_of[prompt]
         index += [*shared, *laid.add(range(end, stop), prefix=segment)]
     ids, computed = batch["input_ids"], torch.tensor(index, dtype=torch.long)
-    targets = batch["loss_mask"].nonzero()[:, 0] if "loss_mask" in batch.tokens else computed[:0]
+    responses = batch["loss_mask"].nonzero()[:, 0] if "loss_mask" in batch.tokens else computed[:0]
     return Microbatch(
-        batch,
+        replace(batch, responses=responses),
         torch.cat([ids[run.start : run.stop] for run in laid.runs]) if laid.runs else ids,
         laid.segments(),
         computed,
-        targets,
-        computed[targets - 1],
+        computed[responses - 1],
     )
 
 

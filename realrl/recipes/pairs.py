@@ -7,6 +7,7 @@ from torch import Tensor
 from realrl.algorithms.preference import bradley_terry_loss
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import Mean, Metrics
+from realrl.ops.upload import upload
 
 PAIR = ("input_ids", "loss_mask", "chosen_tokens")
 PER_SAMPLE = ("chosen_tokens",)
@@ -18,12 +19,13 @@ def pair_losses(scores: Tensor) -> tuple[Tensor, Metrics]:
     losses, margins = bradley_terry_loss(chosen, rejected), (chosen - rejected).detach()
     number = len(margins)
     return losses, {
-        "loss": Mean(float(losses.detach().sum()), number),
-        "accuracy": Mean(float((margins > 0).sum()), number),
-        "margin": Mean(float(margins.sum()), number),
+        "loss": Mean(losses.detach().double().sum(), number),
+        "accuracy": Mean((margins > 0).sum(), number),
+        "margin": Mean(margins.double().sum(), number),
     }
 
 
 def scores_at_ends(values: Tensor, sequences: PackedBatch) -> Tensor:
     """A reward model's score of each sequence: its value at the last token."""
-    return values[sequences.cu_seqlens[1:].long() - 1]
+    (last,) = upload([sequences.cu_seqlens[1:].long() - 1], values.device)
+    return values[last]

@@ -165,7 +165,7 @@ def actor_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
             accept=loss.is_near_enough,
         )
         if not num_updates:  # by the weights that the step began with
-            found |= loss.drift.metrics(ctx.reduce_mesh(loss.drift.sums))
+            found |= loss.drift.metrics(ctx.reduce_mesh)
         metrics = joined(metrics, named("actor_", found))
         if loss.went_too_far:
             break
@@ -209,7 +209,8 @@ class _ActorLoss:
         """
         limit = self._ctx.config.ppo.early_stop_kl
         if limit:
-            total, number = self._ctx.reduce_mesh(torch.tensor(self._approx_kl, dtype=torch.double)).tolist()
+            own = torch.tensor([float(x) for x in self._approx_kl], dtype=torch.double)
+            total, number = self._ctx.reduce_mesh(own).tolist()
             self.went_too_far = total > limit * number
         return not self.went_too_far
 
@@ -222,7 +223,7 @@ def _policy_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) ->
         logprobs,
         micro["logprobs" if ppo.old == "rollout" else "prox_logprobs"],
         micro["advantages"],
-        micro["loss_mask"],
+        micro.responses,
         weights,
         micro.cu_seqlens,
         clip_low=ppo.clip_eps,
@@ -234,11 +235,11 @@ def _policy_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch) ->
 
 
 def _kl_loss(config: PPOMathConfig, logprobs: Tensor, micro: PackedBatch, kl_coef: float) -> Tensor | float:
-    ppo, mask = config.ppo, micro["loss_mask"]
+    ppo, responses = config.ppo, micro.responses
     if not kl_coef or ppo.kl_in != "loss":
         return 0.0
-    kl = kl_estimate(logprobs[mask], micro["ref_logprobs"][mask], ppo.estimator)
-    return kl_coef * (kl * micro["weights"][mask]).sum()
+    kl = kl_estimate(logprobs[responses], micro["ref_logprobs"][responses], ppo.estimator)
+    return kl_coef * (kl * micro["weights"][responses]).sum()
 
 
 def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
@@ -258,7 +259,7 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
                 values.roll(1),
                 micro["values"].roll(1),
                 micro["returns"],
-                micro["loss_mask"],
+                micro.responses,
                 micro["weights"],
                 clip_eps=config.critic.clip_eps,
             )

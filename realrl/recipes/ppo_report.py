@@ -16,17 +16,18 @@ from realrl.rewards.verdict import Verdict
 
 def mean_of(values: Tensor) -> Mean:
     """Of what each response token has, `[R]`."""
-    return Mean(float(values.detach().sum()), len(values))
+    return Mean(values.detach().double().sum(), len(values))
 
 
 def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
     """Over the response tokens of `[T]`."""
-    return mean_of(values[batch["loss_mask"]])
+    tokens = batch["loss_mask"] if batch.responses is None else batch.responses
+    return mean_of(values[tokens])
 
 
 def share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
     """A micro-batch's share of the loss: over all of them, the sum comes out as the mean."""
-    return Mean(float(loss.detach()) * num_tokens, float(micro["loss_mask"].sum()))
+    return Mean(loss.detach().double() * num_tokens, len(micro.responses))
 
 
 def named(prefix: str, metrics: Metrics) -> Metrics:
@@ -91,27 +92,34 @@ class Drift:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self.sums = torch.zeros(4, dtype=torch.double)
-        """Over response tokens: how many, exp(d), exp(2 d), exp(d) - 1 - d, where d is the difference."""
-        self._differences, self._largest = Mean(0.0, 0.0), 0.0
+        self._noted: list[Tensor] = []
+        """Of each micro-batch `[7]`, on its device. Sums over response tokens: of 1, w, w^2, w - 1 - d, where
+        d is the difference and w = exp(d); of |d| and of 1 where tokens are fresh; then the largest such |d|.
+        """
 
     def add(self, logprobs: Tensor, micro: PackedBatch) -> None:
-        mask = micro["loss_mask"]
-        d = (logprobs.detach() - micro["logprobs"])[mask].double()
-        terms = (torch.ones_like(d), d.exp(), (2 * d).exp(), d.expm1() - d)
-        self.sums += torch.stack([term.sum() for term in terms]).cpu()
-        fresh = d[micro["policy_versions"][mask] == self._version].abs()
-        self._differences = self._differences.joined(mean_of(fresh))
-        self._largest = max(self._largest, float(fresh.max()) if len(fresh) else 0.0)
+        if not len(micro.responses):
+            return
+        d = (logprobs.detach() - micro["logprobs"])[micro.responses].double()
+        is_fresh = micro["policy_versions"][micro.responses] == self._version
+        fresh = torch.where(is_fresh, d.abs(), 0.0)
+        terms = (torch.ones_like(d), d.exp(), (2 * d).exp(), d.expm1() - d, fresh, is_fresh.double())
+        self._noted.append(torch.stack([*(term.sum() for term in terms), fresh.max()]))
 
-    def metrics(self, sums: Tensor) -> dict[str, Mean | Peak]:
-        """The mean and the largest difference of fresh tokens; and by `sums` over all ranks, of all tokens:
-        KL(rollout || trainer) by the k3 estimator, and the effective sample size, as a share: (sum of w)^2 /
-        (n * sum of w^2), w = exp(d).
+    def metrics(self, reduce: Reduce) -> dict[str, Mean | Peak]:
+        """The mean and the largest difference of fresh tokens on this rank; and of all tokens of the ranks of
+        `reduce`: KL(rollout || trainer) by the k3 estimator, and the effective sample size, as a share: (sum
+        of w)^2 / (n * sum of w^2).
+
+        Collective: over these ranks.
         """
-        number, weight, square, kl = sums.tolist()
-        found = {"logprob_diff": self._differences} if self._differences.weight else {}
-        found |= {"logprob_diff_max": Peak(self._largest)} if self._differences.weight else {}
+        noted = torch.stack(self._noted).cpu() if self._noted else torch.zeros(1, 7, dtype=torch.double)
+        difference, num_fresh = noted[:, 4:6].sum(0).tolist()
+        found = {}
+        if num_fresh:
+            largest = float(noted[:, 6].max())
+            found = {"logprob_diff": Mean(difference, num_fresh), "logprob_diff_max": Peak(largest)}
+        number, weight, square, kl = reduce(noted[:, :4].sum(0)).tolist()
         if not number:
             return found
         return found | {
@@ -122,7 +130,7 @@ class Drift:
 
 def importance_metrics(ppo: PPOConfig, micro: PackedBatch) -> dict[str, Mean]:
     """The mean importance weight, and the share of tokens whose weight was above the cap."""
-    weights = micro["importance"][micro["loss_mask"]]
+    weights = micro["importance"][micro.responses]
     above = weights >= ppo.importance_cap if ppo.importance == "truncate" else weights == 0
     return {"importance": mean_of(weights), "importance_capped": mean_of(above)}
 

@@ -33,7 +33,7 @@ def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
     def loss(logprobs: Tensor, micro: PackedBatch):
         total = -logprobs.sum()
-        return total / num_tokens, {"loss": Mean(float(total.detach()), float(micro["loss_mask"].sum()))}
+        return total / num_tokens, {"loss": Mean(total.detach().double(), len(micro.responses))}
 
     lr = learning_rate(ctx.config.optimizer, ctx.step, ctx.config.num_steps)
     return CallOutput(metrics=ctx.engine.train_logprobs(batch, loss, lr=lr, temperature=1.0))

@@ -35,6 +35,7 @@ from realrl.api.messages import (
     ToWorker,
     Underway,
 )
+from realrl.api.metrics import read
 from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
 from realrl.base.progress import Progress
 from realrl.parallel.groups import Groups
@@ -207,9 +208,10 @@ class Worker:
         """Keep the outputs, and say what the master needs to know of them."""
         placement = self.plan[call.name]
         holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
+        metrics = read(output.metrics)
         said: dict[str, Any] = {
-            "metrics": {name: tuple(m) for name, m in output.metrics.items() if isinstance(m, Mean)},
-            "peaks": {name: m.largest for name, m in output.metrics.items() if isinstance(m, Peak)},
+            "metrics": {name: tuple(m) for name, m in metrics.items() if isinstance(m, Mean)},
+            "peaks": {name: m.largest for name, m in metrics.items() if isinstance(m, Peak)},
         }
         if self.rank == holders[0]:
             said |= {"records": output.records, "rejected": output.rejected}

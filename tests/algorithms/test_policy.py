@@ -41,7 +41,7 @@ def tokens(seed: int = 0) -> Tokens:
 
 
 def computed(t: Tokens, logprobs: torch.Tensor, cu_seqlens: torch.Tensor = CU_SEQLENS, **options):
-    given = (t.old_logprobs, t.advantages, t.mask, t.weights, cu_seqlens)
+    given = (t.old_logprobs, t.advantages, t.mask.nonzero()[:, 0], t.weights, cu_seqlens)
     return policy_loss(logprobs, *given, **options)
 
 

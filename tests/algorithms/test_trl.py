@@ -99,7 +99,12 @@ def test_losses_and_gradients_are_trls(case):
     weights = token_weights(
         own_mask, cu_seqlens, lambda x: x, aggregation=aggregation, max_new_tokens=MAX_NEW_TOKENS
     )
-    given = (old[mask], advantages.repeat_interleave(torch.tensor(LENGTHS)), own_mask, weights.double())
+    given = (
+        old[mask],
+        advantages.repeat_interleave(torch.tensor(LENGTHS)),
+        torch.arange(sum(LENGTHS)),
+        weights.double(),
+    )
     loss = policy_loss(packed, *given, cu_seqlens, **ours).loss
     loss = loss + kl_coef * (kl_estimate(packed, ref[mask], "k3") * weights).sum()
     loss.backward()

@@ -23,7 +23,7 @@ def test_value_loss_agrees_with_a_loop():
         bounded = old + min(max(new - old, -0.5), 0.5)
         loss += weight * 0.5 * max((new - target) ** 2, (bounded - target) ** 2)
         clipped.append((bounded - target) ** 2 > (new - target) ** 2)
-    found = value_loss(values, old_values, returns, mask, weights, clip_eps=0.5)
+    found = value_loss(values, old_values, returns, mask.nonzero()[:, 0], weights, clip_eps=0.5)
     assert float(found.loss) == pytest.approx(loss)
     assert found.clipped.tolist() == clipped and any(clipped)
 
@@ -31,7 +31,9 @@ def test_value_loss_agrees_with_a_loop():
 def test_without_a_bound_values_may_go_where_the_returns_are():
     """A bound of 0 is none: else the gradient would end wherever a value moved towards its return."""
     values, old_values, returns, mask, weights = drawn()
-    found = value_loss(values.requires_grad_(), old_values, returns, mask, weights, clip_eps=0)
+    found = value_loss(
+        values.requires_grad_(), old_values, returns, mask.nonzero()[:, 0], weights, clip_eps=0
+    )
     found.loss.backward()
     torch.testing.assert_close(values.grad, torch.where(mask, (values.detach() - returns) * weights, 0.0))
     assert not found.clipped.any() and len(found.clipped) == mask.sum()
@@ -40,9 +42,9 @@ def test_without_a_bound_values_may_go_where_the_returns_are():
 def test_masked_tokens_have_no_say():
     """Prompt positions may hold anything, nan too."""
     *tensors, mask, weights = drawn()
-    expected = value_loss(*tensors, mask, weights, clip_eps=0.2).loss
+    expected = value_loss(*tensors, mask.nonzero()[:, 0], weights, clip_eps=0.2).loss
     values, *others, weights = (torch.where(mask, x, float("nan")) for x in (*tensors, weights))
-    found = value_loss(values.requires_grad_(), *others, mask, weights, clip_eps=0.2).loss
+    found = value_loss(values.requires_grad_(), *others, mask.nonzero()[:, 0], weights, clip_eps=0.2).loss
     found.backward()
     assert torch.equal(found.detach(), expected)
     assert (values.grad[~mask] == 0).all()

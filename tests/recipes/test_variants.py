@@ -14,6 +14,7 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import ModelConfig, OptimizerConfig, TrainedModelConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.api.metrics import read
 from realrl.api.recipe import Metrics, Recipe
 from realrl.engines.engine import Engine
 from realrl.models.reading import read_decoder_config
@@ -153,6 +154,7 @@ def test_micro_batches_and_order_do_not_matter(name, model):
 
 def assert_same_metrics(found: Metrics, expected: Metrics) -> None:
     assert found.keys() == expected.keys()
+    found, expected = read(found), read(expected)
     for key, metric in expected.items():
         values = [m.total / m.weight if hasattr(m, "total") else m.largest for m in (found[key], metric)]
         assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6), key

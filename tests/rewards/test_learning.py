@@ -94,7 +94,7 @@ def trained(rewards: Tensor, steps: int = STEPS) -> Policy:
         advantages = group_relative(earned, problems, num_problems, lambda x: x, normalise_std=True)
         taken = logprobs[problems, answers]
         found = policy_loss(
-            *(taken, taken.detach(), advantages, torch.ones(total, dtype=torch.bool)),
+            *(taken, taken.detach(), advantages, torch.arange(total)),
             *(torch.full((total,), 1 / total), torch.arange(total + 1)),
             clip_low=0.2,
             clip_high=0.2,
