@@ -17,7 +17,10 @@ from realrl.parallel.optimizer import Span
 
 
 def copies(layout: Layout, groups: Groups, flat: FlatTensors, shapes: Mapping[str, tuple]) -> list[Span]:
-    """Spans of the flat weights, each with the number of ranks of this slice that hold it."""
+    """Spans of the flat weights, each with the number of ranks of this slice that hold it.
+
+    Neighbours that as many ranks hold are one span.
+    """
     members = groups.placement.dp_slice(groups.place.dp_rank)
     holders = Counter(shard.box for rank in members for shard in layout.shards(rank))
     shards: dict[str, list[Shard]] = defaultdict(list)
@@ -34,7 +37,16 @@ def copies(layout: Layout, groups: Groups, flat: FlatTensors, shapes: Mapping[st
             assert shard.box.shape[1:] == shapes[local][1:], "boxes that other ranks hold too are whole rows"
             first = start + shard.offset[0] * columns
             spans.append((first, first + shard.box.numel, holders[shard.box]))
-    return spans
+    return _joined(spans)
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    joined: list[Span] = []
+    for start, stop, number in sorted(spans):
+        if joined and joined[-1][1:] == (start, number):
+            start = joined.pop()[0]
+        joined.append((start, stop, number))
+    return joined
 
 
 def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mapping[str, tuple]) -> None:
