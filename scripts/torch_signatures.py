@@ -2,8 +2,8 @@
 
     python scripts/torch_signatures.py NAMES > tests/rehearsal/torch-2.13.json
 
-NAMES is a file with a line for each operator (`aten.mm.default`) and each function (`torch.empty`); the interpreter
-that runs this has the release. `python -m tests.rehearsal.used` writes such a file.
+NAMES is a file with a line for each operator (`aten.mm.default`) and each function (`torch.empty`), see
+tests/rehearsal/signatures.py; the interpreter that runs this has the release.
 """
 
 from __future__ import annotations

@@ -168,8 +168,10 @@ class RunConfig:
     max_tokens_per_microbatch: int = 0
     """Token budget of one forward and backward pass (0: what the device's memory allows)."""
     deterministic: bool = False
-    """Use products of one shape only, so that a token's log-probability is the same, bit for bit, when it is
-    generated and when it is trained on; the two need the same `t`. Slower. On the CPU alone."""
+    """On CPUs: use products of one shape only, so that a token's log-probability is the same, bit for bit,
+    when it is generated and when it is trained on; the two need the same `t`. On CUDA: use only kernels whose
+    sums have one order, so that a run that is repeated or resumed on the same plan and devices has the same
+    bits; the two log-probabilities still differ by rounding. Slower."""
     allocation: str = AUTO
     """Layouts by call, as `actor_gen:d2,*:p2`, or disjoint meshes, as `gen.d2+p2`. `auto` takes every device
     of this host, with as little model parallelism as memory allows, and says what it chose; on a CPU, one
@@ -187,11 +189,11 @@ class RunConfig:
     micro-batches and answers are progress; a set-up, a transfer or a rank's save has so long in all."""
     recover: Literal["auto", "off"] = "auto"
     """`auto` resumes a run of this name that was cut short: a training from its newest whole recovery point
-    (`recover_every`), on the same plan to the same bits; a pass over data after its last whole batch. A
-    finished run has nothing to do, unless `num_steps` is more now and it left a recovery point. Settings,
-    rows and models that results so far depend on must be the same; where they are may change. Where points
-    are found and none is whole, the run stops and asks. `off` begins afresh, and keeps an earlier run as
-    TRIAL.N."""
+    (`recover_every`), on the same plan to the same bits (on CUDA with `deterministic`); a pass over data
+    after its last whole batch. A finished run has nothing to do, unless `num_steps` is more now and it left a
+    recovery point. Settings, rows and models that results so far depend on must be the same; where they are
+    may change. Where points are found and none is whole, the run stops and asks. `off` begins afresh, and
+    keeps an earlier run as TRIAL.N."""
     restarts: int = 3
     """Up to how many times a run that failed, as for a worker that died, is resumed by itself; a training
     without `recover_every` is not. The same failure twice, at the same place, ends the run."""
@@ -219,10 +221,6 @@ class RunConfig:
             require((value := getattr(self, name)) >= 1, f"{name} must be at least 1, got {value}")
         budget = self.max_tokens_per_microbatch
         require(budget >= 0, f"max_tokens_per_microbatch must not be negative, got {budget}")
-        require(
-            not (self.deterministic and self.device == "cuda"),
-            "deterministic: true needs device: cpu; there are no such products on CUDA",
-        )
         for name in ("experiment", "trial"):
             value = getattr(self, name)
             require(

@@ -291,7 +291,8 @@ class Engine:
         Between two tokens, when one is due, it takes a break, after which it goes on with the weights that
         there are then.
 
-        A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it.
+        A sample's tokens depend on the seed, the step and the sample's id, not on the batch around it; on
+        CUDA but for rounding, as products are summed in another order when more sequences are decoded.
         """
         self.local_tensors()
         own = frozenset((*self.decoder.eos_token_ids, *config.stop_token_ids))

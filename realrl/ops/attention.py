@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realrl.ops import flash
+from realrl.ops import flash, flex
 from realrl.ops.kernels import cpu_module
 from realrl.ops.segments import Segments
 
@@ -48,6 +48,8 @@ def packed_attention(
         return _Attention.apply(qkv, num_kv_heads, segments, rule)
     if flash.can_run(qkv, segments, window, softcap):
         return flash.attention(qkv, num_kv_heads, segments, scale, window)
+    if flex.pays(qkv, segments):
+        return flex.attention(qkv, num_kv_heads, segments, *rule)
     return packed_attention_reference(qkv, num_kv_heads, segments, **rule._asdict())
 
 

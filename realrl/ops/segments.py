@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from realrl.ops.upload import upload
+
+Kept = TypeVar("Kept")
 
 
 class Bounds(NamedTuple):
@@ -99,12 +102,16 @@ class Segments:
     def on(self, device: torch.device | str) -> SegmentIndex:
         """The segments as the kernels of a device want them; made once, and copied without a wait."""
         device = torch.device(device)
-        if device not in self._on_devices:
-            self._on_devices[device] = self._index_on(device)
-        return self._on_devices[device]
+        return self.kept(("index", device), lambda: self._index_on(device))
+
+    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What was made of the segments for a key, once for all layers."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @cached_property
-    def _on_devices(self) -> dict[torch.device, SegmentIndex]:
+    def _made(self) -> dict[Hashable, Any]:
         return {}
 
     def _index_on(self, device: torch.device) -> SegmentIndex:

@@ -151,7 +151,7 @@ class Replicas:
             dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
-            deterministic=config.deterministic,
+            deterministic=config.deterministic and not on_cuda,
             **_training_options(config),
             sequence_parallel=on_cuda,
             put_off_weights=on_cuda,

@@ -35,6 +35,11 @@ _FREE = frozenset(
 """Operators that launch nothing."""
 
 
+_WITHOUT_ORDER = frozenset("bincount put_ histc kthvalue median scatter_reduce resize_".split())
+"""What of that `torch.use_deterministic_algorithms` refuses on CUDA could be met here, by its documentation;
+cumulative sums of floats, too."""
+
+
 @dataclass
 class Ledger:
     """What a device was asked to do."""
@@ -118,6 +123,7 @@ def _check_sides(operator, args, kwargs) -> None:
 
 def _note(operator, args, kwargs) -> None:
     packet = operator.overloadpacket.__name__
+    _check_order(packet, args)
     signatures.check(str(operator), kwargs)
     waits = packet in _WAITS
     waits |= packet in ("index", "index_put", "index_put_") and _has_mask(args[1])
@@ -126,6 +132,15 @@ def _note(operator, args, kwargs) -> None:
         _ledger.waits.append(str(operator))
     if packet not in _FREE and not operator.is_view:
         _ledger.launches[packet] += 1
+
+
+def _check_order(packet: str, args) -> None:
+    """As PyTorch does on a device, where operators whose sums have no fixed order are ruled out."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return
+    is_float_sum = packet == "cumsum" and args[0].is_floating_point()
+    if is_float_sum or packet in _WITHOUT_ORDER:
+        raise RuntimeError(f"{packet} has no deterministic implementation")
 
 
 def _has_mask(indices) -> bool:

@@ -1,13 +1,16 @@
-"""The rehearsal's library, compiled once a session."""
+"""The rehearsal's library, compiled once a session, and the pretended device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from realrl.ops import kernels
 from tests.rehearsal import build
-from tests.rehearsal.device import Library
+from tests.rehearsal.claimed import claimed_device
+from tests.rehearsal.device import FORWARDS, Library, RehearsedKernels
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,13 @@ def objects(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def library(objects, tmp_path_factory) -> Library:
     return Library(build.link(tmp_path_factory.mktemp("library"), objects))
+
+
+@pytest.fixture
+def device(library, monkeypatch) -> Iterator[None]:
+    """What is made for `cuda` claims to be there, and runs the CUDA kernels."""
+    rehearsed = RehearsedKernels(library)
+    library.start(FORWARDS, processors=4)
+    monkeypatch.setattr(kernels, "cuda_kernels", lambda: rehearsed)
+    with claimed_device(monkeypatch, library):
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +16,11 @@ from realrl.engines.engine import Engine
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.models.reading import read_decoder_config
-from realrl.ops import kernels
 from realrl.parallel.groups import local_groups
 from realrl.realloc.transfer import Transfer
 from realrl.recipes.ppo_math import actor_train
 from tests.recipes.test_variants import ALONE, config_of, rollouts
-from tests.rehearsal.claimed import DEVICE, Ledger, claimed_device, counted
-from tests.rehearsal.device import FORWARDS, RehearsedKernels
+from tests.rehearsal.claimed import DEVICE, Ledger, counted
 from tests.tiny import tiny_llama
 
 SHORT, LONG = 16, 1000
@@ -40,16 +37,6 @@ def models(tmp_path_factory) -> dict[int, Path]:
 @pytest.fixture(scope="module")
 def batch(models) -> PackedBatch:
     return rollouts(models[2])
-
-
-@pytest.fixture
-def device(library, monkeypatch) -> Iterator[None]:
-    """What is made for `cuda` claims to be there, and runs the CUDA kernels."""
-    rehearsed = RehearsedKernels(library)
-    library.start(FORWARDS, processors=4)
-    monkeypatch.setattr(kernels, "cuda_kernels", lambda: rehearsed)
-    with claimed_device(monkeypatch, library):
-        yield
 
 
 def engine_of(model: Path, device: str, max_tokens: int = LONG, head: str = "lm", **options) -> Engine:
