@@ -226,9 +226,14 @@ class _Starter:
 
 
 def _own() -> dict[str, str]:
-    """What a worker has of its actor: Ray shows it one device, and the realrl that this process imported."""
+    """What a worker has of its actor: its device alone, and the realrl that this process imported.
+
+    A cluster may be set up so that Ray tells its actors which devices are theirs, but shows them all.
+    """
     package = str(Path(realrl.__file__).parents[1])
+    devices = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, ids))} if (ids := ray.get_gpu_ids()) else {}
     return {
+        **devices,
         PARENT_VARIABLE: str(os.getpid()),
         LOCAL_RANK_VARIABLE: "0",
         "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),

@@ -102,7 +102,9 @@ class Decoder:
         shared = _Shared(tp, self._rotation(positions), attend_tokens)
         for layer in self.chunks[chunk]:
             if self._recompute and torch.is_grad_enabled():
-                hidden = checkpoint(self._layer, layer, hidden, shared, use_reentrant=False)
+                hidden = checkpoint(
+                    self._layer, layer, hidden, shared, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 hidden = self._layer(layer, hidden, shared)
         ends = self.is_last and chunk == len(self.chunks) - 1

@@ -78,7 +78,7 @@ def _backward(
 ):
     causal, extent = _extent(is_causal, window)
     # Without dropout no random state is read.
-    random_state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+    random_state = torch.empty(2, dtype=torch.uint64, device=q.device)
     unused = torch.empty(0, device=q.device)
     return torch.ops.aten._flash_attention_backward(
         *(dout, q, k, v, out, lse, *bounds, 0.0, causal, random_state, unused), scale=scale, **extent

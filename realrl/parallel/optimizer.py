@@ -52,7 +52,9 @@ class ShardedAdamW:
         self._groups, self._config, self._states_device = groups, config, states_device
         self._hold(weights)
         start, size = self._start, len(self._share)
-        self.master = self._share.float() if states_device is None else _copy(self._share, states_device)
+        self.master = (
+            self._share.float() if states_device is None else self._hosted(self._share, torch.float32)
+        )
         self._copies = [(max(a - start, 0), min(b - start, size), n) for a, b, n in copies]
         self._num_decayed = min(max(weights.num_matrix_elements - start, 0), size)
         self.states = {name: torch.zeros_like(self.master) for name in _MOMENTS}
@@ -151,7 +153,7 @@ class ShardedAdamW:
 
     def _update(self, share: Tensor, lr: float) -> None:
         if self._states_device is not None:
-            share = _copy(share, self._states_device)
+            share = self._hosted(share, torch.float32)
         config, decayed, plain = self._config, slice(self._num_decayed), slice(self._num_decayed, None)
         for i, (part, weight_decay) in enumerate(((decayed, config.weight_decay), (plain, 0.0))):
             adamw(
@@ -183,18 +185,19 @@ class ShardedAdamW:
         total = sum(squares, torch.zeros((), dtype=torch.float64, device=share.device))
         return float(all_reduce(total, self._groups.mesh).sqrt())
 
+    def _hosted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy where the states are; pinned where CUDA copies it, which is then several times as fast."""
+        is_pinned = self._share.is_cuda
+        made = torch.empty(tensor.shape, dtype=dtype, device=self._states_device, pin_memory=is_pinned)
+        return made.copy_(tensor)
+
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters to the weights, and give every rank those of all. Collective over dp."""
         # States elsewhere are rounded there, so that no more bytes travel than the weights have.
-        self._share.copy_(self.master if self._states_device is None else self.master.to(self._dtype))
+        is_here = self._states_device is None
+        self._share.copy_(self.master if is_here else self._hosted(self.master, self._dtype))
         gather(self._weights.buffer, self._groups)
-
-
-def _copy(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """In float32, on a device, which may be the tensor's own; in host memory, where CUDA copies fastest."""
-    pinned = tensor.is_cuda and torch.device(device).type == "cpu"
-    return torch.empty(tensor.shape, dtype=torch.float32, device=device, pin_memory=pinned).copy_(tensor)
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:

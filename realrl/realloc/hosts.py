@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from realrl.layouts.layout import Rank
 from realrl.layouts.topology import Node, Topology
-from realrl.realloc.shared import host_id
+from realrl.realloc.shared import host_id, machine_id
 
 _HOST_RATES = {"link_bytes_s": 5e9, "nic_bytes_s": 3e9, "node_nic_bytes_s": 3e9}
 """Of a host without accelerators: memory that is copied, and one NIC of 25 Gb/s for all ranks."""
@@ -24,8 +24,12 @@ def topology_of(nodes: Mapping[Rank, Node], device: str) -> Topology:
 
 
 def discover_topology(device: str) -> Topology:
-    """The topology of this run. Collective: over the default process group."""
-    digest = hashlib.blake2b(host_id().encode(), digest_size=8).digest()
+    """The topology of this run. Collective: over the default process group.
+
+    Devices of one machine are linked, also from one container to another; host memory is shared in one alone.
+    """
+    host = host_id() if device == "cpu" else machine_id()
+    digest = hashlib.blake2b(host.encode(), digest_size=8).digest()
     own = torch.tensor([int.from_bytes(digest, "big", signed=True)])
     found = torch.empty(dist.get_world_size(), dtype=torch.int64)
     dist.all_gather_into_tensor(found, own)

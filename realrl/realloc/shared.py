@@ -34,8 +34,12 @@ def open_shared(handle: Tensor) -> Tensor:
 
 def host_id() -> str:
     """Equal in two processes that can share memory: one boot of one machine, one user, one container."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}/{os.getuid()}"
+    return f"{machine_id()}/{os.readlink('/proc/self/ns/pid')}/{os.getuid()}"
+
+
+def machine_id() -> str:
+    """Equal in all processes of one boot of one machine, whatever containers they are in."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _mapped(descriptor: int, num_bytes: int) -> Tensor:

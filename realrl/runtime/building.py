@@ -25,6 +25,7 @@ from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.channel import WorkerChannel
 from realrl.runtime.data import open_data
+from realrl.runtime.devices import open_device
 from realrl.runtime.failure import RunRefused
 from realrl.runtime.inputs import check_digests
 from realrl.runtime.jobs import Programs, compile_run
@@ -73,7 +74,7 @@ def build_worker(
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     data = open_data(recipe, config)
     check_digests(setup.digests, recipe, config, data, rank)
-    device = _open_device(config.device, local_rank, is_deterministic=config.deterministic)
+    device = open_device(config.device, local_rank, is_deterministic=config.deterministic)
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     with connected_to(setup.hosts):
         groups = create_groups(plan.placements.values(), rank, _timeout(config))
@@ -126,22 +127,6 @@ def _transfer_settings(config: Any) -> TransferSettings:
 def _timeout(config: Any) -> timedelta:
     """Of every wait among workers. A rank may wait for others as long as those make progress."""
     return max(_BACKSTOP, timedelta(seconds=config.call_timeout_s * _PATIENCE))
-
-
-def _open_device(device: str, local_rank: int, *, is_deterministic: bool) -> str:
-    """The device of this process, which has no other.
-
-    Source: PyTorch's notes on reproducibility; NVIDIA's cuBLAS documentation, "Results Reproducibility".
-    """
-    if device == "cpu":
-        return device
-    if is_deterministic:
-        # Before cuBLAS is first used: it reads this once.
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.cuda.set_device(local_rank)
-    return f"cuda:{local_rank}"
 
 
 def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:

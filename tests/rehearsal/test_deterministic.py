@@ -8,10 +8,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from realrl.runtime.building import _open_device
+from realrl.runtime import devices
+from realrl.runtime.devices import open_device
 from tests.recipes.test_variants import rollouts
 from tests.rehearsal.test_engine import engine_of, trained
 from tests.tiny import tiny_llama
+
+
+def _pretend_to_have_devices(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(devices, "pci_address", lambda index: "none")
 
 
 @pytest.fixture
@@ -19,8 +26,8 @@ def _opened(monkeypatch) -> Iterator[None]:
     """A device as a worker opens it, and the settings as they were thereafter."""
     filled = torch.utils.deterministic.fill_uninitialized_memory
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    assert _open_device("cuda", 3, is_deterministic=True) == "cuda:3"
+    _pretend_to_have_devices(monkeypatch)
+    assert open_device("cuda", 3, is_deterministic=True) == "cuda:3"
     yield
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = filled
@@ -39,6 +46,6 @@ def test_a_training_call_has_no_sum_without_an_order(_opened, device, tmp_path):
 
 
 def test_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    _open_device("cuda", 0, is_deterministic=False)
+    _pretend_to_have_devices(monkeypatch)
+    open_device("cuda", 0, is_deterministic=False)
     assert not torch.are_deterministic_algorithms_enabled()
