@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realrl.apps.tables import table
-from realrl.models.graphs import CudaRecorder
+from realrl.models.graphs import CudaRecorder, RecordedStep
 from realrl.ops.attention import Segments, packed_attention
 from realrl.ops.cache import KeyValueCache
 
@@ -192,11 +193,12 @@ def _decode_step(
     q = torch.randn(work.sequences, work.num_heads, work.head_dim, device=device, dtype=dtype)
     scale = work.head_dim**-0.5
 
-    def step() -> None:
+    def step(q: Tensor) -> Tensor:
         for layer in range(layers):
-            cache.attend(layer, q, page_table, lengths, scale=scale)
+            out = cache.attend(layer, q, page_table, lengths, scale=scale)
+        return out
 
-    return step if device.type == "cpu" else CudaRecorder()(step, [])
+    return partial(step if device.type == "cpu" else RecordedStep(step, (0,), CudaRecorder()), q)
 
 
 def _row(
