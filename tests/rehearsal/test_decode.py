@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from realrl.api.config import GenerationConfig
 from realrl.ops import cache as cache_module
 from realrl.ops.cache import KeyValueCache
+from tests.engines.test_generate import generated, loaded, prompts
+from tests.models.families import tiny_model
 from tests.rehearsal.decode_steps import TOLERANCES, Shape, check, random_step
 from tests.rehearsal.device import FORWARDS
 from tests.rehearsal.rehearse import bits, in_every_order, rehearsing
@@ -166,3 +169,19 @@ def test_a_cache_without_kernels_is_refused(monkeypatch):
     monkeypatch.setattr(cache_module.kernels, "for_device", lambda device: None)
     with pytest.raises(ValueError, match="not built: install realrl again where nvcc"):
         KeyValueCache(1, 1, 1, 64, torch.bfloat16, "cuda")
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_generation_draws_the_same_tokens(library, family, tmp_path, monkeypatch):
+    """As on the CPU, by a whole engine, with shared prompts and with windows and soft caps."""
+    model = tiny_model(tmp_path, family)
+    config = GenerationConfig(max_new_tokens=4, min_new_tokens=4, temperature=0.0)
+    wanted = generated(loaded(model), prompts(), config)
+    monkeypatch.setattr(cache_module, "_pages_for", lambda *_: cache_module._CudaPages)
+    kernel = "realrl::{anonymous}::attend_float_kernel"
+    before = library.launches()[kernel]
+    with rehearsing(library, FORWARDS):
+        found = generated(loaded(model), prompts(), config)
+    assert library.launches()[kernel] > before
+    assert torch.equal(found["input_ids"], wanted["input_ids"])
+    torch.testing.assert_close(found["logprobs"], wanted["logprobs"], rtol=1e-4, atol=1e-4)
