@@ -71,13 +71,21 @@ def test_scores_of_any_size(library, dtype):
 
 
 @pytest.mark.parametrize(
-    ("length", "dtype"),
-    [(32_768, torch.bfloat16), (32_769, torch.bfloat16), (70_000, torch.float32)],
+    ("length", "window", "dtype"),
+    [
+        (32_769, None, torch.bfloat16),
+        (70_000, None, torch.float32),
+        (33_279, 32_768, torch.float32),
+        (33_791, 33_280, torch.float32),
+    ],
     ids=str,
 )
-def test_long_sequences_have_longer_spans(library, dtype, length):
-    """So that scratch memory has a bound. One page is all that the sequence has, again and again."""
-    step = random_step(Shape(1, 8, 256), (256,), dtype)
+def test_long_sequences_have_longer_spans(library, length, window, dtype):
+    """So that scratch memory has a bound, also where a window begins at the end of a span.
+
+    One page is all that the sequence has, again and again.
+    """
+    step = random_step(Shape(1, 8, 256, window=window), (256,), dtype)
     table = torch.zeros(1, -(-length // 256), dtype=torch.int32)
     step = replace(step, table=table, lengths=torch.tensor([length]))
     with rehearsing(library, FORWARDS):
