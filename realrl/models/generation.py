@@ -148,10 +148,9 @@ class Generator:
 
     def _may_record(self) -> bool:
         """Whether decoding pays to be recorded, and has nothing that a graph cannot hold."""
-        config = self.decoder.config
         pays = self.config.max_new_tokens >= _RECORDING_PAYS
         alone = self.decoder.groups.tp is None
-        return pays and alone and config.attention_softcap is None and self._cache.is_recordable
+        return pays and alone and self._cache.is_recordable
 
     def _pages_in_memory(self) -> int:
         allowed_bytes = self.config.cache_mib << 20 or _NO_LIMIT

@@ -5,20 +5,23 @@ Shapes: B sequences, T tokens, Q query heads, K key/value heads, D head size, P 
 
 from __future__ import annotations
 
-import logging
-from functools import cache
-
 import torch
 from torch import Tensor
 
+from realrl.ops import kernels
 from realrl.ops.attention import AttentionRule, attend_explicitly, kernel_shape
 from realrl.ops.kernels import cpu_module
 
-logger = logging.getLogger(__name__)
-
-_CPU_PAGE_TOKENS, _CUDA_PAGE_TOKENS = 64, 256
+_CPU_PAGE_TOKENS = 64
+"""A tile of the kernels."""
+_CUDA_PAGE_TOKENS = 32
+"""Any power of two from 16 to 256 would do. Samples share a prompt's whole pages and copy the rest of it:
+pages should be small. A step uploads the numbers of each sequence's pages: they should be few."""
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
-_FLASH_TYPES = (torch.bfloat16, torch.float16)
+_CUDA_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CUDA_HEAD_STEP, _CUDA_MOST_HEAD_DIM = 8, 256
+"""Sizes of a head that the CUDA kernel reads in whole vectors, and has room for."""
+_VECTOR_BYTES = 16
 _ANY_RULE = AttentionRule(1.0)
 
 
@@ -44,7 +47,7 @@ class KeyValueCache:
 
     @staticmethod
     def tokens_of_page(device: torch.device | str) -> int:
-        """64 on the CPU, as a page is a tile of its kernel; 256 on CUDA, as flash attention wants."""
+        """Tokens of a page on a kind of device."""
         return _CUDA_PAGE_TOKENS if torch.device(device).type == "cuda" else _CPU_PAGE_TOKENS
 
     @staticmethod
@@ -88,6 +91,8 @@ class KeyValueCache:
 
 
 def _pages_for(dtype: torch.dtype, head_dim: int, device: torch.device) -> type[_TiledPages | _PlainPages]:
+    if device.type == "cuda":
+        return _CudaPages
     on_kernel = device.type == "cpu" and dtype in _KERNEL_TYPES and head_dim % 2 == 0
     return _TiledPages if on_kernel and cpu_module() is not None else _PlainPages
 
@@ -137,7 +142,9 @@ class _TiledPages:
 
 
 class _PlainPages:
-    """`[pages, page_tokens, K, D]` a layer, as flash attention wants them; elsewhere the kernels' twin."""
+    """`[pages, page_tokens, K, D]` a layer, and attention in PyTorch, one sequence after the other."""
+
+    is_recordable = False
 
     @staticmethod
     def elements(page_tokens: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -145,13 +152,7 @@ class _PlainPages:
 
     def __init__(self, num_layers, num_pages, page_tokens, num_kv_heads, head_dim, dtype, device) -> None:
         shape = (2, num_layers, num_pages, page_tokens, num_kv_heads, head_dim)
-        # Not whatever was in the memory: it may be NaN, which a weight of 0 does not hide everywhere.
-        self._data = torch.zeros(shape, dtype=dtype, device=device)
-
-    @property
-    def is_recordable(self) -> bool:
-        data = self._data
-        return data.is_cuda and data.dtype in _FLASH_TYPES and _pages_by_flash(data.device)
+        self._data = torch.empty(shape, dtype=dtype, device=device)
 
     def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
         num_kv_heads = self._data.shape[4]
@@ -164,15 +165,60 @@ class _PlainPages:
         self, layer: int, q: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
     ) -> Tensor:
         keys, values = self._data[:, layer]
-        if rule.softcap is None and self.is_recordable:
-            return _flash_attend(q, keys, values, page_table, lengths, rule)
-        return torch.cat(
-            [q[:0]]
-            + [
-                _attend_sequence(q[i : i + 1], keys, values, page_table[i], length, rule)
-                for i, length in enumerate(lengths.tolist())
-            ]
+        outputs = [
+            _attend_sequence(q[i : i + 1], keys, values, page_table[i], length, rule)
+            for i, length in enumerate(lengths.tolist())
+        ]
+        return torch.cat([q[:0], *outputs])
+
+
+class _CudaPages(_PlainPages):
+    """The same pages, and attention by the kernel of csrc/decode_cuda.cu: no other is quick enough.
+
+    A sequence's result has the same bits whatever other sequences there are, and however wide the table is.
+    """
+
+    is_recordable = True
+
+    def __init__(self, num_layers, num_pages, page_tokens, num_kv_heads, head_dim, dtype, device) -> None:
+        _check_cuda_kernel(dtype, head_dim, torch.device(device))
+        super().__init__(num_layers, num_pages, page_tokens, num_kv_heads, head_dim, dtype, device)
+
+    def attend(
+        self, layer: int, q: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
+    ) -> Tensor:
+        assert page_table.dtype == torch.int32 and lengths.dtype == torch.int64
+        assert q.dtype == self._data.dtype
+        if not _has_whole_vectors(q):
+            q = q.clone(memory_format=torch.contiguous_format)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        tables = page_table.contiguous(), lengths.contiguous()
+        kernels.for_device(q.device).attend_pages(q, self._data[:, layer], *tables, rule, out)
+        return out
+
+
+def _check_cuda_kernel(dtype: torch.dtype, head_dim: int, device: torch.device) -> None:
+    """Refuse what the kernel cannot do: nothing slow stands in."""
+    if kernels.for_device(device) is None:
+        raise ValueError(
+            "generation on CUDA needs realrl's CUDA kernels, which are not built: install realrl again where"
+            " nvcc is on the PATH, with REALRL_CUDA=1; or let vLLM generate (generation.engine: vllm)"
         )
+    if dtype not in _CUDA_TYPES:
+        raise ValueError(f"dtype: generation on CUDA takes float32, bfloat16 or float16, got {dtype}")
+    if head_dim % _CUDA_HEAD_STEP or not 0 < head_dim <= _CUDA_MOST_HEAD_DIM:
+        raise ValueError(
+            f"generation on CUDA takes heads whose size is a multiple of {_CUDA_HEAD_STEP} up to"
+            f" {_CUDA_MOST_HEAD_DIM}, and the model's is {head_dim}: let vLLM generate"
+            " (generation.engine: vllm)"
+        )
+
+
+def _has_whole_vectors(q: Tensor) -> bool:
+    """Whether a sequence's heads lie in a row, from a multiple of a vector on."""
+    is_row = q.stride()[1:] == (q.shape[2], 1)
+    row_bytes = q.stride(0) * q.element_size()
+    return is_row and q.data_ptr() % _VECTOR_BYTES == 0 and row_bytes % _VECTOR_BYTES == 0
 
 
 def _attend_sequence(
@@ -181,38 +227,3 @@ def _attend_sequence(
     seen = pages[: -(-length // keys.shape[1])].long()
     keys, values = (x[seen].flatten(0, 1)[:length].float() for x in (keys, values))
     return attend_explicitly(q.float(), keys, values, rule).to(q.dtype)
-
-
-def _flash_attend(
-    q: Tensor, keys: Tensor, values: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
-) -> Tensor:
-    """One split of the keys, so that a sequence's result does not depend on the others."""
-    # It brings PyTorch's compiler along, which takes seconds to import.
-    from torch.nn.attention.varlen import varlen_attn
-
-    starts = torch.arange(len(q) + 1, dtype=torch.int32, device=q.device)
-    # Where pages are given, the keys' bounds are not read, but must be there.
-    ends = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    return varlen_attn(
-        *(q.contiguous(), keys, values, starts, ends, 1, page_table.shape[1] * keys.shape[1]),
-        scale=rule.scale,
-        window_size=(-1, -1) if rule.window is None else (rule.window - 1, 0),
-        enable_gqa=q.shape[1] != keys.shape[2],
-        seqused_k=lengths.to(torch.int32),
-        block_table=page_table,
-        num_splits=1,
-    )
-
-
-@cache
-def _pages_by_flash(device: torch.device) -> bool:
-    """Whether the device's flash attention reads pages: not all of PyTorch's do."""
-    q = torch.zeros(1, 1, 64, dtype=torch.bfloat16, device=device)
-    pages = torch.zeros(1, _CUDA_PAGE_TOKENS, 1, 64, dtype=torch.bfloat16, device=device)
-    table, lengths = (torch.full((1, 1), n, dtype=torch.int32, device=device) for n in (0, 1))
-    try:
-        _flash_attend(q, pages, pages, table, lengths[0], _ANY_RULE)
-    except RuntimeError as error:
-        logger.warning("flash attention cannot read pages (%s): its slower PyTorch twin stands in", error)
-        return False
-    return True

@@ -15,6 +15,9 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 CUDA_LIBRARY = Path(__file__).parent / "_kernels_cuda.so"
+_NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
+"""`NumberType` of csrc/decode_cuda.cu."""
+_NO_WINDOW = 1 << 40
 
 
 class Kernels(Protocol):
@@ -144,6 +147,14 @@ class CudaKernels:
         self._gated_backward.argtypes = [*gated, *[pointer] * 3]
         self._rotate = library.realrl_rotate
         self._rotate.argtypes = [*[pointer] * 3, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2, *[pointer] * 2]
+        self._attend_pages = library.realrl_attend_pages
+        self._attend_pages.argtypes = [
+            *(pointer, ctypes.c_int64, *[pointer] * 4, *[ctypes.c_int64] * 6),
+            *(ctypes.c_float, ctypes.c_float, ctypes.c_int64, ctypes.c_int, *[pointer] * 3),
+        ]
+        self._scratch_floats = library.realrl_attend_pages_scratch
+        self._scratch_floats.argtypes = [ctypes.c_int64] * 6
+        self._scratch_floats.restype = ctypes.c_int64
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -174,6 +185,34 @@ class CudaKernels:
 
     def rotate(self, job, y) -> None:
         self._launch(self._rotate, job, y)
+
+    def attend_pages(
+        self,
+        q: Tensor,
+        pages: Tensor,
+        page_table: Tensor,
+        lengths: Tensor,
+        rule: tuple[float, int | None, float | None],
+        out: Tensor,
+    ) -> None:
+        """Fill `out [B, Q, D]` with the attention of `q` to the first `lengths` tokens of each row's pages.
+
+        Shapes: q `[B, Q, D]`, each sequence's heads in a row from a multiple of 16 bytes on; pages
+            `[2, pages, page_tokens, K, D]`; page_table int32 `[B, P]`; lengths int64 `[B]`. `rule` has the
+            fields of `AttentionRule`.
+        """
+        scale, window, softcap = rule
+        batch, num_heads, head_dim = q.shape
+        (keys, values), (page_tokens, num_kv_heads) = pages, pages.shape[2:4]
+        table_width, window = page_table.shape[1], window or _NO_WINDOW
+        count = self._scratch_floats(batch, num_heads, head_dim, page_tokens, table_width, window)
+        # A graph's memory pool has one such buffer, as layers run one after another.
+        scratch = torch.empty(count, dtype=torch.float32, device=q.device)
+        tensors = (keys.data_ptr(), values.data_ptr(), page_table.data_ptr(), lengths.data_ptr())
+        sizes = (batch, num_heads, num_kv_heads, head_dim, page_tokens, table_width)
+        numbers = (scale, softcap or 0.0, window, _NUMBER_TYPES[q.dtype])
+        job = (q.data_ptr(), q.stride(0), *tensors, *sizes, *numbers)
+        self._launch(self._attend_pages, job, scratch, out)
 
     def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
         self._call(tensors[0].device, kernel, *job, *(x.data_ptr() for x in tensors))

@@ -219,8 +219,8 @@ def test_attention_is_timed_beside_pytorchs(capsys, monkeypatch):
         assert int((segments.positions() + 1).sum()) == shape.useful_pairs
     monkeypatch.setattr(attention, "_SHAPES", shapes)
     monkeypatch.setattr(attention, "_CONTEXTS", (3, 65))
-    monkeypatch.setattr(attention, "_MATMUL_SIZE", 64)
-    monkeypatch.setattr(attention, "_CACHE_BYTES", 1 << 20)
+    monkeypatch.setattr(attention, "_MATMUL_SIZES", {"cpu": 64})
+    monkeypatch.setattr(attention, "_CACHE_BYTES", {"cpu": 1 << 20})
     assert main(["attention", "--json", "--rounds", "1"]) == 0
     rows = [msgspec.json.decode(line, type=attention.Row) for line in capsys.readouterr().out.splitlines()]
     assert len({(row.work, row.shape, row.dtype, row.method) for row in rows}) == 2 * (2 * 2 * 2 + 2)

@@ -1,4 +1,4 @@
-"""Attention on a CUDA device: flash attention, and the twin where it cannot, against float64 on the host."""
+"""Attention on a CUDA device against float64 on the host: flash attention, its twin, and decoding."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from realrl.ops import cache as cache_module
 from realrl.ops import flash
 from realrl.ops.attention import packed_attention
 from realrl.ops.cache import KeyValueCache
 from tests.ops.attention_cases import Case
 from tests.ops.test_attention import close, expected, run
 from tests.ops.test_cache import attend_last, filled_cache
+from tests.rehearsal.decode_steps import TOLERANCES, Shape, check, random_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,6 +22,7 @@ pytestmark = [
 
 ALONE = Case((40, 1, 300, 64), (-1, -1, -1, -1), 2, 2, 64, None, None)
 SHARED = Case((100, 30, 1, 70, 0, 64, 5), (-1, 0, 0, 0, -1, -1, 5), 2, 2, 64, None, None)
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 BY_FLASH = [ALONE, SHARED, replace(ALONE, window=50), replace(SHARED, head_dim=128, group=3)]
 BY_THE_TWIN = [replace(SHARED, window=50), replace(ALONE, softcap=20.0), replace(ALONE, head_dim=20)]
 
@@ -50,7 +51,7 @@ def test_flash_takes_what_it_can(case):
 @pytest.mark.parametrize("rule", [{}, {"window": 50}, {"softcap": 20.0}])
 def test_the_newest_token_over_pages(dtype, rule):
     """Lengths on both sides of a page's tokens; stale pages full of NaN."""
-    case = replace(ALONE, lengths=(1, 255, 256, 257, 700), prefix=(-1,) * 5, **rule)
+    case = replace(ALONE, lengths=(1, 31, 32, 33, 700), prefix=(-1,) * 5, **rule)
     qkv = case.qkv(dtype=dtype)
     cache, table = filled_cache(case, qkv.cuda())
     last, found = attend_last(case, cache, qkv.cuda(), table)
@@ -58,21 +59,51 @@ def test_the_newest_token_over_pages(dtype, rule):
     close(found.cpu(), wanted, 2e-2 if dtype == torch.bfloat16 else 1e-4)
 
 
-def test_flash_reads_pages():
-    """Else decoding is the twin's, one sequence after the other."""
-    assert cache_module._pages_by_flash(torch.device("cuda", torch.cuda.current_device()))
+DECODED = [
+    Shape(1, 64, 16, num_kv_heads=3),
+    Shape(2, 80, 64, window=700),
+    Shape(6, 128, 32, num_kv_heads=2),
+    Shape(7, 128, 32, num_kv_heads=4, window=1000, softcap=5.0),
+    Shape(8, 256, 16, softcap=3.0),
+    Shape(12, 64, 256),
+]
 
 
-def test_a_sequence_decodes_alike_in_any_company():
-    """Bit for bit, as the keys are never split."""
-    case = replace(ALONE, lengths=(700, 5, 257), prefix=(-1,) * 3)
-    qkv = case.qkv(dtype=torch.bfloat16).cuda()
-    cache, table = filled_cache(case, qkv)
-    last, found = attend_last(case, cache, qkv, table)
-    q, lengths = qkv[last][:, : case.num_kv_heads * case.group], torch.tensor(case.lengths, device="cuda")
-    for row in range(3):
-        one = slice(row, row + 1)
-        assert torch.equal(found[one], cache.attend(1, q[one], table[one], lengths[one], **case.rule))
+@DTYPES
+@pytest.mark.parametrize("shape", DECODED, ids=str)
+def test_decoding(dtype, shape):
+    """Several spans, and spans that are longer; whatever no sequence has is NaN."""
+    step = random_step(shape, (1, 15, 17, 511, 513, 3000, 40_000), dtype)
+    check(step.on("cuda").run(), step)
+
+
+@DTYPES
+@pytest.mark.parametrize("window", [None, 600])
+def test_a_sequence_decodes_alike_in_any_company(dtype, window):
+    """Bit for bit, and with tables of other widths."""
+    shape = Shape(6, 128, 32, num_kv_heads=2, window=window)
+    step = random_step(shape, (700, 5, 9000, 257), dtype).on("cuda")
+    together = step.run()
+    for row, length in enumerate(step.lengths.tolist()):
+        for width in (-(-length // 32), 2000):
+            assert torch.equal(step.row(row, width).run(), together[row : row + 1])
+
+
+def test_a_graph_serves_all_lengths():
+    """What is recorded with short sequences decodes long ones."""
+    step = random_step(Shape(6, 128, 32, num_kv_heads=2), (9000, 40), torch.bfloat16).on("cuda")
+    wanted = step.run()
+    lengths = step.lengths.clone()
+    cache = KeyValueCache(1, len(step.pages[0]), 2, 128, torch.bfloat16, "cuda")
+    assert cache.is_recordable and cache.page_tokens == 32
+    cache._pages._data[:, 0] = step.pages
+    graph = torch.cuda.CUDAGraph()
+    step.lengths.fill_(1)
+    with torch.cuda.graph(graph):
+        found = cache.attend(0, step.qkv[:, :12], step.table, step.lengths, scale=step.shape.rule.scale)
+    step.lengths.copy_(lengths)
+    graph.replay()
+    assert torch.equal(found, wanted)
 
 
 def test_page_bytes_are_what_a_page_takes():

@@ -30,9 +30,13 @@ def test_engine_matches_transformers(row, tmp_path):
     check_engine(model, local_groups(placement), reference_model(model), device="cuda")
 
 
-def test_recorded_steps_draw_the_same_tokens(tmp_path, monkeypatch):
-    """As steps that are launched kernel by kernel, with log-probabilities to the last bits of bfloat16."""
-    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+@pytest.mark.parametrize("family", ["qwen2", "mistral", "gemma2"])
+def test_recorded_steps_draw_the_same_tokens(family, tmp_path, monkeypatch):
+    """As steps that are launched kernel by kernel, with log-probabilities to the last bits of bfloat16.
+
+    With a window, and with soft caps too.
+    """
+    engine = loaded(tiny_model(tmp_path, family), device="cuda", dtype=torch.bfloat16)
     config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, temperature=0.0)
     recorded = generated(engine, prompts(), config)
     monkeypatch.setattr(generation, "_RECORDING_PAYS", 1000)

@@ -33,7 +33,7 @@ def test_source_compiles(source, architecture, tmp_path):
 def test_library_loads_and_has_its_functions(tmp_path):
     """Loading needs no device and no torch: only the CUDA runtime linked into it."""
     library = tmp_path / "kernels.so"
-    flags = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-cudart=static"]
+    flags = ["-std=c++17", "-arch=sm_80", "-shared", "-Xcompiler=-fPIC", "-cudart=static"]
     subprocess.run(["nvcc", *flags, "-o", str(library), *map(str, SOURCES)], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.realrl_error_string.restype = ctypes.c_char_p
@@ -44,4 +44,6 @@ def test_library_loads_and_has_its_functions(tmp_path):
     assert loaded.realrl_gated is not None
     assert loaded.realrl_gated_backward is not None
     assert loaded.realrl_rotate is not None
+    assert loaded.realrl_attend_pages is not None
+    assert loaded.realrl_attend_pages_scratch is not None
     assert loaded.realrl_error_string(0) == b"no error"

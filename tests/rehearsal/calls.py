@@ -9,6 +9,7 @@ from realrl.ops.gae import gae
 from realrl.ops.logits import LogitsMap
 from realrl.ops.rotary import rotate, rotate_reference
 from tests.ops.gae_loop import gae_loop, random_batch
+from tests.rehearsal.decode_steps import Shape, check, random_step
 from tests.rehearsal.rehearse import displaced
 
 
@@ -47,3 +48,13 @@ def check_copy():
     source, target = torch.randn(20, 32), torch.zeros(20, 40, dtype=torch.bfloat16)
     boxes.copy([source[:, :30]], [target[:, 4:34]])
     assert torch.equal(target[:, 4:34], source[:, :30].bfloat16()) and not target[:, 34:].any()
+
+
+def check_decode(dtype: torch.dtype = torch.bfloat16, head_dim: int = 64):
+    """Two spans and a part of a tile; queries that fill no block's heads."""
+    step = random_step(Shape(3, head_dim, 16), (530, 20), dtype)
+    check(step.run(), step)
+
+
+def check_decode_in_float32():
+    check_decode(torch.float32)

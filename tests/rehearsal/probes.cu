@@ -3,6 +3,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "tensor_cores.h"
+
 namespace {
 
 __global__ void shuffle_kernel(int which, int argument, int width, int *out) {
@@ -47,6 +49,23 @@ __global__ void count_kernel(int *sum, int *largest) {
   atomicMax(largest, static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x));
 }
 
+// Fragments as rows of a lane each.
+template <class T>
+__global__ void multiply_kernel(const uint32_t *a, const uint32_t *b, float *c) {
+  const unsigned lane = threadIdx.x;
+  float sums[4];
+  uint32_t left[4], right[2];
+  for (int i = 0; i < 4; ++i) sums[i] = c[lane * 4 + i];
+  for (int i = 0; i < 4; ++i) left[i] = a[lane * 4 + i];
+  for (int i = 0; i < 2; ++i) right[i] = b[lane * 2 + i];
+  realrl::multiply_add<T>(sums, left, right);
+  for (int i = 0; i < 4; ++i) c[lane * 4 + i] = sums[i];
+}
+
+__global__ void bytes_kernel(unsigned low, unsigned high, unsigned selector, unsigned *out) {
+  *out = __byte_perm(low, high, selector);
+}
+
 __global__ void halves_kernel(const float *x, uint16_t *bf16, uint16_t *fp16, float *back) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const __nv_bfloat16 b = __float2bfloat16_rn(x[i]);
@@ -84,6 +103,20 @@ extern "C" int probe_blocks(int *out, void *stream) {
 
 extern "C" int probe_count(int blocks, int threads, int *sum, int *largest, void *stream) {
   count_kernel<<<blocks, threads, 0, stream>>>(sum, largest);
+  return cudaGetLastError();
+}
+
+extern "C" int probe_multiply(int is_bf16, const uint32_t *a, const uint32_t *b, float *c, void *stream) {
+  if (is_bf16) {
+    multiply_kernel<__nv_bfloat16><<<1, 32, 0, stream>>>(a, b, c);
+  } else {
+    multiply_kernel<__half><<<1, 32, 0, stream>>>(a, b, c);
+  }
+  return cudaGetLastError();
+}
+
+extern "C" int probe_bytes(unsigned low, unsigned high, unsigned selector, unsigned *out, void *stream) {
+  bytes_kernel<<<1, 1, 0, stream>>>(low, high, selector, out);
   return cudaGetLastError();
 }
 

@@ -13,6 +13,8 @@ import pytest
 from tests.rehearsal import build
 from tests.rehearsal.calls import (
     check_copy,
+    check_decode,
+    check_decode_in_float32,
     check_gae,
     check_logits,
     check_logits_at_an_odd_address,
@@ -97,6 +99,27 @@ FAULTS = {
         "*checksum += sum",
         check_sum,
         "a race: thread 0 of block [0-9] has (written|read) this byte of global memory",
+    ),
+    "warps' results without a barrier": Fault(
+        "decode_half_cuda.cu",
+        "__syncthreads();\n    store_span",
+        "store_span",
+        check_decode,
+        "a race|no thread has written",
+    ),
+    "values that are not seen": Fault(
+        "decode_half_cuda.cu",
+        "seen.has(key) && column < head_dim, values",
+        "column < head_dim, values",
+        check_decode,
+        "not close",
+    ),
+    "a sum over too few lanes": Fault(
+        "decode_float_cuda.cu",
+        "for (; distance > 0; distance /= 2) x[0] +=",
+        "for (; distance > 1; distance /= 2) x[0] +=",
+        check_decode_in_float32,
+        "not close",
     ),
     "arguments in another order": Fault(
         "pointwise_cuda.cu",

@@ -12,7 +12,7 @@ from realrl.ops.gated import gated
 from realrl.ops.logits import LogitsMap, finish, gradient_, statistics
 from realrl.ops.rotary import rotate
 from tests.rehearsal import build
-from tests.rehearsal.calls import check_copy, check_gae, check_sum
+from tests.rehearsal.calls import check_copy, check_decode, check_decode_in_float32, check_gae, check_sum
 from tests.rehearsal.device import ORDERS, STREAM, DeviceMemory, Library
 from tests.rehearsal.rehearse import displaced, rehearsing
 from tests.rehearsal.translate import to_cpp
@@ -99,6 +99,35 @@ def test_dynamic_shared_memory(probes, memory):
         probes("probe_dynamic", 100, 400, 227 * 1024 + 1, out)
 
 
+@pytest.mark.parametrize(("is_bf16", "dtype"), [(1, torch.bfloat16), (0, torch.float16)])
+def test_products_by_tensor_cores(probes, memory, is_bf16, dtype):
+    """Rows and columns of fragments are those of the PTX ISA, section 9.7.14.5.8."""
+    a, b, c = (torch.randn(shape) for shape in ((16, 16), (16, 8), (16, 8)))
+    wanted = c + (a.to(dtype).float() @ b.to(dtype).float())
+    groups, threads = torch.arange(32) // 4, torch.arange(32) % 4
+    left = [
+        a[groups + (8 if i in (2, 3, 6, 7) else 0), 2 * threads + i % 2 + (8 if i >= 4 else 0)]
+        for i in range(8)
+    ]
+    right = [b[2 * threads + i % 2 + (8 if i >= 2 else 0), groups] for i in range(4)]
+    rows = [groups + (8 if i >= 2 else 0) for i in range(4)]
+    columns = [2 * threads + i % 2 for i in range(4)]
+    fragments = [torch.stack(x, dim=1).to(dtype) for x in (left, right)]
+    out = torch.stack([c[row, column] for row, column in zip(rows, columns)], dim=1)
+    probes("probe_multiply", is_bf16, *fragments, out)
+    for i in range(4):
+        torch.testing.assert_close(out[:, i], wanted[rows[i], columns[i]], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("selector", [0x5410, 0x7632, 0x3210, 0x0426])
+def test_bytes_are_chosen(probes, memory, selector):
+    """A digit of the selector names a byte of two words."""
+    out = torch.zeros(1, dtype=torch.int32)
+    probes("probe_bytes", 0x33221100, 0x77665544, selector, out)
+    digits = [selector >> 4 * i & 15 for i in range(4)]
+    assert out.item() == int.from_bytes(bytes(0x11 * digit for digit in digits), "little")
+
+
 def test_grids_and_blocks_of_three_dimensions(probes, memory):
     out = torch.zeros(12 * 24, dtype=torch.int32)
     probes("probe_blocks", out)
@@ -161,6 +190,10 @@ def test_every_instance_of_every_kernel_runs(library):
             for width in (3, 8):
                 call_pointwise(dtype, width)
                 call_logits(dtype, width)
+        check_decode_in_float32()
+        for dtype in (torch.bfloat16, torch.float16):
+            for head_dim in (64, 128, 256):
+                check_decode(dtype, head_dim)
     assert [name for name, count in library.launches().items() if not count] == []
 
 

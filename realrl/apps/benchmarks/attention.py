@@ -1,6 +1,7 @@
 """Times attention over packed sequences and over a paged cache, beside PyTorch's for each sequence alone.
 
-The heads are SmolLM2-135M's. Only pairs of a token and a key that it sees count as useful.
+The heads are SmolLM2-135M's, and on CUDA those of Qwen2-1.5B and Qwen2-7B for decoding long contexts. Only
+pairs of a token and a key that it sees count as useful.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import torch
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realrl.apps.tables import table
+from realrl.models.graphs import CudaRecorder, RecordedStep
 from realrl.ops.attention import Segments, packed_attention
 from realrl.ops.cache import KeyValueCache
 
@@ -24,7 +27,8 @@ _DTYPES = (torch.bfloat16, torch.float32)
 _MATMUL_SIZES = {"cpu": 2048, "cuda": 8192}
 _CONTEXTS = (64, 128, 256, 512, 4096)
 _NUM_DECODED = 32
-_CACHE_BYTES = 256 << 20
+_CACHE_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
+"""Much more than a device's caches hold, in several layers, so that the time of a launch is of no account."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,32 @@ class Shape:
         return self.groups * (prompt + self.samples * (samples + self.prompt * self.tokens))
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """A token for each of some sequences, all with as many before it."""
+
+    sequences: int
+    context: int
+    num_heads: int = _NUM_HEADS
+    num_kv_heads: int = _NUM_KV_HEADS
+    head_dim: int = _HEAD_DIM
+
+    def __str__(self) -> str:
+        heads = f"{self.num_heads}/{self.num_kv_heads}/{self.head_dim}"
+        return f"{self.sequences} x {self.context}, heads {heads}"
+
+    def num_bytes(self, dtype: torch.dtype) -> int:
+        """Keys and values of a layer."""
+        token_bytes = 2 * self.num_kv_heads * self.head_dim * dtype.itemsize
+        return self.sequences * self.context * token_bytes
+
+
+_LONG = tuple(
+    Decoding(sequences, context, *heads)
+    for heads in ((12, 2, 128), (28, 4, 128))
+    for sequences, context in ((128, 8192), (8, 32768))
+)
+"""What a large GPU decodes: most of a step's samples at once, and the few long ones at its end."""
 _SHAPES = (Shape(1, 0, 32, 22), Shape(1, 0, 8, 512), Shape(1, 0, 1, 4096), Shape(4, 256, 8, 128))
 
 
@@ -71,7 +101,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     """Useful GFLOP/s; of decoding, GB/s of keys and values read."""
     peak: float
-    """The same of a large matrix product; of decoding, of reading memory."""
+    """The same of a large matrix product; of decoding, of reading memory, and on CUDA of copying it."""
 
 
 def measure(device: torch.device, rounds: int) -> Iterator[Row]:
@@ -135,33 +165,40 @@ def _sdpa(qkv: Tensor, segments: Segments) -> Tensor:
 
 def _decode_rows(device: torch.device, dtype: torch.dtype, rounds: int) -> Iterator[Row]:
     """Every layer in turn, so that a step finds its keys in memory rather than in a cache."""
-    peak = _read_gb_s(device, rounds)
-    for context in _CONTEXTS:
-        token_bytes = 2 * _NUM_KV_HEADS * _HEAD_DIM * dtype.itemsize
-        num_bytes = _NUM_DECODED * context * token_bytes
-        layers = max(1, _CACHE_BYTES // num_bytes)
-        step = _decode_step(context, layers, device, dtype)
+    peak = _memory_gb_s(device, rounds)
+    works = [Decoding(_NUM_DECODED, context) for context in _CONTEXTS]
+    if device.type == "cuda":
+        works += _LONG
+    for work in works:
+        num_bytes = work.num_bytes(dtype)
+        layers = max(1, _CACHE_BYTES[device.type] // num_bytes)
+        step = _decode_step(work, layers, device, dtype)
         seconds = _least_seconds({"decode": step}, rounds, device)["decode"] / layers
-        yield _row("decode", f"{_NUM_DECODED} x {context}", dtype, "realrl", seconds, num_bytes / 1e9, peak)
+        yield _row("decode", str(work), dtype, "realrl", seconds, num_bytes / 1e9, peak)
 
 
-def _decode_step(context: int, layers: int, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
-    pages = -(-context // KeyValueCache.tokens_of_page(device))
-    total = _NUM_DECODED * pages
-    cache = KeyValueCache(layers, total, _NUM_KV_HEADS, _HEAD_DIM, dtype, device)
-    page_tokens = cache.page_tokens
-    filling = torch.randn(total * page_tokens, 2 * _NUM_KV_HEADS, _HEAD_DIM, device=device).to(dtype)
+def _decode_step(
+    work: Decoding, layers: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[], object]:
+    """All layers' attention to full pages; on CUDA as a graph, as generation has it."""
+    pages = -(-work.context // KeyValueCache.tokens_of_page(device))
+    total = work.sequences * pages
+    cache = KeyValueCache(layers, total, work.num_kv_heads, work.head_dim, dtype, device)
+    filling_shape = (total * cache.page_tokens, 2 * work.num_kv_heads, work.head_dim)
+    filling = torch.randn(filling_shape, device=device, dtype=dtype)
     for layer in range(layers):
         cache.write(layer, filling, torch.arange(len(filling), device=device))
-    page_table = torch.randperm(total).to(torch.int32).view(_NUM_DECODED, pages).to(device)
-    lengths = torch.full((_NUM_DECODED,), context, device=device)
-    q = torch.randn(_NUM_DECODED, _NUM_HEADS, _HEAD_DIM, device=device).to(dtype)
+    page_table = torch.randperm(total).to(torch.int32).view(work.sequences, pages).to(device)
+    lengths = torch.full((work.sequences,), work.context, device=device)
+    q = torch.randn(work.sequences, work.num_heads, work.head_dim, device=device, dtype=dtype)
+    scale = work.head_dim**-0.5
 
-    def step() -> None:
+    def step(q: Tensor) -> Tensor:
         for layer in range(layers):
-            cache.attend(layer, q, page_table, lengths, scale=_SCALE)
+            out = cache.attend(layer, q, page_table, lengths, scale=scale)
+        return out
 
-    return step
+    return partial(step if device.type == "cpu" else RecordedStep(step, (0,), CudaRecorder()), q)
 
 
 def _row(
@@ -185,9 +222,15 @@ def _matmul_gflops(device: torch.device, dtype: torch.dtype, rounds: int) -> flo
     return 2 * size**3 / seconds / 1e9
 
 
-def _read_gb_s(device: torch.device, rounds: int) -> float:
-    numbers = torch.ones(_CACHE_BYTES // 4, device=device)
-    return numbers.nbytes / _least_seconds({"read": numbers.sum}, rounds, device)["read"] / 1e9
+def _memory_gb_s(device: torch.device, rounds: int) -> float:
+    """Bytes read, and on CUDA written too, by what does nothing else."""
+    numbers = torch.ones(_CACHE_BYTES[device.type] // 4, device=device)
+    if device.type == "cpu":
+        seconds = _least_seconds({"read": numbers.sum}, rounds, device)["read"]
+        return numbers.nbytes / seconds / 1e9
+    others = torch.empty_like(numbers)
+    seconds = _least_seconds({"copy": lambda: others.copy_(numbers)}, rounds, device)["copy"]
+    return 2 * numbers.nbytes / seconds / 1e9
 
 
 def _least_seconds(jobs: dict, rounds: int, device: torch.device) -> dict:

@@ -26,3 +26,7 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 }
 
 inline __nv_bfloat16 __float2bfloat16(float value) { return __float2bfloat16_rn(value); }
+
+inline __nv_bfloat162 __floats2bfloat162_rn(float low, float high) {
+  return {__float2bfloat16_rn(low), __float2bfloat16_rn(high)};
+}

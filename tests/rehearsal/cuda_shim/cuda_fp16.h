@@ -35,3 +35,5 @@ inline __half __float2half_rn(float value) {
 }
 
 inline __half __float2half(float value) { return __float2half_rn(value); }
+
+inline __half2 __floats2half2_rn(float low, float high) { return {__float2half_rn(low), __float2half_rn(high)}; }

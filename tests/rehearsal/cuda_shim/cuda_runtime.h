@@ -155,6 +155,14 @@ T atomicMax(T *address, T value) {
 
 inline void __threadfence() {}
 
+// Four of the eight bytes of `low` and `high`, of which a digit of `selector` each names one.
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t bytes = low | static_cast<uint64_t>(high) << 32;
+  unsigned found = 0;
+  for (int i = 0; i < 4; ++i) found |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return found;
+}
+
 // Arithmetic.
 
 template <class T>
