@@ -1,0 +1,139 @@
+"""NCCL's rules, for a step of training, inference and generation of every layout of up to eight ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from realrl.api.config import GenerationConfig, OptimizerConfig
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.engines.engine import Engine
+from realrl.models.layout import check_fits
+from realrl.models.reading import read_decoder_config
+from realrl.parallel.groups import create_groups
+from tests.engines.test_engine import as_prompts, own_batch
+from tests.rehearsal.collectives import Call, recorded, stuck
+from tests.tiny import tiny_llama
+
+SIZES = range(1, 9)
+EVERY = [
+    ParallelLayout(pp=pp, dp=dp, tp=tp, vp=vp)
+    for pp in SIZES
+    for dp in SIZES
+    for tp in (1, 2, 4, 8)
+    for vp in ((1, 2) if pp > 1 else (1,))
+    if 1 < pp * dp * tp <= 8
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"), layers=16, heads=8, kv_heads=4, tie=True)
+
+
+def step(model: Path, placement: Placement, rank: int) -> None:
+    """As on CUDA: norms shared out, gradients of weights put off."""
+    groups = create_groups([placement], rank)[placement]
+    engine = Engine(
+        read_decoder_config(model),
+        "lm",
+        groups,
+        dtype=torch.float32,
+        device="cpu",
+        max_tokens_per_microbatch=16,
+        sequence_parallel=True,
+        put_off_weights=True,
+        optimizer=OptimizerConfig(),
+    )
+    engine.adopt(version=0)
+    batch = own_batch(groups)
+
+    def loss(logprobs: Tensor, micro) -> tuple[Tensor, dict]:
+        return logprobs.sum(), {}
+
+    engine.logprobs(batch, temperature=1.0)
+    engine.train_logprobs(batch, loss, lr=1e-3, temperature=1.0)
+    engine.generate(as_prompts(batch), GenerationConfig(max_new_tokens=3, max_sequences=2), seed=1, step=0)
+
+
+def calls_of(monkeypatch, size: int, body: Callable[[int], None]) -> list[list[Call]]:
+    """What every rank of a world calls."""
+    found = []
+    for rank in range(size):
+        with recorded(monkeypatch, rank, size) as calls:
+            body(rank)
+        found.append(calls)
+    return found
+
+
+@pytest.mark.parametrize("layout", EVERY, ids=str)
+def test_a_step_comes_to_an_end(model, monkeypatch, layout):
+    # Numbers are those of one rank alone, of which some are none.
+    monkeypatch.setattr(Engine, "_require_finite", lambda *_: None)
+    placement = Placement(DeviceMesh(tuple(range(layout.size))), layout)
+    check_fits(read_decoder_config(model), layout, "")
+    calls = calls_of(monkeypatch, layout.size, lambda rank: step(model, placement, rank))
+    assert all(len(own) > 2 for own in calls) and not stuck(calls)
+
+
+def exchanged(monkeypatch, *bodies: Callable[[], None]) -> list[list[Call]]:
+    return calls_of(monkeypatch, len(bodies), lambda rank: bodies[rank]())
+
+
+def ones() -> Tensor:
+    return torch.ones(4)
+
+
+def test_two_that_send_first_wait_for_each_other(monkeypatch):
+    """Over the communicator of a pair, whether or not they wait for what they sent before they receive."""
+
+    def sends_first(peer: int) -> None:
+        sent = dist.isend(ones(), peer)
+        dist.recv(ones(), peer)
+        sent.wait()
+
+    def receives_first(peer: int) -> None:
+        dist.recv(ones(), peer)
+        dist.send(ones(), peer)
+
+    found = stuck(exchanged(monkeypatch, lambda: sends_first(1), lambda: sends_first(0)))
+    assert found[0].startswith("rank 0: ('0 to 1', 'torch.float32', 4) over") and len(found) == 2
+    assert not stuck(exchanged(monkeypatch, lambda: sends_first(1), lambda: receives_first(0)))
+
+
+def test_a_ring_whose_sends_are_waited_for_stands_still(monkeypatch):
+    """Three ranks: what `CUDA_LAUNCH_BLOCKING=1` makes of sends in the background."""
+
+    def body(rank: int, waits: bool) -> None:
+        sent = dist.isend(ones(), (rank + 1) % 3)
+        if waits:
+            sent.wait()
+        dist.recv(ones(), (rank - 1) % 3)
+
+    assert not stuck(calls_of(monkeypatch, 3, lambda rank: body(rank, waits=False)))
+    assert len(stuck(calls_of(monkeypatch, 3, lambda rank: body(rank, waits=True)))) == 6
+
+
+def test_collectives_in_another_order_are_found(monkeypatch):
+    """On one communicator by their names and sizes, on two because each rank waits for the other."""
+    with pytest.raises(AssertionError, match="all_reduce.*broadcast"):
+        stuck(exchanged(monkeypatch, lambda: dist.all_reduce(ones()), lambda: dist.broadcast(ones(), 0)))
+    with pytest.raises(AssertionError, match="8.*4|4.*8"):
+        stuck(exchanged(monkeypatch, lambda: dist.all_reduce(ones()), lambda: dist.all_reduce(torch.ones(8))))
+
+    def in_order(*names: int) -> None:
+        groups = [dist.new_group([0, 1]) for _ in range(2)]
+        for name in names:
+            dist.all_reduce(ones(), group=groups[name])
+
+    assert not stuck(exchanged(monkeypatch, lambda: in_order(0, 1), lambda: in_order(0, 1)))
+    assert len(stuck(exchanged(monkeypatch, lambda: in_order(0, 1), lambda: in_order(1, 0)))) == 4
+
+
+def test_one_that_stays_away_is_found(monkeypatch):
+    assert stuck(exchanged(monkeypatch, lambda: dist.all_reduce(ones()), lambda: None))
