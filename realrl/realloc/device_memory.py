@@ -29,6 +29,8 @@ from torch import Tensor
 _HANDLE_BYTES = 64
 """`CU_IPC_HANDLE_SIZE`."""
 _LIBRARY = "libcuda.so.1"
+_GRANULE_BYTES = 2 << 20
+"""What is smaller may share a block with other memory, which would be lent along with it."""
 _LAZY_ENABLE_PEER_ACCESS = 1
 """The only flag that `cuIpcOpenMemHandle` takes, and it must be given."""
 
@@ -97,7 +99,7 @@ def allocate(num_bytes: int, device: torch.device) -> DeviceMemory:
     """
     pointer = _POINTER()
     with _on(device):
-        _call("cuMemAlloc_v2", ctypes.byref(pointer), num_bytes)
+        _call("cuMemAlloc_v2", ctypes.byref(pointer), -(-num_bytes // _GRANULE_BYTES) * _GRANULE_BYTES)
         return DeviceMemory(pointer.value, num_bytes, _free)
 
 

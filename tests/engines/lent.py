@@ -20,7 +20,7 @@ DEVICE_MEMORY, HOST_MEMORY = "memfd:rehearsed-device", "memfd:realrl"
 
 
 @contextmanager
-def processes(library: Path, *, opens: str, server: str) -> Iterator[None]:
+def processes(library: Path | str, *, opens: str, server: str) -> Iterator[None]:
     """Start `lent_process` for a vLLM process, in this block."""
     command = (sys.executable, "-m", "tests.engines.lent_process", str(library), opens, server)
     with mock.patch.object(child, "_COMMAND", command):

@@ -1,16 +1,19 @@
-"""A vLLM process that opens device memory by a rehearsed driver.
+"""A vLLM process that opens device memory by a rehearsed driver, or by CUDA's, and may be without vLLM.
 
     python -m tests.engines.lent_process LIBRARY OPENS SERVER DESCRIPTOR
 
-OPENS is `opens` or `refuses`. SERVER is `vllm`, or `files`, which needs no vLLM: it writes each version of
-the weights to the model's directory.
+LIBRARY is a rehearsed driver, or `cuda`. OPENS is `opens` or `refuses`. SERVER is `vllm`; `files`, which
+writes each version of the weights to the model's directory; or `copies`, which copies them into memory of its
+own, and when it sleeps writes there what each tensor sums to.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from realrl.engines.vllm import process
@@ -49,11 +52,46 @@ class FilesServer:
         save_file(whole, self._folder / f"version-{version}.safetensors", {"parts": str(len(parts))})
 
 
+class CopiesServer:
+    """Copies weights as vLLM does, tensor by tensor, on the device."""
+
+    def __init__(self, tell: object) -> None:
+        self._borrower = Borrower(pins=True)
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def handle(self, request: Request) -> Reply:
+        match request:
+            case Start():
+                self._folder = Path(request.directory)
+            case Probe():
+                return process._probed(request)
+            case Load():
+                self._load(request)
+            case Adopt():
+                torch.cuda.synchronize()
+                self._borrower.give_back()
+            case Sleep():
+                sums = {name: weight.double().sum().item() for name, weight in self._weights.items()}
+                (self._folder / "sums.json").write_text(json.dumps(sums))
+        return Ready()
+
+    def _load(self, load: Load) -> None:
+        for name, tensor in self._borrower.tensors(load.memory, load.dtype, load.views).items():
+            own = self._weights.get(name)
+            if own is None:
+                own = self._weights[name] = torch.empty_like(tensor, device="cuda")
+            own.copy_(tensor, non_blocking=True)
+
+
+SERVERS = {"files": FilesServer, "copies": CopiesServer}
+
+
 def main() -> int:
     library, opens, server, descriptor = sys.argv[1:]
     sys.argv[1:] = [descriptor]
-    if server == "files":
-        process.Server = FilesServer
+    process.Server = SERVERS.get(server, process.Server)
+    if library == "cuda":
+        return process.main()
     with rehearsed(Path(library)) as driver:
         if opens == "refuses":
             driver.refuse_to_open()

@@ -184,6 +184,14 @@ def test_weights_of_another_version_are_refused(llama):
         generated(llama.theirs, prompts(), GREEDY)
 
 
+def test_answers_after_its_sleep_are_those_before(pair):
+    """With the same weights again: it has lost nothing that an update does not bring."""
+    before = generated(pair.theirs, prompts(), GREEDY)
+    pair.theirs.release()
+    pair.change(4)
+    assert_same(generated(pair.theirs, prompts(), GREEDY), before)
+
+
 def test_vllm_reads_nothing_of_the_next_version(pair):
     """Weights that arrive in the very memory that it has read change nothing until they are handed over."""
     expected = generated(pair.theirs, prompts(), GREEDY)

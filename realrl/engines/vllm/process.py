@@ -77,7 +77,9 @@ class Server:
             _BACKEND, "realrl.engines.vllm.weights", "SharedMemoryEngine"
         )
         self._can_sleep = start.device != "cpu"
-        with closed_when_left():  # vLLM listens, for others of its kind, which there are not
+        # What vLLM and gloo listen at is for others of their kind, which there are not. From 0.32 on vLLM's
+        # store is a file, and NCCL opens ports when it connects ranks, which one rank never does.
+        with closed_when_left():
             self._llm = LLM(
                 start.directory,
                 dtype=start.dtype,
