@@ -215,10 +215,11 @@ def plain(start: int, rows: int, columns: int) -> View:
 
 
 def interleaved(start: int, rows: int, columns: int) -> list[View]:
-    """Two tensors whose rows take turns."""
-    shape, stride = (rows, columns), (2 * columns, 1)
-    even = View(name=f"even{start}", shape=shape, stride=stride, offset=start)
-    return [even, View(name=f"odd{start}", shape=shape, stride=stride, offset=start + columns)]
+    """Two tensors whose rows take turns; the first one also ends last, if it has several rows."""
+    stride = (2 * columns, 1)
+    even = View(name=f"even{start}", shape=(rows, columns), stride=stride, offset=start)
+    fewer = (max(rows - 1, 1), columns)
+    return [even, View(name=f"odd{start}", shape=fewer, stride=stride, offset=start + columns)]
 
 
 def is_odd(view: View) -> bool:
