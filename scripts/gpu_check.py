@@ -123,6 +123,7 @@ def sections() -> list[Section]:
         ),
         _tests("test-memory", 240, "memory"),
         _tests("test-realloc", 120, "realloc"),
+        _tests("test-vllm-handover", 240, "vllm_handover"),
         *(
             _bench(verb, 120, verb, ("--device", "cuda"), ("--help",))
             for verb in ("attention", "logprobs", "boxes")

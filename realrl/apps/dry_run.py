@@ -146,7 +146,7 @@ def _memory(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, in
     """Each call's rank that holds most, by what it holds, beside what a process takes for itself."""
     found = moments(recipe, config, execution_plan, inputs)
     peak = max(found, key=lambda moment: moment.use.total_bytes)
-    parts = ("weights", "optimizer", "activations", "cache", "staging", "in all")
+    parts = ("weights", "optimizer", "activations", "cache", "staging", "context", "in all")
     rows = [
         (node, str(rank), *(f"{num_bytes / 2**20:,.1f}" for num_bytes in (*use, use.total_bytes)))
         for node, rank, use in found

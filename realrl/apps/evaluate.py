@@ -181,7 +181,13 @@ def _answer(prepared: PreparedRun) -> None:
     from realrl.runtime.run import run
 
     if not is_done(prepared.config):
-        run(GEN, prepared.config, prepared.plan, LocalLauncher(), notes=prepared.notes)
+        run(
+            GEN,
+            prepared.config,
+            prepared.plan,
+            LocalLauncher(device=prepared.config.device),
+            notes=prepared.notes,
+        )
 
 
 def _results(

@@ -22,6 +22,7 @@ from realrl.engines.memory import (
     states_bytes,
     training,
 )
+from realrl.engines.vllm import memory as vllm
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
 from realrl.models.memory import Stage
@@ -76,6 +77,8 @@ class _Walk:
         self._config, self._models, self._homes = config, models, programs.homes
         calls = [node for node in programs.step.nodes if isinstance(node, Call)]
         self._is_interruptible = any(call.interruptible for call in calls)
+        self._elsewhere = {w for call in calls if call.engine != OWN_ENGINE for w in call.weights}
+        """Weights of engines in processes of their own."""
         self._standing: dict[int, MemoryUse] = {}
         """What generation takes, by rank, where it steps aside for other work."""
         self._present: set[Weights] = set()
@@ -115,7 +118,7 @@ class _Walk:
 
     def _held(self, rank: int) -> MemoryUse:
         total = MemoryUse()
-        for weights in {*self._present, *map(Weights, *zip(*self._homes.items()))}:
+        for weights in {*self._present, *self._elsewhere, *map(Weights, *zip(*self._homes.items()))}:
             if rank in weights.placement.ranks:
                 total += self._resident(weights, rank)
         return total
@@ -124,6 +127,8 @@ class _Walk:
         """On the CPU, what is offloaded counts too."""
         is_home, is_present = self._is_home(weights), weights in self._present
         spec, stage = self._models[weights.model].spec, self._stage(weights, rank)
+        if weights.engine != OWN_ENGINE:
+            return vllm.standing(stage, self._config.generation, is_present=is_present)
         optimizer = spec.optimizer if is_home else None
         states_elsewhere = optimizer is not None and optimizer.offload
         held = resident(stage, trained=optimizer is not None, states_elsewhere=states_elsewhere)
@@ -155,7 +160,9 @@ class _Walk:
         kind, config = node.function.kind, self._config
         num_rows = -(-rows.num_rows // stage.layout.dp)
         if node.engine != OWN_ENGINE:
-            return MemoryUse(cache_bytes=config.generation.cache_mib << 20)
+            longest = rows.longest + config.generation.max_new_tokens
+            num_tokens = num_rows * rows.samples_per_row * longest
+            return vllm.generating(stage, config.generation, num_tokens=num_tokens)
         if kind is CallKind.GENERATE:
             load = GenerationLoad(
                 num_sequences=num_rows * rows.samples_per_row,

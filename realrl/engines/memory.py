@@ -27,6 +27,8 @@ class MemoryUse(NamedTuple):
     """Keys and values."""
     staging_bytes: int = 0
     """Messages in which weights move, and other buffers of communication."""
+    context_bytes: int = 0
+    """What CUDA itself takes for a vLLM process beside this one."""
 
     @property
     def total_bytes(self) -> int:

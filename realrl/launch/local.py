@@ -12,7 +12,7 @@ from pathlib import Path
 
 from realrl.base.parent import PARENT_VARIABLE
 from realrl.base.processes import state_of
-from realrl.launch.workers import WORKER_MODULE, thread_limits
+from realrl.launch.workers import WORKER_MODULE, device_settings, thread_limits
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
 WORKER = (sys.executable, "-m", WORKER_MODULE)
@@ -24,16 +24,16 @@ class LocalLauncher:
     host = "127.0.0.1"
     shares_proc = True
 
-    def __init__(self, command: Sequence[str] = WORKER) -> None:
-        self._command = list(command)
+    def __init__(self, command: Sequence[str] = WORKER, *, device: str = "cpu") -> None:
+        self._command, self._device = list(command), device
         self._processes: list[subprocess.Popen] = []
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
         self._processes, self._log_directory = [], log_directory
         log_directory.mkdir(parents=True, exist_ok=True)
-        shared = {**os.environ, **_shared_cores(num_workers), **environment, "GLOO_SOCKET_IFNAME": "lo"}
-        shared[PARENT_VARIABLE] = str(os.getpid())
+        shared = {**os.environ, **device_settings(self._device, os.environ), **_shared_cores(num_workers)}
+        shared |= {**environment, "GLOO_SOCKET_IFNAME": "lo", PARENT_VARIABLE: str(os.getpid())}
         for rank in range(num_workers):
             own = {RANK_VARIABLE: str(rank), LOCAL_RANK_VARIABLE: str(rank)}
             with self.log_path(rank).open("ab") as log:

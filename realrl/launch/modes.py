@@ -40,7 +40,7 @@ def open_launcher(config: RunConfig, num_workers: int) -> Launcher:
         from realrl.launch.ray import RayLauncher
 
         return RayLauncher(config, num_workers)
-    return LocalLauncher()
+    return LocalLauncher(device=config.device)
 
 
 def render_request(recipe: str, config: RunConfig, num_workers: int) -> dict[str, str]:

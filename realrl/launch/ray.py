@@ -30,7 +30,7 @@ from realrl.base.network import answers
 from realrl.base.parent import PARENT_VARIABLE
 from realrl.base.processes import state_of
 from realrl.launch.bundles import bundles, misfit, per_worker
-from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
+from realrl.launch.workers import WORKER_MODULE, device_settings, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 from realrl.runtime.status import ranks_in_words
@@ -78,7 +78,8 @@ class RayLauncher:
         self._actors, self._ended = [], {}
         self._await_nodes()
         limits = thread_limits(self._config.cpus_per_worker)
-        shared = {**limits, **self._config.ray.environment, **environment}
+        given = self._config.ray.environment
+        shared = {**limits, **device_settings(self._config.device, given), **given, **environment}
         for bundle, ranks in enumerate(self._ranks):
             self._actors += [self._actor(bundle) for _ in ranks]
         started = [

@@ -16,7 +16,7 @@ from realrl.api.cluster import SlurmConfig
 from realrl.api.config import RunConfig
 from realrl.base.network import address_towards, answers
 from realrl.launch.asking import ask
-from realrl.launch.workers import WORKER_MODULE, lost_nodes, ranks_by_node, thread_limits
+from realrl.launch.workers import WORKER_MODULE, device_settings, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
@@ -58,7 +58,8 @@ class SlurmLauncher:
         if self._step and (lost := self._lost()):
             raise RunFailed(f"{lost}; SLURM gives a job none in its place, but slurm.requeues a new job")
         self._log_directory = log_directory.resolve()
-        shared = {**os.environ, **thread_limits(self._config.cpus_per_worker), **environment}
+        settings = device_settings(self._config.device, os.environ)
+        shared = {**os.environ, **settings, **thread_limits(self._config.cpus_per_worker), **environment}
         with self._step_log.open("wb") as log:
             self._step = subprocess.Popen(
                 self._command(num_workers),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 WORKER_MODULE = "realrl.apps.worker"
 
@@ -16,6 +16,21 @@ def ranks_by_node(num_workers: int, devices_per_node: int) -> list[range]:
 def thread_limits(num_threads: int) -> dict[str, str]:
     """Threads of several workers on one core cost far more than they bring."""
     return {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)}
+
+
+def device_settings(device: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a worker on CUDA; what the user has `given` stays.
+
+    Segments that grow fragment less when calls of different shapes take turns, and `empty_cache` can give
+    back every free page of them to vLLM's process. NCCL must not register what a graph has recorded of them:
+    Megatron refuses the two together for illegal accesses to memory, torchtitan#3306 hangs.
+    """
+    if device == "cpu":
+        return {}
+    settings = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "NCCL_GRAPH_REGISTER": "0"}
+    if "PYTORCH_CUDA_ALLOC_CONF" in given:  # the older name of the first one, which PyTorch looks up second
+        del settings["PYTORCH_ALLOC_CONF"]
+    return {name: value for name, value in settings.items() if name not in given}
 
 
 def lost_nodes(nodes: Iterable[tuple[str, range]]) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+_PORTABLE = 1
+"""`cudaHostRegisterPortable`."""
+
 
 class SharedMemory:
     """A zeroed piece of memory that other processes of this user can map by `handle`."""
@@ -30,6 +33,18 @@ def open_shared(handle: Tensor) -> Tensor:
         return _mapped(descriptor, num_bytes)
     finally:
         os.close(descriptor)
+
+
+def pin(memory: Tensor) -> None:
+    """Pin memory for the rest of this process's life, so that a device copies it directly.
+
+    Raises:
+        RuntimeError: CUDA did not pin it.
+    """
+    code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+    if code:
+        size = f"{memory.nbytes >> 20} MiB"
+        raise RuntimeError(f"{size} of shared host memory cannot be pinned: cudaHostRegister returned {code}")
 
 
 def host_id() -> str:

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from realrl.api.config import GenerationConfig
+from realrl.api.mesh import Coordinate, ParallelLayout
+from realrl.engines.vllm import memory
+from realrl.engines.vllm.memory import CONTEXT_BYTES
+from realrl.models.memory import Stage
 from realrl.models.reading import read_decoder_config, read_family
 from tests.apps.test_bad_input import changed, refused
-from tests.apps.test_dry_run import dry_run, num_elements, rows
+from tests.apps.test_dry_run import dry_run, memory_table, num_elements, rows
 from tests.models.families import tiny_model
 from tests.tiny import tiny_llama
 
@@ -68,3 +73,52 @@ def test_it_gets_the_weights_even_where_they_are(cli, served, dtype):
     assert step[:4] == ["actor", "p1d1t1@[0]", "p1d1t1@[0] in vllm", "each step, before actor_gen"]
     assert step[4] == "0 bytes" and evaluation[3] == "each evaluation, before actor_gen"
     assert int(step[6].split()[0]) >= num_elements(served) * {"float32": 4, "bfloat16": 2}[dtype]
+
+
+MIB = 1 << 20
+
+
+def memory_of(cli, *options: str) -> dict[str, list[float]]:
+    """MiB of weights, optimizer, activations, cache, staging and context, by call and reallocation."""
+    found = memory_table(dry_run(cli, "generation.engine=vllm", *options))
+    return {name: parts for name, (_, *parts, _) in found.items() if not name.endswith("evaluating")}
+
+
+def test_a_cpu_s_memory_holds_what_vllm_has_all_the_time(cli, served):
+    """Its weights, the memory in which they arrive, and its cache, next to trainer and reference."""
+    options = ("generation.cache_mib=7", f"actor.model.path={served}", "allocation=*:d1")
+    weights = num_elements(served) * 4 / MIB
+    for name, (held, _, _, cache, _, context) in memory_of(cli, *options).items():
+        assert held == pytest.approx(4 * weights, rel=0.02, abs=0.1), name
+        assert (cache, context) == (7, 0), name
+
+
+def test_a_gpu_s_memory_holds_what_vllm_has_awake(cli, served):
+    """At the hand-over, twice the weights and its cache; asleep, its process's context alone."""
+    options = ("device=cuda", "generation.cache_mib=700", f"actor.model.path={served}", "allocation=*:d1")
+    memory = memory_of(cli, *options, "actor.model.dtype=bfloat16", "max_tokens_per_microbatch=1000")
+    assert list(memory) == ["reallocate actor", "actor_gen", "ref_inf", "actor_train"]
+    assert [parts[3] for parts in memory.values()] == [0, 700, 0, 0]
+    assert {parts[5] for parts in memory.values()} == {CONTEXT_BYTES / MIB}
+    weights = num_elements(served) * 2 / MIB
+    arrived, training = memory["reallocate actor"][0], memory["actor_train"][0]
+    assert arrived - training == pytest.approx(weights, rel=0.05, abs=0.1)
+
+
+@pytest.mark.parametrize("max_sequences", [1, 4000])
+def test_the_fuller_moment_of_a_call_is_predicted(served, max_sequences):
+    """The hand-over, or the logits of many sequences."""
+    stage = Stage(
+        decoder=read_decoder_config(served),
+        layout=ParallelLayout(),
+        place=Coordinate(0, 0, 0),
+        head="lm",
+        itemsize=2,
+        device="cuda",
+    )
+    config = GenerationConfig(cache_mib=3, max_sequences=max_sequences)
+    use = memory.generating(stage, config, num_tokens=1)
+    assert use.cache_bytes == 3 * MIB and use.context_bytes == 0
+    weights, logits = stage.num_elements * 2, stage.drawing_bytes(max_sequences, config)
+    assert (use.weights_bytes, use.activations_bytes) == ((weights, 0) if max_sequences == 1 else (0, logits))
+    assert logits > weights or max_sequences == 1

@@ -5,8 +5,8 @@ Where vLLM is not installed these are skipped; `bash scripts/peers.sh vllm` make
 
 from __future__ import annotations
 
-import gc
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -29,11 +30,14 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import Breaks
 from realrl.datasets.stops import ends_by
 from realrl.engines.engine import Engine
+from realrl.engines.vllm import lending
 from realrl.engines.vllm.child import Child
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.messages import Sleep
 from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import local_groups
+from tests.engines import lent
+from tests.rehearsal import build, driver
 from tests.tiny import VOCAB, tiny_llama, tiny_tokenizer
 
 if find_spec("vllm") is None:
@@ -180,20 +184,47 @@ def test_weights_of_another_version_are_refused(llama):
         generated(llama.theirs, prompts(), GREEDY)
 
 
-def test_the_memory_of_weights_is_given_back(llama):
-    """On both sides, once vLLM has them."""
-    generated(llama.theirs, prompts(), GREEDY)
-    gc.collect()
-    assert not any(map(maps_memory, (os.getpid(), llama.theirs.pid)))
-    llama.theirs.local_tensors()
-    assert maps_memory(os.getpid()), "else this test looks at the wrong place"
-    llama.theirs.release()
-    gc.collect()
-    assert not maps_memory(os.getpid())
+def test_answers_after_its_sleep_are_those_before(pair):
+    """With the same weights again: it has lost nothing that an update does not bring."""
+    before = generated(pair.theirs, prompts(), GREEDY)
+    pair.theirs.release()
+    pair.change(4)
+    assert_same(generated(pair.theirs, prompts(), GREEDY), before)
 
 
-def maps_memory(pid: int) -> bool:
-    return "memfd:realrl" in Path(f"/proc/{pid}/maps").read_text()
+def test_vllm_reads_nothing_of_the_next_version(pair):
+    """Weights that arrive in the very memory that it has read change nothing until they are handed over."""
+    expected = generated(pair.theirs, prompts(), GREEDY)
+    for weight in pair.theirs.local_tensors().values():
+        weight.fill_(math.nan)
+    pair.theirs._arriving = None
+    assert_same(generated(pair.theirs, prompts(), GREEDY), expected)
+
+
+@pytest.fixture(scope="module", params=["lent", "staged"])
+def on_a_device(request, tmp_path_factory) -> Iterator[Pair]:
+    """Weights arrive as on CUDA, and vLLM reads them there, or in parts from host memory."""
+    if build.compiler() is None:
+        pytest.skip("no g++ on this machine")
+    library = driver.build(tmp_path_factory.mktemp("driver"))
+    opens = {"lent": "opens", "staged": "refuses"}[request.param]
+    with driver.rehearsed(library), mock.patch.object(lending, "_PART_BYTES", 32 << 10):
+        with lent.processes(library, opens=opens, server="vllm"):
+            pair = _pair(MODELS["llama-tied"](tmp_path_factory.mktemp("model")))
+        lent.lend_device_memory(pair.theirs)
+        yield pair
+        pair.theirs.close()
+
+
+def test_weights_of_a_device_are_read_there(on_a_device):
+    """Version after version; none of a device's memory is kept, on either side."""
+    for version in (5, 6):
+        on_a_device.change(version)
+        assert lent.maps(os.getpid(), lent.DEVICE_MEMORY), "else this test looks at the wrong place"
+        found = generated(on_a_device.theirs, prompts(), GREEDY)
+        assert_same(found, generated(on_a_device.ours, prompts(), GREEDY))
+        for pid in (os.getpid(), on_a_device.theirs.pid):
+            assert not lent.maps(pid, lent.DEVICE_MEMORY)
 
 
 def test_a_sample_has_a_seed_of_its_own(pair):

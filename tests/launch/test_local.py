@@ -105,3 +105,24 @@ def test_workers_do_not_outlive_a_killed_master(tmp_path):
     master.kill()
     master.communicate()
     _wait_until(lambda: not any(map(_is_alive, pids)))
+
+
+def test_a_worker_on_cuda_has_segments_that_grow(tmp_path, monkeypatch):
+    """Unless the user chose an allocator, by either name of the variable; a worker on a CPU has none."""
+    code = "import os; print(*(os.environ.get(n) for n in ('PYTORCH_ALLOC_CONF', 'NCCL_GRAPH_REGISTER')))"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_GRAPH_REGISTER"):
+        monkeypatch.delenv(name, raising=False)
+    assert _said(code, tmp_path / "cuda", device="cuda") == "expandable_segments:True 0"
+    assert _said(code, tmp_path / "cpu", device="cpu") == "None None"
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
+    assert _said(code, tmp_path / "older", device="cuda") == "None 0"
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:native")
+    monkeypatch.setenv("NCCL_GRAPH_REGISTER", "1")
+    assert _said(code, tmp_path / "given", device="cuda") == "backend:native 1"
+
+
+def _said(code: str, folder: Path, *, device: str) -> str:
+    launcher = LocalLauncher([sys.executable, "-c", code], device=device)
+    launcher.start(1, {}, folder)
+    launcher.wait(30)
+    return launcher.log_path(0).read_text().strip()

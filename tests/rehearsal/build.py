@@ -49,6 +49,13 @@ def compile_cuda(folder: Path, name: str, text: str) -> Path:
     return _compile(translated, folder / f"{name}.o", _INSTRUMENTED)
 
 
+def compile_driver(folder: Path) -> Path:
+    """A library of `cuda_driver.cpp`."""
+    library = folder / "cuda_driver.so"
+    _run("-shared", *_FLAGS, "-o", library, Path(__file__).parent / "cuda_driver.cpp")
+    return library
+
+
 def _compile(source: Path, target: Path, flags: tuple[str, ...]) -> Path:
     _run("-c", *_FLAGS, *flags, f"-I{SHIM}", f"-I{CSRC}", "-o", target, source)
     return target

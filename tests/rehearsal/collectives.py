@@ -168,4 +168,11 @@ def _heads(queues, name: Communicator, call: Call) -> list[Call] | None:
     """The members' calls that are next on a communicator, if nothing holds any of them up."""
     heads = [queues[member][name][0] if queues[member].get(name) else None for member in call.joins]
     is_ready = all(head is not None and all(c.is_done for c in head.waits_for) for head in heads)
-    return heads if is_ready else None
+    if not is_ready or _both_send(heads):
+        return None
+    return heads
+
+
+def _both_send(heads: Sequence[Call]) -> bool:
+    """Whether two ranks have each come to a send to the other, or to a receive."""
+    return "pair" in heads[0].communicator and len({head.what[0] for head in heads}) > 1

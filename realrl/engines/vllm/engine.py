@@ -17,7 +17,8 @@ from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.engine import NO_WEIGHTS
 from realrl.engines.vllm.child import Child
-from realrl.engines.vllm.messages import Generate, Response, Sleep, Start, Update, View
+from realrl.engines.vllm.lending import DeviceLender, HostLender, Lender
+from realrl.engines.vllm.messages import Adopt, Generate, Load, Response, Sleep, Start, View
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.generation import Ends
@@ -25,14 +26,13 @@ from realrl.models.layout import decoder_layout, local_tensors, whole_tensors
 from realrl.models.sequences import Rollout, batch_of, rollouts_of
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups
-from realrl.realloc.shared import SharedMemory
 
 
 class VLLMEngine:
     """Weights that arrive in `local_tensors` are handed to vLLM, and their memory here given back.
 
     vLLM runs in a process of its own, which starts with the engine and is waited for when it is first
-    needed. It takes the weights from host memory that both share; on CUDA they are staged there.
+    needed. It loads the weights from memory that this process lends it; see `lending`.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class VLLMEngine:
         self.dtype, self.device = dtype, torch.device(device)
         self._locals = local_tensors(decoder, groups.placement.layout, groups.place, "lm")
         self._own_enders = decoder.eos_token_ids
-        self._shared: SharedMemory | None = None
         self._progress = no_progress
         self._arriving: FlatTensors | None = None
         self._child = Child(str(device))
+        self._lender = self._make_lender()
         self._child.tell(
             Start(
                 directory=str(directory),
@@ -76,10 +76,8 @@ class VLLMEngine:
     def local_tensors(self) -> dict[str, Tensor]:
         """Room for new weights, until they are handed over."""
         if self._arriving is None:
-            shapes = {local.name: local.shape for local in self._locals}
-            self._shared = SharedMemory(sum(map(math.prod, shapes.values())) * self.dtype.itemsize)
-            buffer = self._shared.memory.view(self.dtype) if self.device.type == "cpu" else None
-            self._arriving = FlatTensors(shapes, self.dtype, self.device, buffer=buffer)
+            buffer = self._lender.memory().view(self.dtype)
+            self._arriving = FlatTensors(self._shapes(), self.dtype, self.device, buffer=buffer)
         return self._arriving.views
 
     def adopt(self, *, version: int) -> None:
@@ -87,8 +85,9 @@ class VLLMEngine:
         self.version = version
 
     def release(self) -> None:
-        """Give the weights' memory back, and vLLM's, which on a CPU keeps it."""
-        self._shared, self._arriving, self.version = None, None, NO_WEIGHTS
+        """Give the weights' memory back, and vLLM's; on a CPU both are kept for the next version."""
+        self._drop_arriving()
+        self.version = NO_WEIGHTS
         self._child.ask(Sleep())
 
     @contextmanager
@@ -143,20 +142,26 @@ class VLLMEngine:
         """Give what has arrived to vLLM."""
         if self._arriving is None:
             return
-        if self.device.type != "cpu":
-            self._shared.memory.view(self.dtype).copy_(self._arriving.buffer)
-            # What PyTorch keeps for later is taken, to another process on the device.
-            torch.cuda.empty_cache()
         whole = whole_tensors(self._locals, self._arriving.views)
-        self._child.ask(
-            Update(
-                version=self.version,
-                memory=tuple(self._shared.handle.tolist()),
-                dtype=_name(self.dtype),
-                views=tuple(_view(name, tensor) for name, tensor in whole.items()),
-            )
-        )
-        self._shared, self._arriving = None, None
+        views = [_view(name, tensor) for name, tensor in whole.items()]
+        for loan, part in self._lender.lend(views, self.dtype.itemsize):
+            self._child.tell(Load(memory=loan, dtype=_name(self.dtype), views=part))
+        self._child.ask(Adopt(version=self.version))
+        self._drop_arriving()
+
+    def _drop_arriving(self) -> None:
+        self._arriving = None
+        self._lender.take_back()
+
+    def _make_lender(self) -> Lender:
+        num_bytes = sum(map(math.prod, self._shapes().values())) * self.dtype.itemsize
+        if self.device.type == "cpu":
+            return HostLender(num_bytes)
+        return DeviceLender(num_bytes, self.device, self._child.ask)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the local tensors."""
+        return {local.name: local.shape for local in self._locals}
 
     def _request(self, rollouts: Sequence[Rollout], config: GenerationConfig) -> Generate:
         return Generate(

@@ -24,6 +24,35 @@ class Start(Message, kw_only=True):
     cache_bytes: int
 
 
+class HostLoan(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
+    """Host memory of the worker's; it is the same for the whole run."""
+
+    handle: tuple[int, int, int]
+
+
+class DeviceLoan(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
+    """Device memory of the worker's, until the weights are adopted."""
+
+    handle: bytes
+    num_bytes: int
+
+
+Loan = HostLoan | DeviceLoan
+
+
+class Probe(Message, kw_only=True):
+    """Read all of this memory."""
+
+    memory: DeviceLoan
+
+
+class Probed(Message, kw_only=True):
+    """What was read, or why nothing could be."""
+
+    content: bytes = b""
+    problem: str = ""
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor of the model's checkpoint and where it lies in a buffer, in elements."""
 
@@ -33,14 +62,18 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-class Update(Message, kw_only=True):
-    """Take these for the weights."""
+class Load(Message, kw_only=True):
+    """Load a part of the next weights; they must not change until `Adopt` is answered."""
 
-    version: int
-    memory: tuple[int, int, int]
-    """The handle of the shared memory that they lie in, until the reply."""
+    memory: Loan
     dtype: str
     views: tuple[View, ...]
+
+
+class Adopt(Message, kw_only=True):
+    """Take what was loaded since the last `Adopt` for the weights, and keep nothing of the lent memory."""
+
+    version: int
 
 
 class Generate(Message, kw_only=True):
@@ -56,7 +89,7 @@ class Generate(Message, kw_only=True):
 
 
 class Sleep(Message, kw_only=True):
-    """Give back what memory the platform lets go of, until the next `Update`."""
+    """Give back what memory the platform lets go of, until the next `Load`."""
 
 
 class Ready(Message, kw_only=True):
@@ -91,6 +124,6 @@ class Failed(Message, kw_only=True):
     traceback: str
 
 
-Request = Start | Update | Generate | Sleep
-Reply = Ready | Generated | Failed
+Request = Start | Probe | Load | Adopt | Generate | Sleep
+Reply = Ready | Probed | Generated | Failed
 Said = Reply | Working

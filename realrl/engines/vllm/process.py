@@ -21,16 +21,19 @@ import msgspec
 from realrl.base.listeners import closed_when_left
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 from realrl.engines.vllm.messages import (
+    Adopt,
     Failed,
     Generate,
     Generated,
+    Load,
+    Probe,
+    Probed,
     Ready,
     Reply,
     Request,
     Response,
     Sleep,
     Start,
-    Update,
     Working,
 )
 
@@ -46,14 +49,19 @@ class Server:
         self._tell, self._told_s = tell, time.monotonic()
         self._version: int | None = None
         self._is_asleep = False
+        self._is_loading = False
         self._temperature = 1.0
 
     def handle(self, request: Request) -> Reply:
         match request:
             case Start():
                 self._start(request)
-            case Update():
-                self._update(request)
+            case Probe():
+                return _probed(request)
+            case Load():
+                self._load(request)
+            case Adopt():
+                self._adopt(request)
             case Sleep():
                 self._sleep()
             case Generate():
@@ -69,7 +77,9 @@ class Server:
             _BACKEND, "realrl.engines.vllm.weights", "SharedMemoryEngine"
         )
         self._can_sleep = start.device != "cpu"
-        with closed_when_left():  # vLLM listens, for others of its kind, which there are not
+        # What vLLM and gloo listen at is for others of their kind, which there are not. From 0.32 on vLLM's
+        # store is a file, and NCCL opens ports when it connects ranks, which one rank never does.
+        with closed_when_left():
             self._llm = LLM(
                 start.directory,
                 dtype=start.dtype,
@@ -94,17 +104,22 @@ class Server:
         model.logits_processor.register_forward_hook(self._cooled)
         self._sleep()
 
-    def _update(self, update: Update) -> None:
+    def _load(self, load: Load) -> None:
         if self._is_asleep:
             self._llm.wake_up()
             self._is_asleep = False
         self._version = None
-        info = {"memory": update.memory, "dtype": update.dtype, "views": update.views}
-        self._rpc("start_weight_update")
+        if not self._is_loading:
+            self._rpc("start_weight_update")
+            self._is_loading = True
+        info = {"memory": load.memory, "dtype": load.dtype, "views": load.views}
         self._rpc("update_weights", update_info=info)
+
+    def _adopt(self, adopt: Adopt) -> None:
         self._rpc("finish_weight_update")
+        self._is_loading = False
         self._llm.reset_prefix_cache()
-        self._version = update.version
+        self._version = adopt.version
 
     def _sleep(self) -> None:
         self._version = None
@@ -152,6 +167,15 @@ class Server:
 
     def _rpc(self, method: str, **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)
+
+
+def _probed(probe: Probe) -> Probed:
+    from realrl.engines.vllm.borrowing import read_lent
+
+    try:
+        return Probed(content=read_lent(probe.memory))
+    except OSError as error:  # the driver refuses; the worker then lends host memory
+        return Probed(problem=str(error))
 
 
 def _response(output: Any) -> Response:

@@ -1,11 +1,10 @@
-"""vLLM's receiving end of weights in shared memory; vLLM imports it, by the name it is registered under."""
+"""vLLM's receiving end of weights in lent memory; vLLM imports it, by the name it is registered under."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -14,8 +13,8 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from realrl.engines.vllm.messages import View
-from realrl.realloc.shared import open_shared
+from realrl.engines.vllm.borrowing import Borrower
+from realrl.engines.vllm.messages import Loan, View
 
 
 @dataclass
@@ -25,45 +24,43 @@ class SharedInit(WeightTransferInitInfo):
 
 @dataclass
 class SharedUpdate(WeightTransferUpdateInfo):
-    """Where the weights lie; see `messages.Update`."""
+    """Where a part of the weights lies; see `messages.Load`."""
 
-    memory: tuple[int, int, int]
+    memory: Loan
     dtype: str
     views: tuple[View, ...] = field(repr=False)
 
-    def tensors(self) -> dict[str, Tensor]:
-        buffer = open_shared(torch.tensor(self.memory)).view(getattr(torch, self.dtype))
-        return {view.name: buffer.as_strided(view.shape, view.stride, view.offset) for view in self.views}
-
 
 class SharedMemoryEngine(WeightTransferEngine[SharedInit, SharedUpdate]):
-    """Loads a whole checkpoint's tensors from memory of another process; nothing of it is kept mapped."""
+    """Loads a whole checkpoint's tensors, in one or more parts, from memory of another process."""
 
     init_info_cls = SharedInit
     update_info_cls = SharedUpdate
 
     def init_transfer_engine(self, init_info: SharedInit) -> None:
-        pass
+        self._borrower = Borrower(pins=self.device.type == "cuda")
 
     def start_weight_update(self) -> None:
-        self._expected = {name for name, _ in self.model.named_parameters()}
+        self._missing = {name for name, _ in self.model.named_parameters()}
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict) -> None:
-        # Not the base's, which waits for an accelerator, and there may be none.
+        # Not the base's, which waits for the device: `finish_weight_update` does, once for all parts.
         self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def receive_weights(self, update_info: SharedUpdate) -> None:
-        loaded = self.model.load_weights(update_info.tensors().items())
-        if missing := sorted(self._expected - loaded):
-            raise RuntimeError(f"vLLM got no weights for {', '.join(missing)}")
+        lent = self._borrower.tensors(update_info.memory, update_info.dtype, update_info.views)
+        self._missing -= self.model.load_weights(lent.items())
 
     def finish_weight_update(self) -> None:
+        if self._missing:
+            raise RuntimeError(f"vLLM got no weights for {', '.join(sorted(self._missing))}")
         finalize_layerwise_reload(self.model, self.model_config)
         if self.model_config.hf_text_config.tie_word_embeddings:
             self._tie()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._borrower.give_back()
 
     def shutdown(self) -> None:
         pass
