@@ -31,6 +31,7 @@ from realrl.launch.modes import check_mode
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config, read_family
+from realrl.ops.kernels import CUDA_LIBRARY, NO_CUDA_KERNELS
 from realrl.rewards.functions import GYM, MATH, weights_of
 from realrl.runtime.inputs import DataDigest
 from realrl.runtime.loggers.interface import check_loggers
@@ -307,6 +308,8 @@ def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:
         return ""
     if not torch.cuda.is_available():
         return "device: expected a CUDA device for 'cuda', this machine has none; set device: cpu"
+    if not CUDA_LIBRARY.exists():
+        return f"device: {NO_CUDA_KERNELS}; or set device: cpu"
     if plan.num_workers > torch.cuda.device_count():
         return (
             f"allocation: {plan.num_workers} ranks need as many CUDA devices, this machine has "

@@ -200,10 +200,7 @@ class _CudaPages(_PlainPages):
 def _check_cuda_kernel(dtype: torch.dtype, head_dim: int, device: torch.device) -> None:
     """Refuse what the kernel cannot do: nothing slow stands in."""
     if kernels.for_device(device) is None:
-        raise ValueError(
-            "generation on CUDA needs realrl's CUDA kernels, which are not built: install realrl again where"
-            " nvcc is on the PATH, with REALRL_CUDA=1; or let vLLM generate (generation.engine: vllm)"
-        )
+        raise ValueError(f"generation on CUDA: {kernels.NO_CUDA_KERNELS}")
     if dtype not in _CUDA_TYPES:
         raise ValueError(f"dtype: generation on CUDA takes float32, bfloat16 or float16, got {dtype}")
     if head_dim % _CUDA_HEAD_STEP or not 0 < head_dim <= _CUDA_MOST_HEAD_DIM:

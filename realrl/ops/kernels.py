@@ -15,6 +15,10 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 CUDA_LIBRARY = Path(__file__).parent / "_kernels_cuda.so"
+NO_CUDA_KERNELS = (
+    "realrl's CUDA kernels are not built, and nothing slower stands in for them: install realrl again where"
+    " nvcc is on the PATH, with REALRL_CUDA=1"
+)
 _NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 """`NumberType` of csrc/decode_cuda.cu."""
 _NO_WINDOW = 1 << 40
@@ -262,7 +266,7 @@ def cpu_kernels() -> CpuKernels | None:
 
 @cache
 def cuda_kernels() -> CudaKernels | None:
+    """The library's; None where it was not built, with which no worker begins."""
     if not CUDA_LIBRARY.exists():
-        logger.warning("CUDA kernels are not built: their slower PyTorch twins stand in")
         return None
     return CudaKernels(ctypes.CDLL(str(CUDA_LIBRARY)))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from realrl.ops.kernels import NO_CUDA_KERNELS, cuda_kernels
+
 logger = logging.getLogger(__name__)
 
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
@@ -18,12 +20,14 @@ def open_device(device: str, local_rank: int, *, is_deterministic: bool) -> str:
     """Make a device the one of this process; return its name.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: there is no such device, or no kernels for it.
 
     Source: PyTorch's notes on reproducibility; NVIDIA's cuBLAS documentation, "Results Reproducibility".
     """
     if device == "cpu":
         return device
+    if cuda_kernels() is None:
+        raise ValueError(f"device: {NO_CUDA_KERNELS}")
     if is_deterministic:
         # Before cuBLAS is first used: it reads this once.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"

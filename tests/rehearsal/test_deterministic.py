@@ -19,6 +19,7 @@ def _pretend_to_have_devices(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(devices, "pci_address", lambda index: "none")
+    monkeypatch.setattr(devices, "cuda_kernels", lambda: "built")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from realrl.runtime import devices
 from realrl.runtime.devices import open_device, stay_near
 
 ADDRESS = "0000:1b:00.0"
@@ -47,5 +48,8 @@ def test_it_stays_where_it_is_if_that_says_nothing(cores, tmp_path, near):
 
 def test_a_device_that_is_not_there_is_told_before_it_is_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="device: realrl's CUDA kernels are not built"):
+        open_device("cuda", 0, is_deterministic=False)
+    monkeypatch.setattr(devices, "cuda_kernels", lambda: "built")
     with pytest.raises(ValueError, match="shows 2 CUDA devices, and this is its worker 2"):
         open_device("cuda", 2, is_deterministic=False)

@@ -141,7 +141,7 @@ def _around_cuda() -> Iterator[Finding]:
     if CUDA_LIBRARY.exists():
         yield ok("cuda kernels", "built")
     else:
-        means = "slower PyTorch code takes the place of the kernels for CUDA"
+        means = "no run with device=cuda begins"
         do = "put nvcc on the PATH, set REALRL_CUDA=1, and install realrl again"
         yield problem("cuda kernels", "not built", means, do)
     if dist.is_nccl_available():
