@@ -16,6 +16,7 @@ from realrl.engines.memory import (
     GenerationLoad,
     Load,
     MemoryUse,
+    context,
     generation,
     inference,
     resident,
@@ -26,6 +27,7 @@ from realrl.engines.vllm import memory as vllm
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
 from realrl.models.memory import Stage
+from realrl.parallel.groups import links_of
 from realrl.realloc.hosts import topology_of
 from realrl.realloc.memory import peak_memory
 from realrl.runtime.jobs import Programs, compile_run
@@ -56,7 +58,7 @@ class _Rows:
 def moments(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Inputs) -> list[Moment]:
     """Of a step, then of an evaluation: each call of a model, and each reallocation."""
     programs = compile_run(recipe, config, plan)
-    walk = _Walk(config, inputs.models, programs)
+    walk = _Walk(config, inputs.models, programs, plan)
     of_a_step = _rows(inputs.rows, config.batch_size, recipe.samples_per_row(config))
     found = list(walk.through(programs.step, of_a_step))
     if inputs.held_out is not None:
@@ -73,8 +75,15 @@ def _rows(rows: RowFacts, num_rows: int, samples_per_row: int) -> _Rows:
 class _Walk:
     """Follows which weights are where."""
 
-    def __init__(self, config: RunConfig, models: Mapping[str, FoundModel], programs: Programs) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        models: Mapping[str, FoundModel],
+        programs: Programs,
+        plan: ExecutionPlan,
+    ) -> None:
         self._config, self._models, self._homes = config, models, programs.homes
+        self._placements, self._num_workers = plan.placements.values(), plan.num_workers
         calls = [node for node in programs.step.nodes if isinstance(node, Call)]
         self._is_interruptible = any(call.interruptible for call in calls)
         self._elsewhere = {w for call in calls if call.engine != OWN_ENGINE for w in call.weights}
@@ -117,7 +126,7 @@ class _Walk:
         return Moment(node, rank, held[rank])
 
     def _held(self, rank: int) -> MemoryUse:
-        total = MemoryUse()
+        total = context(links_of(self._placements, rank, self._num_workers), self._config.device)
         for weights in {*self._present, *self._elsewhere, *map(Weights, *zip(*self._homes.items()))}:
             if rank in weights.placement.ranks:
                 total += self._resident(weights, rank)

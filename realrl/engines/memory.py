@@ -10,6 +10,7 @@ from realrl.api.config import GenerationConfig
 from realrl.models.generation import PACKING_PAYS
 from realrl.models.memory import Stage
 from realrl.ops.cache import KeyValueCache
+from realrl.parallel.groups import Links
 from realrl.parallel.pipeline import max_sending
 from realrl.parallel.schedule import Kind, training_order
 
@@ -28,7 +29,7 @@ class MemoryUse(NamedTuple):
     staging_bytes: int = 0
     """Messages in which weights move, and other buffers of communication."""
     context_bytes: int = 0
-    """What CUDA itself takes for a vLLM process beside this one."""
+    """What CUDA itself takes, for this process and for a vLLM process beside it, and NCCL."""
 
     @property
     def total_bytes(self) -> int:
@@ -38,8 +39,20 @@ class MemoryUse(NamedTuple):
         return MemoryUse(*(a + b for a, b in zip(self, other)))
 
 
+CONTEXT_BYTES = 600 << 20
+"""CUDA's context of a process, with the libraries that it loads and their work space, on Hopper GPUs."""
+_GROUP_BYTES, _PAIR_BYTES = 256 << 20, 64 << 20
+"""NCCL's buffers for a communicator of a group, and for that of two ranks: a few MiB a channel and peer, with
+up to 32 channels."""
 _GLOO_BYTES = 2 << 20
 """Of gloo's all-reduce: two segments of a ring (`kMaxSegmentSize` in gloo/allreduce.cc)."""
+
+
+def context(links: Links, device: str) -> MemoryUse:
+    """What is taken before anything is computed, once all communicators have been used."""
+    if device == "cpu":
+        return MemoryUse()
+    return MemoryUse(context_bytes=CONTEXT_BYTES + links.groups * _GROUP_BYTES + links.pairs * _PAIR_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)

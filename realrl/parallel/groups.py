@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
@@ -71,6 +72,32 @@ def create_groups(
     pipelines = sorted({ranks for p in placements for ranks in _pipelines(p)})
     wires = {ranks: {wire: dist.new_group(list(ranks), timeout) for wire in WIRES} for ranks in pipelines}
     return {p: _groups_of(p, rank, made, wires) for p in placements if rank in p.ranks}
+
+
+class Links(NamedTuple):
+    """How many communicators a rank comes to have."""
+
+    groups: int
+    """Of several ranks, the whole world's among them."""
+    pairs: int
+    """Of two stages of a pipeline, one for each kind of message between them."""
+
+
+def links_of(placements: Iterable[Placement], rank: int, world_size: int) -> Links:
+    """What `create_groups` leads to, where each single message has a communicator of its two ranks."""
+    own = [p for p in set(placements) if rank in p.ranks]
+    joined = {ranks for p in own for ranks in _sets_around(p, p.coordinate(rank)).values() if len(ranks) > 1}
+    pairs = sum(_wires_at(p, p.coordinate(rank)) for p in own)
+    return Links(len(joined) + (world_size > 1), pairs)
+
+
+def _wires_at(placement: Placement, place: Coordinate) -> int:
+    """Hidden states and gradients, to the stage before and to the one after."""
+    last = placement.layout.pp - 1
+    if last == 0:
+        return 0
+    is_ring = placement.layout.vp > 1
+    return 2 * ((is_ring or place.pp_rank > 0) + (is_ring or place.pp_rank < last))
 
 
 def local_groups(placement: Placement) -> Groups:

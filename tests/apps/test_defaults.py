@@ -13,10 +13,11 @@ import torch
 from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
-from realrl.apps import defaults
+from realrl.apps import defaults, memory
 from realrl.apps.checks import make_plan, read_inputs
 from realrl.apps.defaults import choose_settings
 from realrl.apps.memory import moments
+from realrl.engines.memory import MemoryUse
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 
@@ -87,7 +88,9 @@ def test_what_is_given_stays(chosen):
 
 
 def test_gpus_get_as_little_model_parallelism_as_memory_allows(chosen, config, monkeypatch):
-    """Against the memory that every allocation is predicted to take."""
+    """Against the memory that every allocation is predicted to take, but what CUDA itself takes: far more than
+    the tiny model."""
+    monkeypatch.setattr(memory, "context", lambda *_: MemoryUse())
     monkeypatch.setattr(defaults, "_MICROBATCHES", {"cuda": (256,)})
     monkeypatch.setattr(defaults, "_CACHE_SHARES", (8,))
     given = replace(config, device="cuda", max_tokens_per_microbatch=256, num_steps=1)

@@ -94,12 +94,12 @@ def test_a_cpu_s_memory_holds_what_vllm_has_all_the_time(cli, served):
 
 
 def test_a_gpu_s_memory_holds_what_vllm_has_awake(cli, served):
-    """At the hand-over, twice the weights and its cache; asleep, its process's context alone."""
+    """At the hand-over, twice the weights and its cache; asleep, the context of its process."""
     options = ("device=cuda", "generation.cache_mib=700", f"actor.model.path={served}", "allocation=*:d1")
     memory = memory_of(cli, *options, "actor.model.dtype=bfloat16", "max_tokens_per_microbatch=1000")
     assert list(memory) == ["reallocate actor", "actor_gen", "ref_inf", "actor_train"]
     assert [parts[3] for parts in memory.values()] == [0, 700, 0, 0]
-    assert {parts[5] for parts in memory.values()} == {CONTEXT_BYTES / MIB}
+    assert {parts[5] for parts in memory.values()} == {2 * CONTEXT_BYTES / MIB}
     weights = num_elements(served) * 2 / MIB
     arrived, training = memory["reallocate actor"][0], memory["actor_train"][0]
     assert arrived - training == pytest.approx(weights, rel=0.05, abs=0.1)

@@ -15,7 +15,7 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config
-from realrl.parallel.groups import create_groups
+from realrl.parallel.groups import Links, create_groups, links_of
 from tests.engines.test_engine import as_prompts, own_batch
 from tests.rehearsal.collectives import Call, recorded, stuck
 from tests.tiny import tiny_llama
@@ -79,6 +79,14 @@ def test_a_step_comes_to_an_end(model, monkeypatch, layout):
     check_fits(read_decoder_config(model), layout, "")
     calls = calls_of(monkeypatch, layout.size, lambda rank: step(model, placement, rank))
     assert all(len(own) > 2 for own in calls) and not stuck(calls)
+    for rank, own in enumerate(calls):
+        check_communicators({call.communicator for call in own}, links_of([placement], rank, layout.size))
+
+
+def check_communicators(used: set[tuple], links: Links) -> None:
+    """As many of two ranks as are predicted; of groups no more, as some are for reports on the host."""
+    pairs = {name for name in used if "pair" in name}
+    assert len(pairs) == links.pairs and len(used - pairs) < links.groups
 
 
 def exchanged(monkeypatch, *bodies: Callable[[], None]) -> list[list[Call]]:

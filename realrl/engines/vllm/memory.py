@@ -8,11 +8,9 @@ on a CPU  weights, cache, and the memory in which weights arrive, from the start
 from __future__ import annotations
 
 from realrl.api.config import GenerationConfig
-from realrl.engines.memory import MemoryUse
+from realrl.engines.memory import CONTEXT_BYTES, MemoryUse
 from realrl.models.memory import Stage
 
-CONTEXT_BYTES = 600 << 20
-"""CUDA's context of one more process, with the libraries that it loads, on Hopper GPUs."""
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 16_384}
 """`max_num_batched_tokens` of vLLM's `LLM`, where it is not given: on a GPU of 70 GB or more."""
 
