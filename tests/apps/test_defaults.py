@@ -88,8 +88,8 @@ def test_what_is_given_stays(chosen):
 
 
 def test_gpus_get_as_little_model_parallelism_as_memory_allows(chosen, config, monkeypatch):
-    """Against the memory that every allocation is predicted to take, but what CUDA itself takes: far more than
-    the tiny model."""
+    """Against the memory that every allocation is predicted to take, but for what CUDA itself takes, which is
+    far more than a tiny model."""
     monkeypatch.setattr(memory, "context", lambda *_: MemoryUse())
     monkeypatch.setattr(defaults, "_MICROBATCHES", {"cuda": (256,)})
     monkeypatch.setattr(defaults, "_CACHE_SHARES", (8,))
