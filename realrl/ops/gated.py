@@ -20,8 +20,8 @@ _TYPES = (torch.float32, torch.bfloat16)
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """The activation of each element, `[T, I]`: on the CPU a gated unit whose ups are one, so that rows do not
-    depend on each other in any bit."""
+    """The activation of each element, `[T, I]`: on the CPU a gated unit whose ups are one, so that a row does
+    not depend on the others in any bit."""
     if _kernel(x) is None or x.is_cuda:
         return _activation(x, activation)
     return gated(torch.cat((x, torch.ones_like(x)), dim=-1), activation)
