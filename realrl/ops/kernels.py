@@ -20,6 +20,14 @@ CUDA_LIBRARY = Path(__file__).parent / "_kernels_cuda.so"
 class Kernels(Protocol):
     """What csrc/ computes. Tensors are contiguous, checked by the caller, and on one device."""
 
+    draws_nucleus: bool
+    """Whether `draw` knows top-p."""
+
+    def draw(
+        self, logits: Tensor, uniforms: Tensor, inverse_temperature: float, top_p: float, tokens: Tensor
+    ) -> None:
+        """Fill `tokens`, int64 `[B]`, from logits `[B, V]`; without `draws_nucleus`, whatever `top_p` is."""
+
     def gae(
         self,
         rewards: Tensor,
@@ -78,8 +86,15 @@ class Kernels(Protocol):
 class CpuKernels:
     """The extension module, with as many threads as PyTorch uses."""
 
+    draws_nucleus = False
+
     def __init__(self, module) -> None:
         self._module = module
+
+    def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
+        is_bf16 = logits.dtype == torch.bfloat16
+        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr()
+        self._module.draw(*job, tokens.data_ptr(), torch.get_num_threads())
 
     def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
         inputs = [x.data_ptr() for x in (rewards, values, cu_seqlens, bootstrap)]
@@ -126,6 +141,8 @@ class CpuKernels:
 class CudaKernels:
     """The library built by nvcc, on the current stream of the tensors' device."""
 
+    draws_nucleus = True
+
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, double = ctypes.c_void_p, ctypes.c_double
         self._gae = library.realrl_gae
@@ -144,6 +161,9 @@ class CudaKernels:
         self._gated_backward.argtypes = [*gated, *[pointer] * 3]
         self._rotate = library.realrl_rotate
         self._rotate.argtypes = [*[pointer] * 3, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2, *[pointer] * 2]
+        self._draw = library.realrl_draw
+        draw = [pointer, ctypes.c_int, *[ctypes.c_int64] * 2, ctypes.c_float, pointer, double]
+        self._draw.argtypes = [*draw, *[pointer] * 2]
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -174,6 +194,11 @@ class CudaKernels:
 
     def rotate(self, job, y) -> None:
         self._launch(self._rotate, job, y)
+
+    def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
+        is_bf16 = logits.dtype == torch.bfloat16
+        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr(), top_p
+        self._launch(self._draw, job, tokens)
 
     def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
         self._call(tensors[0].device, kernel, *job, *(x.data_ptr() for x in tensors))
