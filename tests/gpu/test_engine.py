@@ -9,7 +9,7 @@ import torch
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.models import generation
+from realrl.models import decoding
 from realrl.parallel.groups import local_groups
 from tests.engines.test_engine import ADAMW, check_engine
 from tests.engines.test_generate import generated, loaded, prompts
@@ -35,7 +35,8 @@ def test_recorded_steps_draw_the_same_tokens(tmp_path, monkeypatch):
     engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
     config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, temperature=0.0)
     recorded = generated(engine, prompts(), config)
-    monkeypatch.setattr(generation, "_RECORDING_PAYS", 1000)
+    monkeypatch.setattr(decoding, "_RECORDING_PAYS", 1000)
+    engine.end_decoding()
     launched = generated(engine, prompts(), config)
     assert torch.equal(recorded["input_ids"], launched["input_ids"])
     torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)
