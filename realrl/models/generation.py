@@ -99,6 +99,7 @@ class Generator:
         pays = num_rows and self.config.max_new_tokens >= PACKING_PAYS
         while self._sequences.busy:
             self._version = self._current_version()
+            self._decoding.check_recordings()
             with self.decoder.packed(num_rows) if pays else nullcontext():
                 self._run()
             self._sequences.stop()
@@ -108,7 +109,6 @@ class Generator:
         """Until all have ended, or there are new weights."""
         while self._sequences.busy and self._version == self._current_version():
             self._progress(self._sequences.num_done, self._sequences.num_rollouts)
-            self._decoding.check_recordings()
             self._prefill_some()
             if not self._is_break_due:
                 self._decode_all()
@@ -121,6 +121,7 @@ class Generator:
         self._is_break_due = False
         with self.decoder.unpacked():
             self._breaks.take()
+        self._decoding.check_recordings()
 
     def _prefill_some(self) -> None:
         """Begin with rollouts that there is room for."""

@@ -42,6 +42,32 @@ def test_recorded_steps_draw_the_same_tokens(tmp_path, monkeypatch):
     torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)
 
 
+def test_recordings_that_are_kept_draw_the_same_tokens(tmp_path):
+    """In a second call, and with new weights in the place of the old ones."""
+    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+    config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, top_p=0.9)
+    first = generated(engine, prompts(), config)
+    assert torch.equal(generated(engine, prompts(), config)["input_ids"], first["input_ids"])
+    engine.local_tensors()["layers.0.qkv"].mul_(1.5)
+    changed = generated(engine, prompts(), config)
+    assert not torch.equal(changed["input_ids"], first["input_ids"])
+    engine.end_decoding()
+    assert torch.equal(generated(engine, prompts(), config)["input_ids"], changed["input_ids"])
+
+
+def test_a_decoding_step_waits_once(tmp_path):
+    """CUDA's own count of waits, over a generation: at most one for each token, and a few for prefills."""
+    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+    config = GenerationConfig(max_new_tokens=200, min_new_tokens=200)
+    generated(engine, prompts(), config)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        # Only the wait for an event, which the mode does not count, is left.
+        generated(engine, prompts(), config)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_offloaded_training_is_near_the_plain_one(dtype, tmp_path):
     """Weights and states in host memory between steps, or states there always, with the update."""
