@@ -66,6 +66,10 @@ class Decoding:
         """Whether a graph can hold a step."""
         return self.cache.is_recordable and self._decoder.config.attention_softcap is None
 
+    @property
+    def has_recordings(self) -> bool:
+        return self._recorder is not None
+
     def check_recordings(self) -> None:
         """Forget what was recorded with weights that have moved since."""
         found = addresses(self._decoder)
@@ -214,8 +218,8 @@ class KeptDecoding:
         return found if found is not None and found.size.fits(needed) else None
 
     def keep(self, decoding: Decoding) -> None:
-        """Keep it if there is anything to gain by it: what cannot be recorded only takes memory."""
-        if decoding.is_recordable:
+        """Keep it if steps were recorded: else it would take memory for nothing."""
+        if decoding.has_recordings:
             self._decoding = decoding
 
     def drop(self) -> None:

@@ -117,6 +117,7 @@ class Generator:
         self._read_all()
 
     def _take_break(self) -> None:
+        # The step under way says that the same break is due.
         self._read_all()
         self._is_break_due = False
         with self.decoder.unpacked():

@@ -142,9 +142,8 @@ class Sequences:
             self._put_back()
 
     def _needs_page(self, rollout: Rollout) -> bool:
-        """For the newest token, where another is to be drawn."""
-        has_room = rollout.length <= len(rollout.pages) * self._page_tokens
-        return not has_room and rollout.num_drawn < self._max_new
+        """For the newest token, which the next step puts into the cache."""
+        return rollout.length > len(rollout.pages) * self._page_tokens
 
     def _put_back(self) -> Rollout:
         last = self.running[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,14 +165,15 @@ def as_on_cuda(monkeypatch) -> Again:
     return record
 
 
-@pytest.mark.parametrize(("max_sequences", "num_pages"), [(7, 100), (2, 4), (7, 7), (7, 3)])
+@pytest.mark.parametrize(("max_sequences", "num_pages"), [(7, 100), (2, 4), (7, 9), (7, 3)])
 def test_generation_is_the_same_by_recorded_steps(model, engine, monkeypatch, max_sequences, num_pages):
     """Rows that no sequence has write to a page that no sequence has, and recording advances none. A step is
     under way while rollouts end, or have to wait for room."""
-    expected = generated(engine, prompts())
+    config = GenerationConfig(max_new_tokens=80, min_new_tokens=70, temperature=1.3)
+    expected = generated(engine, prompts(), config)
     record = as_on_cuda(monkeypatch)
     monkeypatch.setattr(KeyValueCache, "page_bytes", lambda **_: (1 << 20) // num_pages)
-    config = GenerationConfig(max_new_tokens=40, temperature=1.3, max_sequences=max_sequences, cache_mib=1)
+    config = replace(config, max_sequences=max_sequences, cache_mib=1)
     assert_same(generated(loaded(model), prompts(), config), expected)
     assert record.num_recorded and record.num_replayed > record.num_recorded
 
@@ -192,6 +194,21 @@ def test_a_break_waits_for_the_step_under_way(model, engine, monkeypatch, every,
     assert found.taken >= 40 // every // 2
     versions = rollout["policy_versions"][rollout["loss_mask"]]
     assert len(versions.unique()) > 1 or not brings_weights
+
+
+def test_a_break_that_stays_due_is_taken_once(model, monkeypatch):
+    """A worker's is due until it is taken, so that the step under way says so too."""
+    as_on_cuda(monkeypatch)
+    turn, waiting = itertools.count(1), []
+
+    def is_due() -> bool:
+        if next(turn) == 10:
+            waiting.append("a sign")
+        return bool(waiting)
+
+    # Fails where nothing waits.
+    generated(loaded(model), prompts(), breaks=Breaks(due=is_due, take=waiting.pop))
+    assert not waiting
 
 
 def test_recordings_are_kept_until_something_else_is_done(model, engine, monkeypatch):
@@ -238,10 +255,16 @@ def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
         assert bool(engine._model._packed) == has_bf16_products(), "what is laid out anew is what may be"
 
 
-def test_each_token_says_which_weights_drew_it(model):
-    """New weights come between two tokens: those after it are drawn with them alone, keys and values too."""
+@pytest.mark.parametrize("is_late", [False, True])
+def test_each_token_says_which_weights_drew_it(model, monkeypatch, is_late):
+    """New weights come between two tokens: those after it are drawn with them alone, keys and values too.
+
+    A step that is under way when the break is seen was launched with the weights from before.
+    """
     engine = loaded(model)
     before = generated(engine, prompts([1]))
+    if is_late:
+        as_on_cuda(monkeypatch)
 
     def bring() -> None:
         engine.local_tensors()["layers.0.qkv"].mul_(1.5)
@@ -249,9 +272,11 @@ def test_each_token_says_which_weights_drew_it(model):
 
     engine.version = 4
     whole = generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
-    written = 90 + 10
+    written = 90 + 10 + is_late
     assert whole["policy_versions"][:90].tolist() == [-1] * 90
-    assert whole["policy_versions"][90:].tolist() == [4] * 10 + [5] * (len(whole["input_ids"]) - written)
+    assert whole["policy_versions"][90:].tolist() == [4] * (10 + is_late) + [5] * (
+        len(whole["input_ids"]) - written
+    )
     assert torch.equal(whole["input_ids"][:written], before["input_ids"][:written])
     assert torch.equal(whole["logprobs"][:written], before["logprobs"][:written])
     found = engine.logprobs(whole, temperature=1.3)

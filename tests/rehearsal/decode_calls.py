@@ -1,7 +1,7 @@
 """Counts what a decode loop asks of a device, where the CPU's memory stands for the device's.
 
-Weights, the decoding's state and whatever is made from them are on the device; results of `upload` too. All other
-tensors are the host's.
+Weights, the decoding's state and whatever is made from them are on the device; results of `upload` too. All
+other tensors are the host's.
 """
 
 from __future__ import annotations
@@ -24,16 +24,8 @@ from realrl.models.sampling import Sampler
 
 READS = {"tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__"}
 """Methods of a tensor that wait for the device, once each."""
-UNRECORDABLE = (
-    "_local_scalar_dense",
-    "nonzero",
-    "unique",
-    "masked_select",
-    "lift_fresh",
-    "is_nonzero",
-    "item",
-)
-"""Operators that no CUDA graph can hold, or parts of their names."""
+UNRECORDABLE = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "lift_fresh")
+"""Parts of the names of operators that no CUDA graph can hold."""
 
 
 @dataclass

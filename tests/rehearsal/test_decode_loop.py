@@ -19,8 +19,8 @@ from tests.world import run_world
 
 CONFIG = GenerationConfig(max_new_tokens=90, min_new_tokens=2, temperature=1.3, top_k=40)
 MOST_LAUNCHES = 5
-"""A decoding step's: the recorded step, the block that is read; and where sequences or pages change, one message
-and what puts it into its places."""
+"""A decoding step's: the recorded step, the block that is read; and where sequences or pages change, one
+message, and the page table and the lanes that it brings."""
 
 
 @pytest.fixture(scope="module")
