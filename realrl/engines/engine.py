@@ -23,6 +23,7 @@ from realrl.engines.state import State
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.decoder import Decoder
+from realrl.models.decoding import KeptDecoding
 from realrl.models.generation import Ends, Generator
 from realrl.models.layout import Head, decoder_layout, local_tensors
 from realrl.models.sequences import batch_of, rollouts_of
@@ -96,6 +97,7 @@ class Engine:
             weight_gradients=self._weight_gradients,
             sequence_parallel=sequence_parallel,
         )
+        self._decoding = KeptDecoding()
         self._flat: FlatTensors | None = None
         self._on_host: tuple[int, HostCopy] | None = None
         self._arrival: Arrival | None = None
@@ -130,13 +132,19 @@ class Engine:
     def release(self) -> None:
         """Give the weights' memory back."""
         assert self._optimizer is None, "a model in training may be offloaded, but not released"
+        self.end_decoding()
         self._flat, self._model.weights, self.version = None, {}, NO_WEIGHTS
+
+    def end_decoding(self) -> None:
+        """Give back what is kept from one generation to the next: the cache, and steps recorded with it."""
+        self._decoding.drop()
 
     def offload(self) -> None:
         """Keep weights and optimizer states in host memory alone.
 
         Weights that are there in the same version are not copied again.
         """
+        self.end_decoding()
         if self._on_host is None or self._on_host[0] != self.version:
             self.local_tensors()
             self._on_host = self.version, HostCopy(self._flat.buffer)
@@ -252,6 +260,7 @@ class Engine:
             hidden = self._forward(micro, hidden, chunk)
             return head(hidden, micro) if self._link.is_last(chunk) else hidden
 
+        self.end_decoding()
         micros = self._split(batch)
         outputs = run_forward(self._link, micros, step, self._model.num_rows, self._passed(len(batch)))
         if not self.groups.is_last_stage:
@@ -303,6 +312,7 @@ class Engine:
             max_prefill_tokens=self._max_tokens,
             ends=lambda tokens: tokens[-1] in own or (ends is not None and ends(tokens)),
             version=lambda: self.version,
+            kept=self._decoding,
             breaks=breaks,
             progress=self._progress,
             why_not_finite=self._why_not_finite,
@@ -371,6 +381,7 @@ class Engine:
             metrics.append(found)
             return its_loss
 
+        self.end_decoding()
         passed = self._passed(sum(len(micro.batch) for micro in micros))
         run_training(self._link, micros, step, self._model.num_rows, self._weight_gradients, passed)
         if are_finite:

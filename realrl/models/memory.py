@@ -179,7 +179,7 @@ class Stage:
         part, whole = self._vocab_rows * self.itemsize, padded_vocab(self.decoder, self.layout.tp)
         gathered = whole * self.itemsize if self.layout.tp > 1 else 0
         capped = 0 if self.decoder.logit_softcap is None else _WIDE * self.decoder.vocab_size
-        work = _likeliest_bytes(config) * self.decoder.vocab_size
+        work = _likeliest_bytes(config, self.device) * self.decoder.vocab_size
         return num_sequences * (part + gathered + max(gathered, 2 * capped, capped + work))
 
     @property
@@ -240,8 +240,12 @@ class Stage:
         return math.prod(self.shapes[f"layers.{first}.{name}"])
 
 
-def _likeliest_bytes(config: GenerationConfig) -> int:
-    """Of a column while top-k and top-p are applied: what is left, and float32 logits for the whole's sum."""
+def _likeliest_bytes(config: GenerationConfig, device: str) -> int:
+    """Of a column while top-k and top-p are applied: what is left, and float32 logits for the whole's sum.
+
+    On CUDA the kernel that draws applies top-p itself.
+    """
     if config.temperature == 0:
         return 0
-    return max(2 * _WIDE if config.top_k else 0, 3 * _WIDE if config.top_p < 1 else 0)
+    of_top_p = 3 * _WIDE if config.top_p < 1 and device == "cpu" else 0
+    return max(2 * _WIDE if config.top_k else 0, of_top_p)

@@ -1,15 +1,47 @@
-"""Drawing the next token."""
+"""Drawing the next token, and its log-probabilities."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
+from realrl.models.decoder import Decoder
 from realrl.ops.draw import draw_tokens
 
-_NUCLEUS_TOKENS = 512
-"""How many of the likeliest tokens top-p looks at first."""
+
+class Drawn(NamedTuple):
+    """One token a sequence, int64 `[B]`, and two log-probabilities of each, float32 `[B]`."""
+
+    tokens: Tensor
+    logprobs: Tensor
+    """At the sampling temperature, before top-k and top-p."""
+    raw_logprobs: Tensor
+    """At temperature 1."""
+
+
+class Sampler:
+    """Draws from hidden states as a config says. A CUDA graph can hold it."""
+
+    def __init__(self, decoder: Decoder, config: GenerationConfig, device: torch.device) -> None:
+        self._decoder, self._config = decoder, config
+        enders = dict.fromkeys((*decoder.config.eos_token_ids, *config.stop_token_ids))
+        real = [token for token in enders if token < decoder.config.vocab_size]
+        # Made here, as a graph could not hold a copy from the host.
+        self._enders = torch.tensor(real, dtype=torch.int64, device=device)
+        self._bars = config.min_new_tokens > 0 and len(real) > 0
+
+    def __call__(self, hidden: Tensor, seeds: Tensor, counts: Tensor) -> Drawn:
+        """From the last hidden states `[B, H]` of sequences: their seeds, and how many tokens each has."""
+        part = self._decoder.logits_part(hidden)
+        barred = (counts < self._config.min_new_tokens, self._enders) if self._bars else None
+        tokens = draw(self._decoder.logits(part), uniforms(seeds, counts), self._config, barred=barred)
+        raw = self._decoder.label_logprobs(part, tokens, 1.0)
+        temperature = self._config.training_temperature
+        scaled = raw if temperature == 1 else self._decoder.label_logprobs(part, tokens, temperature)
+        return Drawn(tokens, scaled, raw)
 
 
 def draw(
@@ -17,20 +49,20 @@ def draw(
     uniforms: Tensor,
     config: GenerationConfig,
     *,
-    barred: tuple[Tensor, tuple[int, ...]] | None = None,
+    barred: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """A token, int64 `[B]`, for each row of `logits [B, V]`, by its number in [0, 1) of `uniforms [B]`.
 
-    A row's token depends on its own logits and number alone, not on the batch around it. `barred`: rows, and
-    tokens that may not be drawn there.
+    A row's token depends on its own logits and number alone, not on the batch around it. `barred`: which
+    rows, bool `[B]`, and the tokens that may not be drawn there, int64.
     """
-    if barred is None or not len(barred[0]) or not barred[1]:
+    if barred is None:
         return _chosen(logits, uniforms, config)
-    places = barred[0][:, None], torch.tensor(barred[1], device=logits.device)
-    hidden = logits[places]
-    logits[places] = float("-inf")
+    rows, tokens = barred
+    before = logits.index_select(1, tokens)
+    logits.index_copy_(1, tokens, before.masked_fill(rows[:, None], float("-inf")))
     chosen = _chosen(logits, uniforms, config)
-    logits[places] = hidden
+    logits.index_copy_(1, tokens, before)
     return chosen
 
 
@@ -60,31 +92,12 @@ def _shifted(state: Tensor, bits: int) -> Tensor:
 def _chosen(logits: Tensor, uniforms: Tensor, config: GenerationConfig) -> Tensor:
     if config.temperature == 0:
         return logits.argmax(dim=-1)
-    return draw_tokens(_likeliest(logits, config), uniforms, config.temperature)
+    return draw_tokens(_top_k(logits, config.top_k), uniforms, config.temperature, config.top_p)
 
 
-def _likeliest(logits: Tensor, config: GenerationConfig) -> Tensor:
-    """-inf for what top-k and top-p leave out; top-p keeps the token that crosses the bound."""
-    if config.top_k in range(1, logits.shape[-1]):
-        kept, tokens = logits.topk(config.top_k, dim=-1)
-        logits = torch.full_like(logits, float("-inf")).scatter(-1, tokens, kept)
-    if config.top_p < 1:
-        kept, tokens = _nucleus(logits, config)
-        logits = torch.full_like(logits, float("-inf")).scatter(-1, tokens, kept)
-    return logits
-
-
-def _nucleus(logits: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor]:
-    """The likeliest logits of each row, -inf from where they make up `top_p`, and their tokens.
-
-    Few of them nearly always do, and to sort those alone takes a fraction of the time.
-    """
-    total = (logits.float() / config.temperature).logsumexp(dim=-1, keepdim=True)
-    count = min(_NUCLEUS_TOKENS, logits.shape[-1])
-    while True:
-        ordered, tokens = logits.topk(count, dim=-1)
-        weights = (ordered.double() / config.temperature - total).exp()
-        cumulative = weights.cumsum(dim=-1)
-        if count == logits.shape[-1] or bool((cumulative[:, -1] >= config.top_p).all()):
-            return ordered.masked_fill(cumulative - weights >= config.top_p, float("-inf")), tokens
-        count = min(count * 16, logits.shape[-1])
+def _top_k(logits: Tensor, top_k: int) -> Tensor:
+    """-inf for what top-k leaves out."""
+    if top_k not in range(1, logits.shape[-1]):
+        return logits
+    kept, tokens = logits.topk(top_k, dim=-1)
+    return torch.full_like(logits, float("-inf")).scatter(-1, tokens, kept)

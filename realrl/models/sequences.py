@@ -31,10 +31,16 @@ class Rollout:
     """Of the key/value cache, in order; those of a prompt that others share come first."""
     row: int = -1
     """Its place among the running ones."""
+    num_unread: int = 0
+    """Tokens that are drawn, and not read from the device yet."""
 
     @property
     def length(self) -> int:
-        return len(self.prompt) + len(self.tokens)
+        return len(self.prompt) + self.num_drawn
+
+    @property
+    def num_drawn(self) -> int:
+        return len(self.tokens) + self.num_unread
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,16 @@ class Sequences:
     def is_done(self, rollout: Rollout) -> bool:
         return rollout.ended or len(rollout.tokens) >= self._max_new
 
+    @property
+    def decodable(self) -> list[Rollout]:
+        """The running rollouts that a token can be drawn for, before those that are drawn have been read."""
+        return [rollout for rollout in self.running if rollout.num_drawn < self._max_new]
+
+    @property
+    def lacks_pages(self) -> bool:
+        """Whether `grow` would have to put rollouts back. Their tokens must have been read before."""
+        return sum(map(self._needs_page, self.running)) > self._pool.num_free
+
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self._page_tokens)
 
@@ -103,7 +119,7 @@ class Sequences:
         """Give each running rollout a place for one token more; returns those that had to be put back."""
         put_back: list[Rollout] = []
         for rollout in list(self.running):
-            if rollout.row < 0 or rollout.length <= len(rollout.pages) * self._page_tokens:
+            if rollout.row < 0 or not self._needs_page(rollout):
                 continue
             while not self._pool.num_free and self.running[-1] is not rollout:
                 put_back.append(self._put_back())
@@ -125,8 +141,13 @@ class Sequences:
         while self.running:
             self._put_back()
 
+    def _needs_page(self, rollout: Rollout) -> bool:
+        """For the newest token, which the next step puts into the cache."""
+        return rollout.length > len(rollout.pages) * self._page_tokens
+
     def _put_back(self) -> Rollout:
         last = self.running[-1]
+        assert not last.num_unread, "a rollout with unread tokens cannot be computed again"
         self.finish(last)
         self._waiting.insert(0, last)
         return last

@@ -27,6 +27,14 @@ _NO_WINDOW = 1 << 40
 class Kernels(Protocol):
     """What csrc/ computes. Tensors are contiguous, checked by the caller, and on one device."""
 
+    draws_nucleus: bool
+    """Whether `draw` knows top-p."""
+
+    def draw(
+        self, logits: Tensor, uniforms: Tensor, inverse_temperature: float, top_p: float, tokens: Tensor
+    ) -> None:
+        """Fill `tokens`, int64 `[B]`, from logits `[B, V]`; without `draws_nucleus`, whatever `top_p` is."""
+
     def gae(
         self,
         rewards: Tensor,
@@ -85,8 +93,15 @@ class Kernels(Protocol):
 class CpuKernels:
     """The extension module, with as many threads as PyTorch uses."""
 
+    draws_nucleus = False
+
     def __init__(self, module) -> None:
         self._module = module
+
+    def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
+        is_bf16 = logits.dtype == torch.bfloat16
+        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr()
+        self._module.draw(*job, tokens.data_ptr(), torch.get_num_threads())
 
     def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
         inputs = [x.data_ptr() for x in (rewards, values, cu_seqlens, bootstrap)]
@@ -133,6 +148,8 @@ class CpuKernels:
 class CudaKernels:
     """The library built by nvcc, on the current stream of the tensors' device."""
 
+    draws_nucleus = True
+
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, double = ctypes.c_void_p, ctypes.c_double
         self._gae = library.realrl_gae
@@ -159,6 +176,9 @@ class CudaKernels:
         self._scratch_floats = library.realrl_attend_pages_scratch
         self._scratch_floats.argtypes = [ctypes.c_int64] * 6
         self._scratch_floats.restype = ctypes.c_int64
+        self._draw = library.realrl_draw
+        draw = [pointer, ctypes.c_int, *[ctypes.c_int64] * 2, ctypes.c_float, pointer, double]
+        self._draw.argtypes = [*draw, *[pointer] * 2]
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -217,6 +237,11 @@ class CudaKernels:
         numbers = (scale, softcap or 0.0, window, _NUMBER_TYPES[q.dtype])
         job = (q.data_ptr(), q.stride(0), *tensors, *sizes, *numbers)
         self._launch(self._attend_pages, job, scratch, out)
+
+    def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
+        is_bf16 = logits.dtype == torch.bfloat16
+        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr(), top_p
+        self._launch(self._draw, job, tokens)
 
     def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
         self._call(tensors[0].device, kernel, *job, *(x.data_ptr() for x in tensors))

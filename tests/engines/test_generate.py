@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import Breaks
 from realrl.datasets.stops import ends_by
 from realrl.engines.engine import Engine
-from realrl.models import generation
+from realrl.models import decoding, generation
+from realrl.models.decoding import Decoding
 from realrl.models.reading import read_decoder_config
 from realrl.ops.cache import KeyValueCache
 from realrl.ops.linear import has_bf16_products
-from realrl.parallel.groups import create_groups, local_groups
+from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.models.families import tiny_model
 from tests.models.test_graphs import Again
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -153,14 +155,86 @@ def test_progress_counts_what_is_done(engine):
     assert len(said) >= 5 * len(LENGTHS) / 2
 
 
-def test_generation_is_the_same_by_recorded_steps(engine, monkeypatch):
-    """Rows that no sequence has write to a page that no sequence has."""
-    expected = generated(engine, prompts())
+def as_on_cuda(monkeypatch) -> Again:
+    """Record steps, and launch each before the one before it is read; returns the recorder."""
     record = Again()
-    monkeypatch.setattr(generation.Generator, "_may_record", lambda _: True)
-    monkeypatch.setattr(generation, "CudaRecorder", lambda: record)
-    assert_same(generated(engine, prompts()), expected)
-    assert record.sizes
+    monkeypatch.setattr(Decoding, "is_recordable", True)
+    monkeypatch.setattr(decoding, "CudaRecorder", lambda: record)
+    monkeypatch.setattr(decoding, "_RECORDING_PAYS", 1)
+    monkeypatch.setitem(generation.UNREAD_STEPS, "cpu", 1)
+    return record
+
+
+@pytest.mark.parametrize(("max_sequences", "num_pages"), [(7, 100), (2, 4), (7, 9), (7, 3)])
+def test_generation_is_the_same_by_recorded_steps(model, engine, monkeypatch, max_sequences, num_pages):
+    """Rows that no sequence has write to a page that no sequence has, and recording advances none. A step is
+    under way while rollouts end, or have to wait for room."""
+    config = GenerationConfig(max_new_tokens=80, min_new_tokens=70, temperature=1.3)
+    expected = generated(engine, prompts(), config)
+    record = as_on_cuda(monkeypatch)
+    monkeypatch.setattr(KeyValueCache, "page_bytes", lambda **_: (1 << 20) // num_pages)
+    config = replace(config, max_sequences=max_sequences, cache_mib=1)
+    assert_same(generated(loaded(model), prompts(), config), expected)
+    assert record.num_recorded and record.num_replayed > record.num_recorded
+
+
+@pytest.mark.parametrize("every", [1, 9])
+@pytest.mark.parametrize("brings_weights", [True, False])
+def test_a_break_waits_for_the_step_under_way(model, engine, monkeypatch, every, brings_weights):
+    """Its tokens were drawn with the weights from before the break."""
+    expected, other = generated(engine, prompts()), loaded(model)
+    as_on_cuda(monkeypatch)
+
+    def work() -> None:
+        other.version += brings_weights
+
+    found = Interruptions(range(0, 1000, every), work)
+    rollout = generated(other, prompts(), breaks=found.breaks())
+    assert_same(rollout, expected)
+    assert found.taken >= 40 // every // 2
+    versions = rollout["policy_versions"][rollout["loss_mask"]]
+    assert len(versions.unique()) > 1 or not brings_weights
+
+
+def test_a_break_that_stays_due_is_taken_once(model, monkeypatch):
+    """A worker's is due until it is taken, so that the step under way says so too."""
+    as_on_cuda(monkeypatch)
+    turn, waiting = itertools.count(1), []
+
+    def is_due() -> bool:
+        if next(turn) == 10:
+            waiting.append("a sign")
+        return bool(waiting)
+
+    # Fails where nothing waits.
+    generated(loaded(model), prompts(), breaks=Breaks(due=is_due, take=waiting.pop))
+    assert not waiting
+
+
+def test_recordings_are_kept_until_something_else_is_done(model, engine, monkeypatch):
+    """Or until the weights are elsewhere, or a generation needs more room. Tokens are the same throughout."""
+    expected, own = generated(engine, prompts()), loaded(model)
+    record = as_on_cuda(monkeypatch)
+
+    def num_recorded() -> int:
+        record.num_recorded = 0
+        assert_same(generated(own, prompts()), expected)
+        return record.num_recorded
+
+    generated(own, prompts([0]))
+    whole = num_recorded()
+    assert whole > 1, "one sequence's room is not enough for all"
+    assert num_recorded() == 0
+    generated(own, prompts([6, 0]))
+    assert num_recorded() == 0, "fewer and shorter sequences have room in what is kept"
+    own.logprobs(expected, temperature=1.0)
+    assert num_recorded() == whole
+    own.offload()
+    assert num_recorded() == whole
+    own._allocate(own._flat.buffer.clone())
+    assert num_recorded() == whole, "the weights have moved"
+    own.version += 1
+    assert num_recorded() == 0, "new weights in the same place"
 
 
 def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
@@ -181,10 +255,16 @@ def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
         assert bool(engine._model._packed) == has_bf16_products(), "what is laid out anew is what may be"
 
 
-def test_each_token_says_which_weights_drew_it(model):
-    """New weights come between two tokens: those after it are drawn with them alone, keys and values too."""
+@pytest.mark.parametrize("is_late", [False, True])
+def test_each_token_says_which_weights_drew_it(model, monkeypatch, is_late):
+    """New weights come between two tokens: those after it are drawn with them alone, keys and values too.
+
+    A step that is under way when the break is seen was launched with the weights from before.
+    """
     engine = loaded(model)
     before = generated(engine, prompts([1]))
+    if is_late:
+        as_on_cuda(monkeypatch)
 
     def bring() -> None:
         engine.local_tensors()["layers.0.qkv"].mul_(1.5)
@@ -192,9 +272,11 @@ def test_each_token_says_which_weights_drew_it(model):
 
     engine.version = 4
     whole = generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
-    written = 90 + 10
+    written = 90 + 10 + is_late
     assert whole["policy_versions"][:90].tolist() == [-1] * 90
-    assert whole["policy_versions"][90:].tolist() == [4] * 10 + [5] * (len(whole["input_ids"]) - written)
+    assert whole["policy_versions"][90:].tolist() == [4] * (10 + is_late) + [5] * (
+        len(whole["input_ids"]) - written
+    )
     assert torch.equal(whole["input_ids"][:written], before["input_ids"][:written])
     assert torch.equal(whole["logprobs"][:written], before["logprobs"][:written])
     found = engine.logprobs(whole, temperature=1.3)
@@ -235,7 +317,7 @@ def responses(batch: PackedBatch) -> list[list[int]]:
 
 @pytest.mark.slow
 def test_every_layout_generates_the_same(model, engine, tmp_path):
-    """Sampled, interrupted now and then, with a cache that is too small."""
+    """Sampled, interrupted now and then, with a cache that is too small; by recorded steps too."""
     torch.save(generated(engine, prompts()), tmp_path / "expected")
     run_world(_check_layouts, 4, model, tmp_path / "expected")
 
@@ -247,8 +329,19 @@ def _check_layouts(rank: int, model: Path, expected: Path) -> None:
         Placement(DeviceMesh(tuple(range(x.size))), x) for x in (ParallelLayout(**y) for y in layouts)
     ]
     KeyValueCache.page_bytes = classmethod(lambda cls, **_: (1 << 20) // 7)
+    groups = sorted(create_groups(placements, rank).items())
+    _check_each_layout(rank, model, together, groups)
+    with pytest.MonkeyPatch.context() as patch:
+        record = as_on_cuda(patch)
+        _check_each_layout(rank, model, together, groups)
+    assert record.num_replayed
+
+
+def _check_each_layout(
+    rank: int, model: Path, together: PackedBatch, layouts: Sequence[tuple[Placement, Groups]]
+) -> None:
     config = GenerationConfig(max_new_tokens=40, temperature=1.3, cache_mib=1)
-    for placement, groups in sorted(create_groups(placements, rank).items()):
+    for placement, groups in layouts:
         mine = range(groups.place.dp_rank, len(LENGTHS), placement.layout.dp)
         engine = loaded(model, groups)
         # Only the output rank's word counts.

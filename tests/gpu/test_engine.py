@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.models import generation
+from realrl.models import decoding
 from realrl.parallel.groups import local_groups
 from tests.engines.test_engine import ADAMW, check_engine
 from tests.engines.test_generate import generated, loaded, prompts
@@ -39,10 +40,39 @@ def test_recorded_steps_draw_the_same_tokens(family, tmp_path, monkeypatch):
     engine = loaded(tiny_model(tmp_path, family), device="cuda", dtype=torch.bfloat16)
     config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, temperature=0.0)
     recorded = generated(engine, prompts(), config)
-    monkeypatch.setattr(generation, "_RECORDING_PAYS", 1000)
+    monkeypatch.setattr(decoding, "_RECORDING_PAYS", 1000)
+    engine.end_decoding()
     launched = generated(engine, prompts(), config)
     assert torch.equal(recorded["input_ids"], launched["input_ids"])
     torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)
+
+
+def test_recordings_that_are_kept_draw_the_same_tokens(tmp_path):
+    """In a second call, and with new weights in the place of the old ones."""
+    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+    config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, top_p=0.9)
+    first = generated(engine, prompts(), config)
+    assert torch.equal(generated(engine, prompts(), config)["input_ids"], first["input_ids"])
+    engine.local_tensors()["layers.0.qkv"].mul_(1.5)
+    changed = generated(engine, prompts(), config)
+    assert not torch.equal(changed["input_ids"], first["input_ids"])
+    engine.end_decoding()
+    assert torch.equal(generated(engine, prompts(), config)["input_ids"], changed["input_ids"])
+
+
+def test_a_decoding_step_waits_once(tmp_path):
+    """For the event behind the tokens, which PyTorch's count of waits leaves out; prefills may wait."""
+    engine = loaded(tiny_model(tmp_path, "qwen2"), device="cuda", dtype=torch.bfloat16)
+    config = GenerationConfig(max_new_tokens=200, min_new_tokens=200)
+    generated(engine, prompts(), config)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            generated(engine, prompts(), config)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) < 20, {str(wait.message) for wait in waits}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

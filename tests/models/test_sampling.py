@@ -67,8 +67,9 @@ def test_barred_tokens_are_not_drawn_in_their_rows():
     """Row 1 may not have token 2, which is all but certain; row 0 may."""
     logits = torch.zeros(2, 4).index_fill(1, torch.tensor([2]), 20.0)
     numbers = torch.full((2,), 0.5, dtype=torch.float64)
-    found = draw(logits, numbers, GenerationConfig(), barred=(torch.tensor([1]), (2,)))
+    found = draw(logits, numbers, GenerationConfig(), barred=(torch.tensor([False, True]), torch.tensor([2])))
     assert found[0] == 2 and found[1] != 2
+    assert logits.tolist() == [[0, 0, 20, 0]] * 2, "the logits are as they were"
 
 
 def split_mix(seed: int, position: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,30 +13,61 @@ PAGE = 4
 
 
 def play(
-    rollouts: list[Rollout], sequences: Sequences, max_tokens: int, lengths: list[int]
+    rollouts: list[Rollout],
+    sequences: Sequences,
+    max_tokens: int,
+    lengths: list[int],
+    *,
+    num_late: int = 0,
 ) -> list[list[int]]:
-    """Run the queue with a model that ends rollout i after `lengths[i]` tokens; who ran at each turn."""
+    """Run the queue with a model that ends rollout i after `lengths[i]` tokens; who ran at each turn.
+
+    A turn is read once `num_late` more have been launched.
+    """
     wanted = dict(zip(map(id, rollouts), lengths))
     turns: list[list[int]] = []
+    unread: deque[list[Rollout]] = deque()
     number = {id(r): i for i, r in enumerate(rollouts)}
 
-    def write(running: list[Rollout]) -> None:
+    def launch(running: list[Rollout]) -> None:
         for rollout in running:
-            rollout.tokens.append(7)
-            rollout.ended = len(rollout.tokens) >= wanted[id(rollout)]
-            if sequences.is_done(rollout):
-                sequences.finish(rollout)
+            rollout.num_unread += 1
+        unread.append(running)
+        read(num_late)
+
+    def read(num_left: int) -> None:
+        while len(unread) > num_left:
+            for rollout in unread.popleft():
+                rollout.num_unread -= 1
+                if not sequences.is_done(rollout):
+                    write(rollout)
+
+    def write(rollout: Rollout) -> None:
+        rollout.tokens.append(7)
+        rollout.ended = len(rollout.tokens) >= wanted[id(rollout)]
+        if sequences.is_done(rollout):
+            sequences.finish(rollout)
 
     while sequences.busy:
         assert len(turns) < 1000, "the queue does not get on"
-        write([r for admission in sequences.admit(max_tokens) for r in admission.rollouts])
+        launch([r for admission in sequences.admit(max_tokens) for r in admission.rollouts])
         check_pages(sequences)
+        if sequences.lacks_pages:
+            read(0)
         sequences.grow()
         check_pages(sequences)
-        running = list(sequences.running)
+        running = sequences.decodable
+        check_room(running)
         turns.append([number[id(r)] for r in running])
-        write(running)
+        launch(running)
+        if not running:
+            read(0)
     return turns
+
+
+def check_room(running: list[Rollout]) -> None:
+    """The newest token of each, which goes into the cache now, has a place."""
+    assert all(r.length <= len(r.pages) * PAGE for r in running)
 
 
 def check_pages(sequences: Sequences) -> None:
@@ -62,15 +93,17 @@ def check_pages(sequences: Sequences) -> None:
     max_running=st.integers(1, 8),
     max_tokens=st.integers(1, 40),
     seed=st.randoms(use_true_random=False),
+    num_late=st.integers(0, 1),
 )
-def test_every_rollout_comes_to_its_end(groups, spare_pages, max_running, max_tokens, seed):
-    """With any number of pages that holds one, and without holding a page too many at the end."""
+def test_every_rollout_comes_to_its_end(groups, spare_pages, max_running, max_tokens, seed, num_late):
+    """With any number of pages that holds one, and without holding a page too many at the end; also where
+    turns are read late."""
     prompts = [((index,) * length, count) for index, (length, count) in enumerate(groups)]
     rollouts = [Rollout(prompt, seed=0) for prompt, count in prompts for _ in range(count)]
     lengths = [seed.randint(1, 9) for _ in rollouts]
     num_pages = -(-(max(length for length, _ in groups) + 9) // PAGE) + spare_pages
     sequences = Sequences(rollouts, num_pages=num_pages, page_tokens=PAGE, max_running=max_running, max_new=9)
-    turns = play(rollouts, sequences, max_tokens, lengths)
+    turns = play(rollouts, sequences, max_tokens, lengths, num_late=num_late)
     assert [len(r.tokens) for r in rollouts] == lengths
     assert all(len(turn) <= max_running for turn in turns)
     assert all(not r.pages for r in rollouts)

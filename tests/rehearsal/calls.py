@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from realrl.ops import boxes, logits
+from realrl.ops.draw import draw_tokens, draw_tokens_reference
 from realrl.ops.gae import gae
 from realrl.ops.logits import LogitsMap
 from realrl.ops.rotary import rotate, rotate_reference
@@ -35,6 +36,11 @@ def check_logits(offset: int = 0):
 
 def check_logits_at_an_odd_address():
     check_logits(offset=1)
+
+
+def check_draw():
+    x, uniforms = torch.randn(2, 1000), torch.tensor([0.2, 0.9], dtype=torch.float64)
+    assert torch.equal(draw_tokens(x, uniforms, 0.8, 0.7), draw_tokens_reference(x, uniforms, 0.8, 0.7))
 
 
 def check_sum():

@@ -15,6 +15,7 @@ from tests.rehearsal.calls import (
     check_copy,
     check_decode,
     check_decode_in_float32,
+    check_draw,
     check_gae,
     check_logits,
     check_logits_at_an_odd_address,
@@ -61,6 +62,13 @@ FAULTS = {
     ),
     "no barrier in the statistics": Fault(
         "logits_cuda.cu", "__syncthreads();", "", check_logits, "a race|no thread has written"
+    ),
+    "sums that are not read yet are overwritten": Fault(
+        "draw_cuda.cu",
+        "  __syncthreads();  // the sums of the call before have been read",
+        "",
+        check_draw,
+        "a race.*draw_kernel<true, float, 4>",
     ),
     "no barrier in the checksum": Fault(
         "boxes_cuda.cu", "__syncthreads();", "", check_sum, "a race|no thread has written"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from realrl.ops.draw import draw_tokens
 from realrl.ops.gated import gated
 from realrl.ops.logits import LogitsMap, finish, gradient_, statistics
 from realrl.ops.rotary import rotate
@@ -194,6 +195,7 @@ def test_every_instance_of_every_kernel_runs(library):
         for dtype in (torch.bfloat16, torch.float16):
             for head_dim in (64, 128, 256):
                 check_decode(dtype, head_dim)
+                call_draw(dtype, width)
     assert [name for name, count in library.launches().items() if not count] == []
 
 
@@ -201,6 +203,12 @@ def call_pointwise(dtype: torch.dtype, width: int) -> None:
     for activation in ("silu", "gelu_tanh"):
         gated(torch.ones(2, 2 * width, dtype=dtype, requires_grad=True), activation).sum().backward()
     rotate(torch.ones(1, 2, 2 * width, dtype=dtype), torch.ones(1, width), torch.ones(1, width), 1)
+
+
+def call_draw(dtype: torch.dtype, width: int) -> None:
+    x, uniforms = displaced(torch.ones(2, width, dtype=dtype), 0), torch.zeros(2, dtype=torch.float64)
+    for top_p in (1.0, 0.5):
+        draw_tokens(x, uniforms, 1.0, top_p)
 
 
 def call_logits(dtype: torch.dtype, width: int) -> None:

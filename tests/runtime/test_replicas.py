@@ -60,3 +60,14 @@ def test_transformers_opens_a_critic(row, tmp_path):
         found = torch.stack([opened(sequence[None]).logits[0, 0] for sequence in ids])
     assert found.abs().min() > 1e-3
     torch.testing.assert_close(values[batch.cu_seqlens[1:].long() - 1], found, rtol=0, atol=1e-4)
+
+
+def test_what_generation_keeps_is_given_back_to_others(tmp_path):
+    """Not where the same weights generate next."""
+    weights = Weights("critic", ALONE)
+    replicas = critic_of(tiny_model(tmp_path / "actor", ONE_EACH[0]))
+    slot = replicas.engine(weights)._decoding
+    for generating, is_kept in ((weights, True), (Weights("other", ALONE), False), (None, False)):
+        slot._decoding = object()
+        replicas.make_room(generating)
+        assert (slot._decoding is not None) == is_kept
