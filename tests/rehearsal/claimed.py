@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -297,6 +296,14 @@ _MOVES: dict[str, Callable] = {
 }
 
 
+class _Event:
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _ledger.waits.append("event")
+
+
 class _Stream:
     """Work of a pretended device is done when it is queued."""
 
@@ -311,8 +318,8 @@ class _Stream:
     def wait_event(self, event: Any) -> None:
         pass
 
-    def record_event(self, event: Any = None) -> SimpleNamespace:
-        return SimpleNamespace(synchronize=lambda: _ledger.waits.append("event"))
+    def record_event(self, event: Any = None) -> _Event:
+        return _Event()
 
     def synchronize(self) -> None:
         _ledger.waits.append("stream")
@@ -325,7 +332,7 @@ def claimed_device(monkeypatch, library: Library | None = None) -> Iterator[None
     stream = _Stream()
     stand_ins = {
         "Stream": _Stream,
-        "Event": SimpleNamespace,
+        "Event": _Event,
         "current_stream": lambda device=None: stream,
         "stream": lambda stream: nullcontext(),
         "device": lambda device: nullcontext(),

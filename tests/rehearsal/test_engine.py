@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch
-from realrl.api.config import OptimizerConfig
+from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.engines.engine import Engine
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
@@ -19,6 +19,7 @@ from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc.transfer import Transfer
 from realrl.recipes.ppo_math import actor_train
+from tests.engines.test_engine import as_prompts
 from tests.recipes.test_variants import ALONE, config_of, rollouts
 from tests.rehearsal.claimed import DEVICE, Ledger, counted
 from tests.tiny import tiny_llama
@@ -144,6 +145,18 @@ def test_launches_of_a_layer(device, models, batch, options, most):
     """In a forward and a backward pass, without the kernels of csrc, of which there are four."""
     few, many = (launches(models[layers], batch, **options) for layers in (2, 4))
     assert (many - few) / 2 <= most
+
+
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.8, "min_new_tokens": 3}, {"temperature": 0.0}], ids=str)
+def test_what_is_generated_has_the_trainers_logprobs(device, models, batch, options):
+    """To within bfloat16's rounding: pages, the draw, and a prefill whose prompts are shared."""
+    engine = engine_of(models[2], "cuda")
+    config = GenerationConfig(max_new_tokens=6, max_sequences=5, **options)
+    rollout = engine.generate(as_prompts(batch), config, seed=1, step=0)
+    assert rollout["loss_mask"].sum() > len(batch)
+    found = engine.logprobs(rollout, temperature=1.0)
+    assert (found - rollout["raw_logprobs"]).abs().max() < 0.2
+    assert (found - rollout["raw_logprobs"]).abs().mean() < 0.02
 
 
 def test_weights_and_states_that_were_offloaded_come_back(device, models, batch):
