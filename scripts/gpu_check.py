@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_OUTPUT = Path("runs/gpu_check")
 _GRACE_S = 10.0
 """Time for a section's processes to end by themselves, once it is over its limit."""
 _SHOWN_LINES = 12
@@ -90,26 +92,30 @@ print(json.dumps({
 """
 
 
-def sections() -> list[Section]:
-    """Return what is run, the most important first."""
+def sections(output: Path) -> list[Section]:
+    """Return what is run, the most important first; traces go to `output`."""
+    traced = {name: ("--trace", str(output / f"{name}-trace.json")) for name in ("train", "generate")}
     machine = (sys.executable, "-c", _MACHINE)
     build = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace")
     quickstart = _python("realrl.apps.quickstart", "--config", "experiments/sums/ppo-math.yaml")
     return [
         Section("machine", 60, machine, machine),
         Section("build", 300, build, (sys.executable, "setup.py", "--version")),
-        _tests("test-kernels", 120, "gae", "pointwise", "logits", "boxes"),
+        _tests("test-kernels", 120, "gae", "pointwise", "logits", "draw", "boxes"),
         _tests("test-attention", 120, "attention"),
         _tests("test-engine", 240, "engine"),
         _bench(
             *("train-8k", 120, "train"),
-            (*_QWEN, "--prompts", "4", "--tokens", "8192", "--microbatch-tokens", "16384"),
-            _TINY_TRAIN,
+            (*_QWEN, "--prompts", "4", "--tokens", "8192", "--microbatch-tokens", "16384", *traced["train"]),
+            (*_TINY_TRAIN, *traced["train"]),
         ),
         _bench(
             *("generate-128x8k", 180, "generate"),
-            (*_QWEN, *_CACHE, *_NEW, "--prompts", "8", "--group-size", "16", "--prompt-tokens", "8000"),
-            _TINY_GENERATE,
+            (
+                *(*_QWEN, *_CACHE, *_NEW, *traced["generate"]),
+                *("--prompts", "8", "--group-size", "16", "--prompt-tokens", "8000"),
+            ),
+            (*_TINY_GENERATE, *traced["generate"]),
         ),
         _bench(
             *("generate-8x32k", 180, "generate"),
@@ -122,7 +128,7 @@ def sections() -> list[Section]:
             _TINY_TRAIN,
         ),
         _tests("test-memory", 240, "memory"),
-        _tests("test-realloc", 120, "realloc"),
+        _tests("test-realloc", 120, "realloc", "collectives"),
         _tests("test-vllm-handover", 240, "vllm_handover"),
         *(
             _bench(verb, 120, verb, ("--device", "cuda"), ("--help",))
@@ -133,7 +139,26 @@ def sections() -> list[Section]:
             (*quickstart, "device=cuda", "num_steps=3"),
             (*quickstart, "--help"),
         ),
+        Section("sanitizer", 240, _sanitized("gae", "draw"), _sanitized("gae", "draw")),
     ]
+
+
+def _installing(folder: Path) -> Section:
+    """Install small packages that a machine without a network lacks, as msgspec."""
+    wheels = sorted(map(str, folder.glob("*.whl")))
+    if not wheels:
+        raise SystemExit(f"realrl: error: --wheels: expected wheels in {folder}, found none")
+    command = _python("pip", "install", "--quiet", "--no-index", "--no-deps", *wheels)
+    return Section("wheels", 120, command, command)
+
+
+def _sanitized(*files: str) -> tuple[str, ...]:
+    """Tests of kernels under NVIDIA's memory checker, where it is installed."""
+    command = _tests("", 0, *files).command
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return (sys.executable, "-c", "print('compute-sanitizer is not on the PATH: left out')")
+    return (program, "--tool", "memcheck", "--error-exitcode", "1", *command)
 
 
 def run(section: Section, command: Sequence[str], log: Path) -> Result:
@@ -211,18 +236,24 @@ def _environment(rehearses: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 1 if a section failed."""
-    known = {section.name: section for section in sections()}
+    known = {section.name: section for section in sections(_OUTPUT)}
     parser = argparse.ArgumentParser(
         prog="gpu_check.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(known)}; without any, all")
-    parser.add_argument("--output", type=Path, default=Path("runs/gpu_check"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=_OUTPUT, help="default: %(default)s")
+    parser.add_argument(
+        "--wheels", type=Path, metavar="FOLDER", help="install its wheels first, without a network"
+    )
     parser.add_argument("--rehearse", action="store_true", help="do what needs no GPU, on small shapes")
     arguments = parser.parse_args(argv)
     for name in arguments.sections:
         if name not in known:
             parser.error(f"no section {name!r}: expected some of {', '.join(known)}")
-    chosen = [known[name] for name in arguments.sections or known]
+    by_name = {section.name: section for section in sections(arguments.output)}
+    chosen = [by_name[name] for name in arguments.sections or by_name]
+    if arguments.wheels:
+        chosen.insert(0, _installing(arguments.wheels))
     _environment(arguments.rehearse)
     results = check(chosen, arguments.output, rehearses=arguments.rehearse)
     return int(any(result.word != "ok" for result in results))

@@ -30,7 +30,7 @@ def engine_of(model: Path, groups: Groups, dtype: torch.dtype, device: str = "cp
         groups,
         dtype=dtype,
         device=device,
-        max_tokens_per_microbatch=40,
+        max_tokens_per_microbatch=options.pop("max_tokens_per_microbatch", 40),
         optimizer=options.pop("optimizer", ADAMW),
         **options,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,28 @@ def test_a_decoding_step_waits_once(tmp_path):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(waits) < 20, {str(wait.message) for wait in waits}
+
+
+def test_a_training_call_waits_as_often_whatever_it_is_cut_into(tmp_path):
+    """As it is counted without a device: in no layer, and in no micro-batch."""
+    model = tiny_llama(tmp_path)
+    counts = [len(waits_of_training(model, max_tokens)) for max_tokens in (16, 1000)]
+    assert counts[0] == counts[1] <= 4
+
+
+def waits_of_training(model: Path, max_tokens: int) -> list[str]:
+    """What PyTorch says of each wait in the second of two calls."""
+    groups = local_groups(Placement(DeviceMesh((0,)), ParallelLayout()))
+    engine = engine_of(model, groups, torch.bfloat16, "cuda", max_tokens_per_microbatch=max_tokens)
+    train(engine)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            train(engine)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [str(wait.message) for wait in waits]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

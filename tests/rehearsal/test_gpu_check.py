@@ -33,11 +33,13 @@ def test_every_section_is_rehearsed(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert len(summary) == len(done.stdout.splitlines()) > 12
     assert json.loads((tmp_path / "machine.log").read_text())["device"]
+    for name in ("train", "generate"):
+        assert json.loads((tmp_path / f"{name}-trace.json").read_text())["traceEvents"]
 
 
 def test_arguments_for_a_device_are_those_of_the_rehearsal(gpu_check):
     """Each option that a benchmark gets on a device it gets in the rehearsal, or has by default."""
-    for section in gpu_check.sections():
+    for section in gpu_check.sections(Path("out")):
         options = {word for word in section.command if word.startswith("--")}
         rehearsed = {word for word in section.rehearsal if word.startswith("--")}
         assert options <= rehearsed or "--help" in rehearsed or section.name == "build", section.name

@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
@@ -156,6 +157,16 @@ def seconds_of(run: Callable[[], object], device: str) -> float:
     run()
     _wait_for(device)
     return time.perf_counter() - begin_s
+
+
+def trace(run: Callable[[], object], device: str, file: Path) -> None:
+    """Run under PyTorch's profiler, and write what it saw as a Chrome trace."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with profile(activities=kinds) as profiler:
+        seconds_of(run, device)
+    aside = file.with_suffix(".part")
+    profiler.export_chrome_trace(str(aside))
+    aside.replace(file)
 
 
 def in_turn(methods: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -25,6 +25,8 @@ class Workload:
     num_prompts: int
     group_size: int
     rounds: int
+    trace: Path | None
+    """Where a trace of one more round goes."""
 
     @property
     def num_samples(self) -> int:
@@ -42,6 +44,8 @@ def add_workload_options(parser: argparse.ArgumentParser, *, prompts: int, group
     parser.add_argument(
         "--group-size", type=count, default=group_size, metavar="N", help="samples of each prompt"
     )
+    what = "write what the host and the device did in one more round, for chrome://tracing or ui.perfetto.dev"
+    parser.add_argument("--trace", type=Path, metavar="FILE.json", help=what)
 
 
 def workload(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def workload(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_prompts": arguments.prompts,
         "group_size": arguments.group_size,
         "rounds": arguments.rounds,
+        "trace": arguments.trace,
     }
 
 

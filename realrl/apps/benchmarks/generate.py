@@ -19,6 +19,8 @@ from realrl.models.config import DecoderConfig
 from realrl.models.flops import decode_flops, forward_flops
 
 OURS = "realrl"
+_TRACED_TOKENS = 80
+"""New tokens of a trace: enough that steps are recorded, few enough to be looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,9 @@ def measure(settings: Settings) -> Iterator[Row]:
         if peer:
             methods[settings.against] = theirs
         times = alone.in_turn(methods, settings.rounds)
+    if settings.trace:
+        few = min(settings.new_tokens, _TRACED_TOKENS)
+        alone.trace(lambda: ours.generate(few), settings.device, settings.trace)
     if peer:
         peak_bytes = max(answer.peak_memory_bytes for answer in answers)
         yield Row(**_common(settings, settings.against, median(times[settings.against]), peak_bytes))

@@ -17,6 +17,7 @@ import torch
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
+from realrl.api.metrics import read
 from realrl.api.recipe import CallContext, Mean, joined
 from realrl.apps.benchmarks import alone
 from realrl.apps.benchmarks.engine_options import Workload
@@ -104,7 +105,7 @@ class Steps:
             begin_s = time.perf_counter()
             output = PPO_MATH.bodies[call](self._context(call, step), batch)
             phases_s[call] = time.perf_counter() - begin_s
-            batch, metrics = output.batch or batch, joined(metrics, output.metrics)
+            batch, metrics = output.batch or batch, joined(metrics, read(output.metrics))
         self._engine.version = step + 1
         return Figures(
             seconds=sum(phases_s.values()),
@@ -152,6 +153,8 @@ def measure(settings: Settings) -> Iterator[Row]:
         if peer:
             methods[settings.against] = their_step
         times = alone.in_turn(methods, settings.rounds)
+    if settings.trace:
+        alone.trace(steps.run, settings.device, settings.trace)
     if peer:
         peak_bytes = max(answer.peak_memory_bytes for answer in answers)
         rewards = [answer.mean_reward for answer in answers]

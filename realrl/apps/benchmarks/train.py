@@ -14,7 +14,11 @@ from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.apps.benchmarks import alone
 from realrl.apps.benchmarks.engine_options import Workload
+from realrl.engines import memory
+from realrl.engines.memory import Load
 from realrl.models.flops import train_flops
+from realrl.models.memory import Stage
+from realrl.parallel.microbatch import split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     peak_tflop_s: float
     """That best."""
     peak_memory_bytes: int
+    predicted_memory_bytes: int
+    """What a dry run would say of it: of the engine's tensors, without what CUDA or the interpreter take."""
 
 
 def measure(settings: Settings) -> list[Row]:
@@ -74,10 +80,40 @@ def measure(settings: Settings) -> list[Row]:
     methods = {name: lambda name=name: timed(name) for name in runs}
     methods["peak"] = lambda: best.append(_peak(settings)) or best[-1]
     times = alone.in_turn(methods, settings.rounds)
-    return [_row(settings, name, median(times[name]), max(best), peaks[name]) for name in runs]
+    if settings.trace:
+        alone.trace(runs["train"], settings.device, settings.trace)
+    predicted = _predicted_bytes(settings, batch)
+    return [
+        _row(settings, name, median(times[name]), max(best), peaks[name], predicted[name]) for name in runs
+    ]
 
 
-def _row(settings: Settings, phase: str, seconds: float, peak: float, peak_bytes: int) -> Row:
+def _predicted_bytes(settings: Settings, batch: PackedBatch) -> dict[str, int]:
+    stage = Stage(
+        decoder=alone.decoder_of(settings.model),
+        layout=alone.ALONE.layout,
+        place=alone.ALONE.coordinate(0),
+        head="lm",
+        itemsize=getattr(torch, settings.dtype).itemsize,
+        device=settings.device,
+    )
+    micros = split(batch, settings.max_tokens_per_microbatch, share_prompts=True)
+    load = Load(
+        num_micros=len(micros),
+        num_tokens=max(micro.num_tokens for micro in micros),
+        num_logits=max(len(micro.batch.responses) for micro in micros),
+    )
+    held = memory.resident(stage, trained=True, states_elsewhere=False)
+    calls = {
+        "logprobs": memory.inference(stage, load),
+        "train": memory.training(stage, load, recompute=False),
+    }
+    return {name: (held + use).total_bytes for name, use in calls.items()}
+
+
+def _row(
+    settings: Settings, phase: str, seconds: float, peak: float, peak_bytes: int, predicted_bytes: int
+) -> Row:
     flops = _train_flops(settings) / (1 if phase == "train" else 3)
     return Row(
         phase=phase,
@@ -87,6 +123,7 @@ def _row(settings: Settings, phase: str, seconds: float, peak: float, peak_bytes
         mfu=flops / seconds / peak,
         peak_tflop_s=peak / 1e12,
         peak_memory_bytes=peak_bytes,
+        predicted_memory_bytes=predicted_bytes,
     )
 
 
@@ -120,9 +157,12 @@ def _batch(settings: Settings) -> PackedBatch:
 
 def render(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """As lines of cells."""
-    lines = [("phase", "seconds", "tokens/s", "samples/s", "MFU", "peak TFLOP/s", "memory MiB")]
+    lines = [("phase", "seconds", "tokens/s", "samples/s", "MFU", "peak TFLOP/s", "memory MiB", "predicted")]
     for row in rows:
         figures = (row.seconds, row.tokens_per_s, row.samples_per_s, row.mfu, row.peak_tflop_s)
         cells = (f"{figure:.4g}" for figure in figures)
-        lines.append((row.phase, *cells, f"{row.peak_memory_bytes >> 20}"))
+        memory_mib = (
+            f"{num_bytes >> 20}" for num_bytes in (row.peak_memory_bytes, row.predicted_memory_bytes)
+        )
+        lines.append((row.phase, *cells, *memory_mib))
     return lines
