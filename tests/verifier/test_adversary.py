@@ -47,6 +47,14 @@ def test_the_search_finds_what_it_looks_for(monkeypatch):
     assert adversary.search(3, seed=1, panel=("5", "7")).num_faults["slow"] > 3
 
 
+def test_what_is_written_for_two_formulas_is_counted_apart():
+    """Each of the two is a solution; where one formula is right for both solutions, it is a fault."""
+    judge = adversary._Judge(("0", "1"))
+    assert len(judge.judge(r"|\log_2 1/2|")) == 2 and judge.two_formulas == 1 and not judge.counts
+    judge = adversary._Judge(("0.5", r"\frac{1}{2}"))
+    assert len(judge.judge("1/2")) == 2 and judge.two_formulas == 0 and judge.counts["two solutions"] == 1
+
+
 def test_verdicts_are_the_same_in_another_order_and_process():
     """With another hash seed, and with whatever an earlier comparison may have left behind."""
     repeated = adversary.repeat(2000, seed=15)

@@ -534,6 +534,10 @@ DIFFERENT = {
         (r"\frac\pi3 + m\pi", r"\frac\pi3 + 2k\pi"),
         ("2m + 1", "2k + 2"),
     ],
+    "a range of something beside an equation": [
+        (r"x\in\pi,\log_{1}5,² z=x", "0"),
+        (r"x\in\pi,\log_{1}5,² z=x", r"\log_{1}5"),
+    ],
     "remainders of nothing": [
         (r"n \equiv 2, 3 \pmod 7", r"n \equiv 2 \pmod 7"),
         (r"n \equiv 2, 3 \pmod 7", r"n \equiv 2, 4 \pmod 7"),

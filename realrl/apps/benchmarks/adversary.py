@@ -20,9 +20,11 @@ from realrl.apps.benchmarks.adversary_texts import Writer
 from realrl.apps.benchmarks.options import BenchmarkFailed
 from realrl.apps.tables import table
 from realrl.verifier import choices
+from realrl.verifier.comparison import same
 from realrl.verifier.reading import read
 from realrl.verifier.same import same_answer
 from realrl.verifier.tokens import tokenized
+from realrl.verifier.tree import Formula
 
 SLOW_S = 0.5
 """A comparison of texts of at most 1,000 characters that takes longer is a fault."""
@@ -54,6 +56,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     accepted_for_one: int
     accepted_for_choice_and_value: int
     """Answers like `(C) 5`, which state a choice and its value: by design right for either."""
+    accepted_for_two_formulas: int
+    """Answers like `\\ln 2/3`, which are written for two formulas: by design right for either."""
     num_faults: dict[str, int]
     faults: list[Fault]
     """At most `MAX_KEPT` of a kind."""
@@ -92,7 +96,7 @@ class _Judge:
         self._panel = panel
         self.counts: Counter[str] = Counter()
         self.faults: list[Fault] = []
-        self.accepted_for_one = self.choices = 0
+        self.accepted_for_one = self.choices = self.two_formulas = 0
         self.times_s = array("d")
         self.slowest: list[tuple[float, str]] = []
         self._noted: set[str] = set()
@@ -110,6 +114,8 @@ class _Judge:
             self.accepted_for_one += 1
         elif len(accepted) == 2 and _states_a_choice(answer, accepted):
             self.choices += 1
+        elif len(accepted) == 2 and _is_written_for_each(answer, accepted):
+            self.two_formulas += 1
         elif accepted:
             self.note("two solutions", answer, accepted)
         return accepted
@@ -159,6 +165,15 @@ def _states_a_choice(answer: str, solutions: Sequence[str]) -> bool:
     return len(picked) == 1 and choices.picks(tokenized(answer), picked[0])
 
 
+def _is_written_for_each(answer: str, solutions: Sequence[str]) -> bool:
+    """Whether an answer is written for two formulas, each of which is one of the solutions."""
+    values = read(answer)
+    if len(values) != 2 or not all(isinstance(value, Formula) for value in values):
+        return False
+    meant = [[same((value,), read(solution)) for solution in solutions] for value in values]
+    return meant in ([[True, False], [False, True]], [[False, True], [True, False]])
+
+
 def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
     """Compare answers that a seed draws with all solutions of a panel."""
     judge = _Judge(panel)
@@ -179,6 +194,7 @@ def search(num_answers: int, seed: int, panel: Sequence[str] = PANEL) -> Search:
         seed=seed,
         accepted_for_one=judge.accepted_for_one,
         accepted_for_choice_and_value=judge.choices,
+        accepted_for_two_formulas=judge.two_formulas,
         num_faults=dict(judge.counts),
         faults=judge.faults,
         seconds=seconds,
@@ -265,6 +281,7 @@ def render_search(row: Search) -> str:
         ("answers", f"{row.num_answers:,}, each against {row.num_solutions} solutions"),
         ("accepted for one solution", f"{row.accepted_for_one:,}"),
         ("for a choice and its value", f"{row.accepted_for_choice_and_value:,} (by design)"),
+        ("written for two formulas", f"{row.accepted_for_two_formulas:,} (by design)"),
         ("accepted for two solutions", f"{row.num_faults.get('two solutions', 0):,}"),
         ("faults of any kind", faults),
         ("time", f"{row.seconds:.0f} s"),

@@ -173,7 +173,12 @@ def _without_ranges(members: list[Reading]) -> list[Reading]:
 def _family(member: Reading, range_: Named) -> Reading:
     """A member as a family, where what is said of the variable is no set of real numbers."""
     inside = range_.value[0]
-    return member if isinstance(inside, RealSet) else tuple(_families(member, range_.name, inside))
+    return member if isinstance(inside, RealSet) else _in_family(member, range_.name, inside)
+
+
+def _in_family(member: Reading, variable: str, inside: Words) -> Reading:
+    """What of a member can be a family, or the member as it is."""
+    return tuple(_families(member, variable, inside)) or member
 
 
 def _families(member: Reading, variable: str, inside: Words) -> Iterator[Value]:
@@ -181,7 +186,7 @@ def _families(member: Reading, variable: str, inside: Words) -> Iterator[Value]:
         if isinstance(value, Formula):
             yield Family(value.node, variable, " ".join(inside.words))
         elif isinstance(value, Named):
-            yield replace(value, value=tuple(_families(value.value, variable, inside)))
+            yield replace(value, value=_in_family(value.value, variable, inside))
         elif not isinstance(value, Relation):
             yield value
 
