@@ -67,7 +67,7 @@ class Engine:
         share_prompts: bool = True,
         deterministic: bool = False,
         gradient_checkpointing: bool = False,
-        sequence_parallel: bool = False,
+        sequence_pieces: int = 0,
         put_off_weights: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class Engine:
             deterministic=deterministic,
             recompute=gradient_checkpointing,
             weight_gradients=self._weight_gradients,
-            sequence_parallel=sequence_parallel,
+            sequence_pieces=sequence_pieces,
         )
         self._flat: FlatTensors | None = None
         self._on_host: tuple[int, HostCopy] | None = None
