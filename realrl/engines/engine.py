@@ -68,7 +68,7 @@ class Engine:
         share_prompts: bool = True,
         deterministic: bool = False,
         gradient_checkpointing: bool = False,
-        sequence_parallel: bool = False,
+        sequence_pieces: int = 0,
         put_off_weights: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class Engine:
             deterministic=deterministic,
             recompute=gradient_checkpointing,
             weight_gradients=self._weight_gradients,
-            sequence_parallel=sequence_parallel,
+            sequence_pieces=sequence_pieces,
         )
         self._decoding = KeptDecoding()
         self._flat: FlatTensors | None = None

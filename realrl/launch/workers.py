@@ -24,10 +24,18 @@ def device_settings(device: str, given: Mapping[str, str]) -> dict[str, str]:
     Segments that grow fragment less when calls of different shapes take turns, and `empty_cache` can give
     back every free page of them to vLLM's process. NCCL must not register what a graph has recorded of them:
     Megatron refuses the two together for illegal accesses to memory, torchtitan#3306 hangs.
+
+    With fewer queues than streams, what waits in one stream holds up others: 32 is CUDA's largest number, and
+    8 its default. Messages go before products that are not yet under way, so that the two overlap.
     """
     if device == "cpu":
         return {}
-    settings = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "NCCL_GRAPH_REGISTER": "0"}
+    settings = {
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        "NCCL_GRAPH_REGISTER": "0",
+        "CUDA_DEVICE_MAX_CONNECTIONS": "32",
+        "TORCH_NCCL_HIGH_PRIORITY": "1",
+    }
     if "PYTORCH_CUDA_ALLOC_CONF" in given:  # the older name of the first one, which PyTorch looks up second
         del settings["PYTORCH_ALLOC_CONF"]
     return {name: value for name, value in settings.items() if name not in given}

@@ -51,19 +51,21 @@ class Decoder:
         deterministic: bool = False,
         recompute: bool = False,
         weight_gradients: WeightGradients | None = None,
-        sequence_parallel: bool = False,
+        sequence_pieces: int = 0,
     ) -> None:
         """`deterministic`, `weight_gradients`: as `TensorParallel` has them. `recompute`: a backward pass
         finds each layer's input alone, and computes the layer again (Chen et al. 2016, arXiv:1604.06174).
-        `sequence_parallel`: `forward` may spread tokens over the tensor-parallel ranks; not where
-        `deterministic`, which wants the sums that generation makes."""
+        `sequence_pieces`: `forward` may spread tokens over the tensor-parallel ranks, in so many pieces (0:
+        it may not); not where `deterministic`, which wants the sums that generation makes."""
         self.config, self.groups, self.head, self.weights = config, groups, head, weights
         self._recompute = recompute
         self._packed: dict[str, PackedWeight] = {}
         self._tp = TensorParallel(groups.tp, deterministic=deterministic, weight_gradients=weight_gradients)
         self._sp: SequenceParallel | None = None
-        if sequence_parallel and groups.tp is not None and not deterministic:
-            self._sp = SequenceParallel(groups.tp, weight_gradients=weight_gradients)
+        if sequence_pieces and groups.tp is not None and not deterministic:
+            self._sp = SequenceParallel(
+                groups.tp, num_pieces=sequence_pieces, weight_gradients=weight_gradients
+            )
         layout, place = groups.placement.layout, groups.place
         self.is_last = groups.is_last_stage
         self.chunks = layer_chunks(config, layout, place.pp_rank)
@@ -112,7 +114,7 @@ class Decoder:
 
     def num_rows(self, num_tokens: int) -> int:
         """Rows of the hidden states between chunks, of tokens that are spread where they may be."""
-        return -(-num_tokens // (self.groups.placement.layout.tp if self.spreads else 1))
+        return self._sp.num_rows(num_tokens) if self._sp else num_tokens
 
     @property
     def spreads(self) -> bool:

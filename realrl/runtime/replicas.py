@@ -33,6 +33,10 @@ from realrl.runtime.nodes import Weights
 
 logger = logging.getLogger(__name__)
 
+_PIECES = 2
+"""Of the tokens of tensor-parallel ranks: one's message and another's product at a time. More would make
+messages and products smaller, and each has a time that it takes at any size."""
+
 _OF_WEIGHTS = (".index.json", "adapter_config.json", "trainer_state.json")
 """How files end that describe weights of other files or another training."""
 
@@ -161,7 +165,7 @@ class Replicas:
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
             deterministic=config.deterministic and not on_cuda,
             **_training_options(config),
-            sequence_parallel=on_cuda,
+            sequence_pieces=_PIECES if on_cuda else 0,
             put_off_weights=on_cuda,
             optimizer=spec.optimizer if is_home else None,
         )

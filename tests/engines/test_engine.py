@@ -153,12 +153,13 @@ def _check_layouts(rank: int, model: Path, usual: list[ParallelLayout]) -> None:
     for _, groups in sorted(create_groups(placements, rank).items()):
         reference.load_state_dict(weights)
         # What CUDA always does, and what only pipelines do, with and without.
+        alone = groups.placement.layout.dp == 1
         check_engine(
             model,
             groups,
             reference,
-            sequence_parallel=groups.placement.layout.tp == 2,
-            put_off_weights=groups.placement.layout.dp == 1,
+            sequence_pieces=2 if alone else 0,
+            put_off_weights=alone,
             gradient_checkpointing=groups.placement.layout.vp == 2,
         )
 

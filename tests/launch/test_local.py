@@ -107,18 +107,26 @@ def test_workers_do_not_outlive_a_killed_master(tmp_path):
     _wait_until(lambda: not any(map(_is_alive, pids)))
 
 
-def test_a_worker_on_cuda_has_segments_that_grow(tmp_path, monkeypatch):
-    """Unless the user chose an allocator, by either name of the variable; a worker on a CPU has none."""
-    code = "import os; print(*(os.environ.get(n) for n in ('PYTORCH_ALLOC_CONF', 'NCCL_GRAPH_REGISTER')))"
-    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_GRAPH_REGISTER"):
+_SET_ON_CUDA = (
+    "PYTORCH_ALLOC_CONF",
+    "NCCL_GRAPH_REGISTER",
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "TORCH_NCCL_HIGH_PRIORITY",
+)
+
+
+def test_a_worker_on_cuda_has_segments_that_grow_and_queues_enough(tmp_path, monkeypatch):
+    """Unless the user chose otherwise, an allocator by either name of the variable; none on a CPU."""
+    code = f"import os; print(*map(os.environ.get, {_SET_ON_CUDA}))"
+    for name in (*_SET_ON_CUDA, "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
-    assert _said(code, tmp_path / "cuda", device="cuda") == "expandable_segments:True 0"
-    assert _said(code, tmp_path / "cpu", device="cpu") == "None None"
+    assert _said(code, tmp_path / "cuda", device="cuda") == "expandable_segments:True 0 32 1"
+    assert _said(code, tmp_path / "cpu", device="cpu") == "None None None None"
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
-    assert _said(code, tmp_path / "older", device="cuda") == "None 0"
-    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:native")
-    monkeypatch.setenv("NCCL_GRAPH_REGISTER", "1")
-    assert _said(code, tmp_path / "given", device="cuda") == "backend:native 1"
+    assert _said(code, tmp_path / "older", device="cuda") == "None 0 32 1"
+    for name, value in zip(_SET_ON_CUDA, ("backend:native", "1", "1", "0")):
+        monkeypatch.setenv(name, value)
+    assert _said(code, tmp_path / "given", device="cuda") == "backend:native 1 1 0"
 
 
 def _said(code: str, folder: Path, *, device: str) -> str:

@@ -7,7 +7,9 @@ numbers. Then all ranks' calls are played together by NCCL's rules, as PyTorch u
   ranks that it joins have come to it, with the same operation, type and size;
 * single sends and receives of two ranks go over a communicator of these two alone, in both directions one
   behind the other; a send ends with its receive, nothing is buffered;
-* what is waited for holds up all that the rank calls thereafter, and nothing that it called before.
+* what is waited for holds up all that the rank calls thereafter, and nothing that it called before;
+* each communicator has a stream, and each stream a queue of the device, or all share a single one
+  (`share_a_queue`): then what cannot begin holds up all that is behind it.
 
 Source: NCCL user guide, "Thread safety" and "Point-to-point communication"; torch/csrc/distributed/c10d/
 ProcessGroupNCCL.cpp of PyTorch 2.13.
@@ -132,6 +134,22 @@ def _stand_ins(rank: _Recorder) -> dict[str, Callable]:
         rank.single(src, rank.rank, tensor.zero_(), group, True)
 
     return {name: made for name, made in locals().items() if name != "rank"}
+
+
+def share_a_queue(calls: Sequence[Sequence[Call]]) -> None:
+    """Give each rank's device one queue, as `CUDA_DEVICE_MAX_CONNECTIONS=1` does.
+
+    An operation then begins after all that its rank called before it have begun, and so waits for what these
+    wait for in their communicators.
+    """
+    for own in calls:
+        latest: dict[Communicator, Call] = {}
+        holding: list[Call] = []
+        for call in own:
+            call.waits_for = call.waits_for + holding
+            if call.communicator in latest:
+                holding.append(latest[call.communicator])
+            latest[call.communicator] = call
 
 
 def stuck(calls: Sequence[Sequence[Call]]) -> list[str]:

@@ -17,7 +17,7 @@ from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config
 from realrl.parallel.groups import Links, create_groups, links_of
 from tests.engines.test_engine import as_prompts, own_batch
-from tests.rehearsal.collectives import Call, recorded, stuck
+from tests.rehearsal.collectives import Call, recorded, share_a_queue, stuck
 from tests.tiny import tiny_llama
 
 SIZES = range(1, 9)
@@ -37,7 +37,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def step(model: Path, placement: Placement, rank: int) -> None:
-    """As on CUDA: norms shared out, gradients of weights put off."""
+    """As on CUDA: norms shared out, tokens in pieces, gradients of weights put off."""
     groups = create_groups([placement], rank)[placement]
     engine = Engine(
         read_decoder_config(model),
@@ -46,7 +46,7 @@ def step(model: Path, placement: Placement, rank: int) -> None:
         dtype=torch.float32,
         device="cpu",
         max_tokens_per_microbatch=16,
-        sequence_parallel=True,
+        sequence_pieces=2,
         put_off_weights=True,
         optimizer=OptimizerConfig(),
     )
@@ -87,6 +87,17 @@ def check_communicators(used: set[tuple], links: Links) -> None:
     """As many of two ranks as are predicted; of groups no more, as some are for reports on the host."""
     pairs = {name for name in used if "pair" in name}
     assert len(pairs) == links.pairs and len(used - pairs) < links.groups
+
+
+@pytest.mark.parametrize("vp", [1, 2])
+def test_one_queue_of_the_device_is_too_few_for_a_pipeline_of_chunks(model, monkeypatch, vp):
+    """Why `CUDA_DEVICE_MAX_CONNECTIONS` is not 1: a second send behind one that nobody receives yet holds up
+    all that would lead to its receive."""
+    monkeypatch.setattr(Engine, "_require_finite", lambda *_: None)
+    placement = Placement(DeviceMesh((0, 1)), ParallelLayout(pp=2, vp=vp))
+    calls = calls_of(monkeypatch, 2, lambda rank: step(model, placement, rank))
+    share_a_queue(calls)
+    assert bool(stuck(calls)) == (vp == 2)
 
 
 def exchanged(monkeypatch, *bodies: Callable[[], None]) -> list[list[Call]]:
