@@ -128,6 +128,7 @@ def sections(output: Path) -> list[Section]:
             _TINY_TRAIN,
         ),
         _tests("test-memory", 240, "memory"),
+        _tests("test-flex", 300, "flex"),
         _tests("test-realloc", 120, "realloc", "collectives"),
         _tests("test-vllm-handover", 240, "vllm_handover"),
         *(

@@ -31,7 +31,7 @@ _RECORDING_PAYS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSize:
-    """What a generation needs room for."""
+    """What a generation needs memory for."""
 
     num_rows: int
     """Sequences that run at once."""
@@ -39,24 +39,25 @@ class DecodingSize:
     num_pages: int
 
     def fits(self, other: DecodingSize) -> bool:
-        """Whether this is room enough for another one."""
+        """Whether this is enough for another one."""
         rows_and_pages = self.num_rows >= other.num_rows and self.num_pages >= other.num_pages
         return rows_and_pages and self.pages_each >= other.pages_each
 
 
 class Decoding:
-    """A rank's cache, rows and steps. What was recorded is valid while the weights are where they are."""
+    """A rank's cache, rows and steps. What was recorded is valid while the weights are where they are.
+
+    Nothing that it holds refers to it, so that the memory is free as soon as it is dropped.
+    """
 
     def __init__(self, decoder: Decoder, link: StageLink, size: DecodingSize) -> None:
         self.size = size
         self._decoder, self._link = decoder, link
-        device = next(iter(decoder.weights.values())).device
+        self._device = next(iter(decoder.weights.values())).device
         # One page more is for rows of a recorded step that no sequence has.
         self.cache = KeyValueCache(num_pages=size.num_pages + 1, **cache_shape(decoder))
-        self.state = DecodeState(size.num_rows, size.pages_each, size.num_pages, device)
-        self._device = device
-        self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
-        self._hidden = [self._room_for_hidden(chunk) for chunk in range(len(decoder.chunks))]
+        self.state = DecodeState(size.num_rows, size.pages_each, size.num_pages, self._device)
+        self._layers = _Layers(decoder, link, self.cache, self.state, size.num_rows)
         self._recorder: CudaRecorder | None = None
         self._made: dict[GenerationConfig, _Steps] = {}
         self._recorded_at = addresses(decoder)
@@ -87,9 +88,7 @@ class Decoding:
         size = steps.size_for(len(rollouts))
         self.state.follow(rollouts, size)
         for chunk, step in enumerate(steps.chunks):
-            received = self._link.receive_hidden(size, chunk)
-            if received is not None:
-                self._hidden[chunk][:size].copy_(received)
+            self._layers.take_hidden(self._link.receive_hidden(size, chunk), chunk)
             self._link.send_hidden(step(size), chunk)
         self._link.finish()
         return self._finish(size, steps.advance, is_break_due)
@@ -98,7 +97,7 @@ class Decoding:
         """Draw a token for each lane from the hidden states `[B, H]` of a prefill."""
         size = len(hidden)
         if self._decoder.is_last:
-            self._draw(self._steps(config).sampler, hidden, self.state.read(size))
+            self._layers.draw(self._steps(config).sampler, hidden, self.state.read(size))
         return self._finish(size, self.state.advance, is_break_due)
 
     def _finish(
@@ -122,16 +121,32 @@ class Decoding:
 
     def _make_steps(self, config: GenerationConfig) -> _Steps:
         sampler = Sampler(self._decoder, config, self._device)
-        chunks = [partial(self._step, sampler, chunk) for chunk in range(len(self._decoder.chunks))]
+        chunks = [partial(self._layers.step, sampler, chunk) for chunk in range(len(self._decoder.chunks))]
         launched = _Steps(sampler, chunks, self.state.advance)
         if config.max_new_tokens < _RECORDING_PAYS or not self.is_recordable:
             return launched
         self._recorder = self._recorder or CudaRecorder()
         return _RecordedSteps(launched, self._recorder, self.state)
 
-    def _step(self, sampler: Sampler, chunk: int, size: int) -> Tensor:
+
+class _Layers:
+    """A rank's layers on the newest token of each sequence, and the draw behind the last one."""
+
+    def __init__(
+        self, decoder: Decoder, link: StageLink, cache: KeyValueCache, state: DecodeState, num_rows: int
+    ) -> None:
+        self._decoder, self._link, self._cache, self._state = decoder, link, cache, state
+        self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
+        self._hidden = [self._hidden_of(chunk, num_rows) for chunk in range(len(decoder.chunks))]
+
+    def take_hidden(self, received: Tensor | None, chunk: int) -> None:
+        """Put what the chunk before made where a step finds it, recorded or not."""
+        if received is not None:
+            self._hidden[chunk][: len(received)].copy_(received)
+
+    def step(self, sampler: Sampler, chunk: int, size: int) -> Tensor:
         """One chunk of layers, and the head and the draw behind the last one."""
-        lanes = self.state.read(size)
+        lanes = self._state.read(size)
         received = self._hidden[chunk]
         hidden = self._decoder.forward(
             lanes.ids,
@@ -141,34 +156,35 @@ class Decoding:
             chunk=chunk,
         )
         if self._link.is_last(chunk):
-            self._draw(sampler, hidden, lanes)
+            self.draw(sampler, hidden, lanes)
         return hidden
 
+    def draw(self, sampler: Sampler, hidden: Tensor, lanes: Lanes) -> None:
+        """Draw a token for each lane; where there is no other rank to be told, go on to it."""
+        self._state.write(sampler(hidden, lanes.seeds, lanes.counts))
+        if self._decoder.groups.dp_slice is None:
+            self._state.advance(len(hidden))
+
     def _attend(self, lanes: Lanes) -> Callable[[int, Tensor], Tensor]:
-        page = self.cache.page_tokens
+        page = self._cache.page_tokens
         pages = lanes.table.gather(1, (lanes.positions // page)[:, None])[:, 0]
         slots = pages.long() * page + lanes.positions % page
         lengths = lanes.positions + 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             row = self._cache_layers[layer]
-            self.cache.write(row, qkv, slots)
+            self._cache.write(row, qkv, slots)
             rule = self._decoder.attention_rule(layer)
-            return self.cache.attend(row, qkv[:, : self._decoder.num_heads], lanes.table, lengths, **rule)
+            return self._cache.attend(row, qkv[:, : self._decoder.num_heads], lanes.table, lengths, **rule)
 
         return attend
 
-    def _draw(self, sampler: Sampler, hidden: Tensor, lanes: Lanes) -> None:
-        self.state.write(sampler(hidden, lanes.seeds, lanes.counts))
-        if self._decoder.groups.dp_slice is None:
-            self.state.advance(len(hidden))
-
-    def _room_for_hidden(self, chunk: int) -> Tensor | None:
-        """Where a recorded step finds what the chunk before made."""
+    def _hidden_of(self, chunk: int, num_rows: int) -> Tensor | None:
+        """Memory for what the chunk before made; none where there is none."""
         if self._link.is_first(chunk):
             return None
         weight = next(iter(self._decoder.weights.values()))
-        return weight.new_zeros(size_of(self.size.num_rows), self._decoder.config.hidden_size)
+        return weight.new_zeros(size_of(num_rows), self._decoder.config.hidden_size)
 
 
 class _Steps:
@@ -211,16 +227,27 @@ class KeptDecoding:
 
     def __init__(self) -> None:
         self._decoding: Decoding | None = None
+        self._size: DecodingSize | None = None
 
     def take(self, needed: DecodingSize) -> Decoding | None:
-        """The one that is kept, if it has the room; in any case it is kept no more."""
+        """The one that is kept, if it is large enough; in any case it is kept no more."""
         found, self._decoding = self._decoding, None
         return found if found is not None and found.size.fits(needed) else None
 
     def keep(self, decoding: Decoding) -> None:
         """Keep it if steps were recorded: else it would take memory for nothing."""
         if decoding.has_recordings:
-            self._decoding = decoding
+            self._decoding, self._size = decoding, decoding.size
+
+    def size_for(self, needed: DecodingSize, most_pages: int) -> DecodingSize:
+        """A size for what was kept before, too, so that one serves training and evaluation in turn."""
+        if self._size is None:
+            return needed
+        return DecodingSize(
+            num_rows=max(needed.num_rows, self._size.num_rows),
+            pages_each=max(needed.pages_each, self._size.pages_each),
+            num_pages=min(max(needed.num_pages, self._size.num_pages), most_pages),
+        )
 
     def drop(self) -> None:
         self._decoding = None

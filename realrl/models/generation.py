@@ -185,10 +185,11 @@ class Generator:
         max_running = min(config.max_sequences, max(len(rollouts), 1))
         longest = max((len(r.prompt) for r in rollouts), default=0) + config.max_new_tokens
         pages_each = -(-longest // page)
-        num_pages = min(self._pages_in_memory(), max_running * pages_each)
+        most_pages = self._pages_in_memory()
+        num_pages = min(most_pages, max_running * pages_each)
         self._check_room(num_pages, pages_each)
         size = DecodingSize(num_rows=max_running, pages_each=pages_each, num_pages=num_pages)
-        self._decoding = self._kept.take(size) or Decoding(self.decoder, self.link, size)
+        self._decoding = self._kept.take(size) or self._new_decoding(size, most_pages)
         self._sequences = Sequences(
             rollouts,
             num_pages=num_pages,
@@ -196,6 +197,9 @@ class Generator:
             max_running=max_running,
             max_new=config.max_new_tokens,
         )
+
+    def _new_decoding(self, needed: DecodingSize, most_pages: int) -> Decoding:
+        return Decoding(self.decoder, self.link, self._kept.size_for(needed, most_pages))
 
     def _pages_in_memory(self) -> int:
         allowed_bytes = self.config.cache_mib << 20 or _NO_LIMIT

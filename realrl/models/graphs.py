@@ -5,6 +5,7 @@ Source: CUDA C++ Programming Guide, section "CUDA Graphs"; batch sizes as steps,
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
@@ -73,10 +74,15 @@ class CudaRecorder:
     def _captured(self, step: Replay) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
+        # A finalizer may wait for the device, which no graph can hold.
+        was_collecting = gc.isenabled()
+        gc.disable()
         # Other threads, such as NCCL's watchdog, may do meanwhile what a graph cannot hold.
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             output = step()
         finally:
             graph.capture_end()
+            if was_collecting:
+                gc.enable()
         return graph, output

@@ -48,7 +48,7 @@ def packed_attention(
         return _Attention.apply(qkv, num_kv_heads, segments, rule)
     if flash.can_run(qkv, segments, window, softcap):
         return flash.attention(qkv, num_kv_heads, segments, scale, window)
-    if flex.pays(qkv, segments):
+    if flex.can_run(qkv):
         return flex.attention(qkv, num_kv_heads, segments, *rule)
     return packed_attention_reference(qkv, num_kv_heads, segments, **rule._asdict())
 

@@ -1,4 +1,4 @@
-"""Attention on CUDA where flash attention has no operator: soft caps, windows across a prefix, any head size.
+"""Attention on CUDA where flash attention has no operator: soft caps, windows across a prefix, other heads.
 
 PyTorch compiles it from what is said of a score and of who sees whom: FlexAttention (Dong et al. 2024,
 arXiv:2412.05496). A table of blocks says which keys need not be looked at.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,15 +17,19 @@ from torch import Tensor
 from realrl.ops.segments import Segments
 from realrl.ops.upload import upload
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 _BLOCK_TOKENS = 128
 _LEAST_TOKENS = 1024
-"""Of a sequence from which on it pays to compile a kernel for, which takes half a minute."""
+"""Fewest tokens for which a kernel is compiled; to compile one takes half a minute."""
+_LEAST_HEAD_DIM = 16
+"""As PyTorch's kernel has it."""
 
 
-def pays(qkv: Tensor, segments: Segments) -> bool:
-    """Whether the scores of a sequence are too many to be all in memory."""
-    longest = max((segments.lengths + segments.prefix_lengths).tolist(), default=0)
-    return qkv.is_cuda and longest >= _LEAST_TOKENS
+def can_run(qkv: Tensor) -> bool:
+    """Whether a kernel is compiled for so many tokens; for fewer, PyTorch's operators do in a moment."""
+    return qkv.is_cuda and len(qkv) >= _LEAST_TOKENS and qkv.shape[-1] >= _LEAST_HEAD_DIM
 
 
 def attention(
@@ -38,57 +43,59 @@ def attention(
     """`packed_attention`, in the products' precision of the device."""
     num_heads = qkv.shape[1] - 2 * num_kv_heads
     q, k, v = (x.transpose(0, 1)[None] for x in qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1))
-    key = "flex", qkv.device, window
-    mask = segments.kept(key, lambda: _block_mask(segments, window, qkv.device))
+    key = "flex", qkv.device, window, softcap
+    mask, score = segments.kept(key, lambda: _rules(segments, window, softcap, qkv.device))
     options = {"scale": scale, "block_mask": mask, "enable_gqa": num_heads != num_kv_heads}
     # The kernel for decoding, which PyTorch takes for few queries, has groups of 1, 2, 4 ... heads alone.
     options["kernel_options"] = {"FORCE_USE_FLEX_ATTENTION": True}
-    score = None if softcap is None else _capped(softcap)
     return _compiled()(q, k, v, score_mod=score, **options)[0].transpose(0, 1)
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
     # It brings PyTorch's compiler along, which takes seconds to import.
+    from torch import _dynamo
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True)
+    # Else, once it has compiled for too many kinds of calls, it would go on with all scores in memory.
+    refusing = _dynamo.config.patch(fail_on_recompile_limit_hit=True)
+    return refusing(torch.compile(flex_attention, dynamic=True))
 
 
-@cache
-def _capped(softcap: float) -> Callable[..., Tensor]:
-    """One function for each cap, so that it is compiled once."""
+def _rules(
+    segments: Segments, window: int | None, softcap: float | None, device: torch.device
+) -> tuple[BlockMask, Callable[..., Tensor] | None]:
+    """Who sees whom, and what becomes of a score, for a device; copied without a wait.
 
-    def score(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
-
-    return score
-
-
-def _block_mask(segments: Segments, window: int | None, device: torch.device):
-    """Who sees whom, for a device; copied without a wait."""
+    Numbers are tensors: the compiler would take others for sizes that change.
+    """
     from torch.nn.attention.flex_attention import BlockMask
 
     numbers, indices = _blocks(segments)
     owners = torch.arange(len(segments)).repeat_interleave(segments.lengths.long())
     prefixes = segments.prefix.long()[owners]
-    host = (numbers, indices, owners, prefixes, segments.positions())
-    numbers, indices, owners, prefixes, positions = upload(host, device)
+    rule = torch.tensor(window or 0), torch.tensor(softcap or 0.0)
+    host = (numbers, indices, owners, prefixes, segments.positions(), *rule)
+    numbers, indices, owners, prefixes, positions, reach, cap = upload(host, device)
+
+    def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         own = (owners[query] == owners[key]) & (key <= query)
         seen = own | (owners[key] == prefixes[query])
         if window is None:
             return seen
-        return seen & (positions[query] - positions[key] < window)
+        return seen & (positions[query] - positions[key] < reach)
 
-    return BlockMask.from_kv_blocks(
+    mask = BlockMask.from_kv_blocks(
         numbers[None, None],
         indices[None, None],
         BLOCK_SIZE=_BLOCK_TOKENS,
         mask_mod=sees,
         seq_lengths=(len(owners), len(owners)),
     )
+    return mask, None if softcap is None else capped
 
 
 def _blocks(segments: Segments) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +211,31 @@ def test_a_break_that_stays_due_is_taken_once(model, monkeypatch):
     # Fails where nothing waits.
     generated(loaded(model), prompts(), breaks=Breaks(due=is_due, take=waiting.pop))
     assert not waiting
+
+
+def test_what_is_dropped_is_free_at_once(model, monkeypatch):
+    """Cache and recordings, without Python's search for cycles: whoever needs the memory next has it."""
+    own, made = loaded(model), []
+    as_on_cuda(monkeypatch)
+    begin = KeyValueCache.__init__
+
+    def noted(cache: KeyValueCache, *args, **options) -> None:
+        begin(cache, *args, **options)
+        made.append(weakref.ref(cache))
+
+    monkeypatch.setattr(KeyValueCache, "__init__", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        generated(own, prompts([0]))
+        generated(own, prompts())
+        assert [cache() is None for cache in made] == [True, False], "a larger one has taken its place"
+        own.end_decoding()
+        with pytest.raises(ZeroDivisionError):
+            generated(own, prompts(), ends=lambda tokens: 1 // 0)
+        assert all(cache() is None for cache in made) and len(made) == 3
+    finally:
+        gc.enable()
 
 
 def test_recordings_are_kept_until_something_else_is_done(model, engine, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from realrl.ops import flash, flex
+from realrl.ops import flash
 from realrl.ops.attention import packed_attention
 from realrl.ops.cache import KeyValueCache
 from tests.ops.attention_cases import Case
@@ -38,18 +38,6 @@ def test_values_and_gradients(case, dtype):
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
     close(out.cpu(), wanted_out, tolerance)
     close(grad.cpu(), wanted_grad, tolerance)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize(
-    "case", [replace(SHARED, window=50), replace(SHARED, softcap=20.0, group=3), replace(ALONE, head_dim=80)]
-)
-def test_what_flash_does_not_take_is_compiled(case, dtype, monkeypatch):
-    """Where sequences are long, and here from the first token on."""
-    monkeypatch.setattr(flex, "_LEAST_TOKENS", 1)
-    case = replace(case, softcap=case.softcap or 50.0)
-    assert not flash.can_run(case.qkv(dtype=dtype).cuda(), case.segments, case.window, case.softcap)
-    test_values_and_gradients(case, dtype)
 
 
 @pytest.mark.parametrize("case", BY_FLASH + BY_THE_TWIN)

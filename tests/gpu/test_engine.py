@@ -40,10 +40,10 @@ def test_recorded_steps_draw_the_same_tokens(family, tmp_path, monkeypatch):
     """
     engine = loaded(tiny_model(tmp_path, family), device="cuda", dtype=torch.bfloat16)
     config = GenerationConfig(max_new_tokens=80, min_new_tokens=80, temperature=0.0)
-    recorded = generated(engine, prompts(), config)
+    recorded = generated(engine, prompts(range(6)), config)
     monkeypatch.setattr(decoding, "_RECORDING_PAYS", 1000)
     engine.end_decoding()
-    launched = generated(engine, prompts(), config)
+    launched = generated(engine, prompts(range(6)), config)
     assert torch.equal(recorded["input_ids"], launched["input_ids"])
     torch.testing.assert_close(recorded["logprobs"], launched["logprobs"], rtol=0, atol=1e-2)
 

@@ -37,6 +37,12 @@ def test_every_section_is_rehearsed(tmp_path):
         assert json.loads((tmp_path / f"{name}-trace.json").read_text())["traceEvents"]
 
 
+def test_every_test_of_a_device_is_in_a_section(gpu_check):
+    words = {word for section in gpu_check.sections(Path("out")) for word in section.command}
+    files = {f"tests/gpu/{path.name}" for path in (ROOT / "tests" / "gpu").glob("test_*.py")}
+    assert files == {word for word in words if word.startswith("tests/gpu/")}
+
+
 def test_arguments_for_a_device_are_those_of_the_rehearsal(gpu_check):
     """Each option that a benchmark gets on a device it gets in the rehearsal, or has by default."""
     for section in gpu_check.sections(Path("out")):
