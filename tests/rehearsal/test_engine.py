@@ -134,9 +134,9 @@ def launches(model: Path, batch: PackedBatch, **options) -> int:
 @pytest.mark.parametrize(
     ("options", "most"),
     [
-        ({"share_prompts": False}, 30),
-        ({}, 57),
-        ({"share_prompts": False, "gradient_checkpointing": True}, 37),
+        ({"share_prompts": False}, 26),
+        ({}, 53),
+        ({"share_prompts": False, "gradient_checkpointing": True}, 34),
     ],
     ids=["", "prompts shared", "recomputed"],
 )
