@@ -70,8 +70,10 @@ def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mappi
 
 
 def finished_by_products(decoder: Decoder, shapes: Mapping[str, tuple]) -> frozenset[str]:
-    """Matrices whose gradients a product of the last backward pass completes. Lookups add to those of embeddings
-    later, and `sum_shared` to some others."""
+    """Matrices whose gradients a product of the last backward pass completes.
+
+    Lookups add to those of embeddings later, and `sum_shared` to some others.
+    """
     found = {name for name, shape in shapes.items() if name.startswith("layers.") and len(shape) == 2}
     if _shares_heads(decoder):
         found = {name for name in found if not name.endswith(".qkv")}
