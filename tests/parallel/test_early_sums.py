@@ -105,6 +105,7 @@ def _outcomes(engine: Engine) -> list[float]:
     steps = [
         (1.0, True, True),
         (1e-3, False, False),
+        (1e-2, True, True),
         (float("inf"), True, False),
         (1e-3, True, True),
     ]

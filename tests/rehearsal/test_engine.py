@@ -146,6 +146,18 @@ def test_launches_of_a_layer(device, models, batch, options, most):
     assert (many - few) / 2 <= most
 
 
+def test_no_matrix_has_a_gradient_of_its_own(device, models, batch):
+    """Except the embedding, for its lookups; also after weights were offloaded."""
+    engine = engine_of(models[2], "cuda")
+    found: set[str] = set()
+    for _ in range(2):
+        for name, weight in engine.local_tensors().items():
+            weight.register_hook(lambda _, name=name: found.add(name))
+        trained(engine, models[2], batch)
+        assert {name for name in found if "norm" not in name} == {"embed"}
+        engine.offload()
+
+
 def test_weights_and_states_that_were_offloaded_come_back(device, models, batch):
     """The same bits, and the host waits for no copy."""
     plain, offloaded = (engine_of(models[2], "cuda") for _ in range(2))
