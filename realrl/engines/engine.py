@@ -17,7 +17,7 @@ from realrl.api.recipe import NO_BREAKS, Breaks, Mean, Metrics, joined
 from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.finite import not_finite, why_not_finite
-from realrl.engines.gradients import copies, sum_shared
+from realrl.engines.gradients import copies, finished_by_products, sum_shared
 from realrl.engines.masters import spread
 from realrl.engines.state import State
 from realrl.layouts.layout import Layout
@@ -69,9 +69,15 @@ class Engine:
         deterministic: bool = False,
         gradient_checkpointing: bool = False,
         sequence_pieces: int = 0,
-        put_off_weights: bool = False,
+        add_products: bool | None = None,
+        sum_early: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
+        """`add_products`: the product that makes a matrix's gradient adds it to the sum over micro-batches,
+        and is put off in pipelines; None: on CUDA. On CPUs this gains nothing, and products that were put off
+        took longer than the idle time that they filled.
+        `sum_early`: data-parallel ranks sum the gradients that are complete while the last backward passes
+        run; wants `add_products`."""
         self.decoder, self.groups, self.placement, self.head = decoder, groups, groups.placement, head
         self.dtype, self.device = dtype, torch.device(device)
         self.layout: Layout = decoder_layout(decoder, self.placement, head)
@@ -85,8 +91,13 @@ class Engine:
             t.name: t.shape for t in local_tensors(decoder, self.placement.layout, groups.place, head)
         }
         self._link = StageLink(groups, decoder.hidden_size, dtype, self.device)
-        waits = put_off_weights and optimizer is not None and self.placement.layout.pp > 1
-        self._weight_gradients = WeightGradients() if waits else None
+        self._sums_early = sum_early
+        self._weight_gradients: WeightGradients | None = None
+        if add_products is None:
+            add_products = self.device.type == "cuda"
+        if add_products and optimizer is not None:
+            puts_off = self.placement.layout.pp > 1
+            self._weight_gradients = WeightGradients(self._sum_of, self._finished, puts_off=puts_off)
         self._model = Decoder(
             decoder,
             groups,
@@ -408,11 +419,18 @@ class Engine:
             self.groups,
             config,
             states_device="cpu" if config.offload else None,
+            summed_early=finished_by_products(self._model, self._shapes) if self._sums_early else None,
         )
 
     def _accumulate_gradients(self) -> None:
         for name, weight in self._flat.views.items():
             _accumulate_into(self._gradient(name), weight)
+
+    def _sum_of(self, weight: Tensor) -> Tensor:
+        return self._optimizer.sum_of(weight)
+
+    def _finished(self, weight: Tensor) -> None:
+        self._optimizer.finished(weight)
 
     def _gradient(self, name: str) -> Tensor:
         start, stop = self._flat.spans[name]

@@ -58,15 +58,37 @@ def sum_shared(decoder: Decoder, gradient: Callable[[str], Tensor], names: Mappi
     """
     config, groups = decoder.config, decoder.groups
     for name in ("embed", "head"):
-        if groups.tied is not None and config.tied and decoder.head == "lm" and name in names:
+        if _is_tied_to_another_stage(decoder) and name in names:
             all_reduce(gradient(name), groups.tied)
     if groups.tp is None:
         return
     _sum_together([gradient(name) for name in names if _sees_a_part(decoder, name)], groups.tp)
     for layer in decoder.layers:
-        if groups.placement.layout.tp > config.num_kv_heads:
+        if _shares_heads(decoder):
             for name in ("qkv", "qkv_bias") if config.qkv_bias else ("qkv",):
                 _sum_shared_heads(decoder, gradient(f"layers.{layer}.{name}"))
+
+
+def finished_by_products(decoder: Decoder, shapes: Mapping[str, tuple]) -> frozenset[str]:
+    """Matrices whose gradients a product of the last backward pass completes.
+
+    Lookups add to those of embeddings later, and `sum_shared` to some others.
+    """
+    found = {name for name, shape in shapes.items() if name.startswith("layers.") and len(shape) == 2}
+    if _shares_heads(decoder):
+        found = {name for name in found if not name.endswith(".qkv")}
+    if "head" in shapes and not _is_tied_to_another_stage(decoder):
+        found.add("head")
+    return frozenset(found)
+
+
+def _is_tied_to_another_stage(decoder: Decoder) -> bool:
+    return decoder.groups.tied is not None and decoder.config.tied and decoder.head == "lm"
+
+
+def _shares_heads(decoder: Decoder) -> bool:
+    """Whether several tensor-parallel ranks have the same K/V head."""
+    return decoder.groups.placement.layout.tp > decoder.config.num_kv_heads
 
 
 def _sees_a_part(decoder: Decoder, name: str) -> bool:

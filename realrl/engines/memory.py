@@ -170,14 +170,15 @@ class _Cache:
 
 
 def step_bytes(stage: Stage) -> int:
-    """What the optimizer's step takes beyond its states: the share of the summed gradients.
+    """What the optimizer's step takes beyond its states.
 
-    Gloo sums in a copy of them all.
+    On CUDA gradients are summed where they are, and a copy of the share's new weights is sent. On the CPU
+    there is the share of the sum, and gloo sums in a copy of all gradients.
     """
     if stage.layout.dp == 1:
         return 0
-    summed = stage.num_elements if stage.device == "cpu" else 0
-    return 4 * (stage.num_elements // stage.layout.dp + summed)
+    share = stage.num_elements // stage.layout.dp
+    return share * stage.itemsize if stage.device == "cuda" else 4 * (share + stage.num_elements)
 
 
 def _sum_bytes(stage: Stage) -> int:

@@ -132,7 +132,8 @@ class Decoder:
 
     def values(self, hidden: Tensor) -> Tensor:
         """The scalar head: float32 `[T]`."""
-        return F.linear(hidden, self.weights["head"])[:, 0].float()
+        weight_gradients = self._tp.weight_gradients
+        return linear(hidden, self.weights["head"], weight_gradients=weight_gradients)[:, 0].float()
 
     def logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Of logits over `temperature`: log-probability of `labels [T]`, and entropy; float32 `[T]` each."""
@@ -146,6 +147,7 @@ class Decoder:
             softcap=self.config.logit_softcap,
             entropy=True,
             tiled=self._tp.deterministic,
+            weight_gradients=self._tp.weight_gradients,
         )
 
     def logits_part(self, hidden: Tensor) -> Tensor:

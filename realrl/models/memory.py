@@ -111,11 +111,11 @@ class Stage:
     def backward_bytes(self, num_tokens: int, *, recompute: bool) -> int:
         """Most that a layer's backward pass holds beside what is kept, the gradient that comes in among it.
 
-        A peak is the gradient of an activation beside its input, or that of a matrix, which on the CPU `add_`
+        A peak is the gradient of an activation beside its input, or on the CPU that of a matrix, which `add_`
         copies to float32; by then some of what was kept is gone.
         """
         hidden, inner = self.decoder.hidden_size, self._inner
-        down, up = self._matrix("mlp_down"), self._matrix("gate_up")
+        down, up = self._own_gradient(self._matrix("mlp_down")), self._own_gradient(self._matrix("gate_up"))
         tokens = (
             hidden + 2 * inner,
             self._queries + self._qkv - hidden - 3 * inner,
@@ -155,22 +155,21 @@ class Stage:
         at_once = 2 * self.hidden_bytes(num_logits) + self._chunk_bytes(num_logits, max(self._room))
         is_whole = self._logits_bytes(num_logits) <= self._room.kept_bytes
         each = self.itemsize if is_whole or self.itemsize == _WIDE else _WIDE + self._added_bytes
-        return at_once + self._head_elements * each
+        return at_once + self._own_gradient(self._head_elements) * each
 
     def head_gradient_bytes(self, num_tokens: int) -> int:
         """After the head's backward pass: its weight's gradient, on its way into the sum if it is its own."""
         if self.head == "scalar":
             return 0
         is_own = "head" in self.shapes
-        return self.hidden_bytes(num_tokens) + self._head_elements * (
-            self._added_bytes if is_own else self.itemsize
-        )
+        each = self._added_bytes if is_own else self.itemsize
+        return self.hidden_bytes(num_tokens) + self._own_gradient(self._head_elements) * each
 
     @property
     def tied_gradient_bytes(self) -> int:
         """Of a tied head, whose gradient waits for the embedding's."""
         is_tied = self.is_last and self.head == "lm" and "head" not in self.shapes
-        return self._head_elements * self.itemsize if is_tied else 0
+        return self._own_gradient(self._head_elements) * self.itemsize if is_tied else 0
 
     def drawing_bytes(self, num_sequences: int, config: GenerationConfig) -> int:
         """Logits while a token is drawn for each sequence."""
@@ -219,6 +218,10 @@ class Stage:
         """Of an element of a gradient while it is added to a float32 sum."""
         copied = self.device == "cpu" and self.itemsize < _WIDE
         return self.itemsize + (_WIDE if copied else 0)
+
+    def _own_gradient(self, num_elements: int) -> int:
+        """Elements of a matrix's gradient beside the sum: on CUDA none, as products add to the sum itself."""
+        return 0 if self.device == "cuda" else num_elements
 
     @property
     def _room(self) -> LogitsRoom:

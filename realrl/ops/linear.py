@@ -43,23 +43,46 @@ class PackedWeight:
 
 
 class WeightGradients:
-    """Gradients of weights that are put off: what the backward pass of an input does not need."""
+    """Adds gradients of matrices to their sums, by the products that make them.
 
-    def __init__(self) -> None:
+    A product is made at once or put off, as the backward pass of the layer's input does not need it.
+    """
+
+    def __init__(
+        self, sum_of: Callable[[Tensor], Tensor], finished: Callable[[Tensor], None], *, puts_off: bool
+    ) -> None:
+        """`sum_of`: the sum of a matrix's gradients. `finished`: told of a matrix once its sum is whole."""
+        self.sum_of = sum_of
+        self.is_last = False
+        """Whether what is added now are the last gradients of their matrices."""
+        self._finished, self._puts_off = finished, puts_off
         self._products: list[Callable[[], None]] = []
 
     def of(self, weight: Tensor) -> Callable[[Tensor, Tensor], None]:
-        """Takes `(x, grad)`, and keeps `grad.T @ x` for later, to be accumulated into `weight.grad`."""
+        """Takes `(x, grad)`, and adds `grad.T @ x` to the sum of `weight`, now or later."""
 
-        def put_off(x: Tensor, grad: Tensor) -> None:
-            self._products.append(lambda: torch.autograd.backward(weight, grad.t() @ x))
+        def add(x: Tensor, grad: Tensor) -> None:
+            if self._puts_off:
+                self._products.append(lambda: self._add(weight, x, grad))
+            else:
+                self._add(weight, x, grad)
 
-        return put_off
+        return add
 
     def take(self) -> list[Callable[[], None]]:
         """What was put off since the last time: each to be called once."""
         taken, self._products = self._products, []
         return taken
+
+    def added(self, weight: Tensor) -> None:
+        """To be called when a micro-batch's gradient of a matrix is in the sum."""
+        if self.is_last:
+            self._finished(weight)
+
+    @torch.no_grad()
+    def _add(self, weight: Tensor, x: Tensor, grad: Tensor) -> None:
+        add_product_(self.sum_of(weight), grad.t(), x)
+        self.added(weight)
 
 
 def linear(
@@ -70,20 +93,19 @@ def linear(
     tiled: bool = False,
     weight_gradients: WeightGradients | None = None,
 ) -> Tensor:
-    """`x @ weight.T + bias`; `tiled`: in tiles of rows; `weight_gradients`: puts the weight's gradient off.
+    """`x @ weight.T + bias`; `tiled`: in tiles of rows; `weight_gradients`: takes the weight's gradient.
 
     Shapes: x `[T, K]`, weight `[N, K]`, bias `[N]`; returns `[T, N]`.
     """
     if isinstance(weight, PackedWeight):
         product = weight.product(x)
         return product if bias is None else product + bias
-    if not tiled and weight_gradients is None:
+    add = None
+    if weight_gradients is not None and torch.is_grad_enabled():
+        add, weight = weight_gradients.of(weight), weight.detach()
+    if not tiled and add is None:
         return F.linear(x, weight, bias)
-    later = None
-    if weight_gradients is not None:
-        later, weight = weight_gradients.of(weight), weight.detach()
-    product = _Product.apply(x, weight, tiled, later)
-    return product if bias is None else product + bias
+    return _Product.apply(x, weight, bias, tiled, add)
 
 
 def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -92,6 +114,9 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
     On CUDA the product adds to the sum itself, without a rounding to its factors' type and a pass of its own.
     Shapes: total `[M, N]`, left `[M, K]`, right `[K, N]`.
     """
+    if not total.is_contiguous():
+        # A matrix that is kept transposed: products write rows.
+        total, left, right = total.t(), right.t(), left.t()
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     elif total.is_cuda:
@@ -112,14 +137,26 @@ def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, tiled: bool, later: Callable[[Tensor, Tensor], None] | None):
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tiled: bool,
+        add: Callable[[Tensor, Tensor], None] | None,
+    ):
         ctx.save_for_backward(x, weight)
-        ctx.later = later
-        return tiled_product(x.contiguous(), weight) if tiled else F.linear(x, weight)
+        ctx.add = add
+        if not tiled:
+            return F.linear(x, weight, bias)
+        product = tiled_product(x.contiguous(), weight)
+        return product if bias is None else product + bias
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
-        if ctx.later is not None:
-            ctx.later(x, grad)
-        return grad @ weight, grad.t() @ x if ctx.later is None else None, None, None
+        if ctx.add is not None:
+            ctx.add(x, grad)
+        grad_weight = grad.t() @ x if ctx.add is None else None
+        grad_bias = grad.sum(0) if ctx.needs_input_grad[2] else None
+        return grad @ weight, grad_weight, grad_bias, None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from realrl.api.config import OptimizerConfig
+from realrl.parallel.early_sums import EarlySums
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
 from realrl.parallel.share import gather, share_of
@@ -38,6 +39,8 @@ class ShardedAdamW:
 
     `states_device`: where these are and the update runs, if not beside the weights; the share of the
     gradients goes there, and the new weights come back.
+    `summed_early`: matrices whose gradients are summed over dp once `finished` tells of them; None: all
+    gradients are summed together in `step`.
     """
 
     def __init__(
@@ -48,8 +51,12 @@ class ShardedAdamW:
         config: OptimizerConfig,
         *,
         states_device: torch.device | str | None = None,
+        summed_early: Collection[str] | None = None,
     ) -> None:
         self._groups, self._config, self._states_device = groups, config, states_device
+        self._early: EarlySums | None = None
+        if summed_early is not None and groups.dp is not None:
+            self._early = EarlySums(weights.spans, summed_early, len(weights.buffer), groups)
         self._hold(weights)
         start, size = self._start, len(self._share)
         self.master = (
@@ -68,6 +75,22 @@ class ShardedAdamW:
         self._start, stop = share_of(len(weights.buffer), self._groups)
         self._share = weights.buffer[self._start : stop]
         self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
+
+    def sum_of(self, weight: Tensor) -> Tensor:
+        """The sum of the gradients of a weight, which may be transposed."""
+        return self.gradients.as_strided(weight.shape, weight.stride(), self._offset(weight))
+
+    def finished(self, weight: Tensor) -> None:
+        """Begin to sum over dp what is complete now; `weight` gets no more gradients before the next step.
+
+        Collective over dp, in any order of weights.
+        """
+        if self._early is not None:
+            self._early.finished(self._offset(weight), self.gradients)
+
+    def _offset(self, weight: Tensor) -> int:
+        """Where a weight begins in the flat buffer."""
+        return weight.storage_offset() - self._weights.buffer.storage_offset()
 
     def put_away(self) -> dict[str, Tensor]:
         """Let go of the weights, of the gradients, which are zero between steps, and of states beside them.
@@ -138,12 +161,14 @@ class ShardedAdamW:
         return norm
 
     def discard(self) -> None:
-        """Drop the gradients without an update."""
+        """Drop the gradients without an update. Collective over dp, whose other ranks may wait for a sum."""
+        if self._early is not None:
+            self._early.finish(self.gradients)
         self.gradients.zero_()
 
     def _skip(self, norm: float) -> None:
         self._num_skipped += 1
-        self.discard()
+        self.gradients.zero_()
         if self._num_skipped == MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient's norm was no finite number {MAX_SKIPPED} times in a row, at last {norm}: no"
@@ -175,7 +200,10 @@ class ShardedAdamW:
     def _summed_share(self) -> Tensor:
         if self._groups.dp is None:
             return self.gradients
-        share = torch.empty_like(self.master)
+        if self._early is not None:
+            self._early.finish(self.gradients)
+            return self.gradients[self._start : self._start + len(self._share)]
+        share = torch.empty_like(self._share, dtype=torch.float32)
         dist.reduce_scatter_tensor(share, self.gradients, group=self._groups.dp)
         return share
 

@@ -134,15 +134,17 @@ def run_training(
     weight_gradients: WeightGradients | None,
     passed: Passed = lambda share: None,
 ) -> None:
-    """Forward and backward of each micro-batch. Gradients accumulate in the weights' `.grad`.
+    """Forward and backward of each micro-batch. Gradients go to the weights' `.grad`.
 
-    `weight_gradients`: where the model puts off its weights' gradients, if it does.
+    `weight_gradients`: where the model's matrices have theirs instead, if they do.
     """
     held: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
     put_off = {}
     order = list(training_order(link.layout, link.pp_rank, len(micros)))
     for number, (kind, index, chunk) in enumerate(order, start=1):
         rows = num_rows(micros[index].num_tokens)
+        if weight_gradients is not None:
+            weight_gradients.is_last = index == len(micros) - 1
         if kind is Kind.FORWARD:
             hidden = link.receive_hidden(rows, chunk)
             if hidden is not None:

@@ -18,7 +18,7 @@ class TensorParallel:
     """A rank's part of layers that are spread over a group, or all of them without one.
 
     `deterministic`: a token's results depend on that token alone, bit for bit, at any place in any batch.
-    `weight_gradients`: where gradients of matrices are put off.
+    `weight_gradients`: where gradients of matrices go, if not to autograd.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from realrl.ops.linear import add_product_, tiled_product
+from realrl.ops.linear import WeightGradients, add_product_, tiled_product
 from realrl.ops.logits import LogitsMap, TokenLogprobs, finish, gradient_, statistics
 from realrl.parallel.groups import all_reduce
 
@@ -45,11 +45,13 @@ def vocab_logprobs(
     softcap: float | None = None,
     entropy: bool = False,
     tiled: bool = False,
+    weight_gradients: WeightGradients | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Each label's log-probability, and on request the entropy, of softmax(hidden @ weight / temperature).
 
     Differentiable in `hidden` and `weight_part`. A label outside the vocabulary has -inf. `tiled`: a token's
-    results depend on that token alone, bit for bit.
+    results depend on that token alone, bit for bit. `weight_gradients`: takes the gradient of `weight_part`,
+    at once, as logits are not kept.
 
     Shapes: hidden `[T, H]`, the same on every rank of `group`; weight_part `[V_part, H]`, whose first
         `num_real` rows are real, V_part the same on every rank; labels int64 `[T]`; returns float32 `[T]`.
@@ -59,7 +61,11 @@ def vocab_logprobs(
     mapping = LogitsMap(first=first, num_real=max(num_real, 0), temperature=temperature, softcap=softcap)
     hidden = hidden.contiguous()
     if torch.is_grad_enabled() and (hidden.requires_grad or weight_part.requires_grad):
-        logprobs, of_entropy = _VocabLogprobs.apply(hidden, weight_part, labels, mapping, group, tiled)
+        if weight_gradients is not None:
+            weight_part = weight_part.detach()
+        logprobs, of_entropy = _VocabLogprobs.apply(
+            hidden, weight_part, labels, mapping, group, tiled, weight_gradients
+        )
     else:
         made = _logits(hidden, weight_part, room_of(hidden).chunk_bytes, tiled=tiled)
         parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
@@ -134,6 +140,7 @@ class _VocabLogprobs(torch.autograd.Function):
         mapping: LogitsMap,
         group: ProcessGroup | None,
         tiled: bool,
+        weight_gradients: WeightGradients | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.kept = None
         if len(hidden) * len(weight) * hidden.itemsize <= room_of(hidden).kept_bytes:
@@ -143,19 +150,19 @@ class _VocabLogprobs(torch.autograd.Function):
             made = _logits(hidden, weight, room_of(hidden).chunk_bytes, tiled=tiled)
             parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
         ctx.save_for_backward(hidden, weight, labels, *(found := _join(parts, hidden, group)))
-        ctx.mapping, ctx.group = mapping, group
+        ctx.mapping, ctx.group, ctx.weight_gradients = mapping, group, weight_gradients
         ctx.set_materialize_grads(False)
         return found.logprobs, found.entropy
 
     @staticmethod
     def backward(ctx, grad_logprobs: Tensor | None, grad_entropy: Tensor | None):
         hidden, weight, labels, *rows = ctx.saved_tensors
-        sums = _Gradients(hidden, weight, ctx.needs_input_grad)
+        sums = _Gradients(hidden, weight, ctx.needs_input_grad, ctx.weight_gradients)
         for chunk, logits in _kept_or_made(ctx, hidden, weight):
             found = TokenLogprobs(*(x[chunk] for x in rows))
             gradients = (g if g is None else g[chunk] for g in (grad_logprobs, grad_entropy))
             sums.add(chunk, gradient_(logits, labels[chunk], ctx.mapping, found, *gradients))
-        return sums.of_hidden(ctx.group), sums.of_weight(), None, None, None, None
+        return sums.of_hidden(ctx.group), sums.of_weight(), None, None, None, None, None
 
 
 def _kept_or_made(ctx, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -169,10 +176,18 @@ def _kept_or_made(ctx, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, 
 class _Gradients:
     """The gradients of hidden states and weight, from those of chunks of logits."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, needed: Sequence[bool]) -> None:
-        self._hidden, self._weight = hidden, weight
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        needed: Sequence[bool],
+        weight_gradients: WeightGradients | None,
+    ) -> None:
+        self._hidden, self._weight, self._weight_gradients = hidden, weight, weight_gradients
         self._of_hidden = torch.empty_like(hidden) if needed[0] else None
         self._needs_weight, self._of_weight = needed[1], None
+        if weight_gradients is not None:
+            self._needs_weight, self._of_weight = True, weight_gradients.sum_of(weight)
 
     def add(self, chunk: slice, grad_logits: Tensor) -> None:
         if self._of_hidden is not None:
@@ -193,6 +208,10 @@ class _Gradients:
         return None if self._of_hidden is None else all_reduce(self._of_hidden, group)
 
     def of_weight(self) -> Tensor | None:
+        """None where it is not needed, or is in the sum of the weight's gradients."""
+        if self._weight_gradients is not None:
+            self._weight_gradients.added(self._weight)
+            return None
         if not self._needs_weight:
             return None
         return (

@@ -153,8 +153,7 @@ class Replicas:
 
     def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:
         spec, is_home = self._specs[weights.model], self._is_home(weights)
-        # On CPUs, gloo sums whole tensors to give shares of them, and gradients that were put off took longer
-        # than the idle time that they filled.
+        # On CPUs, gloo sums whole tensors to give shares of them, and sums in the background gained no time.
         on_cuda = self._device.startswith("cuda")
         engine = Engine(
             self._decoders[weights.model],
@@ -166,7 +165,7 @@ class Replicas:
             deterministic=config.deterministic and not on_cuda,
             **_training_options(config),
             sequence_pieces=_PIECES if on_cuda else 0,
-            put_off_weights=on_cuda,
+            sum_early=on_cuda,
             optimizer=spec.optimizer if is_home else None,
         )
         if is_home:

@@ -85,6 +85,13 @@ def test_options_change_nothing(options, tmp_path):
     check_engine(model, local_groups(ALONE), reference_model(model), **options)
 
 
+@pytest.mark.parametrize("row", ["gpt2", "qwen2"])
+def test_products_add_to_the_gradients(row, tmp_path):
+    """With transposed matrices, a tied head and biases."""
+    model = tiny_model(tmp_path, row)
+    check_engine(model, local_groups(ALONE), reference_model(model), add_products=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ONE_EACH)
 def test_every_layout_matches_transformers(row, tmp_path):
@@ -152,14 +159,14 @@ def _check_layouts(rank: int, model: Path, usual: list[ParallelLayout]) -> None:
     placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in layouts]
     for _, groups in sorted(create_groups(placements, rank).items()):
         reference.load_state_dict(weights)
-        # What CUDA always does, and what only pipelines do, with and without.
+        # What CUDA always does, with and without.
         alone = groups.placement.layout.dp == 1
         check_engine(
             model,
             groups,
             reference,
             sequence_pieces=2 if alone else 0,
-            put_off_weights=alone,
+            add_products=alone,
             gradient_checkpointing=groups.placement.layout.vp == 2,
         )
 

@@ -68,12 +68,13 @@ def test_results_and_gradients_are_those_of_one_process():
 def _check_all(rank: int) -> None:
     pairs = [dist.new_group(ranks) for ranks in ([0, 1], [2, 3])]
     for group in (pairs[rank // 2], dist.group.WORLD):
-        for num_pieces, num_tokens, puts_off in product((1, 2), NUM_TOKENS, (False, True)):
-            check_gradients(group, num_pieces, num_tokens, WeightGradients() if puts_off else None)
+        for num_pieces, num_tokens, puts_off in product((1, 2), NUM_TOKENS, (None, False, True)):
+            check_gradients(group, num_pieces, num_tokens, puts_off)
             check_shares(SequenceParallel(group, num_pieces=num_pieces), num_tokens)
 
 
-def check_gradients(group: Any, num_pieces: int, num_tokens: int, put_off: WeightGradients | None) -> None:
+def check_gradients(group: Any, num_pieces: int, num_tokens: int, puts_off: bool | None) -> None:
+    """Of a matrix, from autograd, or added by its product at once or later."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     ids = torch.arange(num_tokens) * 5 % VOCABULARY
     factors = torch.linspace(-1, 1, num_tokens * HIDDEN, dtype=torch.float64).view(-1, HIDDEN)
@@ -82,13 +83,21 @@ def check_gradients(group: Any, num_pieces: int, num_tokens: int, put_off: Weigh
     (result * factors).sum().backward()
 
     own = leaves({name: part(name, weight, rank, size) for name, weight in weights().items()})
-    sp = SequenceParallel(group, num_pieces=num_pieces, weight_gradients=put_off)
+    sums = {id(own[name]): torch.zeros_like(own[name]) for name in ("up", "down")}
+    adding = None
+    if puts_off is not None:
+        adding = WeightGradients(lambda weight: sums[id(weight)], lambda weight: None, puts_off=puts_off)
+    sp = SequenceParallel(group, num_pieces=num_pieces, weight_gradients=adding)
     found = spread_out(sp, ids, own)
     (found * factors).sum().backward()
-    if put_off is not None:
-        assert own["up"].grad is None and own["down"].grad is None
-        for add in put_off.take():
+    if adding is not None:
+        put_off = adding.take()
+        assert len(put_off) == (2 if puts_off else 0)
+        for add in put_off:
             add()
+        for name in ("up", "down"):
+            assert own[name].grad is None
+            own[name].grad = sums[id(own[name])]
     dist.all_reduce(own["down_bias"].grad, group=group)
     torch.testing.assert_close(found, result)
     for name, weight in expected.items():

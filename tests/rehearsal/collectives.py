@@ -106,6 +106,9 @@ def _stand_ins(rank: _Recorder) -> dict[str, Callable]:
     def all_reduce(tensor, op=None, group=None, async_op=False):
         return rank.collective("all_reduce", tensor, group, not async_op)
 
+    def reduce(tensor, dst=None, op=None, group=None, async_op=False):
+        return rank.collective("reduce", tensor.zero_(), group, not async_op, dst)
+
     def broadcast(tensor, src=None, group=None, async_op=False):
         return rank.collective("broadcast", tensor.zero_(), group, not async_op, src)
 

@@ -15,6 +15,7 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.models.layout import check_fits
 from realrl.models.reading import read_decoder_config
+from realrl.parallel import early_sums
 from realrl.parallel.groups import Links, create_groups, links_of
 from tests.engines.test_engine import as_prompts, own_batch
 from tests.rehearsal.collectives import Call, recorded, share_a_queue, stuck
@@ -37,7 +38,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def step(model: Path, placement: Placement, rank: int) -> None:
-    """As on CUDA: norms shared out, tokens in pieces, gradients of weights put off."""
+    """As on CUDA: norms shared out, tokens in pieces, gradients of weights put off and summed early."""
     groups = create_groups([placement], rank)[placement]
     engine = Engine(
         read_decoder_config(model),
@@ -47,7 +48,8 @@ def step(model: Path, placement: Placement, rank: int) -> None:
         device="cpu",
         max_tokens_per_microbatch=16,
         sequence_pieces=2,
-        put_off_weights=True,
+        add_products=True,
+        sum_early=True,
         optimizer=OptimizerConfig(),
     )
     engine.adopt(version=0)
@@ -75,6 +77,8 @@ def calls_of(monkeypatch, size: int, body: Callable[[int], None]) -> list[list[C
 def test_a_step_comes_to_an_end(model, monkeypatch, layout):
     # Numbers are those of one rank alone, of which some are none.
     monkeypatch.setattr(Engine, "_require_finite", lambda *_: None)
+    # Some matrices, so that gradients are summed in several parts.
+    monkeypatch.setattr(early_sums, "PART", 5000)
     placement = Placement(DeviceMesh(tuple(range(layout.size))), layout)
     check_fits(read_decoder_config(model), layout, "")
     calls = calls_of(monkeypatch, layout.size, lambda rank: step(model, placement, rank))
