@@ -30,8 +30,8 @@ class PackedBatch:
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     per_sample: Mapping[str, Tensor] = field(default_factory=dict)
     responses: Tensor | None = None
-    """int64 `[R]`, beside the other tensors: the tokens of `loss_mask`. A micro-batch that an engine gives to
-    a loss has them; to look for them on a device would make the host wait."""
+    """int64 `[R]`, on the device of the other tensors: the tokens of `loss_mask`. A micro-batch that an
+    engine gives to a loss has them; to look for them on a device would make the host wait."""
 
     def __post_init__(self) -> None:
         assert len(self.cu_seqlens) == len(self.samples) + 1, "cu_seqlens does not fit the samples"

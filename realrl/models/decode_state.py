@@ -59,7 +59,7 @@ class DecodeState:
         most = size_of(num_rows)
         self._lanes = torch.full((most,), num_rows, dtype=torch.int64, device=device)
         self._drawn = torch.zeros(most, 4, dtype=torch.float64, device=device)
-        self._said_due = False
+        self._is_break_marked = False
         self._shown_lanes: list[int] = []
         self._shown_pages = [0] * num_rows
 
@@ -95,7 +95,7 @@ class DecodeState:
         self._lanes[:size].copy_(shown)
         self._shown_lanes = lanes
 
-    def rest(self, size: int) -> None:
+    def park_lanes(self, size: int) -> None:
         """Let all lanes be the spare row, so that a step changes nothing that a sequence has."""
         self._lanes[:size].fill_(self._spare_row)
         self._shown_lanes = [self._spare_row] * size
@@ -116,11 +116,11 @@ class DecodeState:
         """The drawn block: token, log-probabilities, and whether a break is due, float64 `[size, 4]`."""
         return self._drawn[:size]
 
-    def say_break(self, is_due: bool) -> None:
+    def mark_break(self, is_due: bool) -> None:
         """Put down whether a break is due."""
-        if is_due != self._said_due:
+        if is_due != self._is_break_marked:
             self._drawn[:, _IS_BREAK_DUE].fill_(is_due)
-            self._said_due = is_due
+            self._is_break_marked = is_due
 
     def advance(self, size: int) -> Tensor:
         """Make the drawn tokens the newest ones of their rows."""

@@ -107,7 +107,7 @@ class Decoding:
         groups = self._decoder.groups
         source = groups.placement.output_ranks(groups.place.dp_rank)[0]
         if groups.rank == source:
-            self.state.say_break(is_break_due())
+            self.state.mark_break(is_break_due())
         block = self.state.drawn(size)
         if groups.dp_slice is not None:
             dist.broadcast(block, src=source, group=groups.dp_slice)
@@ -215,7 +215,7 @@ class _RecordedSteps(_Steps):
         size = size_of(num_rows)
         if size not in self._sizes:
             # A step that is recorded is run too, and must not advance any sequence.
-            self._state.rest(size)
+            self._state.park_lanes(size)
             for step in (*self.chunks, self.advance):
                 step.prepare(size)
             self._sizes.add(size)

@@ -19,7 +19,7 @@ from realrl.api.mesh import Coordinate, ParallelLayout
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import Head, kv_heads, local_tensors, padded_vocab, stage_layers
 from realrl.ops.linear import has_bf16_products
-from realrl.parallel.vocab import ROOMS, LogitsRoom, token_chunks
+from realrl.parallel.vocab import LOGITS_BUDGETS, LogitsBudget, token_chunks
 
 _WIDE = 4
 """Bytes of a float32."""
@@ -143,17 +143,17 @@ class Stage:
         """The last hidden states, those that get logits, and the logits that there are at a time."""
         if self.head == "scalar":
             return self.hidden_bytes(num_tokens)
-        room = self._room
-        keeps = trains and self._logits_bytes(num_logits) <= room.kept_bytes
-        logits = self._chunk_bytes(num_logits, room.kept_bytes if keeps else room.chunk_bytes)
+        budget = self._logits_budget
+        keeps = trains and self._logits_bytes(num_logits) <= budget.kept_bytes
+        logits = self._chunk_bytes(num_logits, budget.kept_bytes if keeps else budget.chunk_bytes)
         return self.hidden_bytes(num_tokens) + self.hidden_bytes(num_logits) + logits
 
     def head_backward_bytes(self, num_tokens: int, num_logits: int) -> int:
         """The logits at a time, which become their gradient, and the gradients of states and weight."""
         if self.head == "scalar":
             return 2 * self.hidden_bytes(num_tokens)
-        at_once = 2 * self.hidden_bytes(num_logits) + self._chunk_bytes(num_logits, max(self._room))
-        is_whole = self._logits_bytes(num_logits) <= self._room.kept_bytes
+        at_once = 2 * self.hidden_bytes(num_logits) + self._chunk_bytes(num_logits, max(self._logits_budget))
+        is_whole = self._logits_bytes(num_logits) <= self._logits_budget.kept_bytes
         each = self.itemsize if is_whole or self.itemsize == _WIDE else _WIDE + self._added_bytes
         return at_once + self._own_gradient(self._head_elements) * each
 
@@ -224,8 +224,8 @@ class Stage:
         return 0 if self.device == "cuda" else num_elements
 
     @property
-    def _room(self) -> LogitsRoom:
-        return ROOMS[self.device]
+    def _logits_budget(self) -> LogitsBudget:
+        return LOGITS_BUDGETS[self.device]
 
     def _logits_bytes(self, num_logits: int) -> int:
         return num_logits * self._vocab_rows * self.itemsize

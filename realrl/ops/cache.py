@@ -18,9 +18,9 @@ _CUDA_PAGE_TOKENS = 32
 """Any power of two from 16 to 256 would do. Samples share a prompt's whole pages and copy the rest of it:
 pages should be small. A step uploads the numbers of each sequence's pages: they should be few."""
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
-_CUDA_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CUDA_TYPES = (torch.float32, torch.bfloat16)
 _CUDA_HEAD_STEP, _CUDA_MOST_HEAD_DIM = 8, 256
-"""Sizes of a head that the CUDA kernel reads in whole vectors, and has room for."""
+"""Sizes of a head that the CUDA kernel reads in whole vectors, and has registers for."""
 _VECTOR_BYTES = 16
 _ANY_RULE = AttentionRule(1.0)
 
@@ -202,7 +202,7 @@ def _check_cuda_kernel(dtype: torch.dtype, head_dim: int, device: torch.device) 
     if kernels.for_device(device) is None:
         raise ValueError(f"generation on CUDA: {kernels.NO_CUDA_KERNELS}")
     if dtype not in _CUDA_TYPES:
-        raise ValueError(f"dtype: generation on CUDA takes float32, bfloat16 or float16, got {dtype}")
+        raise ValueError(f"dtype: generation on CUDA takes float32 or bfloat16, got {dtype}")
     if head_dim % _CUDA_HEAD_STEP or not 0 < head_dim <= _CUDA_MOST_HEAD_DIM:
         raise ValueError(
             f"generation on CUDA takes heads whose size is a multiple of {_CUDA_HEAD_STEP} up to"

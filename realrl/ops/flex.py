@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BLOCK_TOKENS = 128
 _LEAST_TOKENS = 1024
-"""Fewest tokens for which a kernel is compiled; to compile one takes half a minute."""
+"""Fewest tokens for which a kernel is compiled; compiling takes half a minute."""
 _LEAST_HEAD_DIM = 16
 """As PyTorch's kernel has it."""
 

@@ -20,7 +20,7 @@ from realrl.ops.logits import LogitsMap, TokenLogprobs, finish, gradient_, stati
 from realrl.parallel.groups import all_reduce
 
 
-class LogitsRoom(NamedTuple):
+class LogitsBudget(NamedTuple):
     """The most bytes of logits that a device holds at a time."""
 
     chunk_bytes: int
@@ -30,7 +30,7 @@ class LogitsRoom(NamedTuple):
     chunks' gradients of the weight costs as much as some hundred tokens' products."""
 
 
-ROOMS = {"cpu": LogitsRoom(64 << 20, 256 << 20), "cuda": LogitsRoom(1 << 30, 4 << 30)}
+LOGITS_BUDGETS = {"cpu": LogitsBudget(64 << 20, 256 << 20), "cuda": LogitsBudget(1 << 30, 4 << 30)}
 """By the type of the device. On CUDA 1 GiB is 3,500 rows of a vocabulary of 152,000: they fill a product."""
 
 
@@ -67,7 +67,7 @@ def vocab_logprobs(
             hidden, weight_part, labels, mapping, group, tiled, weight_gradients
         )
     else:
-        made = _logits(hidden, weight_part, room_of(hidden).chunk_bytes, tiled=tiled)
+        made = _logits(hidden, weight_part, budget_of(hidden).chunk_bytes, tiled=tiled)
         parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
         logprobs, of_entropy, _ = _join(parts, hidden, group)
     return logprobs, of_entropy if entropy else None
@@ -92,9 +92,9 @@ def label_logprobs(
     return _join([statistics(logits_part, labels, mapping)], logits_part, group).logprobs
 
 
-def room_of(hidden: Tensor) -> LogitsRoom:
-    """The room for logits on the device of some hidden states."""
-    return ROOMS[hidden.device.type]
+def budget_of(hidden: Tensor) -> LogitsBudget:
+    """For logits on the device of some hidden states."""
+    return LOGITS_BUDGETS[hidden.device.type]
 
 
 def token_chunks(num_tokens: int, row_bytes: int, chunk_bytes: int) -> list[slice]:
@@ -143,11 +143,11 @@ class _VocabLogprobs(torch.autograd.Function):
         weight_gradients: WeightGradients | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.kept = None
-        if len(hidden) * len(weight) * hidden.itemsize <= room_of(hidden).kept_bytes:
+        if len(hidden) * len(weight) * hidden.itemsize <= budget_of(hidden).kept_bytes:
             ctx.kept = _product(hidden, weight, tiled, hidden.new_empty(len(hidden), len(weight)))
             parts = [statistics(ctx.kept, labels, mapping)]
         else:
-            made = _logits(hidden, weight, room_of(hidden).chunk_bytes, tiled=tiled)
+            made = _logits(hidden, weight, budget_of(hidden).chunk_bytes, tiled=tiled)
             parts = [statistics(x, labels[chunk], mapping) for chunk, x in made]
         ctx.save_for_backward(hidden, weight, labels, *(found := _join(parts, hidden, group)))
         ctx.mapping, ctx.group, ctx.weight_gradients = mapping, group, weight_gradients
@@ -170,7 +170,7 @@ def _kept_or_made(ctx, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, 
     kept, ctx.kept = ctx.kept, None
     if kept is not None:
         return iter([(slice(0, len(hidden)), kept)])
-    return _logits(hidden, weight, max(room_of(hidden)))
+    return _logits(hidden, weight, max(budget_of(hidden)))
 
 
 class _Gradients:

@@ -1,4 +1,4 @@
-"""A worker's device: opened, and with the process near it."""
+"""Opens a worker's device and binds the process to the cores near it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Replicas:
     def engine(self, weights: Weights) -> Engine | VLLMEngine:
         return self._engines[weights]
 
-    def make_room(self, generating: Weights | None) -> None:
+    def end_decodings(self, generating: Weights | None) -> None:
         """Let engines give back what they keep between generations, except one that will generate next."""
         for weights, engine in self._engines.items():
             if weights != generating and isinstance(engine, Engine):
@@ -90,7 +90,7 @@ class Replicas:
         """
         origin = Weights(instruction.model, instruction.source)
         goal = Weights(instruction.into, instruction.target, instruction.engine)
-        self.make_room(goal)
+        self.end_decodings(goal)
         if self._rank in origin.placement.ranks:
             check_version(self.engine(origin), instruction.version, origin.model)
         weights = self._weights(origin), self._weights(goal)
@@ -101,7 +101,7 @@ class Replicas:
             self.engine(goal).version = instruction.version
 
     def offload(self, instruction: Offload) -> None:
-        self.make_room(None)
+        self.end_decodings(None)
         engine = self.engine(Weights(instruction.model, instruction.placement))
         if instruction.back:
             engine.onload()

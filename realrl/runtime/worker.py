@@ -127,7 +127,7 @@ class Worker:
         engine = self.replicas.engine(weights) if call.model else None
         if engine:
             check_version(engine, instruction.version, call.model)
-            self.replicas.make_room(weights if call.kind is CallKind.GENERATE else None)
+            self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
         context, inputs = self._context(instruction, engine), self._inputs(instruction, graph, call)
         with engine.reporting(context.progress) if engine else nullcontext():
             output = self.recipe.bodies[call.name](context, inputs)

@@ -8,7 +8,7 @@ import torch
 from realrl.ops import kernels, logits
 from realrl.ops.logits import LogitsMap, finish, gradient_
 from realrl.parallel import vocab
-from realrl.parallel.vocab import LogitsRoom, vocab_logprobs
+from realrl.parallel.vocab import LogitsBudget, vocab_logprobs
 from tests.ops.test_logits import DTYPES, SHAPES, example, oracle
 
 pytestmark = [
@@ -65,7 +65,7 @@ def test_a_nan_does_not_go_unnoticed():
 @pytest.mark.parametrize("kept", [0, 1 << 30])
 def test_the_head_agrees_with_the_cpus(monkeypatch, kept):
     for device in ("cpu", "cuda"):
-        monkeypatch.setitem(vocab.ROOMS, device, LogitsRoom(100_000, kept))
+        monkeypatch.setitem(vocab.LOGITS_BUDGETS, device, LogitsBudget(100_000, kept))
     hidden, weight, labels = torch.randn(50, 32), torch.randn(1000, 32), torch.randint(1000, (50,))
     results = []
     for device in ("cpu", "cuda"):

@@ -68,7 +68,7 @@ def test_the_spare_row_stays_where_it_is():
     for token in range(1000):
         draw(state, 4, [token] * 4)
     assert state.read(4).positions.tolist() == [1002, 1002, 0, 0]
-    state.rest(4)
+    state.park_lanes(4)
     draw(state, 4, [7] * 4)
     assert state.read(4).positions.tolist() == [0] * 4
 
@@ -88,7 +88,7 @@ def test_nothing_is_sent_where_nothing_changes(messages):
     assert len(messages) == 2
     state.follow(running, 3)
     state.follow(running[1:], 3)
-    state.rest(3)
+    state.park_lanes(3)
     state.follow(running[1:], 3)
     assert len(messages) == 5
 
@@ -108,7 +108,7 @@ def test_a_block_is_read_as_it_was():
     """Though the next step has overwritten it; the word on breaks is the last one."""
     state = state_of(rollouts())
     for is_due in (False, True, True, False):
-        state.say_break(is_due)
+        state.mark_break(is_due)
         state.write(Drawn(torch.tensor([3, 4]), torch.tensor([-1.0, -2.0]), torch.tensor([-0.5, -0.25])))
         block = HostBlock(state.drawn(2))
         draw(state, 2, [0, 0])

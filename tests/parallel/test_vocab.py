@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from realrl.parallel import vocab
-from realrl.parallel.vocab import LogitsRoom, vocab_logprobs
+from realrl.parallel.vocab import LogitsBudget, vocab_logprobs
 from tests.world import run_world
 
 HIDDEN = 16
@@ -76,7 +76,7 @@ def check(hidden: Tensor, weight: Tensor, labels: Tensor, group=None, first: int
 )
 def test_one_rank(monkeypatch, dtype, temperature, softcap, chunk, kept):
     """Logits kept, or made again in one chunk, in several, or row by row."""
-    monkeypatch.setitem(vocab.ROOMS, "cpu", LogitsRoom(chunk, kept))
+    monkeypatch.setitem(vocab.LOGITS_BUDGETS, "cpu", LogitsBudget(chunk, kept))
     check(*example(37, 50, dtype), temperature=temperature, softcap=softcap)
 
 
@@ -90,7 +90,7 @@ def _check_parts(rank: int) -> None:
     for vocab_size in VOCABULARIES:
         rows = -(-vocab_size // dist.get_world_size())
         for kept in (0, 1 << 20):
-            vocab.ROOMS["cpu"] = LogitsRoom(1000, kept)
+            vocab.LOGITS_BUDGETS["cpu"] = LogitsBudget(1000, kept)
             batch = example(23, vocab_size, torch.float32)
             check(*batch, group, rank * rows, temperature=0.9, softcap=None)
             check(*batch, group, rank * rows, temperature=1.0, softcap=5.0)
@@ -104,7 +104,7 @@ def test_a_token_does_not_depend_on_the_chunks(num_tokens, chunk, vocab_size):
     hidden, weight = hidden.round(), weight.round()
     with pytest.MonkeyPatch.context() as patch:
         found = [vocab_logprobs(hidden, weight, labels, None, num_real=vocab_size, entropy=True)]
-        patch.setitem(vocab.ROOMS, "cpu", LogitsRoom(chunk, 256 << 20))
+        patch.setitem(vocab.LOGITS_BUDGETS, "cpu", LogitsBudget(chunk, 256 << 20))
         found.append(vocab_logprobs(hidden, weight, labels, None, num_real=vocab_size, entropy=True))
     one = vocab_logprobs(hidden[-1:], weight, labels[-1:], None, num_real=vocab_size, entropy=True)
     for whole, chunked, alone in zip(*found, one):

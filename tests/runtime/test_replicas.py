@@ -69,5 +69,5 @@ def test_what_generation_keeps_is_given_back_to_others(tmp_path):
     slot = replicas.engine(weights)._decoding
     for generating, is_kept in ((weights, True), (Weights("other", ALONE), False), (None, False)):
         slot._decoding = object()
-        replicas.make_room(generating)
+        replicas.end_decodings(generating)
         assert (slot._decoding is not None) == is_kept
