@@ -145,7 +145,7 @@ def _held(make: Callable, device: Device) -> Callable:
         make(self, *arguments)
         parts = vars(self.state), vars(self.cache), vars(self.cache._pages)
         held = [value for part in parts for value in part.values()]
-        held += [*self._hidden, self._decoder._frequencies]
+        held += [*self._layers._hidden, self._decoder._frequencies]
         device.hold(x for x in held if isinstance(x, Tensor))
 
     return init
