@@ -10,6 +10,7 @@ from realrl.launch.local import LocalLauncher
 from tests.faults.places import watch_master
 
 if __name__ == "__main__":
-    modes.LocalLauncher = lambda: LocalLauncher((sys.executable, "-m", "tests.faults.worker"))
+    worker = (sys.executable, "-m", "tests.faults.worker")
+    modes.LocalLauncher = lambda device: LocalLauncher(worker, device=device)
     watch_master()
     sys.exit(main())
