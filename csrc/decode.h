@@ -166,6 +166,5 @@ __device__ void store_span(const DecodeJob &job, const BlockWork &work, int span
 // Each span's statistics and sums, by decode_float_cuda.cu and decode_half_cuda.cu.
 cudaError_t attend_spans_float32(const DecodeJob &job, const Scratch &scratch, cudaStream_t stream);
 cudaError_t attend_spans_bfloat16(const DecodeJob &job, const Scratch &scratch, cudaStream_t stream);
-cudaError_t attend_spans_float16(const DecodeJob &job, const Scratch &scratch, cudaStream_t stream);
 
 }  // namespace realrl

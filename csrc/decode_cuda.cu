@@ -11,7 +11,6 @@
 // however wide the page table is.
 // Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; the sums are those of a softmax in base 2.
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "decode.h"
@@ -25,11 +24,10 @@ constexpr int kStep = 4 * kLanes;
 // Sums that a lane reads at once.
 constexpr int kUnderWay = 4;
 
-enum NumberType : int { kIsFloat32 = 1, kIsBFloat16 = 2, kIsFloat16 = 3 };
+enum NumberType : int { kIsFloat32 = 1, kIsBFloat16 = 2 };
 
 __device__ void narrowed(float x, float *to) { *to = x; }
 __device__ void narrowed(float x, __nv_bfloat16 *to) { *to = __float2bfloat16_rn(x); }
-__device__ void narrowed(float x, __half *to) { *to = __float2half_rn(x); }
 
 __device__ float largest_of_warp(float x) {
   for (int distance = kLanes / 2; distance > 0; distance /= 2) {
@@ -121,11 +119,9 @@ cudaError_t attend_pages(const DecodeJob &job, const Scratch &scratch, int type,
   cudaError_t error = cudaErrorInvalidValue;
   if (type == kIsFloat32) error = attend_spans_float32(job, scratch, stream);
   if (type == kIsBFloat16) error = attend_spans_bfloat16(job, scratch, stream);
-  if (type == kIsFloat16) error = attend_spans_float16(job, scratch, stream);
   if (error != cudaSuccess) return error;
   if (type == kIsFloat32) return combine<float>(job, scratch, out, stream);
-  if (type == kIsBFloat16) return combine<__nv_bfloat16>(job, scratch, out, stream);
-  return combine<__half>(job, scratch, out, stream);
+  return combine<__nv_bfloat16>(job, scratch, out, stream);
 }
 
 // The shift for pages of so many tokens; -1 where there is none.

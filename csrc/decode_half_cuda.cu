@@ -1,4 +1,4 @@
-// Attention of a newest token to the spans of its keys by tensor cores, for types of 16 bits.
+// Attention of a newest token to the spans of its keys by tensor cores, in bfloat16.
 //
 //   a tile of 16 keys of one K/V head, by a warp; lane 4g + t:
 //
@@ -10,7 +10,6 @@
 //   sums^T may have its rows in any order, so that a lane reads 16 bytes in a row of a value;
 //   a weight is wanted in the lane that has found its score.
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -44,10 +43,6 @@ __device__ uint32_t pair_of(float low, float high);
 template <>
 __device__ uint32_t pair_of<__nv_bfloat16>(float low, float high) {
   return bits_of(__floats2bfloat162_rn(low, high));
-}
-template <>
-__device__ uint32_t pair_of<__half>(float low, float high) {
-  return bits_of(__floats2half2_rn(low, high));
 }
 
 __device__ uint32_t lower_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
@@ -278,10 +273,6 @@ cudaError_t attend_spans(const DecodeJob &job, const Scratch &scratch, cudaStrea
 
 cudaError_t attend_spans_bfloat16(const DecodeJob &job, const Scratch &scratch, cudaStream_t stream) {
   return attend_spans<__nv_bfloat16>(job, scratch, stream);
-}
-
-cudaError_t attend_spans_float16(const DecodeJob &job, const Scratch &scratch, cudaStream_t stream) {
-  return attend_spans<__half>(job, scratch, stream);
 }
 
 }  // namespace realrl

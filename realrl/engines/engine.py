@@ -93,9 +93,8 @@ class Engine:
         self._link = StageLink(groups, decoder.hidden_size, dtype, self.device)
         self._sums_early = sum_early
         self._weight_gradients: WeightGradients | None = None
-        if add_products is None:
-            add_products = self.device.type == "cuda"
-        if add_products and optimizer is not None:
+        adds = self.device.type == "cuda" if add_products is None else add_products
+        if adds and optimizer is not None:
             puts_off = self.placement.layout.pp > 1
             self._weight_gradients = WeightGradients(self._sum_of, self._finished, puts_off=puts_off)
         self._model = Decoder(

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from realrl.ops.segments import Bounds, Segments
 
-_TYPES = (torch.bfloat16, torch.float16)
-
 
 def can_run(qkv: Tensor, segments: Segments, window: int | None, softcap: float | None) -> bool:
     """Whether flash attention covers the case: it has no softcap, and no window across a prefix."""
-    fits = qkv.is_cuda and qkv.dtype in _TYPES and qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 256
+    fits = qkv.is_cuda and qkv.dtype == torch.bfloat16 and qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 256
     return fits and softcap is None and (window is None or not segments.has_prefix)
 
 

@@ -18,7 +18,7 @@ CUDA_LIBRARY = Path(__file__).parent / "_kernels_cuda.so"
 NO_CUDA_KERNELS = (
     "realrl's CUDA kernels are not built: install realrl again where nvcc is on the PATH, with REALRL_CUDA=1"
 )
-_NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
+_NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2}
 """`NumberType` of csrc/decode_cuda.cu."""
 _NO_WINDOW = 1 << 40
 

@@ -1,6 +1,5 @@
 // Kernels that show what the shim's own functions do; test_shim.py knows what CUDA's do.
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "tensor_cores.h"
@@ -66,14 +65,11 @@ __global__ void bytes_kernel(unsigned low, unsigned high, unsigned selector, uns
   *out = __byte_perm(low, high, selector);
 }
 
-__global__ void halves_kernel(const float *x, uint16_t *bf16, uint16_t *fp16, float *back) {
+__global__ void halves_kernel(const float *x, uint16_t *rounded, float *back) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const __nv_bfloat16 b = __float2bfloat16_rn(x[i]);
-  const __half h = __float2half_rn(x[i]);
-  bf16[i] = b.bits;
-  fp16[i] = h.bits;
-  back[2 * i] = __bfloat162float(b);
-  back[2 * i + 1] = __half2float(h);
+  const __nv_bfloat16 found = __float2bfloat16_rn(x[i]);
+  rounded[i] = found.bits;
+  back[i] = __bfloat162float(found);
 }
 
 }  // namespace
@@ -106,12 +102,8 @@ extern "C" int probe_count(int blocks, int threads, int *sum, int *largest, void
   return cudaGetLastError();
 }
 
-extern "C" int probe_multiply(int is_bf16, const uint32_t *a, const uint32_t *b, float *c, void *stream) {
-  if (is_bf16) {
-    multiply_kernel<__nv_bfloat16><<<1, 32, 0, stream>>>(a, b, c);
-  } else {
-    multiply_kernel<__half><<<1, 32, 0, stream>>>(a, b, c);
-  }
+extern "C" int probe_multiply(const uint32_t *a, const uint32_t *b, float *c, void *stream) {
+  multiply_kernel<__nv_bfloat16><<<1, 32, 0, stream>>>(a, b, c);
   return cudaGetLastError();
 }
 
@@ -120,9 +112,8 @@ extern "C" int probe_bytes(unsigned low, unsigned high, unsigned selector, unsig
   return cudaGetLastError();
 }
 
-extern "C" int probe_halves(const float *x, int64_t count, uint16_t *bf16, uint16_t *fp16, float *back,
-                            void *stream) {
-  halves_kernel<<<static_cast<unsigned>(count / 64), 64, 0, stream>>>(x, bf16, fp16, back);
+extern "C" int probe_halves(const float *x, int64_t count, uint16_t *rounded, float *back, void *stream) {
+  halves_kernel<<<static_cast<unsigned>(count / 64), 64, 0, stream>>>(x, rounded, back);
   return cudaGetLastError();
 }
 

@@ -100,11 +100,10 @@ def test_dynamic_shared_memory(probes, memory):
         probes("probe_dynamic", 100, 400, 227 * 1024 + 1, out)
 
 
-@pytest.mark.parametrize(("is_bf16", "dtype"), [(1, torch.bfloat16), (0, torch.float16)])
-def test_products_by_tensor_cores(probes, memory, is_bf16, dtype):
+def test_products_by_tensor_cores(probes, memory):
     """Rows and columns of fragments are those of the PTX ISA, section 9.7.14.5.8."""
     a, b, c = (torch.randn(shape) for shape in ((16, 16), (16, 8), (16, 8)))
-    wanted = c + (a.to(dtype).float() @ b.to(dtype).float())
+    wanted = c + (a.bfloat16().float() @ b.bfloat16().float())
     groups, threads = torch.arange(32) // 4, torch.arange(32) % 4
     left = [
         a[groups + (8 if i in (2, 3, 6, 7) else 0), 2 * threads + i % 2 + (8 if i >= 4 else 0)]
@@ -113,9 +112,9 @@ def test_products_by_tensor_cores(probes, memory, is_bf16, dtype):
     right = [b[2 * threads + i % 2 + (8 if i >= 2 else 0), groups] for i in range(4)]
     rows = [groups + (8 if i >= 2 else 0) for i in range(4)]
     columns = [2 * threads + i % 2 for i in range(4)]
-    fragments = [torch.stack(x, dim=1).to(dtype) for x in (left, right)]
+    fragments = [torch.stack(x, dim=1).bfloat16() for x in (left, right)]
     out = torch.stack([c[row, column] for row, column in zip(rows, columns)], dim=1)
-    probes("probe_multiply", is_bf16, *fragments, out)
+    probes("probe_multiply", *fragments, out)
     for i in range(4):
         torch.testing.assert_close(out[:, i], wanted[rows[i], columns[i]], rtol=1e-5, atol=1e-5)
 
@@ -156,20 +155,17 @@ def test_memory_that_is_no_tensor(probes, memory):
 def test_half_precision(probes):
     """All numbers of 16 bits, and the midpoints between neighbours, round and widen as PyTorch's."""
     probes.library.start(0, 1)
-    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
-    values = torch.cat([every.view(dtype).float() for dtype in (torch.bfloat16, torch.float16)])
+    values = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
     ordered = values[values.isfinite()].sort().values
     midpoints = (ordered[:-1].double() + ordered[1:].double()).div(2).float()
     x = torch.cat((values, midpoints))
     x = x[: len(x) // 64 * 64]
     with DeviceMemory(probes.library):
-        x, bf16, fp16 = x.clone(), *torch.zeros(2, len(x), dtype=torch.int16)
-        back = torch.zeros(len(x), 2)
-        probes("probe_halves", x, ctypes.c_int64(len(x)), bf16, fp16, back)
-    for column, (found, dtype) in enumerate(((bf16, torch.bfloat16), (fp16, torch.float16))):
-        wanted = x.to(dtype)
-        torch.testing.assert_close(found.view(dtype), wanted, rtol=0, atol=0, equal_nan=True)
-        torch.testing.assert_close(back[:, column], wanted.float(), rtol=0, atol=0, equal_nan=True)
+        x, rounded, back = x.clone(), torch.zeros(len(x), dtype=torch.int16), torch.zeros(len(x))
+        probes("probe_halves", x, ctypes.c_int64(len(x)), rounded, back)
+    wanted = x.to(torch.bfloat16)
+    torch.testing.assert_close(rounded.view(torch.bfloat16), wanted, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(back, wanted.float(), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +189,8 @@ def test_every_instance_of_every_kernel_runs(library):
                 call_logits(dtype, width)
                 call_draw(dtype, width)
         check_decode_in_float32()
-        for dtype in (torch.bfloat16, torch.float16):
-            for head_dim in (64, 128, 256):
-                check_decode(dtype, head_dim)
+        for head_dim in (64, 128, 256):
+            check_decode(torch.bfloat16, head_dim)
     assert [name for name, count in library.launches().items() if not count] == []
 
 

@@ -4,12 +4,10 @@
 #pragma once
 
 #include "cuda_bf16.h"
-#include "cuda_fp16.h"
 
 namespace rehearsal {
 
 inline float widened_bits(uint16_t bits, __nv_bfloat16) { return __bfloat162float(__nv_bfloat16{bits}); }
-inline float widened_bits(uint16_t bits, __half) { return __half2float(__half{bits}); }
 
 // The registers of all lanes.
 template <int kRegisters>
