@@ -20,6 +20,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
+CPU = CSRC / "cpu"
+CUDA = CSRC / "cuda"
 CUDA_LIBRARY = "_kernels_cuda.so"
 CUDA_ARCHITECTURES = ("80", "90", "100")
 SIMD_SOURCES = "*_simd.cpp"
@@ -67,8 +69,8 @@ def nvcc_targets() -> list[str]:
 
 
 def nvcc_command(output: Path) -> list[str]:
-    sources = [str(path) for path in sorted(CSRC.glob("*.cu"))]
-    flags = ["-O3", "-std=c++17", "-shared", "-Xcompiler=-fPIC", "-cudart=static", "--threads=0"]
+    sources = [str(path) for path in sorted(CUDA.glob("*.cu"))]
+    flags = ["-O3", "-std=c++17", f"-I{CSRC}", "-shared", "-Xcompiler=-fPIC", "-cudart=static", "--threads=0"]
     return ["nvcc", *flags, *nvcc_targets(), "-o", str(output), *sources]
 
 
@@ -100,7 +102,7 @@ class BuildKernels(build_ext):
         """The SIMD sources first: their objects are linked into the extension."""
         for name, flags in (SIMD_X86 if is_x86() else {"base": []}).items():
             extension.extra_objects += self.compiler.compile(
-                sorted(map(str, CSRC.glob(SIMD_SOURCES))),
+                sorted(map(str, CPU.glob(SIMD_SOURCES))),
                 output_dir=str(Path(self.build_temp) / name),
                 macros=[("REALRL_SIMD", name)],
                 include_dirs=extension.include_dirs,
@@ -121,8 +123,12 @@ def kernels() -> Extension:
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     return Extension(
         "realrl.ops._kernels",
-        sources=[str(path) for path in sorted(CSRC.glob("*.cpp")) if not path.match(SIMD_SOURCES)],
-        depends=[str(path) for kind in ("*.h", SIMD_SOURCES) for path in sorted(CSRC.glob(kind))],
+        sources=[str(path) for path in sorted(CPU.glob("*.cpp")) if not path.match(SIMD_SOURCES)],
+        depends=[
+            str(path)
+            for kind in ("*.h", f"cpu/{SIMD_SOURCES}", "cpu/*.h")
+            for path in sorted(CSRC.glob(kind))
+        ],
         define_macros=[("REALRL_SIMD_X86", "1")] if is_x86() else [],
         include_dirs=[str(CSRC), pybind11_include()],
         extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", "-Wno-psabi", *openmp],

@@ -16,7 +16,7 @@ fail() {
 
 # All that the environment is made of: a change of any of it makes it anew.
 fingerprint() {
-    { echo "$PWD" "$torch" "${REALRL_CUDA:-}"; "$python" --version; cat scripts/env.sh setup.py pyproject.toml csrc/*; } \
+    { echo "$PWD" "$torch" "${REALRL_CUDA:-}"; "$python" --version; cat scripts/env.sh setup.py pyproject.toml csrc/*.h csrc/*/*; } \
         | sha256sum | cut -d' ' -f1
 }
 

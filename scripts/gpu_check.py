@@ -67,7 +67,7 @@ def _tests(name: str, limit_s: float, *files: str) -> Section:
 
 
 def _bench(name: str, limit_s: float, verb: str, device: Iterable[str], rehearsal: Iterable[str]) -> Section:
-    begin = _python("realrl.apps.bench", verb)
+    begin = _python("benchmarks", verb)
     return Section(name, limit_s, (*begin, *device), (*begin, *rehearsal))
 
 

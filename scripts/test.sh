@@ -27,7 +27,7 @@ if (($# == 0)); then
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi
     # One core is enough for each of these, and no clock is in them; all others have the machine for themselves.
-    beside=(tests/{algorithms,api,datasets,layouts,models,ops,parallel,recipes,rehearsal})
+    beside=(tests/{algorithms,api,datasets,layouts,models,ops,parallel,planner,program,recipes,rehearsal})
     OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist worksteal "${beside[@]}" || failed=1
     set -- "${beside[@]/#/--ignore=}"
 fi

@@ -15,7 +15,7 @@ _PRELOADED = [
     "torch",
     "torch.distributed",
     "transformers",
-    "realrl.runtime.building",
+    "realrl.runtime.worker.worker_setup",
     "realrl.recipes",
     "hypothesis",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +18,29 @@ from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
 from realrl.apps.context import check_context
-from realrl.apps.rows import RowFacts, read_row_facts
+from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
 from realrl.base.confinement import check_confinement
 from realrl.datasets.demo import DEMO_MODEL
+from realrl.datasets.digests import DataDigest
+from realrl.datasets.parquet import HUGGING_FACE
 from realrl.datasets.sums import SUMS
-from realrl.datasets.tables import HUGGING_FACE
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
-from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits
-from realrl.models.reading import read_decoder_config, read_family
+from realrl.models.registry import read_decoder_config, read_family
 from realrl.ops.kernels import CUDA_LIBRARY, NO_CUDA_KERNELS
+from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
+from realrl.program.program import home_placements
 from realrl.rewards.functions import GYM, MATH, weights_of
-from realrl.runtime.inputs import DataDigest
 from realrl.runtime.loggers.interface import check_loggers
-from realrl.runtime.models import has_tokenizer, hub_repo, resolve_model
-from realrl.runtime.models import load_tokenizer as load_tokenizer_of
-from realrl.runtime.program import home_placements
+from realrl.runtime.model_directories import has_tokenizer, hub_repo, resolve_model
+from realrl.runtime.model_directories import load_tokenizer as load_tokenizer_of
 from realrl.runtime.resume import check_resume
 
 _MOST_SAMPLES = 2**18
 """Samples of a step, each of which is planned for."""
-
-
-@dataclass(frozen=True)
-class FoundModel:
-    """A model of the recipe, with what its directory says."""
-
-    path: str
-    """The config key that names its directory."""
-    spec: ModelSpec
-    directory: Path
-    decoder: DecoderConfig
 
 
 def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
@@ -68,16 +56,7 @@ def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
     return ExecutionPlan({**plan.placements, **without_model})
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads before anything starts."""
-
-    models: Mapping[str, FoundModel]
-    rows: RowFacts
-    held_out: RowFacts | None
-
-
-def read_inputs(recipe: Recipe, config: RunConfig) -> Inputs:
+def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:
     """Return the models' configs and the rows that a config names.
 
     Raises:
@@ -89,10 +68,10 @@ def read_inputs(recipe: Recipe, config: RunConfig) -> Inputs:
     _check_named(config)
     _check_disjoint(config)
     first = next(iter(models.values()))
-    return Inputs(models, *read_row_facts(recipe, config, load_tokenizer(first), first.path))
+    return RunInputs(models, *read_row_facts(recipe, config, load_tokenizer(first), first.path))
 
 
-def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Inputs) -> None:
+def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunInputs) -> None:
     """Check all that does not depend on this machine's devices."""
     check_plan(recipe, config, plan, inputs.models)
     _check_offload(config)
@@ -102,7 +81,7 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: In
     check_resume(recipe, config, DataDigest(inputs.rows.digest, held_out))
 
 
-def notes_of_data(config: RunConfig, inputs: Inputs) -> list[str]:
+def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
     """Say which settings of a training run ask for more than its rows give."""
     if not isinstance(config, TrainingConfig):
         return []
@@ -250,7 +229,7 @@ def load_tokenizer(model: FoundModel) -> Any:
         raise ValueError(f"{model.path}: {error}") from None
 
 
-def _check_data(config: RunConfig, inputs: Inputs) -> None:
+def _check_data(config: RunConfig, inputs: RunInputs) -> None:
     first = next(iter(inputs.models.values()))
     for path, rows in (("data.path", inputs.rows), ("data.eval_path", inputs.held_out)):
         if rows is not None:

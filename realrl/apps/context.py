@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from realrl.api.config import GenerationConfig
-from realrl.apps.rows import RowFacts
+from realrl.planner.run_inputs import RowFacts
 
 
 def check_context(path: str, rows: RowFacts, config: Any, name: str, limit: int) -> None:

@@ -18,9 +18,10 @@ import torch
 from realrl.api.config import AUTO, GenerationConfig, RunConfig, TrainingConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.recipe import Recipe
-from realrl.apps.checks import Inputs, check_plan, make_plan
-from realrl.apps.memory import moments
+from realrl.apps.checks import check_plan, make_plan
 from realrl.base.machine import memory_bytes
+from realrl.planner.run_inputs import RunInputs
+from realrl.planner.run_memory import moments
 from realrl.runtime.resume import earlier_settings
 
 _MICROBATCHES = {"cpu": (2048, 1024, 512), "cuda": (32768, 16384, 8192, 4096, 2048)}
@@ -53,7 +54,7 @@ class _Devices:
     words: str
 
 
-def choose_settings(recipe: Recipe, config: Any, inputs: Inputs) -> tuple[Any, list[str]]:
+def choose_settings(recipe: Recipe, config: Any, inputs: RunInputs) -> tuple[Any, list[str]]:
     """Fill in what the config leaves to the machine; return the whole config, and what to say of it.
 
     A run that is resumed keeps what was chosen when it began, where this machine has such a device.
@@ -116,7 +117,7 @@ def _devices(recipe: Recipe, config: RunConfig) -> _Devices:
     return _Devices("cuda", number, int(usable * memory), f"{number} x {properties.name} with {_gib(memory)}")
 
 
-def _with_allocation(recipe: Recipe, config: Any, inputs: Inputs, devices: _Devices) -> Any:
+def _with_allocation(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> Any:
     """Take the first allocation that the batch, the models and the memory allow."""
     if config.mode != "local":
         raise ValueError(
@@ -132,7 +133,7 @@ def _with_allocation(recipe: Recipe, config: Any, inputs: Inputs, devices: _Devi
     return next(fitting, (allowed or trials)[-1])
 
 
-def _is_allowed(recipe: Recipe, config: Any, inputs: Inputs) -> bool:
+def _is_allowed(recipe: Recipe, config: Any, inputs: RunInputs) -> bool:
     try:
         check_plan(recipe, config, make_plan(recipe, config), inputs.models)
     except ValueError:
@@ -166,7 +167,7 @@ def _engines(recipe: Recipe, config: Any) -> set[str]:
     return {call.engine for call in calls if call.kind is CallKind.GENERATE}
 
 
-def _with_budgets(recipe: Recipe, config: Any, inputs: Inputs, devices: _Devices) -> Any:
+def _with_budgets(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> Any:
     """Take the most tokens a micro-batch, and with them the largest cache, that memory allows."""
     trial = config
     for trial in _budgets(config, devices):
@@ -201,18 +202,18 @@ def _least(config: Any, devices: _Devices) -> Any:
     return last
 
 
-def _fits(recipe: Recipe, config: Any, inputs: Inputs, devices: _Devices) -> bool:
+def _fits(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> bool:
     return _peak_bytes(recipe, config, inputs) <= devices.usable_bytes
 
 
-def _peak_bytes(recipe: Recipe, config: Any, inputs: Inputs) -> int:
+def _peak_bytes(recipe: Recipe, config: Any, inputs: RunInputs) -> int:
     """The memory that the fullest device needs; ranks on CPUs share theirs."""
     plan = make_plan(recipe, config)
     peak = max(moment.use.total_bytes for moment in moments(recipe, config, plan, inputs))
     return peak * plan.num_workers if config.device == "cpu" else peak
 
 
-def _notes(recipe: Recipe, given: Any, chosen: Any, inputs: Inputs, devices: _Devices) -> list[str]:
+def _notes(recipe: Recipe, given: Any, chosen: Any, inputs: RunInputs, devices: _Devices) -> list[str]:
     """Say what was chosen, and where memory is not likely to do."""
     changed = list(_differences(given, chosen, ""))
     notes = [f"chosen for {devices.words}: {', '.join(changed)}"] if changed else []

@@ -9,8 +9,7 @@ from realrl.api.configure import dump_config
 from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-from realrl.apps.checks import FoundModel, Inputs, lacking_devices
-from realrl.apps.memory import ITEMSIZE_BYTES, moments
+from realrl.apps.checks import lacking_devices
 from realrl.apps.preparation import PreparedRun
 from realrl.apps.tables import table
 from realrl.base.counting import counted
@@ -18,12 +17,14 @@ from realrl.launch.modes import render_request
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
 from realrl.models.layout import decoder_layout
+from realrl.planner.run_inputs import FoundModel, RunInputs
+from realrl.planner.run_memory import ITEMSIZE_BYTES, moments
+from realrl.planner.transfer_memory import peak_memory
+from realrl.program.instructions import Reallocate
+from realrl.program.jobs import compile_run
 from realrl.realloc.hosts import topology_of
-from realrl.realloc.memory import peak_memory
-from realrl.runtime.accounting import accounting
-from realrl.runtime.jobs import compile_run
-from realrl.runtime.models import bytes_to_download, hub_repo
-from realrl.runtime.nodes import Reallocate
+from realrl.runtime.master.accounting import accounting
+from realrl.runtime.model_directories import bytes_to_download, hub_repo
 
 Row = tuple[str, ...]
 
@@ -142,7 +143,7 @@ def _reallocation(
     )
 
 
-def _memory(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, inputs: Inputs) -> str:
+def _memory(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, inputs: RunInputs) -> str:
     """Each call's rank that holds most, by what it holds, beside what a process takes for itself."""
     found = moments(recipe, config, execution_plan, inputs)
     peak = max(found, key=lambda moment: moment.use.total_bytes)

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    from realrl.apps.evaluation.tables import render
+    from realrl.apps.evaluation.score_tables import render
     from realrl.runtime.failure import RunFailed, RunRefused
 
     try:
@@ -150,7 +150,7 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     """The run of `gen`, checked, and the folder with its problems. Raises ValueError."""
     from realrl.apps.preparation import check_start, prepare
     from realrl.recipes.gen import GEN
-    from realrl.runtime.models import resolve_model
+    from realrl.runtime.model_directories import resolve_model
     from realrl.runtime.pins import pin
 
     fixed = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,37 +12,14 @@ from torch import Tensor
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.watched import Steps, run_watched
+from realrl.datasets.digests import digest_rows
 from realrl.datasets.form import form_of_prompts
 from realrl.datasets.gym import make_gym_rows
-from realrl.datasets.watched import WatchedTokenizer
-from realrl.runtime.inputs import RowsDigest, digest_rows
+from realrl.datasets.watched_tokenizer import WatchedTokenizer
+from realrl.planner.run_inputs import RowFacts
 
 ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
-
-
-@dataclass(frozen=True)
-class RowFacts:
-    """One side of a run's data, as far as plans, memory and checks depend on it."""
-
-    longest: int
-    """Tokens of the longest row, as `Dataset.length` counts them."""
-    sequence_lengths: tuple[int, ...]
-    """Tokens of each row's longest sequence."""
-    longest_place: str
-    """Where the row with the longest sequence is from."""
-    largest_token: int
-    largest_place: str
-    """Where the row with the largest token is from."""
-    notes: tuple[str, ...]
-    """What a person should know of the rows."""
-    form: str
-    """The form of their prompts, in words."""
-    digest: RowsDigest
-    """Of all that a rank looks up in them."""
-
-    def __len__(self) -> int:
-        return len(self.sequence_lengths)
 
 
 def read_row_facts(

@@ -14,7 +14,7 @@ from pathlib import Path
 from realrl.apps.command_line import BAD_INPUT, FAILED, OK, Parser, complain, run_command
 from realrl.apps.status import find_trouble, read_status, run_of, run_parser
 from realrl.base.terminal import show
-from realrl.runtime.stacks import STACKS, WANTED
+from realrl.runtime.watch.stacks import STACKS, WANTED
 
 _WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1

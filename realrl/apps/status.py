@@ -19,7 +19,7 @@ from realrl.apps.tables import table
 from realrl.base.clock import clock
 from realrl.base.processes import start_of, state_of
 from realrl.base.terminal import show
-from realrl.runtime.status import STATUS, Status
+from realrl.runtime.watch.status import STATUS, Status
 
 _RUNS = Path("runs")
 _SILENT_S = 60.0

@@ -20,11 +20,11 @@ def main() -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
+    from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
     from realrl.base.logging import logging_to
     from realrl.recipes import RECIPES
-    from realrl.runtime.building import serve
-    from realrl.runtime.channel import WorkerChannel
-    from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
+    from realrl.runtime.control.channel import WorkerChannel
+    from realrl.runtime.worker.worker_setup import serve
 
     rank = int(os.environ[RANK_VARIABLE])
     with logging_to(None, str(rank)):

@@ -10,9 +10,9 @@ from typing import Any, Generic
 from torch import Tensor, tensor
 
 from realrl.api.data import DataConfig
+from realrl.datasets.conversations import question_of, turns_of
 from realrl.datasets.day import templates_at
-from realrl.datasets.ends import learned_end, note_of_end
-from realrl.datasets.messages import question_of, turns_of
+from realrl.datasets.end_tokens import learned_end, note_of_end
 from realrl.datasets.records import Row, SomeRow
 from realrl.datasets.responses import encode_responses
 from realrl.datasets.templates import named_template

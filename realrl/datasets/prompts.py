@@ -11,10 +11,10 @@ from torch import Tensor
 
 from realrl.api.data import DataConfig
 from realrl.datasets.contents import check_is_file, plain_text
+from realrl.datasets.conversations import words_of
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
-from realrl.datasets.messages import words_of
 from realrl.datasets.records import Row, names_key, read_rows
 from realrl.datasets.texts import answers_of
 from realrl.rewards.gym import GymItem

@@ -12,12 +12,12 @@ import msgspec
 
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
 from realrl.datasets.contents import check_is_file
+from realrl.datasets.conversations import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.fields import Names, at, columns_of, recognised
 from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import LooseRecord, read_json
-from realrl.datasets.messages import RESPONSES, Prompt, with_plain_messages, without_prompts
+from realrl.datasets.parquet import HUGGING_FACE, check_no_dataset, read_hugging_face, read_parquet
 from realrl.datasets.sums import SUMS, sum_records
-from realrl.datasets.tables import HUGGING_FACE, check_no_dataset, read_hugging_face, read_parquet
 from realrl.datasets.texts import answers_of, plain_number, text_of, without_surrogates
 
 Record = Mapping[str, Any]

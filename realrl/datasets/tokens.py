@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from realrl.models.config import DecoderConfig
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 
 _TEXTS_AT_ONCE, _CHARS_AT_ONCE = 1024, 1 << 20
 """Most that one call encodes, but for one long text: each call ends within seconds, or never."""

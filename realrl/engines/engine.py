@@ -18,7 +18,7 @@ from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.finite import not_finite, why_not_finite
 from realrl.engines.gradients import copies, finished_by_products, sum_shared
-from realrl.engines.masters import spread
+from realrl.engines.master_dither import spread
 from realrl.engines.state import State
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
@@ -34,7 +34,7 @@ from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch, in_batch_order, split
 from realrl.parallel.optimizer import ShardedAdamW
 from realrl.parallel.pipeline import StageLink, run_forward, run_training
-from realrl.parallel.share import blocks_of, gather, shards_of, share_of
+from realrl.parallel.zero_shards import blocks_of, gather, shards_of, share_of
 from realrl.realloc import checkpoint
 from realrl.realloc.offload import Arrival, HostCopy
 

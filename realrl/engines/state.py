@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from realrl.layouts.layout import Box, Layout, Rank, Shard
-from realrl.parallel.share import Block
-from realrl.realloc import shards
+from realrl.parallel.zero_shards import Block
+from realrl.realloc import shard_files as shards
 
 
 @dataclass(frozen=True)

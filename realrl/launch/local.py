@@ -10,10 +10,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 from realrl.base.parent import PARENT_VARIABLE
 from realrl.base.processes import state_of
 from realrl.launch.workers import WORKER_MODULE, device_settings, thread_limits
-from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
 WORKER = (sys.executable, "-m", WORKER_MODULE)
 

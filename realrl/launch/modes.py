@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from realrl.api.config import RunConfig
+from realrl.api.launcher import Launcher
 from realrl.launch.bundles import render_bundles
 from realrl.launch.local import LocalLauncher
 from realrl.launch.queue import check_slurm
 from realrl.launch.sbatch import sbatch_script
 from realrl.launch.slurm import SlurmLauncher, inside_job
-from realrl.runtime.launcher import Launcher
 
 
 def check_mode(config: RunConfig) -> None:

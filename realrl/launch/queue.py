@@ -12,8 +12,8 @@ from typing import NamedTuple
 from realrl.api.config import RunConfig
 from realrl.base.files import write_atomically
 from realrl.base.terminal import show
-from realrl.launch.asking import ask
 from realrl.launch.sbatch import log_path, sbatch_script
+from realrl.launch.slurm_cli import ask
 from realrl.runtime.failure import RunFailed
 
 _ENDED = (

@@ -26,14 +26,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import realrl
 from realrl.api.config import RunConfig
+from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 from realrl.base.network import answers
 from realrl.base.parent import PARENT_VARIABLE
 from realrl.base.processes import state_of
 from realrl.launch.bundles import bundles, misfit, per_worker
 from realrl.launch.workers import WORKER_MODULE, device_settings, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
-from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
-from realrl.runtime.status import ranks_in_words
+from realrl.runtime.watch.status import ranks_in_words
 
 _LOOK_EVERY_S = 0.5
 """How long an actor waits for its worker's end before it says that there is none."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from realrl.api.cluster import SlurmConfig
 from realrl.api.config import RunConfig
+from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 from realrl.base.network import address_towards, answers
-from realrl.launch.asking import ask
+from realrl.launch.slurm_cli import ask
 from realrl.launch.workers import WORKER_MODULE, device_settings, lost_nodes, ranks_by_node, thread_limits
 from realrl.runtime.failure import RunFailed
-from realrl.runtime.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
 
 JOB_VARIABLE = "SLURM_JOB_ID"
 

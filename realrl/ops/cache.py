@@ -173,7 +173,7 @@ class _PlainPages:
 
 
 class _CudaPages(_PlainPages):
-    """The same pages, and attention by the kernel of csrc/decode_cuda.cu: no other is quick enough.
+    """The same pages, and attention by the kernel of csrc/cuda/decode_cuda.cu: no other is quick enough.
 
     A sequence's result has the same bits whatever other sequences there are, and however wide the table is.
     """

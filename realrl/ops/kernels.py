@@ -19,7 +19,7 @@ NO_CUDA_KERNELS = (
     "realrl's CUDA kernels are not built: install realrl again where nvcc is on the PATH, with REALRL_CUDA=1"
 )
 _NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2}
-"""`NumberType` of csrc/decode_cuda.cu."""
+"""`NumberType` of csrc/cuda/decode_cuda.cu."""
 _NO_WINDOW = 1 << 40
 
 

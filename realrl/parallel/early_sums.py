@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrl.parallel.groups import Groups
-from realrl.parallel.share import Span
+from realrl.parallel.zero_shards import Span
 
 PART = 1 << 25
 """Elements of a part, or a tensor more: messages of 128 MiB have NCCL's full throughput."""

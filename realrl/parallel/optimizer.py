@@ -19,7 +19,7 @@ from realrl.api.config import OptimizerConfig
 from realrl.parallel.early_sums import EarlySums
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
-from realrl.parallel.share import gather, share_of
+from realrl.parallel.zero_shards import gather, share_of
 
 logger = logging.getLogger(__name__)
 

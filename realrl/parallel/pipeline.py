@@ -14,7 +14,7 @@ from realrl.api.mesh import ParallelLayout
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch
-from realrl.parallel.schedule import Kind, forward_order, training_order
+from realrl.parallel.pipeline_schedule import Kind, forward_order, training_order
 
 Step = Callable[[Microbatch, Tensor | None, int], Tensor]
 """`(micro-batch, hidden [T, H] from the chunk before, chunk) -> hidden`; behind the last, result or loss."""

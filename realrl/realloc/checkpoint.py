@@ -19,7 +19,7 @@ from realrl.layouts.boxes import split
 from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.plan import Region, Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.ends import view_of
+from realrl.realloc.stream_endpoint import view_of
 from realrl.realloc.transfer import USUAL, TransferSettings, execute
 
 SINGLE_FILE = "model.safetensors"

@@ -13,7 +13,7 @@ from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import TransferPlan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
-from realrl.ops.boxes import ALIGNMENT
+from realrl.ops.box_copies import ALIGNMENT
 
 _SHARED_BYTES = 4 << 20
 _SENT_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}

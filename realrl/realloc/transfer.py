@@ -19,11 +19,11 @@ from torch import Tensor
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Rank
 from realrl.layouts.plan import TransferPlan
-from realrl.ops.boxes import copy
-from realrl.realloc.ends import End, Operation, Tensors, view_of
-from realrl.realloc.failure import TransferFailed
-from realrl.realloc.rooms import Room, SharedRooms, private_room
+from realrl.ops.box_copies import copy
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
+from realrl.realloc.staging_buffers import Room, SharedRooms, private_room
+from realrl.realloc.stream_endpoint import End, Operation, Tensors, view_of
+from realrl.realloc.transfer_failure import TransferFailed
 
 _BLEND_ELEMENTS = 1 << 20
 """How much of what a rank keeps is rounded at a time."""

@@ -9,9 +9,9 @@ from realrl.api.batch import PackedBatch, concatenated
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe, joined
-from realrl.datasets.ends import stopping
+from realrl.datasets.end_tokens import stopping
 from realrl.datasets.prompts import PromptDataset, load_questions
-from realrl.datasets.stops import ends_by
+from realrl.datasets.stop_rules import ends_by
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.grading import Response, response_lengths, responses_of
 from realrl.recipes.ppo_report import response_metrics, verdict_metrics

@@ -15,19 +15,19 @@ from torch import Tensor
 
 from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards
+from realrl.algorithms.learning_rate import learning_rate
 from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.algorithms.policy import PolicyLoss, importance_weights, policy_loss
 from realrl.algorithms.running import RunningMoments
-from realrl.algorithms.schedule import learning_rate
 from realrl.algorithms.value import value_loss
 from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Criterion, Mean, Metrics, ModelSpec, Recipe, joined
-from realrl.datasets.ends import stopping
+from realrl.datasets.end_tokens import stopping
 from realrl.datasets.prompts import PromptDataset, load_prompts
-from realrl.datasets.stops import ends_by
+from realrl.datasets.stop_rules import ends_by
 from realrl.ops.gae import gae
 from realrl.recipes.grading import groups_of, response_lengths, reward, takes_part
 from realrl.recipes.pairs import scores_at_ends

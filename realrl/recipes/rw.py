@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from realrl.algorithms.schedule import learning_rate
+from realrl.algorithms.learning_rate import learning_rate
 from realrl.api.batch import PackedBatch
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call

@@ -19,8 +19,8 @@ import sys
 from concurrent.futures import Executor
 from contextlib import suppress
 
-from realrl.base.attention import AttentiveClock
 from realrl.base.processes import is_stopped
+from realrl.base.watching import AttentiveClock
 from realrl.rewards.judging import OF_ITS_OWN, Reply
 
 START_DEADLINE_S = 120.0

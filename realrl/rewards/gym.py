@@ -19,7 +19,7 @@ from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.pool import ChildPool
 from realrl.rewards.verdict import Verdict
-from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.boxed import boxed_answer
 from realrl.verifier.final_part import final_part
 
 logger = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from realrl.base.attention import AttentiveClock
 from realrl.base.confinement import fork_confinement
 from realrl.base.parent import die_with_parent
 from realrl.base.processes import is_stopped
+from realrl.base.watching import AttentiveClock
 from realrl.rewards.audit import Audit
 from realrl.rewards.lines import lines_of, write_all
 from realrl.rewards.verdict import Verdict

@@ -19,22 +19,22 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import torch
 
 from realrl.api.configure import sections
 from realrl.api.messages import Digests
-from realrl.api.recipe import Dataset, Recipe
+from realrl.api.recipe import Recipe
 from realrl.base.files import checksum
+from realrl.datasets.digests import DataDigest, RowsDigest, digest_rows
 from realrl.realloc.checkpoint import weight_files
-from realrl.runtime.data import RunData
 from realrl.runtime.failure import RunFailed, RunRefused
-from realrl.runtime.models import DESCRIPTION, resolve_model
+from realrl.runtime.model_directories import DESCRIPTION, resolve_model
+from realrl.runtime.run_data import RunData
 
 _HEADER_LENGTH_BYTES = 8
 """The number at the beginning of a safetensors file."""
@@ -43,13 +43,6 @@ _MOST_HEADER_BYTES = 100 << 20
 _NUM_BLOCKS, _BLOCK_BYTES = 64, 4096
 _READ_AT_ONCE = 4
 """Files, each in a thread: enough for a disk, and few beside the workers' threads."""
-
-
-class RowsDigest(msgspec.Struct, frozen=True):
-    """One side of a run's data."""
-
-    num_rows: int
-    checksum: str
 
 
 class FileDigest(msgspec.Struct, frozen=True):
@@ -61,13 +54,6 @@ class FileDigest(msgspec.Struct, frozen=True):
     checksum: str
 
 
-class DataDigest(NamedTuple):
-    """Both sides of a run's data."""
-
-    rows: RowsDigest
-    held_out: RowsDigest | None
-
-
 class InputDigests(msgspec.Struct, frozen=True):
     """All that a run reads."""
 
@@ -77,31 +63,9 @@ class InputDigests(msgspec.Struct, frozen=True):
     """By model and file."""
 
 
-def digest_rows(dataset: Dataset) -> RowsDigest:
-    """A digest of all that a rank may look up in the rows: tokens, solutions, difficulty, whatever they have.
-
-    Where a row comes from, as a file's name and line, is left out: files may move.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    records = getattr(dataset, "rows", None)
-    for row in range(len(dataset)):
-        for part in _parts(dataset, row, None if records is None else records[row]):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-    return RowsDigest(len(dataset), digest.hexdigest())
-
-
 def digest_data(data: RunData) -> DataDigest:
     """`digest_rows` of both sides."""
     return DataDigest(digest_rows(data.rows), None if data.held_out is None else digest_rows(data.held_out))
-
-
-def _parts(dataset: Dataset, row: int, record: Any) -> Iterator[bytes]:
-    for key, tensor in sorted(dataset.tensors(row).items()):
-        yield f"{key} {tensor.dtype}".encode()
-        yield tensor.contiguous().view(torch.uint8).numpy().tobytes()
-    if isinstance(record, msgspec.Struct):
-        yield msgspec.msgpack.encode(msgspec.structs.replace(record, place=""))
 
 
 def sample_model(directory: Path) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from realrl.api.config import ModelConfig, RunConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
-from realrl.datasets.tables import dataset_commit, is_on_hub
-from realrl.runtime.models import commit_of, hub_repo
+from realrl.datasets.parquet import dataset_commit, is_on_hub
+from realrl.runtime.model_directories import commit_of, hub_repo
 from realrl.runtime.resume import earlier_settings
 
 

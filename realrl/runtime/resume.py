@@ -13,12 +13,13 @@ from realrl.api.configure import dump_config, shown
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically
-from realrl.runtime.checkpoints import RECOVERIES
+from realrl.datasets.digests import DataDigest
 from realrl.runtime.failure import RunRefused
-from realrl.runtime.inputs import DataDigest, InputDigests, InputsReader, difference, model_keys
-from realrl.runtime.recorder import run_directory
-from realrl.runtime.recovery import has_recoveries, newest_step
-from realrl.runtime.recovery import recorded_inputs as inputs_of_points
+from realrl.runtime.inputs import InputDigests, InputsReader, difference, model_keys
+from realrl.runtime.master.checkpoints import RECOVERIES
+from realrl.runtime.master.recorder import run_directory
+from realrl.runtime.master.recovery import has_recoveries, newest_step
+from realrl.runtime.master.recovery import recorded_inputs as inputs_of_points
 from realrl.runtime.run_files import CONFIG, INPUTS, SUMMARY
 
 _NAMES = ("experiment", "trial", "runs_dir")

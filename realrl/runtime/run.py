@@ -21,38 +21,33 @@ import msgspec
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import dump_config
+from realrl.api.launcher import Launcher
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Recovery, Setup
 from realrl.api.recipe import Observed, Recipe
 from realrl.base.counting import counted
 from realrl.base.files import write_atomically
 from realrl.base.logging import logging_to
-from realrl.runtime.accounting import accounting
-from realrl.runtime.channel import MasterChannel
-from realrl.runtime.checkpoints import Best, tidy
-from realrl.runtime.crew import Crew
-from realrl.runtime.data import open_data
+from realrl.datasets.digests import DataDigest
+from realrl.runtime.control.channel import MasterChannel
+from realrl.runtime.control.rendezvous import open_rendezvous
 from realrl.runtime.directory import fresh_directory, held_alone, refused_writes
 from realrl.runtime.failure import RunFailed, RunRefused, Terminated
-from realrl.runtime.inputs import (
-    DataDigest,
-    InputDigests,
-    InputsReader,
-    difference,
-    digest_data,
-    digests_of,
-    model_keys,
-)
-from realrl.runtime.launcher import Launcher
+from realrl.runtime.history import Past, cut_batches, cut_records, drop_records, past_rollouts
+from realrl.runtime.inputs import InputDigests, InputsReader, difference, digest_data, digests_of, model_keys
 from realrl.runtime.loggers.background import Loggers, start_loggers
-from realrl.runtime.master import Master
-from realrl.runtime.past import Past, cut_batches, cut_records, drop_records, past_rollouts
+from realrl.runtime.master.accounting import accounting
+from realrl.runtime.master.checkpoints import Best, tidy
+from realrl.runtime.master.crew import Crew
+from realrl.runtime.master.display import Progress, say_line
+from realrl.runtime.master.job_report import Outcome
+from realrl.runtime.master.master import Master
+from realrl.runtime.master.recorder import Recorder, run_directory
+from realrl.runtime.master.recovery import finish_writing, keep_newest, newest_recovery
+from realrl.runtime.master.schedule import make_schedule
+from realrl.runtime.master.shutdown import Shutdown
+from realrl.runtime.master.summary import Summary, print_summary
 from realrl.runtime.pins import commits
-from realrl.runtime.progress import Progress, say_line
-from realrl.runtime.recorder import Recorder, run_directory
-from realrl.runtime.recovery import finish_writing, keep_newest, newest_recovery
-from realrl.runtime.rendezvous import open_rendezvous
-from realrl.runtime.report import Outcome
 from realrl.runtime.resume import (
     is_done,
     is_finished,
@@ -64,11 +59,9 @@ from realrl.runtime.resume import (
     resumes,
     what_resumes,
 )
+from realrl.runtime.run_data import open_data
 from realrl.runtime.run_files import CONFIG, SUMMARY
-from realrl.runtime.schedule import make_schedule
-from realrl.runtime.shutdown import Shutdown
-from realrl.runtime.summary import Summary, print_summary
-from realrl.runtime.watch import Watch
+from realrl.runtime.watch.run_watch import Watch
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.boxed import boxed_answer
 from realrl.verifier.final_part import final_part
 from realrl.verifier.number_spans import last_value
 from realrl.verifier.phrases import announced_at

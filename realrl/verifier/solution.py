@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realrl.verifier.boxes import boxed_answer
+from realrl.verifier.boxed import boxed_answer
 from realrl.verifier.extract import extract_answer
 from realrl.verifier.formula_spans import bare, formulas, is_prose
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.algorithms.estimates import bootstrap_intervals, pass_at_k, powers_of_two
+from realrl.algorithms.pass_at_k import bootstrap_intervals, pass_at_k, powers_of_two
 
 
 @given(st.integers(1, 8), st.data())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realrl.algorithms.schedule import learning_rate
+from realrl.algorithms.learning_rate import learning_rate
 from realrl.api.config import OptimizerConfig
 
 

@@ -10,10 +10,10 @@ import pytest
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
 from realrl.apps.context import check_context
-from realrl.apps.rows import RowFacts
+from realrl.datasets.digests import RowsDigest
+from realrl.planner.run_inputs import RowFacts
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.sft_config import SFTConfig
-from realrl.runtime.inputs import RowsDigest
 
 LIMIT = 100
 

@@ -13,11 +13,12 @@ import torch
 from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
-from realrl.apps import defaults, memory
+from realrl.apps import defaults
 from realrl.apps.checks import make_plan, read_inputs
 from realrl.apps.defaults import choose_settings
-from realrl.apps.memory import moments
-from realrl.engines.memory import MemoryUse
+from realrl.planner import run_memory as memory
+from realrl.planner.engine_memory import MemoryUse
+from realrl.planner.run_memory import moments
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 

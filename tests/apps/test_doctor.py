@@ -102,7 +102,14 @@ def _may_unshare() -> bool:
 @pytest.mark.skipif(not _may_unshare(), reason="no network namespaces for this user")
 def test_a_loopback_that_is_down_is_named():
     """In a network of its own, whose loopback nobody has brought up."""
-    probes = [sys.executable, "-m", "realrl.apps.doctor.child", "realrl.apps.doctor.network", "1", "0"]
+    probes = [
+        sys.executable,
+        "-m",
+        "realrl.apps.doctor.probe_process",
+        "realrl.apps.doctor.network",
+        "1",
+        "0",
+    ]
     done = subprocess.run(["unshare", "-rn", *probes], capture_output=True, text=True, timeout=60, cwd=ROOT)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     (found,) = [line for line in lines if line.get("name") == "loopback"]

@@ -10,8 +10,8 @@ import pytest
 
 from realrl.apps import evaluate
 from realrl.apps.evaluation.benchmarks import load_benchmarks
+from realrl.apps.evaluation.score_tables import render
 from realrl.apps.evaluation.scores import problems_of, score
-from realrl.apps.evaluation.tables import render
 
 VERDICTS = ("correct", "wrong", "no_answer", "timeout", "error")
 

@@ -16,10 +16,10 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from realrl.api.config import ModelConfig, OptimizerConfig
 from realrl.api.recipe import ModelSpec
 from realrl.apps.weights import check_weights
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.models.rope import inverse_frequencies
-from realrl.runtime.models import load_tokenizer, resolve_model
-from realrl.runtime.replicas import _copy_description
+from realrl.runtime.model_directories import load_tokenizer, resolve_model
+from realrl.runtime.worker.replicas import _copy_description
 from tests.tiny import tiny_llama
 
 LM = ModelSpec(ModelConfig())

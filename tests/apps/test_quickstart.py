@@ -12,7 +12,7 @@ from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES
 from realrl.runtime.failure import RunFailed, RunRefused, Terminated
-from realrl.runtime.summary import Summary, print_summary
+from realrl.runtime.master.summary import Summary, print_summary
 
 
 def test_a_run_gets_the_config_and_the_plan(cli, monkeypatch, tmp_path):

@@ -14,8 +14,8 @@ import pytest
 from realrl.apps import stacks
 from realrl.apps.main import main
 from realrl.base.processes import start_of
-from realrl.runtime.stacks import STACKS, WANTED
-from realrl.runtime.status import STATUS, Place, Scene, Status, Work
+from realrl.runtime.watch.stacks import STACKS, WANTED
+from realrl.runtime.watch.status import STATUS, Place, Scene, Status, Work
 
 
 @pytest.fixture

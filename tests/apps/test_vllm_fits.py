@@ -6,10 +6,10 @@ import pytest
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import Coordinate, ParallelLayout
-from realrl.engines.vllm import memory
-from realrl.engines.vllm.memory import CONTEXT_BYTES
-from realrl.models.memory import Stage
-from realrl.models.reading import read_decoder_config, read_family
+from realrl.models.registry import read_decoder_config, read_family
+from realrl.planner import vllm_memory as memory
+from realrl.planner.model_memory import Stage
+from realrl.planner.vllm_memory import CONTEXT_BYTES
 from tests.apps.test_bad_input import changed, refused
 from tests.apps.test_dry_run import dry_run, memory_table, num_elements, rows
 from tests.models.families import tiny_model

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from realrl.base.attention import LONGEST_LOOK_S, AttentiveClock
+from realrl.base.watching import LONGEST_LOOK_S, AttentiveClock
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from realrl.base.hub import child
 from realrl.base.hub import fetch as fetching
+from realrl.base.hub import fetch_process as child
 from realrl.base.hub.errors import explain
 from realrl.base.hub.fetch import fetch
 from realrl.base.hub.pulse import received_bytes

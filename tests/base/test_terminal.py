@@ -10,8 +10,8 @@ from rich.console import Console
 
 from realrl.apps.command_line import BAD_INPUT, OK, complain, run_command
 from realrl.base.terminal import printable, show
-from realrl.runtime.progress import Progress
-from realrl.runtime.summary import print_summary
+from realrl.runtime.master.display import Progress
+from realrl.runtime.master.summary import print_summary
 
 SUMMARY = {"experiment": "é[b]", "trial": "t", "tokens_per_s": 1.0, "phases_s": {}, "wall_s": 3.0}
 

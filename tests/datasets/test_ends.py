@@ -15,10 +15,10 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.demonstrations import load_demonstrations
-from realrl.datasets.ends import end_of_response, stopping
+from realrl.datasets.end_tokens import end_of_response, stopping
 from realrl.datasets.pairs import load_pairs
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.recipes import gen, ppo_math, sft
 from realrl.recipes.gen_config import GenConfig

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from realrl.api.data import DataConfig
+from realrl.datasets.parquet import dataset_commit
 from realrl.datasets.prompts import load_prompts
-from realrl.datasets.tables import dataset_commit
 from tests.tiny import tiny_tokenizer
 
 pytest.importorskip("datasets")
@@ -28,7 +28,7 @@ configs:
 """
 READ = """
 import json, sys
-from realrl.datasets.tables import read_hugging_face
+from realrl.datasets.parquet import read_hugging_face
 
 for path, split, commit in json.loads(sys.argv[1]):
     try:

@@ -8,7 +8,7 @@ import torch
 
 from realrl.api.data import DataConfig
 from realrl.datasets.prompts import load_prompts
-from realrl.runtime.models import resolve_model
+from realrl.runtime.model_directories import resolve_model
 from tests.tiny import tiny_tokenizer
 
 GOOD = {"query_id": "q", "prompt": "what is 3+4?", "solutions": ["7"], "task": "math"}

@@ -8,7 +8,7 @@ import pytest
 
 from realrl.api.data import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
-from realrl.runtime.schedule import epoch_rows
+from realrl.runtime.master.schedule import epoch_rows
 from tests.command_line import run_recipe
 from tests.tiny import tiny_llama, tiny_tokenizer
 

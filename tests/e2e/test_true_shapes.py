@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from realrl.api.configure import build_config
-from realrl.apps.checks import FoundModel, Inputs, check_plan, make_plan
+from realrl.apps.checks import Inputs, check_plan, make_plan
 from realrl.apps.defaults import choose_settings
-from realrl.apps.rows import RowFacts
-from realrl.models.reading import read_decoder_config
+from realrl.datasets.digests import RowsDigest
+from realrl.models.registry import read_decoder_config
+from realrl.planner.run_inputs import FoundModel, RowFacts
 from realrl.recipes import RECIPES
-from realrl.runtime.inputs import RowsDigest
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = sorted(

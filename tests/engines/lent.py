@@ -10,7 +10,7 @@ from unittest import mock
 
 from torch import Tensor
 
-from realrl.engines.vllm import child
+from realrl.engines.vllm import engine_process as child
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.lending import DeviceLender
 from tests.rehearsal.driver import CPU

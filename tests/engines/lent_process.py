@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from realrl.engines.vllm import process
 from realrl.engines.vllm.borrowing import Borrower
-from realrl.engines.vllm.messages import Adopt, Load, Probe, Ready, Reply, Request, Sleep, Start
+from realrl.engines.vllm.protocol import Adopt, Load, Probe, Ready, Reply, Request, Sleep, Start
 from tests.rehearsal.driver import rehearsed
 
 

@@ -15,7 +15,9 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import Coordinate, ParallelLayout
 from realrl.engines.engine import Engine
-from realrl.engines.memory import (
+from realrl.models.config import DecoderConfig
+from realrl.parallel.groups import Groups
+from realrl.planner.engine_memory import (
     GenerationLoad,
     Load,
     MemoryUse,
@@ -24,9 +26,7 @@ from realrl.engines.memory import (
     resident,
     training,
 )
-from realrl.models.config import DecoderConfig
-from realrl.models.memory import Stage
-from realrl.parallel.groups import Groups
+from realrl.planner.model_memory import Stage
 
 Kind = Literal["train", "recompute", "inference", "generate"]
 KINDS: tuple[Kind, ...] = ("train", "recompute", "inference", "generate")

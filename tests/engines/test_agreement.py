@@ -12,7 +12,7 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.models.families import ONE_EACH, tiny_model
 from tests.world import run_world

@@ -17,7 +17,7 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.models.layout import Head, check_fits
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.realloc import checkpoint
 from tests.models.families import ONE_EACH, ROWS, reference_model, tiny_model

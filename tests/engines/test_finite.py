@@ -16,8 +16,8 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.engines.vllm.engine import VLLMEngine
-from realrl.engines.vllm.messages import Response
-from realrl.models.reading import read_decoder_config
+from realrl.engines.vllm.protocol import Response
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.tiny import tiny_llama
 from tests.world import run_world

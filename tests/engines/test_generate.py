@@ -16,11 +16,11 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import Breaks
-from realrl.datasets.stops import ends_by
+from realrl.datasets.stop_rules import ends_by
 from realrl.engines.engine import Engine
 from realrl.models import decoding, generation
 from realrl.models.decoding import Decoding
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.ops.cache import KeyValueCache
 from realrl.ops.linear import has_bf16_products
 from realrl.parallel.groups import Groups, create_groups, local_groups

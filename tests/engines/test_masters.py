@@ -11,10 +11,10 @@ from torch import Tensor
 from realrl.api.config import OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.engines.masters import spread
+from realrl.engines.master_dither import spread
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.models.layout import decoder_layout, local_tensors
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc import checkpoint
 from tests.models.families import ONE_EACH, tiny_model

@@ -12,7 +12,7 @@ import torch
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.engines.test_engine import ADAMW, as_prompts, own_batch
 from tests.tiny import tiny_llama

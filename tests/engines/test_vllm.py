@@ -28,13 +28,13 @@ from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import Breaks
-from realrl.datasets.stops import ends_by
+from realrl.datasets.stop_rules import ends_by
 from realrl.engines.engine import Engine
 from realrl.engines.vllm import lending
-from realrl.engines.vllm.child import Child
 from realrl.engines.vllm.engine import VLLMEngine
-from realrl.engines.vllm.messages import Sleep
-from realrl.models.reading import read_decoder_config
+from realrl.engines.vllm.engine_process import Child
+from realrl.engines.vllm.protocol import Sleep
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from tests.engines import lent
 from tests.rehearsal import build, driver
@@ -351,8 +351,8 @@ def test_it_dies_with_its_worker():
     """Killed, while vLLM is loading and listens to nothing."""
     code = """if True:
         import time
-        from realrl.engines.vllm.child import Child
-        from realrl.engines.vllm.messages import Start
+        from realrl.engines.vllm.engine_process import Child
+        from realrl.engines.vllm.protocol import Start
 
         child = Child("cpu")
         limits = {"max_tokens": 9, "max_sequences": 1, "cache_bytes": 1 << 20}

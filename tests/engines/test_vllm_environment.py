@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realrl.engines.vllm.child import environment
+from realrl.engines.vllm.engine_process import environment
 
 WORKERS = {"PATH": "/bin", "LOCAL_RANK": "3", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 

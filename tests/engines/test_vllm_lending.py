@@ -26,8 +26,8 @@ from realrl.engines.engine import Engine
 from realrl.engines.vllm import borrowing, lending
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.lending import parts_of
-from realrl.engines.vllm.messages import DeviceLoan, HostLoan, Load, Request, View
-from realrl.models.reading import read_decoder_config
+from realrl.engines.vllm.protocol import DeviceLoan, HostLoan, Load, Request, View
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc import shared
 from tests.engines.lent import DEVICE_MEMORY, HOST_MEMORY, lend_device_memory, maps, processes, write

@@ -22,8 +22,8 @@ def phase_of(instruction: object) -> str | None:
 
 
 def watch_worker(rank: int) -> None:
-    from realrl.runtime import building
-    from realrl.runtime.worker import Worker
+    from realrl.runtime.worker import worker_setup as building
+    from realrl.runtime.worker.worker import Worker
 
     injector = Injector(Path(os.environ[VARIABLE]), rank)
     carry_out, build = Worker._carry_out, building.build_worker
@@ -41,7 +41,7 @@ def watch_worker(rank: int) -> None:
 
 
 def watch_master() -> None:
-    from realrl.runtime.crew import Crew
+    from realrl.runtime.master.crew import Crew
 
     injector = Injector(Path(os.environ[VARIABLE]), MASTER)
     send, set_up = Crew.send, Crew.set_up

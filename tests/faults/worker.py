@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from realrl.api.launcher import RANK_VARIABLE
 from realrl.apps.worker import main
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
-from realrl.runtime.launcher import RANK_VARIABLE
 from tests.faults.places import watch_worker
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realrl.ops import boxes as ops
+from realrl.ops import box_copies as ops
 from realrl.ops import kernels
-from realrl.ops.boxes import Boxes
+from realrl.ops.box_copies import Boxes
 from tests.ops.random_boxes import (
     BLENDABLE,
     any_columns,

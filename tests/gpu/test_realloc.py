@@ -11,7 +11,7 @@ import torch.distributed as dist
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
-from realrl.ops.boxes import add_up, checksum
+from realrl.ops.box_copies import add_up, checksum
 from realrl.realloc.offload import HostCopy
 from realrl.realloc.transfer import Transfer, TransferSettings, execute
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.single_process import RANDOM
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.apps.benchmarks.alone import RANDOM
 from realrl.engines.engine import Engine
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import whole_tensors
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from tests.engines import lent
 from tests.tiny import tiny_llama

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from realrl.api.configure import build_config
-from realrl.launch import asking, slurm
+from realrl.launch import slurm
+from realrl.launch import slurm_cli as asking
 from realrl.launch.queue import read_job
 from realrl.launch.slurm import _scontrol, _within, ended_tasks, has_failed
 from realrl.recipes import RECIPES

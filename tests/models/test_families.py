@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.models.decoder import Decoder
 from realrl.models.layout import decoder_layout, local_tensors
-from realrl.models.reading import FAMILIES, read_decoder_config
+from realrl.models.registry import FAMILIES, read_decoder_config
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import local_groups
 from realrl.realloc import checkpoint

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import check_fits, decoder_layout, kv_heads, local_tensors, whole_tensors
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.realloc import checkpoint
 from tests.models.families import ONE_EACH, reference_model, tiny_model
 from tests.tiny import tiny_llama

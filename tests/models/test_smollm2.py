@@ -10,7 +10,7 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.demo import demo_model_directory
 from realrl.models.decoder import Decoder
 from realrl.models.layout import decoder_layout, local_tensors
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import local_groups
 from realrl.realloc import checkpoint

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from realrl.ops import boxes as ops
-from realrl.ops.boxes import Boxes
+from realrl.ops import box_copies as ops
+from realrl.ops.box_copies import Boxes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 BLENDABLE = (*FLOATS, torch.float64)

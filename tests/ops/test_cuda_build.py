@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on this machine")
 
 
@@ -22,7 +22,15 @@ def test_source_compiles(source, architecture, tmp_path):
     listed = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     if architecture not in listed.split():
         pytest.skip(f"this nvcc does not know {architecture}")
-    command = ["nvcc", "-c", "-std=c++17", "-O3", "-Werror=all-warnings", f"-arch={architecture}"]
+    command = [
+        "nvcc",
+        "-c",
+        "-std=c++17",
+        f"-I{ROOT / 'csrc'}",
+        "-O3",
+        "-Werror=all-warnings",
+        f"-arch={architecture}",
+    ]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "kernel.o"), str(source)], capture_output=True, text=True
     )
@@ -33,7 +41,14 @@ def test_source_compiles(source, architecture, tmp_path):
 def test_library_loads_and_has_its_functions(tmp_path):
     """Loading needs no device and no torch: only the CUDA runtime linked into it."""
     library = tmp_path / "kernels.so"
-    flags = ["-std=c++17", "-arch=sm_80", "-shared", "-Xcompiler=-fPIC", "-cudart=static"]
+    flags = [
+        "-std=c++17",
+        f"-I{ROOT / 'csrc'}",
+        "-arch=sm_80",
+        "-shared",
+        "-Xcompiler=-fPIC",
+        "-cudart=static",
+    ]
     subprocess.run(["nvcc", *flags, "-o", str(library), *map(str, SOURCES)], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.realrl_error_string.restype = ctypes.c_char_p

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel import early_sums
 from realrl.parallel.groups import Groups, create_groups
 from tests.engines.test_engine import ADAMW, own_batch

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from realrl.api.mesh import ParallelLayout
-from realrl.parallel.schedule import Kind, Pass, forward_order, training_order
+from realrl.parallel.pipeline_schedule import Kind, Pass, forward_order, training_order
 
 SHAPES = [
     (ParallelLayout(pp=pp, vp=vp), num_micros)

@@ -5,7 +5,7 @@ import torch
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc.offload import HostCopy
 from tests.engines.test_engine import own_batch

@@ -14,9 +14,9 @@ import torch.distributed as dist
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import TransferPlan, plan
 from realrl.layouts.topology import Topology
-from realrl.realloc import ends
-from realrl.realloc.failure import TransferFailed
+from realrl.realloc import stream_endpoint as ends
 from realrl.realloc.transfer import Transfer, TransferSettings, execute
+from realrl.realloc.transfer_failure import TransferFailed
 from tests.layouts.painting import numbered, paint, random_layout
 from tests.world import run_world
 

@@ -11,12 +11,12 @@ from realrl.api.batch import PackedBatch
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import CallContext, Metrics, ModelSpec, Observed, joined
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
+from realrl.program.jobs import samples_of
 from realrl.recipes.ppo_config import PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime.jobs import samples_of
-from realrl.runtime.report import values
+from realrl.runtime.master.job_report import values
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())
 

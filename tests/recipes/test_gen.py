@@ -12,8 +12,8 @@ from realrl.api.config import GenerationConfig
 from realrl.api.configure import build_config
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.base.progress import no_progress
+from realrl.program.jobs import compile_run
 from realrl.recipes.gen import GEN, GenConfig, generate, grade
-from realrl.runtime.jobs import compile_run
 from tests.tiny import tiny_tokenizer
 
 SOLUTIONS = {3: ["7"], 4: []}

@@ -15,7 +15,7 @@ from realrl.recipes.share_guards import JumpingShare
 from realrl.recipes.verdict_watch import watch_verdicts
 from realrl.rewards.math import check
 from realrl.rewards.verdict import Verdict
-from realrl.runtime.past import past_rollouts
+from realrl.runtime.history import past_rollouts
 
 HOSTILE = r"5^{5^{\infty}}"
 GOLDS = ("3", "7", "x+1", r"\frac{2}{5}")

@@ -19,7 +19,7 @@ from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.pairs import PairDataset, load_pairs, sequences_of
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import dpo, rw
 from tests.engines.test_engine import check_weights

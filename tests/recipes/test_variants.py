@@ -17,7 +17,7 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.metrics import read
 from realrl.api.recipe import Metrics, Recipe
 from realrl.engines.engine import Engine
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig

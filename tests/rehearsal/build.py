@@ -1,4 +1,4 @@
-"""Compiles csrc/*.cu for the CPU, into a library with the functions of `_kernels_cuda.so`."""
+"""Compiles csrc/cuda/*.cu for the CPU, into a library with the functions of `_kernels_cuda.so`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compiler() -> str | None:
 
 def sources() -> dict[str, str]:
     """Name to text of each CUDA source."""
-    return {path.name: path.read_text() for path in sorted(CSRC.glob("*.cu"))}
+    return {path.name: path.read_text() for path in sorted((CSRC / "cuda").glob("*.cu"))}
 
 
 def link(folder: Path, objects: Mapping[str, Path]) -> Path:
@@ -45,7 +45,7 @@ def compile_shim(folder: Path) -> dict[str, Path]:
 def compile_cuda(folder: Path, name: str, text: str) -> Path:
     """An instrumented object from a CUDA source."""
     translated = folder / f"{name}.cpp"
-    translated.write_text(to_cpp(text, f"csrc/{name}"))
+    translated.write_text(to_cpp(text, f"csrc/cuda/{name}"))
     return _compile(translated, folder / f"{name}.o", _INSTRUMENTED)
 
 
@@ -57,7 +57,7 @@ def compile_driver(folder: Path) -> Path:
 
 
 def _compile(source: Path, target: Path, flags: tuple[str, ...]) -> Path:
-    _run("-c", *_FLAGS, *flags, f"-I{SHIM}", f"-I{CSRC}", "-o", target, source)
+    _run("-c", *_FLAGS, *flags, f"-I{SHIM}", f"-I{CSRC}", f"-I{CSRC / 'cuda'}", "-o", target, source)
     return target
 
 

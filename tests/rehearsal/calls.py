@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from realrl.ops import boxes, logits
+from realrl.ops import box_copies as boxes
+from realrl.ops import logits
 from realrl.ops.draw import draw_tokens, draw_tokens_reference
 from realrl.ops.gae import gae
 from realrl.ops.logits import LogitsMap

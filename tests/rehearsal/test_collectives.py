@@ -14,7 +14,7 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.engine import Engine
 from realrl.models.layout import check_fits
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel import early_sums
 from realrl.parallel.groups import Links, create_groups, links_of
 from tests.engines.test_engine import as_prompts, own_batch

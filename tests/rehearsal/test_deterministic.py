@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from realrl.runtime import devices
-from realrl.runtime.devices import open_device
+from realrl.runtime.worker import devices
+from realrl.runtime.worker.devices import open_device
 from tests.recipes.test_variants import rollouts
 from tests.rehearsal.test_engine import engine_of, trained
 from tests.tiny import tiny_llama

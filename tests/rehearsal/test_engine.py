@@ -15,7 +15,7 @@ from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.engines.engine import Engine
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
-from realrl.models.reading import read_decoder_config
+from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc.transfer import Transfer
 from realrl.recipes.ppo_math import actor_train

@@ -43,7 +43,7 @@ FAULTS = {
         "if (at > job.tokens * job.heads * job.half) return;",
         check_rotate,
         "out of bounds: a read of 4 bytes.*past the end.*rotate_kernel<float, 1>.* thread .60, 0, 0., "
-        "csrc/pointwise_cuda.cu:[0-9]+ in csrc/pointwise_cuda.cu:[0-9]+, thread order",
+        "csrc/cuda/pointwise_cuda.cu:[0-9]+ in csrc/cuda/pointwise_cuda.cu:[0-9]+, thread order",
     ),
     "an index before the begin": Fault(
         "gae_cuda.cu",
@@ -96,7 +96,7 @@ FAULTS = {
         "true",
         check_logits_at_an_odd_address,
         "misaligned: 0x[0-9a-f]+ is no multiple of 16, in .*statistics_kernel.*"
-        "csrc/logits_cuda.cu:[0-9]+, thread order",
+        "csrc/cuda/logits_cuda.cu:[0-9]+, thread order",
     ),
     "vectors in rows that are not of whole vectors": Fault(
         "boxes_cuda.cu", "s.row_elements % kWidth == 0 &&", "true &&", check_copy, "assert|out of bounds"

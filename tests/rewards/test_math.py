@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realrl.apps.benchmarks.answers import FORMS, PERTURBATIONS, texts
-from realrl.apps.benchmarks.hostile import HOSTILE, TOUCHED, made_solutions
+from benchmarks.answers import FORMS, PERTURBATIONS, texts
+from benchmarks.hostile import HOSTILE, TOUCHED, made_solutions
 from realrl.rewards.math import check, check_all, grade, grade_all
 from realrl.rewards.pool import JudgePool
 from realrl.rewards.verdict import Checked, Verdict

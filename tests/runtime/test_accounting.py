@@ -10,8 +10,8 @@ from realrl.api.config import ModelConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.recipes import RECIPES
 from realrl.recipes.ppo_config import CriticConfig, PPOConfig
-from realrl.runtime import accounting as accounting_module
-from realrl.runtime.accounting import accounting
+from realrl.runtime.master import accounting as accounting_module
+from realrl.runtime.master.accounting import accounting
 
 PLACE = Placement(DeviceMesh((0, 1, 2, 3)), ParallelLayout(pp=2, dp=2))
 

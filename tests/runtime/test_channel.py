@@ -20,10 +20,16 @@ from realrl.api.messages import (
     StepAside,
     ToWorker,
 )
-from realrl.runtime import channel
-from realrl.runtime.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, MasterChannel, WorkerChannel
+from realrl.runtime.control import channel
+from realrl.runtime.control.channel import (
+    ADDRESS_VARIABLE,
+    KEYS_VARIABLE,
+    KeyPair,
+    MasterChannel,
+    WorkerChannel,
+)
+from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
 from realrl.runtime.failure import RunFailed
-from realrl.runtime.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
 from tests.security.wires import Tap
 
 WAIT_S, SHORT_S = 5.0, 0.3

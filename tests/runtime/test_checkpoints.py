@@ -8,7 +8,7 @@ import math
 import pytest
 
 from realrl.api.recipe import LEAST_LOSS, Criterion
-from realrl.runtime.checkpoints import Best, partial_directory, publish, tidy
+from realrl.runtime.master.checkpoints import Best, partial_directory, publish, tidy
 
 MOST = Criterion("accuracy")
 

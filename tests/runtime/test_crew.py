@@ -8,17 +8,17 @@ import msgspec
 import pytest
 
 from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
-from realrl.base import attention
-from realrl.runtime import crew as crew_module
-from realrl.runtime import stacks
-from realrl.runtime import watch as watch_module
-from realrl.runtime.crew import Crew
-from realrl.runtime.deadlines import Deadlines
+from realrl.base import watching as attention
+from realrl.program.deadlines import Deadlines
+from realrl.program.scheduler import Waiting
 from realrl.runtime.failure import RunFailed, RunRefused
-from realrl.runtime.scheduler import Waiting
-from realrl.runtime.stacks import WANTED
-from realrl.runtime.status import STATUS, Status
-from realrl.runtime.watch import Watch
+from realrl.runtime.master import crew as crew_module
+from realrl.runtime.master.crew import Crew
+from realrl.runtime.watch import run_watch as watch_module
+from realrl.runtime.watch import stacks
+from realrl.runtime.watch.run_watch import Watch
+from realrl.runtime.watch.stacks import WANTED
+from realrl.runtime.watch.status import STATUS, Status
 
 SLEEPS = """Thread 0x00007f10 (most recent call first):
   File "/lib/queue.py", line 10 in get

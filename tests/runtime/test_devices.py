@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from realrl.runtime import devices
-from realrl.runtime.devices import open_device, stay_near
+from realrl.runtime.worker import devices
+from realrl.runtime.worker.devices import open_device, stay_near
 
 ADDRESS = "0000:1b:00.0"
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from realrl.launch.local import LocalLauncher
-from realrl.runtime import stacks
-from realrl.runtime.hang import find_culprit
-from realrl.runtime.stacks import Dump
+from realrl.runtime.watch import stacks
+from realrl.runtime.watch.hang import find_culprit
+from realrl.runtime.watch.stacks import Dump
 
 WORKER = """
 import faulthandler, importlib.util, os, signal, sys, threading, time
@@ -34,7 +34,7 @@ FILES = {
     "rewards": "rewards.py",
     "transfer": "realrl/realloc/transfer.py",
     "collective": "torch/distributed/distributed_c10d.py",
-    "receives": "realrl/runtime/channel.py",
+    "receives": "realrl/runtime/control/channel.py",
 }
 
 

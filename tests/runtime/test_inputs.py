@@ -17,12 +17,12 @@ from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets import prompts
+from realrl.datasets.digests import digest_rows
 from realrl.recipes.gen import GEN
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime import inputs
-from realrl.runtime.data import RunData, open_data
 from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.inputs import (
     InputDigests,
@@ -30,14 +30,14 @@ from realrl.runtime.inputs import (
     check_digests,
     difference,
     digest_data,
-    digest_rows,
     digests_of,
     model_keys,
     sample_model,
 )
+from realrl.runtime.master.recorder import run_directory
 from realrl.runtime.pins import pin
-from realrl.runtime.recorder import run_directory
 from realrl.runtime.resume import check_resume, record_inputs
+from realrl.runtime.run_data import RunData, open_data
 from realrl.runtime.run_files import CONFIG
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -20,8 +20,8 @@ from realrl.api.config import RunConfig
 from realrl.api.configure import build_config, dump_config
 from realrl.apps.checks import check_loggers
 from realrl.runtime.loggers import background
-from realrl.runtime.loggers.child import ChildLogger
 from realrl.runtime.loggers.interface import TOOLS, RunFacts, plain_name
+from realrl.runtime.loggers.logger_process import ChildLogger
 from tests.api.configs import SmallConfig
 
 CONFIG = dataclasses.replace(SmallConfig(), experiment="sums é", trial="first try", logger=tuple(TOOLS))

@@ -12,13 +12,14 @@ import pytest
 from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, RunCall, Save
+from realrl.datasets.digests import RowsDigest
+from realrl.program.jobs import compile_run
 from realrl.recipes.sft import SFT, SFTConfig
-from realrl.runtime.checkpoints import Best
-from realrl.runtime.inputs import InputDigests, RowsDigest
-from realrl.runtime.jobs import compile_run
-from realrl.runtime.master import Master
-from realrl.runtime.schedule import Training
-from realrl.runtime.shutdown import Shutdown
+from realrl.runtime.inputs import InputDigests
+from realrl.runtime.master.checkpoints import Best
+from realrl.runtime.master.master import Master
+from realrl.runtime.master.schedule import Training
+from realrl.runtime.master.shutdown import Shutdown
 
 NO_INPUTS = InputDigests(RowsDigest(0, ""), None, {})
 

@@ -9,9 +9,9 @@ import pytest
 
 from realrl.api.configure import build_config, dump_config
 from realrl.recipes.gen import GEN
-from realrl.runtime.models import bytes_to_download, hub_repo, resolve_model
+from realrl.runtime.master.recorder import run_directory
+from realrl.runtime.model_directories import bytes_to_download, hub_repo, resolve_model
 from realrl.runtime.pins import commits, pin
-from realrl.runtime.recorder import run_directory
 from realrl.runtime.run_files import CONFIG
 from tests.hub import Hub, files_of
 from tests.tiny import tiny_llama

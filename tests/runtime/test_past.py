@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realrl.runtime.failure import RunRefused
-from realrl.runtime.past import cut_batches, cut_records
+from realrl.runtime.history import cut_batches, cut_records
 from realrl.runtime.run_files import METRICS, RECORDS
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from realrl.api.messages import Done, Forget, Move, RunCall
-from realrl.runtime.crew import Running
-from realrl.runtime.program import Program
-from realrl.runtime.progress import Progress
-from realrl.runtime.recorder import Recorder
-from realrl.runtime.report import JobReport, Outcome
-from realrl.runtime.scheduler import Job
-from realrl.runtime.summary import Summary, print_summary
+from realrl.program.program import Program
+from realrl.program.scheduler import Job
+from realrl.runtime.master.crew import Running
+from realrl.runtime.master.display import Progress
+from realrl.runtime.master.job_report import JobReport, Outcome
+from realrl.runtime.master.recorder import Recorder
+from realrl.runtime.master.summary import Summary, print_summary
 
 
 def _call(seq, call, step=0):

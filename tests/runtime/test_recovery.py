@@ -11,11 +11,12 @@ import pytest
 
 from realrl.api.messages import File
 from realrl.base.files import checksum
-from realrl.runtime import recovery
-from realrl.runtime.checkpoints import RECOVERIES, partial_directory, tidy
+from realrl.datasets.digests import RowsDigest
 from realrl.runtime.failure import RunRefused
-from realrl.runtime.inputs import FileDigest, InputDigests, RowsDigest
-from realrl.runtime.recovery import (
+from realrl.runtime.inputs import FileDigest, InputDigests
+from realrl.runtime.master import recovery
+from realrl.runtime.master.checkpoints import RECOVERIES, partial_directory, tidy
+from realrl.runtime.master.recovery import (
     finish_writing,
     has_recoveries,
     keep_newest,

@@ -18,8 +18,8 @@ from torch.distributed import TCPStore
 from realrl.base import peers
 from realrl.base.listeners import admit_only
 from realrl.launch.local import LocalLauncher
+from realrl.runtime.control.rendezvous import FileRendezvous, PortRendezvous, open_rendezvous, open_store
 from realrl.runtime.failure import RunFailed
-from realrl.runtime.rendezvous import FileRendezvous, PortRendezvous, open_rendezvous, open_store
 from tests.security.wires import mutated, noise
 
 SHORT_S = 0.3
@@ -87,7 +87,7 @@ def test_on_one_host_the_store_is_where_only_this_user_gets():
     with closing(open_rendezvous(LocalLauncher())) as rendezvous:
         assert isinstance(rendezvous, FileRendezvous)
         own, script = open_store(rendezvous.where, WAIT), "import sys; from datetime import timedelta\n"
-        script += "from realrl.runtime.rendezvous import open_store\n"
+        script += "from realrl.runtime.control.rendezvous import open_store\n"
         script += "open_store(sys.argv[1], timedelta(seconds=5)).set('key', 'value')\n"
         subprocess.run([sys.executable, "-c", script, rendezvous.where], check=True)
         assert own.get("key") == b"value" and own.add("count", 2) == 2

@@ -15,9 +15,9 @@ from realrl.api.messages import Save
 from realrl.api.recipe import ModelSpec
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import local_groups
+from realrl.program.instructions import Weights
 from realrl.realloc.transfer import TransferSettings
-from realrl.runtime.nodes import Weights
-from realrl.runtime.replicas import Replicas
+from realrl.runtime.worker.replicas import Replicas
 from tests.models.families import ONE_EACH, tiny_model
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())

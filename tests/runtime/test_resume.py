@@ -11,6 +11,7 @@ from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, Ru
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
+from realrl.datasets.digests import DataDigest, RowsDigest
 from realrl.recipes.gen import GEN
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.ppo_config import PPOMathConfig
@@ -18,8 +19,7 @@ from realrl.recipes.ppo_math import PPO_MATH
 from realrl.recipes.sft import SFT
 from realrl.recipes.sft_config import SFTConfig
 from realrl.runtime import resume
-from realrl.runtime.inputs import DataDigest, RowsDigest
-from realrl.runtime.recorder import run_directory
+from realrl.runtime.master.recorder import run_directory
 from realrl.runtime.resume import is_finished, may_restart, resumes
 from realrl.runtime.run_files import CONFIG, SUMMARY
 

@@ -22,8 +22,8 @@ from realrl.base.files import locked
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime.crew import Crew
 from realrl.runtime.failure import RunFailed, RunRefused
+from realrl.runtime.master.crew import Crew
 from realrl.runtime.run import run
 from tests.tiny import tiny_llama
 

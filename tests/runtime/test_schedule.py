@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.runtime.jobs import Programs, samples_of
-from realrl.runtime.program import Program
-from realrl.runtime.schedule import Pass, Training, epoch_rows, spare_rows
+from realrl.program.jobs import Programs, samples_of
+from realrl.program.program import Program
+from realrl.runtime.master.schedule import Pass, Training, epoch_rows, spare_rows
 
 
 class Rows:

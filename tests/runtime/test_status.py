@@ -1,10 +1,10 @@
 """What workers do and wait for, out of their queues; expectations are written down by hand."""
 
 from realrl.api.messages import RunCall, Underway
-from realrl.runtime.deadlines import Deadlines
-from realrl.runtime.scene import scene_of, set_up_scene
-from realrl.runtime.scheduler import Waiting
-from realrl.runtime.status import Scene, ranks_in_words
+from realrl.program.deadlines import Deadlines
+from realrl.program.scheduler import Waiting
+from realrl.runtime.watch.activity import scene_of, set_up_scene
+from realrl.runtime.watch.status import Scene, ranks_in_words
 
 
 def _call(seq, ranks, call, steps_aside=False):

@@ -7,7 +7,7 @@ from realrl.api.batch import Sample, pack
 from realrl.api.messages import KeyMove, Move
 from realrl.layouts.topology import ONE_NODE
 from realrl.realloc.transfer import TransferSettings
-from realrl.runtime.store import SampleStore, batch_of
+from realrl.runtime.worker.sample_store import SampleStore, batch_of
 from tests.world import run_world
 
 DTYPES = {"ids": torch.int64, "mask": torch.bool, "logprobs": torch.bfloat16}

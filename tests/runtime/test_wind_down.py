@@ -18,20 +18,21 @@ from hypothesis import strategies as st
 
 from realrl.api.graph import CallKind
 from realrl.api.messages import Done, Instruction, RunCall, Snapshot, StepAside
+from realrl.datasets.digests import RowsDigest
+from realrl.program.jobs import in_order
+from realrl.program.program import Asynchrony, compile_recovery, home_placements
+from realrl.program.scheduler import Event, Job, Scheduler, Stage
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.sft_config import SFTConfig
-from realrl.runtime import master
-from realrl.runtime.checkpoints import Best
 from realrl.runtime.failure import Terminated
-from realrl.runtime.inputs import InputDigests, RowsDigest
-from realrl.runtime.jobs import in_order
-from realrl.runtime.master import Master
-from realrl.runtime.program import Asynchrony, compile_recovery, home_placements
-from realrl.runtime.recorder import run_directory
+from realrl.runtime.inputs import InputDigests
+from realrl.runtime.master import master
+from realrl.runtime.master.checkpoints import Best
+from realrl.runtime.master.master import Master
+from realrl.runtime.master.recorder import run_directory
+from realrl.runtime.master.shutdown import Shutdown
 from realrl.runtime.resume import what_resumes
-from realrl.runtime.scheduler import Event, Job, Scheduler, Stage
-from realrl.runtime.shutdown import Shutdown
-from tests.runtime.graphs import PretendWorkers, graphs, make_jobs, model_configs, plans
+from tests.program.graphs import PretendWorkers, graphs, make_jobs, model_configs, plans
 
 NUM_STEPS = 4
 NO_INPUTS = InputDigests(RowsDigest(0, ""), None, {})

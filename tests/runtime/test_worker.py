@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.messages import Done, Forget, RunCall, StepAside, Stop
-from realrl.runtime import worker as worker_module
-from realrl.runtime.worker import Worker
+from realrl.runtime.worker import worker as worker_module
+from realrl.runtime.worker.worker import Worker
 
 
 @dataclass

@@ -21,7 +21,7 @@ import zmq
 
 from realrl.api.messages import Failed
 from realrl.base.listeners import admit_only
-from realrl.runtime.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, WorkerChannel
+from realrl.runtime.control.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, WorkerChannel
 from tests.security.wires import Tap, greeted, mutated, noise
 
 _BATCH = 50

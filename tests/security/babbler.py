@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from realrl.api.launcher import RANK_VARIABLE
 from realrl.api.messages import Done, Failed, ToMaster, Underway
 from realrl.apps.worker import main
-from realrl.runtime import channel
-from realrl.runtime.launcher import RANK_VARIABLE
-from realrl.runtime.wire import PIECE_BYTES
+from realrl.runtime.control import channel
+from realrl.runtime.control.wire import PIECE_BYTES
 from tests.security.wires import mutated, noise
 
 _NEVER = 10**9

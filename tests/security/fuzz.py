@@ -30,7 +30,7 @@ from realrl.api.data import DataConfig
 from realrl.launch.local import LocalLauncher
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
 from realrl.recipes.ppo_math import PPO_MATH
-from realrl.runtime.channel import KEYS_VARIABLE
+from realrl.runtime.control.channel import KEYS_VARIABLE
 from realrl.runtime.run import run
 from tests.tiny import tiny_llama
 

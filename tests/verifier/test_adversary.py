@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from realrl.apps.bench import main
-from realrl.apps.benchmarks import adversary
-from realrl.apps.benchmarks.adversary_panel import PANEL
-from realrl.apps.benchmarks.answers import Form
-from realrl.apps.benchmarks.changes import CHANGING
-from realrl.apps.benchmarks.hostile import made_solutions
-from realrl.apps.benchmarks.rewritings import KEEPING
+from benchmarks import adversary
+from benchmarks.adversary_panel import PANEL
+from benchmarks.answers import Form
+from benchmarks.changes import CHANGING
+from benchmarks.command import main
+from benchmarks.hostile import made_solutions
+from benchmarks.rewritings import KEEPING
 from realrl.verifier.same import same_answer
 
 DATA = Path(os.environ.get("REALRL_MATH_DATA", "no-such-folder"))

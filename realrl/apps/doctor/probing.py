@@ -25,7 +25,7 @@ import msgspec
 from realrl.apps.doctor.finding import Finding, problem
 from realrl.base.parent import PARENT_VARIABLE
 
-_CHILD = "realrl.apps.doctor.child"
+_CHILD = "realrl.apps.doctor.probe_process"
 _START_DEADLINE_S = 20.0
 """For an interpreter to start and to import a module of probes."""
 

@@ -11,7 +11,7 @@ import msgspec
 
 from realrl.apps.evaluation.benchmarks import Benchmark
 from realrl.base.files import write_atomically
-from realrl.datasets.messages import turns_of
+from realrl.datasets.conversations import turns_of
 
 INPUTS, PROBLEMS = "inputs.json", "problems.jsonl"
 _OTHERS = {"model": "another model", "problems": "other problems"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from realrl.algorithms.estimates import bootstrap_intervals, pass_at_k, powers_of_two
+from realrl.algorithms.pass_at_k import bootstrap_intervals, pass_at_k, powers_of_two
 from realrl.rewards.verdict import Verdict
 
 Answers = list[dict[str, Any]]

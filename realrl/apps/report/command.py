@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     # Imported here: `--help` needs none of it.
     from realrl.apps.report.page import render
-    from realrl.apps.report.reading import read_run
     from realrl.apps.report.rollouts import MOST_SAMPLES
+    from realrl.apps.report.run_files import read_run
 
     try:
         arguments = make_parser().parse_args(list(argv))
@@ -66,7 +66,7 @@ def _runs_of(run: str) -> Iterator[Path]:
     Raises:
         ValueError: there is no run.
     """
-    from realrl.apps.report.reading import is_run
+    from realrl.apps.report.run_files import is_run
     from realrl.runtime.run_files import CONFIG
 
     for path in (Path(run), _RUNS / run):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from realrl.apps.report.encoding import floats, integers
 from realrl.apps.report.lines import JsonLines
-from realrl.apps.report.packing import floats, integers
 
 MOST_POINTS = 20_000
 """Of a curve; a longer one is thinned to the means of neighbours."""

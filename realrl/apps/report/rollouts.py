@@ -10,9 +10,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from realrl.apps.report.encoding import integers
 from realrl.apps.report.lines import JsonLines, parse
 from realrl.apps.report.metrics import Metrics, is_step, number
-from realrl.apps.report.packing import integers
 
 MOST_SAMPLES = 1_500
 """In the report, over all runs."""

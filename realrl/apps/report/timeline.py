@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from realrl.apps.report.packing import floats, integers, times
+from realrl.apps.report.encoding import floats, integers, times
 
 MOST_EVENTS = 20_000
 """In the report; of a longer run whole steps are chosen."""

@@ -1,6 +1,6 @@
 """Fetches files of the Hugging Face Hub through its own client, in a child process that has a deadline.
 
-parent                             child (`realrl.base.hub.child`; its stderr, with the progress, is ours)
+parent                             child (`realrl.base.hub.fetch_process`; its stderr is ours)
   Request ──────────────────────▶  revision → commit → list of files → download into the Hub's cache
   ◀────────── bytes in the cache   twice a second
   ◀──────────────────────── Reply
@@ -31,7 +31,7 @@ STALLED_S = 240.0
 
 _SETTINGS = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "HOME")
 """Variables that say where the Hub and its cache are."""
-_COMMAND = (sys.executable, "-m", "realrl.base.hub.child")
+_COMMAND = (sys.executable, "-m", "realrl.base.hub.fetch_process")
 
 
 def fetch(

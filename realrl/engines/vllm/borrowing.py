@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from realrl.engines.vllm.messages import DeviceLoan, HostLoan, Loan, View
+from realrl.engines.vllm.protocol import DeviceLoan, HostLoan, Loan, View
 from realrl.realloc.device_memory import DeviceMemory, open_device_memory
 from realrl.realloc.shared import open_shared, pin
 

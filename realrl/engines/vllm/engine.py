@@ -16,9 +16,9 @@ from realrl.api.recipe import NO_BREAKS, Breaks
 from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.engines.engine import NO_WEIGHTS
-from realrl.engines.vllm.child import Child
+from realrl.engines.vllm.engine_process import Child
 from realrl.engines.vllm.lending import DeviceLender, HostLender, Lender
-from realrl.engines.vllm.messages import Adopt, Generate, Load, Response, Sleep, Start, View
+from realrl.engines.vllm.protocol import Adopt, Generate, Load, Response, Sleep, Start, View
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.generation import Ends

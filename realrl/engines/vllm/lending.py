@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from realrl.engines.vllm.messages import DeviceLoan, HostLoan, Loan, Probe, Probed, View
+from realrl.engines.vllm.protocol import DeviceLoan, HostLoan, Loan, Probe, Probed, View
 from realrl.realloc.device_memory import DeviceMemory, allocate
 from realrl.realloc.shared import SharedMemory, pin
 

@@ -20,7 +20,7 @@ import msgspec
 
 from realrl.base.listeners import closed_when_left
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
-from realrl.engines.vllm.messages import (
+from realrl.engines.vllm.protocol import (
     Adopt,
     Failed,
     Generate,

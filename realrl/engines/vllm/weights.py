@@ -14,7 +14,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from realrl.engines.vllm.borrowing import Borrower
-from realrl.engines.vllm.messages import Loan, View
+from realrl.engines.vllm.protocol import Loan, View
 
 
 @dataclass

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from realrl.base.files import write_atomically
-from realrl.runtime.loggers.child import ChildLogger, End, Row
 from realrl.runtime.loggers.interface import TOOLS, Logger, RunFacts, flattened, open_logger
+from realrl.runtime.loggers.logger_process import ChildLogger, End, Row
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import msgspec
 from realrl.api.configure import build_config, dump_config
 from realrl.base.processes import start_of
 from realrl.recipes import RECIPES
-from realrl.runtime.status import STATUS, Status
+from realrl.runtime.watch.status import STATUS, Status
 
 HOSTILE = "</script><script>window.hacked = 1</script><!-- <img src=x onerror='window.hacked = 1'> \u2028"
 """Text as a model may write it."""
@@ -118,10 +118,10 @@ def _write_log(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(
         "2026-01-01 10:00:00,000 INFO [master] realrl.runtime.run: a step: 4 rows x 2 samples\n"
-        "2026-01-01 10:00:01,000 WARNING [master] realrl.runtime.watch: rank 1 has said nothing for 12 s\n"
-        "2026-01-01 10:00:02,000 WARNING [master] realrl.runtime.watch: rank 1 has said nothing for 13 s\n"
+        "2026-01-01 10:00:01,000 WARNING [master] realrl.runtime.watch.run_watch: rank 1: nothing for 12 s\n"
+        "2026-01-01 10:00:02,000 WARNING [master] realrl.runtime.watch.run_watch: rank 1: nothing for 13 s\n"
         "2026-01-01 10:00:03,000 WARNING [master] py.warnings: a package is about to change\n"
-        "2026-01-01 10:00:04,000 INFO [master] realrl.runtime.master: recovery goes on from here\n"
+        "2026-01-01 10:00:04,000 INFO [master] realrl.runtime.master.master: recovery goes on from here\n"
     )
 
 

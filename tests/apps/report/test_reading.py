@@ -12,8 +12,8 @@ import pytest
 from realrl.apps.report import main, rollouts, timeline
 from realrl.apps.report import metrics as metrics_module
 from realrl.apps.report.page import embedded, render
-from realrl.apps.report.reading import read_run
-from realrl.runtime.status import STATUS
+from realrl.apps.report.run_files import read_run
+from realrl.runtime.watch.status import STATUS
 from tests.apps.report.runs import HOSTILE, make_run, write_lines
 
 ALL = 1000
@@ -115,7 +115,7 @@ def test_a_directory_without_files_is_a_run_without_content(tmp_path):
 def test_warnings_of_all_places_are_gathered_once(run):
     """Of metrics, summary and logs; numbers apart, the same line is one. Python's own are notes."""
     notes = {note["text"]: note for note in read_run(run, ALL)["notes"]}
-    silent = notes["rank 1 has said nothing for 12 s"]
+    silent = notes["rank 1: nothing for 12 s"]
     assert (silent["level"], silent["times"], silent["where"]) == ("warning", 2, ["master.log"])
     assert notes["all rewards were equal in 3 steps"]["where"] == ["summary"]
     assert notes["a package is about to change"]["level"] == "note"

@@ -1,4 +1,4 @@
-// bfloat16 as CUDA's header declares it, as far as csrc/*.cu use it.
+// bfloat16 as CUDA's header declares it, as far as csrc/cuda/*.cu use it.
 #pragma once
 
 #include "cuda_runtime.h"

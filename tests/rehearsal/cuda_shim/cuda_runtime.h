@@ -1,4 +1,4 @@
-// The part of CUDA's runtime and device functions that csrc/*.cu use, for a C++ compiler.
+// The part of CUDA's runtime and device functions that csrc/cuda/*.cu use, for a C++ compiler.
 #pragma once
 
 // Before the macros below, which these headers would not survive.

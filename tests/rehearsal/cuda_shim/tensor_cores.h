@@ -1,4 +1,4 @@
-// The functions of csrc/tensor_cores.h for the CPU. A lane brings its registers to the warp, and finds its part
+// The functions of csrc/cuda/tensor_cores.h for the CPU. A lane brings its registers to the warp, and finds its part
 // of the product.
 // Source: PTX ISA 8.7, section "Matrix Fragments for mma.m16n8k16 with floating point type".
 #pragma once

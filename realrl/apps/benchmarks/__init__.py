@@ -1,1 +1,0 @@
-"""Benchmarks: what `realrl.apps.bench` measures and predicts."""

@@ -1,0 +1,1 @@
+"""The run as data: compiled programs, instructions, and the scheduler that orders them. Pure."""

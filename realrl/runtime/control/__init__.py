@@ -1,0 +1,1 @@
+"""The control channel between the master and its workers."""

@@ -1,0 +1,122 @@
+"""The store in which the data plane's workers find each other, out of a stranger's reach.
+
+one /proc       memory of this user's, by the name that it has there: nothing listens
+several hosts   a port, open to the run's hosts where the kernel filters, closed once all have connected
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Protocol
+
+from torch.distributed import FileStore, Store, TCPStore
+
+from realrl.api.launcher import Launcher
+from realrl.base.listeners import admit_only, close_to_all
+from realrl.base.peers import StrangerConnected, check_peers
+from realrl.runtime.failure import RunFailed
+
+logger = logging.getLogger(__name__)
+
+_FILE, _PORT = "file", "port"
+
+
+class Rendezvous(Protocol):
+    """The master's end of the store."""
+
+    where: str
+    """For `open_store`."""
+
+    def admit(self, hosts: Collection[str]) -> None:
+        """All workers have dialled in, from `hosts`."""
+
+    def close_to_all(self) -> None:
+        """All workers have connected.
+
+        Raises:
+            RunFailed: somebody else has, too.
+        """
+
+    def close(self) -> None:
+        """Workers that are connected lose it."""
+
+
+def open_rendezvous(launcher: Launcher) -> Rendezvous:
+    """For workers that `launcher` starts."""
+    return FileRendezvous() if launcher.shares_proc else PortRendezvous(launcher.host)
+
+
+def open_store(where: str, timeout: timedelta) -> Store:
+    """A worker's end of the store. `timeout` is of each wait."""
+    kind, _, place = where.partition(":")
+    if kind == _FILE:
+        store = FileStore(place)
+        store.set_timeout(timeout)
+        return store
+    host, _, port = place.rpartition(":")
+    return TCPStore(host, int(port), is_master=False, timeout=timeout)
+
+
+class FileRendezvous:
+    """Memory without a name in any folder, so that no file system has to lock it or clean it up."""
+
+    def __init__(self) -> None:
+        self._memory = os.memfd_create("realrl-rendezvous", os.MFD_CLOEXEC)
+        self.where = f"{_FILE}:/proc/{os.getpid()}/fd/{self._memory}"
+
+    def admit(self, hosts: Collection[str]) -> None:
+        logger.info("workers find each other in this user's memory, and meet on the loopback")
+
+    def close_to_all(self) -> None:
+        """Nobody else could ever open it."""
+
+    def close(self) -> None:
+        os.close(self._memory)
+
+
+class PortRendezvous:
+    """Listens at one address of this host, at first to this host alone where the kernel filters."""
+
+    def __init__(self, host: str) -> None:
+        with socket.socket() as unopened:
+            unopened.bind((host, 0))
+            admit_only(unopened, {host})
+            unopened.listen()
+            self._listener = unopened.dup()
+        self._own = self._listener.getsockname()
+        self._hosts: set[str] = {host}
+        self._server_end = os.dup(self._listener.fileno())
+        self._store = TCPStore(
+            *self._own, is_master=True, wait_for_workers=False, master_listen_fd=self._server_end
+        )
+        self.where = f"{_PORT}:{host}:{self._own[1]}"
+
+    def admit(self, hosts: Collection[str]) -> None:
+        self._hosts.update(hosts)
+        if admit_only(self._listener, self._hosts):
+            logger.info(
+                "workers find each other at port %d, which the kernel opens to their hosts only", self._own[1]
+            )
+        else:
+            logger.warning(
+                "workers find each other at port %d, which is open until all have connected: this process may"
+                " not filter packets (CAP_NET_ADMIN)",
+                self._own[1],
+            )
+
+    def close_to_all(self) -> None:
+        close_to_all(self._listener.fileno(), self._server_end)
+        try:
+            check_peers(lambda end: end.local == self._own, self._hosts)
+        except StrangerConnected as stranger:
+            raise RunFailed(
+                f"the store of the data plane: {stranger}; find out who, and start again"
+            ) from None
+
+    def close(self) -> None:
+        del self._store
+        self._listener.close()

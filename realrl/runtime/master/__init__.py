@@ -1,0 +1,1 @@
+"""The master: sends instructions to workers and records what they report."""

@@ -1,0 +1,85 @@
+"""Shows a run while it goes on: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from realrl.base.clock import clock
+from realrl.base.terminal import printable
+from realrl.runtime.master.crew import Running
+from realrl.runtime.master.job_report import JobReport
+
+SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
+"""Metrics that are shown; all are recorded."""
+
+
+class Progress:
+    """Use it as a context; while it is live, only it writes to the terminal."""
+
+    def __init__(self, steps: range, console: Console | None = None) -> None:
+        self._steps = steps
+        self._console = console or Console()
+        self._is_live = self._console.is_terminal
+        self._live = Live(console=self._console, transient=True)
+        self._started_s = time.monotonic()
+        self._first_step_s: float | None = None
+        self._steps_done = steps.start
+        self._last = ""
+
+    def __enter__(self) -> Progress:
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        at = clock(time.monotonic() - self._started_s)
+        say_line(f"{at}  {line}", self._console)
+
+    def show_running(self, running: Sequence[Running]) -> None:
+        """What the workers do just now."""
+        if not self._is_live:
+            return
+        phase = " + ".join(dict.fromkeys(map(str, running))) or "waiting"
+        left = f"  left {clock(self._left_s())}" if self._steps_done > self._steps.start else ""
+        text = printable(f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}")
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+
+    def show_job(self, report: JobReport) -> None:
+        """A line for a step or an evaluation that has ended."""
+        numbers = _numbers(report)
+        if report.job.evaluating:
+            self.say(f"evaluation at step {report.job.step}  {numbers}")
+            return
+        self._steps_done = report.job.step + 1
+        self._first_step_s = self._first_step_s or time.monotonic() - report.duration_s
+        self._last = numbers
+        self.say(f"step {self._steps_done}/{self._steps.stop}  {numbers}  left {clock(self._left_s())}")
+
+    def _left_s(self) -> float:
+        spent_s = time.monotonic() - self._first_step_s
+        return spent_s / (self._steps_done - self._steps.start) * (self._steps.stop - self._steps_done)
+
+
+def say_line(line: str, console: Console | None = None) -> None:
+    """Print a line whole, whatever the terminal's width."""
+    (console or Console()).print(Text(printable(line)), soft_wrap=True)
+
+
+def _numbers(report: JobReport) -> str:
+    metrics = report.metrics()
+    shown = [f"{name} {number(metrics[name])}" for name in SHOWN if name in metrics]
+    shown.append(f"tokens/s {report.tokens_per_s:.0f}")
+    shown.append(f"{report.duration_s:.1f} s")
+    return "  ".join(shown)
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,133 @@
+"""Writes down a run: metrics, rollouts, a trace and a summary, in its own directory."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from realrl.api.config import RunConfig
+from realrl.api.messages import Done, Instruction
+from realrl.base.files import write_atomically
+from realrl.runtime.loggers.background import Loggers
+from realrl.runtime.master.job_report import JobReport
+from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
+
+MICROSECONDS = 1e6
+
+
+def run_directory(config: RunConfig) -> Path:
+    return Path(config.runs_dir) / config.experiment / config.trial
+
+
+class Recorder:
+    """The files of one run, new or resumed. Close it, or use it as a context."""
+
+    def __init__(self, directory: Path, num_workers: int, kind: str, loggers: Loggers | None = None) -> None:
+        self.directory, self._kind = directory, kind
+        self._loggers = loggers or Loggers(())
+        self._metrics = (directory / METRICS).open("a", encoding="utf-8")
+        self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
+        self._trace = Trace(directory / TRACE, num_workers)
+
+    def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
+        self._trace.add(rank, instruction, done)
+
+    def record_job(self, report: JobReport) -> None:
+        """The job's records, and then one line of metrics: a job that has that has all."""
+        job = report.job
+        # In training a row comes again, in other steps.
+        of_job = {"step": job.step, "evaluating": job.evaluating} if self._kind == "train" else {}
+        for record in report.records:
+            self._records.write(_json({**of_job, **record}) + "\n")
+        self._records.flush()
+        row = report.outcome().line(self._kind)
+        self._metrics.write(_json(row) + "\n")
+        self._metrics.flush()
+        self._loggers.log(row)
+
+    def sync(self) -> None:
+        """Have on disk what was written down until now."""
+        for file in (self._metrics, self._records):
+            os.fsync(file.fileno())
+
+    def record_summary(self, summary: dict[str, Any]) -> None:
+        finite = _finite(summary)
+        write_atomically(self.directory / SUMMARY, json.dumps(finite, indent=2) + "\n")
+        self._loggers.summarise(finite)
+
+    def close(self) -> None:
+        """Close all of them, whatever a full disk keeps from being written."""
+        with ExitStack() as files:
+            for file in (self._metrics, self._records, self._trace):
+                files.callback(file.close)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Trace:
+    """A timeline with one row a worker, for `chrome://tracing` or ui.perfetto.dev.
+
+    Source: Trace Event Format, docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+    """
+
+    def __init__(self, path: Path, num_workers: int) -> None:
+        is_begun = path.is_file()
+        self._file = path.open("r+b" if is_begun else "wb")
+        if is_begun:
+            self._cut()
+        if self._file.tell():
+            return
+        self._file.write(b"[\n")
+        for rank in range(num_workers):
+            self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
+
+    def _cut(self) -> None:
+        """Go on behind the last event that was written whole."""
+        end = 0
+        while (line := self._file.readline()) and line.endswith((b"[\n", b",\n")):
+            end = self._file.tell()
+        self._file.seek(end)
+        self._file.truncate()
+
+    def add(self, rank: int, instruction: Instruction, done: Done) -> None:
+        kind = type(instruction).__name__
+        self._write(
+            name=instruction.call if kind == "RunCall" else f"{kind.lower()} {instruction.call}".rstrip(),
+            cat=kind,
+            ph="X",
+            pid=0,
+            tid=rank,
+            ts=done.started_s * MICROSECONDS,
+            dur=(done.ended_s - done.started_s) * MICROSECONDS,
+            args={"step": instruction.step, "evaluating": instruction.evaluating, "seq": instruction.seq},
+        )
+
+    def close(self) -> None:
+        self._file.write(b'{"name": "end", "ph": "M", "pid": 0}\n]\n')
+        self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        self._file.write(msgspec.json.encode(event) + b",\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinities: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,125 @@
+"""What a run came to: the numbers of `summary.json` and the table at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from realrl.api.recipe import Metrics, joined
+from realrl.base.clock import clock
+from realrl.base.terminal import printable
+from realrl.runtime.master.display import SHOWN, number
+from realrl.runtime.master.job_report import Outcome, values
+
+_WIDEST = 20_000
+"""Columns: more than two paths of the longest kind."""
+
+
+class Summary:
+    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all.
+
+    `began_s` is on the monotonic clock.
+    """
+
+    def __init__(self, began_s: float, *, trains: bool = True) -> None:
+        self._began_s, self._trains = began_s, trains
+        self._evals: list[Mapping[str, float]] = []
+        self._first: Mapping[str, float] = {}
+        self._last: Mapping[str, float] = {}
+        self._whole: Metrics = {}
+        self._phases_s: dict[str, float] = {}
+        self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Take in a step or an evaluation: now, or from what was written down of it."""
+        if outcome.evaluating:
+            self._evals.append(outcome.metrics)
+            return
+        self._whole = joined(self._whole, outcome.parts)
+        self._last = outcome.metrics
+        self._first = self._first or self._last
+        self._num_steps += 1
+        self._num_tokens += outcome.num_tokens
+        self._duration_s += outcome.duration_s
+        for name, seconds in outcome.phases_s.items():
+            self._phases_s[name] = self._phases_s.get(name, 0.0) + seconds
+
+    def means(self) -> dict[str, float]:
+        """Return each metric over all steps so far."""
+        return values(self._whole)
+
+    def result(self, **facts: Any) -> dict[str, Any]:
+        """All that `summary.json` holds: `facts`, and what was gathered."""
+        return {
+            **facts,
+            "num_steps": self._num_steps,
+            **(self._ends() if self._trains else {"mean": self.means()}),
+            "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
+            "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
+            "wall_s": time.monotonic() - self._began_s,
+        }
+
+    def _ends(self) -> dict[str, Any]:
+        return {
+            "eval": {"before": self._evals[0], "after": self._evals[-1]} if self._evals else {},
+            "train": {
+                name: {"first": self._first[name], "last": value}
+                for name, value in self._last.items()
+                if name in self._first
+            },
+        }
+
+
+def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Print a run's numbers, before and after if it trained, and where its time went."""
+    table = Table(title=_cell(f"{summary['experiment']}/{summary['trial']}"), show_header=False)
+    # Paths are to be copied: what does not fit a line goes on in the next one.
+    for _ in ("name", "value"):
+        table.add_column(overflow="fold")
+    for name, value in _lines(summary):
+        table.add_row(_cell(name), _cell(value))
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _width(table, console))
+    console.print(table)
+    for line in summary.get("warnings", ()):
+        console.print(_cell(f"warning: over the whole run, {line}"), soft_wrap=True)
+
+
+def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each number or path, under its name."""
+    mean = summary.get("mean", {})
+    for name in (name for name in SHOWN if name in mean):
+        yield name, number(mean[name])
+    evals = summary.get("eval", {})
+    for name in (name for name in SHOWN if name in evals.get("after", {}) and name in evals["before"]):
+        before, after = evals["before"][name], evals["after"][name]
+        yield f"held-out {name}", f"{number(before)} -> {number(after)}"
+    shown = {name: value for name, value in summary.get("train", {}).items() if name in SHOWN}
+    for name, value in shown.items():
+        yield f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}"
+    yield "tokens/s", number(summary["tokens_per_s"])
+    for name, seconds in summary["phases_s"].items():
+        if name != "forget":  # housekeeping of the data plane
+            yield f"time in {name}, s a step", number(seconds)
+    yield "time since the start", clock(summary["wall_s"])
+    for name in (name for name in ("checkpoint", "generations") if name in summary):
+        yield name, summary[name]
+    if best := summary.get("best", {}).get("checkpoint"):
+        yield "best checkpoint", best
+
+
+def _cell(text: str) -> Text:
+    """Text as it is: brackets in it are no markup."""
+    return Text(printable(text))
+
+
+def _width(table: Table, console: Console) -> int:
+    """Columns that the whole table takes: what a file or a log gets is not cut to a terminal's width."""
+    return Measurement.get(console, console.options.update_width(_WIDEST), table).maximum

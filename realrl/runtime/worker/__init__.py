@@ -1,0 +1,1 @@
+"""A worker: one rank, with its engines, its samples and its part of each instruction."""

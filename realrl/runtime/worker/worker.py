@@ -1,0 +1,239 @@
+"""A worker: one rank, which receives instructions, carries them out one by one, and reports."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from realrl.api.batch import PackedBatch, Sample
+from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.mesh import ExecutionPlan
+from realrl.api.messages import (
+    Done,
+    Failed,
+    Flush,
+    Forget,
+    Instruction,
+    Move,
+    Offload,
+    Reallocate,
+    Release,
+    RunCall,
+    Save,
+    Snapshot,
+    StepAside,
+    Stop,
+    ToWorker,
+    Underway,
+)
+from realrl.api.metrics import read
+from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.base.progress import Progress
+from realrl.parallel.groups import Groups
+from realrl.program.instructions import Weights
+from realrl.runtime.control.channel import WorkerChannel
+from realrl.runtime.run_data import RunData
+from realrl.runtime.worker.replicas import Replicas, check_version
+from realrl.runtime.worker.sample_store import SampleStore, batch_of
+from realrl.runtime.worker.snapshots import Snapshots
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One rank's part of a run."""
+
+    rank: int
+    recipe: Recipe
+    config: Any
+    plan: ExecutionPlan
+    channel: WorkerChannel
+    groups: Mapping[Any, Groups]
+    replicas: Replicas
+    data: RunData
+    store: SampleStore
+    memories: Mapping[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
+    """By call."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
+
+    def serve(self) -> None:
+        """Receive, carry out, report, until told to stop."""
+        while not isinstance(instruction := self.channel.receive(), Stop):
+            if not isinstance(instruction, StepAside):  # else it was for a call that has ended
+                self.channel.send(self._report(instruction))
+
+    def _report(self, instruction: Instruction) -> Done | Failed:
+        started_s = time.time()
+        try:
+            result = self._carry_out(instruction) or {}
+        except Exception as error:  # the master ends the run
+            logger.exception("failed in %s", instruction)
+            return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
+        return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
+
+    def _carry_out(self, instruction: Instruction) -> dict[str, Any] | None:
+        """Do what is asked; the result is what `Done` says of it."""
+        logger.debug("seq %d: %s", instruction.seq, instruction)
+        match instruction:
+            case RunCall():
+                return self._run_call(instruction)
+            case Move():
+                self.store.move(instruction)
+            case Reallocate():
+                self.replicas.reallocate(instruction)
+            case Release():
+                self.replicas.release(instruction)
+            case Offload():
+                self.replicas.offload(instruction)
+            case Save():
+                self.replicas.save(instruction)
+            case Snapshot():
+                self._begin_snapshot(instruction)
+            case Flush():
+                return {"files": self.snapshots.end(instruction.job, instruction.model)}
+            case Forget():
+                self.store.forget(instruction.job)
+
+    def _begin_snapshot(self, instruction: Snapshot) -> None:
+        """Of the model here, and of what the calls that train it remember, alike on its ranks."""
+        model, placement = instruction.model, instruction.placement
+        training = [c for c in self._graph(evaluating=False).calls.values() if c.kind is CallKind.TRAIN]
+        is_first = self.rank == placement.ranks[0]
+        remembering = [call.name for call in training if call.model == model and is_first]
+        self.snapshots.begin(
+            instruction.job,
+            model,
+            instruction.directory,
+            self.replicas.engine(Weights(model, placement)).state(),
+            {name: self.memories[name] for name in remembering},
+        )
+
+    def _run_call(self, instruction: RunCall) -> dict[str, Any]:
+        graph = self._graph(instruction.evaluating)
+        call, placement = graph.calls[instruction.call], self.plan[instruction.call]
+        weights = Weights(call.model, placement, call.engine)
+        engine = self.replicas.engine(weights) if call.model else None
+        if engine:
+            check_version(engine, instruction.version, call.model)
+            self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
+        context, inputs = self._context(instruction, engine), self._inputs(instruction, graph, call)
+        with engine.reporting(context.progress) if engine else nullcontext():
+            output = self.recipe.bodies[call.name](context, inputs)
+        if call.kind is CallKind.TRAIN:
+            engine.version = instruction.step + 1
+        return self._describe(instruction, call, output)
+
+    def _graph(self, evaluating: bool) -> DataflowGraph:
+        return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
+
+    def _context(self, instruction: RunCall, engine: Any) -> CallContext:
+        groups = self.groups[self.plan[instruction.call]]
+        return CallContext(
+            config=self.config,
+            step=instruction.step,
+            evaluating=instruction.evaluating,
+            engine=engine,
+            dataset=self._rows(instruction.evaluating),
+            tokenizer=self.data.tokenizer,
+            reduce=groups.reduce,
+            reduce_mesh=groups.reduce_mesh,
+            memory=self.memories[instruction.call],
+            progress=self._progress(instruction),
+            breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
+        )
+
+    def _progress(self, instruction: RunCall) -> Progress:
+        """Tells the master now and then, on one rank for each data-parallel share."""
+        placement = self.plan[instruction.call]
+        speaks = self.rank == placement.output_ranks(placement.coordinate(self.rank).dp_rank)[0]
+        last_s, steps = time.monotonic(), 0
+
+        def say(done: int, total: int) -> None:
+            nonlocal last_s, steps
+            steps += 1
+            if speaks and time.monotonic() - last_s >= _PROGRESS_EVERY_S:
+                last_s = time.monotonic()
+                self.channel.send(Underway(seq=instruction.seq, done=done, total=total, steps=steps))
+
+        return say
+
+    def _breaks(self, instruction: RunCall) -> Breaks:
+        """For what was sent to this rank after a call that steps aside."""
+
+        def is_the_sign(message: ToWorker) -> bool:
+            return isinstance(message, StepAside) and message.seq == instruction.seq
+
+        def take() -> None:
+            while not is_the_sign(message := self.channel.receive()):
+                self.channel.send(self._report(message))
+
+        return Breaks(due=lambda: any(map(is_the_sign, self.channel.arrived())), take=take)
+
+    def _rows(self, evaluating: bool):
+        return self.data.held_out if evaluating else self.data.rows
+
+    def _inputs(self, instruction: RunCall, graph: DataflowGraph, call: ModelFunctionCall) -> PackedBatch:
+        """This rank's share of the call's inputs, the dataset's keys and those that other calls made."""
+        dp_rank = self.plan[call.name].coordinate(self.rank).dp_rank
+        samples = [Sample(*pair) for pair in instruction.shares[dp_rank]]
+        columns = {key: self._column(instruction, graph, key, samples) for key in call.inputs}
+        dtypes = {key: self._dtype(instruction, key) for key in call.inputs}
+        return batch_of(samples, columns, graph.per_sample, dtypes)
+
+    def _column(
+        self, instruction: RunCall, graph: DataflowGraph, key: str, samples: list[Sample]
+    ) -> list[Tensor]:
+        if key in graph.producer:
+            return [self.store.get(instruction.job, key, sample.id) for sample in samples]
+        rows = self._rows(instruction.evaluating)
+        return [rows.tensors(sample.row)[key] for sample in samples]
+
+    def _dtype(self, instruction: RunCall, key: str) -> torch.dtype:
+        if key in instruction.dtypes:
+            return getattr(torch, instruction.dtypes[key])
+        return self._rows(instruction.evaluating).tensors(0)[key].dtype
+
+    def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
+        """Keep the outputs, and say what the master needs to know of them."""
+        placement = self.plan[call.name]
+        holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
+        metrics = read(output.metrics)
+        said: dict[str, Any] = {
+            "metrics": {name: tuple(m) for name, m in metrics.items() if isinstance(m, Mean)},
+            "peaks": {name: m.largest for name, m in metrics.items() if isinstance(m, Peak)},
+        }
+        if self.rank == holders[0]:
+            said |= {"records": output.records, "rejected": output.rejected}
+        if self.rank in holders and call.outputs:
+            assert output.batch is not None, (
+                f"{call.name} gave no outputs on rank {self.rank}, which holds them"
+            )
+            self.store.put(instruction.job, output.batch, call.outputs)
+            said |= _outputs(output.batch, call.outputs)
+        return said
+
+
+def one_line(error: Exception) -> str:
+    """An error's type, and the first line of what it says."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
+def _outputs(batch: PackedBatch, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "samples": tuple(sample.id for sample in batch.samples),
+        "lengths": {key: tuple(len(tensor) for tensor in batch.unpacked(key)) for key in keys},
+        "dtypes": {key: str(batch[key].dtype).removeprefix("torch.") for key in keys},
+    }
