@@ -14,8 +14,9 @@ import msgspec
 from benchmarks.control import make_plan, ppo_config
 from benchmarks.fake_launcher import scripts
 from realrl.api.messages import Done, Instruction, RunCall
+from realrl.program.events import Event, Job, Reported
 from realrl.program.jobs import compile_run
-from realrl.program.scheduler import Event, Job, Reported, Scheduler
+from realrl.program.scheduler import Scheduler
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.master.master import OPEN_JOBS
 from realrl.runtime.master.schedule import Training

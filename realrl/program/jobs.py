@@ -11,6 +11,7 @@ from typing import Any
 from realrl.api.batch import Sample
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
+from realrl.program.events import Job, Stage
 from realrl.program.program import (
     Asynchrony,
     Program,
@@ -19,7 +20,6 @@ from realrl.program.program import (
     compile_save,
     home_placements,
 )
-from realrl.program.scheduler import Job, Stage
 
 
 @dataclass(frozen=True)

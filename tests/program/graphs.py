@@ -12,6 +12,7 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
+from realrl.program.events import Job, Reported, Stage
 from realrl.program.instructions import Call
 from realrl.program.jobs import in_order, samples_of
 from realrl.program.program import (
@@ -22,7 +23,7 @@ from realrl.program.program import (
     compile_save,
     home_placements,
 )
-from realrl.program.scheduler import Job, Reported, Scheduler, Stage
+from realrl.program.scheduler import Scheduler
 
 LAYOUTS = [
     ParallelLayout(pp=pp, dp=dp, tp=tp)

@@ -12,10 +12,12 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Done, Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
+from realrl.program.events import Reported
 from realrl.program.instructions import Call
 from realrl.program.jobs import in_order
 from realrl.program.program import Asynchrony, home_placements
-from realrl.program.scheduler import Reported, Scheduler
+from realrl.program.scheduler import Scheduler
+from realrl.program.tasks import Hazards
 from tests.program.graphs import (
     PretendWorkers,
     graphs,
@@ -255,7 +257,7 @@ def test_training_does_not_wait_for_the_generation_of_later_steps(max_staleness,
 
 def test_the_checks_find_a_scheduler_that_lets_training_wait(monkeypatch):
     """A planted fault: nobody is told to step aside."""
-    monkeypatch.setattr(Scheduler, "_signs", lambda self, emitted: [])
+    monkeypatch.setattr(Scheduler, "_preemptions", lambda self, emitted: [])
     with pytest.raises(AssertionError, match="every worker waits for another"):
         _held_up(0, 1, Asynchrony(True))
 
@@ -352,7 +354,7 @@ def test_the_checks_find_a_scheduler_that_does_not_wait(monkeypatch):
     gen = place(2, ParallelLayout(dp=2))
     home = place(0, ParallelLayout(tp=2))
     plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
-    monkeypatch.setattr(Scheduler, "_hazards", lambda self, job, node: set())
+    monkeypatch.setattr(Hazards, "of", lambda self, job, node: set())
     found = 0
     for seed in range(5):
         workers = PretendWorkers(graph, plan, seed)

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from realrl.api.messages import Done, Forget, Move, RunCall
+from realrl.program.events import Job
 from realrl.program.program import Program
-from realrl.program.scheduler import Job
 from realrl.runtime.master.crew import Running
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome

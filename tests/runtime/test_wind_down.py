@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from realrl.api.graph import CallKind
 from realrl.api.messages import Done, Instruction, RunCall, Snapshot, StepAside
 from realrl.datasets.digests import RowsDigest
+from realrl.program.events import Event, Job, Stage
 from realrl.program.jobs import in_order
 from realrl.program.program import Asynchrony, compile_recovery, home_placements
-from realrl.program.scheduler import Event, Job, Scheduler, Stage
+from realrl.program.scheduler import Scheduler
 from realrl.recipes.gen_config import GenConfig
 from realrl.recipes.sft_config import SFTConfig
 from realrl.runtime.failure import Terminated

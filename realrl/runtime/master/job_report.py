@@ -10,7 +10,7 @@ from typing import Any
 
 from realrl.api.messages import Done, File, Instruction, RunCall
 from realrl.api.recipe import Mean, Metrics, Peak, joined
-from realrl.program.scheduler import Job
+from realrl.program.events import Job
 
 
 @dataclass

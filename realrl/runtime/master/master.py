@@ -15,7 +15,8 @@ from pathlib import Path
 
 from realrl.api.messages import Done, Instruction, StepAside
 from realrl.api.recipe import CourseWatch, NoWatch, Observed
-from realrl.program.scheduler import Job, Reported, Scheduler
+from realrl.program.events import Job, Reported
+from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
 from realrl.runtime.master.checkpoints import Best, publish
 from realrl.runtime.master.crew import Crew

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.base.seeding import derive_seed
+from realrl.program.events import Job, Stage
 from realrl.program.jobs import Programs, compile_run, in_order, samples_of
-from realrl.program.scheduler import Job, Stage
 from realrl.runtime.history import Past
 from realrl.runtime.master.checkpoints import BEST, CHECKPOINTS, RECOVERIES, noted_step, partial_directory
 from realrl.runtime.run_data import RunData
