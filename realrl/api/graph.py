@@ -142,10 +142,16 @@ class DataflowGraph:
         return any(call.kind is CallKind.TRAIN for call in self.calls.values())
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The models that some call trains."""
+        training = [call for call in self.calls.values() if call.kind is CallKind.TRAIN]
+        return tuple(dict.fromkeys(call.model for call in training if call.model))
+
+    @property
     def changed(self) -> tuple[str, ...]:
-        """The models that have other weights after a pass."""
-        trained = [call.model for call in self.calls.values() if call.kind is CallKind.TRAIN]
-        return tuple(dict.fromkeys((*trained, *(blend.target for blend in self.blends))))
+        """The models that have other weights after a pass: trained ones, then targets of blends."""
+        blended = [blend.target for blend in self.blends]
+        return tuple(dict.fromkeys((*self.trained, *blended)))
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Digests(msgspec.Struct, frozen=True, kw_only=True):
     """A sample of each model's files."""
 
 
-class Setup(Message, kw_only=True):
+class Setup(Message, frozen=True, kw_only=True):
     """What a worker needs to build its part of the run."""
 
     recipe: str
@@ -54,11 +54,11 @@ class Setup(Message, kw_only=True):
         return ExecutionPlan(self.placements)
 
 
-class Stop(Message, kw_only=True):
+class Stop(Message, frozen=True, kw_only=True):
     """End in good order."""
 
 
-class Instruction(Message, kw_only=True):
+class Instruction(Message, frozen=True, kw_only=True):
     """A piece of work that `ranks` carry out together."""
 
     seq: int
@@ -76,7 +76,7 @@ class Instruction(Message, kw_only=True):
         return f"{what} of {'the evaluation at ' if self.evaluating else ''}step {self.step}"
 
 
-class RunCall(Instruction, kw_only=True):
+class RunCall(Instruction, frozen=True, kw_only=True):
     """Run a call's body on each data-parallel rank's share."""
 
     shares: tuple[tuple[tuple[int, int], ...], ...]
@@ -89,7 +89,7 @@ class RunCall(Instruction, kw_only=True):
     """Types of the inputs that other calls made; a rank without samples needs them too."""
 
 
-class Reallocate(Instruction, kw_only=True):
+class Reallocate(Instruction, frozen=True, kw_only=True):
     """Copy a model's weights from one placement to another, or blend them into another model's."""
 
     model: str
@@ -102,20 +102,20 @@ class Reallocate(Instruction, kw_only=True):
     version: int
 
 
-class OfModel(Instruction, kw_only=True):
+class OfModel(Instruction, frozen=True, kw_only=True):
     """About a model's weights at a placement."""
 
     model: str
     placement: Placement
 
 
-class Release(OfModel, kw_only=True):
+class Release(OfModel, frozen=True, kw_only=True):
     """Give a reallocated replica's memory back."""
 
     engine: str
 
 
-class Offload(OfModel, kw_only=True):
+class Offload(OfModel, frozen=True, kw_only=True):
     """Keep a model's weights in host memory, or bring them `back` to the device."""
 
     back: bool
@@ -134,33 +134,33 @@ class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that each rank lacks."""
 
 
-class Move(Instruction, kw_only=True):
+class Move(Instruction, frozen=True, kw_only=True):
     """Bring a call's inputs from where they were made to where it runs."""
 
     keys: tuple[KeyMove, ...]
 
 
-class Save(OfModel, kw_only=True):
+class Save(OfModel, frozen=True, kw_only=True):
     """Write a model's Hugging Face checkpoint."""
 
     directory: str
 
 
-class Snapshot(OfModel, kw_only=True):
+class Snapshot(OfModel, frozen=True, kw_only=True):
     """Copy all that a model needs to be gone on with, and begin to write it."""
 
     directory: str
 
 
-class Flush(OfModel, kw_only=True):
+class Flush(OfModel, frozen=True, kw_only=True):
     """Wait until a model's snapshot of the same job is written."""
 
 
-class Forget(Instruction, kw_only=True):
+class Forget(Instruction, frozen=True, kw_only=True):
     """Drop the samples of a job."""
 
 
-class StepAside(Message, kw_only=True):
+class StepAside(Message, frozen=True, kw_only=True):
     """Ranks that generate are to carry out what was sent before this, then go on."""
 
     seq: int
@@ -168,14 +168,14 @@ class StepAside(Message, kw_only=True):
     ranks: tuple[int, ...]
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """A worker has dialled in."""
 
     addresses: tuple[str, ...] = ()
     """Of the interfaces that its share of the data plane takes."""
 
 
-class Ready(Message, kw_only=True):
+class Ready(Message, frozen=True, kw_only=True):
     """A worker has carried out its `Setup`."""
 
 
@@ -188,7 +188,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str
 
 
-class Done(Message, kw_only=True):
+class Done(Message, frozen=True, kw_only=True):
     """An instruction is carried out on the reporting rank."""
 
     seq: int
@@ -211,7 +211,7 @@ class Done(Message, kw_only=True):
     """Written on this rank."""
 
 
-class Underway(Message, kw_only=True):
+class Underway(Message, frozen=True, kw_only=True):
     """How far the reporting rank is with an instruction that takes its time."""
 
     seq: int
@@ -222,7 +222,7 @@ class Underway(Message, kw_only=True):
     """Tokens, micro-batches or answers so far. What is late is told by these, as a sample may take hours."""
 
 
-class Failed(Message, kw_only=True):
+class Failed(Message, frozen=True, kw_only=True):
     """An instruction (None: the set-up) raised on the reporting rank."""
 
     seq: int | None

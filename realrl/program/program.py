@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,7 +56,9 @@ def home_placements(graph: DataflowGraph, plan: ExecutionPlan) -> dict[str, Plac
     """
     homes: dict[str, Placement] = {}
     by_training = sorted(graph.calls.values(), key=lambda call: call.kind is not CallKind.TRAIN)
-    for call in (call for call in by_training if call.model):
+    for call in by_training:
+        if call.model is None:
+            continue
         home = homes.setdefault(call.model, plan[call.name])
         if call.kind is CallKind.TRAIN and plan[call.name] != home:
             raise ValueError(
@@ -84,7 +86,7 @@ def compile_program(
     kept = {name for name, model in models.items() if model.keep_replicas}
     # What is ahead leaves no replica to the rest: other passes may come between them.
     parts = [
-        _call_nodes(graph, _in_turn(graph, names), plan, homes, kept, asynchrony)
+        _CallNodes(graph, _in_turn(graph, names), plan, homes, kept, asynchrony).nodes()
         for names in (graph.calls.keys() - ahead, ahead)
     ]
     parts[0] += [
@@ -97,15 +99,21 @@ def compile_program(
 
 
 def _ahead(graph: DataflowGraph) -> set[str]:
-    """Where anything trains: the calls that generate, and computations on what they make alone; of those that
-    are made again for other rows, all or none.
+    """Return the calls that may run before the training of earlier passes.
+
+    These are the calls that generate, and computations on nothing but what those make. Of the calls that are
+    repeated for resampled rows either all are ahead or none.
     """
+    if not graph.trains:
+        return set()
+    held = set()
+    if not all(map(_needs_no_training, graph.redrawn)):
+        held = {call.name for call in graph.redrawn}
     ahead: set[str] = set()
-    held = set() if all(map(_needs_no_training, graph.redrawn)) else {call.name for call in graph.redrawn}
-    if graph.trains:
-        for call in (call for call in graph.calls.values() if call.name not in held):
-            if _needs_no_training(call) and graph.producers(call.name).keys() <= ahead:
-                ahead.add(call.name)
+    for call in graph.calls.values():
+        is_fed_ahead = graph.producers(call.name).keys() <= ahead
+        if call.name not in held and _needs_no_training(call) and is_fed_ahead:
+            ahead.add(call.name)
     return ahead
 
 
@@ -114,52 +122,80 @@ def _needs_no_training(call: ModelFunctionCall) -> bool:
 
 
 def _in_turn(graph: DataflowGraph, names: Collection[str]) -> list[ModelFunctionCall]:
-    """The calls of these names; first those that are made again for other rows, as often as that may be."""
-    calls = [call for call in graph.calls.values() if call.name in names]
+    """Return the calls of these names; those that resampled rows repeat come first, once for each draw."""
     redrawn = [call for call in graph.redrawn if call.name in names]
-    draws = graph.redraw.max_draws if redrawn else 0
-    return redrawn * draws + [call for call in calls if call not in redrawn]
+    draws = graph.redraw.max_draws if graph.redraw and redrawn else 0
+    others = [call for call in graph.calls.values() if call.name in names and call not in redrawn]
+    return redrawn * draws + others
 
 
-def _call_nodes(
-    graph: DataflowGraph,
-    calls: Sequence[ModelFunctionCall],
-    plan: ExecutionPlan,
-    homes: Mapping[str, Placement],
-    kept: set[str],
-    asynchrony: Asynchrony,
-) -> list[Node]:
-    nodes: list[Node] = []
-    away: set[Weights] = set()
-    used = {c.name: Weights(c.model, plan[c.name], c.engine) for c in calls if c.model}
-    last_use = {used[call.name]: i for i, call in enumerate(calls) if call.name in used}
-    for i, call in enumerate(calls):
-        weights = used.get(call.name)
-        is_away = weights is not None and weights != Weights(call.model, homes[call.model])
-        if is_away and weights not in away:
-            nodes.append(_reallocate(call.name, weights, homes[call.model]))
-            away.add(weights)
-        nodes += _move(graph, call, plan)
-        node = Call(call, plan[call.name], **_asides(call, asynchrony), **_redraws(graph, calls, i))
-        nodes.append(node)
-        is_kept = call.model in kept or node.interruptible
-        if is_away and last_use[weights] == i and not is_kept:
-            nodes.append(Release(call.name, *weights))
+class _CallNodes:
+    """The nodes of some calls in turn, and which replicas have their model's newest weights meanwhile."""
+
+    def __init__(
+        self,
+        graph: DataflowGraph,
+        calls: Sequence[ModelFunctionCall],
+        plan: ExecutionPlan,
+        homes: Mapping[str, Placement],
+        kept: Collection[str],
+        asynchrony: Asynchrony,
+    ) -> None:
+        """`kept`: the models whose replicas are not released after their last use."""
+        self._graph = graph
+        self._calls = calls
+        self._plan = plan
+        self._homes = homes
+        self._kept = kept
+        self._asynchrony = asynchrony
+        self._up_to_date: set[Weights] = set()
+        self._last_use: dict[Weights, int] = {}
+        for index, call in enumerate(calls):
+            if weights := self._replica(call):
+                self._last_use[weights] = index
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes of every call, in an order in which they could run one by one."""
+        nodes: list[Node] = []
+        for index, call in enumerate(self._calls):
+            nodes += self._nodes_of(index, call)
+        return nodes
+
+    def _nodes_of(self, index: int, call: ModelFunctionCall) -> Iterator[Node]:
+        replica = self._replica(call)
+        if replica and replica not in self._up_to_date:
+            yield _reallocate(call.name, replica, self._homes[replica.model])
+            self._up_to_date.add(replica)
+        yield from _move(self._graph, call, self._plan)
+        node = self._call_node(index, call)
+        yield node
+        is_kept = call.model in self._kept or node.interruptible
+        if replica and self._last_use[replica] == index and not is_kept:
+            yield Release(call.name, replica.model, replica.placement, replica.engine)
         if call.kind is CallKind.TRAIN:
-            away -= {replica for replica in away if replica.model == call.model}
-    return nodes
+            # Training changes the weights at home, so every replica of them is out of date.
+            self._up_to_date = {weights for weights in self._up_to_date if weights.model != call.model}
 
+    def _call_node(self, index: int, call: ModelFunctionCall) -> Call:
+        asynchrony = self._asynchrony if call.kind is CallKind.GENERATE else SYNCHRONOUS
+        judge = self._graph.redraw.judge if self._graph.redraw else ""
+        is_repeated_later = call in self._calls[index + 1 :]
+        is_repetition = call in self._calls[:index]
+        return Call(
+            call,
+            self._plan[call.name],
+            steps_aside=asynchrony.steps_aside,
+            interruptible=asynchrony.interruptible,
+            redraws=self._graph.redrawn if call.name == judge and is_repeated_later else (),
+            again=(judge,) if is_repetition else (),
+        )
 
-def _asides(call: ModelFunctionCall, asynchrony: Asynchrony) -> dict[str, bool]:
-    return asynchrony._asdict() if call.kind is CallKind.GENERATE else {}
-
-
-def _redraws(graph: DataflowGraph, calls: Sequence[ModelFunctionCall], index: int) -> dict[str, tuple]:
-    """What the call at `index` is to the calls that are made again for other rows, before it and after it."""
-    call, judge = calls[index], graph.redraw and graph.redraw.judge
-    judges = call.name == judge and call in calls[index + 1 :]
-    is_again = call in calls[:index]
-    return {"redraws": graph.redrawn if judges else (), "again": (judge,) if is_again else ()}
+    def _replica(self, call: ModelFunctionCall) -> Weights | None:
+        """Return the weights that a call uses away from its model's home, or None if it needs no replica."""
+        if call.model is None:
+            return None
+        weights = Weights(call.model, self._plan[call.name], call.engine)
+        return None if weights == Weights(call.model, self._homes[call.model]) else weights
 
 
 def _reallocate(call: str, weights: Weights, home: Placement) -> Reallocate:
@@ -171,8 +207,9 @@ def _on_devices(
     nodes: Sequence[Node], homes: Mapping[str, Placement], models: Mapping[str, ModelConfig]
 ) -> list[Node]:
     """Have what is offloaded on its devices while it is used."""
-    for name in (name for name, config in models.items() if config.offload and name in homes):
-        nodes = _while_used(nodes, Weights(name, homes[name]))
+    for name, config in models.items():
+        if config.offload and name in homes:
+            nodes = _while_used(nodes, Weights(name, homes[name]))
     return list(nodes)
 
 
@@ -195,8 +232,7 @@ def compile_save(
     graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
 ) -> Program:
     """Write every model that `graph` trains."""
-    trained = dict.fromkeys(c.model for c in graph.calls.values() if c.kind is CallKind.TRAIN)
-    nodes = [Save(model, homes[model]) for model in trained]
+    nodes = [Save(model, homes[model]) for model in graph.trained]
     return Program(tuple(_on_devices(nodes, homes, models or {})))
 
 
