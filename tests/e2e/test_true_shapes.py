@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from realrl.api.configure import build_config
-from realrl.apps.checks import Inputs, check_plan, make_plan
+from realrl.apps.checks import check_plan, make_plan
 from realrl.apps.defaults import choose_settings
 from realrl.datasets.digests import RowsDigest
 from realrl.models.registry import read_decoder_config
-from realrl.planner.run_inputs import FoundModel, RowFacts
+from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
 from realrl.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -48,7 +48,7 @@ SHAPES = {
 Qwen/Qwen2.5-7B and Qwen/Qwen2.5-32B."""
 
 
-def inputs_of(recipe, config, directory: Path) -> Inputs:
+def inputs_of(recipe, config, directory: Path) -> RunInputs:
     """The experiment's models, and a step's rows that are as long as the experiment allows."""
     decoder = read_decoder_config(directory)
     longest = config.data.max_prompt_tokens
@@ -63,7 +63,7 @@ def inputs_of(recipe, config, directory: Path) -> Inputs:
         digest=RowsDigest(config.batch_size, ""),
     )
     specs = recipe.models(config).items()
-    return Inputs({name: FoundModel(name, spec, directory, decoder) for name, spec in specs}, rows, None)
+    return RunInputs({name: FoundModel(name, spec, directory, decoder) for name, spec in specs}, rows, None)
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}-{file.stem}")
