@@ -9,19 +9,26 @@ from realrl.ops.packing import karmarkar_karp
 
 
 def assign(lengths: Sequence[int], dp: int, *, num_minibatches: int = 1, group_size: int = 1) -> list[int]:
-    """The dp_rank of each sample: each mini-batch is shared out by tokens, by Karmarkar-Karp.
+    """Return the dp_rank of each sample: the tokens of each mini-batch are balanced by Karmarkar-Karp.
 
-    Sample i of N is in mini-batch `i * num_minibatches // N`. Samples of one group of `group_size`
-    neighbours stay together. A rank goes without a sample of a mini-batch only if that has fewer groups
-    than there are ranks.
+    Sample i of N is in mini-batch `i * num_minibatches // N`. Samples of one group of `group_size` neighbours
+    stay together. A rank has no sample of a mini-batch only if that has fewer groups than there are ranks.
     """
-    minibatches: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i in range(len(lengths)):
-        minibatches[i * num_minibatches // len(lengths)][i // group_size].append(i)
     dp_ranks = [0] * len(lengths)
-    for groups in minibatches.values():
-        weights = [sum(lengths[i] for i in group) for group in groups.values()]
-        for group, dp_rank in zip(groups.values(), karmarkar_karp(weights, dp), strict=True):
-            for i in group:
-                dp_ranks[i] = dp_rank
+    for groups in _groups_by_minibatch(len(lengths), num_minibatches, group_size):
+        weights = []
+        for group in groups:
+            weights.append(sum(lengths[sample] for sample in group))
+        for group, dp_rank in zip(groups, karmarkar_karp(weights, dp), strict=True):
+            for sample in group:
+                dp_ranks[sample] = dp_rank
     return dp_ranks
+
+
+def _groups_by_minibatch(num_samples: int, num_minibatches: int, group_size: int) -> list[list[list[int]]]:
+    """Return the samples of each group of each mini-batch, in order."""
+    minibatches: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for sample in range(num_samples):
+        minibatch = minibatches[sample * num_minibatches // num_samples]
+        minibatch[sample // group_size].append(sample)
+    return [list(groups.values()) for groups in minibatches.values()]

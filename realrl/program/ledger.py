@@ -1,4 +1,7 @@
-"""What the master knows of a batch: which ranks hold which keys of which samples, and how long they are."""
+"""Bookkeeping of a batch: which ranks hold which keys of which samples, and how long those are.
+
+The tensors themselves stay on the workers; `KeyMove` says which of them must travel.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,18 @@ class Ledger:
         group_size: int,
         spare_rows: Sequence[int] = (),
     ) -> None:
+        """`row_lengths`: tokens of each dataset row; `spare_rows`: rows that may replace rejected ones."""
         self.samples = list(samples)
         self.row_lengths = row_lengths
         self.group_size = group_size
         self._spare_rows = deque(spare_rows)
         self._rejected: set[int] = set()
         self.lengths: dict[str, dict[int, int]] = defaultdict(dict)
+        """Elements of each key of each sample."""
         self.dtypes: dict[str, str] = {}
+        """Type of each key."""
         self.holders: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+        """Ranks that hold each key of each sample."""
         self._shares: dict[str, Shares] = {}
         self._lacks: dict[str, tuple[KeyMove, ...]] = {}
 
@@ -42,23 +49,22 @@ class Ledger:
         return sum(self._length(sample, tuple(self.lengths)) for sample in self.samples)
 
     def record_outputs(self, rank: int, done: Done) -> None:
-        """`rank` now holds the outputs that `done` reports."""
+        """Record that `rank` holds the outputs that `done` reports."""
         self._rejected.update(done.rejected)
         if not done.samples:
             return
         for key, lengths in done.lengths.items():
             dtype = self.dtypes.setdefault(key, done.dtypes[key])
             assert dtype == done.dtypes[key], f"{key} has two types"
-            recorded, holders = self.lengths[key], self.holders[key]
             for sample, length in zip(done.samples, lengths, strict=True):
-                known = recorded.setdefault(sample, length)
+                known = self.lengths[key].setdefault(sample, length)
                 assert known == length, (
                     f"{key} of sample {sample} has {length} elements on rank {rank}, not {known}"
                 )
-                holders[sample].add(rank)
+                self.holders[key][sample].add(rank)
 
     def record_move(self, keys: Sequence[KeyMove]) -> None:
-        """The ranks that lacked samples hold them after this move."""
+        """Record that the ranks that lacked samples hold them after this move."""
         for move in keys:
             for key in move.dtypes:
                 holders = self.holders[key]
@@ -68,28 +74,35 @@ class Ledger:
         self._lacks.clear()
 
     def redraw(self, calls: Sequence[ModelFunctionCall]) -> None:
-        """Give rejected samples other rows, as long as there are, and forget what `calls` made of them."""
+        """Give rejected samples other rows while there are spare ones; forget what `calls` made of them."""
         groups = sorted({sample // self.group_size for sample in self._rejected})
+        made_keys: list[str] = []
+        for call in calls:
+            made_keys += call.outputs
         for group in groups[: len(self._spare_rows)]:
             row = self._spare_rows.popleft()
-            for id in range(group * self.group_size, (group + 1) * self.group_size):
-                self.samples[id] = Sample(id, row)
-                for key in (key for call in calls for key in call.outputs):
-                    del self.lengths[key][id], self.holders[key][id]
+            first = group * self.group_size
+            for sample in range(first, first + self.group_size):
+                self.samples[sample] = Sample(sample, row)
+                for key in made_keys:
+                    del self.lengths[key][sample]
+                    del self.holders[key][sample]
         self._rejected.clear()
         self._lacks.clear()
         for call in calls:
             del self._shares[call.name]
 
     def shares(self, call: ModelFunctionCall, placement: Placement) -> Shares:
-        """The samples that lack the call's outputs by dp_rank, balanced by its inputs' tokens; settled when
-        first asked for.
+        """Return the samples that lack the call's outputs by dp_rank, balanced by the tokens of its inputs.
+
+        Settled by the first request, until rows are resampled.
         """
         if call.name not in self._shares:
             dp = placement.layout.dp
-            samples = [s for s in self.samples if not any(s.id in self.lengths[k] for k in call.outputs)]
+            samples = [sample for sample in self.samples if not self._has_outputs(call, sample)]
+            lengths = [self._length(sample, call.inputs) for sample in samples]
             dp_ranks = assign(
-                [self._length(sample, call.inputs) for sample in samples],
+                lengths,
                 dp,
                 num_minibatches=call.num_minibatches,
                 group_size=self.group_size if call.kind is CallKind.GENERATE else 1,
@@ -103,40 +116,52 @@ class Ledger:
     def lacking(
         self, call: ModelFunctionCall, keys: Sequence[str], placement: Placement
     ) -> tuple[KeyMove, ...]:
-        """What must move so that each rank of `placement` holds `keys` of its share of the call; settled when
-        first asked for, until samples move or are drawn again.
+        """Return what must move so that each rank of `placement` holds `keys` of its share of the call.
+
+        Settled by the first request, until samples move or rows are resampled.
         """
         if call.name not in self._lacks:
             self._lacks[call.name] = tuple(self._moves(keys, self._wanted(call, placement)))
         return self._lacks[call.name]
 
     def _wanted(self, call: ModelFunctionCall, placement: Placement) -> dict[int, list[int]]:
-        """The samples that each rank is to hold."""
-        shares = [[sample.id for sample in share] for share in self.shares(call, placement)]
-        coordinates = map(placement.layout.coordinate, range(placement.layout.size))
-        return {rank: shares[c.dp_rank] for rank, c in zip(placement.ranks, coordinates, strict=True)}
+        """Return the samples that each rank is to hold."""
+        shares = self.shares(call, placement)
+        wanted = {}
+        for index, rank in enumerate(placement.ranks):
+            dp_rank = placement.layout.coordinate(index).dp_rank
+            wanted[rank] = [sample.id for sample in shares[dp_rank]]
+        return wanted
 
     def _moves(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> Iterator[KeyMove]:
-        """Keys of the same lengths and holders move as one."""
+        """Return one move for all keys of the same lengths and holders, unless no rank lacks them."""
+        for group in self._groups_of_keys(keys):
+            move = self._move(group, wanted)
+            if move.target:
+                yield move
+
+    def _groups_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         groups: list[list[str]] = []
         for key in keys:
-            alike = next((group for group in groups if self._are_alike(key, group[0])), None)
-            if alike is None:
-                groups.append([key])
+            for group in groups:
+                if self._are_alike(key, group[0]):
+                    group.append(key)
+                    break
             else:
-                alike.append(key)
-        moves = (self._move(group, wanted) for group in groups)
-        return (move for move in moves if move.target)
+                groups.append([key])
+        return groups
 
     def _are_alike(self, one: str, other: str) -> bool:
         return self.lengths[one] == self.lengths[other] and self.holders[one] == self.holders[other]
 
     def _move(self, keys: Sequence[str], wanted: Mapping[int, Sequence[int]]) -> KeyMove:
-        holders, lengths = self.holders[keys[0]], self.lengths[keys[0]]
+        holders = self.holders[keys[0]]
+        lengths = self.lengths[keys[0]]
         target = {}
         for rank, samples in wanted.items():
-            if lacks := tuple([sample for sample in samples if rank not in holders[sample]]):
-                target[rank] = lacks
+            lacking = [sample for sample in samples if rank not in holders[sample]]
+            if lacking:
+                target[rank] = tuple(lacking)
         moving = sorted(set().union(*target.values()))
         source: dict[int, list[int]] = defaultdict(list)
         for sample in moving:
@@ -148,6 +173,9 @@ class Ledger:
             source={rank: tuple(samples) for rank, samples in sorted(source.items())},
             target=target,
         )
+
+    def _has_outputs(self, call: ModelFunctionCall, sample: Sample) -> bool:
+        return any(sample.id in self.lengths[key] for key in call.outputs)
 
     def _length(self, sample: Sample, keys: Sequence[str]) -> int:
         known = [self.lengths[key][sample.id] for key in keys if sample.id in self.lengths[key]]
