@@ -1,4 +1,4 @@
-"""Shares work out so that the largest load is as small as it can be."""
+"""Divides work over candidates so that the largest load is as small as possible."""
 
 from __future__ import annotations
 
@@ -7,68 +7,121 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_GOOD_ENOUGH = 1.002
-_MOST_PASSES = 200
+_TOLERANCE = 1.002
+"""Iteration stops once the largest load is at most this factor above its proven lower bound."""
+_MAX_PASSES = 200
+"""Passes over all demands; a bound on the time where the proof converges slowly."""
+_SLACKS = (1e-9, 1e-4, 1e-2)
+"""Relative distances from the largest load within which a candidate counts as most loaded."""
 
 
 @dataclass(frozen=True)
 class Balanced:
-    """How much of each demand each of its candidates takes on."""
+    """The amount of each demand that each of its candidates takes."""
 
     quotas: tuple[dict[Hashable, float], ...]
-    """By demand: candidate to its part."""
+    """For each demand: its candidates and the amount that each takes."""
     largest: float
     """The largest load."""
     lower_bound: float
-    """No sharing has a smaller largest load: what only some set can take on, shared evenly among it."""
+    """A lower bound on the largest load of any division: work that only one set of candidates can take,
+    divided evenly over that set."""
 
 
 def balance(
     demands: Sequence[tuple[float, Sequence[Hashable]]], base: Mapping[Hashable, float] | None = None
 ) -> Balanced:
-    """Share each `(amount, candidates)` out over its candidates, beside the loads of `base`.
+    """Divide each demand `(amount, candidates)` over its candidates, in addition to the loads of `base`.
 
-    Fills the least loaded candidates of one demand at a time, as water finds its level, until a set of
-    candidates proves that the largest load cannot fall by more than 0.2 percent. The sum of squared loads
-    falls with each turn and is least where the loads are best (Federgruen & Groenevelt 1986).
+    Each step divides one demand anew: water filling over its least loaded candidates. Passes over all
+    demands end when a set of candidates proves that the largest load cannot fall by more than 0.2 percent.
+    Each step lowers the sum of squared loads, which is least where the largest load is least.
+
+    Source: Federgruen & Groenevelt 1986, the greedy procedure for resource allocation.
     """
     base = base or {}
-    names = list(dict.fromkeys([*base, *(c for _, candidates in demands for c in candidates)]))
-    index = {name: i for i, name in enumerate(names)}
-    loads = np.array([base.get(name, 0.0) for name in names])
-    members = [np.array([index[c] for c in candidates]) for _, candidates in demands]
-    amounts = [float(amount) for amount, _ in demands]
-    quotas = [np.zeros(len(who)) for who in members]
-    bound = _bound(loads, loads, members, amounts)
-    for _ in range(_MOST_PASSES):
-        for i, who in enumerate(members):
-            loads[who] -= quotas[i]
-            quotas[i] = _fill(loads[who], amounts[i])
-            loads[who] += quotas[i]
-        bound = max(bound, _bound(loads, np.array([base.get(n, 0.0) for n in names]), members, amounts))
-        if not len(loads) or loads.max() <= bound * _GOOD_ENOUGH:
+    index = _numbered(demands, base)
+    fixed = np.array([base.get(name, 0.0) for name in index])
+    loads = fixed.copy()
+    amounts = []
+    members = []
+    quotas = []
+    for amount, candidates in demands:
+        numbers = [index[candidate] for candidate in candidates]
+        amounts.append(float(amount))
+        members.append(np.array(numbers))
+        quotas.append(np.zeros(len(numbers)))
+
+    bound = _lower_bound(loads, fixed, members, amounts)
+    for _ in range(_MAX_PASSES):
+        _redistribute(loads, quotas, members, amounts)
+        bound = max(bound, _lower_bound(loads, fixed, members, amounts))
+        if not len(loads) or loads.max() <= bound * _TOLERANCE:
             break
-    shares = tuple(dict(zip(c, q.tolist(), strict=True)) for (_, c), q in zip(demands, quotas, strict=True))
-    return Balanced(shares, float(loads.max(initial=0.0)), float(bound))
+
+    shares = []
+    for (_, candidates), quota in zip(demands, quotas, strict=True):
+        share = dict(zip(candidates, quota.tolist(), strict=True))
+        shares.append(share)
+    largest = loads.max(initial=0.0)
+    return Balanced(tuple(shares), float(largest), float(bound))
+
+
+def _numbered(
+    demands: Sequence[tuple[float, Sequence[Hashable]]], base: Mapping[Hashable, float]
+) -> dict[Hashable, int]:
+    """Number all candidates in the order of their first occurrence, those of `base` first."""
+    index: dict[Hashable, int] = {}
+    for name in base:
+        index[name] = len(index)
+    for _, candidates in demands:
+        for name in candidates:
+            index.setdefault(name, len(index))
+    return index
+
+
+def _redistribute(
+    loads: np.ndarray, quotas: list[np.ndarray], members: Sequence[np.ndarray], amounts: Sequence[float]
+) -> None:
+    """Divide each demand anew, given the loads that the others leave; update `loads` and `quotas`."""
+    for i, candidates in enumerate(members):
+        loads[candidates] -= quotas[i]
+        quotas[i] = _fill(loads[candidates], amounts[i])
+        loads[candidates] += quotas[i]
 
 
 def _fill(loads: np.ndarray, amount: float) -> np.ndarray:
-    """What raises the lowest of `loads` to one level, in all `amount`."""
+    """Return the additions, `amount` in total, that raise the lowest of `loads` to one level.
+
+    Shapes: `[candidates]`, also the result.
+    """
     ordered = np.sort(loads)
     depth = np.arange(1, len(ordered) + 1)
+    # The level that the amount reaches if the lowest `depth` loads are filled.
     levels = (ordered.cumsum() + amount) / depth
-    level = levels[np.flatnonzero(levels >= ordered)[-1]]
+    reached = np.flatnonzero(levels >= ordered)
+    level = levels[reached[-1]]
     return np.maximum(level - loads, 0.0)
 
 
-def _bound(
+def _lower_bound(
     loads: np.ndarray, base: np.ndarray, members: Sequence[np.ndarray], amounts: Sequence[float]
 ) -> float:
-    """The best lower bound that the sets of the most loaded candidates prove."""
+    """Return the best lower bound that the sets of the most loaded candidates prove.
+
+    Shapes: `loads` and `base` are `[candidates]`.
+    """
     best = 0.0
-    for slack in (1e-9, 1e-4, 1e-2):
-        chosen = loads >= loads.max(initial=0.0) * (1 - slack)
-        forced = sum(amount for who, amount in zip(members, amounts) if chosen[who].all())
-        if chosen.any():
-            best = max(best, (forced + base[chosen].sum()) / chosen.sum())
+    largest = loads.max(initial=0.0)
+    for slack in _SLACKS:
+        chosen = loads >= largest * (1 - slack)
+        if not chosen.any():
+            continue
+        # Demands whose candidates are all in the set can go nowhere else.
+        forced = []
+        for candidates, amount in zip(members, amounts):
+            if chosen[candidates].all():
+                forced.append(amount)
+        mean = (sum(forced) + base[chosen].sum()) / chosen.sum()
+        best = max(best, mean)
     return best

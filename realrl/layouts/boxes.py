@@ -1,4 +1,4 @@
-"""Geometry of boxes: where the parts of two layouts meet."""
+"""Geometry of boxes: where the parts of two layouts meet, and how a shape is cut into blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from realrl.layouts.layout import Part, Shape
 
 
 class Cell(NamedTuple):
-    """A range of a tensor that lies wholly in each of `held`, parts of the source layout, and of `wanted`."""
+    """A range of a tensor that lies wholly inside every part of `held` and of `wanted`.
+
+    `held` are parts of the source layout, `wanted` parts of the destination.
+    """
 
     start: Shape
     stop: Shape
@@ -19,69 +22,125 @@ class Cell(NamedTuple):
     wanted: tuple[Part, ...]
 
 
+_Side = tuple[Part, bool]
+"""A part, and whether it is wanted."""
+
+
 def cells(held: Sequence[Part], wanted: Sequence[Part]) -> Iterator[Cell]:
-    """Disjoint cells that cover all of `wanted`."""
-    sides = [(part, False) for part in held if part.numel] + [(part, True) for part in wanted if part.numel]
-    num_dims = len(sides[0][0].start) if sides else 0
-    for start, stop, members in _swept(sides, 0, num_dims):
-        if any(is_wanted for _, is_wanted in members):
-            yield Cell(
-                start,
-                stop,
-                tuple(part for part, is_wanted in members if not is_wanted),
-                tuple(part for part, is_wanted in members if is_wanted),
-            )
+    """Yield disjoint cells that together cover every part of `wanted`."""
+    sides: list[_Side] = []
+    for part in held:
+        if part.numel:
+            sides.append((part, False))
+    for part in wanted:
+        if part.numel:
+            sides.append((part, True))
+    if not sides:
+        return
+
+    first_part, _ = sides[0]
+    num_dims = len(first_part.start)
+    for start, stop, members in _sweep(sides, 0, num_dims):
+        holding = []
+        wanting = []
+        for part, is_wanted in members:
+            if is_wanted:
+                wanting.append(part)
+            else:
+                holding.append(part)
+        if wanting:
+            yield Cell(start, stop, tuple(holding), tuple(wanting))
 
 
-def _swept(sides: list, dim: int, num_dims: int) -> Iterator[tuple[Shape, Shape, list]]:
-    """Cut along one dim wherever a part begins or ends, and each slab along the dims that are left."""
+def _sweep(sides: list[_Side], dim: int, num_dims: int) -> Iterator[tuple[Shape, Shape, list[_Side]]]:
+    """Yield the cells of `sides` in the dims from `dim` on: start, stop and the parts that contain the cell.
+
+    The dim is cut wherever a part begins or ends. Each slab is then cut along the remaining dims. Only
+    parts that overlap a slab are compared, so that thousands of disjoint parts are no trouble.
+    """
     if dim == num_dims:
         if sides:
             yield (), (), sides
         return
-    bounds = sorted({edge for part, _ in sides for edge in (part.start[dim], part.stop[dim])})
+
+    edges = set()
+    for part, _ in sides:
+        edges.add(part.start[dim])
+        edges.add(part.stop[dim])
+    bounds = sorted(edges)
+
+    # Sorted in reverse, so that the next part to begin is popped from the end.
     waiting = sorted(sides, key=lambda side: side[0].start[dim], reverse=True)
-    active: list = []
+    active: list[_Side] = []
     for low, high in pairwise(bounds):
         active = [side for side in active if side[0].stop[dim] > low]
         while waiting and waiting[-1][0].start[dim] <= low:
             active.append(waiting.pop())
-        for start, stop, members in _swept(active, dim + 1, num_dims):
+        for start, stop, members in _sweep(active, dim + 1, num_dims):
             yield (low, *start), (high, *stop), members
 
 
 def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
-    """Cut `shape` into blocks of at most `limit` elements: each one's offset and shape."""
-    inner, steps = 1, []
+    """Yield the offset and shape of blocks of at most `limit` elements that tile `shape`."""
+    steps = _block_shape(shape, limit)
+    ranges = []
+    for size, step in zip(shape, steps, strict=True):
+        ranges.append(range(0, size, step))
+
+    for offset in product(*ranges):
+        block = []
+        for step, size, first in zip(steps, shape, offset):
+            # The last block of a dim may be shorter.
+            block.append(min(step, size - first))
+        yield offset, tuple(block)
+
+
+def _block_shape(shape: Shape, limit: int) -> list[int]:
+    """Return the largest block of at most `limit` elements that is whole in the innermost dims."""
+    steps = []
+    inner = 1
     for size in reversed(shape):
-        steps.append(max(1, min(size, limit // inner)))
+        room = limit // inner
+        step = max(1, min(size, room))
+        steps.append(step)
         inner *= size
     steps.reverse()
-    for offset in product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True))):
-        yield offset, tuple(min(step, size - o) for step, size, o in zip(steps, shape, offset))
+    return steps
 
 
 def boxes_of_range(shape: Shape, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
-    """The elements `[start, stop)` of a tensor, counted row by row, as boxes in order: each one's offset and
-    shape. A matrix's range is at most three.
+    """Yield the offset and shape of boxes that cover the elements `[start, stop)` of a tensor, in order.
+
+    Elements are counted in row-major order. A range of a matrix takes at most three boxes:
+
+        . . . # #    the end of a row
+        # # # # #    whole rows
+        # # . . .    the beginning of a row
     """
     if start >= stop:
         return
     if not shape:
         yield (), ()
         return
+
     row = math.prod(shape[1:])
-    first, last = -(-start // row), stop // row
+    first = -(-start // row)  # the first whole row: rounded up
+    last = stop // row
     if first > last:
         yield from _within_row(shape, last, start, stop)
         return
+
     yield from _within_row(shape, first - 1, start, first * row)
     if first < last:
-        yield (first, *(0 for _ in shape[1:])), (last - first, *shape[1:])
+        inner = shape[1:]
+        zeros = (0,) * len(inner)
+        yield (first, *zeros), (last - first, *inner)
     yield from _within_row(shape, last, last * row, stop)
 
 
 def _within_row(shape: Shape, index: int, start: int, stop: int) -> Iterator[tuple[Shape, Shape]]:
-    before = index * math.prod(shape[1:])
-    for offset, size in boxes_of_range(shape[1:], start - before, stop - before):
+    """Yield the boxes of `[start, stop)`, which lies inside row `index`."""
+    inner = shape[1:]
+    before = index * math.prod(inner)
+    for offset, size in boxes_of_range(inner, start - before, stop - before):
         yield (index, *offset), (1, *size)

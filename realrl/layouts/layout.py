@@ -7,16 +7,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import sub
 
 Rank = int | str
 """A global rank, or the name of a file that holds tensors."""
 
 Shape = tuple[int, ...]
+"""One integer per dim: a shape, an offset or a corner of a box."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open range in each dim of a named global tensor."""
+    """A half-open range `[start, stop)` in every dim of a named global tensor."""
 
     tensor: str
     start: Shape
@@ -24,16 +26,20 @@ class Box:
 
     @property
     def shape(self) -> Shape:
-        return tuple(b - a for a, b in zip(self.start, self.stop))
+        """Return the box's length in every dim."""
+        lengths = map(sub, self.stop, self.start)
+        return tuple(lengths)
 
     @property
     def numel(self) -> int:
-        return math.prod(self.shape)
+        """Return the number of elements."""
+        lengths = map(sub, self.stop, self.start)
+        return math.prod(lengths)
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """`rank` keeps `box` in the local tensor `local`, beginning at `offset`."""
+    """A box that `rank` holds at `offset` of its local tensor `local`."""
 
     rank: Rank
     box: Box
@@ -43,7 +49,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Each of `ranks` keeps a tensor's range `[start, stop)` in the local tensor `local`, at `offset`."""
+    """A range `[start, stop)` of a tensor that each of `ranks` holds at `offset` of its tensor `local`."""
 
     ranks: tuple[Rank, ...]
     start: Shape
@@ -53,19 +59,24 @@ class Part:
 
     @property
     def numel(self) -> int:
-        return math.prod(b - a for a, b in zip(self.start, self.stop))
+        """Return the number of elements."""
+        lengths = map(sub, self.stop, self.start)
+        return math.prod(lengths)
 
     def at(self, start: Shape) -> Shape:
-        """Where the element `start` of the global tensor lies in the local one."""
-        return tuple(o + a - b for o, a, b in zip(self.offset, start, self.start))
+        """Return the index in the local tensor of the element `start` of the global tensor."""
+        local = []
+        for offset, index, first in zip(self.offset, start, self.start):
+            local.append(offset + index - first)
+        return tuple(local)
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Tensors that are cut alike, as a model's layers are.
+    """Tensors with the same parts, such as one weight of every layer.
 
-    With keys, a `*` in the tensor's name and in those of its local tensors stands for each of them;
-    without, the names are one tensor's own.
+    With keys there is one tensor per key, and the key replaces each `*` in global and local names.
+    Without keys there is one tensor, and its names are used unchanged.
     """
 
     tensor: str
@@ -74,51 +85,75 @@ class Pattern:
 
     @property
     def tensors(self) -> list[str]:
-        return [self.tensor] if self.keys is None else [self.tensor.replace("*", key) for key in self.keys]
+        """Return the names of the global tensors, one per key."""
+        if self.keys is None:
+            return [self.tensor]
+        return [self.tensor.replace("*", key) for key in self.keys]
 
     def name(self, template: str, index: int) -> str:
-        """A global or local name as it is for the tensor at `index`."""
-        return template if self.keys is None else template.replace("*", self.keys[index])
+        """Return the global or local name `template` with the key of the tensor at `index`."""
+        if self.keys is None:
+            return template
+        return template.replace("*", self.keys[index])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where every element of a set of global tensors is kept; each tensor is in one pattern.
+    """The ranks and local tensors that hold every element of a set of global tensors.
 
-    Layouts are equal when they are the same object, so that what was planned for one is quickly found.
+    Each tensor is in exactly one pattern. Layouts compare by identity, which makes the lookup of a cached
+    plan fast.
     """
 
     patterns: tuple[Pattern, ...]
 
     @staticmethod
     def of(shards: Iterable[Shard]) -> Layout:
-        """The layout of shards listed one by one."""
-        parts = defaultdict(list)
-        for s in shards:
-            parts[s.box.tensor].append(Part((s.rank,), s.box.start, s.box.stop, s.local, s.offset))
-        return Layout(tuple(Pattern(tensor, tuple(members)) for tensor, members in parts.items()))
+        """Return the layout that consists of `shards`."""
+        parts: dict[str, list[Part]] = defaultdict(list)
+        for shard in shards:
+            box = shard.box
+            part = Part((shard.rank,), box.start, box.stop, shard.local, shard.offset)
+            parts[box.tensor].append(part)
+
+        patterns = []
+        for tensor, members in parts.items():
+            patterns.append(Pattern(tensor, tuple(members)))
+        return Layout(tuple(patterns))
 
     @cached_property
     def ranks(self) -> tuple[Rank, ...]:
-        return tuple(dict.fromkeys(r for pattern in self.patterns for p in pattern.parts for r in p.ranks))
+        """All ranks, in the order of their first part."""
+        # A dict keeps the first occurrence's place; a set has no order that all processes share.
+        found: dict[Rank, None] = {}
+        for pattern in self.patterns:
+            for part in pattern.parts:
+                found.update(dict.fromkeys(part.ranks))
+        return tuple(found)
 
     def shards(self, rank: Rank) -> Iterator[Shard]:
-        """All that one rank holds."""
+        """Yield every shard that `rank` holds."""
         for pattern in self.patterns:
             own = [part for part in pattern.parts if rank in part.ranks]
-            for index, tensor in enumerate(pattern.tensors if own else ()):
+            if not own:
+                continue
+            for index, tensor in enumerate(pattern.tensors):
                 for part in own:
                     box = Box(tensor, part.start, part.stop)
-                    yield Shard(rank, box, pattern.name(part.local, index), part.offset)
+                    local = pattern.name(part.local, index)
+                    yield Shard(rank, box, local, part.offset)
 
     def only(self, rank: Rank) -> Layout:
-        """What one rank holds, as a layout of its own."""
+        """Return the layout of the shards of `rank`."""
         return Layout.of(self.shards(rank))
 
     def extents(self) -> dict[str, Shape]:
-        """The shape of each tensor, as far as some rank holds it."""
-        shapes = {}
+        """Return the smallest shape of each tensor that contains all of its parts."""
+        shapes: dict[str, Shape] = {}
         for pattern in self.patterns:
-            shape = tuple(map(max, zip(*(part.stop for part in pattern.parts), strict=True)))
-            shapes.update(dict.fromkeys(pattern.tensors, shape))
+            stops = [part.stop for part in pattern.parts]
+            stops_by_dim = zip(*stops, strict=True)
+            shape = tuple(map(max, stops_by_dim))
+            for tensor in pattern.tensors:
+                shapes[tensor] = shape
         return shapes

@@ -1,104 +1,28 @@
-"""Which rank sends which elements to which: the way from one layout to another."""
+"""Plans a transfer between two layouts: which rank sends which elements to which."""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
-from operator import itemgetter
+from typing import TypeVar
 
 from realrl.layouts.boxes import Cell, cells
-from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
-from realrl.layouts.routes import Group, Route, route
+from realrl.layouts.contents import Content
+from realrl.layouts.layout import Layout, Pattern, Rank
+from realrl.layouts.pieces import Block, Piece
+
+# Users of a plan import its regions from here as well.
+from realrl.layouts.pieces import Region as Region
+from realrl.layouts.routes import Group, Route, Ways, route
 from realrl.layouts.topology import ONE_NODE, Node, Topology
 
-_FINE_ENOUGH = 64
+_Name = TypeVar("_Name", bound=Rank | Node)
 
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """`shape` elements of a global tensor, from `offset` on in a local one."""
-
-    tensor: str
-    local: str
-    offset: Shape
-    shape: Shape
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Block:
-    """One cell of several tensors that both layouts cut alike."""
-
-    source: Pattern
-    target: Pattern
-    source_keys: tuple[int, ...]
-    target_keys: tuple[int, ...]
-    cell: Cell
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(b - a for a, b in zip(self.cell.start, self.cell.stop))
-
-    @property
-    def cut_dim(self) -> int:
-        """Where it is cut when several ranks send a part of it: at the outermost dim that is long."""
-        shape = self.shape
-        return next(
-            (d for d, n in enumerate(shape) if n >= _FINE_ENOUGH), max(enumerate(shape), key=itemgetter(1))[0]
-        )
-
-    @property
-    def holders(self) -> frozenset[Rank]:
-        return frozenset(rank for part in self.cell.held for rank in part.ranks)
-
-    @property
-    def wanting(self) -> frozenset[Rank]:
-        return frozenset(rank for part in self.cell.wanted for rank in part.ranks)
-
-    def whole(self) -> Piece:
-        return Piece(self, 0, len(self.source_keys), self.cell.start, self.cell.stop)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Piece:
-    """The range `[start, stop)` of the tensors `[first, last)` of a block."""
-
-    block: Block
-    first: int
-    last: int
-    start: Shape
-    stop: Shape
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(b - a for a, b in zip(self.start, self.stop))
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape) * (self.last - self.first)
-
-    def sources(self, rank: Rank) -> Iterator[Region]:
-        """Where `rank` keeps it in the source layout, tensor by tensor."""
-        part = next((part for part in self.block.cell.held if rank in part.ranks), None)
-        assert part is not None, f"rank {rank} holds nothing of {self.block.source.tensor}"
-        pattern, keys = self.block.source, self.block.source_keys
-        yield from (self._region(pattern, key, part) for key in keys[self.first : self.last])
-
-    def targets(self, rank: Rank) -> Iterator[tuple[Region, ...]]:
-        """Where `rank` wants it in the target layout, tensor by tensor; each may have several places."""
-        parts = [part for part in self.block.cell.wanted if rank in part.ranks]
-        pattern, keys = self.block.target, self.block.target_keys
-        yield from (
-            tuple(self._region(pattern, key, part) for part in parts) for key in keys[self.first : self.last]
-        )
-
-    def _region(self, pattern: Pattern, key: int, part: Part) -> Region:
-        tensor, local = pattern.name(pattern.tensor, key), pattern.name(part.local, key)
-        return Region(tensor, local, part.at(self.start), self.shape)
+_Pair = tuple[tuple[Rank, ...], tuple[Rank, ...]]
+"""Ranks that hold some content, and ranks that lack it and receive it from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +34,7 @@ class Stream:
 
     @cached_property
     def numel(self) -> int:
+        """Return the number of elements of all pieces."""
         return sum(piece.numel for piece in self.pieces)
 
 
@@ -123,7 +48,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class TransferPlan:
-    """Every stream that turns one layout into another, and what stays where it is."""
+    """Every stream that turns one layout into another, and every piece that stays on its rank."""
 
     streams: tuple[Stream, ...]
     kept: tuple[Kept, ...]
@@ -131,208 +56,242 @@ class TransferPlan:
 
     @cached_property
     def by_rank(self) -> dict[Rank, tuple[int, ...]]:
-        """The places in `streams` of those that each rank sends, receives or passes on."""
-        found = defaultdict(list)
+        """The indices in `streams` of those that each rank sends, receives or relays."""
+        found: dict[Rank, list[int]] = defaultdict(list)
         for index, stream in enumerate(self.streams):
             for rank in stream.route.ranks:
                 found[rank].append(index)
-        return {rank: tuple(members) for rank, members in found.items()}
+        return {rank: tuple(indices) for rank, indices in found.items()}
 
     @cached_property
     def ranks(self) -> frozenset[Rank]:
-        """All that have something to do."""
-        return frozenset(self.by_rank).union(*(kept.ranks for kept in self.kept))
+        """All ranks that take part in a stream or keep a piece."""
+        found = set(self.by_rank)
+        for kept in self.kept:
+            found.update(kept.ranks)
+        return frozenset(found)
 
     @cached_property
     def received(self) -> dict[Rank, int]:
-        """Elements that reach each rank."""
-        return self._counted(lambda sender, receiver: receiver)
+        """The number of elements that each rank receives."""
+        return self._count(lambda sender, receiver: receiver)
 
     @cached_property
     def sent(self) -> dict[Rank, int]:
-        """Elements that leave each rank, those that it passes on included."""
-        return self._counted(lambda sender, receiver: sender)
+        """The number of elements that each rank sends, including those that it relays."""
+        return self._count(lambda sender, receiver: sender)
 
     @property
     def moved(self) -> int:
-        """Elements that cross from one rank to another."""
+        """The number of elements that cross from one rank to another."""
         return sum(self.received.values())
 
     def entered(self, topology: Topology) -> dict[Node, int]:
-        """Elements that enter each node from others."""
-        node = topology.node
-        return self._counted(lambda a, b: node(b) if node(a) != node(b) else None)
+        """Return the number of elements that enter each node from others."""
+
+        def entered_node(sender: Rank, receiver: Rank) -> Node | None:
+            node = topology.node(receiver)
+            return None if topology.node(sender) == node else node
+
+        return self._count(entered_node)
 
     def left(self, topology: Topology) -> dict[Node, int]:
-        """Elements that leave each node for others."""
-        node = topology.node
-        return self._counted(lambda a, b: node(a) if node(a) != node(b) else None)
+        """Return the number of elements that leave each node for others."""
 
-    def _counted(self, key) -> dict:
-        counts: dict = defaultdict(int)
+        def left_node(sender: Rank, receiver: Rank) -> Node | None:
+            node = topology.node(sender)
+            return None if topology.node(receiver) == node else node
+
+        return self._count(left_node)
+
+    def _count(self, name_of: Callable[[Rank, Rank], _Name | None]) -> dict[_Name, int]:
+        """Count elements under the name that `name_of` gives an edge; None leaves the edge out."""
+        counts: dict[_Name, int] = defaultdict(int)
         for stream in self.streams:
+            numel = stream.numel
             for sender, receiver in stream.route.edges:
-                if (name := key(sender, receiver)) is not None:
-                    counts[name] += stream.numel
+                name = name_of(sender, receiver)
+                if name is not None:
+                    counts[name] += numel
         return dict(counts)
 
 
 def plan(source: Layout, destination: Layout, topology: Topology = ONE_NODE) -> TransferPlan:
-    """The streams that fill every box of `destination` from `source`.
+    """Return the streams that fill every box of `destination` from `source`.
 
-    A rank keeps what it holds and receives each element that it lacks once, whichever of its boxes ask for
-    it; an element enters a node once. Senders share the load. Pure and deterministic, so that every process
-    finds the same plan.
+    A rank keeps what it holds. It receives each element that it lacks once, even if several of its boxes
+    contain it. An element enters a node once. Senders share the load. The function is pure and
+    deterministic, so that every process finds the same plan.
 
     Raises:
         ValueError: `destination` asks for elements that no rank of `source` holds.
     """
-    kept, groups = [], defaultdict(list)
-    nodes = _Nodes(topology)
+    kept = []
+    groups: dict[_Pair, list[Block]] = defaultdict(list)
+    pairing = _Pairing(topology)
     for block in _blocks(source, destination):
-        if both := block.holders & block.wanting:
+        holders = block.holders
+        wanting = block.wanting
+        both = holders & wanting
+        if both:
             kept.append(Kept(both, block.whole()))
-        for pair in nodes.pairs(block.holders, block.wanting - block.holders):
+        for pair in pairing.pairs(holders, wanting - holders):
             groups[pair].append(block)
-    streams = _streams(groups, topology)
-    return TransferPlan(tuple(streams), tuple(kept), topology)
+
+    streams = tuple(_streams(groups, topology))
+    return TransferPlan(streams, tuple(kept), topology)
 
 
 @lru_cache(maxsize=64)
 def cached_plan(source: Layout, destination: Layout, topology: Topology = ONE_NODE) -> TransferPlan:
-    """`plan`, found again for the same layouts."""
+    """Return `plan` of the same arguments, from a cache if these objects were planned before."""
     return plan(source, destination, topology)
 
 
 def needs(source: Layout, destination: Layout) -> Iterator[tuple[frozenset[Rank], frozenset[Rank], int]]:
-    """What must move, whichever way: who holds it, who lacks it, and how many elements it has."""
+    """Yield what must move by any plan: the ranks that hold it, the ranks that lack it, and its elements.
+
+    Raises:
+        ValueError: `destination` asks for elements that no rank of `source` holds.
+    """
     for block in _blocks(source, destination):
-        if lacking := block.wanting - block.holders:
-            yield block.holders, lacking, math.prod(block.shape) * len(block.source_keys)
+        holders = block.holders
+        lacking = block.wanting - holders
+        if lacking:
+            yield holders, lacking, block.numel
 
 
-class _Nodes:
-    """Splits who holds and who lacks into pairs inside a node, and one of nodes that hold nothing."""
+class _Pairing:
+    """Divides the ranks that hold and the ranks that lack some content into pairs.
+
+    There is one pair for each node with ranks of both kinds, and one for all nodes that hold nothing.
+    Results are cached, because thousands of blocks have the same ranks.
+    """
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._found: dict[tuple, list[tuple]] = {}
+        self._found: dict[tuple[frozenset[Rank], frozenset[Rank]], list[_Pair]] = {}
 
-    def pairs(self, holders: frozenset[Rank], lacking: frozenset[Rank]) -> list[tuple]:
+    def pairs(self, holders: frozenset[Rank], lacking: frozenset[Rank]) -> list[_Pair]:
+        """Return the pairs, with ranks in order."""
         key = (holders, lacking)
-        if key not in self._found:
-            self._found[key] = list(self._pairs(sorted(holders, key=_order), sorted(lacking, key=_order)))
-        return self._found[key]
+        found = self._found.get(key)
+        if found is None:
+            # Sets have no order that all processes share.
+            ordered_holders = sorted(holders, key=_rank_order)
+            ordered_lacking = sorted(lacking, key=_rank_order)
+            found = self._divided(ordered_holders, ordered_lacking)
+            self._found[key] = found
+        return found
 
-    def _pairs(self, holders: Sequence[Rank], lacking: Sequence[Rank]) -> Iterator[tuple]:
-        held, outside = self._topology.by_node(holders), []
+    def _divided(self, holders: Sequence[Rank], lacking: Sequence[Rank]) -> list[_Pair]:
+        """Return the pairs of ordered ranks."""
+        held = self._topology.by_node(holders)
+        pairs: list[_Pair] = []
+        outside: list[Rank] = []
         for node, ranks in self._topology.by_node(lacking).items():
             if node in held:
-                yield held[node], ranks
+                pairs.append((held[node], ranks))
             else:
-                outside += ranks
+                outside.extend(ranks)
         if outside:
-            yield tuple(holders), tuple(outside)
+            pairs.append((tuple(holders), tuple(outside)))
+        return pairs
 
 
-def _order(rank: Rank) -> tuple:
-    return isinstance(rank, str), rank
+def _rank_order(rank: Rank) -> tuple[bool, Rank]:
+    """Return a sort key that places numbers before file names, since the two cannot be compared."""
+    is_file = isinstance(rank, str)
+    return is_file, rank
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Tensors of one destination pattern that share a source pattern, or that the source layout lacks.
+
+    The keys are the tensors' indices in the two patterns.
+    """
+
+    source: Pattern | None
+    source_keys: list[int]
+    target_keys: list[int]
 
 
 def _blocks(source: Layout, destination: Layout) -> Iterator[Block]:
-    """Every cell that is wanted, of all tensors with the same two patterns at once."""
-    place = {t: (p, i) for p in source.patterns for i, t in enumerate(p.tensors)}
+    """Yield every wanted cell, for all tensors with the same two patterns at once."""
+    places = _pattern_places(source)
     for target in destination.patterns:
-        alike = defaultdict(list)
-        for index, tensor in enumerate(target.tensors):
-            pattern, key = place.get(tensor, (None, -1))
-            alike[pattern and id(pattern)].append((pattern, key, index))
-        for members in alike.values():
-            pattern, (_, keys, indices) = members[0][0], zip(*members, strict=True)
-            for cell in cells(pattern.parts if pattern else (), target.parts):
+        for alike in _alike(target, places):
+            source_keys = tuple(alike.source_keys)
+            target_keys = tuple(alike.target_keys)
+            held = ()
+            if alike.source is not None:
+                held = alike.source.parts
+
+            for cell in cells(held, target.parts):
                 if not cell.held:
-                    raise ValueError(_nobody_holds(target, indices[0], cell))
-                yield Block(pattern, target, keys, indices, cell)
+                    raise ValueError(_nobody_holds(target, target_keys[0], cell))
+                yield Block(alike.source, target, source_keys, target_keys, cell)
+
+
+def _pattern_places(layout: Layout) -> dict[str, tuple[Pattern, int]]:
+    """Return the pattern of each tensor, and its index there."""
+    places = {}
+    for pattern in layout.patterns:
+        for index, tensor in enumerate(pattern.tensors):
+            places[tensor] = (pattern, index)
+    return places
+
+
+def _alike(target: Pattern, places: Mapping[str, tuple[Pattern, int]]) -> list[_Alike]:
+    """Group the tensors of `target` by their pattern in the source layout."""
+    # Patterns are told apart by identity: hashing one would visit all of its parts.
+    groups: dict[int, _Alike] = {}
+    for target_key, tensor in enumerate(target.tensors):
+        pattern, source_key = places.get(tensor, (None, -1))
+        group = groups.get(id(pattern))
+        if group is None:
+            group = _Alike(pattern, [], [])
+            groups[id(pattern)] = group
+        group.source_keys.append(source_key)
+        group.target_keys.append(target_key)
+    return list(groups.values())
 
 
 def _nobody_holds(target: Pattern, index: int, cell: Cell) -> str:
+    """Return the message for a cell that the source layout lacks."""
     ranges = ", ".join(f"{a}:{b}" for a, b in zip(cell.start, cell.stop, strict=True))
+    rank = cell.wanted[0].ranks[0]
+    tensor = target.name(target.tensor, index)
     return (
-        f"rank {cell.wanted[0].ranks[0]} needs {target.name(target.tensor, index)}[{ranges}], which no rank"
+        f"rank {rank} needs {tensor}[{ranges}], which no rank"
         " of the source layout holds; give a source that covers the whole tensor"
     )
 
 
-def _streams(groups: dict[tuple, list[Block]], topology: Topology) -> Iterator[Stream]:
-    contents = [_Content(blocks) for blocks in groups.values()]
-    sized = [Group(*pair, content.numel) for pair, content in zip(groups, contents, strict=True)]
-    for content, fractions in zip(contents, route(sized, topology), strict=True):
-        ends = accumulate((fraction for fraction, _ in fractions), initial=0.0)
-        cursors = [content.cursor(end) for end in ends]
-        cursors[-1] = content.end
-        for (low, high), (_, routes) in zip(pairwise(cursors), fractions, strict=True):
-            pieces = tuple(content.between(low, high))
-            yield from (Stream(way, pieces) for way in routes if pieces)
+def _streams(groups: Mapping[_Pair, Sequence[Block]], topology: Topology) -> Iterator[Stream]:
+    """Yield the streams of all groups of blocks."""
+    contents = []
+    sized = []
+    for (holders, lacking), blocks in groups.items():
+        content = Content(blocks)
+        contents.append(content)
+        sized.append(Group(holders, lacking, content.numel))
+
+    for content, ways in zip(contents, route(sized, topology), strict=True):
+        yield from _streams_of(content, ways)
 
 
-Cursor = tuple[int, int, int]
-"""A place between elements: a block, one of its tensors, and an index along the block's `cut_dim`."""
-
-
-class _Content:
-    """Blocks end to end, to be cut at fractions of the whole."""
-
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        self._blocks = blocks
-        sizes = [math.prod(block.shape) * len(block.source_keys) for block in blocks]
-        self._starts = list(accumulate(sizes, initial=0))
-
-    @property
-    def numel(self) -> int:
-        return self._starts[-1]
-
-    @property
-    def end(self) -> Cursor:
-        return len(self._blocks), 0, 0
-
-    def cursor(self, fraction: float) -> Cursor:
-        """The nearest place where a block can be cut."""
-        position = min(max(round(fraction * self.numel), 0), self.numel)
-        index = bisect_right(self._starts, position) - 1
-        if index == len(self._blocks):
-            return self.end
-        block = self._blocks[index]
-        numel = math.prod(block.shape)
-        key, rest = divmod(position - self._starts[index], numel)
-        steps = block.shape[block.cut_dim] if block.shape else 1
-        step = round(rest * steps / numel)
-        return (index, key, step) if step < steps else (index, key + 1, 0)
-
-    def between(self, low: Cursor, high: Cursor) -> Iterator[Piece]:
-        for index in range(low[0], min(high[0] + 1, len(self._blocks))):
-            block = self._blocks[index]
-            first = low[1:] if index == low[0] else (0, 0)
-            last = high[1:] if index == high[0] else (len(block.source_keys), 0)
-            yield from _pieces(block, first, last)
-
-
-def _pieces(block: Block, first: tuple[int, int], last: tuple[int, int]) -> Iterator[Piece]:
-    """From one (tensor, step) of a block to another: part of the first tensor, whole ones, a part."""
-    (key, step), (last_key, last_step) = first, last
-    if key == last_key:
-        if step < last_step:
-            yield _part(block, key, step, last_step)
-        return
-    if step:
-        yield _part(block, key, step, None)
-        key += 1
-    if key < last_key:
-        yield Piece(block, key, last_key, block.cell.start, block.cell.stop)
-    if last_step:
-        yield _part(block, last_key, 0, last_step)
-
-
-def _part(block: Block, key: int, low: int, high: int | None) -> Piece:
-    (start, stop), dim = block.cell[:2], block.cut_dim
-    stop = stop if high is None else (*stop[:dim], start[dim] + high, *stop[dim + 1 :])
-    return Piece(block, key, key + 1, (*start[:dim], start[dim] + low, *start[dim + 1 :]), stop)
+def _streams_of(content: Content, ways: Ways) -> Iterator[Stream]:
+    """Yield the streams of one content, cut at the fractions of `ways`."""
+    fractions = [fraction for fraction, _ in ways]
+    ends = accumulate(fractions, initial=0.0)
+    cursors = [content.cursor(end) for end in ends]
+    # The fractions' sum may miss 1 by a rounding error, and nothing may be lost at the end.
+    cursors[-1] = content.end
+    for (low, high), (_, routes) in zip(pairwise(cursors), ways, strict=True):
+        pieces = tuple(content.between(low, high))
+        if not pieces:
+            continue
+        for tree in routes:
+            yield Stream(tree, pieces)

@@ -9,40 +9,49 @@ from dataclasses import dataclass, field
 from realrl.layouts.layout import Rank
 
 Node = int | str
+"""A node's number or its host name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Topology:
-    """Ranks on nodes. Rates are bytes a second, each way."""
+    """The placement of ranks on nodes, and the bandwidth of their links.
+
+    Units: bytes per second in each direction; seconds.
+    """
 
     nodes: Mapping[Rank, Node] = field(default_factory=dict)
-    """Each rank's node; ranks that are not named share one."""
+    """The node of each rank. All ranks without an entry share one further node."""
     link_bytes_s: float = 450e9
-    """Between one rank and others of its node. Default: NVIDIA H100 data sheet, NVLink 900 GB/s both ways."""
+    """Bandwidth from one rank to the other ranks of its node. Default: NVIDIA H100 data sheet,
+    NVLink 900 GB/s for both directions together."""
     nic_bytes_s: float = 50e9
-    """Between one rank and other nodes. Default: a 400 Gb/s NIC to each GPU."""
+    """Bandwidth from one rank to other nodes. Default: one 400 Gb/s NIC per GPU."""
     node_nic_bytes_s: float = math.inf
-    """Between all ranks of one node together and other nodes."""
+    """Bandwidth from all ranks of a node together to other nodes."""
     latency_s: float = 10e-6
-    """What each further hop of a message costs."""
+    """Latency that each hop adds to a message."""
     shared_memory: bool = False
-    """Inside a node, what one rank writes once all others read."""
+    """Whether all ranks of a node can read what one of them has written once."""
 
     def node(self, rank: Rank) -> Node:
+        """Return the node of `rank`."""
+        # No node has an empty host name, so the default is a node of its own.
         return self.nodes.get(rank, "")
 
     def by_node(self, ranks: Iterable[Rank]) -> dict[Node, tuple[Rank, ...]]:
-        """The ranks of each node, in their order."""
-        found: dict[Node, list[Rank]] = {}
+        """Group `ranks` by node, in the given order."""
+        members: dict[Node, list[Rank]] = {}
         for rank in ranks:
-            found.setdefault(self.node(rank), []).append(rank)
-        return {node: tuple(members) for node, members in found.items()}
+            node = self.node(rank)
+            members.setdefault(node, []).append(rank)
+        return {node: tuple(on_node) for node, on_node in members.items()}
 
     @staticmethod
     def even(num_ranks: int, ranks_per_node: int, **rates: float) -> Topology:
-        """Nodes of equal size, filled in order of ranks."""
-        return Topology(nodes={rank: rank // ranks_per_node for rank in range(num_ranks)}, **rates)
+        """Return nodes of equal size, filled in rank order; `rates` are further fields."""
+        nodes = {rank: rank // ranks_per_node for rank in range(num_ranks)}
+        return Topology(nodes=nodes, **rates)
 
 
 ONE_NODE = Topology()
-"""All ranks beside each other."""
+"""All ranks in one node."""
