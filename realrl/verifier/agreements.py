@@ -1,8 +1,9 @@
-"""Says in words why two readings mean the same, by the kinds of the two values that do."""
+"""Words why two readings mean the same, by the kinds of the values that agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 from realrl.verifier.comparison import same
 from realrl.verifier.describing import ORDERED, described_value, kind_of
@@ -22,19 +23,29 @@ from realrl.verifier.tree import (
 
 
 def why_same(found: Reading, expected: Reading) -> str:
-    """Return what decided about the first pair of meanings that is the same."""
-    pairs = ((mine, wanted) for wanted in expected for mine in found)
-    pair = next((pair for pair in pairs if same(pair[:1], pair[1:])), None)
-    if pair is None:  # a rule is about both as a whole
+    """Return why the first two meanings that agree are the same."""
+    pair = _first_same(found, expected)
+    # A rule about the whole readings can hold without two meanings that agree.
+    if pair is None:
         return "both say the same"
     mine, wanted = pair
     why = _same(mine, wanted)
-    if mine == wanted or pair == (found[0], expected[0]):
+    are_usual = mine == found[0] and wanted == expected[0]
+    if mine == wanted or are_usual:
         return why
     return f"{why}, with the answer as {described_value(mine)} and the solution as {described_value(wanted)}"
 
 
+def _first_same(found: Reading, expected: Reading) -> tuple[Value, Value] | None:
+    """Return the first two meanings that are the same; None if there are none."""
+    for wanted, mine in product(expected, found):
+        if same((mine,), (wanted,)):
+            return mine, wanted
+    return None
+
+
 def _same(mine: Value, wanted: Value) -> str:
+    """Return why two values are the same."""
     if mine == wanted:
         return f"both are read as {described_value(mine)}"
     reason = _SAME.get((type(mine), type(wanted)))
@@ -68,13 +79,15 @@ def _same_number(mine: Formula | Quantity, wanted: Formula | Quantity) -> str:
 
 
 def _same_amount(mine: Quantity, wanted: Quantity) -> str:
-    are_one = mine.unit == wanted.unit
-    return why_equal(mine.node, wanted.node) if are_one else "they are one amount, told in other units"
+    if mine.unit == wanted.unit:
+        return why_equal(mine.node, wanted.node)
+    return "they are one amount, told in other units"
 
 
 def _same_items(mine: Items, wanted: Items) -> str:
     is_ordered = mine.kind in ORDERED or wanted.kind in ORDERED
-    return f"the members are equal, {'one by one' if is_ordered else 'in some order'}"
+    order = "one by one" if is_ordered else "in some order"
+    return f"the members are equal, {order}"
 
 
 def _same_named(mine: Named, wanted: Named) -> str:

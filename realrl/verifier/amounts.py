@@ -1,4 +1,4 @@
-"""Whether two amounts are the same: numbers, percentages, quantities, numerals, residues, times and dates."""
+"""Compares amounts: numbers, percentages, quantities, numerals, residues, times and dates."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ from realrl.verifier.tree import (
 )
 
 _OF_A_FAMILY = "n_{family}"
-"""The whole number of every family, whatever it is called."""
+"""The common name for the whole number of every family, so that its own name does not matter."""
 _ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
+"""The operations in which a sign of degrees may be left out."""
 
 
 def same_number(answer: Value, solution: Value) -> bool:
+    """Return whether two numbers, percentages or quantities are the same."""
     if isinstance(answer, Percentage) or isinstance(solution, Percentage):
         return _same_percentage(answer, solution)
     if isinstance(answer, Quantity) and isinstance(solution, Quantity):
@@ -48,16 +50,21 @@ def same_number(answer: Value, solution: Value) -> bool:
 
 
 def same_family(answer: Value, solution: Value) -> bool:
-    """Whether two families, or a family and a formula beside which no range is written, are the same."""
+    """Return whether two families are the same, or a family and a formula without a range."""
     if not (isinstance(answer, Family) and isinstance(solution, Family)):
         return _same_node(answer.node, solution.node)
-    mine, wanted = (
-        substituted(family.node, {family.variable: Symbol(_OF_A_FAMILY)}) for family in (answer, solution)
-    )
-    return answer.range == solution.range and equal(mine, wanted)
+    if answer.range != solution.range:
+        return False
+    return equal(_with_common_name(answer), _with_common_name(solution))
+
+
+def _with_common_name(family: Family) -> Node:
+    """Return the formula of a family with the common name for its whole number."""
+    return substituted(family.node, {family.variable: Symbol(_OF_A_FAMILY)})
 
 
 def _same_node(answer: Node, solution: Node) -> bool:
+    """Return whether two formulas are equal, or equal by one of the rules for what may be left out."""
     if equal(answer, solution) or same_up_to_constant(answer, solution):
         return True
     if stands_for(answer, solution, ANSWER_DIGITS):
@@ -70,30 +77,43 @@ def _same_node(answer: Node, solution: Node) -> bool:
 
 
 def same_angles(answer: Node, solution: Node) -> bool:
-    r"""`n\pi` for `k\pi`: what a whole number is called does not matter in a family of angles."""
-    names = free_symbols(answer), free_symbols(solution)
-    if names[0] == names[1] or any(len(each) != 1 or not each <= lexicon.COUNTERS for each in names):
+    r"""Return whether two families of angles differ only in the name of a whole number: `n\pi` for `k\pi`."""
+    mine = _counter(answer)
+    wanted = _counter(solution)
+    if mine is None or wanted is None or mine == wanted:
         return False
-    (mine,), (wanted,) = names
-    return (
-        _is_angle(answer)
-        and _is_angle(solution)
-        and equal(substituted(answer, {mine: Symbol(wanted)}), solution)
-    )
+    if not (_is_angle(answer) and _is_angle(solution)):
+        return False
+    return equal(substituted(answer, {mine: Symbol(wanted)}), solution)
+
+
+def _counter(node: Node) -> str | None:
+    """Return the only variable of a formula if it names a whole number by custom; else None."""
+    names = free_symbols(node)
+    if len(names) != 1 or not names <= lexicon.COUNTERS:
+        return None
+    (name,) = names
+    return name
 
 
 def same_without_degrees(answer: Node, solution: Node) -> bool:
-    r"""`90 - x` for `90^\circ - x`: a sum of angles in degrees, whose sign may be left out."""
+    r"""Return whether one side only leaves out the sign of degrees: `90 - x` for `90^\circ - x`."""
     names = free_symbols(solution)
-    are_marked = _is_marked(answer), _is_marked(solution)
-    if not names or names != free_symbols(answer) or are_marked[0] == are_marked[1]:
+    if not names or names != free_symbols(answer):
         return False
-    if not all(node.name in _ARITHMETIC for side in (answer, solution) for node in _operations(side)):
+    if _is_marked(answer) == _is_marked(solution):
+        return False
+    if not (_is_arithmetic(answer) and _is_arithmetic(solution)):
         return False
     return equal(_without_degrees(answer), _without_degrees(solution))
 
 
+def _is_arithmetic(node: Node) -> bool:
+    return all(inner.name in _ARITHMETIC for inner in _operations(node))
+
+
 def _is_marked(node: Node) -> bool:
+    """Return whether a formula has a sign of degrees."""
     return any(inner.name == "degrees" for inner in _operations(node))
 
 
@@ -109,32 +129,40 @@ def _without_degrees(node: Node) -> Node:
 
 
 def _is_angle(node: Node) -> bool:
-    return any(
-        inner == Constant("pi") or (isinstance(inner, Operation) and inner.name == "degrees")
-        for inner in walk(node)
-    )
+    """Return whether a formula contains pi or a sign of degrees."""
+    pi = Constant("pi")
+    return _is_marked(node) or any(inner == pi for inner in walk(node))
 
 
 def same_by_engineers_j(answer: Node, solution: Node) -> bool:
-    """`3 + 4j` for `3 + 4i`."""
-    is_complex = any(node == Constant("i") for node in walk(solution))
+    """Return whether an answer is a complex solution with j as the imaginary unit: `3 + 4j` for `3 + 4i`."""
+    imaginary_unit = Constant("i")
+    is_complex = any(node == imaginary_unit for node in walk(solution))
     if not is_complex or free_symbols(answer) != {"j"} or free_symbols(solution):
         return False
-    return equal(substituted(answer, {"j": Constant("i")}), solution)
+    return equal(substituted(answer, {"j": imaginary_unit}), solution)
 
 
 def _same_percentage(answer: Value, solution: Value) -> bool:
-    """`50%` is a half; where the solution is at least 1 it may be the number in front of the sign, too."""
+    """Return whether two values, at least one of them a percentage, are the same.
+
+    `50%` is a half. It also is 50 if the solution is a number of at least 1, or is `50%` itself.
+    """
     if isinstance(answer, Percentage) and isinstance(solution, Percentage):
         return _same_node(answer.node, solution.node)
     if isinstance(answer, Quantity) or isinstance(solution, Quantity):
         return False
-    part = operation("divide", (answer if isinstance(answer, Percentage) else solution).node, whole(100))
     if isinstance(solution, Percentage):
-        return _same_node(answer.node, solution.node) or _same_node(answer.node, part)
-    return _same_node(part, solution.node) or (
-        _is_at_least_one(solution.node) and equal(answer.node, solution.node)
-    )
+        if _same_node(answer.node, solution.node):
+            return True
+        return _same_node(answer.node, _hundredth(solution.node))
+    if _same_node(_hundredth(answer.node), solution.node):
+        return True
+    return _is_at_least_one(solution.node) and equal(answer.node, solution.node)
+
+
+def _hundredth(node: Node) -> Node:
+    return operation("divide", node, whole(100))
 
 
 def _is_at_least_one(node: Node) -> bool:
@@ -145,90 +173,138 @@ def _same_quantity(answer: Quantity, solution: Quantity) -> bool:
     mine, wanted = answer.unit, solution.unit
     if mine.is_known and wanted.is_known:
         if units.same_kind(mine, wanted):
-            return _same_node(_told(answer), _told(solution))
+            return _same_node(_in_base_units(answer), _in_base_units(solution))
         return _is_money_rate(mine, wanted) and _same_node(answer.node, solution.node)
     return _same_thing(mine, wanted) and _same_node(answer.node, solution.node)
 
 
-def _told(quantity: Quantity) -> Node:
+def _in_base_units(quantity: Quantity) -> Node:
     factor = quantity.unit.factor
-    return quantity.node if factor == 1 else operation("multiply", quantity.node, Number(Fraction(factor)))
+    if factor == 1:
+        return quantity.node
+    return operation("multiply", quantity.node, Number(Fraction(factor)))
 
 
 def _is_money_rate(mine: Unit, wanted: Unit) -> bool:
-    """`dollars` for `dollars per year`, or the other way round."""
+    """Return whether one unit is money and the other a rate of it: `dollars` and `dollars per year`."""
     shorter, longer = sorted((mine.kind, wanted.kind), key=len)
     return shorter.startswith("money") and longer.startswith(f"{shorter} * ")
 
 
 def _same_thing(mine: Unit, wanted: Unit) -> bool:
+    """Return whether two counted things have the same name, up to words that one leaves out."""
     if mine.is_known or wanted.is_known:
         return False
-    first, second = (set(map(singular, unit.kind.split())) - lexicon.ARTICLES for unit in (mine, wanted))
+    first = _words_of_thing(mine)
+    second = _words_of_thing(wanted)
     return first <= second or second <= first
 
 
+def _words_of_thing(unit: Unit) -> set[str]:
+    """Return the words for a thing that is counted, in the singular and without articles."""
+    words = {singular(word) for word in unit.kind.split()}
+    return words - lexicon.ARTICLES
+
+
 def same_numeral(answer: Value, solution: Value) -> bool:
-    """Digits of one base; a solution without a base takes a numeral by its value."""
+    """Return whether two numerals have the same base and digits, or a numeral and a number the same value.
+
+    A number is a numeral's value only if the solution is without a base, or its base is 10.
+    """
     if isinstance(answer, Numeral) and isinstance(solution, Numeral):
         return answer.base == solution.base and answer.digits.lstrip("0") == solution.digits.lstrip("0")
     if isinstance(answer, Numeral) and isinstance(solution, Formula):
-        return equal(whole(int(answer.digits, answer.base)), solution.node)
-    is_decimal = isinstance(solution, Numeral) and solution.base == 10 and isinstance(answer, Formula)
-    return is_decimal and equal(answer.node, whole(int(solution.digits)))
+        value = int(answer.digits, answer.base)
+        return equal(whole(value), solution.node)
+    is_decimal = isinstance(solution, Numeral) and solution.base == 10
+    if not (is_decimal and isinstance(answer, Formula)):
+        return False
+    return equal(answer.node, whole(int(solution.digits)))
 
 
 def same_congruence(answer: Value, solution: Value) -> bool:
+    """Return whether two residues are the same, or a residue and a number are.
+
+    A number may be the remainder, and as an answer also the residue as the solution writes it.
+    """
     if isinstance(answer, Congruence) and isinstance(solution, Congruence):
         return equal(answer.modulus, solution.modulus) and _same_residue(answer, solution)
     if isinstance(answer, Congruence) and isinstance(solution, Formula):
         remainder = _remainder(answer)
         return remainder is not None and equal(remainder, solution.node)
     if isinstance(solution, Congruence) and isinstance(answer, Formula):
-        return any(equal(answer.node, wanted) for wanted in (solution.node, _remainder(solution)) if wanted)
+        if equal(answer.node, solution.node):
+            return True
+        remainder = _remainder(solution)
+        return remainder is not None and equal(answer.node, remainder)
     return False
 
 
 def _remainder(value: Congruence) -> Node | None:
-    """The number that `17 mod 5` is; None unless both are whole numbers."""
-    residue, modulus = whole_number((Formula(value.node),)), whole_number((Formula(value.modulus),))
-    return None if residue is None or not modulus else whole(residue % modulus)
+    """Return the value of `17 mod 5`; None unless both are whole numbers and the modulus is not 0."""
+    residue = whole_number((Formula(value.node),))
+    modulus = whole_number((Formula(value.modulus),))
+    if residue is None or not modulus:
+        return None
+    return whole(residue % modulus)
 
 
 def _same_residue(answer: Congruence, solution: Congruence) -> bool:
     if equal(answer.node, solution.node):
         return True
-    numbers = (answer.node, solution.node, solution.modulus)
-    if not all(isinstance(number, Number) and number.value.denominator == 1 for number in numbers):
+    mine = _whole_value(answer.node)
+    wanted = _whole_value(solution.node)
+    modulus = _whole_value(solution.modulus)
+    if mine is None or wanted is None or not modulus:
         return False
-    mine, wanted, modulus = (int(number.value) for number in numbers)
-    return modulus != 0 and (mine - wanted) % modulus == 0
+    return (mine - wanted) % modulus == 0
 
 
 def same_moment(answer: Moment, solution: Moment) -> bool:
-    """Whether two times or dates are the same; one side may leave out the year, or the half of the day."""
+    """Return whether two times or dates are the same; one may leave out the year or the half of the day."""
     if (answer.minutes is None) != (solution.minutes is None):
         return False
-    if answer.minutes is not None:
-        if answer.half and solution.half:
-            return (answer.minutes, answer.half) == (solution.minutes, solution.half)
-        return answer.minutes == solution.minutes or _of_24_hours(answer) == _of_24_hours(solution)
-    years_agree = answer.year == solution.year or None in (answer.year, solution.year)
-    return (answer.day, answer.month) == (solution.day, solution.month) and years_agree
+    if answer.minutes is None:
+        return _same_date(answer, solution)
+    if answer.half and solution.half:
+        return answer.minutes == solution.minutes and answer.half == solution.half
+    if answer.minutes == solution.minutes:
+        return True
+    return _minutes_of_day(answer) == _minutes_of_day(solution)
 
 
-def _of_24_hours(moment: Moment) -> int:
+def _same_date(answer: Moment, solution: Moment) -> bool:
+    if answer.day != solution.day or answer.month != solution.month:
+        return False
+    has_no_year = answer.year is None or solution.year is None
+    return has_no_year or answer.year == solution.year
+
+
+def _minutes_of_day(moment: Moment) -> int:
+    """Return the minutes since midnight; a time without a half of the day counts from midnight."""
+    if not moment.half:
+        return moment.minutes
     hours, minutes = divmod(moment.minutes, 60)
-    return 60 * (hours % 12 + 12 * (moment.half == "pm")) + minutes if moment.half else moment.minutes
+    hours_of_day = hours % 12
+    if moment.half == "pm":
+        hours_of_day += 12
+    return 60 * hours_of_day + minutes
 
 
 def whole_number(item: Reading) -> int | None:
+    """Return the whole number that a reading usually means; None if it means anything else."""
     value = item[0]
-    is_whole = (
-        isinstance(value, Formula) and isinstance(value.node, Number) and value.node.value.denominator == 1
-    )
-    return int(value.node.value) if is_whole else None
+    return _whole_value(value.node) if isinstance(value, Formula) else None
+
+
+def _whole_value(node: Node) -> int | None:
+    """Return the value of a number that is whole; None of any other formula."""
+    if not isinstance(node, Number) or node.value.denominator != 1:
+        return None
+    return int(node.value)
 
 
 def singular(text: str) -> str:
-    return text[:-1] if len(text) > 4 and text.endswith("s") else text
+    """Return a word without its plural `s`; a word of up to four letters keeps it."""
+    is_plural = len(text) > 4 and text.endswith("s")
+    return text[:-1] if is_plural else text

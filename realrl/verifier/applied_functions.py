@@ -1,4 +1,4 @@
-r"""Reads a function of the language with its power, its base and its arguments: `\sin^2 x`, `log_2(8)`.
+r"""Reads a known function with its power, its base and its arguments: `\sin^2 x`, `log_2(8)`.
 
     function := name ("^" exponent | "_" base)* (arguments | argument)
     argument := brackets | "-" argument | power ("/" power | power)*
@@ -18,10 +18,14 @@ from realrl.verifier.tokens import COMMAND, NUMBER, TEXT, Token
 
 
 def read_function(parser: Parser, name: str, *, is_plain: bool) -> Node:
-    """A function with its arguments, after its name; `is_plain` if that is written without a backslash."""
+    """Return a function with its arguments, whose name is already read.
+
+    `is_plain` tells that the name is written without a backslash.
+    """
     power, base = _power_and_base(parser, is_plain=is_plain)
     if is_plain and name == "log" and base is None:
         base = _base_beside(parser)
+    # A power of -1 is the inverse function: `\sin^{-1} x` is no quotient.
     if power == whole(-1) and name in INVERSES:
         return _applied(parser, name, INVERSES[name], base, is_plain=is_plain)
     value = _applied(parser, name, FUNCTIONS[name], base, is_plain=is_plain)
@@ -29,28 +33,34 @@ def read_function(parser: Parser, name: str, *, is_plain: bool) -> Node:
 
 
 def _power_and_base(parser: Parser, *, is_plain: bool) -> tuple[Node | None, Node | None]:
-    power, base = None, None
+    """Return the power and the base between a function's name and its arguments; None for what is missing."""
+    power: Node | None = None
+    base: Node | None = None
     while parser.next_is("^", "_"):
         if parser.take("^"):
             power = parser.exponent()
-        else:
-            parser.expect("_")
-            base = parser.atom() if is_plain and not parser.next_is("{") else parser.argument()
+            continue
+        parser.expect("_")
+        # In plain text all digits are the base: `log_10 x`. In LaTeX only the first one is.
+        takes_atom = is_plain and not parser.next_is("{")
+        base = parser.atom() if takes_atom else parser.argument()
     return power, base
 
 
 def _base_beside(cursor: Cursor) -> Node | None:
-    """The base of `log2(8)`."""
-    token, after = cursor.peek(), cursor.peek(1)
-    is_base = token is not None and token.kind == NUMBER and not token.after_space
-    if not is_base or after is None or after.text != "(":
+    """Return the base of `log2(8)`; None if no number is between the name and a bracket."""
+    token = cursor.peek()
+    if token is None or token.kind != NUMBER or token.after_space:
+        return None
+    after = cursor.peek(1)
+    if after is None or after.text != "(":
         return None
     cursor.at += 1
     return decimal_number(token.text)
 
 
 def _applied(parser: Parser, name: str, function: str, base: Node | None, *, is_plain: bool) -> Node:
-    """The operation `function`, which is written as `name`, of the arguments that come next."""
+    """Return the operation `function`, written as `name`, of the arguments that come next."""
     if base is not None and name != "log":
         raise Unreadable(f"a base of {name}")
     if name in ANY_NUMBER:
@@ -60,11 +70,13 @@ def _applied(parser: Parser, name: str, function: str, base: Node | None, *, is_
     if name in BRACKETED and is_plain and not parser.next_is("(", "[", "{"):
         raise Unreadable(f"{name} without brackets")
     argument = _argument(parser)
-    return operation(function, argument) if base is None else operation(function, argument, base)
+    if base is None:
+        return operation(function, argument)
+    return operation(function, argument, base)
 
 
 def _argument(parser: Parser) -> Node:
-    """The argument in brackets, or all factors up to a sign or another function."""
+    """Return the argument in brackets, or all factors up to a sign or another function."""
     if parser.next_is("(", "["):
         return _argument_in_brackets(parser)
     if parser.take("-"):
@@ -86,14 +98,21 @@ def _argument_in_brackets(parser: Parser) -> Node:
 
 
 def _continues_argument(parser: Parser) -> bool:
-    token, after = parser.peek(), parser.peek(1)
+    """Return whether the next token continues an argument that is written without brackets."""
+    token = parser.peek()
     if token is None:
         return False
     if token.is_sign("/") and parser.tight:
+        after = parser.peek(1)
         return after is not None and not _is_function(after)
-    return parser.starts_factor() and not _is_function(token) and token.text != "("
+    if not parser.starts_factor():
+        return False
+    return not _is_function(token) and token.text != "("
 
 
 def _is_function(token: Token) -> bool:
+    """Return whether a token names a function; a root is a factor like any other."""
+    if token.kind not in (COMMAND, TEXT):
+        return False
     bare = token.text.removeprefix("plain ").removeprefix("\\")
-    return token.kind in (COMMAND, TEXT) and bare in FUNCTIONS and bare != "sqrt"
+    return bare in FUNCTIONS and bare != "sqrt"

@@ -1,4 +1,4 @@
-"""Vectors and matrices in formulas: sums, multiples, products and transposes written out entry by entry."""
+"""Writes out vectors and matrices entry by entry: sums, multiples, products and transposes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ MAX_ENTRY = 400
 
 
 def written_out(node: Node) -> Node:
-    """A formula as the array that it is; a matrix of one entry as that entry; any other formula as it is."""
+    """Return the array that a formula is, written out entry by entry.
+
+    A matrix of one entry becomes that entry. A formula without arrays is returned unchanged, and so is one
+    whose shapes do not fit or whose entries would be too long.
+    """
     if isinstance(node, Array):
-        return node.rows[0][0] if len(node.rows) == len(node.rows[0]) == 1 else node
+        has_one_entry = len(node.rows) == len(node.rows[0]) == 1
+        return node.rows[0][0] if has_one_entry else node
     if not isinstance(node, Operation) or node.name not in _RULES:
         return node
-    operands = tuple(map(written_out, node.operands))
+    operands = tuple(written_out(operand) for operand in node.operands)
     if not any(isinstance(operand, Array) for operand in operands):
         return node
     found = _RULES[node.name](operands)
@@ -41,15 +46,24 @@ def written_out(node: Node) -> Node:
 def _sum(operands: tuple[Node, ...]) -> Node | None:
     if not all(isinstance(operand, Array) for operand in operands):
         return None
-    shapes = {tuple(map(len, operand.rows)) for operand in operands}
+    shapes = {_lengths_of_rows(operand) for operand in operands}
     if len(shapes) != 1:
         return None
     return _by_entry(lambda *entries: operation("add", *entries), *operands)
 
 
+def _lengths_of_rows(array: Array) -> tuple[int, ...]:
+    return tuple(len(row) for row in array.rows)
+
+
 def _by_entry(rule: Callable[..., Node], *arrays: Array) -> Array:
-    rows = zip(*(array.rows for array in arrays), strict=True)
-    return Array(tuple(tuple(map(rule, *row)) for row in rows))
+    """Return the array whose entries are `rule` of the entries of `arrays` at the same place."""
+    rows_of_arrays = [array.rows for array in arrays]
+    rows: list[tuple[Node, ...]] = []
+    for rows_at_one_place in zip(*rows_of_arrays, strict=True):
+        row = tuple(map(rule, *rows_at_one_place))
+        rows.append(row)
+    return Array(tuple(rows))
 
 
 def _product(operands: tuple[Node, ...]) -> Node | None:
@@ -72,25 +86,43 @@ def _multiplied(left: Node, right: Node) -> Node | None:
 
 
 def _matrix_product(left: Array, right: Array) -> Node | None:
+    """Return a product of matrices; None if their shapes do not fit, or its entries are too long."""
     columns = tuple(zip(*right.rows, strict=True))
     if len(left.rows[0]) != len(right.rows):
         return None
-    rows = tuple(tuple(_dot(row, column) for column in columns) for row in left.rows)
-    product = Array(rows)
+    rows: list[tuple[Node, ...]] = []
+    for row in left.rows:
+        entries = tuple(_dot(row, column) for column in columns)
+        rows.append(entries)
+    product = Array(tuple(rows))
     return None if _is_large(product) else product
 
 
 def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
+    """Return the product of a row and a column."""
+    pairs = list(zip(row, column, strict=True))
+    # Numbers are multiplied at once, so that the entries of repeated products stay short.
     if all(isinstance(entry, Number) for entry in (*row, *column)):
-        return Number(sum((a.value * b.value for a, b in zip(row, column, strict=True)), Fraction(0)))
-    terms = [operation("multiply", a, b) for a, b in zip(row, column, strict=True)]
+        total = Fraction(0)
+        for left, right in pairs:
+            total += left.value * right.value
+        return Number(total)
+    terms = [operation("multiply", left, right) for left, right in pairs]
     return terms[0] if len(terms) == 1 else operation("add", *terms)
 
 
 def _is_large(array: Array) -> bool:
-    """Whether an entry is too long to be multiplied again: products of matrices double it each time."""
-    entries = (entry for row in array.rows for entry in row)
-    return any(sum(1 for _ in islice(walk(entry), MAX_ENTRY + 1)) > MAX_ENTRY for entry in entries)
+    """Return whether an entry is too long to be multiplied again: each product doubles it."""
+    for row in array.rows:
+        if any(_is_long(entry) for entry in row):
+            return True
+    return False
+
+
+def _is_long(entry: Node) -> bool:
+    """Return whether a formula has more than `MAX_ENTRY` nodes; no more than that are counted."""
+    counted = islice(walk(entry), MAX_ENTRY + 1)
+    return sum(1 for _ in counted) > MAX_ENTRY
 
 
 def _quotient(operands: tuple[Node, ...]) -> Node | None:
@@ -105,7 +137,8 @@ def _negative(operands: tuple[Node, ...]) -> Node | None:
 
 
 def _transpose(operands: tuple[Node, ...]) -> Node | None:
-    return Array(tuple(zip(*operands[0].rows, strict=True)))
+    columns = zip(*operands[0].rows, strict=True)
+    return Array(tuple(columns))
 
 
 _RULES: dict[str, Callable[[tuple[Node, ...]], Node | None]] = {
@@ -118,37 +151,42 @@ _RULES: dict[str, Callable[[tuple[Node, ...]], Node | None]] = {
 
 
 def components(node: Node, count: int) -> tuple[Node, ...] | None:
-    r"""The components of a vector that is written with unit vectors, as `2\mathbf{i} - \mathbf{j}`."""
+    r"""Return the components of a vector that is written with unit vectors: `2\mathbf{i} - \mathbf{j}`.
+
+    A component is the formula's value where its unit vector is 1 and the others are 0. None unless the
+    formula is linear in `count` unit vectors, two or three.
+    """
     names = UNIT_VECTORS[:count]
-    if not 2 <= count <= 3 or not _has(node, names):
+    if not 2 <= count <= 3 or not _has_unit_vectors(node, names):
         return None
-    zero = whole(0)
-    found = [_with(node, dict(zip(names, map(whole, unit), strict=True))) for unit in _units(count)]
-    rest = _with(node, dict.fromkeys(names, zero))
-    total = operation(
-        "add",
-        *(operation("multiply", part, Symbol(f"@{name}")) for part, name in zip(found, names, strict=True)),
-    )
-    marked = _with(node, {name: Symbol(f"@{name}") for name in names})
-    is_linear = is_zero_polynomial(rest) and is_zero_polynomial(
-        operation("add", total, operation("negative", marked))
-    )
-    return tuple(found) if is_linear else None
+    zeros: dict[str, Node] = dict.fromkeys(names, whole(0))
+    found = [_with(node, {**zeros, name: whole(1)}) for name in names]
+    if not is_zero_polynomial(_with(node, zeros)):
+        return None
+    # The formula is linear if it equals the sum of its components times their unit vectors. Those have other
+    # names here, as `i` would be the imaginary unit.
+    vectors: dict[str, Node] = {name: Symbol(f"@{name}") for name in names}
+    terms: list[Node] = []
+    for part, name in zip(found, names, strict=True):
+        terms.append(operation("multiply", part, vectors[name]))
+    total = operation("add", *terms)
+    marked = _with(node, vectors)
+    difference = operation("add", total, operation("negative", marked))
+    return tuple(found) if is_zero_polynomial(difference) else None
 
 
-def _units(count: int) -> list[tuple[int, ...]]:
-    return [tuple(int(row == column) for column in range(count)) for row in range(count)]
-
-
-def _has(node: Node, names: tuple[str, ...]) -> bool:
-    return _with(node, dict.fromkeys(names, whole(0))) != node and "j" in free_symbols(node)
+def _has_unit_vectors(node: Node, names: tuple[str, ...]) -> bool:
+    """Return whether a formula has unit vectors, with `j` among them: without it, `i` is a number."""
+    without = _with(node, dict.fromkeys(names, whole(0)))
+    return without != node and "j" in free_symbols(node)
 
 
 def _with(node: Node, values: dict[str, Node]) -> Node:
-    """A formula of sums and products with other nodes for its unit vectors, of which `i` is a constant."""
+    """Return sums and products with other nodes for their unit vectors, of which `i` is a constant."""
     match node:
         case Symbol(name) | Constant(name):
             return values.get(name, node)
         case Operation(name, operands):
-            return Operation(name, tuple(_with(operand, values) for operand in operands))
+            replaced = tuple(_with(operand, values) for operand in operands)
+            return Operation(name, replaced)
     return node

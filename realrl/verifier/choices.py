@@ -1,6 +1,8 @@
-"""Answers that pick one of the letters of a multiple-choice question."""
+"""Reads answers that pick a letter of a multiple-choice question."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from realrl.verifier.lexicon import HEDGES
 from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Token, Tokens
@@ -8,67 +10,99 @@ from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Token, Tokens
 _FORMULA_BEGINS = frozenset(
     (r"\frac", r"\sqrt", r"\pi", r"\infty", r"\log", r"\ln", "(", "[", r"\{", r"\emptyset")
 )
-"""How the formula of a choice may begin, behind a space."""
+"""Tokens that may begin the formula of a choice, after a space."""
 _BEHIND = frozenset(("^", "_", "+", "-", "=", "*", "/", "<", ">", r"\le", r"\ge", r"\cdot", "("))
-"""Signs behind the variable that such a formula may begin with."""
+"""Signs that follow a variable at the beginning of such a formula."""
 LETTERS_OF_CHOICES = "ABCDEFGHIJ"
 _INTRODUCING = frozenset("option choice answer".split())
+_BETWEEN_LETTERS = (",", ";", "(", ")", "{", "}")
+"""Signs that may separate or enclose several chosen letters."""
+
+
+class _MarkedChoice(NamedTuple):
+    """The choice at the beginning of an answer."""
+
+    letter: str
+    rest: Tokens
+    """The tokens after the letter and its mark."""
+    is_marked: bool
+    """Whether brackets, a point or a colon mark the letter."""
 
 
 def solution_choice(tokens: Tokens) -> str | None:
-    r"""The letter of a solution that is a choice, as `C`, `(C)`, `\text{(C)}`, `C.`"""
-    found = _marked(tokens)
-    return found[0] if found and not found[1] else None
+    r"""Return the letter of a solution that is a choice, as `C`, `(C)`, `\text{(C)}`, `C.`; else None."""
+    found = _marked_choice(tokens)
+    if found is None or found.rest:
+        return None
+    return found.letter
 
 
 def picks(tokens: Tokens, letter: str) -> bool:
-    """Whether an answer picks one letter, perhaps with the text of that choice behind it: `(B) 12`.
+    """Return whether an answer picks `letter`, perhaps followed by the text of that choice: `(B) 12`.
 
-    Any other letter that could be a choice, or a sign behind the letter, makes it something else.
+    An answer with another letter that could be a choice, or with a sign after the letter, picks nothing.
     """
-    found = _marked(_without_introduction(tokens), lower=True)
-    if found is None or found[0] != letter:
+    found = _marked_choice(_without_introduction(tokens), lower=True)
+    if found is None or found.letter != letter:
         return False
-    return _is_text_of_choice(found[1], found[2])
+    return _is_text_of_choice(found)
 
 
 def value_of_choice(tokens: Tokens) -> Tokens:
-    """The tokens behind the letter of `(B) 12`; nothing where there is no such letter."""
-    found = _marked(_without_introduction(tokens))
-    return found[1] if found and found[2] and _is_text_of_choice(found[1], found[2]) else ()
+    """Return the tokens after the letter of `(B) 12`; no tokens if there is no marked letter."""
+    found = _marked_choice(_without_introduction(tokens))
+    if found is None or not found.is_marked:
+        return ()
+    return found.rest if _is_text_of_choice(found) else ()
 
 
 def chosen_letters(tokens: Tokens) -> frozenset[str]:
-    """The letters of `CD` and `C, D`, where there is nothing else."""
+    """Return the letters of `CD` and `C, D`; none if the answer says anything else."""
+    choices = set(LETTERS_OF_CHOICES)
     letters: set[str] = set()
     for token in tokens:
-        if token.kind in (LETTERS, TEXT) and set(token.text) <= set(LETTERS_OF_CHOICES):
-            letters |= set(token.text)
-        elif token.text not in (",", ";", "(", ")", "{", "}") and token.text.lower() != "and":
+        characters = set(token.text)
+        if token.kind in (LETTERS, TEXT) and characters <= choices:
+            letters |= characters
+            continue
+        is_joint = token.text in _BETWEEN_LETTERS or token.text.lower() == "and"
+        if not is_joint:
             return frozenset()
     return frozenset(letters)
 
 
 def _without_introduction(tokens: Tokens) -> Tokens:
-    return tokens[1:] if len(tokens) > 1 and tokens[0].text.lower() in _INTRODUCING else tokens
+    has_introduction = len(tokens) > 1 and tokens[0].text.lower() in _INTRODUCING
+    return tokens[1:] if has_introduction else tokens
 
 
-def _marked(tokens: Tokens, lower: bool = False) -> tuple[str, Tokens, bool] | None:
-    """`(letter, what is behind it, whether a mark ends the letter)` of tokens that begin with a choice."""
+def _marked_choice(tokens: Tokens, lower: bool = False) -> _MarkedChoice | None:
+    """Return the choice that the tokens begin with, also in lower case if `lower`; None without one."""
     tokens = tuple(token for token in tokens if token.text not in ("{", "}"))
-    texts = [token.text for token in tokens[:3]]
-    if len(texts) == 3 and texts[0] in "([" and texts[2] in ")]" and _is_letter(tokens[1], lower):
-        return texts[1].upper(), _without_point(tokens[3:]), True
-    if tokens and _is_letter(tokens[0], lower):
-        if len(tokens) == 1:
-            return texts[0].upper(), (), False
-        if tokens[1].text in (")", ".", ":") and tokens[0].text.isupper():
-            return texts[0].upper(), tokens[2:], True
+    if _begins_with_brackets(tokens) and _is_letter(tokens[1], lower):
+        rest = _without_point(tokens[3:])
+        return _MarkedChoice(tokens[1].text.upper(), rest, is_marked=True)
+    if not tokens or not _is_letter(tokens[0], lower):
+        return None
+    first = tokens[0].text
+    if len(tokens) == 1:
+        return _MarkedChoice(first.upper(), (), is_marked=False)
+    # A mark after a lower-case letter does not make it a choice.
+    if tokens[1].text in (")", ".", ":") and first.isupper():
+        return _MarkedChoice(first.upper(), tokens[2:], is_marked=True)
     return None
 
 
+def _begins_with_brackets(tokens: Tokens) -> bool:
+    """Return whether the first three tokens are one token in brackets."""
+    if len(tokens) < 3:
+        return False
+    return tokens[0].text in "([" and tokens[2].text in ")]"
+
+
 def _without_point(tokens: Tokens) -> Tokens:
-    return tokens[1:] if tokens and tokens[0].text in (".", ":") else tokens
+    has_point = bool(tokens) and tokens[0].text in (".", ":")
+    return tokens[1:] if has_point else tokens
 
 
 def _is_letter(token: Token, lower: bool) -> bool:
@@ -76,20 +110,35 @@ def _is_letter(token: Token, lower: bool) -> bool:
     return token.kind in (LETTERS, TEXT) and len(letter) == 1 and letter in LETTERS_OF_CHOICES
 
 
-def _is_text_of_choice(rest: Tokens, is_marked: bool) -> bool:
+def _is_text_of_choice(choice: _MarkedChoice) -> bool:
+    """Return whether the tokens after a letter are nothing or the text of its choice."""
+    rest = choice.rest
     if not rest:
         return True
-    if not is_marked or any(_is_other_choice(token) for token in rest):
+    if not choice.is_marked or any(_is_other_choice(token) for token in rest):
         return False
     words = {token.text.lower() for token in rest}
     if words & HEDGES:
         return False
-    first = rest[0]
-    is_word = first.kind == TEXT or (first.kind == LETTERS and len(first.text) > 1)
-    is_value = first.kind == NUMBER or is_word or first.text in ("$", "-")
-    is_variable = first.kind == LETTERS and first.text.islower() and len(rest) > 1 and rest[1].text in _BEHIND
-    return is_value or (first.after_space and (is_variable or first.text in _FORMULA_BEGINS))
+    if _is_word_or_number(rest[0]):
+        return True
+    # Without a space, a formula would be a product with the letter.
+    return rest[0].after_space and _begins_formula(rest)
+
+
+def _is_word_or_number(token: Token) -> bool:
+    is_word = token.kind == TEXT or (token.kind == LETTERS and len(token.text) > 1)
+    return is_word or token.kind == NUMBER or token.text in ("$", "-")
+
+
+def _begins_formula(tokens: Tokens) -> bool:
+    """Return whether tokens begin like a formula: with a variable and a sign, or a known beginning."""
+    first = tokens[0]
+    if first.text in _FORMULA_BEGINS:
+        return True
+    is_variable = first.kind == LETTERS and first.text.islower()
+    return is_variable and len(tokens) > 1 and tokens[1].text in _BEHIND
 
 
 def _is_other_choice(token: Token) -> bool:
-    return token.kind in (LETTERS, TEXT) and len(token.text) == 1 and token.text in LETTERS_OF_CHOICES
+    return _is_letter(token, lower=False)

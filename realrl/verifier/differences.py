@@ -1,8 +1,9 @@
-"""Says in words why two readings differ: by the parts that do, down to two formulas."""
+"""Words the difference between two readings: by the parts that differ, down to two formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from realrl.verifier import units
 from realrl.verifier.comparison import same
@@ -26,22 +27,31 @@ from realrl.verifier.tree import (
 
 
 def why_not(found: Reading, expected: Reading) -> str:
-    """Return why the usual meanings differ, or others that are of one kind."""
-    why = _different(*_comparable(found, expected))
+    """Return why the usual meanings differ, or other meanings of the same kind."""
+    mine, wanted = _comparable(found, expected)
+    why = _different(mine, wanted)
     has_others = len(found) + len(expected) > 2
-    return f"{why}; no other meaning of one is one of the other" if has_others else why
+    if has_others:
+        return f"{why}; no other meaning of one is one of the other"
+    return why
 
 
 def _comparable(found: Reading, expected: Reading) -> tuple[Value, Value]:
-    """Return two meanings whose difference is worth a sentence: amounts, else values of one kind."""
-    pairs = [(mine, wanted) for wanted in expected for mine in found]
-    amounts = [pair for pair in pairs if all(isinstance(value, Quantity) for value in pair)]
-    alike = [pair for pair in pairs if kind_of(pair[0]) == kind_of(pair[1])]
-    return (amounts or alike or pairs)[0]
+    """Return the two meanings to explain: amounts if possible, else values of one kind, else the usual."""
+    pairs = [(mine, wanted) for wanted, mine in product(expected, found)]
+    for mine, wanted in pairs:
+        if isinstance(mine, Quantity) and isinstance(wanted, Quantity):
+            return mine, wanted
+    for mine, wanted in pairs:
+        if kind_of(mine) == kind_of(wanted):
+            return mine, wanted
+    return pairs[0]
 
 
 def _different(mine: Value, wanted: Value) -> str:
-    if same((mine,), (wanted,)):  # a rule is about more than the two
+    """Return why two values differ."""
+    # The values can be the same where a rule about the whole readings decided.
+    if same((mine,), (wanted,)):
         return "parts of them say the same, and the whole does not"
     reason = _DIFFERENT.get((type(mine), type(wanted)))
     if reason is not None:
@@ -50,13 +60,21 @@ def _different(mine: Value, wanted: Value) -> str:
         return _different_named(mine, mine.value[0], wanted)
     if isinstance(wanted, Named) and not isinstance(mine, Relation):
         return _different_named(wanted, mine, wanted.value[0])
+    return _different_kinds(mine, wanted)
+
+
+def _different_kinds(mine: Value, wanted: Value) -> str:
+    """Return why two values differ for whose kinds there is no rule."""
     if isinstance(mine, Family) and isinstance(wanted, Family) and mine.range != wanted.range:
         return f"the ranges differ: {described_value(mine)} and {described_value(wanted)}"
     if _has_node(mine) and _has_node(wanted):
         return why_different(mine.node, wanted.node)
     if kind_of(mine) != kind_of(wanted):
         return f"{kind_of(mine)} is not {kind_of(wanted)}"
-    what = "the words differ" if isinstance(mine, Words) else f"both are {kind_of(mine)}, and differ"
+    if isinstance(mine, Words):
+        what = "the words differ"
+    else:
+        what = f"both are {kind_of(mine)}, and differ"
     return f"{what}: {described_value(mine)} and {described_value(wanted)}"
 
 
@@ -89,28 +107,40 @@ def _different_named(named: Named, mine: Value, wanted: Value) -> str:
 def _different_sets(mine: RealSet, wanted: RealSet) -> str:
     if len(mine.parts) != 1 or len(wanted.parts) != 1:
         return f"the sets differ, of {len(mine.parts)} and {len(wanted.parts)} intervals"
-    pairs = {
-        "lower": (mine.parts[0].low, wanted.parts[0].low),
-        "upper": (mine.parts[0].high, wanted.parts[0].high),
-    }
-    reasons = {name: _different_bounds(*pair) for name, pair in pairs.items()}
-    return next(f"of the {name} bounds {reason}" for name, reason in reasons.items() if reason)
+    interval = mine.parts[0]
+    wanted_interval = wanted.parts[0]
+    reason = _different_bounds(interval.low, wanted_interval.low)
+    if reason:
+        return f"of the lower bounds {reason}"
+    reason = _different_bounds(interval.high, wanted_interval.high)
+    if not reason:
+        raise AssertionError("two sets that are the same")
+    return f"of the upper bounds {reason}"
 
 
 def _different_bounds(mine: Bound, wanted: Bound) -> str:
-    """Why two ends of intervals differ; empty where they do not."""
+    """Return why two ends of intervals differ; an empty text if they do not."""
     if (mine.node is None) != (wanted.node is None):
         return "one is infinite"
-    if mine.node is not None and not same((Formula(mine.node),), (Formula(wanted.node),)):
-        return why_different(mine.node, wanted.node)
-    return "one is part of the set, and the other is not" if mine.is_closed != wanted.is_closed else ""
+    if mine.node is not None:
+        found = (Formula(mine.node),)
+        expected = (Formula(wanted.node),)
+        if not same(found, expected):
+            return why_different(mine.node, wanted.node)
+    if mine.is_closed != wanted.is_closed:
+        return "one is part of the set, and the other is not"
+    return ""
 
 
 def _different_items(mine: Items, wanted: Items) -> str:
-    if kind_of(mine) != kind_of(wanted) and "()" in (mine.kind, wanted.kind):
+    kinds = (mine.kind, wanted.kind)
+    if kind_of(mine) != kind_of(wanted) and "()" in kinds:
         return f"{kind_of(mine)} is not {kind_of(wanted)}"
-    if len(mine.items) != len(wanted.items) and "{}" not in (mine.kind, wanted.kind):
-        return f"there are {len(mine.items)} members, and not {len(wanted.items)}"
+    count = len(mine.items)
+    wanted_count = len(wanted.items)
+    # Sets may repeat a member.
+    if count != wanted_count and "{}" not in kinds:
+        return f"there are {count} members, and not {wanted_count}"
     if mine.kind in (*ORDERED, ":"):
         return _first_different(mine.items, wanted.items)
     strange = _without_twin(mine.items, wanted.items)
@@ -123,15 +153,19 @@ def _different_items(mine: Items, wanted: Items) -> str:
 
 
 def _first_different(mine: Sequence[Reading], wanted: Sequence[Reading]) -> str:
-    for place, (item, other) in enumerate(zip(mine, wanted, strict=False), 1):
+    pairs = zip(mine, wanted, strict=False)
+    for place, (item, other) in enumerate(pairs, 1):
         if not same(item, other):
             return f"member {place}: {why_not(item, other)}"
     return "the members differ"
 
 
 def _without_twin(items: Sequence[Reading], others: Sequence[Reading]) -> Reading:
-    """The first member that is none of the others."""
-    return next((item for item in items if not any(same(item, other) for other in others)), ())
+    """Return the first of `items` that is the same as none of `others`; an empty reading if there is none."""
+    for item in items:
+        if not any(same(item, other) for other in others):
+            return item
+    return ()
 
 
 def _different_amounts(mine: Quantity, wanted: Quantity) -> str:

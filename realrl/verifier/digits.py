@@ -1,4 +1,4 @@
-"""Reads digits as the exact number that they are, with a point, and with digits that repeat."""
+"""Reads digits, with a decimal point and with repeating digits, as an exact number."""
 
 from __future__ import annotations
 
@@ -9,41 +9,59 @@ from realrl.verifier.nodes import Number
 from realrl.verifier.tokens import CLOSE, NUMBER
 
 MAX_DIGITS = 1000
+"""The largest number of characters of a number."""
 
 
 def read_digits(cursor: Cursor) -> Number:
-    """The number whose digits come next, with those that repeat."""
+    """Return the number whose digits come next, with those that repeat."""
     text = cursor.peek().text
     cursor.at += 1
     period = _period(cursor, text)
-    return decimal_number(text) if period is None else Number(repeating_number(text, period))
+    if period is None:
+        return decimal_number(text)
+    return Number(repeating_number(text, period))
 
 
 def _period(cursor: Cursor, text: str) -> str | None:
-    r"""The digits that repeat in `0.1\overline{6}` and `0.(3)`, after the first ones."""
+    r"""Return the digits that repeat in `0.1\overline{6}` and `0.(3)`; None, and nothing read, if none do."""
     start = cursor.at
     has_point = "." in text or cursor.take(".")
     is_marked = cursor.take(r"\overline") and cursor.next_is("{")
     is_bracketed = not is_marked and "." not in text and has_point and cursor.next_is("(")
-    if has_point and (is_marked or is_bracketed):
-        _, digits, end = (cursor.peek(ahead) for ahead in range(3))
-        if end is not None and digits.kind == NUMBER and "." not in digits.text and end.kind == CLOSE:
-            cursor.at += 3
-            return digits.text
+    if has_point and (is_marked or is_bracketed) and _next_is_whole_in_brackets(cursor):
+        digits = cursor.peek(1)
+        cursor.at += 3
+        return digits.text
     cursor.at = start
     return None
 
 
+def _next_is_whole_in_brackets(cursor: Cursor) -> bool:
+    """Return whether digits without a point and a closing bracket follow the next token, a bracket."""
+    digits = cursor.peek(1)
+    end = cursor.peek(2)
+    if digits is None or end is None:
+        return False
+    return digits.kind == NUMBER and "." not in digits.text and end.kind == CLOSE
+
+
 def decimal_number(text: str) -> Number:
+    """Return the number of digits with at most one point, and how many decimals it has.
+
+    Raises:
+        Unreadable: The text is longer than `MAX_DIGITS`.
+    """
     if len(text) > MAX_DIGITS:
         raise Unreadable("a long number")
     whole_part, _, decimals = text.partition(".")
-    value = Fraction(int(whole_part + decimals or "0"), 10 ** len(decimals))
+    digits = int(whole_part + decimals or "0")
+    value = Fraction(digits, 10 ** len(decimals))
     return Number(value, len(decimals))
 
 
 def repeating_number(start: str, period: str) -> Fraction:
-    """The rational number whose digits repeat: the tail is its period over as many nines."""
+    """Return the rational number whose digits repeat: its tail is the period over as many nines."""
     _, _, decimals = start.partition(".")
-    tail = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(decimals))
+    nines = 10 ** len(period) - 1
+    tail = Fraction(int(period), nines * 10 ** len(decimals))
     return decimal_number(start).value + tail

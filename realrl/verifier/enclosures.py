@@ -1,4 +1,4 @@
-r"""Reads atoms between brackets or bars: groups, vectors, rounded numbers, absolute values, determinants."""
+r"""Reads atoms in brackets or bars: groups, vectors, rounded numbers, absolute values, determinants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ OPENINGS = ("(", "[", "{", r"\{", r"\langle", *_ROUNDING)
 
 
 def read_bracketed(parser: Parser) -> Node:
-    """A formula in brackets, or a vector."""
+    """Return a formula in brackets, a rounded number, or a vector.
+
+    Raises:
+        Unreadable: The bracket opens nothing that a formula knows.
+    """
     opening = parser.peek().text
     if opening in _ROUNDING:
         closing, name = _ROUNDING[opening]
@@ -22,21 +26,29 @@ def read_bracketed(parser: Parser) -> Node:
     if opening not in ("(", "[", r"\langle"):
         raise Unreadable(opening)
     entries = parser.entries(opening)
-    return entries[0] if len(entries) == 1 and opening != r"\langle" else _array(entries)
+    # Angle brackets always enclose a vector, even one with a single entry.
+    is_group = len(entries) == 1 and opening != r"\langle"
+    return entries[0] if is_group else _array(entries)
 
 
 def _array(entries: tuple[Node, ...]) -> Node:
-    """A vector, or a matrix of vectors of one length."""
-    if all(isinstance(entry, Array) and len(entry.rows) == 1 for entry in entries):
+    """Return a vector, or a matrix whose rows are vectors of one length."""
+    if all(_is_row(entry) for entry in entries):
         rows = tuple(entry.rows[0] for entry in entries)
-        if len({len(row) for row in rows}) == 1:
+        lengths = {len(row) for row in rows}
+        if len(lengths) == 1:
             return Array(rows)
     if any(isinstance(entry, Array) for entry in entries):
         raise Unreadable("a vector of vectors of several lengths")
     return Array((entries,))
 
 
+def _is_row(node: Node) -> bool:
+    return isinstance(node, Array) and len(node.rows) == 1
+
+
 def read_bars(parser: Parser) -> Node:
-    """The absolute value of a number, or the determinant of a matrix."""
+    """Return the absolute value of a number, or the determinant of a matrix."""
     inside = parser.between_bars()
-    return operation("determinant" if isinstance(inside, Array) else "abs", inside)
+    name = "determinant" if isinstance(inside, Array) else "abs"
+    return operation(name, inside)

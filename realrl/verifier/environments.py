@@ -1,4 +1,4 @@
-r"""Reads environments from `\begin` to `\end`: matrices, determinants, cases."""
+r"""Reads the environments between `\begin` and `\end`: matrices, determinants, cases."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ORDERS = {"<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", "=": "=", r"\ne": "!=
 
 
 def read_environment(parser: Parser, name: str) -> Node:
-    """A matrix, a determinant, or a piecewise function, after its beginning.
+    r"""Return a matrix, a determinant, or a piecewise function, whose `\begin` is already read.
 
     Raises:
-        Unreadable: it is none of these.
+        Unreadable: The environment is none of these, or its rows differ in length.
     """
     if name == "cases":
         return _cases(parser)
@@ -23,7 +23,8 @@ def read_environment(parser: Parser, name: str) -> Node:
         raise Unreadable(name)
     rows = _rows(parser, name)
     parser.expect(rf"\end {name}")
-    if len({len(row) for row in rows}) != 1:
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1:
         raise Unreadable("rows of several lengths")
     array = Array(tuple(rows))
     return operation("determinant", array) if name == "vmatrix" else array
@@ -55,18 +56,29 @@ def _cases(parser: Parser) -> Node:
 
 
 def _conditions(parser: Parser) -> tuple[Condition, ...]:
+    """Return the conditions of one case; none for `otherwise`."""
     parser.take("&")
-    while (token := parser.peek()) is not None and token.kind == TEXT and token.text in ("if", "for", "when"):
+    while _next_is_word(parser, "if", "for", "when"):
         parser.at += 1
-    if (token := parser.peek()) is not None and token.kind == TEXT and token.text in ("otherwise", "else"):
+    if _next_is_word(parser, "otherwise", "else"):
         parser.at += 1
         return ()
-    sides, operators = [parser.sum()], []
+    sides = [parser.sum()]
+    operators: list[str] = []
     while parser.next_is(*_ORDERS):
         operators.append(_ORDERS[parser.peek().text])
         parser.at += 1
         sides.append(parser.sum())
     if not operators:
         raise Unreadable("a case without a condition")
-    pairs = zip(operators, sides, sides[1:])
-    return tuple(Condition(operator, left, right) for operator, left, right in pairs)
+    # A chain `a < b < c` is two conditions that share a side.
+    conditions: list[Condition] = []
+    for operator, left, right in zip(operators, sides, sides[1:]):
+        conditions.append(Condition(operator, left, right))
+    return tuple(conditions)
+
+
+def _next_is_word(parser: Parser, *words: str) -> bool:
+    """Return whether the next token is one of these words in a text."""
+    token = parser.peek()
+    return token is not None and token.kind == TEXT and token.text in words

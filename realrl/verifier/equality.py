@@ -1,4 +1,4 @@
-"""Whether two formulas are equal, safely: what has no value equals nothing but itself.
+"""Decides whether two formulas are equal, safely: a formula without a value equals nothing but itself.
 
     the same tree ─────────────────────────────────────────────────────────▶ equal
     one quotient of polynomials ───────────────────────────────────────────▶ equal, or certainly not
@@ -29,15 +29,17 @@ from realrl.verifier.rational import NotRational, same_quotient
 PRECISIONS = (128, 512, 4096)
 """The precisions in bits with which values at a point are computed, until one tells."""
 CONSTANT_PRECISIONS = (128, 512, 2048, 6144)
-"""The same for formulas without variables, where a tiny difference is one."""
+"""The same for formulas without variables, where even a tiny difference counts."""
 _AGREEING = 0.5
-"""The share of the precision to which two values agree that count as one."""
+"""The share of the precision to which two values must agree to count as the same."""
 LEAST_COMPARED = 0.5
 """The share of the points at which both formulas must have a value."""
 MAX_UNKNOWN = 12
-"""Points that tell nothing, after which the rest is not looked at: the formulas are taken to differ."""
+"""Points that may tell nothing; after so many the comparison stops, and the formulas count as different."""
 
-SAME, APART, UNKNOWN = "same", "apart", "unknown"
+SAME = "same"
+APART = "apart"
+UNKNOWN = "unknown"
 
 
 class Means(Enum):
@@ -66,12 +68,12 @@ class Decision(NamedTuple):
 
 
 def equal(left: Node, right: Node) -> bool:
-    """Whether two formulas have the same value, wherever they have one."""
+    """Return whether two formulas have the same value, wherever they have one."""
     return decision(left, right).same
 
 
 def decision(left: Node, right: Node) -> Decision:
-    """Whether two formulas have the same value, wherever they have one, and why."""
+    """Return whether two formulas have the same value, wherever they have one, and what decided."""
     if left == right:
         return Decision(True, Means.TREE)
     if isinstance(left, Array) or isinstance(right, Array):
@@ -84,48 +86,67 @@ def decision(left: Node, right: Node) -> Decision:
         is_same, is_certain = False, False
     if is_same or is_certain:
         return Decision(is_same, Means.QUOTIENT)
-    is_zero = algebraic.is_zero(operation("add", left, negative(right)))
-    return _at_points(left, right) if is_zero is None else Decision(is_zero, Means.ROOTS)
+    difference = operation("add", left, negative(right))
+    is_zero = algebraic.is_zero(difference)
+    if is_zero is not None:
+        return Decision(is_zero, Means.ROOTS)
+    return _at_points(left, right)
 
 
 def _of_arrays(left: Node, right: Node) -> Decision:
     if not (isinstance(left, Array) and isinstance(right, Array)):
         return Decision(False, Means.SHAPES)
-    if [len(row) for row in left.rows] != [len(row) for row in right.rows]:
+    lengths = [len(row) for row in left.rows]
+    other_lengths = [len(row) for row in right.rows]
+    if lengths != other_lengths:
         return Decision(False, Means.SHAPES)
-    pairs = zip(left.rows, right.rows, strict=True)
-    return Decision(all(all(map(equal, *rows)) for rows in pairs), Means.ENTRIES)
+    for row, other in zip(left.rows, right.rows, strict=True):
+        if not all(map(equal, row, other)):
+            return Decision(False, Means.ENTRIES)
+    return Decision(True, Means.ENTRIES)
 
 
 def _is_valueless(node: Node) -> bool:
-    return any(isinstance(inner, Constant) and inner.name == "infinity" for inner in walk(node))
+    """Return whether a formula contains infinity, which is no number."""
+    for inner in walk(node):
+        if isinstance(inner, Constant) and inner.name == "infinity":
+            return True
+    return False
 
 
 def _at_points(left: Node, right: Node) -> Decision:
     names = free_symbols(left) | free_symbols(right)
     kinds = variable_kinds(names, (left, right))
     precisions = PRECISIONS if names else CONSTANT_PRECISIONS
-    compared = total = 0
-    most = MAX_UNKNOWN
+    compared = 0
+    total = 0
+    num_unknown = 0
     for point, is_special in points(kinds, (left, right)):
         verdict = compared_at(left, right, point, precisions)
         if verdict is APART:
             return Decision(False, Means.POINTS, point)
-        compared += verdict is SAME
-        total += not is_special or verdict is SAME
-        most -= verdict is UNKNOWN
-        if not most:
+        if verdict is SAME:
+            compared += 1
+        # Special points, such as 0, often have no value: they count only where they agree.
+        if verdict is SAME or not is_special:
+            total += 1
+        if verdict is UNKNOWN:
+            num_unknown += 1
+        if num_unknown == MAX_UNKNOWN:
             break
-    return Decision(bool(most) and compared > LEAST_COMPARED * total, Means.POINTS, None, compared, total)
+    are_same = num_unknown < MAX_UNKNOWN and compared > LEAST_COMPARED * total
+    return Decision(are_same, Means.POINTS, None, compared, total)
 
 
 def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ...] = PRECISIONS) -> str:
-    """How two formulas compare at a point: `SAME`, `APART`, or `UNKNOWN` where neither has a value, one has
-    a pole, or no precision tells.
+    """Return how two formulas compare at a point: `SAME`, `APART` or `UNKNOWN`.
+
+    `UNKNOWN` says that neither has a value, one has a pole or takes too long, or no precision tells.
     """
     for precision in precisions:
         try:
-            first, second = _value(left, point, precision), _value(right, point, precision)
+            first = _value(left, point, precision)
+            second = _value(right, point, precision)
         except Imprecise:
             continue
         except (Pole, Unwieldy):
@@ -140,6 +161,7 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
 
 
 def _value(node: Node, point: Point, precision: int) -> Scalar | None:
+    """Return the value of a formula; None if it certainly has none."""
     try:
         return evaluated(node, point, precision)
     except (Imprecise, Pole, Unwieldy):
@@ -149,18 +171,24 @@ def _value(node: Node, point: Point, precision: int) -> Scalar | None:
 
 
 def _compared(first: Scalar, second: Scalar, precision: int, *, is_last: bool) -> str:
+    """Return how two values compare; balls that overlap count as the same only at the last precision."""
     if isinstance(first, fmpq) and isinstance(second, fmpq):
         return SAME if first == second else APART
-    first, second = ball(first), ball(second)
+    first = ball(first)
+    second = ball(second)
     if not first.overlaps(second):
         return APART
-    gap = (first - second).abs_upper()
     if not is_last:
         return UNKNOWN
-    agrees = gap < arb(2) ** -int(_AGREEING * precision) * _size(first, second)
-    return SAME if agrees or gap < arb(2) ** -(precision // 3) else UNKNOWN
+    gap = (first - second).abs_upper()
+    tolerance = arb(2) ** -int(_AGREEING * precision) * _size(first, second)
+    if gap < tolerance:
+        return SAME
+    return SAME if gap < arb(2) ** -(precision // 3) else UNKNOWN
 
 
 def _size(first: acb, second: acb) -> arb:
-    """How large the values are, up to 1: a gap counts as it is, but relative to small values."""
-    return arb(1).min(max(first.abs_lower(), second.abs_lower(), key=lambda bound: float(bound.mid())))
+    """Return the size of the larger value, at most 1: a gap is relative only to small values."""
+    bounds = (first.abs_lower(), second.abs_lower())
+    larger = max(bounds, key=lambda bound: float(bound.mid()))
+    return arb(1).min(larger)

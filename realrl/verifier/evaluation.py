@@ -1,4 +1,4 @@
-"""The value of a formula at a point: exact while it is rational, else a ball that certainly contains it."""
+"""Evaluates a formula at a point: exactly while it is rational, else as a ball that contains the value."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from realrl.verifier.operations import RULES, determinant, order_of, scalar_as_i
 
 MAX_TERMS = 1000
 """The largest number of terms of a sum or a product over whole numbers."""
+MAX_DETERMINANT = 6
+"""The largest number of rows of a determinant."""
 MAX_OPERATIONS = 10_000
 """The largest number of operations at one point with balls of up to 512 bits; it is smaller with larger ones.
 
@@ -33,24 +35,28 @@ Point = Mapping[str, Scalar]
 
 
 def evaluated(node: Node, point: Point, precision: int) -> Scalar:
-    """The value of a formula where its variables have the values of `point`.
+    """Return the value of a formula whose variables have the values of `point`.
 
-    `precision` is in bits, of balls.
+    Units: `precision` is the number of bits of a ball.
 
     Raises:
-        NoValue: there is none.
+        NoValue: The formula has no value there, or none that can be computed.
     """
+    # Operations with long balls take longer, so there may be fewer of them.
+    max_operations = MAX_OPERATIONS * 512 // max(512, precision)
     with ctx.workprec(precision):
-        return _Evaluation(point, MAX_OPERATIONS * 512 // max(512, precision)).of(node)
+        return _Evaluation(point, max_operations).of(node)
 
 
 class _Evaluation:
     """Evaluates one formula at one point, within a number of operations."""
 
     def __init__(self, point: Point, max_operations: int) -> None:
-        self._point, self._left = dict(point), max_operations
+        self._point = dict(point)
+        self._left = max_operations
 
     def of(self, node: Node) -> Scalar:
+        """Return the value of a formula, or of a part of it."""
         self._left -= 1
         if self._left < 0:
             raise Unwieldy("too many operations")
@@ -64,7 +70,8 @@ class _Evaluation:
             case Operation():
                 return self._operation(node)
             case Applied():
-                return unknown(node.name, [self.of(operand) for operand in node.operands])
+                values = [self.of(operand) for operand in node.operands]
+                return unknown(node.name, values)
             case Repeated():
                 return self._repeated(node)
             case Piecewise():
@@ -81,31 +88,47 @@ class _Evaluation:
             return self._determinant(node.operands[0])
         values = [self.of(operand) for operand in node.operands]
         if node.name == "power":
-            result = power(*values, _written_denominator(node.operands[1]))
-        else:
-            result = RULES[node.name](*values) if node.name in RULES else _missing(node.name)
-        return checked(result)
+            base, exponent = values
+            denominator = _written_denominator(node.operands[1])
+            return checked(power(base, exponent, denominator))
+        if node.name not in RULES:
+            raise NoValue(node.name)
+        rule = RULES[node.name]
+        return checked(rule(*values))
 
     def _determinant(self, array: Node) -> Scalar:
-        if not isinstance(array, Array) or len(array.rows) != len(array.rows[0]) or len(array.rows) > 6:
+        if not isinstance(array, Array):
             raise NoValue("no determinant")
-        return determinant([[self.of(entry) for entry in row] for row in array.rows])
+        size = len(array.rows)
+        if size != len(array.rows[0]) or size > MAX_DETERMINANT:
+            raise NoValue("no determinant")
+        rows: list[list[Scalar]] = []
+        for row in array.rows:
+            values = [self.of(entry) for entry in row]
+            rows.append(values)
+        return determinant(rows)
 
     def _repeated(self, node: Repeated) -> Scalar:
-        low, high = scalar_as_int(self.of(node.low)), scalar_as_int(self.of(node.high))
+        """Return a sum or a product over whole numbers; one over none is 0 or 1."""
+        low = scalar_as_int(self.of(node.low))
+        high = scalar_as_int(self.of(node.high))
         if high - low < -1:
             raise NoValue("bounds in the wrong order")
         if high - low >= MAX_TERMS:
             raise Unwieldy("too many terms")
-        total: Scalar = fmpq(0 if node.name == "sum" else 1)
-        before = self._point.get(node.index.name)
+        is_sum = node.name == "sum"
+        combined = add if is_sum else multiply
+        total: Scalar = fmpq(0) if is_sum else fmpq(1)
+        name = node.index.name
+        # The index hides a variable of the same name.
+        hidden = self._point.get(name)
         for index in range(low, high + 1):
-            self._point[node.index.name] = fmpq(index)
+            self._point[name] = fmpq(index)
             term = self.of(node.body)
-            total = checked(add(total, term) if node.name == "sum" else multiply(total, term))
-        self._point.pop(node.index.name, None)
-        if before is not None:
-            self._point[node.index.name] = before
+            total = checked(combined(total, term))
+        self._point.pop(name, None)
+        if hidden is not None:
+            self._point[name] = hidden
         return total
 
     def _piecewise(self, node: Piecewise) -> Scalar:
@@ -115,7 +138,9 @@ class _Evaluation:
         raise NoValue("no case holds")
 
     def _holds(self, condition: Condition) -> bool:
-        order = order_of(self.of(condition.left), self.of(condition.right))
+        left = self.of(condition.left)
+        right = self.of(condition.right)
+        order = order_of(left, right)
         return {
             "<": order < 0,
             "<=": order <= 0,
@@ -124,10 +149,6 @@ class _Evaluation:
             "=": order == 0,
             "!=": order != 0,
         }[condition.operator]
-
-
-def _missing(name: str) -> Scalar:
-    raise NoValue(name)
 
 
 def _constant(name: str) -> Scalar:
@@ -141,12 +162,13 @@ def _constant(name: str) -> Scalar:
 
 
 def _written_denominator(exponent: Node) -> int | None:
-    """The denominator of an exponent that is written as a fraction of whole numbers, not reduced."""
+    """Return the denominator, as written, of an exponent that is a fraction of whole numbers; else None."""
     match exponent:
         case Operation("negative", (inner,)):
             return _written_denominator(inner)
         case Operation("divide", (Number(value=top), Number(value=bottom))):
-            return int(bottom) if top.denominator == bottom.denominator == 1 else None
+            is_fraction = top.denominator == bottom.denominator == 1
+            return int(bottom) if is_fraction else None
         case Number(value=value):
             return value.denominator
     return None

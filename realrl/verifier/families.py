@@ -1,4 +1,4 @@
-"""Antiderivatives: formulas with a free constant, which stands for any number."""
+"""Compares antiderivatives and solutions with free constants, which may be any number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from realrl.verifier.nodes import Node, Operation, Symbol, children, free_symbol
 from realrl.verifier.points import points, variable_kinds
 
 ANSWER_CONSTANTS = frozenset(("C", "c", "K", "k", "A", "B", "D"))
-"""How a free constant of an answer may be called."""
+"""The names that an answer may use for a free constant."""
 _VARIABLES = frozenset(("x", "y", "z", "t", "u", "v", "w", "s", "r", r"\theta", r"\phi"))
 _FREE = re.compile(r"C|[Cc]_\{\d\}")
 MAX_RENAMED = 3
@@ -21,65 +21,95 @@ _TOLERANCE_BITS = 300
 
 
 def same_up_to_constant(answer: Node, solution: Node) -> bool:
-    """Whether a solution ends in `+ C`, and an answer differs from it by a constant, written or not."""
+    """Return whether a solution ends in `+ C` and an answer differs from it only by a constant.
+
+    The answer may write its constant or leave it out.
+    """
     wanted = _without_constant(solution, frozenset("CcK"))
     if wanted is None or free_symbols(answer) == frozenset():
         return False
     mine = _without_constant(answer, ANSWER_CONSTANTS)
     if mine is None:
-        # A small letter may be given by the question.
+        # The question may define a lower-case letter, so only `C` is surely a free constant.
         return _has_constant(solution, "C") and equal(answer, wanted)
     names = free_symbols(mine) | free_symbols(wanted)
     if not free_symbols(mine) <= free_symbols(wanted) or not names:
         return False
-    return _is_constant(operation("add", mine, operation("negative", wanted)), names)
+    difference = operation("add", mine, operation("negative", wanted))
+    return _is_constant(difference, names)
 
 
 def same_with_other_constants(answer: Node, solution: Node) -> bool:
-    """Whether an answer is a solution of which free constants have other names: `Ae^{2x}` for `Ce^{2x}`.
+    """Return whether an answer is a solution whose free constants are renamed: `Ae^{2x}` for `Ce^{2x}`.
 
-    Those of a solution are C, and C or c with an index: other letters may be given by the question.
+    The free constants of a solution are `C`, and `C` or `c` with an index. The question may define any
+    other letter.
     """
-    free = {name for name in free_symbols(solution) if _FREE.fullmatch(name)}
-    others = free_symbols(solution) - free
+    solution_names = free_symbols(solution)
+    free = {name for name in solution_names if _FREE.fullmatch(name)}
+    others = solution_names - free
     renamed = free_symbols(answer) - others
-    if not free or len(renamed) != len(free) or len(free) > MAX_RENAMED or not others & _VARIABLES:
+    if not free or len(renamed) != len(free):
         return False
-    if renamed == free or not all(name.partition("_")[0] in ANSWER_CONSTANTS for name in renamed):
+    if len(free) > MAX_RENAMED or not others & _VARIABLES:
+        return False
+    if renamed == free or not _may_be_constants(renamed):
         return False
     wanted = [Symbol(name) for name in sorted(free)]
-    names = (dict(zip(order, wanted, strict=True)) for order in permutations(sorted(renamed)))
-    return any(equal(substituted(answer, each), solution) for each in names)
+    for order in permutations(sorted(renamed)):
+        renaming = dict(zip(order, wanted, strict=True))
+        if equal(substituted(answer, renaming), solution):
+            return True
+    return False
+
+
+def _may_be_constants(names: set[str] | frozenset[str]) -> bool:
+    """Return whether an answer may use all these names, perhaps with an index, for free constants."""
+    return all(_letter(name) in ANSWER_CONSTANTS for name in names)
+
+
+def _letter(name: str) -> str:
+    """Return a name without its index."""
+    return name.partition("_")[0]
 
 
 def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
-    """A sum of one variable without its free constant; None where there is none."""
+    """Return a sum in one variable without its free constant; None if it has no such constant."""
     if not (isinstance(node, Operation) and node.name == "add"):
         return None
-    constants = [
-        term for term in node.operands if isinstance(term, Symbol) and term.name.partition("_")[0] in names
-    ]
-    rest = tuple(term for term in node.operands if term not in constants)
-    variables = frozenset[str]().union(*map(free_symbols, rest))
-    has_one = len(constants) == 1 and constants[0].name not in variables
-    if not has_one or len(variables & _VARIABLES) != 1 or any(name.isupper() for name in variables):
+    constants = [term for term in node.operands if _is_called(term, names)]
+    if len(constants) != 1:
+        return None
+    (constant,) = constants
+    rest = tuple(term for term in node.operands if term != constant)
+    variables = frozenset[str]()
+    for term in rest:
+        variables |= free_symbols(term)
+    if constant.name in variables or len(variables & _VARIABLES) != 1:
+        return None
+    # An upper-case letter may be another constant, which would make the free one ambiguous.
+    if any(name.isupper() for name in variables):
         return None
     return rest[0] if len(rest) == 1 else Operation("add", rest)
 
 
 def _has_constant(node: Node, name: str) -> bool:
-    return any(_is_called(term, frozenset((name,))) for term in children(node))
+    names = frozenset((name,))
+    return any(_is_called(term, names) for term in children(node))
 
 
 def _is_called(term: Node, names: frozenset[str]) -> bool:
-    return isinstance(term, Symbol) and term.name.partition("_")[0] in names
+    """Return whether a term is a symbol with one of these names, perhaps with an index."""
+    return isinstance(term, Symbol) and _letter(term.name) in names
 
 
 def _is_constant(difference: Node, names: frozenset[str]) -> bool:
-    """Whether a formula has one real value wherever it has any."""
+    """Return whether a formula has the same real value wherever it has a real value."""
     first: Scalar | None = None
-    seen = total = 0
-    for point, _ in points(variable_kinds(names, (difference,)), (difference, difference)):
+    seen = 0
+    total = 0
+    kinds = variable_kinds(names, (difference,))
+    for point, _ in points(kinds, (difference, difference)):
         total += 1
         try:
             value = evaluated(difference, point, PRECISIONS[-1])
@@ -88,16 +118,20 @@ def _is_constant(difference: Node, names: frozenset[str]) -> bool:
         if not is_real(value):
             continue
         seen += 1
-        first = value if first is None else first
+        if first is None:
+            first = value
         if not _agrees(first, value):
             return False
+    # A formula with real values at fewer than a third of the points says too little.
     return seen * 3 > total
 
 
 def _agrees(first: Scalar, second: Scalar) -> bool:
+    """Return whether two values are equal up to `2 ** -_TOLERANCE_BITS`, relative to values above 1."""
     from flint import arb, ctx
 
     with ctx.workprec(PRECISIONS[-1]):
         gap = (ball(first) - ball(second)).abs_upper()
         size = arb(1) + ball(first).abs_upper()
-        return bool(gap < size * arb(2) ** -_TOLERANCE_BITS)
+        tolerance = size * arb(2) ** -_TOLERANCE_BITS
+        return bool(gap < tolerance)

@@ -1,11 +1,12 @@
-"""The part of a text that can hold the answer: after the thoughts, inside the last pair of answer tags."""
+"""Finds the part of a text that can hold the answer: after the thoughts, inside the last answer tags."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 _THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")
-_ANSWER_BEGIN, _ANSWER_END = "<answer>", "</answer>"
+_ANSWER_BEGIN = "<answer>"
+_ANSWER_END = "</answer>"
 
 
 class FinalPart(NamedTuple):
@@ -17,9 +18,9 @@ class FinalPart(NamedTuple):
 
 
 def final_part(text: str) -> FinalPart | None:
-    """Return the part that may hold the answer; None where thoughts or an answer tag never end.
+    """Return the part that may hold the answer; None if thoughts or an answer tag never end.
 
-    Such a text was cut off. What it says up to there is a thought, or half of an answer.
+    A text without such an end was cut off within a thought or an answer.
     """
     spoken = _after_thoughts(text)
     if spoken is None:
@@ -29,17 +30,24 @@ def final_part(text: str) -> FinalPart | None:
         return FinalPart(spoken, False)
     begin += len(_ANSWER_BEGIN)
     end = spoken.find(_ANSWER_END, begin)
-    return None if end < 0 else FinalPart(spoken[begin:end], True)
+    if end < 0:
+        return None
+    return FinalPart(spoken[begin:end], True)
 
 
 def _after_thoughts(text: str) -> str | None:
-    """Return what comes after the last closing tag of a thought; None where a later one opens."""
-    begin, ended = 0, True
+    """Return the text after the last closing tag of a thought; None if a thought opens after it."""
+    begin = 0
+    ended = True
     for name in _THOUGHT_TAGS:
-        opening, closing = f"<{name}>", f"</{name}>"
-        opened, closed = text.rfind(opening), text.rfind(closing)
-        if closed >= 0 and closed + len(closing) > begin:
-            begin, ended = closed + len(closing), True
+        closing = f"</{name}>"
+        opened = text.rfind(f"<{name}>")
+        closed = text.rfind(closing)
+        after = closed + len(closing)
+        if closed >= 0 and after > begin:
+            begin = after
+            ended = True
         if opened >= begin:
-            begin, ended = opened, False
+            begin = opened
+            ended = False
     return text[begin:] if ended else None

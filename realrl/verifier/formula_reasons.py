@@ -1,4 +1,4 @@
-"""Says why two formulas are equal or not, by what decided it: `realrl/verifier/equality.py` has the order."""
+"""Words why two formulas are equal or not, by the means that decided: equality.py has their order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 
 _PRECISION = 2048
 _DIGITS = (8, 20, 60, 200)
-"""Decimals that are shown of two values: as many as tell them apart."""
+"""The numbers of decimals to try until two values are shown differently."""
 _MOST_CHARS = 24
 """The largest number of characters of a fraction; a longer one is shown in decimals."""
 
@@ -35,6 +35,12 @@ def why_equal(answer: Node, solution: Node) -> str:
     found = decision(answer, solution)
     if found.same:
         return _SAME.get(found.means) or _agreement(answer, solution, found)
+    return _why_counted(answer, solution)
+
+
+def _why_counted(answer: Node, solution: Node) -> str:
+    """Return which rule counts an answer as a solution's value that it is not equal to."""
+    # The order is that of amounts.py, so that the rule that decided is the one that is named.
     if same_up_to_constant(answer, solution):
         return "they differ by a constant, for which the solution has a letter"
     if stands_for(answer, solution, ANSWER_DIGITS):
@@ -53,14 +59,18 @@ def why_equal(answer: Node, solution: Node) -> str:
 
 
 def _agreement(answer: Node, solution: Node, found: Decision) -> str:
-    if free_symbols(answer) | free_symbols(solution):
-        return f"they agree at {found.num_compared} points, to {_decimals_of(PRECISIONS[-1])} decimals"
-    return f"they agree to {_decimals_of(CONSTANT_PRECISIONS[-1])} decimals"
+    has_variables = bool(free_symbols(answer) | free_symbols(solution))
+    if has_variables:
+        decimals = _decimals_of(PRECISIONS[-1])
+        return f"they agree at {found.num_compared} points, to {decimals} decimals"
+    decimals = _decimals_of(CONSTANT_PRECISIONS[-1])
+    return f"they agree to {decimals} decimals"
 
 
 def _decimals_of(precision: int) -> int:
-    """Decimals to which two values agree at least that count as one: a third of the bits."""
-    return int(precision / 3 * math.log10(2)) // 100 * 100
+    """Return the least number of decimals to which equal values agree: a third of the bits, in hundreds."""
+    decimals = int(precision / 3 * math.log10(2))
+    return decimals // 100 * 100
 
 
 def why_different(answer: Node, solution: Node) -> str:
@@ -82,34 +92,49 @@ def why_different(answer: Node, solution: Node) -> str:
 
 
 def _different_entries(answer: Array, solution: Array) -> str:
-    for row, (mine, wanted) in enumerate(zip(answer.rows, solution.rows, strict=True), 1):
-        for column, pair in enumerate(zip(mine, wanted, strict=True), 1):
-            if not equal(*pair):
-                return f"entry {column} of row {row}: {why_different(*pair)}"
+    rows = zip(answer.rows, solution.rows, strict=True)
+    for row, (mine, wanted) in enumerate(rows, 1):
+        entries = zip(mine, wanted, strict=True)
+        for column, (entry, wanted_entry) in enumerate(entries, 1):
+            if not equal(entry, wanted_entry):
+                return f"entry {column} of row {row}: {why_different(entry, wanted_entry)}"
     raise AssertionError("matrices that are equal")
 
 
 def _some_point(left: Node, right: Node) -> Point:
-    """A point at which two formulas differ that are different as quotients of polynomials."""
-    kinds = variable_kinds(free_symbols(left) | free_symbols(right), (left, right))
+    """Return a point at which the values of two different quotients of polynomials differ."""
+    names = free_symbols(left) | free_symbols(right)
+    kinds = variable_kinds(names, (left, right))
     for point, _ in points(kinds, (left, right)):
-        first, second = (_value(node, point) for node in (left, right))
-        if first is not None and second is not None and _told(first, second) is not None:
+        first = _value(left, point)
+        second = _value(right, point)
+        if first is None or second is None:
+            continue
+        if _shown_apart(first, second) is not None:
             return point
     return {}
 
 
 def _apart(left: Node, right: Node, point: Point) -> str:
-    first, second = (_value(node, point) for node in (left, right))
-    where = ", ".join(f"{name} = {_shown(value, _DIGITS[0])}" for name, value in sorted(point.items()))
-    where = f" at {where}" if point else ""
+    """Return how the values of two formulas differ at a point."""
+    first = _value(left, point)
+    second = _value(right, point)
+    where = _at_point(point)
     if first is None or second is None:
         has_value = "the solution" if first is None else "the answer"
         return f"only {has_value} has a value that can be computed{where}"
-    shown = _told(first, second)
+    shown = _shown_apart(first, second)
     if shown is None:
         return f"their values differ{where}"
     return f"their values differ{where}: {shown[0]} and {shown[1]}"
+
+
+def _at_point(point: Point) -> str:
+    """Return ` at x = 1, y = 2`; an empty text for a point without variables."""
+    if not point:
+        return ""
+    values = [f"{name} = {_shown(value, _DIGITS[0])}" for name, value in sorted(point.items())]
+    return f" at {', '.join(values)}"
 
 
 def _value(node: Node, point: Point) -> Scalar | None:
@@ -119,16 +144,18 @@ def _value(node: Node, point: Point) -> Scalar | None:
         return None
 
 
-def _told(first: Scalar, second: Scalar) -> tuple[str, str] | None:
-    """Two values with as many digits as tell them apart; None where no digits do."""
+def _shown_apart(first: Scalar, second: Scalar) -> tuple[str, str] | None:
+    """Return two values with enough digits to differ; None if they look alike with all digits."""
     if isinstance(first, fmpq) and isinstance(second, fmpq):
-        shown = _shown(first, _DIGITS[0]), _shown(second, _DIGITS[0])
-        if shown[0] != shown[1]:
-            return shown
+        shown = _shown(first, _DIGITS[0])
+        other = _shown(second, _DIGITS[0])
+        if shown != other:
+            return shown, other
     for digits in _DIGITS:
-        shown = _decimal(first, digits), _decimal(second, digits)
-        if shown[0] != shown[1]:
-            return shown
+        shown = _decimal(first, digits)
+        other = _decimal(second, digits)
+        if shown != other:
+            return shown, other
     return None
 
 
@@ -140,7 +167,8 @@ def _shown(value: Scalar, digits: int) -> str:
 
 def _decimal(value: Scalar, digits: int) -> str:
     with ctx.workprec(_PRECISION):
-        return " + ".join(_parts(ball(value), digits)).replace("+ -", "- ")
+        parts = _parts(ball(value), digits)
+        return " + ".join(parts).replace("+ -", "- ")
 
 
 def _parts(value: acb, digits: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-r"""Formulas in running text, `$…$`, `$$…$$`, `\(…\)` and `\[…\]`, as opposed to signs of dollars."""
+r"""Finds formulas in running text: `$…$`, `$$…$$`, `\(…\)` and `\[…\]`, but no prices in dollars."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 MAX_FORMULA_CHARS = 1000
+"""The length of the longest formula; delimiters that are further apart enclose none."""
 
 _TOKEN = re.compile(r"\$\$?|\\.", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
@@ -18,8 +19,17 @@ _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\ufeff"
 _SPACES = " \t\r\n\v\f\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000"
 _AT_BEGIN = _EMOJI + _INVISIBLE + _SPACES + ",;:，；：、"
 _AT_END = _AT_BEGIN + ".。–—"
+# A sign that is neither a space nor a letter.
 _FORMULA_SIGN = "\ufffc"
 _QUOTES = ("**", "__", '""', "''", "“”", "‘’", "「」", "«»")
+
+
+class _Opening(NamedTuple):
+    """The delimiter that begins a formula: `text[begin:end]`."""
+
+    delimiter: str
+    begin: int
+    end: int
 
 
 class FormulaSpan(NamedTuple):
@@ -33,33 +43,46 @@ class FormulaSpan(NamedTuple):
 def formulas(text: str) -> list[FormulaSpan]:
     """Return the formulas of a text in their order, in one pass.
 
-    A delimiter that opens anew voids the one before it, which never closed.
+    An opening delimiter replaces an earlier one that never closed.
     """
     found: list[FormulaSpan] = []
-    opened: tuple[str, int, int] | None = None
+    opened: _Opening | None = None
     for match in _TOKEN.finditer(text):
         token = match.group()
-        if opened is not None and token == _CLOSING[opened[0]]:
-            formula = FormulaSpan(
-                opened[1],
-                match.end(),
-                text[opened[2] : min(match.start(), opened[2] + MAX_FORMULA_CHARS + 1)],
-            )
-            if _is_formula(formula.inside, opened[0], text[match.end() : match.end() + 1]):
-                found.append(formula)
-                opened = None
-                continue
+        if opened is not None and token == _CLOSING[opened.delimiter]:
+            formula = _closed(text, opened, match.start(), match.end())
             opened = None
-        inside_display = (
-            opened is not None and opened[0] != "$" and match.start() - opened[2] < MAX_FORMULA_CHARS
-        )
-        if token in _CLOSING and not (token == "$" and inside_display):
-            opened = (token, match.start(), match.end())
+            if formula is not None:
+                found.append(formula)
+                continue
+        # A dollar inside a displayed formula belongs to a text in it, and begins nothing.
+        is_inside = token == "$" and opened is not None and _is_open_display(opened, match.start())
+        if token in _CLOSING and not is_inside:
+            opened = _Opening(token, match.start(), match.end())
     return found
 
 
+def _closed(text: str, opened: _Opening, close: int, end: int) -> FormulaSpan | None:
+    """Return the formula whose closing delimiter is `text[close:end]`; None if the two enclose none."""
+    # One character more than a formula may have shows that it is too long; copying all of it could be slow.
+    inside_end = min(close, opened.end + MAX_FORMULA_CHARS + 1)
+    inside = text[opened.end : inside_end]
+    following = text[end : end + 1]
+    if not _is_formula(inside, opened.delimiter, following):
+        return None
+    return FormulaSpan(opened.begin, end, inside)
+
+
+def _is_open_display(opened: _Opening, at: int) -> bool:
+    """Return whether the position `at` can be inside the displayed formula that `opened` begins."""
+    return opened.delimiter != "$" and at - opened.end < MAX_FORMULA_CHARS
+
+
 def _is_formula(inside: str, opening: str, following: str) -> bool:
-    """Return whether two delimiters enclose a formula. "$3 for one and $4" has two signs of dollars."""
+    """Return whether two delimiters enclose a formula; those of "$3 for one and $4" are prices.
+
+    `following` is the character after the closing delimiter, or an empty text.
+    """
     if not inside.strip() or len(inside) > MAX_FORMULA_CHARS or "\n\n" in inside:
         return False
     if opening != "$":
@@ -80,19 +103,26 @@ def num_words(text: str) -> int:
 
 
 def outside(text: str) -> str:
-    """Return a text of the same length with a sign that is neither space nor letter for each formula's."""
-    pieces, at = [], 0
+    """Return a text of the same length in which a placeholder replaces each character of a formula."""
+    pieces: list[str] = []
+    at = 0
     for formula in formulas(text):
-        pieces += [text[at : formula.begin], _FORMULA_SIGN * (formula.end - formula.begin)]
+        length = formula.end - formula.begin
+        pieces.append(text[at : formula.begin])
+        pieces.append(_FORMULA_SIGN * length)
         at = formula.end
-    return "".join([*pieces, text[at:]])
+    pieces.append(text[at:])
+    return "".join(pieces)
 
 
 def bare(text: str) -> str:
     """Return a text without delimiters of formulas, bold type, quotes, and punctuation at its ends."""
-    pieces, at = [], 0
+    pieces: list[str] = []
+    at = 0
     for formula in formulas(text):
-        pieces += [_BOLD.sub("", text[at : formula.begin]), formula.inside]
+        before = text[at : formula.begin]
+        pieces.append(_BOLD.sub("", before))
+        pieces.append(formula.inside)
         at = formula.end
     pieces.append(_BOLD.sub("", text[at:]))
     return _trimmed("".join(pieces))
@@ -100,10 +130,18 @@ def bare(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     """Return a text without emoji and punctuation at its ends, and without the quotes around it."""
-    text = text.lstrip(_AT_BEGIN).rstrip(_AT_END).removesuffix(" -")
+    text = _stripped(text).removesuffix(" -")
     if not text.strip("$ "):
         return ""
-    if len(text) > 2 and text[0] + text[-1] in _QUOTES:
-        text = text[1:-1].lstrip(_AT_BEGIN).rstrip(_AT_END)
+    if len(text) > 2:
+        quotes = text[0] + text[-1]
+        if quotes in _QUOTES:
+            text = _stripped(text[1:-1])
     # The last point of "p.m." is no full stop.
-    return f"{text}." if text[-3:].lower() in ("a.m", "p.m") else text
+    if text[-3:].lower() in ("a.m", "p.m"):
+        return f"{text}."
+    return text
+
+
+def _stripped(text: str) -> str:
+    return text.lstrip(_AT_BEGIN).rstrip(_AT_END)

@@ -1,4 +1,4 @@
-"""Whether two lists, sets, tuples or ratios are the same, and whether one of these means a single value."""
+"""Compares lists, sets, tuples and ratios with each other and with single values."""
 
 from __future__ import annotations
 
@@ -17,38 +17,54 @@ _NOTHING = Items("{}", ())
 
 
 def same_items(answer: Items, solution: Items, same: Same) -> bool:
-    """Whether two collections have the same members, in the order that their kinds ask for."""
+    """Return whether two collections have the same members, in order where their kinds require it."""
     if _NOTHING in (answer, solution):
         return answer == solution
     if answer.kind == solution.kind == ":":
         return _same_ratio(answer, solution, same)
-    mine, wanted = _plain_kind(answer), _plain_kind(solution)
+    mine = _plain_kind(answer)
+    wanted = _plain_kind(solution)
     if mine in _UNORDERED and wanted in _UNORDERED:
         are_points = all(isinstance(item[0], Items) for item in solution.items)
-        compared = as_sets if are_points or mine == wanted == "{}" else in_any_order
+        are_sets = mine == wanted == "{}"
+        compared = as_sets if are_points or are_sets else in_any_order
         return compared(answer.items, solution.items, same)
-    if wanted == "()" and (names := assignments(answer)) is not None and all(map(is_variable, names)):
-        by_name = tuple(names[name] for name in sorted(names))
-        return in_order(by_name, solution.items, same)
+    if wanted == "()":
+        by_name = _values_by_name(answer)
+        if by_name is not None:
+            return in_order(by_name, solution.items, same)
+    # Two members without brackets may be two answers; more are taken for a tuple.
     is_bare_tuple = {mine, wanted} == {",", "()"} and len(solution.items) > 2
-    return (mine == wanted or is_bare_tuple) and in_order(answer.items, solution.items, same)
+    if mine != wanted and not is_bare_tuple:
+        return False
+    return in_order(answer.items, solution.items, same)
+
+
+def _values_by_name(items: Items) -> tuple[Reading, ...] | None:
+    """Return the values of `y = 2, x = 1` in the order of their variables; None of any other collection."""
+    values = assignments(items)
+    if values is None or not all(is_variable(name) for name in values):
+        return None
+    return tuple(values[name] for name in sorted(values))
 
 
 def _plain_kind(items: Items) -> str:
-    """The kind of a collection; a list in brackets is a bare one, unless it may be an interval."""
-    return "," if items.kind == "[]" and len(items.items) > 2 else items.kind
+    """Return the kind of a collection; a list in brackets is a bare list, unless it may be an interval."""
+    is_bare = items.kind == "[]" and len(items.items) > 2
+    return "," if is_bare else items.kind
 
 
 def _same_ratio(answer: Items, solution: Items, same: Same) -> bool:
-    """Whether two ratios are equal up to a common factor."""
+    """Return whether two ratios are equal up to a common factor."""
     if len(answer.items) != len(solution.items):
         return False
-    mine, wanted = ([item[0] for item in items.items] for items in (answer, solution))
-    if not all(isinstance(value, Formula) for value in (*mine, *wanted)):
+    mine = [item[0] for item in answer.items]
+    wanted = [item[0] for item in solution.items]
+    if not all(_is_nonzero_formula(value) for value in (*mine, *wanted)):
         return in_order(answer.items, solution.items, same)
-    if any(equal(value.node, whole(0)) for value in (*mine, *wanted)):
-        return in_order(answer.items, solution.items, same)
-    first, first_wanted = mine[0].node, wanted[0].node
+    first = mine[0].node
+    first_wanted = wanted[0].node
+    # Products compare the quotients without a division.
     for value, other in zip(mine[1:], wanted[1:], strict=True):
         left = operation("multiply", value.node, first_wanted)
         right = operation("multiply", other.node, first)
@@ -57,10 +73,15 @@ def _same_ratio(answer: Items, solution: Items, same: Same) -> bool:
     return True
 
 
+def _is_nonzero_formula(value: Value) -> bool:
+    return isinstance(value, Formula) and not equal(value.node, whole(0))
+
+
 def items_for_one(answer: Items, solution: Value, same: Same) -> bool:
-    """Whether each member of a list is the one value, or a ratio's quotient is."""
-    if answer.kind in (",", "or") and answer.items and all(same(item, (solution,)) for item in answer.items):
-        return True
+    """Return whether every member of a list is the single value, or the quotient of a ratio is."""
+    if answer.kind in (",", "or") and answer.items:
+        if all(same(item, (solution,)) for item in answer.items):
+            return True
     if _has_one_member(answer):
         return same(answer.items[0], (solution,))
     quotient = _quotient(answer)
@@ -68,7 +89,7 @@ def items_for_one(answer: Items, solution: Value, same: Same) -> bool:
 
 
 def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
-    """Whether a value is the only member of a set, or the quotient of a ratio."""
+    """Return whether a value is the only member of a set, or the quotient of a ratio."""
     if _has_one_member(solution):
         return same((answer,), solution.items[0])
     quotient = _quotient(solution)
@@ -76,38 +97,53 @@ def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
 
 
 def _has_one_member(items: Items) -> bool:
-    """Whether a set has one member, which is no collection itself."""
-    return items.kind == "{}" and len(items.items) == 1 and not isinstance(items.items[0][0], Items)
+    """Return whether a set has one member that is not a collection itself."""
+    if items.kind != "{}" or len(items.items) != 1:
+        return False
+    member = items.items[0]
+    return not isinstance(member[0], Items)
 
 
 def _quotient(items: Items) -> Node | None:
-    """The value of a ratio of two numbers; None of any other collection."""
+    """Return the value of a ratio of two numbers; None of any other collection."""
     if items.kind != ":" or len(items.items) != 2:
         return None
-    first, second = (item[0] for item in items.items)
+    first = items.items[0][0]
+    second = items.items[1][0]
     if not (isinstance(first, Formula) and isinstance(second, Formula)):
         return None
     return operation("divide", first.node, second.node)
 
 
 def items_for_formula(answer: Items, solution: Formula, same: Same) -> bool:
-    """Whether a tuple is a vector, or a list means one number, perhaps with a comma before its decimals."""
+    """Return whether a tuple is a vector, or a list means one number, perhaps with a decimal comma."""
     if answer.kind == "()" or isinstance(solution.node, Array):
-        return answer.kind == "()" and in_order(answer.items, _entries(solution.node, answer), same)
-    return items_for_one(answer, solution, same) or _is_decimal_for(answer, solution.node)
+        if answer.kind != "()":
+            return False
+        entries = _entries(solution.node, answer)
+        return in_order(answer.items, entries, same)
+    if items_for_one(answer, solution, same):
+        return True
+    return _is_decimal_for(answer, solution.node)
 
 
 def formula_for_items(answer: Formula, solution: Items, same: Same) -> bool:
-    """Whether a vector is a tuple, or a number is the one that a list means."""
+    """Return whether a vector is a tuple, or a number is the one that a list means."""
     if solution.kind == "()" or isinstance(answer.node, Array):
-        return solution.kind == "()" and in_order(_entries(answer.node, solution), solution.items, same)
+        if solution.kind != "()":
+            return False
+        entries = _entries(answer.node, solution)
+        return in_order(entries, solution.items, same)
     if _is_long_decimal(solution):
         return equal(answer.node, solution.decimal)
     return one_for_items(answer, solution, same)
 
 
 def _entries(node: Node, other: Items) -> tuple[Reading, ...]:
-    """The entries of a row, a column, or a sum of as many unit vectors as `other` has members; else none."""
+    """Return the entries of a row, a column or a sum of unit vectors; none of any other formula.
+
+    A sum may use as many unit vectors as `other` has members.
+    """
     if not isinstance(node, Array):
         found = components(node, len(other.items)) or ()
     elif len(node.rows) == 1:
@@ -120,29 +156,35 @@ def _entries(node: Node, other: Items) -> tuple[Reading, ...]:
 
 
 def _is_decimal_for(answer: Items, solution: Node) -> bool:
-    """Whether a list is a number with a comma before its decimals: `2,5` for 5/2."""
-    return answer.decimal is not None and _is_fraction(solution) and equal(answer.decimal, solution)
+    """Return whether a list is a number with a comma before its decimals: `2,5` for 5/2."""
+    if answer.decimal is None or not _is_fraction(solution):
+        return False
+    return equal(answer.decimal, solution)
 
 
 def _is_fraction(node: Node) -> bool:
-    """Whether a number is certainly no whole one."""
-    return not free_symbols(node) and not (isinstance(node, Number) and node.value.denominator == 1)
+    """Return whether a formula has no variables and is not written as a whole number."""
+    is_whole = isinstance(node, Number) and node.value.denominator == 1
+    return not is_whole and not free_symbols(node)
 
 
 def _is_long_decimal(items: Items) -> bool:
-    """Whether a list is `0,125`, say, which is no list of 0 and 125."""
-    return items.decimal is not None and 0 < items.decimal.value < 1 and items.decimal.decimals > 2
+    """Return whether a list is a decimal such as `0,125`, which nobody writes for a list of 0 and 125."""
+    decimal = items.decimal
+    if decimal is None:
+        return False
+    return 0 < decimal.value < 1 and decimal.decimals > 2
 
 
 def items_for_words(answer: Items, solution: Words, same: Same) -> bool:
-    """Whether a collection is the text `none`, or means it as it means any single value."""
+    """Return whether the empty set is the text `none`, or a collection means the text as its only value."""
     if answer == _NOTHING:
         return canonical_words(solution) == "none"
     return items_for_one(answer, solution, same)
 
 
 def words_for_items(answer: Words, solution: Items, same: Same) -> bool:
-    """Whether a text is `none` for the empty set, or a value that a collection means."""
+    """Return whether a text is `none` for the empty set, or a value that a collection means."""
     if solution == _NOTHING:
         return canonical_words(answer) == "none"
     return one_for_items(answer, solution, same)

@@ -1,4 +1,4 @@
-"""Letters that stand together, as the tokens that they are in a formula: a product, or a name."""
+"""Splits runs of letters in a formula into names and products of single letters."""
 
 from __future__ import annotations
 
@@ -7,31 +7,40 @@ from realrl.verifier.functions import CONSTANTS, FUNCTIONS, GREEK
 from realrl.verifier.tokens import COMMAND, LETTERS, Token, Tokens
 
 LONGEST_PRODUCT = 3
-"""The largest number of letters that may be a product; more are a word."""
+"""The largest number of letters that may be a product; a longer run is a word."""
 
 
 def separated(tokens: Tokens) -> list[Token]:
-    """Tokens of which each `LETTERS` is a single letter; a name in letters is a command that says `plain`.
+    """Return the tokens with every `LETTERS` token reduced to one letter.
+
+    A name that is written in letters becomes a `COMMAND` whose text begins with `plain `.
 
     Raises:
-        Unreadable: letters are a word that is no name.
+        Unreadable: A run of letters is a word that is not a name.
     """
     found: list[Token] = []
     for token in tokens:
         if token.kind == LETTERS and len(token.text) > 1:
-            found += _parts(token)
+            found += _split_letters(token)
         else:
             found.append(token)
     return found
 
 
-def _parts(token: Token) -> list[Token]:
-    """A name, a letter and a function as in `xsin`, or all letters one by one."""
-    first, rest = token.text[0], token.text[1:]
-    if token.text in FUNCTIONS or token.text in CONSTANTS or token.text in GREEK:
-        return [Token(COMMAND, f"plain {token.text}", token.after_space)]
+def _split_letters(token: Token) -> list[Token]:
+    """Return a name, a letter and a function as in `xsin`, or each letter on its own."""
+    text = token.text
+    is_name = text in FUNCTIONS or text in CONSTANTS or text in GREEK
+    if is_name:
+        return [Token(COMMAND, f"plain {text}", token.after_space)]
+    # Only the first part can follow a space.
+    first = Token(LETTERS, text[0], token.after_space)
+    rest = text[1:]
     if rest in FUNCTIONS:
-        return [Token(LETTERS, first, token.after_space), Token(COMMAND, f"plain {rest}")]
-    if len(token.text) > LONGEST_PRODUCT:
-        raise Unreadable(token.text)
-    return [Token(LETTERS, first, token.after_space), *(Token(LETTERS, letter) for letter in rest)]
+        return [first, Token(COMMAND, f"plain {rest}")]
+    if len(text) > LONGEST_PRODUCT:
+        raise Unreadable(text)
+    parts = [first]
+    for letter in rest:
+        parts.append(Token(LETTERS, letter))
+    return parts
