@@ -1,7 +1,8 @@
-"""Formulas as quotients of polynomials with rational coefficients: equal if they are one, with no doubt left.
+"""Compares formulas as quotients of polynomials with rational coefficients.
 
-What is no polynomial, as `\\sin x`, is a variable of its own; so two formulas that are one quotient of
-polynomials are equal, and two that are not may still be, unless all their variables are real ones.
+A part that is no polynomial, as `\\sin x`, is a variable of its own. Two formulas that are one quotient of
+polynomials are therefore equal for certain. Two that are not may still be equal, unless all their variables
+are real ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from flint import Ordering, fmpq, fmpq_mpoly, fmpq_mpoly_ctx
 from realrl.verifier.nodes import Node, Number, Operation, Symbol
 
 MAX_POWER = 64
+"""The largest whole exponent that is multiplied out."""
 MAX_VARIABLES = 12
 MAX_TERMS = 3000
 MAX_PRODUCTS = 100_000
@@ -22,7 +24,7 @@ MAX_PRODUCTS = 100_000
 
 
 class NotRational(Exception):
-    """The formula is too large for this, or divides by nothing but 0."""
+    """The formula is too large for polynomials, or divides by 0."""
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Fields:
     """Each node that is no sum, product, quotient or whole power, and its place among the variables."""
 
     def collect(self, node: Node) -> None:
-        """Note the variables of a formula.
+        """Give each variable of a formula its place.
 
         Raises:
             NotRational: there are too many.
@@ -54,12 +56,12 @@ class Fields:
 
     @property
     def is_decisive(self) -> bool:
-        """Whether all variables are real ones: then two quotients that differ are never equal."""
+        """Whether all variables are symbols: then two quotients that differ are never equal."""
         return all(isinstance(atom, Symbol) for atom in self.atoms)
 
 
 def same_quotient(left: Node, right: Node) -> tuple[bool, bool]:
-    """`(whether both are one quotient of polynomials, whether a no is certain)`.
+    """Return `(whether both are one quotient of polynomials, whether a no is certain)`.
 
     Raises:
         NotRational: one is too large, or divides by 0.
@@ -67,29 +69,37 @@ def same_quotient(left: Node, right: Node) -> tuple[bool, bool]:
     fields = Fields()
     fields.collect(left)
     fields.collect(right)
-    names = [f"x{place}" for place in range(len(fields.atoms))] or ["x0"]
+    # FLINT needs one variable at least.
+    num_variables = max(len(fields.atoms), 1)
+    names = [f"x{place}" for place in range(num_variables)]
     context = fmpq_mpoly_ctx.get(names, Ordering.lex)
-    first, second = (_Quotients(fields, context).of(node) for node in (left, right))
-    difference = _times(first[0], second[1]) - _times(second[0], first[1])
+    quotients = _Quotients(fields, context)
+    left_top, left_bottom = quotients.of(left)
+    right_top, right_bottom = quotients.of(right)
+    difference = _times(left_top, right_bottom) - _times(right_top, left_bottom)
     return difference == 0, fields.is_decisive
 
 
 def is_zero_polynomial(node: Node) -> bool:
-    """Whether a formula is the polynomial 0, with no doubt left."""
+    """Return whether a formula is the polynomial 0 for certain."""
+    zero = Number(Fraction(0))
     try:
-        return same_quotient(node, Number(Fraction(0)))[0]
+        is_same, _ = same_quotient(node, zero)
     except NotRational:
         return False
+    return is_same
 
 
 class _Quotients:
     """Turns formulas into `(numerator, denominator)`."""
 
     def __init__(self, fields: Fields, context: fmpq_mpoly_ctx) -> None:
-        self._fields, self._context = fields, context
+        self._fields = fields
+        self._context = context
         self._one = context.constant(fmpq(1))
 
     def of(self, node: Node) -> tuple[fmpq_mpoly, fmpq_mpoly]:
+        """Return the numerator and the denominator of a formula."""
         match node:
             case Number(value=value):
                 return self._context.constant(_fmpq(value)), self._one
@@ -104,7 +114,9 @@ class _Quotients:
                 return _divided(self.of(left), self.of(right))
             case Operation("power", (base, _)) if (exponent := _whole_exponent(node)) is not None:
                 return self._power(base, exponent)
-        return self._context.gens()[self._fields.atoms[node]], self._one
+        place = self._fields.atoms[node]
+        variable = self._context.gens()[place]
+        return variable, self._one
 
     def _sum(self, operands: tuple[Node, ...]) -> tuple[fmpq_mpoly, fmpq_mpoly]:
         top, bottom = self.of(operands[0])
@@ -113,21 +125,27 @@ class _Quotients:
             if below == bottom:
                 top = _bounded(top + more)
             else:
-                top, bottom = _bounded(_times(top, below) + _times(more, bottom)), _times(bottom, below)
+                top = _bounded(_times(top, below) + _times(more, bottom))
+                bottom = _times(bottom, below)
         return top, bottom
 
     def _product(self, operands: tuple[Node, ...]) -> tuple[fmpq_mpoly, fmpq_mpoly]:
-        top, bottom = self._one, self._one
+        top = self._one
+        bottom = self._one
         for operand in operands:
             more, below = self.of(operand)
-            top, bottom = _times(top, more), _times(bottom, below)
+            top = _times(top, more)
+            bottom = _times(bottom, below)
         return top, bottom
 
     def _power(self, base: Node, exponent: int) -> tuple[fmpq_mpoly, fmpq_mpoly]:
         top, bottom = self.of(base)
         if exponent < 0:
-            top, bottom, exponent = *_divided((self._one, self._one), (top, bottom)), -exponent
-        if any(_terms_of_power(each, exponent) > MAX_TERMS for each in (top, bottom)):
+            one = (self._one, self._one)
+            top, bottom = _divided(one, (top, bottom))
+            exponent = -exponent
+        num_terms = max(_terms_of_power(top, exponent), _terms_of_power(bottom, exponent))
+        if num_terms > MAX_TERMS:
             raise NotRational("a power of a long sum")
         return _bounded(top**exponent), _bounded(bottom**exponent)
 
@@ -135,14 +153,19 @@ class _Quotients:
 def _divided(
     left: tuple[fmpq_mpoly, fmpq_mpoly], right: tuple[fmpq_mpoly, fmpq_mpoly]
 ) -> tuple[fmpq_mpoly, fmpq_mpoly]:
-    if right[0] == 0:
+    left_top, left_bottom = left
+    right_top, right_bottom = right
+    if right_top == 0:
         raise NotRational("a division by 0")
-    return _times(left[0], right[1]), _times(left[1], right[0])
+    return _times(left_top, right_bottom), _times(left_bottom, right_top)
 
 
 def _terms_of_power(polynomial: fmpq_mpoly, exponent: int) -> int:
-    """The most terms that a power can have."""
-    return comb(exponent + len(polynomial) - 1, exponent) if len(polynomial) else 0
+    """Return an upper limit of the number of terms of a power."""
+    num_terms = len(polynomial)
+    if num_terms == 0:
+        return 0
+    return comb(exponent + num_terms - 1, exponent)
 
 
 def _times(left: fmpq_mpoly, right: fmpq_mpoly) -> fmpq_mpoly:

@@ -1,4 +1,4 @@
-"""Decimals that stand for a number with more digits than they show."""
+"""Compares decimals with the exact numbers that they approximate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols
 
 ANSWER_DIGITS = 6
-"""The least number of significant digits of an answer that stand for a number with infinitely many."""
+"""The minimum of significant digits of an answer that approximates a number with infinitely many."""
 SOLUTION_DIGITS = 10
-"""The least number of significant digits of a solution that stand for an exact answer."""
+"""The minimum of significant digits of a solution that approximates an exact answer."""
 _PRECISION = 4096
+"""Bits in which the exact number is evaluated."""
 
 
 def stands_for(decimal: Node, exact: Node, least_digits: int) -> bool:
-    """Whether `decimal` has so many digits, and is `exact` rounded or cut off where it ends."""
-    if not isinstance(decimal, Number) or decimal.value.denominator == 1 or free_symbols(exact):
+    """Return whether `decimal` is `exact` rounded or truncated, with at least `least_digits` digits."""
+    if not isinstance(decimal, Number) or decimal.value.denominator == 1:
         return False
-    if _significant_digits(decimal) < least_digits or isinstance(exact, Number) and exact.decimals:
+    if free_symbols(exact) or _significant_digits(decimal) < least_digits:
+        return False
+    if isinstance(exact, Number) and exact.decimals:
         return False
     try:
         value = evaluated(exact, {}, _PRECISION)
@@ -32,19 +35,28 @@ def stands_for(decimal: Node, exact: Node, least_digits: int) -> bool:
 
 
 def _significant_digits(number: Number) -> int:
-    return len(str(abs(number.value) * 10**number.decimals).partition("/")[0].lstrip("0"))
+    shifted = abs(number.value) * 10**number.decimals
+    numerator, _, _ = str(shifted).partition("/")
+    return len(numerator.lstrip("0"))
 
 
 def _rounds_to(value: Scalar, shown: Number) -> bool:
-    if not isinstance(value, fmpq) and not value.imag.is_zero():
-        return False
-    exact = arb(value) if isinstance(value, fmpq) else value.real
+    """Return whether a value that needs more decimals than are shown rounds or truncates to those shown."""
+    if isinstance(value, fmpq):
+        needs_no_more = (value * 10**shown.decimals).q == 1
+        if needs_no_more:
+            return False
+        exact = arb(value)
+    else:
+        if not value.imag.is_zero():
+            return False
+        exact = value.real
     unit = Fraction(1, 10**shown.decimals)
-    if isinstance(value, fmpq) and (value * 10**shown.decimals).q == 1:
-        return False
     missing = abs(exact) - _arb(abs(shown.value))
     has_same_sign = bool(exact > 0) == (shown.value > 0)
-    return has_same_sign and bool(missing >= _arb(-unit / 2)) and bool(missing < _arb(unit))
+    is_rounded_up_at_most = bool(missing >= _arb(-unit / 2))
+    is_cut_off_at_most = bool(missing < _arb(unit))
+    return has_same_sign and is_rounded_up_at_most and is_cut_off_at_most
 
 
 def _arb(value: Fraction) -> arb:

@@ -1,4 +1,4 @@
-"""Whether an answer means what a solution does: the one question that the verifier answers."""
+"""Decides whether an answer means what a solution does, which is the purpose of the verifier."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 from realrl.verifier import choices
 from realrl.verifier.comparison import same
 from realrl.verifier.limits import MAX_CHARS
+from realrl.verifier.readers.common import as_words
 from realrl.verifier.reading import read, read_tokens
 from realrl.verifier.tokens import Tokens, tokenized
 from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
@@ -20,7 +21,7 @@ _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}
 
 
 def same_answer(answer: str, solution: str, *, convert_units: bool = True) -> bool:
-    """Whether an answer means what a solution does. A pure function of the two texts.
+    """Return whether an answer means what a solution does; a pure function of the two texts.
 
     Without `convert_units`, 100 cm are not 1 m.
 
@@ -48,28 +49,32 @@ class Rule(Enum):
 
     @property
     def is_same(self) -> bool:
+        """Whether the rule accepts the answer."""
         return self not in (Rule.LENGTH, Rule.ONE_SAYS_NOTHING, Rule.NONE)
 
 
 def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
-    """The rule that decides whether an answer means what a solution does.
+    """Return the rule that decides whether an answer means what a solution does.
 
     Raises:
         RecursionError: a text is nested too deeply.
     """
-    answer, solution = answer.strip(), solution.strip()
+    answer = answer.strip()
+    solution = solution.strip()
     if answer == solution:
         return Rule.TEXT
     if max(len(answer), len(solution)) > MAX_CHARS:
         return Rule.LENGTH
-    mine, wanted = tokenized(answer), tokenized(solution)
+    mine = tokenized(answer)
+    wanted = tokenized(solution)
     if not mine or not wanted:
         return Rule.ONE_SAYS_NOTHING if mine or wanted else Rule.NOTHING
     letter = choices.solution_choice(wanted)
     if letter is not None and choices.picks(mine, letter):
         return Rule.CHOICE
     readings = _Readings(convert_units)
-    found, expected = readings.of(answer), readings.of(solution)
+    found = readings.of(answer)
+    expected = readings.of(solution)
     if _same_words(mine, expected):
         return Rule.WORDS
     if same(found, expected):
@@ -81,54 +86,82 @@ def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
         return Rule.LETTERS
     if _same_decimal(answer, found, expected, readings):
         return Rule.DECIMAL_COMMA
-    return Rule.UNGROUPED if _same_ungrouped(answer, expected, readings) else Rule.NONE
+    if _same_ungrouped(answer, expected, readings):
+        return Rule.UNGROUPED
+    return Rule.NONE
 
 
 class _Readings:
-    """Reads texts, with units that are converted or not."""
+    """Reads texts; `convert_units` says whether quantities of different units can be equal."""
 
     def __init__(self, convert_units: bool) -> None:
         self._converts = convert_units
 
     def of(self, text: str, *, groups: bool = True) -> Reading:
-        return self._told(read(text, groups=groups))
+        """Return the reading of a text; with `groups`, `1,234` is one number."""
+        return self._in_units(read(text, groups=groups))
 
     def of_tokens(self, tokens: Tokens) -> Reading:
-        return self._told(read_tokens(tokens))
+        """Return the reading of tokens."""
+        return self._in_units(read_tokens(tokens))
 
-    def _told(self, reading: Reading) -> Reading:
+    def _in_units(self, reading: Reading) -> Reading:
         return reading if self._converts else unconverted(reading)
 
 
 def _same_words(mine: Tokens, expected: Reading) -> bool:
-    """A solution in words is compared with all words of an answer, whatever else they might be."""
+    """Return whether a solution in words has all words of an answer, whatever else the answer might mean."""
     value = expected[0]
     if not isinstance(value, Words):
         return False
-    words = Words(tuple(token.text.casefold() for token in mine if token.text not in ("{", "}")))
-    if len(mine) == 1 and mine[0].text in _CAPITALS:
-        words = Words((_CAPITALS[mine[0].text],))
-    text = canonical_words(words).replace(" ,", "").removeprefix("both ")
-    return _YES_OR_NO.get(text, text) == canonical_words(value) != ""
+    wanted = canonical_words(value)
+    said = canonical_words(_words_of_answer(mine))
+    said = said.replace(" ,", "").removeprefix("both ")
+    said = _YES_OR_NO.get(said, said)
+    return said == wanted and wanted != ""
+
+
+def _words_of_answer(tokens: Tokens) -> Words:
+    """Return the tokens of an answer as words; a single T or F is true or false."""
+    if len(tokens) == 1 and tokens[0].text in _CAPITALS:
+        return Words((_CAPITALS[tokens[0].text],))
+    return as_words(tokens)
 
 
 def _same_letters(mine: Tokens, wanted: Tokens, expected: Reading) -> bool:
-    """`CD` for `C, D`."""
+    """Return whether both choose the same letters, as `CD` for `C, D`."""
+    if not isinstance(expected[0], Items):
+        return False
     letters = choices.chosen_letters(wanted)
-    is_list = isinstance(expected[0], Items) and len(letters) > 1
-    return is_list and letters == choices.chosen_letters(mine)
+    if len(letters) < 2:
+        return False
+    return letters == choices.chosen_letters(mine)
 
 
 def _same_decimal(answer: str, found: Reading, expected: Reading, readings: _Readings) -> bool:
-    """`10,50 €` for 10.5, where the solution has no list."""
-    is_list = isinstance(found[0], Items) and found[0].kind == "," and not isinstance(expected[0], Items)
+    """Return whether an answer with a decimal comma is the solution, as `10,50 €` for 10.5.
+
+    It never is where the solution is a list.
+    """
+    if isinstance(expected[0], Items):
+        return False
+    value = found[0]
+    if not isinstance(value, Items) or value.kind != ",":
+        return False
     with_point, count = _DECIMAL_COMMA.subn(r"\1.\2", answer)
     # `2,0` are two roots, of which one is 0.
-    is_decimal = count == 1 and not re.search(r",0+(?!\d)", answer)
-    return is_list and is_decimal and same(readings.of(with_point), expected)
+    has_zero_member = re.search(r",0+(?!\d)", answer)
+    if count != 1 or has_zero_member:
+        return False
+    return same(readings.of(with_point), expected)
 
 
 def _same_ungrouped(answer: str, expected: Reading, readings: _Readings) -> bool:
-    """`100,200` for the list `100, 200`: a comma is no group of digits where the solution has a list."""
+    """Return whether an answer is the list that a solution is, as `100,200` for `100, 200`.
+
+    A comma separates no groups of digits where the solution has members.
+    """
     has_members = isinstance(expected[0], (Items, RealSet, Named, Relation))
-    return has_members and "," in answer and same(readings.of(answer, groups=False), expected)
+    if not has_members or "," not in answer:
+        return False
+    return same(readings.of(answer, groups=False), expected)

@@ -1,4 +1,4 @@
-"""Slices of tokens: what is inside which bracket, and where an answer can be cut."""
+"""Slices of tokens: the depth of brackets around each token, and the places where an answer can be cut."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ _PARTNERS = {
 
 
 def with_depth(tokens: Tokens) -> Iterator[tuple[Token, int]]:
-    """Each token with the number of brackets and environments around it; a bracket has that outside it."""
+    """Yield each token with the number of brackets and environments around it.
+
+    A bracket itself has the depth outside it.
+    """
     depth = 0
     for token in tokens:
-        ends = token.kind == CLOSE or (token.kind == COMMAND and token.text.startswith(r"\end "))
-        begins = token.kind == OPEN or (token.kind == COMMAND and token.text.startswith(r"\begin "))
+        is_command = token.kind == COMMAND
+        ends = token.kind == CLOSE or (is_command and token.text.startswith(r"\end "))
+        begins = token.kind == OPEN or (is_command and token.text.startswith(r"\begin "))
         depth -= ends
         yield token, depth
         depth += begins
 
 
 def cut(tokens: Tokens, is_cut: Callable[[Token], bool]) -> tuple[list[Tokens], list[Token]]:
-    """`(parts, the tokens between them)`, cut at some tokens that are in no bracket."""
+    """Return `(parts, the tokens between them)`, cut at the tokens that `is_cut` picks outside brackets."""
     parts: list[Tokens] = []
     found: list[Token] = []
     start = 0
@@ -39,25 +43,57 @@ def cut(tokens: Tokens, is_cut: Callable[[Token], bool]) -> tuple[list[Tokens], 
 
 
 def first_place(tokens: Tokens, is_it: Callable[[Token], bool]) -> int | None:
-    """The place of the first such token that is in no bracket."""
+    """Return the place of the first token outside brackets that `is_it` picks."""
     for place, (token, depth) in enumerate(with_depth(tokens)):
         if depth == 0 and is_it(token):
             return place
     return None
 
 
+def cut_at(tokens: Tokens, *texts: str) -> tuple[list[Tokens], list[Token]]:
+    """Return `(parts, the tokens between them)`, cut at the tokens of these texts that are in no bracket."""
+    return cut(tokens, lambda token: token.text in texts)
+
+
+def first_place_of(tokens: Tokens, *texts: str) -> int | None:
+    """Return the place of the first token that has one of these texts and is in no bracket."""
+    return first_place(tokens, lambda token: token.text in texts)
+
+
+def has_text(tokens: Tokens, *texts: str) -> bool:
+    """Return whether a token has one of these texts, in brackets or outside them."""
+    return any(token.text in texts for token in tokens)
+
+
+def texts_of(tokens: Tokens) -> list[str]:
+    """Return the text of each token."""
+    return [token.text for token in tokens]
+
+
+def parts_from(tokens: Tokens, starts: list[int]) -> list[Tokens]:
+    """Return the parts that begin at `starts`; each ends where the next one begins."""
+    ends = [*starts[1:], len(tokens)]
+    return [tokens[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
 def enclosed(tokens: Tokens) -> tuple[str, Tokens, str] | None:
-    """`(opening, inside, closing)` where one pair of brackets, of whatever kinds, holds everything."""
-    if len(tokens) < 2 or tokens[0].kind != OPEN or tokens[-1].kind != CLOSE:
+    """Return `(opening, inside, closing)` if one pair of brackets, of any kinds, encloses all tokens."""
+    if len(tokens) < 2:
+        return None
+    first = tokens[0]
+    last = tokens[-1]
+    if first.kind != OPEN or last.kind != CLOSE:
         return None
     for place, (_, depth) in enumerate(with_depth(tokens)):
         if place and depth <= 0:
             break
-    return (tokens[0].text, tokens[1:-1], tokens[-1].text) if place == len(tokens) - 1 else None
+    if place != len(tokens) - 1:
+        return None
+    return first.text, tokens[1:-1], last.text
 
 
 def is_balanced(tokens: Tokens) -> bool:
-    """Whether every bracket has its partner, and none are too deep in each other."""
+    """Return whether every bracket has its partner and none is nested deeper than `MAX_DEPTH`."""
     opened: list[str] = []
     for token in tokens:
         if token.kind == OPEN:
@@ -70,27 +106,31 @@ def is_balanced(tokens: Tokens) -> bool:
 
 
 def text_of(tokens: Tokens) -> str:
-    """One spelling of tokens: what is equal here is the same text."""
+    """Return one spelling of tokens: tokens that differ only in braces have the same text."""
     return " ".join(token.text for token in tokens if token.text not in ("{", "}"))
 
 
 def is_word(token: Token) -> bool:
+    """Return whether a token is text, or letters that are more than one."""
     return token.kind == TEXT or (token.kind == LETTERS and len(token.text) > 1)
 
 
 def words_of(tokens: Tokens) -> list[str]:
+    """Return the text of each token in lower case."""
     return [token.text.lower() for token in tokens]
 
 
 def is_separator(token: Token) -> bool:
-    r"""A sign or a word between the members of a list."""
+    r"""Return whether a token is a sign or a word that separates the members of a list."""
     if token.kind in (SIGN, COMMAND):
         return token.text in (",", ";", "&", r"\\", r"\land", r"\lor")
     return token.kind in (TEXT, LETTERS) and token.text.lower() in ("and", "or")
 
 
 def is_apart(tokens: Tokens, place: int) -> bool:
-    r"""Whether a token and the one before it belong to two members: `1 2`, but not `\log_2 3`."""
-    before, token = tokens[place - 1], tokens[place]
+    r"""Return whether a token and the one before it belong to two members: `1 2`, but not `\log_2 3`."""
+    token = tokens[place]
+    before = tokens[place - 1]
     is_index = place > 1 and tokens[place - 2].text in ("_", "^", r"\frac", r"\binom")
-    return before.kind == token.kind == NUMBER and token.after_space and not is_index
+    are_numbers = before.kind == token.kind == NUMBER
+    return are_numbers and token.after_space and not is_index

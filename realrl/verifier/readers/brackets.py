@@ -1,4 +1,4 @@
-"""Reads what brackets hold: tuples, intervals, sets, points."""
+"""Reads tuples, intervals, sets and points, all of which are written in brackets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from realrl.verifier import sets
 from realrl.verifier.grammar import readings
 from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Array
-from realrl.verifier.readers.common import Read
+from realrl.verifier.readers.common import Read, read_each
 from realrl.verifier.readers.lists import is_dots, members_of, read_progression
 from realrl.verifier.readers.real_sets import high_end, low_end, named_set
-from realrl.verifier.slices import cut, enclosed, first_place, with_depth
+from realrl.verifier.slices import cut_at, enclosed, first_place_of, texts_of, with_depth
 from realrl.verifier.tokens import CLOSE, LETTERS, OPEN, SIGN, Token, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading, Words
 
+_INTERVAL_BRACKETS = (("[", "]"), ("[", ")"), ("(", "]"))
+"""Brackets of an interval that is closed at one end or both; in `(1, 2)` a tuple is more usual."""
+_TUPLE_BRACKETS = (("(", ")"), (r"\langle", r"\rangle"), ("[", "]"))
+_GROUPING_BRACKETS = (("(", ")"), ("[", "]"))
+"""Brackets around one value that change nothing."""
+_MIN_POINT_TOKENS = 6
+"""The number of tokens of the shortest point with a name, `P(3,4)`."""
+
 
 def read_brackets(tokens: Tokens, read: Read) -> Reading:
+    """Return the reading of tokens in one pair of brackets, of a point with a name, or of several tuples."""
     if len(tokens) == 1 and tokens[0].text == r"\emptyset":
         return (Items("{}", ()),)
     around = enclosed(tokens)
@@ -27,93 +36,140 @@ def read_brackets(tokens: Tokens, read: Read) -> Reading:
         return _braces(inside, read)
     if opening in (r"\lfloor", r"\lceil", "{"):
         return ()
-    parts, joints = cut(inside, lambda token: token.text in (",", ";", "|"))
+    parts, joints = cut_at(inside, ",", ";", "|")
     if not joints:
         return _alone(opening, inside, closing, read)
-    if any(joint.text == "|" for joint in joints) and len(joints) > 1:
+    has_bar = "|" in texts_of(joints)
+    if has_bar and len(joints) > 1:
         return ()
-    if any(is_dots(part) for part in parts):
+    if _has_dots(parts):
         return read_progression(parts, "()", read)
-    return _tuple(opening, closing, parts, tokens, read)
+    return _tuple((opening, closing), parts, tokens, read)
 
 
-def _tuple(opening: str, closing: str, parts: Sequence[Tokens], tokens: Tokens, read: Read) -> Reading:
-    members = tuple(map(read, parts))
-    arrays = tuple(Formula(node) for node in readings(tokens) if isinstance(node, Array))
-    is_interval = (opening, closing) in (("[", "]"), ("[", ")"), ("(", "]")) and len(members) == 2
-    if is_interval and all(isinstance(member[0], Formula) for member in members):
-        low, high = low_end(members[0][0].node), high_end(members[1][0].node)
-        return (sets.bounded(low, high, closed=(opening == "[", closing == "]")),)
-    if (opening, closing) in (("(", ")"), (r"\langle", r"\rangle"), ("[", "]")):
-        matrices = [array for array in arrays if len(array.node.rows) > 1]
-        return (Items("[]" if opening == "[" else "()", members), *matrices)
-    return ()
+def _has_dots(parts: Sequence[Tokens]) -> bool:
+    return any(is_dots(part) for part in parts)
+
+
+def _tuple(brackets: tuple[str, str], parts: Sequence[Tokens], tokens: Tokens, read: Read) -> Reading:
+    """Return the interval, or else the tuple, that brackets with several parts inside are."""
+    members = read_each(parts, read)
+    matrices = _matrices(tokens)
+    if brackets in _INTERVAL_BRACKETS and len(members) == 2:
+        first = members[0][0]
+        last = members[1][0]
+        if isinstance(first, Formula) and isinstance(last, Formula):
+            low = low_end(first.node)
+            high = high_end(last.node)
+            closed = (brackets[0] == "[", brackets[1] == "]")
+            return (sets.bounded(low, high, closed=closed),)
+    if brackets not in _TUPLE_BRACKETS:
+        return ()
+    kind = "[]" if brackets[0] == "[" else "()"
+    return (Items(kind, members), *matrices)
+
+
+def _matrices(tokens: Tokens) -> list[Formula]:
+    """Return the readings of tokens as an array of more than one row."""
+    found = []
+    for node in readings(tokens):
+        if isinstance(node, Array) and len(node.rows) > 1:
+            found.append(Formula(node))
+    return found
 
 
 def _alone(opening: str, inside: Tokens, closing: str, read: Read) -> Reading:
-    if (opening, closing) not in (("(", ")"), ("[", "]")):
+    """Return the reading of the only value in brackets that change nothing."""
+    if (opening, closing) not in _GROUPING_BRACKETS:
         return ()
     return read(inside)
 
 
 def _braces(inside: Tokens, read: Read) -> Reading:
-    """A set, by its members or by a condition."""
+    """Return a set that is given by its members or by a condition."""
     if not inside:
         return (Items("{}", ()),)
-    place = first_place(inside, lambda token: token.text in ("|", ":"))
+    place = first_place_of(inside, "|", ":")
     if place:
         return _set_by_condition(inside[:place], inside[place + 1 :], read)
-    parts, _ = cut(inside, lambda token: token.text in (",", ";"))
-    if any(is_dots(part) for part in parts):
+    parts, _ = cut_at(inside, ",", ";")
+    if _has_dots(parts):
         return read_progression(parts, "{}", read)
-    members = [member for part in parts if part for member in members_of(read(part))]
+    members: list[Reading] = []
+    for part in parts:
+        if part:
+            members.extend(members_of(read(part)))
     return (Items("{}", tuple(members)),)
 
 
 def _set_by_condition(head: Tokens, condition: Tokens, read: Read) -> Reading:
-    r"""`\{x : x > 2\}`, and the family `\{2k : k \in \mathbb{Z}\}`."""
+    r"""Return the set `\{x : x > 2\}`, or the family `\{2k : k \in \mathbb{Z}\}`."""
     found = read(condition)
     named = named_set(found[0])
     if named is not None:
-        return found if _is_variable(head, named[0]) else ()
-    is_family = name_of(head) is None and isinstance(found[0], Named) and isinstance(found[0].value[0], Words)
-    return read((*head, Token(SIGN, ","), *condition)) if is_family else ()
+        name = named[0]
+        return found if _is_variable(head, name) else ()
+    if name_of(head) is not None or not isinstance(found[0], Named):
+        return ()
+    is_range = isinstance(found[0].value[0], Words)
+    if not is_range:
+        return ()
+    comma = Token(SIGN, ",")
+    return read((*head, comma, *condition))
 
 
 def _is_variable(head: Tokens, name: str) -> bool:
-    r"""Whether a set is made of the variable that its condition is about: `x`, or `x \in \mathbb{R}`."""
-    sides, joints = cut(head, lambda token: token.text == r"\in")
-    in_line = not joints or [token.text for token in sides[-1]] == [r"\mathbb R"]
+    r"""Return whether the head of a set is the condition's variable: `x`, or `x \in \mathbb{R}`."""
+    sides, joints = cut_at(head, r"\in")
+    if len(joints) > 1:
+        return False
+    if joints and texts_of(sides[-1]) != [r"\mathbb R"]:
+        return False
     found = name_of(sides[0])
-    return len(joints) < 2 and in_line and found is not None and found[0] == name
+    return found is not None and found[0] == name
 
 
 def _point(tokens: Tokens, read: Read) -> Reading:
-    """`P(3, 4)`: a point with its name."""
-    if (
-        len(tokens) < 6
-        or tokens[0].kind != LETTERS
-        or not (len(tokens[0].text) == 1 and tokens[0].text.isupper())
-    ):
+    """Return a point with its name, as in `P(3, 4)`."""
+    if len(tokens) < _MIN_POINT_TOKENS:
+        return ()
+    name = tokens[0]
+    is_capital = len(name.text) == 1 and name.text.isupper()
+    if name.kind != LETTERS or not is_capital:
         return ()
     around = enclosed(tokens[1:])
-    if around is None or around[0] != "(" or first_place(around[1], lambda token: token.text == ",") is None:
+    if around is None:
         return ()
-    formulas = tuple(Formula(node) for node in readings(tokens))
-    return (Named(tokens[0].text, read(tokens[1:])), *formulas)
+    opening, inside, _ = around
+    if opening != "(" or first_place_of(inside, ",") is None:
+        return ()
+    # The same text may be a function of several arguments.
+    formulas = [Formula(node) for node in readings(tokens)]
+    return (Named(name.text, read(tokens[1:])), *formulas)
 
 
 def _juxtaposed(tokens: Tokens, read: Read) -> Reading:
-    """`(1,2)(3,4)`: tuples next to each other."""
+    """Return tuples that are next to each other, as in `(1,2)(3,4)`."""
     if not tokens or tokens[0].text != "(":
         return ()
-    groups, start = [], 0
+    groups: list[Tokens] = []
+    start = 0
     for place, (token, depth) in enumerate(with_depth(tokens)):
-        if depth == 0 and token.kind == CLOSE:
+        if depth != 0:
+            continue
+        if token.kind == CLOSE:
             groups.append(tokens[start : place + 1])
             start = place + 1
-        elif depth == 0 and token.kind != OPEN:
+        elif token.kind != OPEN:
             return ()
     members = [read_brackets(group, read) for group in groups]
-    are_tuples = all(member and isinstance(member[0], Items) and member[0].kind == "()" for member in members)
-    return (Items(",", tuple(members)),) if len(groups) > 1 and are_tuples else ()
+    if len(groups) < 2 or not all(map(_is_tuple, members)):
+        return ()
+    return (Items(",", tuple(members)),)
+
+
+def _is_tuple(member: Reading) -> bool:
+    if not member:
+        return False
+    value = member[0]
+    return isinstance(value, Items) and value.kind == "()"

@@ -1,8 +1,8 @@
-"""What readers share."""
+"""Functions that several readers share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 from realrl.verifier.nodes import Node, Number, operation
@@ -13,18 +13,30 @@ Read = Callable[[Tokens], Reading]
 """Reads tokens by all readers, in their order."""
 
 
+def read_each(parts: Iterable[Tokens], read: Read) -> tuple[Reading, ...]:
+    """Return the reading of each part."""
+    return tuple(map(read, parts))
+
+
 def only_formula(tokens: Tokens, read: Read) -> Node | None:
+    """Return the formula that tokens mean first, without its unit; None if they mean something else."""
     found = read(tokens)
     value = found[0]
     if isinstance(value, Quantity) and value.unit.is_known:
         return value.node
-    return value.node if isinstance(value, Formula) else None
+    if isinstance(value, Formula):
+        return value.node
+    return None
 
 
 def scaled(node: Node, factor: Fraction) -> Node:
-    return node if factor == 1 else operation("multiply", Number(factor), node)
+    """Return a formula multiplied by a factor; a factor of 1 leaves it as it is."""
+    if factor == 1:
+        return node
+    return operation("multiply", Number(factor), node)
 
 
 def as_words(tokens: Tokens) -> Words:
-    """Tokens as a text, word by word."""
-    return Words(tuple(token.text.casefold() for token in tokens if token.text not in ("{", "}")))
+    """Return tokens as a text, word by word, without braces."""
+    words = [token.text.casefold() for token in tokens if token.text not in ("{", "}")]
+    return Words(tuple(words))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from realrl.verifier import numerals
 from realrl.verifier.names import is_one_thing, name_of
 from realrl.verifier.nodes import Number
-from realrl.verifier.readers.common import Read, only_formula
+from realrl.verifier.readers.common import Read, only_formula, read_each
 from realrl.verifier.readers.relations import ray
-from realrl.verifier.slices import cut, enclosed, is_word, words_of
+from realrl.verifier.slices import cut, enclosed, has_text, is_word, words_of
 from realrl.verifier.tokens import SIGN, Token, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading, Words
 
@@ -21,66 +21,97 @@ _BOUNDING = {
     ("greater", "than"): ">",
     ("fewer", "than"): "<",
 }
+"""Words before a bound, and the order that they mean."""
 _LABELS = frozenset(
     "minimum maximum min max area perimeter volume length width height radius mean median mode range sum "
     "product probability distance speed time cost price profit number angle side base smallest largest least "
     "greatest first second third point vertex center slope".split()
 )
+"""Words that may stand before a value as its label."""
+_PLUS = Token(SIGN, "+")
+_MINUS = Token(SIGN, "-")
+_UPPER_SIGNS = {r"\pm": _PLUS, r"\mp": _MINUS}
+_LOWER_SIGNS = {r"\pm": _MINUS, r"\mp": _PLUS}
 
 
 def read_moment(tokens: Tokens, read: Read) -> Reading:
+    """Return a time or a date; a time without am or pm may be a ratio, which comes first."""
     found = numerals.moment(tokens)
     if found is None:
         return ()
-    ratio = read_ratio(tokens, read) if found.minutes is not None and not found.half else ()
+    may_be_ratio = found.minutes is not None and not found.half
+    ratio = read_ratio(tokens, read) if may_be_ratio else ()
     return (*ratio, found)
 
 
 def read_number_in_words(tokens: Tokens, _: Read) -> Reading:
-    """`three hundred and seven`, in which "and" joins no list."""
+    """Return a number in words, as `three hundred and seven`, in which "and" joins no list."""
     found = numerals.number_in_words(tokens)
-    return (Formula(Number(found[0])),) if found is not None and found[1] == len(tokens) else ()
+    if found is None:
+        return ()
+    value, taken = found
+    return (Formula(Number(value)),) if taken == len(tokens) else ()
 
 
 def read_numeral(tokens: Tokens, _: Read) -> Reading:
+    """Return digits with a base, as `52_8`."""
     found = numerals.numeral(tokens)
     return () if found is None else (found,)
 
 
 def read_ratio(tokens: Tokens, read: Read) -> Reading:
-    parts, joints = cut(tokens, lambda token: token.text == ":" or (is_word(token) and token.text == "to"))
+    """Return a ratio, as `3 : 4` and `3 to 4`, or a named value that is written with a colon, as `x: 4`."""
+    parts, joints = cut(tokens, _joins_ratio)
     if not joints or not all(parts):
         return ()
-    named = name_of(parts[0]) if len(parts) == 2 and joints[0].text == ":" else None
-    if named and is_one_thing(named[0]) and named[1] and not name_of(parts[1]):
-        return (Named(named[0], read(parts[1])),)
-    return (Items(":", tuple(map(read, parts))),)
+    if len(parts) == 2 and joints[0].text == ":":
+        label, value = parts
+        named = name_of(label)
+        if named and is_one_thing(named[0]) and named[1] and not name_of(value):
+            return (Named(named[0], read(value)),)
+    return (Items(":", read_each(parts, read)),)
+
+
+def _joins_ratio(token: Token) -> bool:
+    return token.text == ":" or (is_word(token) and token.text == "to")
 
 
 def read_signs(tokens: Tokens, read: Read) -> Reading:
-    r"""Both values of an expression with `\pm`: every `\pm` has one sign, every `\mp` the other."""
+    r"""Return both values of an expression with `\pm`: every `\pm` has one sign, every `\mp` the other."""
     around = enclosed(tokens)
     is_set = around is not None and around[0] == r"\{"
-    if is_set or not any(token.text in (r"\pm", r"\mp") for token in tokens):
+    if is_set or not has_text(tokens, r"\pm", r"\mp"):
         return ()
-    plus, minus = Token(SIGN, "+"), Token(SIGN, "-")
-    upper = tuple({r"\pm": plus, r"\mp": minus}.get(token.text, token) for token in tokens)
-    lower = tuple({r"\pm": minus, r"\mp": plus}.get(token.text, token) for token in tokens)
-    members = tuple(map(read, (upper, lower)))
+    upper = tuple(_UPPER_SIGNS.get(token.text, token) for token in tokens)
+    lower = tuple(_LOWER_SIGNS.get(token.text, token) for token in tokens)
+    members = read_each((upper, lower), read)
     if any(isinstance(member[0], Words) for member in members):
         return ()
     return (Items(",", members),)
 
 
 def read_labelled(tokens: Tokens, read: Read) -> Reading:
-    """`at least 5`, and `Minimum 1`: words before a value."""
+    """Return a value with words before it: a bound, as `at least 5`, or a label, as `Minimum 1`."""
     texts = words_of(tokens)
     for words, operator in _BOUNDING.items():
-        if texts[: len(words)] == list(words) and len(tokens) > len(words):
-            node = only_formula(tokens[len(words) :], read)
+        num_words = len(words)
+        if texts[:num_words] == list(words) and len(tokens) > num_words:
+            node = only_formula(tokens[num_words:], read)
             return () if node is None else (ray(operator, node),)
-    place = next((i for i, token in enumerate(tokens) if not is_word(token)), len(tokens))
-    if not 0 < place < len(tokens) or not all(word in _LABELS for word in texts[:place]):
+    place = _num_words_at_start(tokens)
+    if not 0 < place < len(tokens):
+        return ()
+    label = texts[:place]
+    if not _LABELS.issuperset(label):
         return ()
     value = read(tokens[place:])
-    return () if isinstance(value[0], Words) else (Named(" ".join(texts[:place]), value),)
+    if isinstance(value[0], Words):
+        return ()
+    return (Named(" ".join(label), value),)
+
+
+def _num_words_at_start(tokens: Tokens) -> int:
+    for place, token in enumerate(tokens):
+        if not is_word(token):
+            return place
+    return len(tokens)

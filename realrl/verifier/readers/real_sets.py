@@ -9,42 +9,56 @@ from realrl.verifier import lexicon, sets
 from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 from realrl.verifier.readers.common import Read, as_words, only_formula
-from realrl.verifier.slices import cut, enclosed, is_balanced, words_of
+from realrl.verifier.slices import cut_at, enclosed, is_balanced, texts_of, words_of
 from realrl.verifier.tokens import CLOSE, OPEN, Token, Tokens
-from realrl.verifier.tree import Formula, Items, Named, Reading, RealSet, Value, Words
+from realrl.verifier.tree import Formula, Interval, Items, Named, Reading, RealSet, Value, Words
+
+
+_OPERATIONS = (r"\cup", r"\cap", r"\setminus")
 
 
 def as_real_set(value: Value) -> RealSet | None:
-    """A set of real numbers that a value may mean: an interval, or a set of numbers."""
+    """Return the set of real numbers that a value may mean: an interval, or a set of numbers; else None."""
     if isinstance(value, RealSet):
         return value
     if not isinstance(value, Items):
         return None
-    nodes = [item[0].node if isinstance(item[0], Formula) else None for item in value.items]
-    if any(node is None for node in nodes):
-        return None
+    nodes: list[Node] = []
+    for item in value.items:
+        if not isinstance(item[0], Formula):
+            return None
+        nodes.append(item[0].node)
     if value.kind == "()" and len(nodes) == 2:
-        found = sets.bounded(low_end(nodes[0]), high_end(nodes[1]), closed=(False, False))
-        # A tuple whose second number is not the larger one is no interval.
-        return found if sets.merged(found).parts else None
+        return _open_interval(*nodes)
     if value.kind == "{}":
-        points = (sets.bounded(node, node, closed=(True, True)).parts[0] for node in nodes)
+        points = [_single_point(node) for node in nodes]
         return RealSet(tuple(points))
     return None
 
 
+def _open_interval(low: Node, high: Node) -> RealSet | None:
+    found = sets.bounded(low_end(low), high_end(high), closed=(False, False))
+    # A tuple whose second number is not the larger one is no interval.
+    is_interval = bool(sets.merged(found).parts)
+    return found if is_interval else None
+
+
+def _single_point(node: Node) -> Interval:
+    return sets.bounded(node, node, closed=(True, True)).parts[0]
+
+
 def low_end(node: Node) -> Node | None:
-    """A lower bound, or None where it is minus infinity."""
+    """Return a lower bound, or None if it is minus infinity."""
     return None if infinity_sign(node) < 0 else node
 
 
 def high_end(node: Node) -> Node | None:
-    """An upper bound, or None where it is infinity."""
+    """Return an upper bound, or None if it is infinity."""
     return None if infinity_sign(node) > 0 else node
 
 
 def infinity_sign(node: Node) -> int:
-    """1 of infinity, -1 of minus infinity, 0 of anything else."""
+    """Return 1 for infinity, -1 for minus infinity and 0 for anything else."""
     match node:
         case Constant("infinity"):
             return 1
@@ -54,6 +68,7 @@ def infinity_sign(node: Node) -> int:
 
 
 def named_set(value: Value) -> tuple[str, RealSet] | None:
+    """Return a set of real numbers with its name, which is empty for a set alone; None for other values."""
     if isinstance(value, RealSet):
         return "", value
     if isinstance(value, Named) and isinstance(value.value[0], RealSet):
@@ -61,30 +76,65 @@ def named_set(value: Value) -> tuple[str, RealSet] | None:
     return None
 
 
+def sets_of_one_name(found: Sequence[tuple[str, RealSet] | None]) -> tuple[str, list[RealSet]] | None:
+    """Return the name that all named sets have, and the sets; None if a name is missing or differs."""
+    names: set[str] = set()
+    inside: list[RealSet] = []
+    for named in found:
+        if named is None or not named[0]:
+            return None
+        names.add(named[0])
+        inside.append(named[1])
+    if len(names) != 1:
+        return None
+    return names.pop(), inside
+
+
+def joined_pieces(found: Sequence[RealSet]) -> RealSet:
+    """Return the intervals of several sets as one set, in their order and not merged."""
+    pieces: list[Interval] = []
+    for each in found:
+        pieces.extend(each.parts)
+    return RealSet(tuple(pieces))
+
+
 def read_set(tokens: Tokens, read: Read) -> Reading:
-    r"""`\mathbb{R}`, unions, intersections and differences of intervals."""
+    r"""Return `\mathbb{R}`, its positive or negative half, or the result of operations on intervals."""
     if len(tokens) == 1 and tokens[0].text == r"\mathbb R":
         return (sets.ALL,)
-    if [token.text for token in tokens[:2]] == [r"\mathbb R", "^"] and tokens[2:]:
-        sign = "".join(token.text for token in tokens[2:] if token.text not in ("{", "}"))
-        zero = Number(Fraction(0))
-        if sign in ("+", "-"):
-            ends = (zero, None) if sign == "+" else (None, zero)
-            return (sets.bounded(*ends, closed=(False, False)),)
-    if words_of(tokens) and " ".join(words_of(tokens)) in lexicon.ALL_REALS:
+    half = _half_line(tokens)
+    if half is not None:
+        return (half,)
+    words = words_of(tokens)
+    if words and " ".join(words) in lexicon.ALL_REALS:
         return (sets.ALL,)
     return _set_operation(tokens, read)
 
 
+def _half_line(tokens: Tokens) -> RealSet | None:
+    r"""Return the numbers that `\mathbb{R}^+` or `\mathbb{R}^-` means."""
+    if texts_of(tokens[:2]) != [r"\mathbb R", "^"]:
+        return None
+    exponent = [token.text for token in tokens[2:] if token.text not in ("{", "}")]
+    sign = "".join(exponent)
+    zero = Number(Fraction(0))
+    if sign == "+":
+        return sets.bounded(zero, None, closed=(False, False))
+    if sign == "-":
+        return sets.bounded(None, zero, closed=(False, False))
+    return None
+
+
 def _set_operation(tokens: Tokens, read: Read) -> Reading:
-    parts, joints = cut(tokens, lambda token: token.text in (r"\cup", r"\cap", r"\setminus"))
+    """Return the result of unions, intersections and differences, from left to right."""
+    parts, joints = cut_at(tokens, *_OPERATIONS)
     if not joints and tokens and tokens[0].text == r"\mathbb R":
-        parts, joints = cut(tokens, lambda token: token.text == "-")
+        parts, joints = cut_at(tokens, "-")
     if not joints or not all(parts):
         return ()
     found = [as_real_set(read(_in_braces(part))[0]) for part in parts]
     if any(each is None for each in found):
-        return _of_names(parts, {joint.text for joint in joints})
+        return _of_names(parts, set(texts_of(joints)))
     total = found[0]
     for joint, each in zip(joints, found[1:], strict=True):
         total = _combined(joint.text, total, each)
@@ -94,16 +144,19 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
 
 
 def _in_braces(tokens: Tokens) -> Tokens:
-    """A part in bare braces, as `{1, 2}` of plain text, as the set that it is."""
+    """Return a part in bare braces, as `{1, 2}` of plain text, with the braces of a set."""
     around = enclosed(tokens)
     if around is None or around[0] != "{":
         return tokens
-    return (Token(OPEN, r"\{"), *around[1], Token(CLOSE, r"\}"))
+    _, inside, _ = around
+    return (Token(OPEN, r"\{"), *inside, Token(CLOSE, r"\}"))
 
 
 def _of_names(parts: Sequence[Tokens], joints: set[str]) -> Reading:
-    r"""`A \cup B`, which is `B \cup A`."""
-    if not all(map(name_of, parts)) or joints not in ({r"\cup"}, {r"\cap"}):
+    r"""Return a union or an intersection of named sets in one order: `A \cup B` is `B \cup A`."""
+    if not all(map(name_of, parts)):
+        return ()
+    if joints not in ({r"\cup"}, {r"\cap"}):
         return ()
     names = sorted(" ".join(as_words(part).words) for part in parts)
     return (Words((*joints, *names)),)
@@ -119,16 +172,21 @@ def _combined(sign: str, left: RealSet, right: RealSet) -> RealSet | None:
 
 
 def read_open_interval(tokens: Tokens, read: Read) -> Reading:
-    """`]1, 2[` and `[1, 2[`, whose brackets have no partners."""
-    if len(tokens) < 4 or tokens[0].text not in ("]", "[", "(") or tokens[-1].text not in ("[", "]", ")"):
+    """Return an interval as `]1, 2[` or `[1, 2[`, whose brackets have no partners."""
+    if len(tokens) < 4:
         return ()
-    if {tokens[0].text, tokens[-1].text} <= {"(", ")"}:
+    opening = tokens[0].text
+    closing = tokens[-1].text
+    if opening not in ("]", "[", "(") or closing not in ("[", "]", ")"):
         return ()
-    parts, _ = cut(tokens[1:-1], lambda token: token.text in (",", ";"))
+    if opening == "(" and closing == ")":
+        return ()
+    parts, _ = cut_at(tokens[1:-1], ",", ";")
     if len(parts) != 2 or not all(map(is_balanced, parts)):
         return ()
-    low, high = (only_formula(part, read) for part in parts)
+    low = only_formula(parts[0], read)
+    high = only_formula(parts[1], read)
     if low is None or high is None:
         return ()
-    closed = (tokens[0].text == "[", tokens[-1].text == "]")
+    closed = (opening == "[", closing == "]")
     return (sets.bounded(low_end(low), high_end(high), closed=closed),)
