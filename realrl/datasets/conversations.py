@@ -1,4 +1,4 @@
-"""Prompts as text or as a conversation, in the forms that are in use."""
+"""Prompts as text or as conversations, in the formats in common use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated, Any
 import msgspec
 
 RESPONSES = ("response", "chosen", "rejected")
+"""The fields that hold responses."""
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-"""Roles in conversations of `{from, value}`; others are named as everywhere."""
+"""ShareGPT's names of roles, in messages of `{from, value}`, that differ from the usual ones."""
 _ASKING_ROLES = ("user", "system")
+"""Roles whose message cannot be a response."""
 _CALLS = ("tool_calls", "function_call")
+"""Fields of a message that hold tool calls."""
 
 
 class Message(msgspec.Struct):
@@ -20,7 +23,7 @@ class Message(msgspec.Struct):
     role: str
     content: str
     more: dict[str, Any] = {}
-    """What else the message says, for chat templates that read it."""
+    """The message's other fields, for chat templates that read them."""
 
 
 Messages = Annotated[list[Message], msgspec.Meta(min_length=1)]
@@ -28,67 +31,86 @@ Prompt = str | Messages
 
 
 def words_of(prompt: Prompt) -> str:
-    """All that a prompt says, without who says it."""
-    return prompt if isinstance(prompt, str) else "\n\n".join(message.content for message in prompt)
+    """Return the text of a prompt without its roles."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(message.content for message in prompt)
 
 
 def question_of(prompt: Prompt, place: str, template: str) -> str:
-    """The text that a template without turns is put around.
+    """Return the question that a single-turn template wraps.
 
     Raises:
-        ValueError: the prompt has other messages than one of a user.
+        ValueError: the prompt is a conversation other than one message of a user.
     """
     if isinstance(prompt, str):
         return prompt
-    if [message.role for message in prompt] == ["user"]:
+    roles = [message.role for message in prompt]
+    if roles == ["user"]:
         return prompt[0].content
     raise ValueError(
         f"{place}: data.template={template} takes text or one message of a user, got messages of"
-        f" {', '.join(message.role for message in prompt)}; set data.template=chat, and give a model with a"
-        " chat template"
+        f" {', '.join(roles)}; set data.template=chat, and give a model with a chat template"
     )
 
 
 def turns_of(prompt: Prompt) -> list[dict[str, Any]]:
-    """The messages, as a chat template takes them; text is one of a user."""
+    """Return a prompt as messages for a chat template; a text becomes one message of a user."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    return [{**message.more, "role": message.role, "content": message.content} for message in prompt]
+    turns = []
+    for message in prompt:
+        turn = {**message.more, "role": message.role, "content": message.content}
+        turns.append(turn)
+    return turns
 
 
 def with_plain_messages(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record whose conversations have messages of `{role, content, more}`, with texts as contents.
+    """Return the record with every message of its conversations as `{role, content, more}`, content as text.
 
     Raises:
-        msgspec.ValidationError: a message with images, without text, or with calls of tools.
+        msgspec.ValidationError: a message with images, without text, or with tool calls.
     """
     names = [name for name in ("prompt", *RESPONSES) if isinstance(record.get(name), list)]
     if not names:
         return record
-    return {**record, **{name: _plain_messages(record[name], name) for name in names}}
+    found = dict(record)
+    for name in names:
+        found[name] = _plain_messages(record[name], name)
+    return found
 
 
 def without_prompts(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record whose responses may be conversations, with their last messages in place of these.
+    """Return the record with each response that is a conversation replaced by its last message's content.
 
-    The messages before the last are the record's prompt if it has none.
+    The messages before the last one become the record's prompt if it has none.
 
     Raises:
-        msgspec.ValidationError: they are not the same for all of its responses, or a last one only asks.
+        msgspec.ValidationError: these messages differ between responses, or a last message is a user's or
+            the system's.
     """
-    turns = {name: record[name] for name in RESPONSES if _is_conversation(record.get(name))}
-    if not turns:
+    conversations = {name: record[name] for name in RESPONSES if _is_conversation(record.get(name))}
+    if not conversations:
         return record
-    found = {**record, **{name: given[-1].get("content") for name, given in turns.items()}}
+    found = dict(record)
+    for name, messages in conversations.items():
+        found[name] = messages[-1].get("content")
     if "prompt" not in record:
-        first, *others = (given[:-1] for given in turns.values())
-        if any(other != first for other in others):
-            raise msgspec.ValidationError("`chosen` and `rejected` must begin with the same messages")
-        found["prompt"] = first
-    for name, given in turns.items():
-        if (role := given[-1].get("role")) in _ASKING_ROLES:
+        found["prompt"] = _common_prompt(conversations)
+    for name, messages in conversations.items():
+        role = messages[-1].get("role")
+        if role in _ASKING_ROLES:
             raise msgspec.ValidationError(f"the last message of `{name}` is of {role}, not of the assistant")
     return found
+
+
+def _common_prompt(conversations: Mapping[str, list]) -> list:
+    """Return the messages before the last one, which all conversations must share."""
+    first, *others = [messages[:-1] for messages in conversations.values()]
+    for other in others:
+        if other != first:
+            raise msgspec.ValidationError("`chosen` and `rejected` must begin with the same messages")
+    return first
 
 
 def _is_conversation(response: Any) -> bool:
@@ -96,35 +118,48 @@ def _is_conversation(response: Any) -> bool:
 
 
 def _plain_messages(messages: list, name: str) -> list:
-    return [
-        _plain_message(message, f"`{name}[{i}]`") if isinstance(message, Mapping) else message
-        for i, message in enumerate(messages)
-    ]
+    """Return the messages in plain form; an item that is no message stays, for validation to reject."""
+    plain = []
+    for i, message in enumerate(messages):
+        if isinstance(message, Mapping):
+            message = _plain_message(message, f"`{name}[{i}]`")
+        plain.append(message)
+    return plain
 
 
 def _plain_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a message as `{role, content, more}`, as far as it has a role and a content."""
     given = {key: value for key, value in message.items() if value is not None}
     if any(given.get(key) for key in _CALLS):
         raise msgspec.ValidationError(f"{where} calls tools, which are not read yet; leave such rows out")
-    if "from" in given and "value" in given and "role" not in given:
+    is_sharegpt = "from" in given and "value" in given and "role" not in given
+    if is_sharegpt:
         sender = given.pop("from")
-        given |= {"role": _SHAREGPT_ROLES.get(sender, sender), "content": given.pop("value")}
+        given["role"] = _SHAREGPT_ROLES.get(sender, sender)
+        given["content"] = given.pop("value")
     if "content" in message and "content" not in given:
         raise msgspec.ValidationError(f"{where} has no text: its `content` is null")
-    plain = {key: given.pop(key) for key in ("role", "content") if key in given}
-    if isinstance(plain.get("content"), list):
-        plain["content"] = "\n".join(_text_of(part, where) for part in plain["content"])
-    return {**plain, "more": given}
+
+    plain: dict[str, Any] = {}
+    for key in ("role", "content"):
+        if key in given:
+            plain[key] = given.pop(key)
+    parts = plain.get("content")
+    if isinstance(parts, list):
+        plain["content"] = "\n".join(_text_of(part, where) for part in parts)
+    plain["more"] = given
+    return plain
 
 
 def _text_of(part: Any, where: str) -> str:
-    """A part of a message in parts."""
+    """Return the text of one part of a message whose content is a list of parts."""
     if isinstance(part, str):
         return part
     if isinstance(part, Mapping):
         kind = part.get("type", "text")
-        if kind == "text" and isinstance(part.get("text"), str):
-            return part["text"]
+        text = part.get("text")
+        if kind == "text" and isinstance(text, str):
+            return text
         if kind != "text":
             raise msgspec.ValidationError(f"{where} has a part of type {kind!r}; only text is read")
     raise msgspec.ValidationError(f"{where} has a part without text")

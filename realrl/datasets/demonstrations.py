@@ -1,4 +1,4 @@
-"""Prompts with the responses to learn, for supervised fine-tuning."""
+"""Prompts with responses to learn, for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 
 
 class Demonstration(Row):
-    """What is asked and what to answer; a problem serves too, and its first solution is the response."""
+    """A prompt and the response to learn; without a response, its first solution is learned, in a box."""
 
     NAMES: ClassVar[Names] = {"response": RESPONSES, "prompt": QUESTIONS}
 
     response: str = ""
     solutions: list[str] = []
     verdict: Any = None
-    """What a check said of the response, if it was generated."""
+    """The verdict of a check of a generated response."""
     ended: Any = None
-    """False for a generated response that was cut off."""
+    """False: the response was generated and cut off."""
 
     @property
     def is_cut_off(self) -> bool:
+        """Whether the response was cut off."""
         return self.ended is False
 
 
@@ -48,28 +49,39 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         held_out: bool,
         notes: Sequence[str] = (),
     ) -> None:
+        """Encode the demonstrations.
+
+        Raises:
+            ValueError: as `EncodedRows`; or a row with neither a response nor solutions.
+        """
         super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=(_response,))
-        self._tensors = [
-            _with_mask(prompt, response[:-1] if row.is_cut_off else response)
-            for row, prompt, (response,) in zip(self.rows, self.prompts, self.responses, strict=True)
-        ]
+        self._tensors: list[dict[str, Tensor]] = []
+        for row, prompt, (response,) in zip(self.rows, self.prompts, self.responses, strict=True):
+            # A response that was cut off did not end here: its end token is not learned.
+            learned = response[:-1] if row.is_cut_off else response
+            self._tensors.append(_with_mask(prompt, learned))
 
     def length(self, row: int) -> int:
-        """Tokens of prompt and response."""
+        """Return the number of tokens of prompt and response."""
         return len(self._tensors[row]["input_ids"])
 
     def tensors(self, row: int) -> dict[str, Tensor]:
+        """Return the tokens of prompt and response, and the mask of the tokens to learn.
+
+        Shapes: `input_ids` int64 `[T]`, `loss_mask` bool `[T]`.
+        """
         return self._tensors[row]
 
 
 def load_demonstrations(
     config: Any, tokenizer: Any
 ) -> tuple[DemonstrationDataset, DemonstrationDataset | None]:
-    """Training rows and held-out rows, if there are any, of `config.data` (a `DataConfig`), as far as
-    `config.verdicts` and `config.truncated` let them be learned from.
+    """Return the training rows of `config.data` (a `DataConfig`), and its held-out rows or None.
+
+    `config.verdicts` and `config.truncated` select the rows to learn from.
 
     Raises:
-        ValueError: a source that cannot be read, a bad row, by its place, or no row to learn from.
+        ValueError: a source that cannot be read, a bad row (the message names its place), or no row left.
     """
     data = config.data
 
@@ -79,38 +91,62 @@ def load_demonstrations(
             rows = _fit_to_learn(rows, notes, config)
             return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
-    return load(False), load(True) if data.held_out_path else None
+    training = load(False)
+    held_out = load(True) if data.held_out_path else None
+    return training, held_out
 
 
 def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: Any) -> list[Demonstration]:
-    """Leave out what is known to be wrong or cut off, as the config says, and add to the notes how many."""
+    """Drop responses with other verdicts and those cut off, as the config says; append to `notes`."""
     if config.verdicts:
         wanted = " or ".join(config.verdicts)
-        is_right = [row.verdict is None or str(row.verdict) in config.verdicts for row in rows]
-        rows = _kept(rows, is_right, notes, f"responses, whose `verdict` is not {wanted} (verdicts)")
+        keeps = [_has_verdict(row, config.verdicts) for row in rows]
+        rows = _kept(rows, keeps, notes, f"responses, whose `verdict` is not {wanted} (verdicts)")
     if config.truncated == "drop":
-        is_whole = [not row.is_cut_off for row in rows]
-        rows = _kept(rows, is_whole, notes, "responses, which were cut off (`ended: false`; truncated=drop)")
+        keeps = [not row.is_cut_off for row in rows]
+        rows = _kept(rows, keeps, notes, "responses, which were cut off (`ended: false`; truncated=drop)")
     return rows
 
 
+def _has_verdict(row: Demonstration, verdicts: Sequence[str]) -> bool:
+    """Return whether the row's verdict is one of these; a row without a verdict passes."""
+    return row.verdict is None or str(row.verdict) in verdicts
+
+
 def _kept(rows: list[Demonstration], keeps: list[bool], notes: list[str], what: str) -> list[Demonstration]:
-    dropped = [row for row, keep in zip(rows, keeps) if not keep]
+    """Return the rows to keep, and append a note on the others.
+
+    Raises:
+        ValueError: no rows are left.
+    """
+    kept = []
+    dropped = []
+    for row, keep in zip(rows, keeps, strict=True):
+        target = kept if keep else dropped
+        target.append(row)
     if dropped:
         notes.append(f"dropped {len(dropped)} of {len(rows)} {what}; the first is {dropped[0].place}")
-    if len(dropped) == len(rows):
+    if not kept:
         raise ValueError(f"data: no rows are left; {notes[-1]}")
-    return [row for row, keep in zip(rows, keeps) if keep]
+    return kept
 
 
 def _response(row: Demonstration) -> str:
+    """Return the response to learn: the row's own, else its first solution that is not blank."""
     if row.response:
         return row.response
-    if solution := next((solution for solution in row.solutions if solution.strip()), ""):
-        return f"\\boxed{{{solution}}}"
+    for solution in row.solutions:
+        if solution.strip():
+            return f"\\boxed{{{solution}}}"
     raise ValueError(f"{row.place}: neither `response` nor `solutions`; expected a line like {EXAMPLE}")
 
 
 def _with_mask(prompt: Tensor, response: list[int]) -> dict[str, Tensor]:
+    """Return a row's tensors; only the response is learned.
+
+    Shapes: `prompt` int64 `[P]`; returns `[P + R]` each.
+    """
     input_ids = torch.cat([prompt, torch.tensor(response)])
-    return {"input_ids": input_ids, "loss_mask": torch.arange(len(input_ids)) >= len(prompt)}
+    positions = torch.arange(len(input_ids))
+    loss_mask = positions >= len(prompt)
+    return {"input_ids": input_ids, "loss_mask": loss_mask}

@@ -1,4 +1,4 @@
-"""Digests of a run's rows: the same for every process that reads the same rows."""
+"""Digests of a run's rows: equal in every process that reads the same rows."""
 
 from __future__ import annotations
 
@@ -13,36 +13,43 @@ from realrl.api.recipe import Dataset
 
 
 class RowsDigest(msgspec.Struct, frozen=True):
-    """One side of a run's data."""
+    """The digest of one side of a run's data."""
 
     num_rows: int
     checksum: str
 
 
 class DataDigest(NamedTuple):
-    """Both sides of a run's data."""
+    """The digests of both sides of a run's data."""
 
     rows: RowsDigest
     held_out: RowsDigest | None
 
 
 def digest_rows(dataset: Dataset) -> RowsDigest:
-    """A digest of all that a rank may look up in the rows: tokens, solutions, difficulty, whatever they have.
+    """Return a digest of everything that a rank may read of the rows: tensors and fields.
 
-    Where a row comes from, as a file's name and line, is left out: files may move.
+    A row's place is excluded: files may move.
     """
     digest = hashlib.blake2b(digest_size=16)
     records = getattr(dataset, "rows", None)
     for row in range(len(dataset)):
-        for part in _parts(dataset, row, None if records is None else records[row]):
-            digest.update(len(part).to_bytes(8, "little"))
+        record = None if records is None else records[row]
+        for part in _parts(dataset, row, record):
+            # The length makes the boundaries of the parts count, not only their bytes.
+            length = len(part).to_bytes(8, "little")
+            digest.update(length)
             digest.update(part)
     return RowsDigest(len(dataset), digest.hexdigest())
 
 
 def _parts(dataset: Dataset, row: int, record: Any) -> Iterator[bytes]:
-    for key, tensor in sorted(dataset.tensors(row).items()):
+    """Yield the bytes of a row's tensors, in the order of their keys, and of its record."""
+    tensors = dataset.tensors(row)
+    for key, tensor in sorted(tensors.items()):
         yield f"{key} {tensor.dtype}".encode()
-        yield tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        tensor_bytes = tensor.contiguous().view(torch.uint8)
+        yield tensor_bytes.numpy().tobytes()
     if isinstance(record, msgspec.Struct):
-        yield msgspec.msgpack.encode(msgspec.structs.replace(record, place=""))
+        placeless = msgspec.structs.replace(record, place="")
+        yield msgspec.msgpack.encode(placeless)

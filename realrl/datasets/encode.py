@@ -1,4 +1,4 @@
-"""Rows as token ids: prompts, and the responses that are learned from; what is too long is left out."""
+"""Rows as token ids: prompts, and the responses that are learned from. Rows that are too long are dropped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from realrl.datasets.templates import named_template
 from realrl.datasets.tokens import decoder_of, encode_texts
 
 MOST_CHARS = 1 << 24
-"""A chat template that makes more of one prompt does not do what it should."""
+"""The most characters of one rendered prompt; a chat template that makes more is broken."""
 
 TextOf = Callable[[SomeRow], str]
 
 
 class EncodedRows(Generic[SomeRow]):
-    """Rows by number, with their prompts and responses as tokens."""
+    """Rows by number, with their prompts and responses as token ids."""
 
     def __init__(
         self,
@@ -37,38 +37,43 @@ class EncodedRows(Generic[SomeRow]):
         notes: Sequence[str] = (),
         responses: Sequence[TextOf] = (),
     ) -> None:
-        """Leave out what `data` says, and note it after `notes`; `responses` take a row's texts to learn.
+        """Encode the rows, drop those that `data` excludes, and add a note of each kind of drop.
+
+        `responses` return the response texts of a row that are learned from.
 
         Raises:
-            ValueError: as `encode_prompts`; or a prompt or response that is too long, if none is dropped; or
-                no difficulty, where it counts; or no rows left.
+            ValueError: as `encode_prompts`; a prompt or response that is too long, unless these are dropped;
+                no difficulty, where `data` selects by it; or no rows left.
         """
         self.notes = list(notes)
-        """What a person should know of them."""
+        """Messages about the rows for the user."""
         self.rows = list(rows)
         self._drops_long = data.drop_long
         if data.difficulty and not held_out:
-            self._keep_difficulty(*data.difficulty)
+            least, most = data.difficulty
+            self._keep_difficulty(least, most)
         self.prompts = encode_prompts(self.rows, tokenizer, data.template, data.date)
         self.responses: list[tuple[list[int], ...]] = [()] * len(self.rows)
-        """Of each row, each with the token that ends it."""
-        self._drop_long(
-            "prompt", list(map(len, self.prompts)), data.max_prompt_tokens, "data.max_prompt_tokens"
-        )
+        """Token ids of each row's responses, with the end token."""
+        prompt_lengths = [len(prompt) for prompt in self.prompts]
+        self._drop_long("prompt", prompt_lengths, data.max_prompt_tokens, "data.max_prompt_tokens")
         if responses:
             self._add_responses(responses, tokenizer, data)
+        self.levels: list[float] = []
+        """The difficulty of each row if training takes the rows in its order, else empty."""
         is_rising = data.order == "rising" and not held_out
-        self.levels = [difficulty_of(row) for row in self.rows] if is_rising else []
+        if is_rising:
+            self.levels = [difficulty_of(row) for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def place(self, row: int) -> str:
-        """Where the row comes from, as `file:line`."""
+        """Return where the row comes from, as `file:line`."""
         return self.rows[row].place
 
     def query_id(self, row: int) -> str:
-        """The row's name in its source, or its number there."""
+        """Return the row's name in its source, or its number there."""
         return self.rows[row].query_id
 
     def _keep_difficulty(self, least: float, most: float) -> None:
@@ -77,44 +82,74 @@ class EncodedRows(Generic[SomeRow]):
         self._note_dropped(keeps, what)
         self.rows = list(compress(self.rows, keeps))
 
-    def _add_responses(self, texts: Sequence[TextOf], tokenizer: Any, data: DataConfig) -> None:
-        end, limit = learned_end(tokenizer, data.template), data.max_response_tokens
-        of_each = [encode_responses([text(row) for row in self.rows], tokenizer, end) for text in texts]
-        self.responses = list(zip(*of_each, strict=True))
+    def _add_responses(self, text_functions: Sequence[TextOf], tokenizer: Any, data: DataConfig) -> None:
+        """Encode the responses, and drop rows that are too long with them."""
+        end = learned_end(tokenizer, data.template)
+        encoded = []
+        for text_of in text_functions:
+            texts = [text_of(row) for row in self.rows]
+            encoded.append(encode_responses(texts, tokenizer, end))
+        self.responses = list(zip(*encoded, strict=True))
+
+        limit = data.max_response_tokens
         if limit is not None:
             self._drop_long("response", self._longest_responses(), limit, "data.max_response_tokens")
-        if decoder := decoder_of(tokenizer):
-            lengths = [
-                len(prompt) + longest for prompt, longest in zip(self.prompts, self._longest_responses())
-            ]
+        decoder = decoder_of(tokenizer)
+        if decoder:
+            lengths = self._longest_sequences()
             self._drop_long("prompt with its response", lengths, decoder.max_position, "the model's context")
         self.notes += note_of_end(tokenizer, end)
         self._note_ends_within(end)
 
     def _longest_responses(self) -> list[int]:
-        return [max(map(len, responses)) for responses in self.responses]
+        """Return the number of tokens of each row's longest response."""
+        longest = []
+        for responses in self.responses:
+            lengths = map(len, responses)
+            longest.append(max(lengths))
+        return longest
+
+    def _longest_sequences(self) -> list[int]:
+        """Return the number of tokens of each row's prompt with its longest response."""
+        longest_responses = self._longest_responses()
+        lengths = []
+        for prompt, num_response_tokens in zip(self.prompts, longest_responses, strict=True):
+            lengths.append(len(prompt) + num_response_tokens)
+        return lengths
 
     def _drop_long(self, what: str, lengths: Sequence[int], limit: int, name: str) -> None:
-        """Drop the rows of which `what` has more tokens than a limit, or refuse them."""
+        """Drop the rows whose `what` has more than `limit` tokens.
+
+        Raises:
+            ValueError: there are such rows and `data.drop_long` is off, or no rows are left.
+        """
         keeps = [length <= limit for length in lengths]
         if not all(keeps) and not self._drops_long:
-            first, number = keeps.index(False), keeps.count(False)
-            others = f"; so have {number} of {len(keeps)} rows" if number > 1 else ""
-            raising = "raise that, " if name.startswith("data.") else ""
-            raise ValueError(
-                f"{self.place(first)}: the {what} has {lengths[first]} tokens, but {name} is {limit}{others};"
-                f" {raising}leave such lines out, or set data.drop_long=true"
-            )
+            raise self._too_long(what, lengths, keeps, f"{name} is {limit}")
         self._note_dropped(keeps, f"rows, whose {what} has more than {name}={limit} tokens")
         self.rows = list(compress(self.rows, keeps))
         self.prompts = list(compress(self.prompts, keeps))
         self.responses = list(compress(self.responses, keeps))
 
+    def _too_long(self, what: str, lengths: Sequence[int], keeps: Sequence[bool], limit: str) -> ValueError:
+        """Return the error for rows that are too long; `limit` names the limit and its value."""
+        first = keeps.index(False)
+        number = keeps.count(False)
+        others = ""
+        if number > 1:
+            others = f"; so have {number} of {len(keeps)} rows"
+        # The model's context cannot be raised by an option.
+        raising = "raise that, " if limit.startswith("data.") else ""
+        return ValueError(
+            f"{self.place(first)}: the {what} has {lengths[first]} tokens, but {limit}{others};"
+            f" {raising}leave such lines out, or set data.drop_long=true"
+        )
+
     def _note_dropped(self, keeps: Sequence[bool], what: str) -> None:
-        """Say what is dropped; the dataset still has those rows.
+        """Note the rows that are about to be dropped; the dataset must still have them.
 
         Raises:
-            ValueError: nothing is left.
+            ValueError: no rows would be left.
         """
         number = keeps.count(False)
         if number:
@@ -124,7 +159,11 @@ class EncodedRows(Generic[SomeRow]):
             raise ValueError(f"data: no rows are left; {self.notes[-1]}")
 
     def _note_ends_within(self, end: int) -> None:
-        rows = [i for i, row in enumerate(self.responses) if any(end in ids[:-1] for ids in row)]
+        """Note responses that contain the end token before their last position."""
+        rows = []
+        for i, responses in enumerate(self.responses):
+            if any(end in ids[:-1] for ids in responses):
+                rows.append(i)
         if rows:
             self.notes.append(
                 f"{len(rows)} of {len(self)} responses have the end-of-sequence token before their end, too;"
@@ -133,10 +172,10 @@ class EncodedRows(Generic[SomeRow]):
 
 
 def difficulty_of(row: Row) -> float:
-    """A row's difficulty.
+    """Return a row's difficulty.
 
     Raises:
-        ValueError: it has none, or one that is no number.
+        ValueError: the row has no difficulty, or one that is not a finite number.
     """
     value = row.difficulty
     if value is None:
@@ -144,7 +183,8 @@ def difficulty_of(row: Row) -> float:
             f"{row.place}: the row has no `difficulty`, a number, for data.difficulty and data.order; give"
             " the name that it has there as data.fields.difficulty, or data.gym.levels"
         )
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    if not is_number:
         raise ValueError(
             f"{row.place}: `difficulty` must be a number, for data.difficulty and data.order, got {value!r}"
         )
@@ -154,20 +194,23 @@ def difficulty_of(row: Row) -> float:
 def encode_prompts(
     rows: Sequence[Row], tokenizer: Any, template: str, date: str | None = None
 ) -> list[Tensor]:
-    """One int64 `[T]` a row. `chat` is the tokenizer's own template, or none where it has none; it is told
-    that it is midnight of `date`.
+    """Return the token ids of each row's prompt.
 
+    `chat` is the tokenizer's own chat template, or `plain` if it has none. A chat template that asks for the
+    time is told midnight of `date`.
+
+    Shapes: one int64 `[T]` per row.
     Raises:
-        ValueError: a prompt of no tokens or not of the template's form, or a chat template that fails on one,
-            by its place.
+        ValueError: a prompt without tokens or not of the template's form, or a chat template that fails; the
+            message names the row's place.
     """
     in_chat = template == "chat" and tokenizer.chat_template
     if in_chat:
         with templates_at(date):
             texts = [_in_chat(row, tokenizer) for row in rows]
     else:
-        form = named_template("plain" if template == "chat" else template, tokenizer)
-        texts = [form.text(question_of(row.prompt, row.place, template)) for row in rows]
+        texts = _in_named_template(rows, tokenizer, template)
+    # A chat template writes the special tokens itself.
     encoded = encode_texts(texts, tokenizer, add_special_tokens=not in_chat)
     for row, ids in zip(rows, encoded, strict=True):
         if not ids:
@@ -177,11 +220,25 @@ def encode_prompts(
     return [tensor(ids) for ids in encoded]
 
 
+def _in_named_template(rows: Sequence[Row], tokenizer: Any, template: str) -> list[str]:
+    """Return each row's prompt in a template of `TEMPLATES`; `chat` becomes `plain`."""
+    name = "plain" if template == "chat" else template
+    form = named_template(name, tokenizer)
+    texts = []
+    for row in rows:
+        question = question_of(row.prompt, row.place, template)
+        texts.append(form.text(question))
+    return texts
+
+
 def _in_chat(row: Row, tokenizer: Any) -> str:
+    """Return a row's prompt in the tokenizer's chat template."""
+    turns = turns_of(row.prompt)
     try:
-        text = tokenizer.apply_chat_template(turns_of(row.prompt), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program, and may fail in any way
-        raise _failing_template(row, " ".join(str(error).split()) or type(error).__name__) from None
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise _failing_template(row, why) from None
     if len(text) > MOST_CHARS:
         raise _failing_template(row, f"it makes {len(text):,} characters of it")
     return text

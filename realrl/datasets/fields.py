@@ -1,4 +1,4 @@
-"""Names that rows of known datasets give to our fields."""
+"""The names that known datasets have for our fields."""
 
 from __future__ import annotations
 
@@ -18,39 +18,53 @@ ANSWERS = (
 RESPONSES = (*CONVERSATIONS, "output", "completion", "answer", "solution")
 
 Names = Mapping[str, Collection[str]]
-"""Our fields of a kind of rows, each with the names that it has elsewhere, the likeliest first."""
+"""Our fields of one kind of row, each with its names in known datasets, the likeliest first."""
 
 _ASKING = ("user", "human", "tool")
-"""Who has the last word in a conversation that is to be answered."""
+"""Roles of the last message in a conversation that asks for a response."""
 _SECOND_PART = {"instruction": "input"}
-"""Where a question has a second part in another field (Alpaca's), one field is not all of it."""
+"""Questions with a second part in another field (Alpaca): if it is filled, one field is not the prompt."""
 
 
 def columns_of(names: Names) -> Iterator[str]:
-    """All columns that may be looked at."""
+    """Yield all columns that may hold one of our fields; a dotted name gives its outermost column."""
     for theirs in names.values():
-        yield from (name.partition(".")[0] for name in theirs)
+        for name in theirs:
+            yield name.partition(".")[0]
 
 
 def recognised(record: Mapping[str, Any], names: Names) -> dict[str, str]:
-    """What a row without them calls our fields, as `data.fields` would say it."""
+    """Return our fields that a record lacks, each with its name there, in the form of `data.fields`."""
     found: dict[str, str] = {}
-    for ours, theirs in names.items():
-        if record.get(ours) is None and not (ours == "prompt" and _begins_elsewhere(record, found)):
-            name = next((name for name in theirs if _serves(record, name, ours)), None)
-            if name is None and ours == "solutions":
-                # An answer that the first row lacks is there in others.
-                name = next((name for name in theirs if _is_null(record, name)), None)
-            if name is not None:
-                found[ours] = name
+    for ours, candidates in names.items():
+        if record.get(ours) is not None:
+            continue
+        if ours == "prompt" and _prompt_is_in_response(record, found):
+            continue
+        name = _name_of(record, ours, candidates)
+        if name is not None:
+            found[ours] = name
     return found
 
 
+def _name_of(record: Mapping[str, Any], ours: str, candidates: Collection[str]) -> str | None:
+    """Return the first candidate that can be our field."""
+    for name in candidates:
+        if _serves(record, name, ours):
+            return name
+    if ours == "solutions":
+        # An answer that is null in the first row may be given in others.
+        for name in candidates:
+            if _is_null(record, name):
+                return name
+    return None
+
+
 def at(record: Mapping[str, Any], name: str) -> Any:
-    """What a record has under a name; a dotted one leads into what is nested.
+    """Return the value that a record has under a name; a dotted name leads into nested records.
 
     Raises:
-        KeyError: nothing.
+        KeyError: the record has no such value.
     """
     if name in record:
         return record[name]
@@ -62,22 +76,25 @@ def at(record: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _begins_elsewhere(record: Mapping[str, Any], found: Mapping[str, str]) -> bool:
-    """Whether the prompt is the beginning of a conversation that is the response."""
-    in_conversation = any(name in CONVERSATIONS for name in found.values())
-    return in_conversation or any(isinstance(record.get(name), list) for name in ("response", "chosen"))
+def _prompt_is_in_response(record: Mapping[str, Any], found: Mapping[str, str]) -> bool:
+    """Return whether a response is a conversation that begins with the prompt."""
+    if any(name in CONVERSATIONS for name in found.values()):
+        return True
+    responses = (record.get("response"), record.get("chosen"))
+    return any(isinstance(response, list) for response in responses)
 
 
 def _serves(record: Mapping[str, Any], name: str, ours: str) -> bool:
-    """Whether what a record has under a name can be one of our fields."""
+    """Return whether the value that a record has under `name` can be our field."""
     try:
         value = at(record, name)
     except KeyError:
         return False
-    if record.get(_SECOND_PART.get(name, "")):
+    second_part = _SECOND_PART.get(name, "")
+    if record.get(second_part):
         return False
     if name in CONVERSATIONS:
-        return _ends_by(value, asking=ours == "prompt")
+        return _ends_with(value, asking=ours == "prompt")
     if ours != "solutions":
         return isinstance(value, str)
     parts = value if isinstance(value, list) and value else [value]
@@ -91,12 +108,15 @@ def _is_null(record: Mapping[str, Any], name: str) -> bool:
         return False
 
 
-def _ends_by(conversation: Any, *, asking: bool) -> bool:
-    """Whether a conversation ends by a question, or by an answer."""
-    if not isinstance(conversation, list) or not conversation or not isinstance(conversation[-1], Mapping):
+def _ends_with(conversation: Any, *, asking: bool) -> bool:
+    """Return whether a conversation ends with a question (`asking`) or with an answer."""
+    if not isinstance(conversation, list) or not conversation:
         return False
     last = conversation[-1]
-    return (last.get("role", last.get("from")) in _ASKING) == asking
+    if not isinstance(last, Mapping):
+        return False
+    role = last.get("role", last.get("from"))
+    return (role in _ASKING) == asking
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Rows that reasoning-gym makes: the training and the held-out side of tasks by name."""
+"""Rows from reasoning-gym: the training and the held-out questions of the named tasks."""
 
 from __future__ import annotations
 
@@ -11,63 +11,88 @@ from realrl.api.data import DataConfig, GymConfig, gym_tasks
 from realrl.base.seeding import derive_seed
 from realrl.rewards.gym import GymTask, Question, questions
 
+_NUM_SEEDS = 2**31
+"""Task seeds are below this number."""
+
 
 def gym_records(data: DataConfig, key: str, *, held_out: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a side, under its place; held-out ones ask nothing that training asks.
+    """Return the place and the record of each row; held-out rows exclude every training question.
 
     Raises:
-        ValueError: a task that there is not, parameters or levels that do not fit it, no held-out rows, or no
-            reasoning-gym.
+        ValueError: an unknown task, parameters or levels that do not fit it, no held-out rows, or
+            reasoning-gym is not installed.
     """
     rows = _rows(data.path, data.gym, key, held_out=False)
     if held_out:
-        trained = {row.text for row in rows}
-        rows = [r for r in _rows(data.held_out_path, data.gym, key, held_out=True) if r.text not in trained]
-        if not rows:
-            raise ValueError(
-                f"{key}: {data.held_out_path}: training has all of these questions; give less data.gym.size,"
-                " or parameters that leave room for more"
-            )
+        rows = _untrained_rows(data, key, rows)
     return ((f"gym:{_id(row)}", _record(row)) for row in rows)
 
 
 def make_gym_rows(data: DataConfig) -> None:
-    """Have the rows of tasks made in this process, which keeps them: a fork of it then has them, too.
+    """Generate the rows of both sides and cache them in this process, so that its forks inherit them.
 
     Raises:
         ValueError: as `gym_records`.
     """
-    for held_out, path in ((False, data.path), (True, data.held_out_path)):
-        key = "data.eval_path" if held_out else "data.path"
-        if gym_tasks(path):
-            _rows(path, data.gym, key, held_out=held_out)
+    if gym_tasks(data.path):
+        _rows(data.path, data.gym, "data.path", held_out=False)
+    if gym_tasks(data.held_out_path):
+        _rows(data.held_out_path, data.gym, "data.eval_path", held_out=True)
+
+
+def _untrained_rows(data: DataConfig, key: str, trained: Sequence[Question]) -> list[Question]:
+    """Return the held-out rows whose question is not a training question."""
+    trained_texts = {row.text for row in trained}
+    candidates = _rows(data.held_out_path, data.gym, key, held_out=True)
+    rows = [row for row in candidates if row.text not in trained_texts]
+    if not rows:
+        raise ValueError(
+            f"{key}: {data.held_out_path}: training has all of these questions; give less data.gym.size,"
+            " or parameters that leave room for more"
+        )
+    return rows
 
 
 def _rows(path: str, gym: GymConfig, key: str, *, held_out: bool) -> Sequence[Question]:
+    """Return one side's questions; errors name the config key."""
     try:
-        return questions(tuple(_tasks(path, gym, held_out=held_out)))
+        tasks = tuple(_tasks(path, gym, held_out=held_out))
+        return questions(tasks)
     except ValueError as error:
         raise ValueError(f"{key}: gym: {error}") from None
 
 
 def _tasks(path: str, gym: GymConfig, *, held_out: bool) -> Iterator[GymTask]:
-    """Each task, once a level, with its part of the rows."""
-    size, side = (gym.eval_size, "held-out") if held_out else (gym.size, "training")
+    """Yield each task once per level; the levels share the task's rows as evenly as possible."""
+    size = gym.eval_size if held_out else gym.size
+    side = "held-out" if held_out else "training"
     levels = gym.levels or (None,)
     for name in gym_tasks(path):
-        parameters = msgspec.json.encode(gym.parameters.get(name, {})).decode()
+        given_parameters = gym.parameters.get(name, {})
+        parameters = msgspec.json.encode(given_parameters).decode()
         for i, level in enumerate(levels):
-            part = size * (i + 1) // len(levels) - size * i // len(levels)
-            seed = derive_seed(gym.seed, side, name, str(level)) % 2**31
-            yield GymTask(name, seed, part, level, parameters)
+            begin = size * i // len(levels)
+            end = size * (i + 1) // len(levels)
+            full_seed = derive_seed(gym.seed, side, name, str(level))
+            seed = full_seed % _NUM_SEEDS
+            yield GymTask(name, seed, end - begin, level, parameters)
 
 
 def _record(row: Question) -> dict[str, Any]:
-    answers = [] if row.answer is None else [row.answer]
-    record = {"query_id": _id(row), "prompt": row.text, "solutions": answers, "gym": row.item}
-    return record | {"response": row.answer, "difficulty": row.item.task.level}
+    """Return a question as a record that serves every kind of row."""
+    return {
+        "query_id": _id(row),
+        "prompt": row.text,
+        "solutions": [] if row.answer is None else [row.answer],
+        "gym": row.item,
+        "response": row.answer,
+        "difficulty": row.item.task.level,
+    }
 
 
 def _id(row: Question) -> str:
-    task, index = row.item
-    return f"{task.name}/{index}" if task.level is None else f"{task.name}/{task.level}/{index}"
+    task = row.item.task
+    index = row.item.index
+    if task.level is None:
+        return f"{task.name}/{index}"
+    return f"{task.name}/{task.level}/{index}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -29,17 +30,21 @@ class Pair(Row):
 
 @dataclass(frozen=True)
 class _Joined:
-    """Both sequences end to end, the chosen one first, each with the prompt before it."""
+    """The chosen sequence and then the rejected one, each with the prompt before its response.
+
+    Shapes: `input_ids` int64 `[T]`, `loss_mask` bool `[T]`; T = tokens of both sequences.
+    """
 
     input_ids: Tensor
     loss_mask: Tensor
     chosen_tokens: int
+    """The number of tokens of the chosen sequence, with its prompt."""
 
 
 class PairDataset(EncodedRows[Pair]):
     """Pairs by row; a `realrl.api.recipe.Dataset` with the keys `input_ids`, `loss_mask` and `chosen_tokens`.
 
-    A row's tensors have both sequences end to end: `sequences_of` takes them apart.
+    A row's tensors hold both sequences end to end; `sequences_of` separates them.
     """
 
     def __init__(
@@ -51,23 +56,34 @@ class PairDataset(EncodedRows[Pair]):
         held_out: bool,
         notes: Sequence[str] = (),
     ) -> None:
-        texts = (lambda row: row.chosen, lambda row: row.rejected)
-        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=texts)
-        self._pairs = [
-            _joined(prompt, torch.tensor(chosen), torch.tensor(rejected))
-            for prompt, (chosen, rejected) in zip(self.prompts, self.responses, strict=True)
-        ]
+        """Encode the pairs.
+
+        Raises:
+            ValueError: as `EncodedRows`.
+        """
+        responses = (attrgetter("chosen"), attrgetter("rejected"))
+        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=responses)
+        self._pairs: list[_Joined] = []
+        for prompt, (chosen, rejected) in zip(self.prompts, self.responses, strict=True):
+            pair = _joined(prompt, torch.tensor(chosen), torch.tensor(rejected))
+            self._pairs.append(pair)
 
     def length(self, row: int) -> int:
-        """Tokens of both sequences."""
+        """Return the number of tokens of both sequences together."""
         return len(self._pairs[row].input_ids)
 
     def longest_sequence(self, row: int) -> int:
-        """Tokens of the longer one."""
+        """Return the number of tokens of the longer sequence."""
         pair = self._pairs[row]
-        return max(pair.chosen_tokens, len(pair.input_ids) - pair.chosen_tokens)
+        rejected_tokens = len(pair.input_ids) - pair.chosen_tokens
+        return max(pair.chosen_tokens, rejected_tokens)
 
     def tensors(self, row: int) -> dict[str, Tensor]:
+        """Return both sequences end to end, the chosen one first.
+
+        Shapes: `input_ids` int64 `[T]`, `loss_mask` bool `[T]`, `chosen_tokens` int64 `[1]`; T = tokens of
+            both sequences.
+        """
         pair = self._pairs[row]
         return {
             "input_ids": pair.input_ids,
@@ -77,10 +93,10 @@ class PairDataset(EncodedRows[Pair]):
 
 
 def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | None]:
-    """Training rows and held-out rows, if there are any, of `config.data` (a `DataConfig`).
+    """Return the training rows of `config.data` (a `DataConfig`), and its held-out rows or None.
 
     Raises:
-        ValueError: a source that cannot be read, or a bad row, by its place.
+        ValueError: a source that cannot be read, or a bad row; the message names its place.
     """
     data = config.data
 
@@ -89,24 +105,36 @@ def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | 
             rows, notes = read_rows(data, Pair, EXAMPLE, held_out=held_out)
             return PairDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
 
-    return load(False), load(True) if data.held_out_path else None
+    training = load(False)
+    held_out = load(True) if data.held_out_path else None
+    return training, held_out
 
 
 def sequences_of(pairs: PackedBatch) -> PackedBatch:
-    """The same tokens as two samples a pair, the chosen one first; both have the pair's row.
+    """Return the same tokens as two samples per pair, the chosen one first; both have the pair's row.
 
-    What is computed of it for each token fits the pairs too.
+    The tokens keep their positions, so what is computed per token of the result also belongs to `pairs`.
+
+    Shapes: the tensors of `pairs.tokens` `[T]`, T = packed tokens; `cu_seqlens` grows from `[N + 1]` to
+        `[2N + 1]`, N = pairs.
     """
-    lengths = [
-        length
-        for whole, chosen in zip(pairs.lengths, pairs["chosen_tokens"].tolist())
-        for length in (chosen, whole - chosen)
-    ]
-    samples = tuple(Sample(2 * s.id + which, s.row) for s in pairs.samples for which in (0, 1))
-    return PackedBatch(samples, cu_seqlens_of(lengths), pairs.tokens)
+    lengths = []
+    samples = []
+    chosen_lengths = pairs["chosen_tokens"].tolist()
+    for sample, length, chosen_length in zip(pairs.samples, pairs.lengths, chosen_lengths):
+        lengths += [chosen_length, length - chosen_length]
+        samples += [Sample(2 * sample.id, sample.row), Sample(2 * sample.id + 1, sample.row)]
+    return PackedBatch(tuple(samples), cu_seqlens_of(lengths), pairs.tokens)
 
 
 def _joined(prompt: Tensor, chosen: Tensor, rejected: Tensor) -> _Joined:
-    nothing = torch.zeros(len(prompt), dtype=torch.bool)
-    masks = [part for response in (chosen, rejected) for part in (nothing, torch.ones_like(response).bool())]
-    return _Joined(torch.cat((prompt, chosen, prompt, rejected)), torch.cat(masks), len(prompt) + len(chosen))
+    """Return both sequences end to end; only the responses are learned from.
+
+    Shapes: int64 `[P]`, `[C]` and `[R]`.
+    """
+    input_ids = torch.cat((prompt, chosen, prompt, rejected))
+    no_prompt = torch.zeros(len(prompt), dtype=torch.bool)
+    all_chosen = torch.ones_like(chosen).bool()
+    all_rejected = torch.ones_like(rejected).bool()
+    loss_mask = torch.cat((no_prompt, all_chosen, no_prompt, all_rejected))
+    return _Joined(input_ids, loss_mask, chosen_tokens=len(prompt) + len(chosen))

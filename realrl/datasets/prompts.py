@@ -1,4 +1,4 @@
-"""Problems with checkable answers, from a file or made on the spot."""
+"""Problems with checkable answers, from files or generated."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from realrl.rewards.gym import GymItem
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
 
 _NOTHING = re.compile(r"(?:\\boxed\{\s*\}|####|\$|\s)*")
-"""Gold answers that say nothing, so that no response can match them."""
+"""Matches empty gold answers, which no response can match."""
 
 
 class Problem(Row):
-    """A question and the answers that are right, in AReaL's schema."""
+    """A question and its right answers, in AReaL's schema."""
 
     NAMES: ClassVar[Names] = {"prompt": (*QUESTIONS, *CONVERSATIONS), "solutions": ANSWERS}
 
     solutions: list[str] | None = None
-    """None only in a file whose solutions stand in one of their own."""
+    """None: the solutions are in the file at `data.solutions_path`."""
     gym: GymItem | None = None
-    """For a row of reasoning-gym, what scores answers to it."""
+    """The scorer of answers, for a row of reasoning-gym."""
 
 
 class _Info(msgspec.Struct):
-    """What a file of solutions has under a `query_id`."""
+    """The entry of a file of solutions under a `query_id`."""
 
     solutions: list[str]
 
@@ -46,59 +46,71 @@ class PromptDataset(EncodedRows[Problem]):
     """Problems by row; a `realrl.api.recipe.Dataset` with the key `prompts`."""
 
     def length(self, row: int) -> int:
-        """Tokens of the prompt."""
+        """Return the number of tokens of the prompt."""
         return len(self.prompts[row])
 
     def tensors(self, row: int) -> dict[str, Tensor]:
+        """Return the prompt's token ids.
+
+        Shapes: `prompts` int64 `[T]`.
+        """
         return {"prompts": self.prompts[row]}
 
     def prompt(self, row: int) -> str:
-        """The question, without any template."""
+        """Return the question without a template."""
         return words_of(self.rows[row].prompt)
 
     def solutions(self, row: int) -> list[str]:
+        """Return the right answers to the question."""
         return self.rows[row].solutions
 
     def gym(self, row: int) -> GymItem | None:
-        """What scores answers to a row of reasoning-gym."""
+        """Return the scorer of answers to a row of reasoning-gym; None for other rows."""
         return self.rows[row].gym
 
 
 def load_prompts(
     data: DataConfig, tokenizer: Any, *, needs_solutions: bool = True
 ) -> tuple[PromptDataset, PromptDataset | None]:
-    """Training rows and held-out rows, if there are any, of `data`.
+    """Return the training rows of `data`, and its held-out rows or None.
 
     Raises:
-        ValueError: a source that cannot be read, a bad row, by its place, or one without solutions, where
-            these are needed.
+        ValueError: a source that cannot be read, a bad row, or a row without solutions where they are needed;
+            the message names the row's place.
     """
 
     def load(held_out: bool) -> PromptDataset:
         return _load(data, tokenizer, held_out=held_out, needs_solutions=needs_solutions)
 
-    return load(False), load(True) if data.held_out_path else None
+    training = load(False)
+    held_out = load(True) if data.held_out_path else None
+    return training, held_out
 
 
 def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:
-    """The rows of `data.path` alone; those without solutions have an empty list of them."""
+    """Return the rows of `data.path`; a row without solutions has an empty list of them."""
     return _load(data, tokenizer, held_out=False, needs_solutions=False)
 
 
 def load_problems(
     data: DataConfig, *, held_out: bool, needs_solutions: bool = True
 ) -> tuple[list[Problem], list[str]]:
-    """The rows of one side of `load_prompts`, too long ones among them, and notes for a person.
+    """Return one side's rows before any is dropped for its length, and notes on them for the user.
 
-    Without `needs_solutions`, a row may have none.
+    Without `needs_solutions`, a row may have no solutions.
+
+    Raises:
+        ValueError: as `load_prompts`.
     """
     rows, notes = read_rows(data, Problem, EXAMPLE, held_out=held_out)
-    info = _read_info(data.solutions_path) if data.solutions_path else {}
+    info: dict[str, _Info] = {}
+    if data.solutions_path:
+        info = _read_info(data.solutions_path)
     given = [_solutions(row, info) for row in rows]
     if needs_solutions:
         _check_solutions(rows, given)
     for row, solutions in zip(rows, given, strict=True):
-        row.solutions = _saying(solutions)
+        row.solutions = _non_empty(solutions)
     return rows, notes + _note_of_blank_ones(rows, given)
 
 
@@ -109,11 +121,14 @@ def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: 
 
 
 def _read_info(path: str) -> dict[str, _Info]:
-    key, example = "data.solutions_path", '{"1": {"solutions": ["2"]}}'
+    """Return the entries of a file of solutions by `query_id`."""
+    key = "data.solutions_path"
+    example = '{"1": {"solutions": ["2"]}}'
     try:
         content = check_is_file(path, key).read_bytes()
-        found = decode(plain_text(content, path, key, example))
-        return {query_id: _info(entry) for query_id, entry in msgspec.convert(found, dict[str, dict]).items()}
+        document = decode(plain_text(content, path, key, example))
+        entries = msgspec.convert(document, dict[str, dict])
+        return {query_id: _info(entry) for query_id, entry in entries.items()}
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         reason = getattr(error, "strerror", error)
         raise ValueError(
@@ -122,39 +137,59 @@ def _read_info(path: str) -> dict[str, _Info]:
 
 
 def _info(entry: Mapping[str, Any]) -> _Info:
-    """An entry whose answers are texts."""
-    given = {"solutions": answers_of(entry["solutions"])} if "solutions" in entry else {}
+    """Return an entry with its answers as texts."""
+    given = {}
+    if "solutions" in entry:
+        given["solutions"] = answers_of(entry["solutions"])
     return msgspec.convert(given, _Info)
 
 
 def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str] | None:
+    """Return the row's own solutions, else those that the file of solutions has for it."""
     if row.solutions is None and row.query_id in info:
         return info[row.query_id].solutions
     return row.solutions
 
 
-def _saying(solutions: list[str] | None) -> list[str]:
-    """Those that say something."""
+def _non_empty(solutions: list[str] | None) -> list[str]:
+    """Return the solutions that a response can match."""
     return [solution for solution in solutions or () if not _NOTHING.fullmatch(solution)]
 
 
 def _check_solutions(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> None:
-    """Every row has an answer that a response could match, but for those with a scorer of their own."""
-    lacking = [i for i, row in enumerate(rows) if not row.gym and not _saying(given[i])]
+    """Raise ValueError if a row has neither a solution that a response can match nor a scorer."""
+    lacking = []
+    for row, solutions in zip(rows, given, strict=True):
+        if not row.gym and not _non_empty(solutions):
+            lacking.append((row, solutions))
     if not lacking:
         return
-    first, found = rows[lacking[0]], given[lacking[0]]
-    what = "`solutions` is empty" if not found else f"no response can match the `solutions` {found!r}"
-    if found is None:
-        what = "no `solutions`, here or in data.solutions_path"
-        if "solutions" in first.nulls:
-            what = f"`{first.nulls['solutions']}` is null"
-    others = f" (so are {len(lacking)} of {len(rows)} rows)" if len(lacking) > 1 else ""
-    raise ValueError(f"{first.place}: {what}{others}; expected a line like {EXAMPLE}")
+    first, solutions = lacking[0]
+    problem = _problem_of_solutions(first, solutions)
+    others = ""
+    if len(lacking) > 1:
+        others = f" (so are {len(lacking)} of {len(rows)} rows)"
+    raise ValueError(f"{first.place}: {problem}{others}; expected a line like {EXAMPLE}")
+
+
+def _problem_of_solutions(row: Problem, solutions: list[str] | None) -> str:
+    """Return why a row has no solution that a response can match."""
+    if solutions is None:
+        if "solutions" in row.nulls:
+            return f"`{row.nulls['solutions']}` is null"
+        return "no `solutions`, here or in data.solutions_path"
+    if not solutions:
+        return "`solutions` is empty"
+    return f"no response can match the `solutions` {solutions!r}"
 
 
 def _note_of_blank_ones(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> list[str]:
-    cut = [row for row, solutions in zip(rows, given) if len(solutions or ()) > len(row.solutions)]
+    """Return a note if empty solutions were dropped."""
+    cut = []
+    for row, solutions in zip(rows, given, strict=True):
+        num_given = len(solutions or ())
+        if num_given > len(row.solutions):
+            cut.append(row)
     if not cut:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Reads rows of any kind from where `data` says. A bad row is named by its place."""
+"""Reads rows of any kind from the sources that `data` names. Errors name a bad row by its place."""
 
 from __future__ import annotations
 
@@ -22,70 +22,76 @@ from realrl.datasets.texts import answers_of, plain_number, text_of, without_sur
 
 Record = Mapping[str, Any]
 Records = Iterator[tuple[str, Record]]
-"""Records under their places."""
+"""Places, each with its record."""
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """What rows of every kind have."""
+    """The fields that rows of every kind have."""
 
     NAMES: ClassVar[Names] = {}
-    """Our fields that may have another name in known datasets."""
+    """Our fields, each with its names in known datasets."""
 
     prompt: Prompt
     query_id: str = ""
-    """Left out, the number of the row, from 1."""
+    """The row's name in its source; empty in the source: the number of the row, from 1."""
     difficulty: Any = None
-    """A number, where rows are chosen by it."""
+    """A number, if rows are selected or ordered by it."""
     place: str = ""
-    """Where it comes from, as `file:line`."""
+    """Where the row comes from, as `file:line`."""
     nulls: dict[str, str] = {}
-    """Those of our fields that are null there, which is as if they were left out, by their names there."""
+    """Our fields that are null in the source, each with its name there; null means absent."""
 
 
 SomeRow = TypeVar("SomeRow", bound=Row)
 
 
 class _Source(NamedTuple):
-    """One side of a `DataConfig`."""
+    """One side of a `DataConfig`: the training or the held-out rows."""
 
     key: str
+    """The config key that gives the path."""
     path: str
     split: str
     commit: str | None
     fields: dict[str, str]
     fields_key: str
+    """The config key that gives `fields`."""
 
 
 def read_rows(
     data: DataConfig, row_type: type[SomeRow], example: str, *, held_out: bool
 ) -> tuple[list[SomeRow], list[str]]:
-    """The training rows that `data` names, or the held-out ones, and what a person should know of them.
+    """Return the training or the held-out rows that `data` names, and notes on them for the user.
 
-    `example` is a line of a file that would do.
+    `example` is a valid line of a file; errors quote it.
 
     Raises:
-        ValueError: a source that cannot be read or has no rows, or a row that is not of `row_type`, by its
-            place.
+        ValueError: a source that cannot be read or has no rows, or a row that is no `row_type`; the message
+            names the row's place.
     """
     source = _source(data, held_out=held_out)
     if source.path == SUMS:
-        records = sum_records(held_out=held_out)
-    elif source.path.startswith(GYM_PREFIX):
-        records = gym_records(data, source.key, held_out=held_out)
-    else:
-        names = row_type.NAMES
-        if data.solutions_path:
-            names = {ours: theirs for ours, theirs in names.items() if ours != "solutions"}
-        return _rows_of(source, names, row_type, example)
-    rows = [
-        _row(row_type, number, place, record, example) for number, (place, record) in enumerate(records, 1)
-    ]
-    return rows, []
+        return _generated_rows(sum_records(held_out=held_out), row_type, example), []
+    if source.path.startswith(GYM_PREFIX):
+        return _generated_rows(gym_records(data, source.key, held_out=held_out), row_type, example), []
+    names = dict(row_type.NAMES)
+    if data.solutions_path:
+        # Solutions come from that file: a field of the rows must not be taken for them.
+        names.pop("solutions", None)
+    return _rows_of(source, names, row_type, example)
+
+
+def _generated_rows(records: Records, row_type: type[SomeRow], example: str) -> list[SomeRow]:
+    """Return generated records as rows; they have our names of fields."""
+    rows = []
+    for number, (place, record) in enumerate(records, 1):
+        rows.append(_row(row_type, number, place, record, example))
+    return rows
 
 
 @contextmanager
 def names_key(data: DataConfig, *, held_out: bool) -> Iterator[None]:
-    """Have messages that begin with a place in a source begin with the key that gave the source."""
+    """Prefix errors that begin with a place in the source with the config key of the source."""
     source = _source(data, held_out=held_out)
     try:
         yield
@@ -96,53 +102,79 @@ def names_key(data: DataConfig, *, held_out: bool) -> Iterator[None]:
 
 
 def _source(data: DataConfig, *, held_out: bool) -> _Source:
-    fields, fields_key = data.fields, "data.fields"
+    """Return the source of one side; held-out rows have the training rows' fields unless given their own."""
     if not held_out:
-        return _Source("data.path", data.path, data.split, data.commit, fields, fields_key)
-    if data.eval_fields:
-        fields, fields_key = data.eval_fields, "data.eval_fields"
-    path, split, commit = data.held_out_path, data.held_out_split, data.held_out_commit
-    return _Source("data.eval_path", path, split, commit, fields, fields_key)
+        return _Source(
+            key="data.path",
+            path=data.path,
+            split=data.split,
+            commit=data.commit,
+            fields=data.fields,
+            fields_key="data.fields",
+        )
+    has_own_fields = bool(data.eval_fields)
+    return _Source(
+        key="data.eval_path",
+        path=data.held_out_path,
+        split=data.held_out_split,
+        commit=data.held_out_commit,
+        fields=data.eval_fields if has_own_fields else data.fields,
+        fields_key="data.eval_fields" if has_own_fields else "data.fields",
+    )
 
 
 def _read(source: _Source, names: Names, example: str) -> Records:
-    key, path = source.key, source.path
-    columns = {*ROW_FIELDS, *source.fields.values(), *columns_of(names)}
-    columns |= {name.partition(".")[0] for name in columns}
+    """Return the records of a file or of a Hugging Face dataset, with the columns that may be needed."""
+    key = source.key
+    path = source.path
+    columns = _needed_columns(source, names)
     if path.startswith(HUGGING_FACE):
         return read_hugging_face(path, source.split, key, columns, source.commit)
     if path.endswith(".parquet"):
-        with suppress(OSError):  # reading it says what is wrong
+        with suppress(OSError):  # reading the file reports the problem
             check_is_file(path, key)
         return read_parquet(path, key, columns)
     check_no_dataset(path, key)
     return read_json(path, key, example, columns)
 
 
+def _needed_columns(source: _Source, names: Names) -> set[str]:
+    """Return all columns that may hold one of our fields; a dotted name adds its outermost column."""
+    columns = set(ROW_FIELDS)
+    columns.update(source.fields.values())
+    columns.update(columns_of(names))
+    outermost = [name.partition(".")[0] for name in columns]
+    columns.update(outermost)
+    return columns
+
+
 def _rows_of(
     source: _Source, names: Names, row_type: type[SomeRow], example: str
 ) -> tuple[list[SomeRow], list[str]]:
-    """Rows of a file, by the names of our own; those of known datasets are recognised."""
+    """Return the rows of a source, and notes on them. Without `fields`, known names are recognised."""
     records = _read(source, names, example)
     first = next(records, None)
     if first is None:
         raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
     notes = []
     if not source.fields:
-        source, notes = _recognised(source, names, *first, example)
-    rows, mended = [], []
+        first_place, first_record = first
+        source, notes = _recognised(source, names, first_place, first_record, example)
+    rows = []
+    mended_places = []
     for number, (place, record) in enumerate(itertools.chain([first], records), 1):
         mapped = _mapped(record, source, place)
+        # Only a loose record can have lone surrogates: the others skip the search for them.
         if isinstance(record, LooseRecord):
-            whole = without_surrogates(mapped)
-            if whole != mapped:
-                mended.append(place)
-            mapped = whole
+            mended = without_surrogates(mapped)
+            if mended != mapped:
+                mended_places.append(place)
+            mapped = mended
         rows.append(_row(row_type, number, place, mapped, example, source.fields))
-    if mended:
+    if mended_places:
         notes.append(
-            f"{source.path}: {len(mended)} of {len(rows)} rows have halves of characters (lone surrogates),"
-            f" which became U+FFFD; the first is {mended[0]}"
+            f"{source.path}: {len(mended_places)} of {len(rows)} rows have halves of characters (lone"
+            f" surrogates), which became U+FFFD; the first is {mended_places[0]}"
         )
     return rows, notes + _note_of_ids(source, rows)
 
@@ -150,28 +182,39 @@ def _rows_of(
 def _recognised(
     source: _Source, names: Names, place: str, record: Record, example: str
 ) -> tuple[_Source, list[str]]:
-    """The source with names of fields that its first record has, and a note of them.
+    """Return the source with the field names recognised in its first record, and a note of them.
 
     Raises:
-        ValueError: nothing in the record could be a prompt.
+        ValueError: no field of the record can be a prompt.
     """
     guess = recognised(record, names)
-    is_begun = any(record.get(name) is not None for name in ("prompt", *RESPONSES))
-    others = [name for name in record if name not in ROW_FIELDS]
-    if not is_begun and not guess.keys() & {"prompt", *RESPONSES} and others:
-        raise ValueError(
-            f"{place}: no `prompt`, but {', '.join(f'`{name}`' for name in others)}; say which of them it is,"
-            f" as {source.fields_key}={{prompt: NAME, solutions: NAME}}; expected a line like {example}"
-        )
+    _check_has_prompt(source, guess, place, record, example)
     if not guess:
         return source, []
     taken = ", ".join(f"`{theirs}` as `{ours}`" for ours, theirs in guess.items())
-    pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in guess.items())
-    note = f"{source.path}: takes {taken}, as {source.fields_key}={{{pairs}}} would say"
+    option = ", ".join(f"{ours}: {theirs}" for ours, theirs in guess.items())
+    note = f"{source.path}: takes {taken}, as {source.fields_key}={{{option}}} would say"
     return source._replace(fields=guess), [note]
 
 
+def _check_has_prompt(
+    source: _Source, guess: Mapping[str, str], place: str, record: Record, example: str
+) -> None:
+    """Raise ValueError if only fields with foreign names are there, and none was recognised as a prompt."""
+    for name in ("prompt", *RESPONSES):
+        # A response may be a conversation, which has its prompt in it.
+        if record.get(name) is not None or name in guess:
+            return
+    others = [f"`{name}`" for name in record if name not in ROW_FIELDS]
+    if others:
+        raise ValueError(
+            f"{place}: no `prompt`, but {', '.join(others)}; say which of them it is,"
+            f" as {source.fields_key}={{prompt: NAME, solutions: NAME}}; expected a line like {example}"
+        )
+
+
 def _note_of_ids(source: _Source, rows: list[SomeRow]) -> list[str]:
+    """Return a note if several rows have one `query_id`."""
     seen: set[str] = set()
     repeated = []
     for row in rows:
@@ -187,12 +230,15 @@ def _note_of_ids(source: _Source, rows: list[SomeRow]) -> list[str]:
 
 
 def _mapped(record: Record, source: _Source, place: str) -> Record:
-    named_alike = {name: record[name] for name in ROW_FIELDS if name in record}
-    return named_alike | {name: _at(record, name, source, place) for name in source.fields}
+    """Return the record under our names of fields; configured names win over fields of our name."""
+    mapped = {name: record[name] for name in ROW_FIELDS if name in record}
+    for name in source.fields:
+        mapped[name] = _value_of(record, name, source, place)
+    return mapped
 
 
-def _at(record: Record, name: str, source: _Source, place: str) -> Any:
-    """What a record has in place of our field `name`."""
+def _value_of(record: Record, name: str, source: _Source, place: str) -> Any:
+    """Return the value that a record has for our field `name`."""
     theirs = source.fields[name]
     try:
         return at(record, theirs)
@@ -210,21 +256,27 @@ def _row(
     example: str,
     fields: Mapping[str, str] = MappingProxyType({}),
 ) -> SomeRow:
+    """Return a record as a row; `number` is its `query_id` if it has none."""
     nulls = {name: fields.get(name, name) for name, value in record.items() if value is None}
     try:
         row = msgspec.convert(_tidied(record), row_type)
     except msgspec.ValidationError as error:
-        said = [
-            f", as `{theirs}` is null" for ours, theirs in nulls.items() if f"field `{ours}`" in str(error)
-        ]
-        raise ValueError(f"{place}: {error}{''.join(said)}; expected a line like {example}") from None
-    row.place, row.query_id, row.nulls = place, row.query_id or str(number), nulls
+        reason = str(error)
+        for ours, theirs in nulls.items():
+            # A null counts as absent, so the error calls the field missing: say why.
+            if f"field `{ours}`" in str(error):
+                reason += f", as `{theirs}` is null"
+        raise ValueError(f"{place}: {reason}; expected a line like {example}") from None
+    row.place = place
+    row.query_id = row.query_id or str(number)
+    row.nulls = nulls
     return row
 
 
 def _tidied(record: Record) -> Record:
-    """What is not null; ids as text, solutions as a list of texts, responses without prompts."""
+    """Return the record without nulls, with ids and solutions as text and responses without prompts."""
     found = {name: plain_number(value) for name, value in record.items() if value is not None}
+    # From the record, not `found`: the text of a number keeps the digits that a float would lose.
     if "query_id" in found:
         found["query_id"] = text_of(record["query_id"])
     if "solutions" in found:
