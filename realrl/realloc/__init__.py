@@ -1,1 +1,1 @@
-"""Carries out transfer plans: between ranks, and between ranks and checkpoint files."""
+"""Execution of transfer plans: between ranks, and between ranks and checkpoint files."""

@@ -1,4 +1,4 @@
-"""Memory of a CUDA device that one process allocates and another one of the device reads.
+"""CUDA memory that one process allocates and another process on the same device reads.
 
     owner                                             borrower
     allocate(n) ── handle() ──▶ 64 bytes, n ──▶ open_device_memory
@@ -8,9 +8,8 @@
         ▼
     freed with its last view
 
-PyTorch's allocator takes no part: what it allocates in expandable segments is shared by file descriptors,
-which containers may forbid (pytorch#165685), and its counts of borrowers have names in /dev/shm, which a
-process that is killed leaves behind.
+PyTorch's allocator is not used. It shares expandable segments by file descriptors, which containers may
+forbid (pytorch#165685). It counts borrowers in files in /dev/shm, which a killed process leaves behind.
 
 Source: CUDA driver API, "Memory Management": `cuMemAlloc`, `cuIpcGetMemHandle`, `cuIpcOpenMemHandle`.
 """
@@ -30,13 +29,14 @@ _HANDLE_BYTES = 64
 """`CU_IPC_HANDLE_SIZE`."""
 _LIBRARY = "libcuda.so.1"
 _GRANULE_BYTES = 2 << 20
-"""What is smaller may share a block with other memory, which would be lent along with it."""
+"""Allocations are multiples of this size. A smaller one may share a block with other memory, which would
+be lent with it."""
 _LAZY_ENABLE_PEER_ACCESS = 1
-"""The only flag that `cuIpcOpenMemHandle` takes, and it must be given."""
+"""The only flag of `cuIpcOpenMemHandle`, which requires it."""
 
 
 class _Handle(ctypes.Structure):
-    """`CUipcMemHandle`, which is passed by value."""
+    """`CUipcMemHandle`; the driver takes it by value."""
 
     _fields_ = [("reserved", ctypes.c_ubyte * _HANDLE_BYTES)]
 
@@ -55,19 +55,22 @@ _SIGNATURES = {
     "cuIpcOpenMemHandle_v2": (ctypes.POINTER(_POINTER), _Handle, ctypes.c_uint),
     "cuIpcCloseMemHandle": (_POINTER,),
 }
+"""Argument types of each function of the driver that is called here."""
 
 
 class DeviceMemory:
-    """Memory that lives until this object and every tensor of `tensor()` are gone."""
+    """Device memory that is released with this object and the last tensor from `tensor()`."""
 
     def __init__(self, pointer: int, num_bytes: int, release: Callable[[int], None]) -> None:
-        self.pointer, self.num_bytes = pointer, num_bytes
-        # At a process's end the driver frees what is left, and may be gone when Python calls finalizers.
-        weakref.finalize(self, _release, release, pointer, _current_context()).atexit = False
+        self.pointer = pointer
+        self.num_bytes = num_bytes
+        finalizer = weakref.finalize(self, _release, release, pointer, _current_context())
+        # At exit the driver frees all memory itself, and may be unloaded when Python calls finalizers.
+        finalizer.atexit = False
 
     @property
     def __cuda_array_interface__(self) -> dict:
-        """How PyTorch finds the memory; a tensor of it keeps this object alive."""
+        """Description of the memory for PyTorch, whose tensors then keep this object alive."""
         return {
             "shape": (self.num_bytes,),
             "typestr": "|u1",
@@ -77,14 +80,14 @@ class DeviceMemory:
         }
 
     def tensor(self, device: torch.device) -> Tensor:
-        """The memory, uint8 `[num_bytes]`."""
+        """Return the memory as a tensor, uint8 `[num_bytes]`."""
         return _tensor(self, device)
 
     def handle(self) -> bytes:
-        """What another process opens this memory with.
+        """Return the handle by which another process can open this memory.
 
         Raises:
-            OSError: the driver does not lend memory here.
+            OSError: the driver cannot share memory here.
         """
         handle = _Handle()
         _call("cuIpcGetMemHandle", ctypes.byref(handle), self.pointer)
@@ -95,19 +98,21 @@ def allocate(num_bytes: int, device: torch.device) -> DeviceMemory:
     """Allocate device memory whose content is undefined.
 
     Raises:
-        OSError: there is not so much free memory.
+        OSError: the device has too little free memory.
     """
     pointer = _POINTER()
+    granted_bytes = -(-num_bytes // _GRANULE_BYTES) * _GRANULE_BYTES
     with _on(device):
-        _call("cuMemAlloc_v2", ctypes.byref(pointer), -(-num_bytes // _GRANULE_BYTES) * _GRANULE_BYTES)
+        _call("cuMemAlloc_v2", ctypes.byref(pointer), granted_bytes)
         return DeviceMemory(pointer.value, num_bytes, _free)
 
 
 def open_device_memory(handle: bytes, num_bytes: int, device: torch.device) -> DeviceMemory:
-    """Open memory that another process has lent; it is closed with the last tensor of it.
+    """Open the memory of another process; it is closed with its last tensor.
 
     Raises:
         OSError: the driver does not share memory between these processes.
+        ValueError: the handle has a wrong length.
     """
     if len(handle) != _HANDLE_BYTES:
         raise ValueError(f"expected a handle of {_HANDLE_BYTES} bytes, got {len(handle)}")
@@ -124,9 +129,10 @@ def _tensor(memory: DeviceMemory, device: torch.device) -> Tensor:
 
 @contextmanager
 def _on(device: torch.device) -> Iterator[None]:
-    """Make the device's context the current one of this thread."""
+    """Make the device's context current in this thread."""
     with torch.cuda.device(device):
-        torch.cuda.synchronize()  # makes the context, where this is the first use of the device
+        # The first use of a device creates its context.
+        torch.cuda.synchronize()
         yield
 
 
@@ -139,15 +145,16 @@ def _close(pointer: int) -> None:
 
 
 def _release(release: Callable[[int], None], pointer: int, context: int | None) -> None:
-    """Free or close memory, on whichever thread its last tensor is dropped."""
+    """Free or close memory, in whichever thread its last tensor is dropped."""
     with _in_context(context):
-        # No stream may use it any more, and no allocator knows which ones did.
+        # Work on any stream may still use the memory, and no allocator knows which streams do.
         _call("cuCtxSynchronize")
         release(pointer)
 
 
 @contextmanager
 def _in_context(context: int | None) -> Iterator[None]:
+    """Make a context current in this thread."""
     _call("cuCtxPushCurrent_v2", context)
     try:
         yield
@@ -156,30 +163,34 @@ def _in_context(context: int | None) -> Iterator[None]:
 
 
 def _current_context() -> int | None:
+    """Return the context that is current in this thread."""
     context = ctypes.c_void_p()
     _call("cuCtxGetCurrent", ctypes.byref(context))
     return context.value
 
 
 def _call(name: str, *arguments: object) -> None:
-    """
+    """Call a function of the driver.
+
     Raises:
-        OSError: the driver's code and what it says of it.
+        OSError: the call failed; holds the driver's code and description.
     """
     driver = _driver(_LIBRARY)
     code = getattr(driver, name)(*arguments)
     if code:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(code, ctypes.byref(text))
-        what = text.value.decode() if text.value else "unknown error"
+        description = text.value
+        what = description.decode() if description else "unknown error"
         raise OSError(code, f"{name}: {what}")
 
 
 @cache
 def _driver(library: str) -> ctypes.CDLL:
-    """CUDA's driver, with the types of what is called."""
+    """Return CUDA's driver, with the argument types of the functions that are called."""
     driver = ctypes.CDLL(library)
     for name, arguments in _SIGNATURES.items():
         function = getattr(driver, name)
-        function.argtypes, function.restype = arguments, ctypes.c_int
+        function.argtypes = arguments
+        function.restype = ctypes.c_int
     return driver

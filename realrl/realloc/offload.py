@@ -1,4 +1,4 @@
-"""Weights that wait in host memory while the device has other things to do."""
+"""Offloading of weights to host memory while the device is used for other work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class Arrival:
 
     tensor: Tensor
     event: torch.cuda.Event | None
-    """None where it is there already."""
+    """Recorded after the copy; None if the copy is complete."""
 
     def wait(self) -> Tensor:
-        """The tensor, for use on the current stream from now on."""
+        """Make the current stream wait for the copy, and return the tensor."""
         if self.event is not None:
             stream = torch.cuda.current_stream(self.tensor.device)
             stream.wait_event(self.event)
+            # The tensor was allocated for another stream, whose allocator must not reuse it too early.
             self.tensor.record_stream(stream)
         return self.tensor
 
@@ -28,28 +29,33 @@ class Arrival:
 class HostCopy:
     """A tensor's copy in host memory, pinned where the tensor is on a CUDA device.
 
-    Copies there and back run on a stream of their own, beside whatever the device computes; what is queued
-    on the current stream before `HostCopy` is in the copy.
+    Copies in both directions run on their own stream, concurrently with the device's computation. The copy
+    contains whatever was queued on the current stream before `HostCopy`.
     """
 
     def __init__(self, tensor: Tensor) -> None:
+        """Begin to copy `tensor` to host memory."""
         self._device = tensor.device
         self._stream = torch.cuda.Stream(tensor.device) if tensor.is_cuda else None
         self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
         self._copy(self._host, tensor)
 
     def bring_back(self) -> Arrival:
-        """Begin to copy it to the device."""
-        tensor = torch.empty(self._host.shape, dtype=self._host.dtype, device=self._device)
-        return Arrival(tensor, self._copy(tensor, self._host))
+        """Begin to copy the tensor to its device."""
+        host = self._host
+        tensor = torch.empty(host.shape, dtype=host.dtype, device=self._device)
+        event = self._copy(tensor, host)
+        return Arrival(tensor, event)
 
     def _copy(self, target: Tensor, source: Tensor) -> torch.cuda.Event | None:
+        """Copy on this object's stream; return an event that follows the copy, or None on a CPU."""
         if self._stream is None:
             target.copy_(source)
             return None
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
+        # Either may be freed before the copy has run; its memory must not be reused until then.
         for tensor in (target, source):
             if tensor.is_cuda:
                 tensor.record_stream(self._stream)

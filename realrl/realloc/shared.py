@@ -1,4 +1,8 @@
-"""Memory that processes of one host share: without a name, so that nothing is left behind."""
+"""Shared memory of the processes of one host. It has no name, so a killed process leaves nothing behind.
+
+owner                                       reader
+memfd ── handle: pid, descriptor, bytes ──▶ open /proc/PID/fd/N, map, close
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ import torch
 from torch import Tensor
 
 _PORTABLE = 1
-"""`cudaHostRegisterPortable`."""
+"""`cudaHostRegisterPortable`: the memory counts as pinned in every CUDA context."""
 
 
 class SharedMemory:
-    """A zeroed piece of memory that other processes of this user can map by `handle`."""
+    """Zeroed memory that other processes of this user can map by its `handle`, int64 `[3]`."""
 
     def __init__(self, num_bytes: int) -> None:
+        # The descriptor stays open as long as this object lives: readers open it by its number.
         descriptor = os.memfd_create("realrl", os.MFD_CLOEXEC)
         weakref.finalize(self, os.close, descriptor)
         os.ftruncate(descriptor, num_bytes)
@@ -26,7 +31,10 @@ class SharedMemory:
 
 
 def open_shared(handle: Tensor) -> Tensor:
-    """The memory, uint8, that another process named by its `handle`, int64 `[3]`."""
+    """Map the memory of another process.
+
+    Shapes: `handle` is int64 `[3]`; returns uint8 `[num_bytes]`.
+    """
     process, number, num_bytes = handle.tolist()
     descriptor = os.open(f"/proc/{process}/fd/{number}", os.O_RDWR)
     try:
@@ -36,26 +44,33 @@ def open_shared(handle: Tensor) -> Tensor:
 
 
 def pin(memory: Tensor) -> None:
-    """Pin memory for the rest of this process's life, so that a device copies it directly.
+    """Pin memory until this process ends, so that a device can copy it directly.
 
     Raises:
-        RuntimeError: CUDA did not pin it.
+        RuntimeError: CUDA did not pin the memory.
     """
-    code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+    runtime = torch.cuda.cudart()
+    code = int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
     if code:
         size = f"{memory.nbytes >> 20} MiB"
         raise RuntimeError(f"{size} of shared host memory cannot be pinned: cudaHostRegister returned {code}")
 
 
 def host_id() -> str:
-    """Equal in two processes that can share memory: one boot of one machine, one user, one container."""
-    return f"{machine_id()}/{os.readlink('/proc/self/ns/pid')}/{os.getuid()}"
+    """Return a name that processes have in common if they can share memory.
+
+    Such processes have the boot of one machine, one user and one container in common.
+    """
+    container = os.readlink("/proc/self/ns/pid")
+    return f"{machine_id()}/{container}/{os.getuid()}"
 
 
 def machine_id() -> str:
-    """Equal in all processes of one boot of one machine, whatever containers they are in."""
+    """Return a name that all processes of one machine's boot have in common, in any container."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _mapped(descriptor: int, num_bytes: int) -> Tensor:
-    return torch.frombuffer(mmap.mmap(descriptor, num_bytes), dtype=torch.uint8)
+    """Map an open file descriptor, uint8 `[num_bytes]`."""
+    mapping = mmap.mmap(descriptor, num_bytes)
+    return torch.frombuffer(mapping, dtype=torch.uint8)

@@ -1,11 +1,20 @@
-"""One rank's end of a stream: what it does with each message, and when."""
+"""One rank's endpoint of a stream: what it does with each message, and in which turn.
+
+    turn               0        1        2        3        4
+    root    (depth 0)  send 0   send 1   send 2
+    relay   (depth 1)  recv 0   recv 1   recv 2                      receives k in turn k + 2 * depth - 2
+                                         send 0   send 1   send 2    sends k in turn k + 2 * depth
+    reader  of relay                     read 0   read 1   read 2    reads k from the relay's ring
+
+The last bundles hold the manifest, with which a receiver verifies all messages after the last turn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from operator import le, mul
 from typing import NamedTuple
 
 import torch
@@ -14,23 +23,27 @@ from torch import Tensor
 
 from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import Region, Stream
-from realrl.ops.box_copies import ALIGNMENT, Boxes, add_up, pack, unpack
-from realrl.realloc.staging import Message, Place, bundles, messages
-from realrl.realloc.staging_buffers import Room
+from realrl.ops.box_copies import Boxes, add_up, pack, unpack
+from realrl.realloc.staging import Message, Place, aligned, bundles, messages
+from realrl.realloc.staging_buffers import SlotRing
 from realrl.realloc.transfer_failure import TransferFailed
 
 Tensors = Mapping[str, Tensor]
 
 _WORDS = 5
-"""What a stream's manifest says of each message: version, stream, message, checksum, bytes."""
+"""Number of int64 words per message in a stream's manifest."""
 MANIFEST_BYTES = 8 * _WORDS
-_CHECKSUM = 3
+"""Bytes per message in a stream's manifest."""
+_VERSION, _STREAM, _MESSAGE, _CHECKSUM, _BYTES = range(_WORDS)
+"""Columns of the manifest."""
 _NAMED = 3
-"""Tensors that an error names."""
+"""Largest number of tensors that an error names."""
+_WORD_BYTES = 8
+"""Checksums add int64 words, which must be aligned."""
 
 
 class Operation(NamedTuple):
-    """A message on its way from or to a peer, and what is done when it has arrived."""
+    """One message to send to a peer or to receive from it, and what to do on arrival."""
 
     kind: Callable
     """`dist.isend` or `dist.irecv`."""
@@ -38,22 +51,23 @@ class Operation(NamedTuple):
     peer: Rank
     tag: int
     take: Callable[[], None] | None = None
+    """To be called when the message has arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where a message's bytes lie in this run: side by side in a tensor, or in boxes."""
+    """Location of a message's bytes in this run: contiguous in a tensor, or as boxes of several tensors."""
 
     in_place: Tensor | None
     boxes: Boxes | None
 
 
-class End:
-    """A rank's part of one stream: bundles of messages, and after them a manifest of what those are.
+class StreamEndpoint:
+    """A rank's endpoint of one stream: bundles of messages, followed by their manifest.
 
-    A port at depth d, with d ports before it, receives bundle k in turn k + 2d - 2 and sends it in turn
-    k + 2d; whatever begins in a turn is over when the next has begun. A message of one block goes straight
-    from tensor to wire, or from wire to tensor, where the block is contiguous; others are packed.
+    A relay at depth d, with d relays before it, receives bundle k in turn k + 2d - 2 and sends it in turn
+    k + 2d. Whatever begins in a turn is complete when the next turn has begun. A message of one contiguous
+    block is sent from its tensor or received into its tensor directly. Other messages are packed.
     """
 
     def __init__(
@@ -66,203 +80,315 @@ class End:
         wire: Callable[[Tensor], torch.dtype],
         limit: int,
     ) -> None:
-        self.index, self.stream, self.place, self._rank = index, stream, place, rank
+        """Lay out the plan's `index`-th stream as messages and bundles of at most `limit` bytes.
+
+        `tensors` are this rank's local tensors of the source or of the target. `wire` returns the dtype in
+        which a local tensor travels.
+        """
+        self.index = index
+        self.stream = stream
+        self.place = place
+        self._rank = rank
         self.is_root = place.parent is None
         self._regions = list(self._own_regions())
+        # Copies of one region have the same shape and wire dtype.
         firsts = [copies[0] for copies in self._regions]
+        shapes = [region.shape for region in firsts]
         self._wire_dtypes = [wire(tensors[region.local]) for region in firsts]
         itemsizes = [dtype.itemsize for dtype in self._wire_dtypes]
-        self._messages = list(messages([region.shape for region in firsts], itemsizes, limit))
         self.device = tensors[firsts[0].local].device
-        self._rows = limit // MANIFEST_BYTES
+        self._messages = list(messages(shapes, itemsizes, limit))
         self._bundles = list(bundles(self._messages, limit))
-        self._num = len(self._bundles) + -(-len(self._messages) // self._rows)
-        self._manifest = torch.zeros(len(self._messages), _WORDS, dtype=torch.int64, device=self.device)
-        self._manifest[:, 1] = index
-        self._manifest[:, 2] = torch.arange(len(self._messages))
-        self._manifest[:, 4] = torch.tensor([message.num_bytes for message in self._messages])
-        self._seen = torch.empty_like(self._manifest)
-        self.room_bytes = 0
-        """What its room took of this rank's memory in the last run."""
+        self._rows = limit // MANIFEST_BYTES
+        """Number of rows of the manifest that fit into a bundle."""
+        num_manifest_bundles = -(-len(self._messages) // self._rows)
+        self._num_bundles = len(self._bundles) + num_manifest_bundles
+        self._manifest = self._empty_manifest()
+        self._received_manifest = torch.empty_like(self._manifest)
+        self.staging_bytes = 0
+        """Memory of this rank that the stream's ring took in the last run."""
 
     @property
     def slot_bytes(self) -> int:
-        """The longest bundle that this end keeps room for, after `bind`."""
-        return max(
-            [
-                *(places[-1] for places in self._slot_places),
-                min(self._rows, len(self._messages)) * MANIFEST_BYTES,
-            ]
-        )
+        """Size of the longest bundle that this endpoint buffers, known after `bind`."""
+        manifest_bytes = min(self._rows, len(self._messages)) * MANIFEST_BYTES
+        bundle_sizes = [begins[-1] for begins in self._slot_begins]
+        return max([*bundle_sizes, manifest_bytes])
 
     @property
     def num_turns(self) -> int:
-        return self._num + 2 * self.place.depth
+        """Number of turns until this endpoint has sent its last bundle."""
+        return self._num_bundles + 2 * self.place.depth
 
     def bind(self, tensors: Tensors, *, version: int, eta: float, checksum: bool) -> None:
-        """Find the tensors of a run, and what is to become of them."""
-        self._eta, self._checksum = eta, checksum
-        overwrites = self.is_root or eta == 1.0
-        may_be_direct = self.place.is_port and not self.place.readers and overwrites
-        self._bindings = [self._binding(message, tensors, may_be_direct) for message in self._messages]
-        self._slot_places = [self._places_in(bundle) for bundle in self._bundles]
-        self._manifest[:, 0] = version
+        """Locate every message in the tensors of a run.
 
-    def begin(self, room: Room, *, runs: int, timeout_s: float) -> None:
-        """Before the first turn of a run, `runs` of which came before."""
-        self._room, self._begun, self._timeout_s = room, runs * self._num, timeout_s
+        A receiver overwrites its tensors if `eta` is 1, and blends them otherwise. `checksum` guards every
+        message by its sum.
+        """
+        self._eta = eta
+        self._checksum = checksum
+        overwrites = self.is_root or eta == 1.0
+        # Readers read from the ring, so a message for them must be in a slot.
+        may_be_direct = self.place.is_relay and not self.place.readers and overwrites
+        self._bindings = [self._binding(message, tensors, may_be_direct) for message in self._messages]
+        self._slot_begins = [self._begins_in(bundle) for bundle in self._bundles]
+        self._manifest[:, _VERSION] = version
+
+    def start_run(self, ring: SlotRing, *, runs: int, timeout_s: float) -> None:
+        """Prepare the first turn of a run that follows `runs` earlier ones."""
+        self._ring = ring
+        # Bundles are numbered across all runs, as the ring's counters are.
+        self._first_number = runs * self._num_bundles
+        self._timeout_s = timeout_s
 
     def post(self, turn: int) -> Iterator[Operation]:
-        """Begin what is due; a root packs a message just before it is posted, so that it is in the cache."""
-        received, sent = turn - 2 * self.place.depth + 2, turn - 2 * self.place.depth
-        if self.place.is_port and not self.is_root and 0 <= received < self._num:
-            self._room.wait_free(self._begun + received, self._timeout_s)
-            for index, buffer in enumerate(self._buffers(received)):
-                take = partial(self._take, received, index, buffer)
-                yield Operation(dist.irecv, buffer, self.place.parent, self.index, take)
-        if self.place.is_port and 0 <= sent < self._num:
-            for buffer in self._filled(sent) if self.is_root else self._buffers(sent):
-                yield from (Operation(dist.isend, buffer, peer, self.index) for peer in self.place.children)
+        """Yield the operations that are due in `turn`.
+
+        The root packs a message just before it yields it, so that the message is sent out of the cache.
+
+        Raises:
+            TransferFailed: a reader did not free a slot in time.
+        """
+        if not self.place.is_relay:
+            return
+        sent = turn - 2 * self.place.depth
+        received = sent + 2
+        if not self.is_root and 0 <= received < self._num_bundles:
+            yield from self._receives(received)
+        if 0 <= sent < self._num_bundles:
+            yield from self._sends(sent)
 
     def finish(self, turn: int) -> None:
-        """End what was begun in `turn`: show readers what came in; a reader writes it to its tensors."""
-        number = turn - 2 * self.place.depth + (2 if self.place.is_port else 0)
-        if self.is_root or not 0 <= number < self._num:
-            return
-        if self.place.is_port:
-            self._room.publish(self._begun + number)
-            return
-        self._room.wait_put(self._begun + number, self.place.parent, self._timeout_s)
-        for index, buffer in enumerate(self._buffers(number)):
-            self._take(number, index, buffer)
-        self._room.publish_taken(self._begun + number, self._rank)
+        """Complete what began in `turn`: a relay publishes its bundle, a reader copies it to its tensors.
 
-    def end(self) -> None:
-        """After the last turn: what came in must be what was sent.
+        Raises:
+            TransferFailed: a reader's relay did not publish in time.
+        """
+        if self.is_root:
+            return
+        number = turn - 2 * self.place.depth
+        if self.place.is_relay:
+            number += 2
+        if not 0 <= number < self._num_bundles:
+            return
+        if self.place.is_relay:
+            self._ring.publish(self._first_number + number)
+        else:
+            self._read(number)
+
+    def finish_run(self) -> None:
+        """Verify all messages after the last turn.
 
         Raises:
             TransferFailed: a message was of another version or stream, or its checksum differs.
         """
-        self.room_bytes = self.place.num_slots * self.slot_bytes
-        del self._bindings, self._room
+        self.staging_bytes = self.place.num_slots * self.slot_bytes
+        # Both refer to memory of this run.
+        del self._bindings, self._ring
         if self.is_root:
             return
-        differs = (self._seen != self._manifest).any(1).nonzero()
-        if len(differs):
-            raise TransferFailed(self._mismatch(int(differs[0])))
+        is_different = (self._received_manifest != self._manifest).any(1)
+        different = is_different.nonzero()
+        if len(different):
+            raise TransferFailed(self._mismatch(int(different[0])))
 
     def _own_regions(self) -> Iterator[tuple[Region, ...]]:
+        """Yield the regions of this rank in the order of the stream, each with all its copies here."""
         for piece in self.stream.pieces:
             if self.is_root:
-                yield from ((region,) for region in piece.sources(self._rank))
+                for region in piece.sources(self._rank):
+                    yield (region,)
             else:
                 yield from piece.targets(self._rank)
 
+    def _empty_manifest(self) -> Tensor:
+        """Return the manifest without versions and checksums, int64 `[messages, _WORDS]`."""
+        num_messages = len(self._messages)
+        sizes = [message.num_bytes for message in self._messages]
+        manifest = torch.zeros(num_messages, _WORDS, dtype=torch.int64, device=self.device)
+        manifest[:, _STREAM] = self.index
+        manifest[:, _MESSAGE] = torch.arange(num_messages)
+        manifest[:, _BYTES] = torch.tensor(sizes)
+        return manifest
+
     def _binding(self, message: Message, tensors: Tensors, may_be_direct: bool) -> Binding:
-        views, begins, wire_dtypes = [], [], []
+        """Locate a message's bytes in `tensors`."""
+        views: list[Tensor] = []
+        begins: list[int] = []
+        wire_dtypes: list[torch.dtype] = []
         for entry in message.entries:
+            wire_dtype = self._wire_dtypes[entry.region]
             for region in self._regions[entry.region]:
-                views.append(view_of(tensors[region.local], region.offset, entry.offset, entry.shape))
+                view = view_of(tensors[region.local], region.offset, entry.offset, entry.shape)
+                views.append(view)
                 begins.append(entry.begin)
-                wire_dtypes.append(self._wire_dtypes[entry.region])
-        if may_be_direct and message.is_alone and _is_message(views, wire_dtypes[0]):
-            return Binding(views[0].reshape(-1).view(torch.uint8), None)
+                wire_dtypes.append(wire_dtype)
+        if may_be_direct and message.is_alone and _needs_no_packing(views, wire_dtypes[0]):
+            in_place = views[0].reshape(-1).view(torch.uint8)
+            return Binding(in_place, None)
         return Binding(None, Boxes(views, begins, wire_dtypes))
 
-    def _places_in(self, bundle: range) -> list[int]:
-        """Where each message that is not in place begins in the bundle's slot, and where the last ends."""
-        sizes = [0 if self._bindings[m].in_place is not None else self._messages[m].num_bytes for m in bundle]
-        return list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+    def _begins_in(self, bundle: range) -> list[int]:
+        """Return where each message begins in the bundle's slot, then where the last one ends.
+
+        A message that is in place takes no bytes of the slot.
+        """
+        begins = [0]
+        for message in bundle:
+            is_in_slot = self._bindings[message].in_place is None
+            size = self._messages[message].num_bytes if is_in_slot else 0
+            begins.append(begins[-1] + aligned(size))
+        return begins
+
+    def _is_manifest(self, number: int) -> bool:
+        """Return whether a bundle is a part of the manifest."""
+        return number >= len(self._bundles)
 
     def _buffers(self, number: int) -> list[Tensor]:
-        """Where the messages of a bundle lie, or a part of the manifest."""
-        if number >= len(self._bundles):
-            num_bytes = len(self._manifest[self._rows_of(number)]) * MANIFEST_BYTES
-            return [self._room.slot(self._begun + number)[:num_bytes]]
-        bundle = self._bundles[number]
-        slot = self._room.slot(self._begun + number)
-        return [
-            slot[begin : begin + self._messages[m].num_bytes]
-            if self._bindings[m].in_place is None
-            else self._bindings[m].in_place
-            for m, begin in zip(bundle, self._slot_places[number])
-        ]
+        """Return the bytes of each message of a bundle, or of a part of the manifest."""
+        slot = self._ring.slot(self._first_number + number)
+        if self._is_manifest(number):
+            rows = self._manifest[self._rows_of(number)]
+            return [slot[: len(rows) * MANIFEST_BYTES]]
+        buffers: list[Tensor] = []
+        for message, begin in zip(self._bundles[number], self._slot_begins[number]):
+            buffer = self._bindings[message].in_place
+            if buffer is None:
+                end = begin + self._messages[message].num_bytes
+                buffer = slot[begin:end]
+            buffers.append(buffer)
+        return buffers
 
     def _rows_of(self, number: int) -> slice:
+        """Return the rows of the manifest that a bundle after the messages holds."""
         first = (number - len(self._bundles)) * self._rows
         return slice(first, first + self._rows)
 
-    def _filled(self, number: int) -> Iterator[Tensor]:
-        self._room.wait_free(self._begun + number, self._timeout_s)
+    def _receives(self, number: int) -> Iterator[Operation]:
+        """Yield the operations that receive a bundle."""
+        self._ring.wait_free(self._first_number + number, self._timeout_s)
         for index, buffer in enumerate(self._buffers(number)):
-            if number >= len(self._bundles):
-                buffer.view(torch.int64).copy_(self._manifest[self._rows_of(number)].view(-1))
+            take = partial(self._take, number, index, buffer)
+            yield Operation(dist.irecv, buffer, self.place.parent, self.index, take)
+
+    def _sends(self, number: int) -> Iterator[Operation]:
+        """Yield the operations that send a bundle to every child."""
+        buffers = self._filled(number) if self.is_root else self._buffers(number)
+        for buffer in buffers:
+            for peer in self.place.children:
+                yield Operation(dist.isend, buffer, peer, self.index)
+
+    def _filled(self, number: int) -> Iterator[Tensor]:
+        """Yield each message of a bundle as soon as it is packed, and publish the bundle after the last."""
+        self._ring.wait_free(self._first_number + number, self._timeout_s)
+        for index, buffer in enumerate(self._buffers(number)):
+            if self._is_manifest(number):
+                rows = self._manifest[self._rows_of(number)]
+                buffer.view(torch.int64).copy_(rows.view(-1))
             else:
                 self._fill(self._bundles[number][index], buffer)
             yield buffer
-        self._room.publish(self._begun + number)
+        self._ring.publish(self._first_number + number)
 
     def _fill(self, message: int, buffer: Tensor) -> None:
-        total = self._sum_of(message)
-        if (boxes := self._bindings[message].boxes) is not None:
+        """Pack a message into `buffer`, and write its checksum to the manifest."""
+        total = self._checksum_of(message)
+        boxes = self._bindings[message].boxes
+        if boxes is not None:
             pack(boxes, buffer, total)
         elif total is not None:
             add_up(buffer, total)
 
+    def _read(self, number: int) -> None:
+        """Copy a bundle from the relay's ring to this rank's tensors."""
+        ring_number = self._first_number + number
+        self._ring.wait_put(ring_number, self.place.parent, self._timeout_s)
+        for index, buffer in enumerate(self._buffers(number)):
+            self._take(number, index, buffer)
+        self._ring.publish_taken(ring_number, self._rank)
+
     def _take(self, number: int, index: int, buffer: Tensor) -> None:
-        """Write what has arrived, the `index`-th of its bundle, to where it belongs."""
-        if number >= len(self._bundles):
-            self._seen[self._rows_of(number)] = buffer.view(torch.int64).view(-1, _WORDS)
+        """Write the `index`-th message of a bundle, which has arrived in `buffer`, to its tensors."""
+        if self._is_manifest(number):
+            rows = buffer.view(torch.int64).view(-1, _WORDS)
+            self._received_manifest[self._rows_of(number)] = rows
             return
         message = self._bundles[number][index]
-        total = self._sum_of(message)
-        if (boxes := self._bindings[message].boxes) is not None:
+        total = self._checksum_of(message)
+        boxes = self._bindings[message].boxes
+        if boxes is not None:
             unpack(boxes, buffer, total, eta=self._eta)
         elif total is not None:
             add_up(buffer, total)
 
-    def _sum_of(self, message: int) -> Tensor | None:
-        """Where the message's checksum goes."""
+    def _checksum_of(self, message: int) -> Tensor | None:
+        """Return the manifest's place for the message's checksum, int64 `[1]`, or None without checksums."""
         if not self._checksum:
             return None
         return self._manifest[message, _CHECKSUM : _CHECKSUM + 1]
 
     def _mismatch(self, message: int) -> str:
-        seen, expected = self._seen[message].tolist(), self._manifest[message].tolist()
+        """Describe how a message differs from what was due."""
+        received = self._received_manifest[message].tolist()
+        expected = self._manifest[message].tolist()
         where = f"message {message} from rank {self.stream.route.root} to rank {self._rank}"
         names = self._names(self._messages[message])
-        if seen[0] != expected[0]:
-            return f"{where} ({names}) is of version {seen[0]}, not of version {expected[0]}, which is due"
-        if seen[:_CHECKSUM] + seen[4:] != expected[:_CHECKSUM] + expected[4:]:
-            return f"{where} ({names}; version {seen[0]}) is not the one that is due: {seen}, not {expected}"
+        version = received[_VERSION]
+        expected_version = expected[_VERSION]
+        if version != expected_version:
+            return (
+                f"{where} ({names}) is of version {version}, not of version {expected_version}, which is due"
+            )
+        received_sum = received[_CHECKSUM]
+        expected_sum = expected[_CHECKSUM]
+        for column in (_STREAM, _MESSAGE, _BYTES):
+            if received[column] != expected[column]:
+                return (
+                    f"{where} ({names}; version {version}) is not the one that is due: {received}, not"
+                    f" {expected}"
+                )
         return (
-            f"the checksum of {where} ({names}; version {seen[0]}) is {seen[_CHECKSUM]:#x} as it was sent"
-            f" and {expected[_CHECKSUM]:#x} as it came in: its bytes changed on the way"
+            f"the checksum of {where} ({names}; version {version}) is {received_sum:#x} as it was sent"
+            f" and {expected_sum:#x} as it came in: its bytes changed on the way"
         )
 
     def _names(self, message: Message) -> str:
-        tensors = list(dict.fromkeys(self._regions[entry.region][0].tensor for entry in message.entries))
+        """Return the names of a message's first tensors."""
+        tensors: list[str] = []
+        for entry in message.entries:
+            tensor = self._regions[entry.region][0].tensor
+            if tensor not in tensors:
+                tensors.append(tensor)
         more = f" and {len(tensors) - _NAMED} more" if len(tensors) > _NAMED else ""
         return ", ".join(tensors[:_NAMED]) + more
 
     def __str__(self) -> str:
-        return (
-            f"stream {self.index}, from rank {self.stream.route.root} to {list(self.stream.route.receivers)}"
-        )
+        route = self.stream.route
+        return f"stream {self.index}, from rank {route.root} to {list(route.receivers)}"
 
 
-def _is_message(views: Sequence[Tensor], wire_dtype: torch.dtype) -> bool:
-    """Whether a block lies in a tensor as it would in a message, once."""
-    view, *copies = views
-    aligned = view.data_ptr() % 8 == 0
-    return not copies and view.dtype == wire_dtype and view.is_contiguous() and aligned
+def _needs_no_packing(views: Sequence[Tensor], wire_dtype: torch.dtype) -> bool:
+    """Return whether a block has one copy here, and that copy's bytes are those of its message."""
+    if len(views) != 1:
+        return False
+    view = views[0]
+    is_aligned = view.data_ptr() % _WORD_BYTES == 0
+    return view.dtype == wire_dtype and view.is_contiguous() and is_aligned
 
 
 def view_of(tensor: Tensor, region: Shape, offset: Sequence[int], shape: Shape) -> Tensor:
-    """The block `shape` at `offset` in a region of a local tensor."""
-    assert tensor.dim() == len(shape), f"{tuple(tensor.shape)} cannot hold a box of shape {shape}"
+    """Return the block of `shape` at `offset` in the region of a local tensor that begins at `region`.
+
+    Shapes: `region`, `offset` and `shape` have one number per dimension of `tensor`; returns a view `shape`.
+    """
+    sizes = tensor.shape
+    strides = tensor.stride()
+    assert len(sizes) == len(shape), f"{tuple(sizes)} cannot hold a box of shape {shape}"
     begin = [a + b for a, b in zip(region, offset)]
-    fits = all(a + n <= size for a, n, size in zip(begin, shape, tensor.shape))
-    assert fits, f"a box of shape {shape} at {begin} does not lie in {tuple(tensor.shape)}"
-    first = tensor.storage_offset() + sum(a * stride for a, stride in zip(begin, tensor.stride()))
-    return tensor.as_strided(shape, tensor.stride(), first)
+    end = [a + n for a, n in zip(begin, shape)]
+    fits = all(map(le, end, sizes))
+    assert fits, f"a box of shape {shape} at {begin} does not lie in {tuple(sizes)}"
+    first = tensor.storage_offset()
+    first += sum(map(mul, begin, strides))
+    return tensor.as_strided(shape, strides, first)

@@ -1,16 +1,19 @@
-"""One rank's part of a transfer plan, carried out as often as wanted.
+"""One rank's part of a transfer plan, which can run any number of times.
 
-All ranks keep one clock of turns. In each turn a rank first begins what is due: it packs messages, sends
-them, and gets ready to receive. Then it ends what was begun in the turn before: it waits for it and unpacks.
-So packing, the wire and unpacking overlap; and as whatever a rank waits for was due in an earlier turn of
-another rank, no order of ranks can deadlock.
+    turn t      post: pack and send what is due in t, prepare to receive
+                arrive: wait for what was posted in t - 1, and unpack it
+                finish: publish it to the readers
+    turn t + 1  …
+
+All ranks count the same turns. Packing, sending and unpacking overlap, because a rank waits for one turn's
+messages after it has posted the next turn's. Everything that a rank waits for was due in an earlier turn of
+another rank, so no order of ranks can deadlock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import torch
 import torch.distributed as dist
@@ -18,42 +21,47 @@ from torch import Tensor
 
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Rank
-from realrl.layouts.plan import TransferPlan
+from realrl.layouts.plan import Piece, TransferPlan
 from realrl.ops.box_copies import copy
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
-from realrl.realloc.staging_buffers import Room, SharedRooms, private_room
-from realrl.realloc.stream_endpoint import End, Operation, Tensors, view_of
+from realrl.realloc.staging_buffers import SharedRings, SlotRing, private_ring
+from realrl.realloc.stream_endpoint import Operation, StreamEndpoint, Tensors, view_of
 from realrl.realloc.transfer_failure import TransferFailed
 
 _BLEND_ELEMENTS = 1 << 20
-"""How much of what a rank keeps is rounded at a time."""
+"""Elements that a rank blends at a time of what it keeps; bounds the memory of their rounded copy."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that travel as the wire's dtype; other types travel as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """How a rank carries out its part of any plan; the same on every rank."""
+    """Settings of a transfer, equal on every rank."""
 
     staging_bytes: int = 256 << 20
-    """Most room for messages on a rank."""
+    """Largest size of a rank's staging buffers."""
     timeout_s: float = 600.0
-    """Bounds each wait on shared memory; the process group has a deadline of its own."""
+    """Deadline of each wait on shared memory; the process group has its own deadline."""
     checksum: bool = True
-    """Guard every message."""
+    """Whether to guard every message by a checksum."""
 
 
 USUAL = TransferSettings()
+"""Default settings."""
+
+Posted = tuple[Operation, dist.Work | None]
+"""An operation and what to wait for: None if the wait for an earlier operation covers it."""
 
 
 class Transfer:
-    """What `rank` has to do for a plan.
+    """The work of `rank` in a plan.
 
-    Messages travel on the default process group, and through shared memory between ranks whose node has
-    it. A rank's room for them is bounded, and only what is shared outlasts a run. Floats travel as
-    `wire_dtype`, that of one of the two ends; None where both have the same types.
+    Messages travel on the default process group, or through shared memory between ranks whose node has it.
+    The size of a rank's staging buffers is bounded; only shared buffers outlive a run. Floats travel as
+    `wire_dtype`, the dtype of the source or of the target; None where both have the same dtypes.
 
     Raises:
-        ValueError: `staging_bytes` has no room for one element in every message that a rank must hold.
+        ValueError: `staging_bytes` cannot hold one element in every bundle that a rank buffers.
     """
 
     def __init__(
@@ -64,126 +72,187 @@ class Transfer:
         settings: TransferSettings = USUAL,
         wire_dtype: torch.dtype | None = None,
     ) -> None:
-        self._plan, self._rank, self._settings, self._wire_dtype = plan, rank, settings, wire_dtype
+        self._plan = plan
+        self._rank = rank
+        self._settings = settings
+        self._wire_dtype = wire_dtype
         self._places = [places(stream.route, plan.topology) for stream in plan.streams]
-        self._room_limit = bundle_bytes(plan, self._places, settings.staging_bytes)
+        self._bundle_limit = bundle_bytes(plan, self._places, settings.staging_bytes)
         self._is_broken = False
-        self._ends: list[End] | None = None
-        self._shared: SharedRooms | None = None
+        self._endpoints: list[StreamEndpoint] | None = None
+        """Made in the first run, which knows the tensors' dtypes and device."""
+        self._shared: SharedRings | None = None
         self._runs = 0
 
     @property
     def staging_bytes(self) -> int:
-        """What this rank's room for messages takes."""
-        return sum(end.room_bytes for end in self._ends or ())
+        """Size of this rank's staging buffers in the last run."""
+        endpoints = self._endpoints or ()
+        return sum(endpoint.staging_bytes for endpoint in endpoints)
 
     @torch.no_grad()
     def run(self, source: Tensors, target: Tensors, *, version: int = 0, eta: float = 1.0) -> None:
         """Overwrite `target` from `source`, or blend them: `eta * source + (1 - eta) * target`.
 
         `source` and `target` map local tensor names to local tensors and share no storage; all are on one
-        kind of device. `version` is the weights', the same on every rank.
+        kind of device. `version` is the weights' version, equal on every rank.
 
-        Collective: every rank that the plan names makes the same `Transfer` and runs it alike; others may
-            stay away. On NCCL the default group must have been used before.
+        Collective: every rank that the plan names makes the same `Transfer` and runs it with the same
+            arguments; other ranks need not take part. On NCCL the default group must have been used before.
         Raises:
             TransferFailed: a message did not come in time, was of another version, or was not what had been
-                sent. `target` is then in no state to be used.
+                sent. The content of `target` is then undefined.
         """
         if self._is_broken:
             raise TransferFailed(
                 "an earlier run of this transfer failed, so its ranks no longer agree: make another"
             )
+        # Any error leaves the transfer broken; only a complete run clears the flag.
         self._is_broken = True
-        if self._ends is None:
-            self._ends = self._make_ends(source, target)
-        self._keep(source, target, eta)
-        for end in self._ends:
-            tensors = source if end.is_root else target
-            end.bind(tensors, version=version, eta=eta, checksum=self._settings.checksum)
-            end.begin(self._room(end), runs=self._runs, timeout_s=self._settings.timeout_s)
-        self._take_turns(self._ends)
-        for end in self._ends:
-            end.end()
+        if self._endpoints is None:
+            self._endpoints = self._make_endpoints(source, target)
+        self._copy_kept(source, target, eta)
+        for endpoint in self._endpoints:
+            tensors = source if endpoint.is_root else target
+            endpoint.bind(tensors, version=version, eta=eta, checksum=self._settings.checksum)
+            ring = self._ring(endpoint)
+            endpoint.start_run(ring, runs=self._runs, timeout_s=self._settings.timeout_s)
+        self._take_turns(self._endpoints)
+        for endpoint in self._endpoints:
+            endpoint.finish_run()
         self._runs += 1
         self._is_broken = False
 
-    def _take_turns(self, ends: Sequence[End]) -> None:
-        begun: list[Posted] = []
-        for turn in range(max((end.num_turns for end in ends), default=-1) + 1):
-            posted = _post(operation for end in ends for operation in end.post(turn))
-            for operation, work in begun:
+    def _take_turns(self, endpoints: Sequence[StreamEndpoint]) -> None:
+        """Send and receive every bundle."""
+        last_turn = max((endpoint.num_turns for endpoint in endpoints), default=-1)
+        in_flight: list[Posted] = []
+        for turn in range(last_turn + 1):
+            posted = _post(_due(endpoints, turn))
+            # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
+            for operation, work in in_flight:
                 _arrive(operation, work)
-            for end in ends:
-                end.finish(turn - 1)
-            begun = posted
+            for endpoint in endpoints:
+                endpoint.finish(turn - 1)
+            in_flight = posted
 
-    def _keep(self, source: Tensors, target: Tensors, eta: float) -> None:
-        """Copy what this rank holds and wants; a blend rounds it as the wire would, whatever the plan."""
-        pairs = list(self._kept(source, target))
+    def _copy_kept(self, source: Tensors, target: Tensors, eta: float) -> None:
+        """Copy or blend what this rank both holds and wants.
+
+        A blend rounds what is kept as the wire would, so that the result does not depend on the plan.
+        """
+        pairs = list(self._kept_pairs(source, target))
         if eta == 1.0:
-            return copy([held for held, _ in pairs], [wanted for _, wanted in pairs])
+            held_views = [held for held, _ in pairs]
+            wanted_views = [wanted for _, wanted in pairs]
+            copy(held_views, wanted_views)
+            return
         for held, wanted in pairs:
+            zeros = (0,) * held.dim()
+            wire_dtype = self._wire(held)
             for offset, shape in split(held.shape, _BLEND_ELEMENTS):
-                part = view_of(held, (0,) * held.dim(), offset, shape).to(self._wire(held))
-                copy([part], [view_of(wanted, (0,) * wanted.dim(), offset, shape)], eta=eta)
+                rounded = view_of(held, zeros, offset, shape).to(wire_dtype)
+                blended = view_of(wanted, zeros, offset, shape)
+                copy([rounded], [blended], eta=eta)
 
-    def _kept(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-        for piece in (kept.piece for kept in self._plan.kept if self._rank in kept.ranks):
-            for held, wanted in zip(piece.sources(self._rank), piece.targets(self._rank), strict=True):
-                for region in wanted:
-                    a, b = source[held.local], target[region.local]
-                    assert self._wire(a) == self._wire(b), (
-                        f"{held.tensor} is {a.dtype} here and {b.dtype} in the target"
-                    )
-                    zeros = (0,) * len(held.shape)
-                    yield (
-                        view_of(a, held.offset, zeros, held.shape),
-                        view_of(b, region.offset, zeros, held.shape),
-                    )
+    def _kept_pairs(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield views of each region that this rank keeps: in the source, and in the target."""
+        for kept in self._plan.kept:
+            if self._rank in kept.ranks:
+                yield from self._piece_pairs(kept.piece, source, target)
+
+    def _piece_pairs(self, piece: Piece, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield views of a kept piece's regions: in the source, and in each copy in the target."""
+        sources = piece.sources(self._rank)
+        targets = piece.targets(self._rank)
+        for held, copies in zip(sources, targets, strict=True):
+            zeros = (0,) * len(held.shape)
+            for wanted in copies:
+                held_tensor = source[held.local]
+                wanted_tensor = target[wanted.local]
+                assert self._wire(held_tensor) == self._wire(wanted_tensor), (
+                    f"{held.tensor} is {held_tensor.dtype} here and {wanted_tensor.dtype} in the target"
+                )
+                held_view = view_of(held_tensor, held.offset, zeros, held.shape)
+                wanted_view = view_of(wanted_tensor, wanted.offset, zeros, held.shape)
+                yield held_view, wanted_view
 
     def _wire(self, local: Tensor) -> torch.dtype:
-        return self._wire_dtype if self._wire_dtype and local.dtype in _FLOATS else local.dtype
+        """Return the dtype in which a local tensor travels."""
+        if self._wire_dtype and local.dtype in _FLOATS:
+            return self._wire_dtype
+        return local.dtype
 
-    def _make_ends(self, source: Tensors, target: Tensors) -> list[End]:
-        streams, located = self._plan.streams, self._places
-        device = next(iter((*source.values(), *target.values())), torch.empty(0)).device
-        limit = min(self._room_limit, usual_bytes(self._plan.topology, device.type))
-        ends = []
+    def _make_endpoints(self, source: Tensors, target: Tensors) -> list[StreamEndpoint]:
+        """Return this rank's endpoints, and map the rings that they share with other ranks."""
+        device = _device_of(source, target)
+        limit = min(self._bundle_limit, usual_bytes(self._plan.topology, device.type))
+        endpoints: list[StreamEndpoint] = []
+        needs_sharing = False
         for index in self._plan.by_rank.get(self._rank, ()):
-            place = located[index][self._rank]
-            tensors = target if place.parent is not None else source
-            ends.append(End(index, streams[index], place, self._rank, tensors, self._wire, limit))
-        if any(end.place.readers or not end.place.is_port for end in ends):
-            self._shared = SharedRooms(located, self._rank, limit)
-        return ends
+            stream = self._plan.streams[index]
+            place = self._places[index][self._rank]
+            tensors = source if place.parent is None else target
+            endpoint = StreamEndpoint(index, stream, place, self._rank, tensors, self._wire, limit)
+            endpoints.append(endpoint)
+            if place.readers or not place.is_relay:
+                needs_sharing = True
+        if needs_sharing:
+            self._shared = SharedRings(self._places, self._rank, limit)
+        return endpoints
 
-    def _room(self, end: End) -> Room:
-        if not end.place.is_port:
-            return self._shared.room(end.index, end.place.parent, str(end))
-        if end.place.readers:
-            return self._shared.room(end.index, self._rank, str(end))
-        return private_room(end.place.num_slots, end.slot_bytes, end.device, str(end))
+    def _ring(self, endpoint: StreamEndpoint) -> SlotRing:
+        """Return the ring in which an endpoint puts bundles, or from which it reads them."""
+        place = endpoint.place
+        name = str(endpoint)
+        if not place.is_relay:
+            return self._shared.ring(endpoint.index, place.parent, name)
+        if place.readers:
+            return self._shared.ring(endpoint.index, self._rank, name)
+        return private_ring(place.num_slots, endpoint.slot_bytes, endpoint.device, name)
 
 
-Posted = tuple[Operation, dist.Work | None]
-"""An operation and what to wait for; None where an earlier one's wait is its own too."""
+def _device_of(source: Tensors, target: Tensors) -> torch.device:
+    """Return the device of the tensors; the CPU if there are none."""
+    for tensor in (*source.values(), *target.values()):
+        return tensor.device
+    return torch.empty(0).device
 
 
-def _post(operations: Iterator[Operation]) -> list[Posted]:
-    """Begin operations: on a CPU each as it comes, on CUDA all at once, as NCCL wants them."""
+def _due(endpoints: Sequence[StreamEndpoint], turn: int) -> Iterator[Operation]:
+    """Yield the operations that are due in a turn."""
+    for endpoint in endpoints:
+        yield from endpoint.post(turn)
+
+
+def _post(operations: Iterable[Operation]) -> list[Posted]:
+    """Begin operations: on a CPU one by one as they are yielded, on CUDA together in one NCCL group."""
     posted: list[Posted] = []
     for operation in operations:
-        kind, buffer, peer, tag, _ = operation
-        posted.append((operation, None if buffer.is_cuda else kind(buffer, peer, tag=tag)))
+        work = None
+        if not operation.buffer.is_cuda:
+            work = operation.kind(operation.buffer, operation.peer, tag=operation.tag)
+        posted.append((operation, work))
     if posted and posted[0][0].buffer.is_cuda:
-        works = dist.batch_isend_irecv([dist.P2POp(o.kind, o.buffer, o.peer) for o, _ in posted])
-        posted = list(zip_longest((o for o, _ in posted), works))
+        return _post_together([operation for operation, _ in posted])
     return posted
 
 
+def _post_together(operations: Sequence[Operation]) -> list[Posted]:
+    """Begin operations on CUDA in one NCCL group."""
+    group = [dist.P2POp(operation.kind, operation.buffer, operation.peer) for operation in operations]
+    works = dist.batch_isend_irecv(group)
+    # One work may stand for the whole group; the wait for it then covers the other operations.
+    missing = [None] * (len(operations) - len(works))
+    return list(zip(operations, [*works, *missing], strict=True))
+
+
 def _arrive(operation: Operation, work: dist.Work | None) -> None:
-    """Wait for a message, and take it while it is in the cache."""
+    """Wait for a message, and take it at once, while it is in the cache.
+
+    Raises:
+        TransferFailed: the message was not sent or received.
+    """
     try:
         if work is not None:
             work.wait()
@@ -203,5 +272,10 @@ def execute(
     rank: Rank,
     settings: TransferSettings = USUAL,
 ) -> None:
-    """Carry out this rank's part of `plan` once. Collective, and raises, as `Transfer.run` does."""
+    """Carry out this rank's part of `plan` once.
+
+    Collective: like `Transfer.run`.
+    Raises:
+        TransferFailed: like `Transfer.run`.
+    """
     Transfer(plan, rank=rank, settings=settings).run(source, target)

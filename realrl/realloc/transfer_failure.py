@@ -1,5 +1,5 @@
-"""How a transfer fails."""
+"""The failure of a transfer."""
 
 
 class TransferFailed(RuntimeError):
-    """Weights or samples did not arrive, or not as they were sent; what they were to fill is of no use."""
+    """Weights or samples did not arrive as they were sent; the content of their target is undefined."""

@@ -80,7 +80,7 @@ def random_route(rng: random.Random, ranks: list[int]) -> Route:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_each_rank_gets_a_message_from_one_place(seed):
-    """A reader looks into a port of its node; a port other than the root is the child of one port."""
+    """A reader reads from a relay of its node; a relay other than the root is the child of one relay."""
     rng = random.Random(seed)
     ranks = rng.sample(range(8), rng.randint(2, 8))
     topology = Topology(nodes={rank: rank // 3 for rank in ranks}, shared_memory=rng.random() < 0.7)
@@ -92,9 +92,9 @@ def test_each_rank_gets_a_message_from_one_place(seed):
     for rank, place in found.items():
         for reader in place.readers:
             assert topology.shared_memory and topology.node(reader) == topology.node(rank)
-            assert found[reader].parent == rank and not found[reader].is_port
+            assert found[reader].parent == rank and not found[reader].is_relay
         for child in place.children:
-            assert found[child].is_port and found[child].parent == rank and place.is_port
+            assert found[child].is_relay and found[child].parent == rank and place.is_relay
             assert found[child].depth == place.depth + 1
 
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import TransferPlan, plan
 from realrl.layouts.topology import Topology
-from realrl.realloc import stream_endpoint as ends
+from realrl.realloc.stream_endpoint import StreamEndpoint
 from realrl.realloc.transfer import Transfer, TransferSettings, execute
 from realrl.realloc.transfer_failure import TransferFailed
 from tests.layouts.painting import numbered, paint, random_layout
@@ -148,14 +148,14 @@ def test_weights_are_cast_and_blended_on_the_way(shared_memory):
 
 
 def corrupt(rank: int, shared_memory: bool, folder: Path) -> None:
-    fill = ends.End._fill
+    fill = StreamEndpoint._fill
 
     def flipping(end, message, buffer):
         fill(end, message, buffer)
         if rank == 0:
             buffer[-3] ^= 4
 
-    ends.End._fill = flipping
+    StreamEndpoint._fill = flipping
     found = plan(
         quarters(range(2), whole=False, name="model.norm.weight"),
         quarters(range(2), whole=True, name="model.norm.weight"),
