@@ -1,7 +1,7 @@
-"""Boxes of tensors, gathered into one message and scattered from it, each way by one kernel.
+"""Gather boxes of tensors into one message and scatter a message into boxes, each with one kernel launch.
 
-The kernels know a region as rows whose elements lie side by side; `Boxes` lists them in a table of int64,
-whose columns are those of `Box` in csrc/boxes.h.
+The kernels see a region as rows of contiguous elements. `Boxes` lists the rows in an int64 table, whose
+columns are those of `Box` in csrc/boxes.h.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, chain, product
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,57 +18,104 @@ from torch import Tensor
 from realrl.ops import kernels
 
 ALIGNMENT = 64
-"""Bytes; every region's place in a message begins at a multiple of it."""
+"""Alignment, in bytes, of every region's offset in a message."""
 
 _KINDS = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.float64: 4}
-"""The dtypes whose elements the kernels can read; those of any other dtype they only copy."""
+"""Codes of the dtypes whose elements the kernels can convert; elements of any other dtype are only copied."""
 _CASTABLE = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _COLUMNS = 8
 
 
-class Boxes:
-    """Regions of tensors on one device, each with its place in a message.
+def _message_spans(
+    regions: Sequence[Tensor], begins: Sequence[int], wire_dtypes: Sequence[torch.dtype]
+) -> list[tuple[int, int, int]]:
+    """Return the first byte, end and index of each region that is not empty, in the message's order."""
+    spans = []
+    for index, region in enumerate(regions):
+        begin = begins[index]
+        num_bytes = region.numel() * wire_dtypes[index].itemsize
+        if num_bytes > 0:
+            spans.append((begin, begin + num_bytes, index))
+    return sorted(spans)
 
-    A region is a view of any rank, strides and dtype. The i-th occupies the message from byte `begins[i]`,
-    in row-major order, as elements of `wire_dtypes[i]`: its own dtype, or another of float32, bfloat16 and
-    float16. Places may overlap where the message is only read.
+
+def _are_disjoint(spans: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether no two of the sorted spans share a byte."""
+    previous_end = 0
+    for begin, end, _ in spans:
+        if begin < previous_end:
+            return False
+        previous_end = end
+    return True
+
+
+def _check_boxes(
+    regions: Sequence[Tensor], begins: Sequence[int], wire_dtypes: Sequence[torch.dtype]
+) -> None:
+    if not len(regions) == len(begins) == len(wire_dtypes):
+        counts = f"{len(regions)}, {len(begins)} and {len(wire_dtypes)}"
+        raise ValueError(f"boxes: regions, begins and wire_dtypes must be as many, got {counts}")
+    for region, begin, wire in zip(regions, begins, wire_dtypes):
+        is_aligned = begin >= 0 and begin % ALIGNMENT == 0
+        if not is_aligned:
+            raise ValueError(f"boxes: a region must begin at a multiple of {ALIGNMENT}, got {begin}")
+        device = regions[0].device
+        _check_region(region, wire, device)
+
+
+def _check_region(region: Tensor, wire: torch.dtype, device: torch.device) -> None:
+    can_cast = region.dtype in _CASTABLE and wire in _CASTABLE
+    if region.dtype != wire and not can_cast:
+        raise ValueError(f"boxes: cannot cast between {region.dtype} and {wire}")
+    if region.device != device:
+        raise ValueError(f"boxes: all regions must be on one device, got {device} and {region.device}")
+    if region.layout != torch.strided or region.is_conj() or region.is_neg():
+        raise ValueError("boxes: a region must be a plain strided tensor, not sparse or lazily conjugated")
+
+
+class Boxes:
+    """Regions of tensors on one device, each with its offset in a message.
+
+    A region is a view of any rank, strides and dtype. Region i occupies the message from byte `begins[i]`
+    in row-major order, as elements of `wire_dtypes[i]`. The wire dtype is the region's own dtype, or another
+    one of float32, bfloat16 and float16. Byte ranges may overlap if the message is only read.
 
     Raises:
-        ValueError: places that are not aligned, dtypes that cannot be cast, regions on several devices.
+        ValueError: offsets that are not aligned, dtypes that cannot be cast, or regions on several devices.
     """
 
     def __init__(
         self, regions: Sequence[Tensor], begins: Sequence[int], wire_dtypes: Sequence[torch.dtype]
     ) -> None:
-        if not len(regions) == len(begins) == len(wire_dtypes):
-            counts = f"{len(regions)}, {len(begins)} and {len(wire_dtypes)}"
-            raise ValueError(f"boxes: regions, begins and wire_dtypes must be as many, got {counts}")
-        for region, begin, wire in zip(regions, begins, wire_dtypes):
-            if begin % ALIGNMENT or begin < 0:
-                raise ValueError(f"boxes: a region must begin at a multiple of {ALIGNMENT}, got {begin}")
-            _check_region(region, wire, regions[0].device)
-        self.regions, self.begins, self.wire_dtypes = tuple(regions), tuple(begins), tuple(wire_dtypes)
+        _check_boxes(regions, begins, wire_dtypes)
+        self.regions = tuple(regions)
+        self.begins = tuple(begins)
+        self.wire_dtypes = tuple(wire_dtypes)
         self.device = regions[0].device if regions else None
-        ends = (b + r.numel() * w.itemsize for b, r, w in zip(begins, regions, wire_dtypes))
-        self._spans = sorted((b, e, i) for i, (b, e) in enumerate(zip(begins, ends)) if e > b)
+        self._spans = _message_spans(self.regions, self.begins, self.wire_dtypes)
         self.num_bytes = max((end for _, end, _ in self._spans), default=0)
-        self.disjoint = all(a[1] <= b[0] for a, b in zip(self._spans, self._spans[1:]))
+        self.disjoint = _are_disjoint(self._spans)
         self.blendable = all(region.dtype in _KINDS for region in regions)
 
     @cached_property
     def num_positions(self) -> int:
-        """How many bytes the kernels' work is divided over."""
-        return self.num_bytes if self.disjoint else sum(_aligned(e - b) for b, e, _ in self._spans)
+        """The number of bytes over which the kernels divide their work."""
+        if self.disjoint:
+            return self.num_bytes
+        return sum(_aligned(end - begin) for begin, end, _ in self._spans)
 
     @cached_property
     def _host_table(self) -> Tensor:
-        lengths = [_aligned(end - begin) for begin, end, _ in self._spans]
-        positions = [b for b, _, _ in self._spans] if self.disjoint else accumulate(lengths, initial=0)
         table = array("q")
-        for position, (begin, _, i) in zip(positions, self._spans):
-            region, wire = self.regions[i], self.wire_dtypes[i]
-            place = _Side(begin, _row_major(region.shape), wire)
+        next_position = 0
+        for begin, end, index in self._spans:
+            # Positions are the message's own bytes unless spans overlap; then spans follow one another.
+            position = begin if self.disjoint else next_position
+            region = self.regions[index]
+            message_strides = _row_major(region.shape)
+            place = _Side(begin, message_strides, self.wire_dtypes[index])
             _list_rows(table, position, region.shape, _side(region), place)
+            next_position += _aligned(end - begin)
         return _as_tensor(table)
 
     @cached_property
@@ -77,7 +124,7 @@ class Boxes:
 
     @property
     def table(self) -> Tensor:
-        """The kernels' list of rows, on the regions' device and ready for the current stream."""
+        """The kernels' table of rows, on the regions' device and ready for the current stream."""
         if self.device is None or self.device.type != "cuda":
             return self._host_table
         table, uploaded = self._uploaded
@@ -93,10 +140,12 @@ _NO_BOXES = Boxes((), (), ())
 def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     """Fill a message from the regions, casting to the wire dtypes.
 
-    Shapes: message uint8 `[n]`, contiguous. `checksum`, int64 `[1]` on the message's device, receives the
-        sum of all its bytes, those between the regions included; n is then a multiple of 8.
+    If `checksum` is given, it receives the checksum of the whole message, the bytes between regions included.
+
+    Shapes: message uint8 `[n]`, contiguous; checksum int64 `[1]` on the message's device. With a checksum,
+        n is a multiple of 8.
     Raises:
-        ValueError: a message that does not fit, or regions that share a place in it.
+        ValueError: a message of the wrong type, size or device, or regions that overlap in it.
     """
     _check_message(boxes, message, checksum)
     if not boxes.disjoint:
@@ -108,31 +157,34 @@ def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
 
 
 def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta: float = 1.0) -> None:
-    """Write the regions from a message, casting to their dtypes; with `eta` < 1 blend it into them.
+    """Write the regions from a message, casting to their dtypes; with `eta` < 1, blend the message into them.
 
-    A region of floats becomes `eta * message + (1 - eta) * region`, computed in float32, and in float64 if
-    that is its dtype. `checksum` receives the message's sum.
+    A region of floats becomes `eta * message + (1 - eta) * region`. The blend is computed in float64 for a
+    float64 region, and in float32 otherwise. If `checksum` is given, it receives the message's checksum.
 
     Shapes: as for `pack`.
     Raises:
-        ValueError: a message that does not fit, or regions that cannot be blended.
+        ValueError: a message of the wrong type, size or device, or regions that cannot be blended.
     """
     _check_message(boxes, message, checksum)
     _check_eta(eta, boxes.blendable)
     kernel = kernels.for_device(message.device)
     if kernel is None:
         return unpack_reference(boxes, message, checksum, eta=eta)
-    table, num_bytes = boxes.table, message.numel()
+    table = boxes.table
+    num_bytes = message.numel()
     if not boxes.disjoint:
-        # Positions then are not the message's bytes, and the kernel cannot sum these on its way.
+        # Positions are then not the message's bytes, so the kernel that moves cannot also sum them.
         if checksum is not None:
-            kernel.move_boxes(table[:0], message, num_bytes, into_message=False, eta=1.0, checksum=checksum)
-        checksum, num_bytes = None, boxes.num_positions
+            no_rows = table[:0]
+            kernel.move_boxes(no_rows, message, num_bytes, into_message=False, eta=1.0, checksum=checksum)
+        checksum = None
+        num_bytes = boxes.num_positions
     kernel.move_boxes(table, message, num_bytes, into_message=False, eta=eta, checksum=checksum)
 
 
 def add_up(message: Tensor, checksum: Tensor) -> None:
-    """Write a message's checksum, as `pack` and `unpack` do beside their work.
+    """Write a message's checksum, the same value that `pack` and `unpack` compute.
 
     Shapes: message uint8 `[n]`, n a multiple of 8; checksum int64 `[1]` on its device.
     """
@@ -140,11 +192,13 @@ def add_up(message: Tensor, checksum: Tensor) -> None:
 
 
 def copy(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1.0) -> None:
-    """Write each target from its source, as `unpack` would from a message; they share no memory.
+    """Write each target from its source, as `unpack` writes regions from a message.
 
-    Shapes: a target has its source's.
+    Sources and targets share no memory.
+
+    Shapes: a target has the shape of its source.
     Raises:
-        ValueError: pairs whose shapes, dtypes or devices do not fit.
+        ValueError: pairs whose shapes, dtypes or devices do not match, or targets that cannot be blended.
     """
     if len(sources) != len(targets):
         raise ValueError(f"boxes: {len(sources)} sources for {len(targets)} targets")
@@ -166,10 +220,11 @@ def copy(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1
 
 @torch.no_grad()
 def pack_reference(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
-    """`pack`'s twin, in PyTorch."""
+    """Compute `pack` in PyTorch: the oracle and fallback of the kernels."""
     for region, begin, wire in zip(boxes.regions, boxes.begins, boxes.wire_dtypes):
         packed = torch.empty(region.shape, dtype=wire, device=region.device).copy_(region)
-        message[begin : begin + packed.nbytes] = packed.view(-1).view(torch.uint8)
+        end = begin + packed.nbytes
+        message[begin:end] = packed.view(-1).view(torch.uint8)
     _write_checksum(message, checksum)
 
 
@@ -177,24 +232,28 @@ def pack_reference(boxes: Boxes, message: Tensor, checksum: Tensor | None = None
 def unpack_reference(
     boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta: float = 1.0
 ) -> None:
-    """`unpack`'s twin, in PyTorch."""
+    """Compute `unpack` in PyTorch: the oracle and fallback of the kernels."""
     _write_checksum(message, checksum)
     for region, begin, wire in zip(boxes.regions, boxes.begins, boxes.wire_dtypes):
-        packed = message[begin : begin + region.numel() * wire.itemsize].clone()
-        _arrive(packed.view(wire).view(region.shape), region, eta)
+        end = begin + region.numel() * wire.itemsize
+        packed = message[begin:end].clone()
+        incoming = packed.view(wire).view(region.shape)
+        _write_or_blend(incoming, region, eta)
 
 
 @torch.no_grad()
 def copy_reference(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1.0) -> None:
-    """`copy`'s twin, in PyTorch."""
+    """Compute `copy` in PyTorch: the oracle and fallback of the kernels."""
     for source, target in zip(sources, targets):
-        _arrive(source, target, eta)
+        _write_or_blend(source, target, eta)
 
 
 def checksum(message: Tensor) -> int:
-    """The sum of a message's little-endian 64-bit words, the i-th weighted by 2i + 1, modulo 2^64.
+    """Return the sum of a message's little-endian 64-bit words, word i weighted by 2i + 1, modulo 2^64.
 
-    Shapes: uint8 `[n]`, n a multiple of 8; the result is signed.
+    The result is signed.
+
+    Shapes: uint8 `[n]`, n a multiple of 8.
     """
     words = message.clone().view(torch.int64)
     weights = 2 * torch.arange(len(words), device=words.device) + 1
@@ -206,16 +265,18 @@ def _write_checksum(message: Tensor, result: Tensor | None) -> None:
         result.fill_(checksum(message))
 
 
-def _arrive(incoming: Tensor, region: Tensor, eta: float) -> None:
+def _write_or_blend(incoming: Tensor, region: Tensor, eta: float) -> None:
     if eta == 1.0:
         region.copy_(incoming)
         return
     wide = torch.float64 if region.dtype == torch.float64 else torch.float32
-    region.copy_(eta * incoming.to(wide) + (1 - eta) * region.to(wide))
+    new = eta * incoming.to(wide)
+    old = (1 - eta) * region.to(wide)
+    region.copy_(new + old)
 
 
 class _Side(NamedTuple):
-    """Where one end of a movement lies."""
+    """The memory of one end of a copy: the tensor or the message."""
 
     address: int
     strides: Sequence[int]
@@ -227,54 +288,95 @@ def _side(tensor: Tensor) -> _Side:
 
 
 def _list_rows(table: array, position: int, shape: Sequence[int], tensor: _Side, message: _Side) -> None:
-    """Add what the kernel needs to move `shape` elements: one row of the table for each two dimensions."""
-    kind, message_kind = _KINDS.get(tensor.dtype, 0), _KINDS.get(message.dtype, 0)
-    size, message_size = tensor.dtype.itemsize, message.dtype.itemsize
-    (elements, _, _), (rows, stride, message_stride), *outer = _dims(shape, tensor.strides, message.strides)
+    """Append the rows that move `shape` elements: one row of the table for each two innermost dimensions."""
+    kind = _KINDS.get(tensor.dtype, 0)
+    message_kind = _KINDS.get(message.dtype, 0)
+    size = tensor.dtype.itemsize
+    message_size = message.dtype.itemsize
+    innermost, second, *outer = _dims(shape, tensor.strides, message.strides)
+    elements = innermost[0]
+    rows, stride, message_stride = second
+    row_step = stride * size
+    message_row_step = message_stride * message_size
     num_bytes = rows * elements * message_size
-    # The bytes of elements that are only copied count as their elements.
-    elements = elements if kind else elements * size
+    # Elements that are only copied are counted in bytes.
+    row_elements = elements if kind else elements * size
     for offset, message_offset in _offsets(outer):
-        address, place = tensor.address + offset * size, message.address + message_offset * message_size
-        table.extend((position, rows, elements, address, stride * size, place, message_stride * message_size))
+        address = tensor.address + offset * size
+        place = message.address + message_offset * message_size
+        table.extend((position, rows, row_elements, address, row_step, place, message_row_step))
         table.append(kind | message_kind << 32)
         position += num_bytes
 
 
-def _dims(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, int, int]]:
-    """At least two dimensions, the innermost first and dense, that have the elements in the same order."""
+def _dims(
+    shape: Sequence[int], strides: Sequence[int], message_strides: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Merge dimensions while the element order stays the same.
+
+    Returns at least two dimensions `(length, stride, message stride)`, the innermost first; the innermost is
+    dense.
+    """
     dims = [(1, 1, 1)]
-    for length, a, b in zip(reversed(shape), *map(reversed, strides)):
-        inner, inner_a, inner_b = dims[-1]
+    for axis in reversed(range(len(shape))):
+        length = shape[axis]
         if length == 1:
             continue
-        if (a, b) == (inner * inner_a, inner * inner_b):
-            dims[-1] = (inner * length, inner_a, inner_b)
+        stride = strides[axis]
+        message_stride = message_strides[axis]
+        inner, inner_stride, inner_message_stride = dims[-1]
+        continues_tensor = stride == inner * inner_stride
+        continues_message = message_stride == inner * inner_message_stride
+        if continues_tensor and continues_message:
+            dims[-1] = (inner * length, inner_stride, inner_message_stride)
         else:
-            dims.append((length, a, b))
-    return dims if len(dims) > 1 else [*dims, (1, 0, 0)]
+            dims.append((length, stride, message_stride))
+    if len(dims) == 1:
+        dims.append((1, 0, 0))
+    return dims
 
 
 def _offsets(outer: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
-    """Of each index over the outer dimensions, the first of which runs fastest."""
-    for index in product(*(range(length) for length, _, _ in reversed(outer))):
-        steps = list(zip(reversed(index), outer))
-        yield sum(i * a for i, (_, a, _) in steps), sum(i * b for i, (_, _, b) in steps)
+    """Yield both offsets of each index over the outer dimensions, the first of which varies fastest."""
+    slowest_first = outer[::-1]
+    lengths = [length for length, _, _ in slowest_first]
+    for index in product(*map(range, lengths)):
+        offset = 0
+        message_offset = 0
+        for step, (_, stride, message_stride) in zip(index, slowest_first):
+            offset += step * stride
+            message_offset += step * message_stride
+        yield offset, message_offset
 
 
 def _row_major(shape: Sequence[int]) -> list[int]:
-    return list(accumulate(chain((1,), reversed(shape[1:])), int.__mul__))[::-1] if shape else []
+    """The strides of a contiguous tensor of this shape."""
+    strides = []
+    stride = 1
+    for length in reversed(shape):
+        strides.append(stride)
+        stride *= length
+    return strides[::-1]
 
 
 def _pairs_table(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, int]:
-    """The table to copy by, as if from a message at address 0, and the number of its positions."""
-    table, position = array("q"), 0
+    """The table that copies sources to targets, and the number of its positions.
+
+    The sources play the part of a message that starts at address 0.
+    """
+    table = array("q")
+    position = 0
     for source, target in zip(sources, targets):
-        if num_bytes := source.numel() * source.itemsize:
-            _list_rows(table, position, source.shape, _side(target), _side(source))
-            position += _aligned(num_bytes)
-    rows, device = _as_tensor(table), targets[0].device
-    return rows if device.type == "cpu" else _upload(rows, device)[0], position
+        num_bytes = source.numel() * source.itemsize
+        if not num_bytes:
+            continue
+        _list_rows(table, position, source.shape, _side(target), _side(source))
+        position += _aligned(num_bytes)
+    rows = _as_tensor(table)
+    device = targets[0].device
+    if device.type != "cpu":
+        rows, _ = _upload(rows, device)
+    return rows, position
 
 
 def _aligned(num_bytes: int) -> int:
@@ -282,24 +384,16 @@ def _aligned(num_bytes: int) -> int:
 
 
 def _as_tensor(table: array) -> Tensor:
+    # `frombuffer` refuses an empty buffer.
     rows = torch.frombuffer(table, dtype=torch.int64) if table else torch.empty(0, dtype=torch.int64)
     return rows.view(-1, _COLUMNS)
 
 
 def _upload(table: Tensor, device: torch.device) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy on the device, and what another stream must wait for before it reads it."""
+    """Copy a table to the device; another stream must wait for the returned event before reading the copy."""
     with torch.cuda.device(device):
         rows = table.pin_memory().to(device, non_blocking=True)
         return rows, torch.cuda.current_stream().record_event()
-
-
-def _check_region(region: Tensor, wire: torch.dtype, device: torch.device) -> None:
-    if region.dtype != wire and not {region.dtype, wire} <= _CASTABLE:
-        raise ValueError(f"boxes: cannot cast between {region.dtype} and {wire}")
-    if region.device != device:
-        raise ValueError(f"boxes: all regions must be on one device, got {device} and {region.device}")
-    if region.layout != torch.strided or region.is_conj() or region.is_neg():
-        raise ValueError("boxes: a region must be a plain strided tensor, not sparse or lazily conjugated")
 
 
 def _check_eta(eta: float, blendable: bool) -> None:
@@ -310,7 +404,7 @@ def _check_eta(eta: float, blendable: bool) -> None:
 
 
 def _check_message(boxes: Boxes, message: Tensor, checksum: Tensor | None) -> None:
-    """The kernels read and write raw memory, so what does not fit is refused here."""
+    """Raise if the message or the checksum does not fit: the kernels read and write raw memory."""
     if message.dtype != torch.uint8 or message.dim() != 1 or not message.is_contiguous():
         got = f"{message.dtype} {list(message.shape)} of strides {list(message.stride())}"
         raise ValueError(f"boxes: the message must be contiguous torch.uint8 [n], got {got}")
@@ -320,8 +414,11 @@ def _check_message(boxes: Boxes, message: Tensor, checksum: Tensor | None) -> No
         raise ValueError("boxes: the message's address must be a multiple of 8")
     if boxes.device not in (None, message.device):
         raise ValueError(f"boxes: the regions are on {boxes.device}, the message on {message.device}")
-    if checksum is None:
-        return
+    if checksum is not None:
+        _check_checksum(message, checksum)
+
+
+def _check_checksum(message: Tensor, checksum: Tensor) -> None:
     if checksum.dtype != torch.int64 or checksum.shape != (1,) or checksum.device != message.device:
         got = f"{checksum.dtype} {list(checksum.shape)} on {checksum.device}"
         raise ValueError(f"boxes: checksum must be torch.int64 [1] on {message.device}, got {got}")

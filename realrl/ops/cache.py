@@ -1,4 +1,4 @@
-"""Keys and values of generated sequences in pages, and attention of each sequence's newest token over them.
+"""A paged cache of keys and values, and attention of each sequence's newest token over it.
 
 Shapes: B sequences, T tokens, Q query heads, K key/value heads, D head size, P pages a sequence at most.
 """
@@ -13,23 +13,30 @@ from realrl.ops.attention import AttentionRule, attend_explicitly, kernel_shape
 from realrl.ops.kernels import cpu_module
 
 _CPU_PAGE_TOKENS = 64
-"""A tile of the kernels."""
+"""Tokens of a page on the CPU: the tile of its kernels."""
 _CUDA_PAGE_TOKENS = 32
-"""Any power of two from 16 to 256 would do. Samples share a prompt's whole pages and copy the rest of it:
-pages should be small. A step uploads the numbers of each sequence's pages: they should be few."""
+"""Tokens of a page on CUDA, where the kernel takes any power of two from 16 to 256.
+
+Small pages are better for sharing: samples share a prompt's full pages and copy the rest. Few pages are
+better for uploads: a step uploads the page numbers of each sequence.
+"""
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
 _CUDA_TYPES = (torch.float32, torch.bfloat16)
-_CUDA_HEAD_STEP, _CUDA_MOST_HEAD_DIM = 8, 256
-"""Sizes of a head that the CUDA kernel reads in whole vectors, and has registers for."""
+_CUDA_HEAD_STEP = 8
+"""Elements of the largest vector: the CUDA kernel reads heads in whole vectors."""
+_CUDA_MOST_HEAD_DIM = 256
+"""The largest head that fits into the CUDA kernel's registers."""
 _VECTOR_BYTES = 16
+"""Bytes of a vector of the CUDA kernel."""
 _ANY_RULE = AttentionRule(1.0)
+"""The rule for kernels that ignore it."""
 
 
 class KeyValueCache:
-    """Pages of keys and values of one rank's layers.
+    """Pages of keys and values for the layers of one rank.
 
-    A page holds `page_tokens` consecutive tokens of a sequence, in every layer. Which pages are whose is the
-    caller's; a page need not be cleared before another sequence has it.
+    A page holds `page_tokens` consecutive tokens of a sequence, in every layer. The caller assigns pages to
+    sequences. A page may be reused without being cleared.
     """
 
     def __init__(
@@ -47,27 +54,30 @@ class KeyValueCache:
 
     @staticmethod
     def tokens_of_page(device: torch.device | str) -> int:
-        """Tokens of a page on a kind of device."""
+        """Return the number of tokens of a page on a type of device."""
         return _CUDA_PAGE_TOKENS if torch.device(device).type == "cuda" else _CPU_PAGE_TOKENS
 
     @staticmethod
     def page_bytes(
         num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device | str
     ) -> int:
-        """Memory of one page, over all layers."""
+        """Return the size of one page over all layers."""
         kind = _pages_for(dtype, head_dim, torch.device(device))
         page_tokens = KeyValueCache.tokens_of_page(device)
-        return num_layers * kind.elements(page_tokens, num_kv_heads, head_dim, dtype) * dtype.itemsize
+        elements = kind.elements(page_tokens, num_kv_heads, head_dim, dtype)
+        return num_layers * elements * dtype.itemsize
 
     @property
     def is_recordable(self) -> bool:
-        """Whether a CUDA graph can hold `write` and `attend`."""
+        """Whether a CUDA graph can capture `write` and `attend`."""
         return self._pages.is_recordable
 
     def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
-        """Put each token's keys and values into its slot, which is page * page_tokens + offset.
+        """Write each token's keys and values to its slot, which is page * page_tokens + offset.
 
-        Shapes: qkv `[T, Q + 2K, D]`, slots int64 `[T]` on its device; of tokens that share one, any may stay.
+        If several tokens have one slot, any of them may be kept.
+
+        Shapes: qkv `[T, Q + 2K, D]`, slots int64 `[T]` on the device of qkv.
         """
         self._pages.write(layer, qkv, slots)
 
@@ -82,12 +92,15 @@ class KeyValueCache:
         window: int | None = None,
         softcap: float | None = None,
     ) -> Tensor:
-        """One new token a sequence, already written, sees the first `lengths` tokens of its pages.
+        """Return the attention of each sequence's newest token to the first `lengths` tokens of its pages.
 
-        Shapes: q `[B, Q, D]`, page_table int32 `[B, P]`, lengths int64 `[B]` from 1 up, all on one device;
+        The newest token has already been written.
+
+        Shapes: q `[B, Q, D]`, page_table int32 `[B, P]`, lengths int64 `[B]` from 1, all on one device;
             returns `[B, Q, D]`.
         """
-        return self._pages.attend(layer, q, page_table, lengths, AttentionRule(scale, window, softcap))
+        rule = AttentionRule(scale, window, softcap)
+        return self._pages.attend(layer, q, page_table, lengths, rule)
 
 
 def _pages_for(dtype: torch.dtype, head_dim: int, device: torch.device) -> type[_TiledPages | _PlainPages]:
@@ -98,7 +111,7 @@ def _pages_for(dtype: torch.dtype, head_dim: int, device: torch.device) -> type[
 
 
 class _TiledPages:
-    """As the CPU's kernels want them: their results have the bits of `packed_attention`."""
+    """Pages in the layout of the CPU kernels, whose results have the same bits as `packed_attention`."""
 
     is_recordable = False
 
@@ -115,10 +128,14 @@ class _TiledPages:
         self._num_kv_heads = num_kv_heads
 
     def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
-        qkv, slots = qkv.contiguous(), slots.contiguous()
-        assert slots.dtype == torch.int64 and qkv.dtype == self._data.dtype
-        shape = self._shape(qkv.shape[1] - 2 * self._num_kv_heads, qkv.shape[2], _ANY_RULE)
-        job = qkv.data_ptr(), slots.data_ptr(), len(slots), self._data[layer].data_ptr()
+        qkv = qkv.contiguous()
+        slots = slots.contiguous()
+        assert slots.dtype == torch.int64, "slots must be int64"
+        assert qkv.dtype == self._data.dtype, "qkv must have the cache's dtype"
+        num_heads = qkv.shape[1] - 2 * self._num_kv_heads
+        shape = self._shape(num_heads, qkv.shape[2], _ANY_RULE)
+        pool = self._data[layer].data_ptr()
+        job = qkv.data_ptr(), slots.data_ptr(), len(slots), pool
         cpu_module().write_pages(shape, *job, torch.get_num_threads())
 
     def attend(
@@ -126,15 +143,17 @@ class _TiledPages:
     ) -> Tensor:
         if q.stride()[1:] != (q.shape[2], 1):
             q = q.contiguous()
-        page_table, lengths = page_table.contiguous(), lengths.contiguous()
-        assert page_table.dtype == torch.int32 and lengths.dtype == torch.int64
+        page_table = page_table.contiguous()
+        lengths = lengths.contiguous()
+        assert page_table.dtype == torch.int32, "page_table must be int32"
+        assert lengths.dtype == torch.int64, "lengths must be int64"
         out = q.new_empty(q.shape)
+        queries = q.data_ptr(), q.stride(0)
         tables = page_table.data_ptr(), page_table.shape[1], lengths.data_ptr(), len(q)
         pool = self._data[layer].data_ptr()
         shape = self._shape(q.shape[1], q.shape[2], rule)
-        cpu_module().attend_pages(
-            shape, q.data_ptr(), q.stride(0), *tables, pool, out.data_ptr(), torch.get_num_threads()
-        )
+        threads = torch.get_num_threads()
+        cpu_module().attend_pages(shape, *queries, *tables, pool, out.data_ptr(), threads)
         return out
 
     def _shape(self, num_heads: int, head_dim: int, rule: AttentionRule):
@@ -142,7 +161,7 @@ class _TiledPages:
 
 
 class _PlainPages:
-    """`[pages, page_tokens, K, D]` a layer, and attention in PyTorch, one sequence after the other."""
+    """Pages `[pages, page_tokens, K, D]` for each layer, and attention in PyTorch, one sequence at a time."""
 
     is_recordable = False
 
@@ -156,26 +175,27 @@ class _PlainPages:
 
     def write(self, layer: int, qkv: Tensor, slots: Tensor) -> None:
         num_kv_heads = self._data.shape[4]
-        for pages, tokens in zip(
-            self._data[:, layer], qkv[:, -2 * num_kv_heads :].split(num_kv_heads, dim=1)
-        ):
+        keys_and_values = qkv[:, -2 * num_kv_heads :].split(num_kv_heads, dim=1)
+        for pages, tokens in zip(self._data[:, layer], keys_and_values):
             pages.flatten(0, 1)[slots] = tokens
 
     def attend(
         self, layer: int, q: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
     ) -> Tensor:
         keys, values = self._data[:, layer]
-        outputs = [
-            _attend_sequence(q[i : i + 1], keys, values, page_table[i], length, rule)
-            for i, length in enumerate(lengths.tolist())
-        ]
-        return torch.cat([q[:0], *outputs])
+        # The empty tensor lets `cat` accept a batch without sequences.
+        outputs = [q[:0]]
+        for i, length in enumerate(lengths.tolist()):
+            query = q[i : i + 1]
+            output = _attend_sequence(query, keys, values, page_table[i], length, rule)
+            outputs.append(output)
+        return torch.cat(outputs)
 
 
 class _CudaPages(_PlainPages):
-    """The same pages, and attention by the kernel of csrc/cuda/decode_cuda.cu: no other is quick enough.
+    """Plain pages, and attention by the kernel of csrc/cuda/decode_cuda.cu.
 
-    A sequence's result has the same bits whatever other sequences there are, and however wide the table is.
+    A sequence's result is bitwise independent of other sequences and of the width of the page table.
     """
 
     is_recordable = True
@@ -187,18 +207,21 @@ class _CudaPages(_PlainPages):
     def attend(
         self, layer: int, q: Tensor, page_table: Tensor, lengths: Tensor, rule: AttentionRule
     ) -> Tensor:
-        assert page_table.dtype == torch.int32 and lengths.dtype == torch.int64
-        assert q.dtype == self._data.dtype
+        assert page_table.dtype == torch.int32, "page_table must be int32"
+        assert lengths.dtype == torch.int64, "lengths must be int64"
+        assert q.dtype == self._data.dtype, "q must have the cache's dtype"
         if not _has_whole_vectors(q):
             q = q.clone(memory_format=torch.contiguous_format)
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        tables = page_table.contiguous(), lengths.contiguous()
-        kernels.for_device(q.device).attend_pages(q, self._data[:, layer], *tables, rule, out)
+        page_table = page_table.contiguous()
+        lengths = lengths.contiguous()
+        kernel = kernels.for_device(q.device)
+        kernel.attend_pages(q, self._data[:, layer], page_table, lengths, rule, out)
         return out
 
 
 def _check_cuda_kernel(dtype: torch.dtype, head_dim: int, device: torch.device) -> None:
-    """Refuse what the kernel cannot do: nothing slow stands in."""
+    """Raise if the kernel cannot run: there is no fallback, as any other would be too slow."""
     if kernels.for_device(device) is None:
         raise ValueError(f"generation on CUDA: {kernels.NO_CUDA_KERNELS}")
     if dtype not in _CUDA_TYPES:
@@ -212,15 +235,20 @@ def _check_cuda_kernel(dtype: torch.dtype, head_dim: int, device: torch.device) 
 
 
 def _has_whole_vectors(q: Tensor) -> bool:
-    """Whether a sequence's heads lie in a row, from a multiple of a vector on."""
+    """Whether the heads of each sequence are contiguous and aligned to a vector."""
     is_row = q.stride()[1:] == (q.shape[2], 1)
     row_bytes = q.stride(0) * q.element_size()
-    return is_row and q.data_ptr() % _VECTOR_BYTES == 0 and row_bytes % _VECTOR_BYTES == 0
+    starts_aligned = q.data_ptr() % _VECTOR_BYTES == 0
+    return is_row and starts_aligned and row_bytes % _VECTOR_BYTES == 0
 
 
 def _attend_sequence(
     q: Tensor, keys: Tensor, values: Tensor, pages: Tensor, length: int, rule: AttentionRule
 ) -> Tensor:
-    seen = pages[: -(-length // keys.shape[1])].long()
-    keys, values = (x[seen].flatten(0, 1)[:length].float() for x in (keys, values))
-    return attend_explicitly(q.float(), keys, values, rule).to(q.dtype)
+    page_tokens = keys.shape[1]
+    num_pages = -(-length // page_tokens)
+    seen = pages[:num_pages].long()
+    keys = keys[seen].flatten(0, 1)[:length].float()
+    values = values[seen].flatten(0, 1)[:length].float()
+    output = attend_explicitly(q.float(), keys, values, rule)
+    return output.to(q.dtype)

@@ -1,7 +1,9 @@
-"""Attention on CUDA by PyTorch's flash attention: over own tokens and over prefixes apart, then merged.
+"""Attention on CUDA by PyTorch's flash attention, over own tokens and over prefixes separately, then merged.
 
-Softmax over two sets of keys is their softmaxes weighted by exp(logsumexp). The gradient of each set needs
-only the merged output and logsumexp: its weights are exp(score - lse), and dS = P * (dP - rowsum(dO * O)).
+A softmax over two sets of keys is the sum of their softmaxes, weighted by exp(logsumexp). The gradient of
+each set needs only the merged output and logsumexp: its weights are exp(score - lse), and
+dS = P * (dP - rowsum(dO * O)).
+
 Shapes: T tokens, C of them in segments with a prefix, Q query heads, K key/value heads, D head size.
 """
 
@@ -14,27 +16,40 @@ from realrl.ops.segments import Bounds, Segments
 
 
 def can_run(qkv: Tensor, segments: Segments, window: int | None, softcap: float | None) -> bool:
-    """Whether flash attention covers the case: it has no softcap, and no window across a prefix."""
-    fits = qkv.is_cuda and qkv.dtype == torch.bfloat16 and qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 256
+    """Whether flash attention supports these inputs: it has no softcap, and no window across a prefix.
+
+    Shapes: qkv `[T, Q + 2K, D]`.
+    """
+    head_dim = qkv.shape[-1]
+    fits = qkv.is_cuda and qkv.dtype == torch.bfloat16 and head_dim % 8 == 0 and head_dim <= 256
     return fits and softcap is None and (window is None or not segments.has_prefix)
 
 
 def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, window: int | None) -> Tensor:
-    """`packed_attention` where `can_run`."""
+    """Compute `packed_attention` for inputs that `can_run` accepts.
+
+    Shapes: qkv `[T, Q + 2K, D]`; returns `[T, Q, D]`.
+    """
     num_heads = qkv.shape[1] - 2 * num_kv_heads
     q, k, v = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
     return _FlashAttention.apply(q, k, v, segments, scale, window)
 
 
 class _FlashAttention(torch.autograd.Function):
+    """Flash attention over own tokens and, if there are any, over prefixes."""
+
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, window: int | None):
-        _, ctx.own, ctx.prefixed = segments.on(q.device)
-        ctx.scale, ctx.window = scale, window
+        index = segments.on(q.device)
+        ctx.own = index.own
+        ctx.prefixed = index.prefixed
+        ctx.scale = scale
+        ctx.window = window
         out, lse = _forward(q, k, v, ctx.own, scale, is_causal=True, window=window)
         if ctx.prefixed is not None:
             tokens, seen, bounds = ctx.prefixed
-            _merge(out, lse, tokens, *_forward(q[tokens], k[seen], v[seen], bounds, scale, is_causal=False))
+            prefix_out, prefix_lse = _forward(q[tokens], k[seen], v[seen], bounds, scale, is_causal=False)
+            _merge(out, lse, tokens, prefix_out, prefix_lse)
         ctx.save_for_backward(q, k, v, out, lse)
         return out
 
@@ -42,28 +57,34 @@ class _FlashAttention(torch.autograd.Function):
     def backward(ctx, dout: Tensor):
         q, k, v, out, lse = ctx.saved_tensors
         dout = dout.contiguous()
-        own = (dout, q, k, v, out, lse)
-        grads = _backward(*own, ctx.own, ctx.scale, is_causal=True, window=ctx.window)
+        own = dout, q, k, v, out, lse
+        dq, dk, dv = _backward(*own, ctx.own, ctx.scale, is_causal=True, window=ctx.window)
         if ctx.prefixed is not None:
             tokens, seen, bounds = ctx.prefixed
-            part = (dout[tokens], q[tokens], k[seen], v[seen], out[tokens], lse[:, tokens].contiguous())
-            more = _backward(*part, bounds, ctx.scale, is_causal=False)
-            for grad, index, added in zip(grads, (tokens, seen, seen), more):
-                grad.index_add_(0, index, added)
-        return *grads, None, None, None
+            queries = dout[tokens], q[tokens]
+            keys = k[seen], v[seen]
+            outputs = out[tokens], lse[:, tokens].contiguous()
+            part = *queries, *keys, *outputs
+            more_dq, more_dk, more_dv = _backward(*part, bounds, ctx.scale, is_causal=False)
+            dq.index_add_(0, tokens, more_dq)
+            dk.index_add_(0, seen, more_dk)
+            dv.index_add_(0, seen, more_dv)
+        return dq, dk, dv, None, None, None
 
 
 def _merge(out: Tensor, lse: Tensor, tokens: Tensor, out_prefix: Tensor, lse_prefix: Tensor) -> None:
-    """Let `tokens` also see what `out_prefix [C, Q, D]` and `lse_prefix [Q, C]` are of."""
+    """Merge attention over prefixes, `out_prefix [C, Q, D]` and `lse_prefix [Q, C]`, into `tokens`."""
     own = lse[:, tokens]
     merged = torch.logaddexp(own, lse_prefix)
-    shares = [(one - merged).exp().t()[..., None] for one in (own, lse_prefix)]
-    out[tokens] = (out[tokens] * shares[0] + out_prefix * shares[1]).to(out.dtype)
+    own_share = (own - merged).exp().t()[..., None]
+    prefix_share = (lse_prefix - merged).exp().t()[..., None]
+    weighted = out[tokens] * own_share + out_prefix * prefix_share
+    out[tokens] = weighted.to(out.dtype)
     lse[:, tokens] = merged
 
 
 def _forward(q, k, v, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None):
-    """The output `[T, Q, D]`, and its logsumexp `[Q, T]`."""
+    """Return the output `[T, Q, D]` and its logsumexp `[Q, T]`."""
     causal, extent = _extent(is_causal, window)
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
         q, k, v, *bounds, 0.0, causal, False, scale=scale, **extent
@@ -74,17 +95,20 @@ def _forward(q, k, v, bounds: Bounds, scale: float, *, is_causal: bool, window: 
 def _backward(
     dout, q, k, v, out, lse, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None
 ):
+    """Return the gradients of q, k and v."""
     causal, extent = _extent(is_causal, window)
-    # Without dropout no random state is read.
+    # The state is not read, as there is no dropout.
     random_state = torch.empty(2, dtype=torch.uint64, device=q.device)
     unused = torch.empty(0, device=q.device)
+    tensors = dout, q, k, v, out, lse
     return torch.ops.aten._flash_attention_backward(
-        *(dout, q, k, v, out, lse, *bounds, 0.0, causal, random_state, unused), scale=scale, **extent
+        *tensors, *bounds, 0.0, causal, random_state, unused, scale=scale, **extent
     )
 
 
 def _extent(is_causal: bool, window: int | None) -> tuple[bool, dict[str, int]]:
-    """A window already says that no token sees a later one."""
-    if window is None:
-        return is_causal, {"window_size_left": -1, "window_size_right": 0 if is_causal else -1}
-    return False, {"window_size_left": window - 1, "window_size_right": 0}
+    """Return the causal flag and the window sizes; with a window, the sizes also exclude later tokens."""
+    if window is not None:
+        return False, {"window_size_left": window - 1, "window_size_right": 0}
+    right = 0 if is_causal else -1
+    return is_causal, {"window_size_left": -1, "window_size_right": right}

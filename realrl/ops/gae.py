@@ -1,8 +1,8 @@
 """Generalised advantage estimation over packed sequences (Schulman et al. 2016, arXiv:1506.02438).
 
-Shapes: B sequences, T rewards in all; sequence i has rewards `[cu_seqlens[i], cu_seqlens[i+1])` and one
-value more than rewards, `values[cu_seqlens[i] + i : cu_seqlens[i+1] + i + 1]`. The last of them is the
-value of the state after the last token, used only where `bootstrap` says that the sequence was cut off.
+Shapes: B sequences, T rewards in total. Sequence i has the rewards `[cu_seqlens[i], cu_seqlens[i+1])` and one
+value more, `values[cu_seqlens[i] + i : cu_seqlens[i+1] + i + 1]`. Its last value belongs to the state after
+the last token. It is used only if `bootstrap` marks the sequence as cut off.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from realrl.ops import kernels
 def gae(
     rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and returns of each token, by the kernel for the tensors' device.
+    """Return the advantages and returns of each token, from the kernel for the tensors' device.
+
+    `cu_seqlens` and `bootstrap` may be on the host.
 
     Shapes: rewards `[T]` and values `[T+B]` float32, cu_seqlens int32 `[B+1]`, bootstrap bool `[B]`;
-        returns two `[T]` float32. `cu_seqlens` and `bootstrap` may stay on the host.
+        returns two `[T]` float32.
     Raises:
-        ValueError: a type or a shape that does not fit.
+        ValueError: a type, a shape or a device that does not match.
     """
     _check(rewards, values, cu_seqlens, bootstrap)
     kernel = kernels.for_device(rewards.device)
     if kernel is None:
         return gae_reference(rewards, values, cu_seqlens, bootstrap, gamma=gamma, lam=lam)
-    rewards, values = rewards.contiguous(), values.contiguous()
-    cu_seqlens, bootstrap = (x.to(rewards.device).contiguous() for x in (cu_seqlens, bootstrap))
-    advantages, returns = torch.empty_like(rewards), torch.empty_like(rewards)
+    rewards = rewards.contiguous()
+    values = values.contiguous()
+    cu_seqlens = cu_seqlens.to(rewards.device).contiguous()
+    bootstrap = bootstrap.to(rewards.device).contiguous()
+    advantages = torch.empty_like(rewards)
+    returns = torch.empty_like(rewards)
     kernel.gae(rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns)
     return advantages, returns
 
@@ -39,40 +44,54 @@ def gae(
 def gae_reference(
     rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """The kernels' twin, in PyTorch: the recurrence as a scan by doubling.
+    """Compute `gae` in PyTorch, with the recurrence as a scan by doubling.
 
     After the round with distance k, a token holds the discounted sum of its own and the next 2k - 1
     temporal-difference errors of its sequence.
+
+    Shapes: as for `gae`.
     """
     sequence = _sequence_of_tokens(cu_seqlens.to(rewards.device))
     token = torch.arange(len(rewards), device=rewards.device)
     current = values.double()[token + sequence]
-    advantages = rewards.double() + gamma * _next_values(values, sequence, bootstrap) - current
-    distance, weight = 1, gamma * lam
-    longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
+    following = _next_values(values, sequence, bootstrap)
+    advantages = rewards.double() + gamma * following - current
+    longest = 0
+    if len(cu_seqlens) > 1:
+        longest = int(cu_seqlens.diff().max())
+    distance = 1
+    weight = gamma * lam
     while distance < longest:
-        same = sequence[distance:] == sequence[:-distance]
-        later = torch.where(same, advantages[distance:], 0.0)
-        advantages = torch.cat((advantages[:-distance] + weight * later, advantages[-distance:]))
-        distance, weight = 2 * distance, weight * weight
-    return advantages.float(), (advantages + current).float()
+        same_sequence = sequence[distance:] == sequence[:-distance]
+        later = torch.where(same_sequence, advantages[distance:], 0.0)
+        head = advantages[:-distance] + weight * later
+        tail = advantages[-distance:]
+        advantages = torch.cat((head, tail))
+        distance = 2 * distance
+        weight = weight * weight
+    returns = advantages + current
+    return advantages.float(), returns.float()
 
 
 def _sequence_of_tokens(cu_seqlens: Tensor) -> Tensor:
     lengths = cu_seqlens.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    sequences = torch.arange(len(lengths), device=lengths.device)
+    return torch.repeat_interleave(sequences, lengths)
 
 
 def _next_values(values: Tensor, sequence: Tensor, bootstrap: Tensor) -> Tensor:
+    """Return the value of the state after each token, float64 `[T]`."""
     token = torch.arange(len(sequence), device=sequence.device)
     is_last = torch.ones_like(sequence, dtype=torch.bool)
     is_last[:-1] = sequence[1:] != sequence[:-1]
-    worthless = is_last & ~bootstrap.to(sequence.device)[sequence]
-    return values.double()[token + sequence + 1].masked_fill(worthless, 0.0)
+    bootstraps = bootstrap.to(sequence.device)[sequence]
+    following = values.double()[token + sequence + 1]
+    # A sequence that ended by itself has no value after its last token.
+    return following.masked_fill(is_last & ~bootstraps, 0.0)
 
 
 def _check(rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor) -> None:
-    """The kernels read raw memory, so what does not fit is refused here."""
+    """Raise if an argument does not fit: the kernels read raw memory."""
     num_sequences = len(cu_seqlens) - 1
     expected = {
         "rewards": (rewards, torch.float32, len(rewards)),

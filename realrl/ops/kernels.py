@@ -1,4 +1,4 @@
-"""The compiled kernels of csrc/, found and called by address."""
+"""Load the compiled kernels of csrc/ and call them with the addresses of tensors."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ NO_CUDA_KERNELS = (
 )
 _NUMBER_TYPES = {torch.float32: 1, torch.bfloat16: 2}
 """`NumberType` of csrc/cuda/decode_cuda.cu."""
-_NO_WINDOW = 1 << 40
+NO_WINDOW = 1 << 40
+"""Window passed to kernels for layers without one: more tokens than any sequence has."""
 
 
 class Kernels(Protocol):
-    """What csrc/ computes. Tensors are contiguous, checked by the caller, and on one device."""
+    """The kernels of csrc/. The caller checks that tensors are contiguous and on one device."""
 
     draws_nucleus: bool
-    """Whether `draw` knows top-p."""
+    """Whether `draw` implements top-p."""
 
     def draw(
         self, logits: Tensor, uniforms: Tensor, inverse_temperature: float, top_p: float, tokens: Tensor
     ) -> None:
-        """Fill `tokens`, int64 `[B]`, from logits `[B, V]`; without `draws_nucleus`, whatever `top_p` is."""
+        """Fill `tokens`, int64 `[B]`, from logits `[B, V]`; without `draws_nucleus`, `top_p` is ignored."""
 
     def gae(
         self,
@@ -57,7 +58,7 @@ class Kernels(Protocol):
         eta: float,
         checksum: Tensor | None,
     ) -> None:
-        """Move what `table` lists at the positions up to `num_bytes`; its columns are `Box` in boxes.h.
+        """Move the rows of `table` whose positions are below `num_bytes`; its columns are `Box` in boxes.h.
 
         Without a message, the table's message offsets are addresses.
         """
@@ -90,7 +91,7 @@ class Kernels(Protocol):
 
 
 class CpuKernels:
-    """The extension module, with as many threads as PyTorch uses."""
+    """The kernels of the extension module, run with as many threads as PyTorch uses."""
 
     draws_nucleus = False
 
@@ -99,24 +100,27 @@ class CpuKernels:
 
     def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
         is_bf16 = logits.dtype == torch.bfloat16
-        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr()
+        source = logits.data_ptr(), is_bf16, *logits.shape
+        job = *source, inverse_temperature, uniforms.data_ptr()
         self._module.draw(*job, tokens.data_ptr(), torch.get_num_threads())
 
     def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
         inputs = [x.data_ptr() for x in (rewards, values, cu_seqlens, bootstrap)]
         outputs = [x.data_ptr() for x in (advantages, returns)]
-        self._module.gae(*inputs, len(bootstrap), gamma, lam, *outputs, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        self._module.gae(*inputs, len(bootstrap), gamma, lam, *outputs, threads)
 
     def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
-        job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
+        rows = table.data_ptr(), len(table)
+        job = *rows, _address(message), num_bytes, into_message, eta
         self._module.move_boxes(*job, _address(checksum), torch.get_num_threads())
 
     def first_fit_decreasing(self, lengths: Tensor, budget: int, bins: Tensor) -> None:
-        """Fill `bins`, int64 `[n]` as `lengths` is."""
+        """Fill `bins` from `lengths`, both int64 `[n]`."""
         self._module.first_fit_decreasing(lengths.data_ptr(), len(lengths), budget, bins.data_ptr())
 
     def karmarkar_karp(self, lengths: Tensor, num_bins: int, bins: Tensor) -> None:
-        """Fill `bins`, int64 `[n]` as `lengths` is."""
+        """Fill `bins` from `lengths`, both int64 `[n]`."""
         self._module.karmarkar_karp(lengths.data_ptr(), len(lengths), num_bins, bins.data_ptr())
 
     def logits_statistics(self, logits, labels, mapping, found) -> None:
@@ -125,7 +129,8 @@ class CpuKernels:
 
     def logits_gradient(self, logits, labels, mapping, *rows) -> None:
         job = _logits_job(logits, labels, mapping)
-        self._module.logits_gradient(job, *(x.data_ptr() for x in rows), torch.get_num_threads())
+        addresses = [x.data_ptr() for x in rows]
+        self._module.logits_gradient(job, *addresses, torch.get_num_threads())
 
     def gated(self, job, y) -> None:
         self._module.gated(*job, y.data_ptr(), torch.get_num_threads())
@@ -137,47 +142,79 @@ class CpuKernels:
         self._module.rotate(*job, y.data_ptr(), torch.get_num_threads())
 
     def publish(self, counter: Tensor, value: int) -> None:
+        """Set the counter and wake the processes that wait for it."""
         self._module.publish(counter.data_ptr(), value)
 
     def wait_at_least(self, counter: Tensor, value: int, timeout_s: float) -> bool:
-        """Whether the counter got there; it may give up early, as when a signal comes."""
+        """Whether the counter has reached `value`; may return False early, for example after a signal."""
         return self._module.wait_at_least(counter.data_ptr(), value, timeout_s)
 
 
+_POINTER = ctypes.c_void_p
+_INT64 = ctypes.c_int64
+_INT = ctypes.c_int
+_FLOAT = ctypes.c_float
+_DOUBLE = ctypes.c_double
+
+
+def _pointers(count: int) -> list[type]:
+    return [_POINTER] * count
+
+
+_LOGITS_JOB = (
+    *_pointers(2),
+    *(_INT64, _INT64, _INT64, _INT64),
+    *(_FLOAT, _FLOAT),
+    _INT,
+)
+"""Argument types for the fields of `LogitsJob`."""
+_GATED_JOB = (_POINTER, _INT64, _INT64, _INT, _INT)
+"""Argument types for the fields of `GatedJob`."""
+_ROTARY_JOB = (
+    *_pointers(3),
+    *(_INT64, _INT64, _INT64, _INT64),
+    *(_INT, _INT),
+)
+"""Argument types for the fields of `RotaryJob`."""
+_PAGES_JOB = (
+    *(_POINTER, _INT64),
+    *_pointers(4),
+    *(_INT64, _INT64, _INT64, _INT64, _INT64, _INT64),
+    *(_FLOAT, _FLOAT, _INT64, _INT),
+)
+"""Argument types of attention over pages: queries, tables, sizes and the attention rule."""
+_DRAW_JOB = (_POINTER, _INT, _INT64, _INT64, _FLOAT, _POINTER, _DOUBLE)
+"""Argument types of a draw: logits, their sizes, the temperature, the random numbers and top-p."""
+
+
 class CudaKernels:
-    """The library built by nvcc, on the current stream of the tensors' device."""
+    """The kernels of the library built by nvcc, run on the current stream of the tensors' device."""
 
     draws_nucleus = True
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, double = ctypes.c_void_p, ctypes.c_double
+        # A stream is the last argument of every kernel.
         self._gae = library.realrl_gae
-        self._gae.argtypes = [pointer] * 4 + [ctypes.c_int64, double, double] + [pointer] * 3
+        self._gae.argtypes = [*_pointers(4), _INT64, _DOUBLE, _DOUBLE, *_pointers(2), _POINTER]
         self._move_boxes = library.realrl_move_boxes
-        self._move_boxes.argtypes = [pointer, ctypes.c_int64] * 2 + [ctypes.c_int, double] + [pointer] * 2
-        job = [pointer] * 2 + [ctypes.c_int64] * 4 + [ctypes.c_float] * 2 + [ctypes.c_int]
+        self._move_boxes.argtypes = [_POINTER, _INT64, _POINTER, _INT64, _INT, _DOUBLE, _POINTER, _POINTER]
         self._logits_statistics = library.realrl_logits_statistics
-        self._logits_statistics.argtypes = [*job, pointer, pointer]
+        self._logits_statistics.argtypes = [*_LOGITS_JOB, _POINTER, _POINTER]
         self._logits_gradient = library.realrl_logits_gradient
-        self._logits_gradient.argtypes = [*job, *[pointer] * 5]
-        gated = [pointer, *[ctypes.c_int64] * 2, *[ctypes.c_int] * 2]
+        self._logits_gradient.argtypes = [*_LOGITS_JOB, *_pointers(4), _POINTER]
         self._gated = library.realrl_gated
-        self._gated.argtypes = [*gated, *[pointer] * 2]
+        self._gated.argtypes = [*_GATED_JOB, _POINTER, _POINTER]
         self._gated_backward = library.realrl_gated_backward
-        self._gated_backward.argtypes = [*gated, *[pointer] * 3]
+        self._gated_backward.argtypes = [*_GATED_JOB, _POINTER, _POINTER, _POINTER]
         self._rotate = library.realrl_rotate
-        self._rotate.argtypes = [*[pointer] * 3, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2, *[pointer] * 2]
+        self._rotate.argtypes = [*_ROTARY_JOB, _POINTER, _POINTER]
         self._attend_pages = library.realrl_attend_pages
-        self._attend_pages.argtypes = [
-            *(pointer, ctypes.c_int64, *[pointer] * 4, *[ctypes.c_int64] * 6),
-            *(ctypes.c_float, ctypes.c_float, ctypes.c_int64, ctypes.c_int, *[pointer] * 3),
-        ]
+        self._attend_pages.argtypes = [*_PAGES_JOB, *_pointers(2), _POINTER]
         self._scratch_floats = library.realrl_attend_pages_scratch
-        self._scratch_floats.argtypes = [ctypes.c_int64] * 6
+        self._scratch_floats.argtypes = [_INT64] * 6
         self._scratch_floats.restype = ctypes.c_int64
         self._draw = library.realrl_draw
-        draw = [pointer, ctypes.c_int, *[ctypes.c_int64] * 2, ctypes.c_float, pointer, double]
-        self._draw.argtypes = [*draw, *[pointer] * 2]
+        self._draw.argtypes = [*_DRAW_JOB, _POINTER, _POINTER]
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
@@ -187,8 +224,9 @@ class CudaKernels:
         self._call(rewards.device, self._gae, *inputs, len(bootstrap), gamma, lam, *outputs)
 
     def move_boxes(self, table, message, num_bytes, *, into_message, eta, checksum) -> None:
-        job = (table.data_ptr(), len(table), _address(message), num_bytes, into_message, eta)
-        # A sum alone has an empty table, which is on no device in particular.
+        rows = table.data_ptr(), len(table)
+        job = *rows, _address(message), num_bytes, into_message, eta
+        # The table of a checksum alone is empty and may be on any device.
         device = (table if message is None else message).device
         self._call(device, self._move_boxes, *job, _address(checksum))
 
@@ -218,41 +256,54 @@ class CudaKernels:
         rule: tuple[float, int | None, float | None],
         out: Tensor,
     ) -> None:
-        """Fill `out [B, Q, D]` with the attention of `q` to the first `lengths` tokens of each row's pages.
+        """Fill `out` with the attention of `q` to the first `lengths` tokens of each row's pages.
 
-        Shapes: q `[B, Q, D]`, each sequence's heads in a row from a multiple of 16 bytes on; pages
-            `[2, pages, page_tokens, K, D]`; page_table int32 `[B, P]`; lengths int64 `[B]`. `rule` has the
-            fields of `AttentionRule`.
+        `rule` has the fields of `AttentionRule`.
+
+        Shapes: q and out `[B, Q, D]`; pages `[2, pages, page_tokens, K, D]`; page_table int32 `[B, P]`;
+            lengths int64 `[B]`. The heads of a sequence of q are contiguous and aligned to 16 bytes.
         """
         scale, window, softcap = rule
         batch, num_heads, head_dim = q.shape
-        (keys, values), (page_tokens, num_kv_heads) = pages, pages.shape[2:4]
-        table_width, window = page_table.shape[1], window or _NO_WINDOW
+        keys, values = pages
+        page_tokens, num_kv_heads = pages.shape[2:4]
+        table_width = page_table.shape[1]
+        window = window or NO_WINDOW
         count = self._scratch_floats(batch, num_heads, head_dim, page_tokens, table_width, window)
-        # A graph's memory pool has one such buffer, as layers run one after another.
+        # A graph's memory pool holds one such buffer, because layers run one after another.
         scratch = torch.empty(count, dtype=torch.float32, device=q.device)
-        tensors = (keys.data_ptr(), values.data_ptr(), page_table.data_ptr(), lengths.data_ptr())
-        sizes = (batch, num_heads, num_kv_heads, head_dim, page_tokens, table_width)
-        numbers = (scale, softcap or 0.0, window, _NUMBER_TYPES[q.dtype])
-        job = (q.data_ptr(), q.stride(0), *tensors, *sizes, *numbers)
+        queries = q.data_ptr(), q.stride(0)
+        tables = keys.data_ptr(), values.data_ptr(), page_table.data_ptr(), lengths.data_ptr()
+        sizes = batch, num_heads, num_kv_heads, head_dim, page_tokens, table_width
+        numbers = scale, softcap or 0.0, window, _NUMBER_TYPES[q.dtype]
+        job = *queries, *tables, *sizes, *numbers
         self._launch(self._attend_pages, job, scratch, out)
 
     def draw(self, logits, uniforms, inverse_temperature, top_p, tokens) -> None:
         is_bf16 = logits.dtype == torch.bfloat16
-        job = logits.data_ptr(), is_bf16, *logits.shape, inverse_temperature, uniforms.data_ptr(), top_p
+        source = logits.data_ptr(), is_bf16, *logits.shape
+        job = *source, inverse_temperature, uniforms.data_ptr(), top_p
         self._launch(self._draw, job, tokens)
 
     def _launch(self, kernel, job: tuple, *tensors: Tensor) -> None:
-        self._call(tensors[0].device, kernel, *job, *(x.data_ptr() for x in tensors))
+        addresses = [x.data_ptr() for x in tensors]
+        self._call(tensors[0].device, kernel, *job, *addresses)
 
     def _call(self, device: torch.device, function, *arguments) -> None:
-        """Call a function of the library on the device's current stream."""
+        """Call a function of the library on the device's current stream.
+
+        Raises:
+            RuntimeError: the launch failed.
+        """
         with torch.cuda.device(device):
-            self._check(function(*arguments, torch.cuda.current_stream().cuda_stream))
+            stream = torch.cuda.current_stream()
+            code = function(*arguments, stream.cuda_stream)
+            self._check(code)
 
     def _check(self, code: int) -> None:
         if code != 0:
-            raise RuntimeError(f"CUDA kernel failed: {self._error_string(code).decode()}")
+            reason = self._error_string(code).decode()
+            raise RuntimeError(f"CUDA kernel failed: {reason}")
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -261,11 +312,12 @@ def _address(tensor: Tensor | None) -> int:
 
 def _logits_job(logits: Tensor, labels: Tensor, mapping: tuple) -> tuple:
     """The fields of `LogitsJob` in csrc/logits.h."""
-    return logits.data_ptr(), labels.data_ptr(), *logits.shape, *mapping, logits.dtype == torch.bfloat16
+    is_bf16 = logits.dtype == torch.bfloat16
+    return logits.data_ptr(), labels.data_ptr(), *logits.shape, *mapping, is_bf16
 
 
 def for_device(device: torch.device) -> Kernels | None:
-    """The kernels for a device; None where they were not built."""
+    """Return the kernels for a device, or None if they were not built."""
     if device.type == "cpu":
         return cpu_kernels()
     return cuda_kernels() if device.type == "cuda" else None
@@ -273,7 +325,7 @@ def for_device(device: torch.device) -> Kernels | None:
 
 @cache
 def cpu_module() -> ModuleType | None:
-    """The extension module, for kernels that are for the CPU alone."""
+    """Return the extension module with the CPU kernels, or None if it was not built."""
     try:
         from realrl.ops import _kernels
     except ImportError as error:
@@ -284,13 +336,14 @@ def cpu_module() -> ModuleType | None:
 
 @cache
 def cpu_kernels() -> CpuKernels | None:
+    """Return the CPU kernels, or None if they were not built."""
     module = cpu_module()
     return module and CpuKernels(module)
 
 
 @cache
 def cuda_kernels() -> CudaKernels | None:
-    """The library's; None where it was not built, with which no worker begins."""
+    """Return the CUDA kernels, or None if they were not built; no CUDA worker starts without them."""
     if not CUDA_LIBRARY.exists():
         return None
     return CudaKernels(ctypes.CDLL(str(CUDA_LIBRARY)))

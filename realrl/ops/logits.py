@@ -1,6 +1,6 @@
-"""From logits to log-probabilities and entropies without a float32 copy of the logits, and back.
+"""Compute log-probabilities, entropies and their gradients without a float32 copy of the logits.
 
-Shapes: T tokens, V columns: the ids of one tensor-parallel rank and then its padding.
+Shapes: T tokens, V columns. The columns are the ids of one tensor-parallel rank, followed by its padding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from realrl.ops import kernels
 
 LARGEST, SUM, WEIGHTED, LABEL = range(4)
-"""Columns of a row's statistics, as `RowStatistics` in csrc/logits.h explains them."""
+"""Columns of a row's statistics; `RowStatistics` in csrc/logits.h defines them."""
 
 _TYPES = (torch.float32, torch.bfloat16)
 _LEAST = torch.finfo(torch.float32).min
@@ -22,17 +22,19 @@ _LEAST = torch.finfo(torch.float32).min
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsMap:
-    """Which ids the columns stand for, and how a logit is scaled.
+    """The mapping from columns to ids, and the scaling of logits.
 
-    A logit x stands for x / temperature; with a cap, for cap * tanh(x / cap) / temperature.
+    A logit x is scaled to x / temperature, or to cap * tanh(x / cap) / temperature with a soft cap.
     """
 
     first: int
     """The id of the first column."""
     num_real: int
-    """Columns that stand for ids; the others are padding."""
+    """The number of columns that are ids; the columns after them are padding."""
     temperature: float = 1.0
+    """The divisor of the logits, after the soft cap."""
     softcap: float | None = None
+    """The bound on the absolute value of a logit; None: no bound."""
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
@@ -41,7 +43,7 @@ class LogitsMap:
 
 
 class TokenLogprobs(NamedTuple):
-    """What a distribution gives its label, float32 `[T]` each."""
+    """The log-probability of each label, and the entropy and logsumexp of each row: float32 `[T]`."""
 
     logprobs: Tensor
     entropy: Tensor
@@ -50,11 +52,13 @@ class TokenLogprobs(NamedTuple):
 
 @torch.no_grad()
 def statistics(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> Tensor:
-    """What `finish` needs of each row, in one pass over the logits.
+    """Return the statistics of each row that `finish` needs, in one pass over the logits.
 
-    A row's statistics depend on that row alone, bit for bit.
+    A row's statistics are bitwise independent of other rows. A label may be an id of another rank.
 
-    Shapes: logits `[T, V]`, labels int64 `[T]` (any id, here or not); returns float32 `[T, 4]`.
+    Shapes: logits `[T, V]`, labels int64 `[T]`; returns float32 `[T, 4]`.
+    Raises:
+        ValueError: a type, a shape or a device that does not match.
     """
     _check(logits, labels, mapping)
     kernel = _kernel(logits)
@@ -68,25 +72,31 @@ def statistics(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> Tensor:
 
 @torch.no_grad()
 def finish(parts: Tensor) -> TokenLogprobs:
-    """Join the statistics of the parts of a vocabulary.
+    """Combine the statistics of the P parts of a vocabulary.
 
-    A label in no part has the log-probability -inf.
+    A label that is in no part has the log-probability -inf.
 
     Shapes: parts `[P, T, 4]`.
     """
     parts = parts.double()
     largest = parts[..., LARGEST].amax(dim=0)
-    total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
-    # One by one: a sum over a dim may take another order elsewhere in the tensor.
+    total = torch.zeros_like(largest)
+    weighted = torch.zeros_like(largest)
+    # One part at a time: the order of a sum over a dim may depend on the position in the tensor.
     for part in parts:
+        part_sum = part[:, SUM]
         shift = part[:, LARGEST] - largest
         factor = shift.exp()
-        total += factor * part[:, SUM]
-        weighted += factor * (part[:, WEIGHTED] + shift.clamp(min=-1e3) * part[:, SUM])
+        total += factor * part_sum
+        # Below -1e3 the factor is 0, so that the clamp only keeps the product small.
+        part_weighted = part[:, WEIGHTED] + shift.clamp(min=-1e3) * part_sum
+        weighted += factor * part_weighted
     log_total = total.log()
     label = parts[..., LABEL].amax(dim=0)
-    found = label - largest - log_total, log_total - weighted / total, largest + log_total
-    return TokenLogprobs(*(x.float() for x in found))
+    logprobs = label - largest - log_total
+    entropy = log_total - weighted / total
+    logsumexp = largest + log_total
+    return TokenLogprobs(logprobs.float(), entropy.float(), logsumexp.float())
 
 
 @torch.no_grad()
@@ -98,36 +108,54 @@ def gradient_(
     grad_logprobs: Tensor | None,
     grad_entropy: Tensor | None,
 ) -> Tensor:
-    """Put d loss / d logits in the place of the logits, 0 in that of their padding, and return it.
+    """Overwrite the logits with the loss's gradient with respect to them, and return it.
+
+    The gradient of padding is 0.
 
     Shapes: logits `[T, V]`, labels int64 `[T]`, gradients float32 `[T]` or None for 0.
+    Raises:
+        ValueError: a type, a shape or a device that does not match.
     """
     _check(logits, labels, mapping)
-    gradients = tuple(
-        torch.zeros_like(found.logsumexp) if g is None else g.float().contiguous()
-        for g in (grad_logprobs, grad_entropy)
-    )
+    of_logprobs = _gradient_or_zeros(grad_logprobs, found)
+    of_entropy = _gradient_or_zeros(grad_entropy, found)
     kernel = _kernel(logits)
     if kernel is None:
-        return logits.copy_(gradient_reference(logits, labels, mapping, found, *gradients))
+        gradient = gradient_reference(logits, labels, mapping, found, of_logprobs, of_entropy)
+        return logits.copy_(gradient)
     if len(logits):
-        rows = found.logsumexp, found.entropy, *gradients
+        rows = found.logsumexp, found.entropy, of_logprobs, of_entropy
         kernel.logits_gradient(logits, labels.contiguous(), _fields(mapping), *rows)
     return logits
 
 
+def _gradient_or_zeros(gradient: Tensor | None, found: TokenLogprobs) -> Tensor:
+    if gradient is None:
+        return torch.zeros_like(found.logsumexp)
+    return gradient.float().contiguous()
+
+
 def statistics_reference(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> Tensor:
-    """The kernels' twin, in PyTorch."""
+    """Compute `statistics` in PyTorch.
+
+    Shapes: as for `statistics`.
+    """
     z, _ = _scaled(logits, mapping)
     if not mapping.num_real:
-        return torch.tensor((_LEAST, 0.0, 0.0, -torch.inf), device=logits.device).repeat(len(logits), 1)
+        # A part without ids adds nothing to a sum and has no label.
+        row = torch.tensor((_LEAST, 0.0, 0.0, -torch.inf), device=logits.device)
+        return row.repeat(len(logits), 1)
     largest = z.amax(dim=-1).clamp(min=_LEAST)
     shifted = z - largest[:, None]
     terms = shifted.exp()
-    weighted = (terms * shifted.clamp(min=-1e3)).sum(dim=-1)
-    label, is_here = _columns_of(labels, mapping)
-    own = z.gather(-1, label[:, None])[:, 0].masked_fill(~is_here, -torch.inf)
-    return torch.stack((largest, terms.sum(dim=-1), weighted, own), dim=-1)
+    # The clamp keeps 0 * -inf from becoming NaN.
+    finite = shifted.clamp(min=-1e3)
+    weighted = (terms * finite).sum(dim=-1)
+    total = terms.sum(dim=-1)
+    column, is_here = _columns_of(labels, mapping)
+    label = z.gather(-1, column[:, None])[:, 0]
+    label = label.masked_fill(~is_here, -torch.inf)
+    return torch.stack((largest, total, weighted, label), dim=-1)
 
 
 def gradient_reference(
@@ -138,30 +166,39 @@ def gradient_reference(
     grad_logprobs: Tensor,
     grad_entropy: Tensor,
 ) -> Tensor:
-    """The kernels' twin, in PyTorch, on a tensor of its own: float32 `[T, V]`."""
+    """Return the gradient of the logits as a new tensor, computed in PyTorch.
+
+    Shapes: as for `gradient_`; returns float32 `[T, V]`.
+    """
     gradient = torch.zeros(logits.shape, dtype=torch.float32, device=logits.device)
     if not mapping.num_real:
         return gradient
     z, slope = _scaled(logits, mapping)
     logp = (z - found.logsumexp[:, None]).clamp(min=-1e3)
-    of_z = -logp.exp() * (grad_logprobs[:, None] + grad_entropy[:, None] * (logp + found.entropy[:, None]))
-    label, is_here = _columns_of(labels, mapping)
-    of_z.scatter_add_(-1, label[:, None], torch.where(is_here, grad_logprobs, 0)[:, None])
+    from_entropy = grad_entropy[:, None] * (logp + found.entropy[:, None])
+    of_z = -logp.exp() * (grad_logprobs[:, None] + from_entropy)
+    column, is_here = _columns_of(labels, mapping)
+    from_label = torch.where(is_here, grad_logprobs, 0)
+    of_z.scatter_add_(-1, column[:, None], from_label[:, None])
     gradient[:, : mapping.num_real] = of_z * slope
     return gradient
 
 
 def _scaled(logits: Tensor, mapping: LogitsMap) -> tuple[Tensor, Tensor | float]:
-    """z of the real columns in float32, and its derivative."""
-    x, cap = logits[:, : mapping.num_real].float(), mapping.softcap
+    """Return the scaled logits of the ids in float32, and their derivative with respect to the logits."""
+    x = logits[:, : mapping.num_real].float()
+    cap = mapping.softcap
+    temperature = mapping.temperature
     if cap is None:
-        return x / mapping.temperature, 1 / mapping.temperature
+        return x / temperature, 1 / temperature
     bounded = (x / cap).tanh()
-    return bounded * cap / mapping.temperature, (1 - bounded.square()) / mapping.temperature
+    scaled = bounded * cap / temperature
+    slope = (1 - bounded.square()) / temperature
+    return scaled, slope
 
 
 def _columns_of(labels: Tensor, mapping: LogitsMap) -> tuple[Tensor, Tensor]:
-    """Each label's column, some column where it is not here, and whether it is."""
+    """Return each label's column, and whether the label is an id of this part; if not, the column is 0."""
     column = labels - mapping.first
     is_here = (column >= 0) & (column < mapping.num_real)
     return column.masked_fill(~is_here, 0), is_here
@@ -177,7 +214,7 @@ def _kernel(logits: Tensor) -> kernels.Kernels | None:
 
 
 def _check(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> None:
-    """The kernels read raw memory, so what does not fit is refused here."""
+    """Raise if logits or labels do not fit: the kernels read raw memory."""
     if logits.dim() != 2 or not 0 <= mapping.num_real <= logits.shape[1]:
         raise ValueError(f"logits: expected [T, {mapping.num_real} or more], got {list(logits.shape)}")
     if labels.dtype != torch.int64 or labels.shape != logits.shape[:1] or labels.device != logits.device:

@@ -13,59 +13,81 @@ from realrl.ops.kernels import cpu_module
 
 _TYPES = (torch.float32, torch.bfloat16)
 _PARALLEL_ELEMENTS = 1 << 14
-"""Below, waking the threads costs more than the backward pass."""
+"""Elements below which the backward pass runs on one thread, as starting more would cost more time."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float, offset: float = 0.0) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * (weight + offset)` over the last dim, in float32 inside.
+    """Return `x / sqrt(mean(x^2) + eps) * (weight + offset)` over the last dim, computed in float32.
 
     Shapes: x `[..., W]`, weight `[W]`, of one type; returns `[..., W]`.
     """
-    if not x.is_cpu or x.dtype not in _TYPES or weight.dtype != x.dtype or cpu_module() is None:
+    if not _runs_on_kernel(x, weight):
         return rms_norm_reference(x, weight, eps=eps, offset=offset)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    needs_gradient = x.requires_grad or weight.requires_grad
+    if torch.is_grad_enabled() and needs_gradient:
         return _RmsNorm.apply(x, weight, eps, offset)
-    return _forward(x.contiguous(), weight.contiguous(), eps, offset)[0]
+    y, _ = _forward(x.contiguous(), weight.contiguous(), eps, offset)
+    return y
 
 
 def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float, offset: float = 0.0) -> Tensor:
-    """The kernel's twin, in PyTorch."""
+    """Compute `rms_norm` in PyTorch.
+
+    Shapes: as for `rms_norm`.
+    """
     if not offset:
         return F.rms_norm(x, weight.shape, weight, eps)
-    return F.rms_norm(x.float(), weight.shape, weight.float() + offset, eps).to(x.dtype)
+    wide_weight = weight.float() + offset
+    y = F.rms_norm(x.float(), weight.shape, wide_weight, eps)
+    return y.to(x.dtype)
+
+
+def _runs_on_kernel(x: Tensor, weight: Tensor) -> bool:
+    fits = x.is_cpu and x.dtype in _TYPES and weight.dtype == x.dtype
+    return fits and cpu_module() is not None
 
 
 class _RmsNorm(torch.autograd.Function):
+    """Normalisation by the CPU kernel."""
+
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
+        x = x.contiguous()
+        weight = weight.contiguous()
         y, inverse = _forward(x, weight, eps, offset)
         ctx.save_for_backward(x, weight, inverse)
-        ctx.constants = eps, offset
+        ctx.eps = eps
+        ctx.offset = offset
         return y
 
     @staticmethod
     def backward(ctx, dy: Tensor):
         x, weight, inverse = ctx.saved_tensors
-        dy, dx = dy.contiguous(), torch.empty_like(x)
-        threads = _threads() if x.numel() >= _PARALLEL_ELEMENTS else 1
+        dy = dy.contiguous()
+        dx = torch.empty_like(x)
+        threads = 1
+        if x.numel() >= _PARALLEL_ELEMENTS:
+            threads = torch.get_num_threads()
+        # Each thread sums its own rows.
         dweight = torch.empty(threads, len(weight), dtype=torch.float32)
+        job = _job(x, weight, ctx.eps, ctx.offset)
         addresses = [t.data_ptr() for t in (dy, inverse, dx, dweight)]
-        cpu_module().rms_norm_backward(*_job(x, weight, *ctx.constants), *addresses, threads)
-        return dx, dweight.sum(0).to(weight.dtype), None, None
+        cpu_module().rms_norm_backward(*job, *addresses, threads)
+        total = dweight.sum(0).to(weight.dtype)
+        return dx, total, None, None
 
 
 def _forward(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:
-    y, inverse = torch.empty_like(x), torch.empty(x.shape[:-1], dtype=torch.float32)
-    cpu_module().rms_norm(*_job(x, weight, eps, offset), y.data_ptr(), inverse.data_ptr(), _threads())
+    """Return the normalised rows and the inverse root mean square of each."""
+    y = torch.empty_like(x)
+    inverse = torch.empty(x.shape[:-1], dtype=torch.float32)
+    job = _job(x, weight, eps, offset)
+    cpu_module().rms_norm(*job, y.data_ptr(), inverse.data_ptr(), torch.get_num_threads())
     return y, inverse
 
 
 def _job(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple:
     width = len(weight)
     rows = x.numel() // width
-    return x.data_ptr(), weight.data_ptr(), rows, width, eps, offset, x.dtype == torch.bfloat16
-
-
-def _threads() -> int:
-    return torch.get_num_threads()
+    is_bf16 = x.dtype == torch.bfloat16
+    return x.data_ptr(), weight.data_ptr(), rows, width, eps, offset, is_bf16

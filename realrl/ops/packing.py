@@ -1,8 +1,9 @@
-"""Items of whole lengths, put into bins: as few as hold them, or as even as they can be.
+"""Bin packing of items with integer lengths: into few bins, or into bins of similar sums.
 
-An item is whatever must stay together: a sample, or the samples of one prompt. The kernels and their twins
-give the same bins, ties included: the items' order decides between equal lengths. Both make O(n log n)
-comparisons for n items; to keep partitions sorted, differencing also shifts up to `num_bins` sums an item.
+An item is one sample, or samples that must stay together, such as those of one prompt. The kernels and the
+functions in Python return the same bins. Ties between equal lengths are resolved by the items' order. Both
+need O(n log n) comparisons for n items. Differencing also moves up to `num_bins` sums per item, to keep
+partitions sorted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ _CLOSED = -1
 
 
 def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Bins of at most `budget`: the longest item first, each into the first bin that has room for it.
+    """Return bins of at most `budget`: each item, longest first, goes into the first bin with room for it.
 
-    A longer item goes alone. Bins come in the order in which they were opened, each with its items in order.
+    An item longer than the budget gets its own bin. Bins are in the order in which they were opened, and the
+    items of a bin are in ascending order.
+
     Raises:
         ValueError: a negative length or budget, or lengths that 64 bits do not hold.
     Source: Johnson 1973; at most 11/9 of the fewest bins, and 6/9 of one more (Dósa 2007).
@@ -35,15 +38,19 @@ def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]
     kernel = kernels.cpu_kernels()
     if kernel is None:
         return first_fit_decreasing_reference(lengths, budget)
-    return _gathered(_by_kernel(kernel.first_fit_decreasing, lengths, min(budget, _largest(len(lengths)))))
+    limit = min(budget, _largest(len(lengths)))
+    bins = _by_kernel(kernel.first_fit_decreasing, lengths, limit)
+    return _gathered(bins)
 
 
 def karmarkar_karp(lengths: Sequence[int], num_bins: int) -> list[int]:
-    """The bin of each item, of `num_bins` whose sums are near each other: the largest differencing method.
+    """Return the bin of each item so that `num_bins` bins have similar sums, by largest differencing.
 
-    The two partitions whose sums differ most become one, the largest part of one with the smallest of the
-    other, until one is left. No two sums differ by more than the longest item. Among equal sums it evens the
-    number of items, so that no bin stays empty without need. Bins are numbered by their first item.
+    The method repeatedly merges the two partitions with the largest differences, the largest part of one with
+    the smallest of the other, until one partition is left. No two sums differ by more than the longest item.
+    Among equal sums, the method balances the number of items, so that a bin is empty only if there are fewer
+    items than bins. Bins are numbered by their first item.
+
     Raises:
         ValueError: a negative length, no bins, or lengths that 64 bits do not hold.
     Source: Karmarkar & Karp 1982; for more than two bins, Korf 1998.
@@ -54,45 +61,59 @@ def karmarkar_karp(lengths: Sequence[int], num_bins: int) -> list[int]:
     kernel = kernels.cpu_kernels()
     if kernel is None:
         return karmarkar_karp_reference(lengths, num_bins)
-    # More bins than items only add empty ones.
-    return _by_kernel(kernel.karmarkar_karp, lengths, min(num_bins, max(len(lengths), 1)))
+    # More bins than items would only be empty.
+    most = max(len(lengths), 1)
+    return _by_kernel(kernel.karmarkar_karp, lengths, min(num_bins, most))
 
 
 def first_fit_decreasing_reference(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """The kernel's twin."""
-    rooms, bins, num_open = _Rooms(len(lengths), budget), [0] * len(lengths), 0
-    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        # Those that are too long come first, so the next bin is the one after the last.
-        alone = lengths[item] > budget
-        index = num_open if alone else rooms.first_with(lengths[item])
-        rooms.set(index, _CLOSED if alone else rooms[index] - lengths[item])
-        bins[item], num_open = index, max(num_open, index + 1)
+    """Compute `first_fit_decreasing` in Python."""
+    rooms = _Rooms(len(lengths), budget)
+    bins = [0] * len(lengths)
+    num_open = 0
+    longest_first = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    for item in longest_first:
+        length = lengths[item]
+        if length > budget:
+            # Items that are too long come first, so every open bin is closed and the next bin is free.
+            index = num_open
+            rooms.set(index, _CLOSED)
+        else:
+            index = rooms.first_with(length)
+            rooms.set(index, rooms[index] - length)
+        bins[item] = index
+        num_open = max(num_open, index + 1)
     return _gathered(bins)
 
 
 def karmarkar_karp_reference(lengths: Sequence[int], num_bins: int) -> list[int]:
-    """The kernel's twin."""
+    """Compute `karmarkar_karp` in Python."""
     if not lengths:
         return []
+    # The heap compares differences, then these numbers, and so never the partitions themselves.
     numbers = count()
     partitions = []
     for item, length in enumerate(lengths):
-        # Lengths first, and among equal ones the number of items.
-        parts = [_Part(length * (len(lengths) + 1) + 1, [item])]
+        # The sum orders parts by length, and equal lengths by the number of items.
+        total = length * (len(lengths) + 1) + 1
+        parts = [_Part(total, [item])]
         partitions.append((-_difference(parts, num_bins), next(numbers), parts))
     heapify(partitions)
     while len(partitions) > 1:
-        a, b = heappop(partitions)[2], heappop(partitions)[2]
-        into, part = (b, a) if len(b) > len(a) else (a, b)
+        _, _, into = heappop(partitions)
+        _, _, part = heappop(partitions)
+        if len(part) > len(into):
+            into, part = part, into
         _combine(into, part, num_bins)
         heappush(partitions, (-_difference(into, num_bins), next(numbers), into))
-    return _numbered_by_first_item(partitions[0][2], len(lengths))
+    _, _, parts = partitions[0]
+    return _numbered_by_first_item(parts, len(lengths))
 
 
 class _Rooms:
-    """The room left in each bin, in the leaves of a tree whose inner nodes hold the larger of two children.
+    """The room left in each bin, as a tree: leaves are bins, an inner node is the maximum of its children.
 
-    Bins that are not open yet have all their room, so the first that fits is at worst the next to open.
+    Unopened bins have their full room, so the search always finds a bin: at worst the next one to open.
     """
 
     def __init__(self, num_bins: int, budget: int) -> None:
@@ -100,6 +121,7 @@ class _Rooms:
         self._most = [budget] * (2 * self._leaves)
 
     def first_with(self, room: int) -> int:
+        """Return the first bin that has at least this room."""
         node = 1
         while node < self._leaves:
             node *= 2
@@ -111,7 +133,9 @@ class _Rooms:
         return self._most[self._leaves + index]
 
     def set(self, index: int, room: int) -> None:
-        node, most = self._leaves + index, self._most
+        """Set the room of a bin."""
+        node = self._leaves + index
+        most = self._most
         most[node] = room
         while node := node // 2:
             most[node] = max(most[2 * node], most[2 * node + 1])
@@ -129,40 +153,47 @@ def _lightness(part: _Part) -> int:
 
 
 def _difference(parts: Sequence[_Part], num_bins: int) -> int:
-    """Between the largest and the smallest part; those that are missing are empty."""
-    return parts[0].total - (parts[-1].total if len(parts) == num_bins else 0)
+    """Return the difference of the largest and the smallest part; missing parts are empty."""
+    smallest = parts[-1].total if len(parts) == num_bins else 0
+    return parts[0].total - smallest
 
 
 def _combine(into: list[_Part], other: Sequence[_Part], num_bins: int) -> None:
-    """The largest of one with the smallest of the other, and so on; both are in falling order."""
+    """Merge the largest part of one with the smallest of the other, and so on; both descend."""
     kept = min(len(into), num_bins - len(other))
-    # An empty bin of `into` takes a part as it is, and those are the largest of `other`.
-    as_they_are = other[: num_bins - len(into)]
-    joined = [
-        _joined(part, other[num_bins - 1 - place]) for place, part in enumerate(into[kept:], start=kept)
-    ]
+    # The largest parts of `other` meet empty bins of `into`, and stay as they are.
+    added = []
+    for place in range(kept, len(into)):
+        part = other[num_bins - 1 - place]
+        added.append(_joined(into[place], part))
+    added.extend(other[: num_bins - len(into)])
     del into[kept:]
-    for part in sorted((*joined, *as_they_are), key=_lightness):
+    for part in sorted(added, key=_lightness):
         insort_right(into, part, key=_lightness)
 
 
 def _joined(a: _Part, b: _Part) -> _Part:
-    """The longer list takes in the shorter, so that no item moves more than log n times."""
-    longer, shorter = (a.items, b.items) if len(a.items) > len(b.items) else (b.items, a.items)
+    """Join two parts by extending the longer list, so that no item moves more than log n times."""
+    if len(a.items) > len(b.items):
+        longer, shorter = a.items, b.items
+    else:
+        longer, shorter = b.items, a.items
     longer.extend(shorter)
     return _Part(a.total + b.total, longer)
 
 
 def _numbered_by_first_item(parts: Sequence[_Part], num_items: int) -> list[int]:
     bins = [0] * num_items
-    for number, part in enumerate(sorted(parts, key=lambda part: min(part.items))):
+    by_first_item = sorted(parts, key=lambda part: min(part.items))
+    for number, part in enumerate(by_first_item):
         for item in part.items:
             bins[item] = number
     return bins
 
 
 def _gathered(bins: Sequence[int]) -> list[list[int]]:
-    gathered: list[list[int]] = [[] for _ in range(max(bins, default=-1) + 1)]
+    num_bins = max(bins, default=-1) + 1
+    gathered: list[list[int]] = [[] for _ in range(num_bins)]
     for item, index in enumerate(bins):
         gathered[index].append(item)
     return gathered
@@ -180,10 +211,13 @@ def _by_kernel(
 def _check(lengths: Sequence[int]) -> None:
     if min(lengths, default=0) < 0:
         raise ValueError(f"packing: lengths must not be negative, got {min(lengths)}")
-    if sum(lengths) > (most := _largest(len(lengths))):
-        raise ValueError(f"packing: {len(lengths)} lengths must sum to at most {most}, got {sum(lengths)}")
+    most = _largest(len(lengths))
+    total = sum(lengths)
+    if total > most:
+        raise ValueError(f"packing: {len(lengths)} lengths must sum to at most {most}, got {total}")
 
 
 def _largest(num_items: int) -> int:
-    """The largest sum that leaves room beside it for the number of items, in 63 bits."""
-    return ((1 << 63) - 1 - num_items) // (num_items + 1)
+    """Return the largest sum that fits into 63 bits together with the number of items."""
+    largest = (1 << 63) - 1
+    return (largest - num_items) // (num_items + 1)

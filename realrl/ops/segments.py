@@ -1,4 +1,4 @@
-"""Packed tokens in segments, and which of them see which."""
+"""Segments of packed tokens, and the tokens that each of them sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Kept = TypeVar("Kept")
 
 
 class Bounds(NamedTuple):
-    """Where the queries and the keys of each of some sequences begin among theirs, and the last ones end.
+    """The bounds of sequences in a run of queries and in a run of keys, as variable-length kernels take them.
+
+    Each tensor holds the start of every sequence and the end of the last one.
 
     Shapes: int32 `[sequences + 1]`, on a device.
     """
@@ -28,7 +30,7 @@ class Bounds(NamedTuple):
 
 
 class PrefixIndex(NamedTuple):
-    """Which tokens see a prefix: those of one prefix are one sequence of queries, the prefix its keys.
+    """The tokens that see a prefix; all tokens of one prefix form a sequence of queries, with it as the keys.
 
     Shapes: C tokens that see a prefix, P tokens of prefixes; both int64, on a device.
     """
@@ -39,58 +41,69 @@ class PrefixIndex(NamedTuple):
 
 
 class SegmentIndex(NamedTuple):
-    """What kernels need of segments, on a device."""
+    """The tensors that kernels need to describe segments, on a device."""
 
     positions: Tensor
-    """Each token's place in its sequence, prefix included: int64 `[T]`."""
+    """The position of each token in its sequence, prefix included: int64 `[T]`."""
     own: Bounds
-    """Of the segments themselves, each of which sees itself."""
+    """The bounds of the segments, each of which sees itself."""
     prefixed: PrefixIndex | None
-    """None where no token sees a prefix."""
+    """The tokens that see a prefix; None if no token does."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Runs of packed tokens; a token sees all of its segment's prefix, then its own segment up to itself.
+    """Runs of packed tokens, some of which share a prefix.
 
-    Samples of one prompt are a segment each, and the prompt their prefix. Shapes: S segments, T tokens.
+    A token sees all of its segment's prefix, and its own segment up to itself. For example, a prompt is the
+    prefix of its samples, which are a segment each.
+
+    Shapes: S segments, T tokens.
     """
 
     cu_seqlens: Tensor
-    """int32 `[S + 1]` on the host: where each segment begins, and the last one ends."""
+    """The start of each segment and the end of the last one: int32 `[S + 1]` on the host."""
     prefix: Tensor
-    """int32 `[S]` on the host: an earlier segment without a prefix of its own, or -1."""
+    """The index of each segment's prefix, or -1: int32 `[S]` on the host.
+
+    A prefix is an earlier segment without a prefix of its own.
+    """
 
     def __post_init__(self) -> None:
         for name, tensor in (("cu_seqlens", self.cu_seqlens), ("prefix", self.prefix)):
             assert tensor.is_cpu and tensor.dtype == torch.int32, f"{name} must be int32 on the host"
             assert tensor.is_contiguous(), f"{name} must be contiguous"
         assert len(self.cu_seqlens) == len(self.prefix) + 1, "expected one bound more than segments"
-        assert int(self.cu_seqlens[0]) == 0 and not bool((self.lengths < 0).any()), (
-            "bounds must ascend from 0"
-        )
+        starts_at_zero = int(self.cu_seqlens[0]) == 0
+        ascends = not bool((self.lengths < 0).any())
+        assert starts_at_zero and ascends, "bounds must ascend from 0"
         seen = self.prefix.long()
-        assert bool(((seen >= -1) & (seen < torch.arange(len(seen)))).all()), (
-            "a prefix stands before its segments"
-        )
-        assert bool((seen[seen[seen >= 0]] == -1).all()), "a prefix has none of its own"
+        is_earlier = seen < torch.arange(len(seen))
+        is_valid = (seen >= -1) & is_earlier
+        assert bool(is_valid.all()), "a prefix stands before its segments"
+        prefixes = seen[seen >= 0]
+        assert bool((seen[prefixes] == -1).all()), "a prefix has none of its own"
 
     @staticmethod
     def of_sequences(cu_seqlens: Tensor) -> Segments:
-        """Sequences that share nothing."""
-        return Segments(cu_seqlens, torch.full((len(cu_seqlens) - 1,), -1, dtype=torch.int32))
+        """Return segments without prefixes.
+
+        Shapes: cu_seqlens int32 `[S + 1]` on the host.
+        """
+        no_prefix = torch.full((len(cu_seqlens) - 1,), -1, dtype=torch.int32)
+        return Segments(cu_seqlens, no_prefix)
 
     def __len__(self) -> int:
         return len(self.prefix)
 
     @cached_property
     def lengths(self) -> Tensor:
-        """int32 `[S]`."""
+        """The number of tokens of each segment: int32 `[S]`."""
         return self.cu_seqlens.diff()
 
     @cached_property
     def prefix_lengths(self) -> Tensor:
-        """int32 `[S]`, 0 without a prefix."""
+        """The number of tokens of each segment's prefix, 0 without one: int32 `[S]`."""
         seen = self.prefix.long()
         return torch.where(seen >= 0, self.lengths[seen], 0)
 
@@ -100,12 +113,12 @@ class Segments:
         return bool((self.prefix >= 0).any())
 
     def on(self, device: torch.device | str) -> SegmentIndex:
-        """The segments as the kernels of a device want them; made once, and copied without a wait."""
+        """Return the tensors that a device's kernels need, built once and copied without a wait."""
         device = torch.device(device)
         return self.kept(("index", device), lambda: self._index_on(device))
 
     def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """What was made of the segments for a key, once for all layers."""
+        """Return `make()`, called once for each key; all layers share the result."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -115,44 +128,64 @@ class Segments:
         return {}
 
     def _index_on(self, device: torch.device) -> SegmentIndex:
-        lengths, (queries, prefixes, whose) = self.lengths.long(), self._with_prefix()
-        num_queries = torch.zeros(len(prefixes), dtype=torch.long).index_add_(0, whose, lengths[queries])
+        lengths = self.lengths.long()
+        queries, prefixes, prefix_of_query = self._with_prefix()
+        num_queries = torch.zeros(len(prefixes), dtype=torch.long)
+        num_queries = num_queries.index_add_(0, prefix_of_query, lengths[queries])
         num_keys = lengths[prefixes]
-        own = self.positions(), self.cu_seqlens
-        shared = self._tokens(queries), self._tokens(prefixes), _starts(num_queries), _starts(num_keys)
-        positions, starts, tokens, prefix_tokens, *shared_starts = upload((*own, *shared), device)
-        bounds = Bounds(starts, starts, _longest(lengths), _longest(lengths))
+        host = (
+            self.positions(),
+            self.cu_seqlens,
+            self._tokens(queries),
+            self._tokens(prefixes),
+            _starts(num_queries),
+            _starts(num_keys),
+        )
+        # One upload, because each has a fixed cost.
+        positions, starts, tokens, prefix_tokens, query_starts, key_starts = upload(host, device)
+        longest = _longest(lengths)
+        own = Bounds(starts, starts, longest, longest)
         if not len(queries):
-            return SegmentIndex(positions, bounds, None)
-        shared_bounds = Bounds(*shared_starts, _longest(num_queries), _longest(num_keys))
-        return SegmentIndex(positions, bounds, PrefixIndex(tokens, prefix_tokens, shared_bounds))
+            return SegmentIndex(positions, own, None)
+        bounds = Bounds(query_starts, key_starts, _longest(num_queries), _longest(num_keys))
+        prefixed = PrefixIndex(tokens, prefix_tokens, bounds)
+        return SegmentIndex(positions, own, prefixed)
 
     def _with_prefix(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Segments that see a prefix, ordered by it; these prefixes; which of them each segment sees."""
-        found = ((self.prefix_lengths > 0) & (self.lengths > 0)).nonzero()[:, 0]
-        found = found[self.prefix[found].argsort(stable=True)]
-        prefixes, whose = self.prefix[found].long().unique_consecutive(return_inverse=True)
-        return found, prefixes, whose
+        """Return the segments that see a prefix, sorted by it; the prefixes; and each segment's prefix.
+
+        The last is an index into the prefixes.
+        """
+        sees_tokens = (self.prefix_lengths > 0) & (self.lengths > 0)
+        found = sees_tokens.nonzero()[:, 0]
+        by_prefix = self.prefix[found].argsort(stable=True)
+        found = found[by_prefix]
+        prefix = self.prefix[found].long()
+        prefixes, prefix_of_segment = prefix.unique_consecutive(return_inverse=True)
+        return found, prefixes, prefix_of_segment
 
     def _tokens(self, segments: Tensor) -> Tensor:
-        """The tokens of some segments, one segment behind another: int64."""
-        starts, lengths = self.cu_seqlens[:-1].long()[segments], self.lengths.long()[segments]
+        """Return the tokens of some segments, concatenated: int64."""
+        starts = self.cu_seqlens[:-1].long()[segments]
+        lengths = self.lengths.long()[segments]
         before = lengths.cumsum(0) - lengths
-        return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
+        shifts = (starts - before).repeat_interleave(lengths)
+        return torch.arange(int(lengths.sum())) + shifts
 
     def positions(self) -> Tensor:
-        """Each token's place in its sequence, prefix included: int64 `[T]`."""
+        """Return the position of each token in its sequence, prefix included: int64 `[T]`."""
         offsets = self.prefix_lengths.long() - self.cu_seqlens[:-1].long()
-        return torch.arange(int(self.cu_seqlens[-1])) + offsets.repeat_interleave(self.lengths.long())
+        shifts = offsets.repeat_interleave(self.lengths.long())
+        return torch.arange(int(self.cu_seqlens[-1])) + shifts
 
     def bounds(self) -> list[tuple[int, int, int]]:
-        """Each segment's first token, its end, and its prefix."""
+        """Return the first token, the end and the prefix of each segment."""
         ends = self.cu_seqlens.tolist()
         return list(zip(ends, ends[1:], self.prefix.tolist()))
 
 
 def _starts(lengths: Tensor) -> Tensor:
-    """Where runs of these lengths begin, and the last one ends: int32."""
+    """Return the start of each of consecutive runs, and the end of the last one: int32."""
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
 
 
