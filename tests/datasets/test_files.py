@@ -34,8 +34,8 @@ def load(path, content: bytes | str):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
-        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
         ("rows.jsonl.zst", zstd(LINES.encode())),
         ("rows.jsonl", bz2.compress(LINES.encode())),
         ("rows.xz", lzma.compress(LINES.encode())),
@@ -75,7 +75,7 @@ def test_a_file_of_one_row_is_no_wrapped_one(tmp_path, indent):
         ("rows.jsonl", LINES.encode("utf-16-le"), "rows.jsonl is text in UTF-16"),
         ("rows.jsonl", b"PAR1\x15\x04", "rows.jsonl is a Parquet file: rename it to end in .parquet"),
         ("rows.zip", b"PK\x03\x04\x14\x00", "rows.zip is a zip archive: unpack it"),
-        ("rows.gz", gzip.compress(LINES.encode())[:-9], "rows.gz: cannot unpack this gzip file"),
+        ("rows.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "rows.gz: cannot unpack this gzip file"),
         ("rows.zst", zstd(LINES.encode())[:-9], "rows.zst: cannot unpack this zstd file"),
         ("rows.json", json.dumps({"train": ROWS, "test": ROWS}), "under the keys `train`, `test`; write the"),
         ("rows.jsonl", '{"prompt": "1", "x": ' + "[" * 1_000_000, "rows.jsonl:1: it is nested too deeply"),
