@@ -86,8 +86,10 @@ def _redistribute(
     """Divide each demand anew, given the loads that the others leave; update `loads` and `quotas`."""
     for i, candidates in enumerate(members):
         loads[candidates] -= quotas[i]
-        quotas[i] = _fill(loads[candidates], amounts[i])
-        loads[candidates] += quotas[i]
+        others = loads[candidates]
+        quota = _fill(others, amounts[i])
+        loads[candidates] += quota
+        quotas[i] = quota
 
 
 def _fill(loads: np.ndarray, amount: float) -> np.ndarray:

@@ -118,7 +118,8 @@ class Layout:
 
         patterns = []
         for tensor, members in parts.items():
-            patterns.append(Pattern(tensor, tuple(members)))
+            pattern = Pattern(tensor, tuple(members))
+            patterns.append(pattern)
         return Layout(tuple(patterns))
 
     @cached_property
@@ -141,7 +142,8 @@ class Layout:
                 for part in own:
                     box = Box(tensor, part.start, part.stop)
                     local = pattern.name(part.local, index)
-                    yield Shard(rank, box, local, part.offset)
+                    shard = Shard(rank, box, local, part.offset)
+                    yield shard
 
     def only(self, rank: Rank) -> Layout:
         """Return the layout of the shards of `rank`."""

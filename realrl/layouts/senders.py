@@ -39,11 +39,15 @@ class Delivery:
     def relayed_demands(self) -> list[Demand]:
         """Return what holders must send themselves, and what peers that have received can send as well."""
         first = (self.numel, self.holders)
-        further = self.numel * (len(self.lacking) - 1)
+        num_further = len(self.lacking) - 1
+        further = self.numel * num_further
         if not further:
             return [first]
-        relays = tuple(chain.from_iterable(self.lacking.values()))
-        return [first, (further, self.holders + relays)]
+
+        ranks_by_peer = self.lacking.values()
+        relays = tuple(chain.from_iterable(ranks_by_peer))
+        second = (further, self.holders + relays)
+        return [first, second]
 
     def by_peer(self, quotas: Mapping[Rank, float]) -> dict[Peer, float]:
         """Return the quotas of holders, and of each peer the sum over its ranks, which send equal parts."""
@@ -51,7 +55,8 @@ class Delivery:
         for holder in self.holders:
             found[holder] = quotas[holder]
         for peer, ranks in self.lacking.items():
-            found[peer] = sum(quotas.get(rank, 0.0) for rank in ranks)
+            parts = [quotas.get(rank, 0.0) for rank in ranks]
+            found[peer] = sum(parts)
         return found
 
 
@@ -156,7 +161,10 @@ def _balance(
     for several in demands:
         for numel, candidates in several:
             totals[candidates] += numel
-    combined = [(numel, candidates) for candidates, numel in totals.items()]
+
+    combined = []
+    for candidates, numel in totals.items():
+        combined.append((numel, candidates))
     balanced = balance(combined, base)
     shares = dict(zip(totals, balanced.quotas, strict=True))
 
@@ -164,8 +172,10 @@ def _balance(
     for several in demands:
         quotas: dict[Rank, float] = defaultdict(float)
         for numel, candidates in several:
+            # Each demand takes its proportion of what was shared for all with its candidates.
             total = totals[candidates]
-            for rank, quota in shares[candidates].items():
+            share = shares[candidates]
+            for rank, quota in share.items():
                 quotas[rank] += quota * numel / total
         found.append(dict(quotas))
     return found, _add_loads(base, found)
