@@ -79,7 +79,9 @@ def _sweep(sides: list[_Side], dim: int, num_dims: int) -> Iterator[tuple[Shape,
             active.append(waiting.pop())
 
         for start, stop, members in _sweep(active, dim + 1, num_dims):
-            yield (low, *start), (high, *stop), members
+            cell_start = (low, *start)
+            cell_stop = (high, *stop)
+            yield cell_start, cell_stop, members
 
 
 def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
@@ -146,5 +148,7 @@ def _within_row(shape: Shape, index: int, start: int, stop: int) -> Iterator[tup
     before = index * math.prod(inner)
     first = start - before
     last = stop - before
-    for offset, size in boxes_of_range(inner, first, last):
-        yield (index, *offset), (1, *size)
+    for inner_offset, inner_shape in boxes_of_range(inner, first, last):
+        offset = (index, *inner_offset)
+        box_shape = (1, *inner_shape)
+        yield offset, box_shape

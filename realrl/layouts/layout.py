@@ -67,7 +67,8 @@ class Part:
         """Return the index in the local tensor of the element `start` of the global tensor."""
         local = []
         for offset, index, first in zip(self.offset, start, self.start):
-            local.append(offset + index - first)
+            position = offset + index - first
+            local.append(position)
         return tuple(local)
 
 
@@ -113,7 +114,8 @@ class Layout:
         parts: dict[str, list[Part]] = defaultdict(list)
         for shard in shards:
             box = shard.box
-            part = Part((shard.rank,), box.start, box.stop, shard.local, shard.offset)
+            ranks = (shard.rank,)
+            part = Part(ranks, box.start, box.stop, shard.local, shard.offset)
             parts[box.tensor].append(part)
 
         patterns = []

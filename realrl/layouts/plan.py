@@ -138,8 +138,11 @@ def plan(source: Layout, destination: Layout, topology: Topology = ONE_NODE) -> 
         wanting = block.wanting
         both = holders & wanting
         if both:
-            kept.append(Kept(both, block.whole()))
-        for pair in pairing.pairs(holders, wanting - holders):
+            kept_piece = block.whole()
+            kept.append(Kept(both, kept_piece))
+
+        lacking = wanting - holders
+        for pair in pairing.pairs(holders, lacking):
             groups[pair].append(block)
 
     streams = tuple(_streams(groups, topology))
@@ -234,7 +237,8 @@ def _blocks(source: Layout, destination: Layout) -> Iterator[Block]:
 
             for cell in cells(held, target.parts):
                 if not cell.held:
-                    raise ValueError(_nobody_holds(target, target_keys[0], cell))
+                    message = _nobody_holds(target, target_keys[0], cell)
+                    raise ValueError(message)
                 yield Block(alike.source, target, source_keys, target_keys, cell)
 
 
@@ -295,7 +299,11 @@ def _streams_of(content: Content, ways: Ways) -> Iterator[Stream]:
     """Yield the streams of one content, cut at the fractions of `ways`."""
     fractions = [fraction for fraction, _ in ways]
     ends = accumulate(fractions, initial=0.0)
-    cursors = [content.cursor(end) for end in ends]
+    cursors = []
+    for end in ends:
+        cursor = content.cursor(end)
+        cursors.append(cursor)
+
     # The fractions' sum may miss 1 by a rounding error, and nothing may be lost at the end.
     cursors[-1] = content.end
     for (low, high), (_, routes) in zip(pairwise(cursors), ways, strict=True):

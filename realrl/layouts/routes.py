@@ -74,9 +74,10 @@ def route(groups: Sequence[Group], topology: Topology) -> list[Ways]:
         else:
             crossings[index] = _Crossing(index, group, topology)
 
-    floor_s = _ingress_s(inner.values(), crossings.values(), topology)
+    outer = crossings.values()
+    floor_s = _ingress_s(inner.values(), outer, topology)
     ways = _ways_between_nodes(crossings, topology, floor_s)
-    inside = _ways_inside_nodes(inner, crossings.values(), topology, floor_s)
+    inside = _ways_inside_nodes(inner, outer, topology, floor_s)
     ways.update(inside)
     return [ways[index] for index in range(len(groups))]
 
@@ -104,8 +105,9 @@ class _Crossing:
         by_node = topology.by_node(group.lacking)
         for node, ranks in by_node.items():
             peer = ("node", node)
+            num_ranks = len(ranks)
             self.nodes[peer] = ranks
-            self._striped[peer] = _is_striped(len(ranks), num_bytes, topology)
+            self._striped[peer] = _is_striped(num_ranks, num_bytes, topology)
 
     def num_stripes(self, node: Peer) -> int:
         """Return the number of parts of the content that enter `node` by different ranks."""
@@ -258,8 +260,11 @@ def _through_nodes(crossing: _Crossing, stretch: Stretch, turn: int) -> Iterator
         entries = {node: crossing.entry(node, middle, turn) for node in reached}
         routes = []
         for root, edges in trees.items():
-            routes.append(_expanded(crossing, root, edges, entries))
-        yield fraction * (high - low), routes
+            expanded = _expanded(crossing, root, edges, entries)
+            routes.append(expanded)
+
+        part = fraction * (high - low)
+        yield part, routes
 
 
 def _stripe_bounds(crossing: _Crossing, nodes: Iterable[Peer]) -> list[float]:
