@@ -41,7 +41,8 @@ def balance(
     """
     base = base or {}
     index = _numbered(demands, base)
-    fixed = np.array([base.get(name, 0.0) for name in index])
+    fixed_loads = [base.get(name, 0.0) for name in index]
+    fixed = np.array(fixed_loads)
     loads = fixed.copy()
     amounts = []
     members = []
@@ -55,7 +56,8 @@ def balance(
     bound = _lower_bound(loads, fixed, members, amounts)
     for _ in range(_MAX_PASSES):
         _redistribute(loads, quotas, members, amounts)
-        bound = max(bound, _lower_bound(loads, fixed, members, amounts))
+        proven = _lower_bound(loads, fixed, members, amounts)
+        bound = max(bound, proven)
         if not len(loads) or loads.max() <= bound * _TOLERANCE:
             break
 
@@ -63,8 +65,9 @@ def balance(
     for (_, candidates), quota in zip(demands, quotas, strict=True):
         share = dict(zip(candidates, quota.tolist(), strict=True))
         shares.append(share)
-    largest = loads.max(initial=0.0)
-    return Balanced(tuple(shares), float(largest), float(bound))
+    largest = float(loads.max(initial=0.0))
+    lower_bound = float(bound)
+    return Balanced(tuple(shares), largest, lower_bound)
 
 
 def _numbered(
@@ -86,8 +89,10 @@ def _redistribute(
     """Divide each demand anew, given the loads that the others leave; update `loads` and `quotas`."""
     for i, candidates in enumerate(members):
         loads[candidates] -= quotas[i]
-        quotas[i] = _fill(loads[candidates], amounts[i])
-        loads[candidates] += quotas[i]
+        others = loads[candidates]
+        quota = _fill(others, amounts[i])
+        loads[candidates] += quota
+        quotas[i] = quota
 
 
 def _fill(loads: np.ndarray, amount: float) -> np.ndarray:
@@ -96,9 +101,11 @@ def _fill(loads: np.ndarray, amount: float) -> np.ndarray:
     Shapes: `[candidates]`, also the result.
     """
     ordered = np.sort(loads)
-    depth = np.arange(1, len(ordered) + 1)
+    num_loads = len(ordered)
+    depth = np.arange(1, num_loads + 1)
     # The level that the amount reaches if the lowest `depth` loads are filled.
-    levels = (ordered.cumsum() + amount) / depth
+    totals = ordered.cumsum() + amount
+    levels = totals / depth
     reached = np.flatnonzero(levels >= ordered)
     level = levels[reached[-1]]
     return np.maximum(level - loads, 0.0)

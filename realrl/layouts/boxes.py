@@ -73,11 +73,15 @@ def _sweep(sides: list[_Side], dim: int, num_dims: int) -> Iterator[tuple[Shape,
     waiting = sorted(sides, key=lambda side: side[0].start[dim], reverse=True)
     active: list[_Side] = []
     for low, high in pairwise(bounds):
+        # Drop the parts that end before this slab, and add those that begin with it.
         active = [side for side in active if side[0].stop[dim] > low]
         while waiting and waiting[-1][0].start[dim] <= low:
             active.append(waiting.pop())
+
         for start, stop, members in _sweep(active, dim + 1, num_dims):
-            yield (low, *start), (high, *stop), members
+            cell_start = (low, *start)
+            cell_stop = (high, *stop)
+            yield cell_start, cell_stop, members
 
 
 def split(shape: Shape, limit: int) -> Iterator[tuple[Shape, Shape]]:
@@ -142,5 +146,9 @@ def _within_row(shape: Shape, index: int, start: int, stop: int) -> Iterator[tup
     """Yield the boxes of `[start, stop)`, which lies inside row `index`."""
     inner = shape[1:]
     before = index * math.prod(inner)
-    for offset, size in boxes_of_range(inner, start - before, stop - before):
-        yield (index, *offset), (1, *size)
+    first = start - before
+    last = stop - before
+    for inner_offset, inner_shape in boxes_of_range(inner, first, last):
+        offset = (index, *inner_offset)
+        box_shape = (1, *inner_shape)
+        yield offset, box_shape

@@ -55,7 +55,9 @@ class Content:
         block = self._blocks[index]
         shape = block.shape
         tensor_numel = math.prod(shape)
-        key, rest = divmod(position - self._starts[index], tensor_numel)
+        position_in_block = position - self._starts[index]
+        key, rest = divmod(position_in_block, tensor_numel)
+
         # A scalar has no dim to cut, so it is one step.
         num_steps = shape[block.cut_dim] if shape else 1
         step = round(rest * num_steps / tensor_numel)
@@ -70,7 +72,10 @@ class Content:
         stop_index = min(high_index + 1, len(self._blocks))
         for index in range(low_index, stop_index):
             block = self._blocks[index]
-            key, step = first if index == low_index else (0, 0)
+            if index == low_index:
+                key, step = first
+            else:
+                key, step = 0, 0
             if index == high_index:
                 last_key, last_step = last
             else:
@@ -103,10 +108,15 @@ def _part_of_tensor(block: Block, key: int, low: int, high: int | None) -> Piece
     cell = block.cell
     base = cell.start[dim]
     start = _with_dim(cell.start, dim, base + low)
-    stop = cell.stop if high is None else _with_dim(cell.stop, dim, base + high)
+    if high is None:
+        stop = cell.stop
+    else:
+        stop = _with_dim(cell.stop, dim, base + high)
     return Piece(block, key, key + 1, start, stop)
 
 
 def _with_dim(corner: Shape, dim: int, value: int) -> Shape:
     """Return `corner` with `value` in `dim`."""
-    return (*corner[:dim], value, *corner[dim + 1 :])
+    before = corner[:dim]
+    after = corner[dim + 1 :]
+    return (*before, value, *after)

@@ -71,12 +71,17 @@ def _forests(delivery: Delivery, quotas: Mapping[Peer, float]) -> Iterator[Stret
     relays.sort(key=lambda peer: -quotas[peer])
     senders += relays
 
+    # One row for each peer that lacks the content.
     num_rows = len(delivery.lacking)
     ends = _ends(senders, quotas, num_rows)
     for low, high in _columns(ends):
         middle = (low + high) / 2
-        column = [_sender_at(ends, row + middle) for row in range(num_rows)]
-        yield high - low, _trees(delivery, column)
+        column = []
+        for row in range(num_rows):
+            sender = _sender_at(ends, row + middle)
+            column.append(sender)
+        trees = _trees(delivery, column)
+        yield high - low, trees
 
 
 def _ends(senders: Sequence[Peer], quotas: Mapping[Peer, float], num_rows: int) -> list[tuple[float, Peer]]:

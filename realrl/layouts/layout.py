@@ -67,7 +67,8 @@ class Part:
         """Return the index in the local tensor of the element `start` of the global tensor."""
         local = []
         for offset, index, first in zip(self.offset, start, self.start):
-            local.append(offset + index - first)
+            position = offset + index - first
+            local.append(position)
         return tuple(local)
 
 
@@ -113,12 +114,14 @@ class Layout:
         parts: dict[str, list[Part]] = defaultdict(list)
         for shard in shards:
             box = shard.box
-            part = Part((shard.rank,), box.start, box.stop, shard.local, shard.offset)
+            ranks = (shard.rank,)
+            part = Part(ranks, box.start, box.stop, shard.local, shard.offset)
             parts[box.tensor].append(part)
 
         patterns = []
         for tensor, members in parts.items():
-            patterns.append(Pattern(tensor, tuple(members)))
+            pattern = Pattern(tensor, tuple(members))
+            patterns.append(pattern)
         return Layout(tuple(patterns))
 
     @cached_property
@@ -141,7 +144,8 @@ class Layout:
                 for part in own:
                     box = Box(tensor, part.start, part.stop)
                     local = pattern.name(part.local, index)
-                    yield Shard(rank, box, local, part.offset)
+                    shard = Shard(rank, box, local, part.offset)
+                    yield shard
 
     def only(self, rank: Rank) -> Layout:
         """Return the layout of the shards of `rank`."""

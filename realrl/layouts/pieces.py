@@ -76,7 +76,9 @@ class Block:
 
     def whole(self) -> Piece:
         """Return the block as one piece."""
-        return Piece(self, 0, len(self.source_keys), self.cell.start, self.cell.stop)
+        num_tensors = len(self.source_keys)
+        cell = self.cell
+        return Piece(self, 0, num_tensors, cell.start, cell.stop)
 
 
 def _ranks_of(parts: Iterable[Part]) -> frozenset[Rank]:
@@ -114,9 +116,12 @@ class Piece:
         block = self.block
         part = _first_part_of(rank, block.cell.held)
         assert part is not None, f"rank {rank} holds nothing of {block.source.tensor}"
+
+        # All tensors of a block have the same parts, and so the same offset and shape.
         offset = part.at(self.start)
         shape = self.shape
-        for key in block.source_keys[self.first : self.last]:
+        keys = block.source_keys[self.first : self.last]
+        for key in keys:
             yield _region(block.source, key, part, offset, shape)
 
     def targets(self, rank: Rank) -> Iterator[tuple[Region, ...]]:

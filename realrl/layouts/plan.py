@@ -61,7 +61,11 @@ class TransferPlan:
         for index, stream in enumerate(self.streams):
             for rank in stream.route.ranks:
                 found[rank].append(index)
-        return {rank: tuple(indices) for rank, indices in found.items()}
+
+        by_rank = {}
+        for rank, indices in found.items():
+            by_rank[rank] = tuple(indices)
+        return by_rank
 
     @cached_property
     def ranks(self) -> frozenset[Rank]:
@@ -134,8 +138,11 @@ def plan(source: Layout, destination: Layout, topology: Topology = ONE_NODE) -> 
         wanting = block.wanting
         both = holders & wanting
         if both:
-            kept.append(Kept(both, block.whole()))
-        for pair in pairing.pairs(holders, wanting - holders):
+            kept_piece = block.whole()
+            kept.append(Kept(both, kept_piece))
+
+        lacking = wanting - holders
+        for pair in pairing.pairs(holders, lacking):
             groups[pair].append(block)
 
     streams = tuple(_streams(groups, topology))
@@ -206,7 +213,7 @@ def _rank_order(rank: Rank) -> tuple[bool, Rank]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Alike:
+class _AlikeTensors:
     """Tensors of one destination pattern that share a source pattern, or that the source layout lacks.
 
     The keys are the tensors' indices in the two patterns.
@@ -221,7 +228,7 @@ def _blocks(source: Layout, destination: Layout) -> Iterator[Block]:
     """Yield every wanted cell, for all tensors with the same two patterns at once."""
     places = _pattern_places(source)
     for target in destination.patterns:
-        for alike in _alike(target, places):
+        for alike in _group_alike(target, places):
             source_keys = tuple(alike.source_keys)
             target_keys = tuple(alike.target_keys)
             held = ()
@@ -230,7 +237,8 @@ def _blocks(source: Layout, destination: Layout) -> Iterator[Block]:
 
             for cell in cells(held, target.parts):
                 if not cell.held:
-                    raise ValueError(_nobody_holds(target, target_keys[0], cell))
+                    message = _nobody_holds(target, target_keys[0], cell)
+                    raise ValueError(message)
                 yield Block(alike.source, target, source_keys, target_keys, cell)
 
 
@@ -243,16 +251,18 @@ def _pattern_places(layout: Layout) -> dict[str, tuple[Pattern, int]]:
     return places
 
 
-def _alike(target: Pattern, places: Mapping[str, tuple[Pattern, int]]) -> list[_Alike]:
+def _group_alike(target: Pattern, places: Mapping[str, tuple[Pattern, int]]) -> list[_AlikeTensors]:
     """Group the tensors of `target` by their pattern in the source layout."""
     # Patterns are told apart by identity: hashing one would visit all of its parts.
-    groups: dict[int, _Alike] = {}
+    groups: dict[int, _AlikeTensors] = {}
     for target_key, tensor in enumerate(target.tensors):
         pattern, source_key = places.get(tensor, (None, -1))
-        group = groups.get(id(pattern))
+        identity = id(pattern)
+        group = groups.get(identity)
         if group is None:
-            group = _Alike(pattern, [], [])
-            groups[id(pattern)] = group
+            group = _AlikeTensors(pattern, [], [])
+            groups[identity] = group
+
         group.source_keys.append(source_key)
         group.target_keys.append(target_key)
     return list(groups.values())
@@ -260,11 +270,14 @@ def _alike(target: Pattern, places: Mapping[str, tuple[Pattern, int]]) -> list[_
 
 def _nobody_holds(target: Pattern, index: int, cell: Cell) -> str:
     """Return the message for a cell that the source layout lacks."""
-    ranges = ", ".join(f"{a}:{b}" for a, b in zip(cell.start, cell.stop, strict=True))
+    ranges = []
+    for start, stop in zip(cell.start, cell.stop, strict=True):
+        ranges.append(f"{start}:{stop}")
+    index_text = ", ".join(ranges)
     rank = cell.wanted[0].ranks[0]
     tensor = target.name(target.tensor, index)
     return (
-        f"rank {rank} needs {tensor}[{ranges}], which no rank"
+        f"rank {rank} needs {tensor}[{index_text}], which no rank"
         " of the source layout holds; give a source that covers the whole tensor"
     )
 
@@ -286,7 +299,11 @@ def _streams_of(content: Content, ways: Ways) -> Iterator[Stream]:
     """Yield the streams of one content, cut at the fractions of `ways`."""
     fractions = [fraction for fraction, _ in ways]
     ends = accumulate(fractions, initial=0.0)
-    cursors = [content.cursor(end) for end in ends]
+    cursors = []
+    for end in ends:
+        cursor = content.cursor(end)
+        cursors.append(cursor)
+
     # The fractions' sum may miss 1 by a rounding error, and nothing may be lost at the end.
     cursors[-1] = content.end
     for (low, high), (_, routes) in zip(pairwise(cursors), ways, strict=True):

@@ -66,14 +66,19 @@ def route(groups: Sequence[Group], topology: Topology) -> list[Ways]:
     inner: dict[int, Group] = {}
     crossings: dict[int, _Crossing] = {}
     for index, group in enumerate(groups):
-        if topology.node(group.holders[0]) == topology.node(group.lacking[0]):
+        # A group's first ranks tell, because it is all of one node or has no node of both kinds.
+        holding_node = topology.node(group.holders[0])
+        lacking_node = topology.node(group.lacking[0])
+        if holding_node == lacking_node:
             inner[index] = group
         else:
             crossings[index] = _Crossing(index, group, topology)
 
-    floor_s = _ingress_s(inner.values(), crossings.values(), topology)
+    outer = crossings.values()
+    floor_s = _ingress_s(inner.values(), outer, topology)
     ways = _ways_between_nodes(crossings, topology, floor_s)
-    ways.update(_ways_inside_nodes(inner, crossings.values(), topology, floor_s))
+    inside = _ways_inside_nodes(inner, outer, topology, floor_s)
+    ways.update(inside)
     return [ways[index] for index in range(len(groups))]
 
 
@@ -95,11 +100,14 @@ class _Crossing:
         self.nodes: dict[Peer, tuple[Rank, ...]] = {}
         self._striped: dict[Peer, bool] = {}
         self._index = index
+
         num_bytes = group.numel * ELEMENT_BYTES
-        for node, ranks in topology.by_node(group.lacking).items():
+        by_node = topology.by_node(group.lacking)
+        for node, ranks in by_node.items():
             peer = ("node", node)
+            num_ranks = len(ranks)
             self.nodes[peer] = ranks
-            self._striped[peer] = _is_striped(len(ranks), num_bytes, topology)
+            self._striped[peer] = _is_striped(num_ranks, num_bytes, topology)
 
     def num_stripes(self, node: Peer) -> int:
         """Return the number of parts of the content that enter `node` by different ranks."""
@@ -113,7 +121,11 @@ class _Crossing:
         Units: `position` is from 0 to 1. `turn` numbers the stretches, so that entries rotate over the ranks.
         """
         num_ranks = len(self.nodes[node])
-        stripe = int(position * num_ranks) if self._striped[node] else self._index
+        if self._striped[node]:
+            stripe = int(position * num_ranks)
+        else:
+            # Without stripes, groups rotate over the ranks.
+            stripe = self._index
         return (stripe + turn) % num_ranks
 
     def edges_inside(self, node: Peer, entry: int) -> Iterator[tuple[Rank, Rank]]:
@@ -140,9 +152,16 @@ def _is_striped(num_ranks: int, num_bytes: int, topology: Topology) -> bool:
     all_nics = min(num_ranks * topology.nic_bytes_s, topology.node_nic_bytes_s)
     link_s = num_bytes / topology.link_bytes_s
 
-    chain_s = max(num_bytes / one_nic, link_s) + (num_ranks - 1) * topology.latency_s
+    # A chain overlaps with the entry, so the slower of the two counts.
+    enter_one_s = num_bytes / one_nic
+    chain_latency_s = (num_ranks - 1) * topology.latency_s
+    chain_s = max(enter_one_s, link_s) + chain_latency_s
+
+    # A rank already has its own stripe and gathers the others.
+    enter_all_s = num_bytes / all_nics
     gather_s = link_s * (num_ranks - 1) / num_ranks
-    striped_s = max(num_bytes / all_nics, gather_s) + num_ranks * topology.latency_s
+    striped_latency_s = num_ranks * topology.latency_s
+    striped_s = max(enter_all_s, gather_s) + striped_latency_s
     return num_ranks > 1 and striped_s < chain_s
 
 
@@ -159,10 +178,14 @@ def _ingress_s(inner: Iterable[Group], crossings: Iterable[_Crossing], topology:
         node_s = numel / topology.node_nic_bytes_s
         for node, ranks in crossing.nodes.items():
             seconds["node", node] += node_s
-            nic_s = numel / len(ranks) / topology.nic_bytes_s
+            # The ranks of a node take in equal parts.
+            part = numel / len(ranks)
+            nic_s = part / topology.nic_bytes_s
             for rank in ranks:
                 seconds["nic", rank] += nic_s
-    return ELEMENT_BYTES * max(seconds.values(), default=0.0)
+
+    busiest = max(seconds.values(), default=0.0)
+    return ELEMENT_BYTES * busiest
 
 
 def _ways_between_nodes(
@@ -173,7 +196,14 @@ def _ways_between_nodes(
     for crossing in crossings.values():
         group = crossing.group
         deliveries.append(Delivery(group.holders, crossing.nodes, group.numel))
-    quotas = sender_quotas(deliveries, {}, topology.nic_bytes_s, topology, floor_s, send_once=False)
+    quotas = sender_quotas(
+        deliveries,
+        {},
+        topology.nic_bytes_s,
+        topology,
+        floor_s,
+        send_once=False,
+    )
 
     found = {}
     for index, delivery, senders in zip(crossings, deliveries, quotas, strict=True):
@@ -198,8 +228,14 @@ def _ways_inside_nodes(
     for group in inner.values():
         peers = {rank: (rank,) for rank in group.lacking}
         deliveries.append(Delivery(group.holders, peers, group.numel))
-    send_once = topology.shared_memory
-    quotas = sender_quotas(deliveries, base, topology.link_bytes_s, topology, floor_s, send_once=send_once)
+    quotas = sender_quotas(
+        deliveries,
+        base,
+        topology.link_bytes_s,
+        topology,
+        floor_s,
+        send_once=topology.shared_memory,
+    )
 
     found = {}
     for index, delivery, senders in zip(inner, deliveries, quotas, strict=True):
@@ -224,8 +260,11 @@ def _through_nodes(crossing: _Crossing, stretch: Stretch, turn: int) -> Iterator
         entries = {node: crossing.entry(node, middle, turn) for node in reached}
         routes = []
         for root, edges in trees.items():
-            routes.append(_expanded(crossing, root, edges, entries))
-        yield fraction * (high - low), routes
+            expanded = _expanded(crossing, root, edges, entries)
+            routes.append(expanded)
+
+        part = fraction * (high - low)
+        yield part, routes
 
 
 def _stripe_bounds(crossing: _Crossing, nodes: Iterable[Peer]) -> list[float]:
@@ -245,8 +284,12 @@ def _expanded(crossing: _Crossing, root: Rank, edges: Iterable[Edge], entries: M
         if sender == root:
             source = root
         else:
-            source = crossing.nodes[sender][entries[sender]]
+            # A node sends on from the rank that took the content in.
+            ranks = crossing.nodes[sender]
+            source = ranks[entries[sender]]
+
         entry = entries[node]
-        steps.append((source, crossing.nodes[node][entry]))
+        receiver = crossing.nodes[node][entry]
+        steps.append((source, receiver))
         steps += crossing.edges_inside(node, entry)
     return Route(root, tuple(steps))

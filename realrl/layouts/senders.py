@@ -39,11 +39,15 @@ class Delivery:
     def relayed_demands(self) -> list[Demand]:
         """Return what holders must send themselves, and what peers that have received can send as well."""
         first = (self.numel, self.holders)
-        further = self.numel * (len(self.lacking) - 1)
+        num_further = len(self.lacking) - 1
+        further = self.numel * num_further
         if not further:
             return [first]
-        relays = tuple(chain.from_iterable(self.lacking.values()))
-        return [first, (further, self.holders + relays)]
+
+        ranks_by_peer = self.lacking.values()
+        relays = tuple(chain.from_iterable(ranks_by_peer))
+        second = (further, self.holders + relays)
+        return [first, second]
 
     def by_peer(self, quotas: Mapping[Rank, float]) -> dict[Peer, float]:
         """Return the quotas of holders, and of each peer the sum over its ranks, which send equal parts."""
@@ -51,7 +55,8 @@ class Delivery:
         for holder in self.holders:
             found[holder] = quotas[holder]
         for peer, ranks in self.lacking.items():
-            found[peer] = sum(quotas.get(rank, 0.0) for rank in ranks)
+            parts = [quotas.get(rank, 0.0) for rank in ranks]
+            found[peer] = sum(parts)
         return found
 
 
@@ -72,8 +77,12 @@ def sender_quotas(
         than `floor_s` seconds. With `send_once`, all peers read one copy.
     """
     deliveries = _limit_senders(deliveries)
-    direct, loads = _balance(_direct_demands(deliveries, send_once=send_once), base)
-    most_peers = max((len(delivery.lacking) for delivery in deliveries), default=1)
+    direct_demands = _direct_demands(deliveries, send_once=send_once)
+    direct, loads = _balance(direct_demands, base)
+
+    # With one copy or one receiver there is nothing to relay.
+    peer_counts = [len(delivery.lacking) for delivery in deliveries]
+    most_peers = max(peer_counts, default=1)
     if send_once or most_peers == 1:
         return direct
 
@@ -83,18 +92,41 @@ def sender_quotas(
         return direct
 
     relieved = _above_floor(deliveries, loads, element_s, floor_s)
-    indices = set(relieved)
-    unchanged = [quotas for i, quotas in enumerate(direct) if i not in indices]
-    demands = [deliveries[i].relayed_demands() for i in relieved]
-    relayed, relayed_loads = _balance(demands, _add_loads(base, unchanged))
+    relayed, relayed_loads = _relay(deliveries, relieved, direct, base)
     busiest_s = max(relayed_loads.values()) * element_s
-    relayed_s = max(busiest_s, floor_s) + most_peers * topology.latency_s
+    # A tree has at most as many hops as receivers.
+    latency_s = most_peers * topology.latency_s
+    relayed_s = max(busiest_s, floor_s) + latency_s
     if relayed_s * _RELAY_GAIN >= direct_s:
         return direct
 
     for i, quotas in zip(relieved, relayed, strict=True):
         direct[i] = deliveries[i].by_peer(quotas)
     return direct
+
+
+def _relay(
+    deliveries: Sequence[Delivery],
+    relieved: Sequence[int],
+    direct: Sequence[Mapping[Rank, float]],
+    base: Mapping[Rank, float],
+) -> tuple[list[dict[Rank, float]], dict[Rank, float]]:
+    """Return the quotas of the deliveries at `relieved` if receivers relay, and the load of every rank.
+
+    All other deliveries keep their quotas of `direct`.
+    """
+    indices = set(relieved)
+    unchanged = []
+    for index, quotas in enumerate(direct):
+        if index not in indices:
+            unchanged.append(quotas)
+
+    demands = []
+    for index in relieved:
+        delivery = deliveries[index]
+        demands.append(delivery.relayed_demands())
+    other_loads = _add_loads(base, unchanged)
+    return _balance(demands, other_loads)
 
 
 def _limit_senders(deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -156,7 +188,10 @@ def _balance(
     for several in demands:
         for numel, candidates in several:
             totals[candidates] += numel
-    combined = [(numel, candidates) for candidates, numel in totals.items()]
+
+    combined = []
+    for candidates, numel in totals.items():
+        combined.append((numel, candidates))
     balanced = balance(combined, base)
     shares = dict(zip(totals, balanced.quotas, strict=True))
 
@@ -164,8 +199,10 @@ def _balance(
     for several in demands:
         quotas: dict[Rank, float] = defaultdict(float)
         for numel, candidates in several:
+            # Each demand takes its proportion of what was shared for all with its candidates.
             total = totals[candidates]
-            for rank, quota in shares[candidates].items():
+            share = shares[candidates]
+            for rank, quota in share.items():
                 quotas[rank] += quota * numel / total
         found.append(dict(quotas))
     return found, _add_loads(base, found)

@@ -44,7 +44,11 @@ class Topology:
         for rank in ranks:
             node = self.node(rank)
             members.setdefault(node, []).append(rank)
-        return {node: tuple(on_node) for node, on_node in members.items()}
+
+        by_node = {}
+        for node, on_node in members.items():
+            by_node[node] = tuple(on_node)
+        return by_node
 
     @staticmethod
     def even(num_ranks: int, ranks_per_node: int, **rates: float) -> Topology:
