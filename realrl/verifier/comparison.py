@@ -59,7 +59,7 @@ Compare = Callable[[Value, Value, Same], bool]
 
 
 def same(answer: Reading, solution: Reading) -> bool:
-    """Whether one meaning of an answer is one of a solution."""
+    """Return whether one meaning of an answer is one of a solution."""
     return any(_same_value(mine, wanted) for wanted in solution for mine in answer)
 
 
