@@ -1,4 +1,4 @@
-"""Whether an answer means what a solution does. It may say less than the solution, never another thing.
+"""Compares an answer with a solution. An answer may say less than the solution, but nothing else.
 
 Two readings are the same if one meaning of the first is one of the second. Two meanings are compared by the
 rule for their kinds, or else are different:

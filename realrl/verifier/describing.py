@@ -30,8 +30,11 @@ from realrl.verifier.tree import (
 from realrl.verifier.writing import shortened, written
 
 _MOST_MEMBERS = 6
+"""The largest number of members that are shown of a collection."""
 _MOST_CHARS = 600
+"""The length of the longest description."""
 _DEPTH = 6
+"""The largest depth of values in each other that are shown."""
 _COLLECTIONS = {
     **{"()": "tuple", "{}": "set", ",": "list", "[]": "list in brackets", "or": "choice of alternatives"},
     **{":": "ratio"},
