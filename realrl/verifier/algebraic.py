@@ -1,14 +1,16 @@
-"""Whether a number made of rational numbers, roots and arithmetic is 0, with no doubt left.
+"""Decides for certain whether a number made of rational numbers, roots and arithmetic is 0.
 
-A number of this kind that is not 0 is not smaller than a bound that its formula gives, so a ball below the
-bound that contains 0 is 0. Source: Burnikel, Fleischer, Mehlhorn and Schirra 2000, "A strong and easily
-computable separation bound for arithmetic expressions involving radicals".
+If such a number is not 0, it is at least a bound that follows from its formula. So it is 0 if a ball around
+it contains 0 and is smaller than the bound.
+
+Source: Burnikel, Fleischer, Mehlhorn and Schirra 2000, "A strong and easily computable separation bound for
+arithmetic expressions involving radicals".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf, log2
+from math import log2
 
 from flint import arb, ctx
 
@@ -17,24 +19,35 @@ from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 
 MAX_BITS = 30_000
-"""The largest precision that is worth computing to; it takes a fraction of a millisecond."""
+"""The largest precision to compute to; it takes a fraction of a millisecond."""
 _SPARE_BITS = 128
+"""Bits beyond the bound, for the rounding errors of the evaluation."""
 
 
 class NotAlgebraic(Exception):
-    """The formula has more than rational numbers, roots and arithmetic."""
+    """The formula contains more than rational numbers, roots and arithmetic."""
 
 
 @dataclass
 class _Bounds:
-    """Logarithms to base 2 of the bounds of a numerator and a denominator, and the degree of all radicals."""
+    """Computes the bounds of a formula and collects its radicals.
+
+    Bounds are logarithms to base 2 of those of a numerator and a denominator.
+    """
 
     radicals: dict[Node, int] = field(default_factory=dict)
+    """The degree of each radical; one that occurs twice counts once."""
 
     def of(self, node: Node) -> tuple[float, float]:
+        """Return the bounds of a formula.
+
+        Raises:
+            NotAlgebraic: The formula contains more than rational numbers, roots and arithmetic.
+        """
         match node:
             case Number(value=value):
-                return log2(abs(value.numerator) or 1), log2(value.denominator)
+                top = log2(abs(value.numerator) or 1)
+                return top, log2(value.denominator)
             case Constant("i"):
                 self.radicals[node] = 2
                 return 0.0, 0.0
@@ -43,21 +56,29 @@ class _Bounds:
             case Operation("add", operands):
                 return self._sum([self.of(operand) for operand in operands])
             case Operation("multiply", operands):
-                parts = [self.of(operand) for operand in operands]
-                return sum(top for top, _ in parts), sum(bottom for _, bottom in parts)
+                return self._product([self.of(operand) for operand in operands])
             case Operation("divide", (left, right)):
-                (top, bottom), (below, above) = self.of(left), self.of(right)
-                return top + above, bottom + below
+                top, bottom = self.of(left)
+                divisor_top, divisor_bottom = self.of(right)
+                return top + divisor_bottom, bottom + divisor_top
             case Operation("power", (base, exponent)):
                 return self._power(node, base, exponent)
-            case Operation("sqrt" | "cbrt" as name, (inner,)):
-                return self._root(node, self.of(inner), 2 if name == "sqrt" else 3)
+            case Operation("sqrt", (inner,)):
+                return self._root(node, self.of(inner), 2)
+            case Operation("cbrt", (inner,)):
+                return self._root(node, self.of(inner), 3)
             case Operation("root", (inner, Number(value=degree))) if degree.denominator == 1 and degree > 1:
                 return self._root(node, self.of(inner), int(degree))
         raise NotAlgebraic
 
+    def _product(self, parts: list[tuple[float, float]]) -> tuple[float, float]:
+        """Return the bounds of a product."""
+        top = sum(above for above, _ in parts)
+        bottom = sum(below for _, below in parts)
+        return top, bottom
+
     def _sum(self, parts: list[tuple[float, float]]) -> tuple[float, float]:
-        """The bounds of a sum, whose denominator is the product of all denominators."""
+        """Return the bounds of a sum, whose denominator is the product of all denominators."""
         bottom = sum(below for _, below in parts)
         tops = [above + bottom - below for above, below in parts]
         return max(tops) + log2(len(tops)), bottom
@@ -66,9 +87,12 @@ class _Bounds:
         top, bottom = self.of(base)
         power, degree = _fraction(exponent)
         if power < 0:
-            top, bottom, power = bottom, top, -power
-        top, bottom = top * power, bottom * power
-        return (top, bottom) if degree == 1 else self._root(node, (top, bottom), degree)
+            top, bottom = bottom, top
+            power = -power
+        bounds = (top * power, bottom * power)
+        if degree == 1:
+            return bounds
+        return self._root(node, bounds, degree)
 
     def _root(self, node: Node, inner: tuple[float, float], degree: int) -> tuple[float, float]:
         self.radicals[node] = degree
@@ -79,6 +103,7 @@ class _Bounds:
 
     @property
     def degree(self) -> float:
+        """The product of the degrees of all radicals."""
         total = 1.0
         for degree in self.radicals.values():
             total *= degree
@@ -86,7 +111,11 @@ class _Bounds:
 
 
 def _fraction(exponent: Node) -> tuple[int, int]:
-    """A rational exponent as `(numerator, denominator)`."""
+    """Return a rational exponent as `(numerator, denominator)`.
+
+    Raises:
+        NotAlgebraic: The exponent is not a rational number.
+    """
     match exponent:
         case Number(value=value):
             return value.numerator, value.denominator
@@ -100,14 +129,18 @@ def _fraction(exponent: Node) -> tuple[int, int]:
 
 
 def is_zero(node: Node) -> bool | None:
-    """Whether a formula without variables is 0; None where its kind, or its bound's size, tells nothing."""
+    """Return whether a formula without variables is 0; None if that cannot be decided.
+
+    It cannot if the formula is not algebraic, or if its bound needs more than `MAX_BITS`.
+    """
     try:
         bounds = _Bounds()
-        top, bottom = (max(part, 0.0) for part in bounds.of(node))
-        bits = bottom + (bounds.degree - 1) * top
+        top, bottom = bounds.of(node)
+        bits = max(bottom, 0.0) + (bounds.degree - 1) * max(top, 0.0)
     except (NotAlgebraic, OverflowError):
         return None
-    if not bits < min(MAX_BITS, inf):
+    # So written, the comparison also rejects a bound that is not a number.
+    if not bits < MAX_BITS:
         return None
     try:
         value = ball(evaluated(node, {}, int(bits) + _SPARE_BITS))
@@ -116,4 +149,5 @@ def is_zero(node: Node) -> bool | None:
     with ctx.workprec(64):
         if not value.contains(0):
             return False
-        return True if bool(value.abs_upper() < arb(2) ** -int(bits + 1)) else None
+        bound = arb(2) ** -int(bits + 1)
+        return True if bool(value.abs_upper() < bound) else None

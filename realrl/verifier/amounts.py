@@ -212,7 +212,9 @@ def same_numeral(answer: Value, solution: Value) -> bool:
     A number is a numeral's value only if the solution is without a base, or its base is 10.
     """
     if isinstance(answer, Numeral) and isinstance(solution, Numeral):
-        return answer.base == solution.base and answer.digits.lstrip("0") == solution.digits.lstrip("0")
+        digits = answer.digits.lstrip("0")
+        wanted_digits = solution.digits.lstrip("0")
+        return answer.base == solution.base and digits == wanted_digits
     if isinstance(answer, Numeral) and isinstance(solution, Formula):
         value = int(answer.digits, answer.base)
         return equal(whole(value), solution.node)

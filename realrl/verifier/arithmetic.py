@@ -1,4 +1,4 @@
-"""Numbers that are exact while they are rational and small, else balls that certainly contain them.
+"""Arithmetic with numbers that are exact while they are rational and small, else balls that contain them.
 
 Balls are those of FLINT (Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
 arithmetic"): every operation takes bounded time and memory, whatever its operands. Their precision is that of
@@ -17,6 +17,11 @@ from flint import acb, arb, fmpq, fmpz
 MAX_BITS = 1 << 15
 """The largest size of a number that is kept exactly; a larger one becomes a ball."""
 MAX_ROOT = 1000
+"""The largest degree of a root."""
+MAX_LOGARITHM_BITS = 512
+"""The largest size of numbers whose exact logarithm is tried."""
+MAX_EXPONENT = 600
+"""The largest numerator of an exact logarithm."""
 Scalar = fmpq | acb
 _TEN = fmpq(10)
 
@@ -38,41 +43,59 @@ class Imprecise(NoValue):
 
 
 def ball(value: Scalar) -> acb:
+    """Return a value as a ball."""
     return value if isinstance(value, acb) else acb(arb(value))
 
 
 def is_real(value: Scalar) -> bool:
+    """Return whether a value certainly is real."""
     return isinstance(value, fmpq) or value.imag.is_zero()
 
 
 def checked(value: Scalar) -> Scalar:
-    """A value that is finite, and exact only while it is small."""
+    """Return a value, as a ball if it is too large to be kept exactly.
+
+    Raises:
+        NoValue: The value is not finite.
+    """
     if isinstance(value, fmpq):
-        return value if value.height_bits() <= MAX_BITS else acb(arb(value))
+        is_small = value.height_bits() <= MAX_BITS
+        return value if is_small else acb(arb(value))
     if not value.is_finite():
         raise NoValue("not finite")
     return value
 
 
 def add(*terms: Scalar) -> Scalar:
+    """Return a sum, exact if all terms are."""
     if all(isinstance(term, fmpq) for term in terms):
         return sum(terms, fmpq(0))
     return sum(map(ball, terms), acb(0))
 
 
 def multiply(*factors: Scalar) -> Scalar:
+    """Return a product, exact while the factors are and it is small.
+
+    Raises:
+        NoValue: The product is not finite.
+    """
     total: Scalar = fmpq(1)
     for factor in factors:
-        total = (
-            total * factor
-            if isinstance(total, fmpq) and isinstance(factor, fmpq)
-            else ball(total) * ball(factor)
-        )
+        if isinstance(total, fmpq) and isinstance(factor, fmpq):
+            total = total * factor
+        else:
+            total = ball(total) * ball(factor)
         total = checked(total)
     return total
 
 
 def divide(top: Scalar, bottom: Scalar) -> Scalar:
+    """Return a quotient.
+
+    Raises:
+        Pole: The bottom is 0.
+        Imprecise: The bottom may be 0.
+    """
     if isinstance(bottom, fmpq):
         if bottom == 0:
             raise Pole("a division by 0")
@@ -83,10 +106,17 @@ def divide(top: Scalar, bottom: Scalar) -> Scalar:
 
 
 def negated(value: Scalar) -> Scalar:
+    """Return the negative of a value."""
     return -value
 
 
 def power(base: Scalar, exponent: Scalar, written: int | None = None) -> Scalar:
+    """Return a power; one of a negative base is real if `written`, the exponent's denominator, is odd.
+
+    Raises:
+        Pole: The base is 0 and the exponent is not positive.
+        Imprecise: The base may be 0.
+    """
     if isinstance(base, fmpq) and base == 0:
         return _power_of_zero(exponent)
     if isinstance(exponent, fmpq) and exponent.q == 1:
@@ -94,13 +124,22 @@ def power(base: Scalar, exponent: Scalar, written: int | None = None) -> Scalar:
     if isinstance(exponent, fmpq) and written and written % 2 and _is_negative(base):
         magnitude = power(negated(base), exponent)
         return negated(magnitude) if int(exponent.p) % 2 else magnitude
-    if isinstance(base, fmpq) and isinstance(exponent, fmpq) and base > 0:
-        root = _exact_root(base, int(exponent.q))
-        if root is not None:
-            return _whole_power(root, int(exponent.p))
+    exact = _exact_power(base, exponent)
+    if exact is not None:
+        return exact
     if isinstance(base, acb) and base.contains(0):
         raise Imprecise("a power of what may be 0")
     return ball(base) ** ball(exponent)
+
+
+def _exact_power(base: Scalar, exponent: Scalar) -> Scalar | None:
+    """Return a rational power of a positive rational number whose root is rational; else None."""
+    if not (isinstance(base, fmpq) and isinstance(exponent, fmpq)) or base <= 0:
+        return None
+    root = _exact_root(base, int(exponent.q))
+    if root is None:
+        return None
+    return _whole_power(root, int(exponent.p))
 
 
 def _power_of_zero(exponent: Scalar) -> Scalar:
@@ -121,11 +160,13 @@ def _whole_power(base: Scalar, exponent: int) -> Scalar:
 
 
 def _exact_root(value: fmpq, degree: int) -> fmpq | None:
-    """The rational root of a positive number, if it has one."""
+    """Return the rational root of a positive number; None if it has none."""
     if not 1 < degree <= MAX_ROOT:
         return None
-    top, bottom = value.p.root(degree), value.q.root(degree)
-    return fmpq(top, bottom) if top**degree == value.p and bottom**degree == value.q else None
+    top = value.p.root(degree)
+    bottom = value.q.root(degree)
+    is_exact = top**degree == value.p and bottom**degree == value.q
+    return fmpq(top, bottom) if is_exact else None
 
 
 def _is_negative(value: Scalar) -> bool:
@@ -135,16 +176,31 @@ def _is_negative(value: Scalar) -> bool:
 
 
 def square_root(value: Scalar) -> Scalar:
+    """Return the principal square root."""
     return power(value, fmpq(1, 2))
 
 
 def root(value: Scalar, degree: Scalar) -> Scalar:
-    if not isinstance(degree, fmpq) or degree.q != 1 or degree == 0 or abs(int(degree.p)) > MAX_ROOT:
+    """Return a root; an odd one of a negative number is real.
+
+    Raises:
+        NoValue: The degree is not a whole number, is 0, or is above `MAX_ROOT`.
+    """
+    if not isinstance(degree, fmpq) or degree.q != 1 or degree == 0:
         raise NoValue("a root without a whole degree")
-    return power(value, 1 / degree, abs(int(degree.p)))
+    denominator = abs(int(degree.p))
+    if denominator > MAX_ROOT:
+        raise NoValue("a root without a whole degree")
+    return power(value, 1 / degree, denominator)
 
 
 def natural_logarithm(value: Scalar) -> Scalar:
+    """Return the principal value of the natural logarithm.
+
+    Raises:
+        Pole: The value is 0.
+        Imprecise: The value may be 0.
+    """
     if isinstance(value, fmpq):
         if value == 0:
             raise Pole("a logarithm of 0")
@@ -156,27 +212,40 @@ def natural_logarithm(value: Scalar) -> Scalar:
 
 
 def logarithm(value: Scalar, base: Scalar = _TEN) -> Scalar:
+    """Return the logarithm of a value to a base, exact where it is rational with a small denominator.
+
+    Raises:
+        Pole: The base is not positive, or the value is 0.
+        Imprecise: The value, or the logarithm of the base, may be 0.
+    """
     if not _is_positive(base):
         raise Pole("a logarithm to a base that is not positive")
     exact = _exact_logarithm(value, base)
-    return divide(natural_logarithm(value), natural_logarithm(base)) if exact is None else exact
+    if exact is not None:
+        return exact
+    return divide(natural_logarithm(value), natural_logarithm(base))
 
 
 def _is_positive(value: Scalar) -> bool:
-    return bool(value > 0) if isinstance(value, fmpq) else value.imag.is_zero() and bool(value.real > 0)
+    if isinstance(value, fmpq):
+        return bool(value > 0)
+    return value.imag.is_zero() and bool(value.real > 0)
 
 
 def _exact_logarithm(value: Scalar, base: Scalar) -> fmpq | None:
-    """The rational logarithm of a rational number, if it has one with a small denominator."""
-    if not (isinstance(value, fmpq) and isinstance(base, fmpq)) or value <= 0 or base <= 0 or base == 1:
+    """Return the rational logarithm of a rational number; None without one of a small denominator."""
+    if not (isinstance(value, fmpq) and isinstance(base, fmpq)):
         return None
-    if max(value.height_bits(), base.height_bits()) > 512:
+    if value <= 0 or base <= 0 or base == 1:
+        return None
+    if max(value.height_bits(), base.height_bits()) > MAX_LOGARITHM_BITS:
         return None
     ratio = arb(value).log() / arb(base).log()
     if not ratio.is_finite():
         raise NoValue("a logarithm to a base that may be 1")
+    # A guess in floating point is enough, as it is checked exactly.
     guess = Fraction(float(ratio.mid())).limit_denominator(12)
-    if abs(guess.numerator) > 600:
+    if abs(guess.numerator) > MAX_EXPONENT:
         return None
     is_exact = base**guess.numerator == value**guess.denominator
     return fmpq(guess.numerator, guess.denominator) if is_exact else None

@@ -39,7 +39,8 @@ def written_out(node: Node) -> Node:
     operands = tuple(written_out(operand) for operand in node.operands)
     if not any(isinstance(operand, Array) for operand in operands):
         return node
-    found = _RULES[node.name](operands)
+    rule = _RULES[node.name]
+    found = rule(operands)
     return node if found is None else found
 
 

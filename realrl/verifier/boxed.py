@@ -1,4 +1,4 @@
-r"""The last `\boxed{…}` of a text, and the boxes that are joined to it."""
+r"""Finds the last `\boxed{…}` of a text, and the boxes that are joined to it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from typing import NamedTuple
 
 MAX_BOX_CHARS = 10_000
-"""A box that does not close within so many characters counts as never closed."""
+"""The length of the longest box; one that closes later counts as never closed."""
 MAX_CONNECTOR_CHARS = 80
-"""Boxes that are further apart are no list."""
+"""The largest distance of two boxes of one list."""
 
 # Each begins with a literal, which `re` finds much faster than an alternative: a text may be a megabyte of
 # backslashes.
@@ -32,10 +32,11 @@ class _Box(NamedTuple):
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""Return what the last box holds: None without a box, "" for one that is empty or never closed.
+    r"""Return the content of the last box: None without a box, "" for one that is empty or never closed.
 
     Boxes that only "and", "or", commas or formula signs join are one list: `\boxed{3} or \boxed{4}` is the
-    answer "3; 4", and neither 3 nor 4. A last box that never closes was cut off; no earlier one is it.
+    answer "3; 4", and neither 3 nor 4. A last box that never closes was cut off, and no earlier one
+    replaces it.
     """
     opening = _last_opening(text)
     if opening is None:
@@ -49,11 +50,13 @@ def boxed_answer(text: str) -> str | None:
     if not boxes or boxes[-1].begin != begin - window_begin:
         return ""
     contents = [window[box.inside : box.close].strip() for box in _last_run(window, boxes)]
-    return "; ".join(filter(None, dict.fromkeys(contents)))
+    # An answer that is boxed twice is one answer.
+    distinct = dict.fromkeys(contents)
+    return "; ".join(filter(None, distinct))
 
 
 def _last_opening(text: str) -> tuple[int, int] | None:
-    """Return where the last box begins, and where its brace or number does."""
+    """Return where the last box begins, and where its brace or its number begins; None without a box."""
     last = None
     for pattern in _OPENINGS:
         for match in pattern.finditer(text):
@@ -63,9 +66,9 @@ def _last_opening(text: str) -> tuple[int, int] | None:
 
 
 def _closed_boxes(text: str) -> list[_Box]:
-    """Return the boxes that close, by where they begin. An escaped brace is no brace."""
+    """Return the boxes that close, in the order of their beginnings. An escaped brace does not count."""
     opened: list[tuple[int, int] | None] = []
-    boxes = []
+    boxes: list[_Box] = []
     for match in _TOKEN.finditer(text):
         token = match.group()
         if token == "{":
@@ -73,7 +76,8 @@ def _closed_boxes(text: str) -> list[_Box]:
         elif token == "}" and opened:
             box = opened.pop()
             if box is not None:
-                boxes.append(_Box(*box, match.start()))
+                begin, inside = box
+                boxes.append(_Box(begin, inside, match.start()))
         elif token.endswith("{") and token != r"\{":
             # The first of two backslashes is the escape of a text that was escaped twice.
             begin = match.start() + token.startswith("\\\\")
@@ -82,11 +86,15 @@ def _closed_boxes(text: str) -> list[_Box]:
 
 
 def _last_run(text: str, boxes: list[_Box]) -> list[_Box]:
-    """Return the last box, and those before it that are joined to it."""
+    """Return the last box and the earlier boxes that are joined to it."""
     run = [boxes[-1]]
     for box in reversed(boxes[:-1]):
-        begin, end = box.close + 1, run[0].begin
-        if not 0 <= end - begin <= MAX_CONNECTOR_CHARS or not _CONNECTORS.fullmatch(text, begin, end):
+        begin = box.close + 1
+        end = run[0].begin
+        # The distance is negative if one box is inside the other.
+        if not 0 <= end - begin <= MAX_CONNECTOR_CHARS:
+            break
+        if not _CONNECTORS.fullmatch(text, begin, end):
             break
         run.insert(0, box)
     return run

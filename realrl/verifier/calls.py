@@ -13,16 +13,21 @@ MAX_SUBSCRIPT = 13
 
 
 def read_letter(parser: Parser) -> Node:
-    """A variable, or the value of a function without a meaning."""
+    """Return a variable, or the value of an unknown function."""
     symbol = Symbol(parser.peek().text)
     parser.at += 1
     symbol = with_subscript(parser, symbol)
-    return read_primed(parser, symbol) if parser.next_is("'") else _called(parser, symbol)
+    if parser.next_is("'"):
+        return read_primed(parser, symbol)
+    return _called(parser, symbol)
 
 
 def with_subscript(cursor: Cursor, symbol: Symbol) -> Symbol:
-    """A symbol with the subscript that comes next, if one does."""
-    return Symbol(f"{symbol.name}_{{{_subscript(cursor)}}}") if cursor.take("_") else symbol
+    """Return a symbol with the subscript that comes next, if there is one."""
+    if not cursor.take("_"):
+        return symbol
+    subscript = _subscript(cursor)
+    return Symbol(f"{symbol.name}_{{{subscript}}}")
 
 
 def _subscript(cursor: Cursor) -> str:
@@ -47,7 +52,7 @@ def _subscript_in_braces(cursor: Cursor) -> str:
 
 
 def read_primed(parser: Parser, symbol: Symbol) -> Node:
-    """A symbol with the primes that come next, and perhaps its arguments."""
+    """Return a symbol with the primes that come next, and perhaps its arguments."""
     name = symbol.name
     while parser.take("'"):
         name += "'"
@@ -55,7 +60,7 @@ def read_primed(parser: Parser, symbol: Symbol) -> Node:
 
 
 def _called(parser: Parser, symbol: Symbol) -> Node:
-    """A symbol with its arguments, if it is a function: `f(x)` is a value of f, and `a(x)` is a product."""
+    """Return a symbol, with its arguments if it is a function: `f(x)` is a value of f, `a(x)` a product."""
     base = symbol.name.partition("_")[0].rstrip("'")
     is_function = base in UNKNOWN_FUNCTIONS or symbol.name.endswith("'")
     if not parser.next_is("(") or not (is_function or base == "C"):

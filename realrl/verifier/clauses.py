@@ -1,4 +1,4 @@
-"""Clauses and parentheses that follow an answer and speak about it: where the answer before them ends."""
+"""Finds the end of an answer that is followed by clauses or parentheses about it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,11 @@ def without_clauses(sentence: str) -> str:
     shown = outside(sentence)
     ends = [len(sentence)]
     # A sentence may begin with such a word: then its answer is in the clause.
-    ends += [match.start() for match in _CLAUSE.finditer(shown) if match.start() > 0]
-    ends += [match.start() for match in _ASIDE.finditer(shown)]
+    for match in _CLAUSE.finditer(shown):
+        if match.start() > 0:
+            ends.append(match.start())
+    for match in _ASIDE.finditer(shown):
+        ends.append(match.start())
     for formula in formulas(sentence):
         # Within a formula a parenthesis may be a factor; behind a formula it speaks about it.
         if _PARENTHESIS.match(shown, formula.end) and not _PART_OF_VALUE.match(shown, formula.end):

@@ -18,7 +18,11 @@ from realrl.verifier.parser import Parser
 
 
 def read_command(parser: Parser) -> Node:
-    """A command with its arguments; one whose text begins with `plain ` is written without a backslash."""
+    """Return a command with its arguments; `plain ` begins one that is written without a backslash.
+
+    Raises:
+        Unreadable: The command is unknown.
+    """
     name = parser.peek().text
     parser.at += 1
     is_plain = name.startswith("plain ")
@@ -40,7 +44,11 @@ def read_command(parser: Parser) -> Node:
 
 
 def read_word(parser: Parser) -> Node:
-    r"""A word in a text, as in `\text{max}(1, 2)`, that is a name of formulas."""
+    r"""Return what a word in a text names, as in `\text{max}(1, 2)`.
+
+    Raises:
+        Unreadable: The word is not a name in formulas.
+    """
     name = parser.peek().text
     parser.at += 1
     if name in ("e", "i"):
@@ -53,7 +61,7 @@ def read_word(parser: Parser) -> Node:
 
 
 def is_factor(command: str) -> bool:
-    """Whether a command can be multiplied with what is before it."""
+    """Return whether a command can be a factor of the formula before it."""
     bare = _bare(command)
     is_known = bare in FUNCTIONS or bare in CONSTANTS or bare in GREEK or bare in _READERS
     return is_known or bare.startswith("begin ")
@@ -84,7 +92,7 @@ def _overline(parser: Parser) -> Node:
 
 
 def _marked(parser: Parser, *, mark: str) -> Node:
-    r"""A letter with a mark, which is a variable of its own: `\hat{x}`, but not the unit vector `\hat{i}`."""
+    r"""Return a marked letter, a variable of its own: `\hat{x}`, but not the unit vector `\hat{i}`."""
     inside = _marked_letter(parser)
     if inside.name in UNIT_VECTORS and mark in (r"\hat", r"\vec"):
         return inside
@@ -103,7 +111,7 @@ def _letterlike(_: Parser, *, name: str) -> Node:
 
 
 def _repeated(parser: Parser, *, name: str) -> Node:
-    r"""A sum or a product over whole numbers, as in `\sum_{k=1}^{n} k`."""
+    r"""Return a sum or a product over whole numbers, as in `\sum_{k=1}^{n} k`."""
     parser.expect("_")
     parser.expect("{")
     index = parser.atom()

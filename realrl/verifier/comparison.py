@@ -1,4 +1,4 @@
-"""Whether an answer means what a solution does. It may say less than the solution, never another thing.
+"""Compares an answer with a solution. An answer may say less than the solution, but nothing else.
 
 Two readings are the same if one meaning of the first is one of the second. Two meanings are compared by the
 rule for their kinds, or else are different:
@@ -59,7 +59,7 @@ Compare = Callable[[Value, Value, Same], bool]
 
 
 def same(answer: Reading, solution: Reading) -> bool:
-    """Whether one meaning of an answer is one of a solution."""
+    """Return whether one meaning of an answer is one of a solution."""
     return any(_same_value(mine, wanted) for wanted in solution for mine in answer)
 
 

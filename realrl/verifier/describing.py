@@ -1,4 +1,4 @@
-"""Says in words what an answer is read as: `interval [1, 2) for x`, `number 3/2 in cm (length)`."""
+"""Words the meanings that an answer is read as: `interval [1, 2) for x`, `number 3/2 in cm (length)`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ from realrl.verifier.tree import (
 from realrl.verifier.writing import shortened, written
 
 _MOST_MEMBERS = 6
+"""The largest number of members that are shown of a collection."""
 _MOST_CHARS = 600
+"""The length of the longest description."""
 _DEPTH = 6
+"""The largest depth of values in each other that are shown."""
 _COLLECTIONS = {
     **{"()": "tuple", "{}": "set", ",": "list", "[]": "list in brackets", "or": "choice of alternatives"},
     **{":": "ratio"},
@@ -134,8 +137,11 @@ def _unit(unit: Unit) -> str:
     if not unit.is_known:
         return f'of "{unit.kind}"'
     name = units.unit_name(unit)
-    size = "" if name or unit.factor == 1 else f", {_plain(unit.factor)} of its base units"
-    return f"in {name} ({unit.kind})" if name else f"with a unit of {unit.kind}{size}"
+    if name:
+        return f"in {name} ({unit.kind})"
+    if unit.factor == 1:
+        return f"with a unit of {unit.kind}"
+    return f"with a unit of {unit.kind}, {_plain(unit.factor)} of its base units"
 
 
 def _plain(number: Fraction) -> str:
@@ -147,20 +153,26 @@ def _moment(value: Moment) -> str:
         hours, minutes = divmod(value.minutes, 60)
         return f"time {hours}:{minutes:02} {value.half}".rstrip()
     parts = {"day": value.day, "month": value.month, "year": value.year}
-    return "date " + ", ".join(f"{name} {part}" for name, part in parts.items() if part is not None)
+    known = [f"{name} {part}" for name, part in parts.items() if part is not None]
+    return "date " + ", ".join(known)
 
 
 def _items(kind: str, items: Sequence[Reading], depth: int) -> str:
     if not items:
         return f"empty {_COLLECTIONS.get(kind, 'list')}"
+    members = _members(items, depth)
     if kind == "or":
-        return f"{len(items)} alternatives{_members(items, depth)}"
-    return f"{_COLLECTIONS.get(kind, 'list')} of {len(items)}{_members(items, depth)}"
+        return f"{len(items)} alternatives{members}"
+    name = _COLLECTIONS.get(kind, "list")
+    return f"{name} of {len(items)}{members}"
 
 
 def _members(items: Sequence[Reading], depth: int) -> str:
+    """Return the usual meanings of the first members, after a colon."""
     shown = [_reading(item[:1], depth - 1) for item in items[:_MOST_MEMBERS]]
-    return ": " + ", ".join([*shown, "…"] if len(items) > _MOST_MEMBERS else shown)
+    if len(items) > _MOST_MEMBERS:
+        shown.append("…")
+    return ": " + ", ".join(shown)
 
 
 def real_set(value: RealSet) -> str:
@@ -174,20 +186,31 @@ def real_set(value: RealSet) -> str:
 
 
 def _interval(part: Interval) -> str:
-    left, right = "[" if part.low.is_closed else "(", "]" if part.high.is_closed else ")"
-    return f"{left}{_bound(part.low, '-')}, {_bound(part.high, '')}{right}"
+    left = "[" if part.low.is_closed else "("
+    right = "]" if part.high.is_closed else ")"
+    low = _bound(part.low, "-")
+    high = _bound(part.high, "")
+    return f"{left}{low}, {high}{right}"
 
 
 def _bound(bound: Bound, sign: str) -> str:
-    return f"{sign}infinity" if bound.node is None else written(bound.node)
+    if bound.node is None:
+        return f"{sign}infinity"
+    return written(bound.node)
 
 
 def _relation(operators: Sequence[str], sides: Sequence[Reading], depth: int) -> str:
-    shown = [
-        written(side[0].node) if isinstance(side[0], Formula) else _reading(side[:1], depth - 1)
-        for side in sides
-    ]
+    shown = [_side(side, depth) for side in sides]
     text = shown[0]
     for operator, side in zip(operators, shown[1:], strict=False):
         text += f" {operator} {side}"
-    return f"{'equation' if set(operators) == {'='} else 'relation'} {text}"
+    kind = "equation" if set(operators) == {"="} else "relation"
+    return f"{kind} {text}"
+
+
+def _side(side: Reading, depth: int) -> str:
+    """Return the usual meaning of a side; a formula is shown without its kind."""
+    usual = side[0]
+    if isinstance(usual, Formula):
+        return written(usual.node)
+    return _reading(side[:1], depth - 1)

@@ -1,4 +1,4 @@
-"""Whether two relations are the same: side by side, or as one equation or order up to a factor."""
+"""Compares relations: side by side, or as one equation or order up to a factor."""
 
 from __future__ import annotations
 
@@ -16,40 +16,56 @@ from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.tree import Formula, Reading, Relation
 
 _STRICT = {"<": True, ">": True, "<=": False, ">=": False}
+"""Whether each order excludes equality."""
+_RATIO_BITS = 128
+"""The precision at which it is found out whether values are rational."""
 _MAX_BITS = 4096
 """The largest size of a factor between two equations."""
 
 
 def same_relation(answer: Relation, solution: Relation, same: Same) -> bool:
-    """Whether two relations have the same sides, or are one up to a constant, for an order a positive one."""
-    if answer.operators == solution.operators:
-        if all(map(same, answer.sides, solution.sides)):
-            return True
-        if set(answer.operators) <= {"=", "!="} and all(map(same, answer.sides[::-1], solution.sides)):
-            return True
+    """Return whether two relations have the same sides, or differ by a constant factor.
+
+    The factor between two orders is positive.
+    """
+    if answer.operators == solution.operators and _same_sides(answer, solution, same):
+        return True
     if len(answer.operators) != 1 or len(solution.operators) != 1:
         return False
     if answer.operators == solution.operators == ("=",):
-        return _factor_between(_difference(answer.sides), _difference(solution.sides)) is not None
+        mine = _difference(answer.sides)
+        wanted = _difference(solution.sides)
+        return _factor_between(mine, wanted) is not None
     return _same_order(answer, solution)
 
 
+def _same_sides(answer: Relation, solution: Relation, same: Same) -> bool:
+    """Return whether two relations with the same operators have the same sides."""
+    if all(map(same, answer.sides, solution.sides)):
+        return True
+    is_symmetric = set(answer.operators) <= {"=", "!="}
+    return is_symmetric and all(map(same, reversed(answer.sides), solution.sides))
+
+
 def _same_order(answer: Relation, solution: Relation) -> bool:
-    """Whether an order is a positive constant times another: `2x - y <= 3` for `y >= 2x - 3`."""
-    (operator,), (wanted_operator,) = answer.operators, solution.operators
-    if _STRICT.get(operator) is None or _STRICT.get(operator) != _STRICT.get(wanted_operator):
+    """Return whether an order is a positive constant times another: `2x - y <= 3` for `y >= 2x - 3`."""
+    is_strict = _STRICT.get(answer.operators[0])
+    wanted_is_strict = _STRICT.get(solution.operators[0])
+    if is_strict is None or is_strict != wanted_is_strict:
         return False
     factor = _factor_between(_below_zero(answer), _below_zero(solution))
     return factor is not None and _is_positive(factor)
 
 
 def _below_zero(order: Relation) -> Node | None:
-    """The formula that an order says to be below 0."""
-    return _difference(order.sides if order.operators[0] in ("<", "<=") else order.sides[::-1])
+    """Return the formula that is below 0 by an order; None if a side is not a formula."""
+    is_ascending = order.operators[0] in ("<", "<=")
+    sides = order.sides if is_ascending else order.sides[::-1]
+    return _difference(sides)
 
 
 def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
-    """The constant, not 0, that one formula is another one times; None where there is none."""
+    """Return the constant, not 0, by which `wanted` is multiplied to give `mine`; None if there is none."""
     if mine is None or wanted is None:
         return None
     names = free_symbols(mine)
@@ -59,39 +75,46 @@ def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
     # The difference of an identity is 0 or a ball around it, and 0 times the wanted one is that as well.
     if factor is None or compared_at(factor, whole(0), {}) is not APART:
         return None
-    return factor if equal(mine, operation("multiply", factor, wanted)) else None
+    multiple = operation("multiply", factor, wanted)
+    return factor if equal(mine, multiple) else None
 
 
 def _is_positive(factor: Node) -> bool:
-    """Whether a constant certainly is a real number above 0."""
+    """Return whether a constant certainly is a real number above 0."""
     try:
         value = evaluated(factor, {}, _MAX_BITS)
     except NoValue:
         return False
-    return value > 0 if isinstance(value, fmpq) else is_real(value) and bool(value.real > 0)
+    if isinstance(value, fmpq):
+        return value > 0
+    return is_real(value) and bool(value.real > 0)
 
 
 def _difference(sides: Sequence[Reading]) -> Node | None:
-    """The left side minus the right one, where both are formulas."""
-    left, right = (side[0] for side in sides)
+    """Return the left side minus the right side; None if one is not a formula."""
+    left = sides[0][0]
+    right = sides[1][0]
     if not (isinstance(left, Formula) and isinstance(right, Formula)):
         return None
     return operation("add", left.node, negative(right.node))
 
 
 def _ratio_at_a_point(first: Node, second: Node) -> Node | None:
-    """The ratio of two formulas at some rational point, exactly where it is rational."""
+    """Return the ratio of two formulas at the first point that has one; None if no point has."""
     kinds = variable_kinds(free_symbols(first), (first, second))
     for point, _ in points(kinds, (first, second)):
         try:
-            above, below = evaluated(first, point, 128), evaluated(second, point, 128)
+            above = evaluated(first, point, _RATIO_BITS)
+            below = evaluated(second, point, _RATIO_BITS)
         except NoValue:
             continue
         if isinstance(above, fmpq) and isinstance(below, fmpq):
-            if above != 0 and below != 0:
-                ratio = above / below
-                return _number(ratio) if ratio.height_bits() <= _MAX_BITS else None
-        elif all(isinstance(value, fmpq) for value in point.values()):
+            if above == 0 or below == 0:
+                continue
+            ratio = above / below
+            return _number(ratio) if ratio.height_bits() <= _MAX_BITS else None
+        # The ratio is not rational, so it stays a formula, which is exact at a rational point.
+        if all(isinstance(value, fmpq) for value in point.values()):
             at = {name: _number(value) for name, value in point.items()}
             return operation("divide", substituted(first, at), substituted(second, at))
     return None

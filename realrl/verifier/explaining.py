@@ -1,4 +1,4 @@
-"""Says why a verdict is what it is: how both sides were read, and what decided.
+"""Explains a verdict: how both sides were read, and the rule that decided.
 
     texts ─▶ rule (same.py) ─▶ the same meaning ─▶ agreements.py  ┐
                             ├▶ no such meaning  ─▶ differences.py ┼▶ a sentence
@@ -38,13 +38,19 @@ def explained(answer: str, solution: str, *, convert_units: bool = True) -> Pair
     rule = rule_of(answer, solution, convert_units=convert_units)
     if rule is Rule.LENGTH:
         return PairExplanation("a text that is too long to read", "a text", rule.value)
-    found, expected = read(answer.strip()), read(solution.strip())
+    found = read(answer.strip())
+    expected = read(solution.strip())
     if not convert_units:
-        found, expected = unconverted(found), unconverted(expected)
-    why = rule.value
+        found = unconverted(found)
+        expected = unconverted(expected)
     if rule is Rule.MEANING:
         why = why_same(found, expected)
     elif rule is Rule.NONE:
         why = why_not(found, expected)
-    texts = described(found), described(expected), why
-    return PairExplanation(*(shortened(text, MAX_CHARS) for text in texts))
+    else:
+        why = rule.value
+    return PairExplanation(
+        shortened(described(found), MAX_CHARS),
+        shortened(described(expected), MAX_CHARS),
+        shortened(why, MAX_CHARS),
+    )

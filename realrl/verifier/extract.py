@@ -1,4 +1,4 @@
-r"""The search for the answer in a model's text.
+r"""Searches a model's text for its answer.
 
     text ─▶ part after the thoughts, inside <answer>…</answer> if there is one
               │ cut off in a thought or a tag: no answer
@@ -65,7 +65,7 @@ def find_answer(text: str) -> Found:
 
 
 def _tagged(content: str) -> str | None:
-    """Return the answer in a tag, which is all that it holds, also where this has several lines."""
+    """Return the answer in a tag, whose content may have several lines."""
     if "\n" not in content:
         return answer_at(content, 0)
     is_short = len(content) <= MAX_STATEMENT_CHARS

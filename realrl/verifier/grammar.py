@@ -42,6 +42,7 @@ from realrl.verifier.parser import Parser
 from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
 
 MAX_TOKENS = 600
+"""The largest number of tokens of a formula."""
 MAX_DEPTH = 60
 """The largest depth of brackets, arguments and functions in each other."""
 
@@ -63,7 +64,7 @@ _ATOMS: dict[str, Callable[[Parser], Node]] = {
 
 
 def readings(tokens: Tokens) -> tuple[Node, ...]:
-    """All formulas that the tokens may mean, the usual reading first; nothing if they mean none."""
+    """Return all formulas that the tokens may mean, the usual one first; none if they mean no formula."""
     found: dict[Node, None] = {}
     for tight in (False, True):
         if tight and not any(token.is_sign("/") for token in tokens):
@@ -76,18 +77,19 @@ def readings(tokens: Tokens) -> tuple[Node, ...]:
 
 
 def formula(tokens: Tokens, *, tight: bool = False) -> Node:
-    """The tree of a formula; with `tight`, a factor written next to another binds closer than `/`.
+    """Return the tree of a formula; with `tight`, adjacent factors bind closer than `/`.
 
     Raises:
-        Unreadable: the tokens are no formula.
+        Unreadable: The tokens are not a formula.
     """
     if len(tokens) > MAX_TOKENS:
         raise Unreadable("too long")
-    return _with_constants(_Grammar(separated(tokens), tight=tight).formula())
+    grammar = _Grammar(separated(tokens), tight=tight)
+    return _with_constants(grammar.formula())
 
 
 def _with_constants(node: Node) -> Node:
-    """With `e` and `i`, where no sum binds them, as the numbers that they are."""
+    """Return a formula with `e` and `i` as numbers, except where a sum binds them."""
     names = {"e": Constant("e"), "i": Constant("i")}
     return substituted(node, names) if free_symbols(node) & names.keys() else node
 
@@ -100,13 +102,14 @@ class _Grammar(Parser):
         self._depth = 0
 
     def formula(self) -> Node:
-        """All tokens."""
+        """Return the formula that all tokens are."""
         node = self.perhaps_over(self.sum())
         if self.peek() is not None:
             raise Unreadable(f"more after a formula: {self.peek().text}")
         return node
 
     def sum(self) -> Node:
+        """Read products that are added or subtracted."""
         terms = [self._signed_product()]
         while self.next_is("+", "-"):
             terms.append(self._signed_product())
@@ -121,6 +124,7 @@ class _Grammar(Parser):
         return negative(node) if is_negative else node
 
     def product(self) -> Node:
+        """Read factors that are multiplied or divided."""
         node = self._run()
         while True:
             if self.take(*_TIMES) or self._take_x():
@@ -137,12 +141,17 @@ class _Grammar(Parser):
 
     def _take_x(self) -> bool:
         """Take an `x` between two numbers, which is a sign of multiplication."""
-        before, token, after = (self.peek(ahead) for ahead in (-1, 0, 1))
-        is_x = token is not None and token.kind in (LETTERS, TEXT) and token.text in ("x", "X")
-        if is_x and self.at and before.kind == NUMBER and after is not None and after.kind == NUMBER:
-            self.at += 1
-            return True
-        return False
+        token = self.peek()
+        if token is None or token.kind not in (LETTERS, TEXT) or token.text not in ("x", "X"):
+            return False
+        after = self.peek(1)
+        if not self.at or after is None:
+            return False
+        before = self.tokens[self.at - 1]
+        if before.kind != NUMBER or after.kind != NUMBER:
+            return False
+        self.at += 1
+        return True
 
     def _signed_run(self) -> Node:
         if self.take("-"):
@@ -150,7 +159,7 @@ class _Grammar(Parser):
         return self._signed_run() if self.take("+") else self._run()
 
     def _run(self) -> Node:
-        """Factors next to each other, if they bind closer than `/`; else a single one."""
+        """Read adjacent factors if they bind closer than `/`; else a single factor."""
         node = self.power()
         if (fraction := fraction_after(self, node)) is not None:
             return operation("add", node, fraction)
@@ -159,6 +168,7 @@ class _Grammar(Parser):
         return node
 
     def starts_factor(self) -> bool:
+        """Return whether the next token begins a factor that needs no sign of multiplication."""
         token = self.peek()
         if token is None:
             return False
@@ -174,6 +184,7 @@ class _Grammar(Parser):
         return token.kind == LETTERS or is_factor(token.text)
 
     def power(self) -> Node:
+        """Read an atom with its exponents, factorials, percent signs and primes."""
         node = self.atom()
         while True:
             if self.next_is("^", "!", "%"):
@@ -190,7 +201,7 @@ class _Grammar(Parser):
                 return node
 
     def _raised(self, base: Node) -> Node:
-        """A base with what stands above it, after `^`."""
+        """Return a base with its exponent, degrees or transpose, after `^`."""
         if self.take(r"\circ"):
             return operation("degrees", base)
         if self.next_is("{") and self.peek(1) is not None and self.peek(1).is_sign(r"\circ"):
@@ -215,6 +226,7 @@ class _Grammar(Parser):
         return False
 
     def exponent(self) -> Node:
+        """Read an exponent, after its `^`."""
         self.nest()
         if self.take("-"):
             return negative(self.exponent())
@@ -224,6 +236,7 @@ class _Grammar(Parser):
         return self._raised(base) if self.take("^") else base
 
     def atom(self) -> Node:
+        """Read a number, a letter, a command, or a formula in brackets or bars."""
         token = self.peek()
         if token is None:
             raise Unreadable("a formula that ends too early")

@@ -80,7 +80,8 @@ def _is_nonzero_formula(value: Value) -> bool:
 def items_for_one(answer: Items, solution: Value, same: Same) -> bool:
     """Return whether every member of a list is the single value, or the quotient of a ratio is."""
     if answer.kind in (",", "or") and answer.items:
-        if all(same(item, (solution,)) for item in answer.items):
+        wanted = (solution,)
+        if all(same(item, wanted) for item in answer.items):
             return True
     if _has_one_member(answer):
         return same(answer.items[0], (solution,))
