@@ -13,7 +13,7 @@ from realrl.verifier.nodes import whole
 from realrl.verifier.tree import Congruence, Formula, Items, Named, Reading, RealSet, Value
 
 _NAMES_OF_A_GRAPH = frozenset(("y", "f ( x )"))
-"""Two names of one thing: a function of the question is often called `y` in one text and `f(x)` in the other."""
+"""Two names of one thing: a function is often `y` in one text and `f(x)` in the other."""
 
 
 def assignments(value: Value) -> dict[str, Reading] | None:

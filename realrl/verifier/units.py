@@ -135,7 +135,7 @@ def unit_name(unit: Unit) -> str:
 
 
 def read_unit(tokens: Tokens) -> Unit | None:
-    r"""Return the unit that all tokens together are: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`, `miles per hour`."""
+    r"""Return the unit that all tokens together are: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`."""
     if not tokens or len(tokens) > 16:
         return None
     words = [_as_word(token) for token in tokens]
