@@ -85,7 +85,7 @@ def value_for_named(answer: Value, solution: Named, same: Same) -> bool:
 
 
 def _are_whole_numbers(answer: Value, solution: Named, same: Same) -> bool:
-    r"""Return whether an answer has all numbers of `-2 \le n \le 2`, where n is a whole number by its name."""
+    r"""Return whether an answer has all numbers of `-2 \le n \le 2`, where n is whole by its name."""
     if solution.name not in WHOLE_NAMES or not isinstance(solution.value[0], RealSet):
         return False
     numbers = sets.whole_numbers(solution.value[0])
