@@ -10,28 +10,33 @@ from realrl.verifier.tokens import NUMBER
 
 
 def fraction_after(parser: Parser, node: Node) -> Node | None:
-    """The fraction that comes next, if `node` is a whole number that it belongs to; else None."""
+    """Return the fraction that comes next, if it belongs to the whole number `node`; else None."""
     if not _is_whole(node) or node.decimals or node.value < 0:
         return None
-    return _proper_part(parser) if parser.next_is(r"\frac") else _slanted_fraction(parser)
+    if parser.next_is(r"\frac"):
+        return _proper_part(parser)
+    return _slanted_fraction(parser)
 
 
 def _proper_part(parser: Parser) -> Node | None:
-    r"""A `\frac` of two whole numbers; anything else is left where it is."""
+    r"""Return a `\frac` of two whole numbers; for anything else the cursor does not move."""
     start = parser.at
     part = parser.power()
-    if isinstance(part, Operation) and part.name == "divide" and all(map(_is_whole, part.operands)):
+    is_fraction = isinstance(part, Operation) and part.name == "divide"
+    if is_fraction and all(map(_is_whole, part.operands)):
         return part
     parser.at = start
     return None
 
 
 def _slanted_fraction(cursor: Cursor) -> Node | None:
-    """Two numbers with `/` between them, after a space."""
-    top, slash, bottom = (cursor.peek(ahead) for ahead in range(3))
+    """Return the fraction of two numbers with `/` between them, after a space."""
+    top = cursor.peek(0)
+    slash = cursor.peek(1)
+    bottom = cursor.peek(2)
     if bottom is None or not top.kind == bottom.kind == NUMBER:
         return None
-    if not (top.after_space and slash.is_sign("/")):
+    if not top.after_space or not slash.is_sign("/"):
         return None
     cursor.at += 3
     return operation("divide", decimal_number(top.text), decimal_number(bottom.text))

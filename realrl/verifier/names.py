@@ -31,9 +31,9 @@ _SIGNS = frozenset(("|", "_", "^", "'", "(", ")", "{", "}", ",", "+", "-", "/", 
 
 
 def name_of(tokens: Tokens) -> tuple[str, bool] | None:
-    """`(name, whether a value says as much without it)`, if the tokens are a name; else None.
+    """Return `(name, whether it may be omitted before a value)`, if the tokens are a name; else None.
 
-    A name with a known function in it, as `\\log x`, is part of what is said.
+    A name with a known function in it, as `\\log x`, may not be omitted.
     """
     if not 0 < len(tokens) <= MAX_TOKENS or tokens[0].text in ("-", "+", "^", "/"):
         return None
@@ -53,25 +53,29 @@ def name_of(tokens: Tokens) -> tuple[str, bool] | None:
 
 
 def is_one_thing(name: str) -> bool:
-    """Whether a name has no sum and no power in it."""
-    return not any(sign in f" {name} " for sign in (" + ", " - ", " ^ "))
+    """Return whether a name has no sum and no power in it."""
+    spaced = f" {name} "
+    return not any(sign in spaced for sign in (" + ", " - ", " ^ "))
 
 
 def spelled_name(tokens: Tokens) -> str:
-    """One spelling of a name."""
+    """Return one spelling of a name."""
     return text_of(tokens).replace("\\text ", "")
 
 
 def is_variable(name: str) -> bool:
-    """Whether a name is one letter, with a subscript or primes."""
-    return len(name.partition(" _ ")[0].rstrip("' ")) == 1 or name.startswith("\\")
+    """Return whether a name is one letter, with a subscript or primes."""
+    letter = without_subscript(name).rstrip("' ")
+    return len(letter) == 1 or name.startswith("\\")
 
 
 def without_subscript(name: str) -> str:
+    """Return a name without its subscript."""
     return name.partition(" _ ")[0]
 
 
 def _belongs(token: Token, depth: int, before: Token | None) -> bool:
+    """Return whether a token may be part of a name, after the token before it."""
     if depth > 0 and token.kind != TEXT:
         return True
     if token.kind in (LETTERS, TEXT, OPEN, CLOSE):
@@ -79,12 +83,13 @@ def _belongs(token: Token, depth: int, before: Token | None) -> bool:
     if token.kind == NUMBER:
         return depth > 0 or (before is not None and before.text in ("_", "^"))
     if token.kind == COMMAND:
-        return _is_greek(token) or token.text in _MARKS or token.text in _SIGNS or _is_known_function(token)
+        is_sign = token.text in _MARKS or token.text in _SIGNS
+        return is_sign or _is_greek(token) or _is_known_function(token)
     return token.kind == SIGN and token.text in _SIGNS
 
 
 def _has_number_in_fraction(tokens: Tokens) -> bool:
-    r"""`\frac{x}{2}` is no name, `\frac{dy}{dx}` is one."""
+    r"""Return whether a fraction has a number: `\frac{x}{2}` is no name, `\frac{dy}{dx}` is one."""
     has_fraction = any(token.text in (r"\frac", "/") for token in tokens)
     return has_fraction and any(token.kind == NUMBER for token in tokens)
 

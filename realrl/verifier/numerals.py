@@ -11,6 +11,9 @@ from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, TEXT, Token, Tokens
 from realrl.verifier.tree import Moment, Numeral
 
 MOST_WORDS = 14
+"""The largest number of tokens of a number in words."""
+_DIGITS_IN_BASE = re.compile(r"[\dA-Za-z]*\d[\dA-Za-z]*|[A-Fa-f]{2,}")
+_MAX_NUMERAL_TOKENS = 12
 
 
 def number_in_words(tokens: Tokens) -> tuple[Fraction, int] | None:
@@ -81,47 +84,66 @@ def scales(tokens: Tokens) -> tuple[Fraction, int]:
 
 
 def ordinal_ending(tokens: Tokens) -> int:
-    """How many tokens at the beginning are the ending of an ordinal, as `rd` or `^{th}`."""
+    """Return how many tokens at the start are the ending of an ordinal, as `rd` or `^{th}`."""
     texts = [token.text for token in tokens[:4]]
-    if texts[:1] and texts[0] in ORDINAL_ENDINGS and not tokens[0].after_space:
+    if not texts:
+        return 0
+    if texts[0] in ORDINAL_ENDINGS and not tokens[0].after_space:
         return 1
-    if texts[:1] == ["^"]:
-        if texts[1:2] and texts[1] in ORDINAL_ENDINGS:
-            return 2
-        if texts[1:2] == ["{"] and texts[2:3] and texts[2] in ORDINAL_ENDINGS and texts[3:4] == ["}"]:
-            return 4
-    return 0
+    if texts[0] != "^" or len(texts) < 2:
+        return 0
+    if texts[1] in ORDINAL_ENDINGS:
+        return 2
+    is_in_braces = len(texts) == 4 and texts[1] == "{" and texts[3] == "}"
+    return 4 if is_in_braces and texts[2] in ORDINAL_ENDINGS else 0
 
 
 def numeral(tokens: Tokens) -> Numeral | None:
-    """Digits with a base, as `52_8`, `(52)_{8}`, `FF_{16}`, `0xFF`."""
-    if hexadecimal := re.fullmatch(r"0x([\dA-Fa-f]{1,32})", "".join(token.text for token in tokens[:20])):
+    """Return digits with a base, as `52_8`, `(52)_{8}`, `FF_{16}`, `0xFF`; None for anything else."""
+    text = "".join(token.text for token in tokens[:20])
+    hexadecimal = re.fullmatch(r"0x([\dA-Fa-f]{1,32})", text)
+    if hexadecimal:
         return Numeral(hexadecimal[1].upper(), 16)
-    if binary := re.fullmatch(r"0b([01]{1,64})", "".join(token.text for token in tokens[:20])):
+    binary = re.fullmatch(r"0b([01]{1,64})", text)
+    if binary:
         return Numeral(binary[1], 2)
-    place = next((i for i, token in enumerate(tokens) if token.text == "_"), None)
-    if place is None or not 0 < place <= 12:
+    place = _place_of_subscript(tokens)
+    if place is None or not 0 < place <= _MAX_NUMERAL_TOKENS:
         return None
     base = _base(tokens[place + 1 :])
-    digits = "".join(token.text for token in tokens[:place] if token.text not in ("(", ")", "{", "}"))
-    has_only_digits = all(
-        token.kind in (NUMBER, LETTERS, TEXT) or token.text in "(){}" for token in tokens[:place]
-    )
-    if (
-        base is None
-        or not has_only_digits
-        or not re.fullmatch(r"[\dA-Za-z]*\d[\dA-Za-z]*|[A-Fa-f]{2,}", digits)
-    ):
+    digits = _digits(tokens[:place])
+    if base is None or digits is None:
         return None
     is_valid = all(int(digit, 36) < base for digit in digits)
     return Numeral(digits.upper(), base) if is_valid else None
+
+
+def _place_of_subscript(tokens: Tokens) -> int | None:
+    for place, token in enumerate(tokens):
+        if token.text == "_":
+            return place
+    return None
+
+
+def _digits(tokens: Tokens) -> str | None:
+    """Return the digits before a base, without brackets; None if anything else is there."""
+    digits = ""
+    for token in tokens:
+        if token.kind not in (NUMBER, LETTERS, TEXT) and token.text not in "(){}":
+            return None
+        if token.text not in ("(", ")", "{", "}"):
+            digits += token.text
+    return digits if _DIGITS_IN_BASE.fullmatch(digits) else None
 
 
 def _base(tokens: Tokens) -> int | None:
     texts = [token.text.lower() for token in tokens if token.text not in ("{", "}", "(", ")")]
     if len(texts) != 1:
         return None
-    base = BASES.get(texts[0]) or (int(texts[0]) if re.fullmatch(r"\d{1,2}", texts[0]) else 0)
+    text = texts[0]
+    base = BASES.get(text)
+    if not base:
+        base = int(text) if re.fullmatch(r"\d{1,2}", text) else 0
     return base if 2 <= base <= 36 else None
 
 
@@ -146,15 +168,23 @@ def moment(tokens: Tokens) -> Moment | None:
 
 
 def _time(text: str) -> Moment | None:
-    if text.strip().lower() in _MIDDAYS:
-        return _MIDDAYS[text.strip().lower()]
-    match = _CLOCK.fullmatch(text.strip())
-    if not match or not (match[3] or match[2]):
+    """Return a time of the day, as `3:30`, `3 pm` and `noon`."""
+    text = text.strip()
+    midday = _MIDDAYS.get(text.lower())
+    if midday is not None:
+        return midday
+    match = _CLOCK.fullmatch(text)
+    if not match:
         return None
-    hour, minute = int(match[1]), int(match[2] or 0)
+    half = match[3]
+    # A number alone is no time.
+    if not half and not match[2]:
+        return None
+    hour = int(match[1])
+    minute = int(match[2] or 0)
     if hour > 23 or minute > 59:
         return None
-    return Moment(minutes=60 * hour + minute, half=f"{match[3].lower()}m" if match[3] else "")
+    return Moment(minutes=60 * hour + minute, half=f"{half.lower()}m" if half else "")
 
 
 def _date(tokens: Tokens) -> Moment | None:
@@ -178,17 +208,25 @@ def _date(tokens: Tokens) -> Moment | None:
 
 
 def repeating_decimal(tokens: Tokens) -> Fraction | None:
-    r"""`0.333\ldots` and `0.1666...`, whose last digits repeat, three times or more if it is a single one."""
-    if (
-        len(tokens) != 2
-        or tokens[0].kind != NUMBER
-        or tokens[1] != Token(COMMAND, r"\ldots", tokens[1].after_space)
-    ):
+    r"""Return the value of `0.333\ldots` or `0.1666...`, whose last digits repeat.
+
+    A single digit repeats if it is written at least three times.
+    """
+    if len(tokens) != 2:
         return None
-    whole, _, digits = tokens[0].text.partition(".")
+    number, dots = tokens
+    if number.kind != NUMBER or dots != Token(COMMAND, r"\ldots", dots.after_space):
+        return None
+    whole, _, digits = number.text.partition(".")
     match = re.fullmatch(r"(\d*?)(\d{1,12}?)\2{1,}", digits)
-    if not match or len(digits) > 60 or (len(match[2]) == 1 and len(digits) - len(match[1]) < 3):
+    if not match or len(digits) > 60:
         return None
+    before = match[1]
     period = match[2]
-    tail = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(match[1]))
-    return Fraction(int((whole or "0") + match[1] or "0"), 10 ** len(match[1])) + tail
+    num_repeated = len(digits) - len(before)
+    if len(period) == 1 and num_repeated < 3:
+        return None
+    shift = 10 ** len(before)
+    tail = Fraction(int(period), (10 ** len(period) - 1) * shift)
+    start = (whole or "0") + before
+    return Fraction(int(start), shift) + tail

@@ -36,7 +36,7 @@ _COMPLEX_OPERATIONS = frozenset("real imaginary conjugate arg".split())
 
 
 def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, str]:
-    """The kind of each variable: `real`, `complex`, `whole` or `natural` (from 0 on)."""
+    """Return the kind of each variable: `real`, `complex`, `whole` or `natural` (from 0 on)."""
     each = [list(walk(formula)) for formula in formulas]
     nodes = [node for found in each for node in found]
     # One formula alone cannot make a variable of the other a whole number.
@@ -56,7 +56,7 @@ def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, 
 
 
 def _counted(nodes: Iterable[Node]) -> set[str]:
-    """The variables in operations on whole numbers, and in bounds of sums."""
+    """Return the variables in operations on whole numbers, and in bounds of sums."""
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, Operation) and node.name in _WHOLE_OPERATIONS:
@@ -72,45 +72,59 @@ def _names_of(*formulas: Node) -> Iterator[str]:
 
 
 def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple[Point, bool]]:
-    """Each point, and whether it is a special one."""
+    """Yield each point, and whether it is a special one."""
     draw = random.Random(_seed(formulas))
     names = sorted(kinds)
-    for point in (*_boundaries(formulas, names), *_beyond_constants(formulas, kinds)):
+    boundaries = list(_boundaries(formulas, names))
+    beyond = list(_beyond_constants(formulas, kinds))
+    for point in (*boundaries, *beyond):
         yield point, True
-    for index in range(NUM_POINTS if names else 1):
+    num_points = NUM_POINTS if names else 1
+    for index in range(num_points):
         is_special = index % SPECIAL == SPECIAL - 1
-        yield {name: _drawn(kinds[name], index, is_special, draw) for name in names}, is_special
+        point = {name: _drawn(kinds[name], index, is_special, draw) for name in names}
+        yield point, is_special
 
 
 def _boundaries(formulas: tuple[Node, Node], names: list[str]) -> Iterator[Point]:
-    """The points where cases of the one variable meet: a formula may have another value there, or none."""
+    """Yield the points where cases of the only variable meet, where a formula may change."""
     if len(names) != 1:
         return
     for formula in formulas:
         for node in walk(formula):
-            for condition in (
-                (c for _, conditions in node.cases for c in conditions) if isinstance(node, Piecewise) else ()
-            ):
-                for side in (condition.left, condition.right):
-                    if isinstance(side, Number):
-                        yield {names[0]: fmpq(side.value.numerator, side.value.denominator)}
+            if isinstance(node, Piecewise):
+                for value in _numbers_in_conditions(node):
+                    yield {names[0]: value}
+
+
+def _numbers_in_conditions(node: Piecewise) -> Iterator[fmpq]:
+    """Yield the numbers that a variable is compared with to choose a case."""
+    for _, conditions in node.cases:
+        for condition in conditions:
+            for side in (condition.left, condition.right):
+                if isinstance(side, Number):
+                    yield fmpq(side.value.numerator, side.value.denominator)
 
 
 def _beyond_constants(formulas: tuple[Node, Node], kinds: dict[str, str]) -> Iterator[Point]:
-    r"""Beyond the large numbers of a formula, on multiples of them: `\min(x, 10^{20})` is not `x`."""
+    r"""Yield points on multiples of the large numbers of a formula: `\min(x, 10^{20})` is not `x`."""
     if not kinds:
         return
-    found = {abs(value) for formula in formulas for value in _constants(formula)}
-    for value in sorted(found)[-MAX_LARGE_NUMBERS:]:
+    found: set[fmpq] = set()
+    for formula in formulas:
+        found.update(abs(value) for value in _constants(formula))
+    largest = sorted(found)[-MAX_LARGE_NUMBERS:]
+    for value in largest:
         for sign in (1, -1):
-            yield {
-                name: 3 * value * (place + 1) * (1 if kinds[name] == "natural" else sign)
-                for place, name in enumerate(sorted(kinds))
-            }
+            point = {}
+            for place, name in enumerate(sorted(kinds)):
+                size = 3 * value * (place + 1)
+                point[name] = size if kinds[name] == "natural" else size * sign
+            yield point
 
 
 def _constants(node: Node) -> Iterator[fmpq]:
-    """The whole parts of the numbers in a formula that are beyond what is drawn for special points."""
+    """Yield the whole parts of the numbers in a formula that are larger than any special point."""
     if free_symbols(node):
         for child in children(node):
             yield from _constants(child)
@@ -125,7 +139,7 @@ def _constants(node: Node) -> Iterator[fmpq]:
 
 
 def _whole_part(value: Scalar) -> fmpq | None:
-    """The whole part of a real number that has one of a moderate size."""
+    """Return the whole part of a real number of a moderate size; None for others."""
     if not is_real(value):
         return None
     with ctx.workprec(_CONSTANT_PRECISION):
@@ -138,7 +152,9 @@ def _whole_part(value: Scalar) -> fmpq | None:
 
 def _seed(formulas: tuple[Node, Node]) -> int:
     texts = sorted(repr(formula) for formula in formulas)
-    return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:16], "big")
+    joined = "\0".join(texts).encode()
+    digest = hashlib.sha256(joined).digest()
+    return int.from_bytes(digest[:16], "big")
 
 
 def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Scalar:

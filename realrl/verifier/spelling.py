@@ -1,4 +1,4 @@
-r"""One spelling for characters: what Unicode writes in many ways becomes LaTeX or ASCII.
+r"""Replaces the characters that Unicode has in many forms by LaTeX or ASCII.
 
     ½ ─▶ \frac{1}{2}     x⁴ ─▶ x^{4}     √ ─▶ \sqrt     ≤ ─▶ \le     𝑥, ｘ ─▶ x     λ ─▶ \lambda
 
@@ -39,16 +39,43 @@ _GREEK_VARIANTS = {"ϑ": "theta", "ϕ": "phi", "ϵ": "epsilon", "ς": "sigma"}
 
 
 def spelled(text: str) -> str:
-    """The text with LaTeX or ASCII for every character that has such a form; invisible ones are dropped."""
+    """Return a text with each character in LaTeX or ASCII where it has such a form.
+
+    Characters that only control the format are dropped.
+    """
     if text.isascii():
         return text
     text = _VULGAR.sub(_fraction, text)
-    text = _ROOT.sub(lambda match: f"{_SIGNS[match[1]].strip()}{{{match[2]}}}", text)
-    text = _RAISED.sub(lambda match: f"^{{{_plain(match[0], _SUPERSCRIPTS)}}}", text)
-    text = _LOWERED.sub(lambda match: f"_{{{_plain(match[0], _SUBSCRIPTS)}}}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
-    text = _GREEK.sub(lambda match: f"\\{_greek(match[0])} ", text)
-    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+    text = _ROOT.sub(_root, text)
+    text = _RAISED.sub(_superscript, text)
+    text = _LOWERED.sub(_subscript, text)
+    text = text.translate(_TABLE)
+    # The compatibility forms of NFKC may be characters of the table, too.
+    text = unicodedata.normalize("NFKC", text)
+    text = text.translate(_TABLE)
+    text = _GREEK.sub(_greek_command, text)
+    visible = [character for character in text if unicodedata.category(character) != "Cf"]
+    return "".join(visible)
+
+
+def _root(match: re.Match[str]) -> str:
+    command = _SIGNS[match[1]].strip()
+    return f"{command}{{{match[2]}}}"
+
+
+def _superscript(match: re.Match[str]) -> str:
+    plain = _plain(match[0], _SUPERSCRIPTS)
+    return f"^{{{plain}}}"
+
+
+def _subscript(match: re.Match[str]) -> str:
+    plain = _plain(match[0], _SUBSCRIPTS)
+    return f"_{{{plain}}}"
+
+
+def _greek_command(match: re.Match[str]) -> str:
+    name = _greek(match[0])
+    return f"\\{name} "
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -63,5 +90,7 @@ def _plain(run: str, table: dict[str, str]) -> str:
 def _greek(letter: str) -> str:
     if letter in _GREEK_VARIANTS:
         return _GREEK_VARIANTS[letter]
-    name = unicodedata.name(letter, "").rpartition(" ")[2].lower().replace("lamda", "lambda")
+    _, _, last_word = unicodedata.name(letter, "").rpartition(" ")
+    # Unicode spells it "lamda".
+    name = last_word.lower().replace("lamda", "lambda")
     return name.capitalize() if letter.isupper() else name

@@ -1,6 +1,6 @@
-"""Units behind a number: which words they are, and how one is told in another.
+"""Reads the units after numbers, and converts between them.
 
-The list is closed: a word that is not in it is a thing that is counted, never a unit. Factors are exact.
+The list is closed: a word that is not in it is a counted thing, never a unit. Factors are exact.
 Source: BIPM, The International System of Units, 9th edition, 2019; NIST Special Publication 811, appendix B.
 """
 
@@ -127,30 +127,39 @@ def unit_of_word(word: str) -> Unit | None:
 
 
 def unit_name(unit: Unit) -> str:
-    """A short name of a unit, as `cm`; empty where it has none of its own."""
-    return next((name for name, other in _UNITS.items() if other == unit), "")
+    """Return a short name of a unit, as `cm`; an empty one if the unit has no name of its own."""
+    for name, other in _UNITS.items():
+        if other == unit:
+            return name
+    return ""
 
 
 def read_unit(tokens: Tokens) -> Unit | None:
-    r"""The unit that tokens are, whole: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`, `miles per hour`."""
+    r"""Return the unit that all tokens together are: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`."""
     if not tokens or len(tokens) > 16:
         return None
-    return _Reader([_as_word(token) for token in tokens]).read()
+    words = [_as_word(token) for token in tokens]
+    return _Reader(words).read()
 
 
 def counted_thing(tokens: Tokens) -> Unit | None:
-    """The thing that a number counts: some words without those that change what it says."""
-    words = [token.text.lower() for token in tokens]
-    if not 0 < len(words) <= _MOST_WORDS or any(token.kind not in (TEXT, LETTERS) for token in tokens):
+    """Return the thing that a number counts; None for words that change what the number says."""
+    if not 0 < len(tokens) <= _MOST_WORDS:
         return None
-    is_thing = all(len(word) > 1 or word == "a" for word in words) and not any(
-        map(_changes_the_number, words)
-    )
-    return Unit(" ".join(words), is_known=False) if is_thing else None
+    words: list[str] = []
+    for token in tokens:
+        if token.kind not in (TEXT, LETTERS):
+            return None
+        words.append(token.text.lower())
+    for word in words:
+        is_single_letter = len(word) <= 1 and word != "a"
+        if is_single_letter or _changes_the_number(word):
+            return None
+    return Unit(" ".join(words), is_known=False)
 
 
 def _changes_the_number(word: str) -> bool:
-    # In Japanese and Chinese something of it: "its half".
+    # In Japanese and Chinese, a word that begins so says a part of the number: "its half".
     if word[0] in "の的":
         return True
     is_number = word in SCALES or word in NUMBER_WORDS or word in CONSTANTS or word in GREEK
@@ -158,20 +167,26 @@ def _changes_the_number(word: str) -> bool:
 
 
 def _as_word(token: Token) -> Token:
-    if token.kind == COMMAND and token.text in (r"\Omega", r"\mu", r"\cdot", r"\frac", r"\times"):
-        return token._replace(kind=TEXT if token.text in (r"\Omega", r"\mu") else COMMAND)
-    return token._replace(kind=TEXT) if token.kind == LETTERS else token
+    """Return a token of letters, or the command of a letter in units, as text."""
+    is_letter = token.kind == LETTERS
+    is_command_of_letter = token.kind == COMMAND and token.text in (r"\Omega", r"\mu")
+    if is_letter or is_command_of_letter:
+        return token._replace(kind=TEXT)
+    return token
 
 
 class _Reader:
     """Reads a product of powers of units."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self._tokens, self._at = tokens, 0
+        self._tokens = tokens
+        self._at = 0
 
     def read(self) -> Unit | None:
+        """Return the unit of all tokens; None if a token is left over."""
         unit = self._product()
-        return unit if unit is not None and self._at == len(self._tokens) else None
+        is_at_end = self._at == len(self._tokens)
+        return unit if is_at_end else None
 
     def _peek(self) -> Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
@@ -185,7 +200,7 @@ class _Reader:
 
     def _product(self) -> Unit | None:
         total = self._power()
-        while total is not None and (token := self._peek()) is not None and token.text not in ("}", ")"):
+        while total is not None and not self._is_at_end_of_group():
             divides = self._take("/", "per", "a", "an", "each")
             self._take(r"\cdot", "*")
             more = self._power()
@@ -193,6 +208,10 @@ class _Reader:
                 return None
             total = multiplied(total, more, -1 if divides else 1)
         return total
+
+    def _is_at_end_of_group(self) -> bool:
+        token = self._peek()
+        return token is None or token.text in ("}", ")")
 
     def _power(self) -> Unit | None:
         token = self._peek()
@@ -219,7 +238,9 @@ class _Reader:
         grouped = self._take("{")
         sign = -1 if self._take("-") else 1
         token = self._peek()
-        if token is None or token.kind != NUMBER or not token.text.isdigit() or len(token.text) > 1:
+        if token is None or token.kind != NUMBER:
+            return None
+        if not token.text.isdigit() or len(token.text) > 1:
             return None
         self._at += 1
         if grouped and not self._take("}"):
@@ -228,8 +249,7 @@ class _Reader:
 
     def _single(self) -> Unit | None:
         if self._take(r"\frac"):
-            top, bottom = self._group(), self._group()
-            return None if top is None or bottom is None else multiplied(top, bottom, -1)
+            return self._fraction()
         if self._take("{"):
             unit = self._product()
             return unit if self._take("}") else None
@@ -248,6 +268,13 @@ class _Reader:
             self._take(".")
         return unit
 
+    def _fraction(self) -> Unit | None:
+        top = self._group()
+        bottom = self._group()
+        if top is None or bottom is None:
+            return None
+        return multiplied(top, bottom, -1)
+
     def _group(self) -> Unit | None:
         if not self._take("{"):
             return self._single()
@@ -256,6 +283,7 @@ class _Reader:
 
 
 def multiplied(left: Unit, right: Unit, sign: int) -> Unit:
+    """Return the product of two units, with the right one to the power `sign`, which is 1 or -1."""
     kinds = sorted([*_parts(left), *_parts(_raised(right, sign))])
     return Unit(_joined(kinds), left.factor * right.factor**sign)
 
@@ -275,16 +303,21 @@ def _joined(kinds: Sequence[tuple[str, int]]) -> str:
     powers: dict[str, int] = {}
     for kind, power in kinds:
         powers[kind] = powers.get(kind, 0) + power
-    shown = [kind if power == 1 else f"{kind}^{power}" for kind, power in sorted(powers.items()) if power]
+    shown: list[str] = []
+    for kind, power in sorted(powers.items()):
+        if power == 1:
+            shown.append(kind)
+        elif power:
+            shown.append(f"{kind}^{power}")
     return " * ".join(shown)
 
 
 def degrees_of(letter: str) -> Unit | None:
-    """The scale of temperature that a letter names: no factor, as nothing is told in another scale."""
+    """Return the scale of temperature that a letter names; no scale is converted to another."""
     kind = _TEMPERATURES.get(letter.lower())
     return Unit(f"temperature {kind}") if kind else None
 
 
 def same_kind(left: Unit, right: Unit) -> bool:
-    """Whether a number of one can be told in the other."""
+    """Return whether a number of one unit can be converted to the other."""
     return replace(left, factor=Fraction(1)) == replace(right, factor=Fraction(1))

@@ -32,7 +32,10 @@ def written(node: Node) -> str:
 
 
 def shortened(text: str, most: int = MAX_CHARS) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """Return a text of at most `most` characters; a longer one is cut and ends in dots."""
+    if len(text) <= most:
+        return text
+    return text[: most - 1] + "…"
 
 
 def _written(node: Node, depth: int) -> Written:
@@ -48,13 +51,20 @@ def _written(node: Node, depth: int) -> Written:
         case Applied(name=name, operands=operands):
             return _call(name, operands, depth - 1)
         case Repeated():
-            low, high, body = (_written(part, depth - 1)[0] for part in (node.low, node.high, node.body))
-            return f"{node.name}({body}, {node.index.name} = {low} to {high})", _ATOM
+            return _repeated(node, depth - 1), _ATOM
         case Array(rows=rows):
-            return "[" + "; ".join(_row(row, depth - 1) for row in rows) + "]", _ATOM
+            shown = "; ".join(_row(row, depth - 1) for row in rows)
+            return f"[{shown}]", _ATOM
         case Piecewise():
             return _cases(node, depth - 1), _ATOM
     raise AssertionError(f"no formula: {node!r:.100}")
+
+
+def _repeated(node: Repeated, depth: int) -> str:
+    low = _written(node.low, depth)[0]
+    high = _written(node.high, depth)[0]
+    body = _written(node.body, depth)[0]
+    return f"{node.name}({body}, {node.index.name} = {low} to {high})"
 
 
 def _number(node: Number) -> Written:
@@ -62,7 +72,10 @@ def _number(node: Number) -> Written:
     whole = node.value * 10**node.decimals
     if node.decimals and whole.denominator == 1:
         digits = str(abs(whole)).zfill(node.decimals + 1)
-        text = f"{'-' if whole < 0 else ''}{digits[: -node.decimals]}.{digits[-node.decimals :]}"
+        sign = "-" if whole < 0 else ""
+        before_point = digits[: -node.decimals]
+        after_point = digits[-node.decimals :]
+        text = f"{sign}{before_point}.{after_point}"
     else:
         text = str(node.value)
     if node.value < 0:
@@ -75,9 +88,7 @@ def _operation(node: Operation, depth: int) -> Written:
         case Operation("add", operands):
             return _sum(operands, depth), _SUM
         case Operation("multiply", operands):
-            first, *rest = operands
-            parts = [_part(first, _SIGN, depth), *(_part(operand, _PRODUCT, depth) for operand in rest)]
-            return "*".join(parts), _PRODUCT
+            return _product(operands, depth), _PRODUCT
         case Operation("divide", (top, bottom)):
             return f"{_part(top, _PRODUCT, depth)}/{_part(bottom, _POWER, depth)}", _PRODUCT
         case Operation("negative", (inner,)):
@@ -87,6 +98,13 @@ def _operation(node: Operation, depth: int) -> Written:
         case Operation("factorial", (inner,)):
             return f"{_part(inner, _ATOM, depth)}!", _POWER
     return _call(node.name, node.operands, depth)
+
+
+def _product(operands: Iterable[Node], depth: int) -> str:
+    first, *rest = operands
+    parts = [_part(first, _SIGN, depth)]
+    parts.extend(_part(operand, _PRODUCT, depth) for operand in rest)
+    return "*".join(parts)
 
 
 def _sum(operands: Iterable[Node], depth: int) -> str:
@@ -125,5 +143,6 @@ def _cases(node: Piecewise, depth: int) -> str:
 
 
 def _condition(condition: Condition, depth: int) -> str:
-    left, right = (_written(side, depth)[0] for side in (condition.left, condition.right))
+    left = _written(condition.left, depth)[0]
+    right = _written(condition.right, depth)[0]
     return f"{left} {condition.operator} {right}"

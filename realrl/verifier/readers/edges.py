@@ -13,7 +13,7 @@ _EDGES = frozenset((".", ",", ";", ":", '"', "`"))
 
 
 def stripped(tokens: Tokens) -> Tokens:
-    """Return tokens without signs at the edges, braces around everything, lead-ins, qualifiers and remarks."""
+    """Return tokens without signs at the edges, braces around everything, lead-ins and remarks."""
     before = None
     while tokens != before:
         before = tokens

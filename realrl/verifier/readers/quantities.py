@@ -109,7 +109,7 @@ def _around_degree_sign(tokens: Tokens) -> tuple[Tokens, Tokens] | None:
 
 
 def _angles(before: Tokens, with_sign: Tokens) -> list[Node]:
-    r"""Return the values of the tokens before `^\circ`, if it belongs to all of them: not in `1 + 70^\circ`."""
+    r"""Return the values of the tokens before `^\circ`: not in `1 + 70^\circ`."""
     wholes = readings(with_sign)
     found = []
     for node in readings(before):

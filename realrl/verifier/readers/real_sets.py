@@ -13,7 +13,6 @@ from realrl.verifier.slices import cut_at, enclosed, is_balanced, texts_of, word
 from realrl.verifier.tokens import CLOSE, OPEN, Token, Tokens
 from realrl.verifier.tree import Formula, Interval, Items, Named, Reading, RealSet, Value, Words
 
-
 _OPERATIONS = (r"\cup", r"\cap", r"\setminus")
 
 
