@@ -1,4 +1,4 @@
-"""Contents of data files: unpacked, in UTF-8, without a byte-order mark. Other kinds of files are named."""
+"""Contents of data files: unpacked, in UTF-8, without a byte-order mark. Errors name other kinds of files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ _UNPACK_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)
 
 
 class _Packed(NamedTuple):
-    """A kind of compression."""
+    """A compression format."""
 
     magic: bytes
+    """The bytes that such a file begins with."""
     name: str
     unpack: Callable[[bytes], bytes]
 
 
 def _unpack_zstd(content: bytes) -> bytes:
+    """Decompress by pyarrow: Python's own library has no zstd."""
     try:
         pyarrow = import_module("pyarrow")
     except ImportError:
@@ -51,7 +53,8 @@ _OTHER_KINDS = (
     (b"{\x00", "text in UTF-16: write it in UTF-8"),
     (b"\x00{", "text in UTF-16: write it in UTF-8"),
 )
-"""What files begin with that are often given in place of JSON. UTF-32 begins as UTF-16 does."""
+"""The first bytes of files that are often given in place of JSON. UTF-32 begins like UTF-16."""
+_TABLE_HEADER = re.compile(rb'"?[A-Za-z_][\w .-]*"?(?:[,;\t]"?[A-Za-z_][\w .-]*"?)+')
 _TABLE_ENDINGS = (".csv", ".tsv")
 _TABLE = "a table of text (CSV): write it as JSONL, or put it into a folder of its own and give hf:FOLDER"
 _SPECIAL = (
@@ -66,10 +69,10 @@ _SPECIAL = (
 
 
 def read_contents(path: str, key: str, example: str) -> bytes:
-    """The text of a data file, as UTF-8. `key` is what gave the path.
+    """Return the text of a data file, in UTF-8. `key` is the config key that gives the path.
 
     Raises:
-        ValueError: no such file, or none of JSON by its first bytes; `example` is a line of one.
+        ValueError: no such file, or its first bytes are not JSON; the message quotes `example`, a valid line.
     """
     try:
         file = check_is_file(path, key)
@@ -83,50 +86,59 @@ def read_contents(path: str, key: str, example: str) -> bytes:
 
 
 def plain_text(content: bytes, path: str, key: str, example: str) -> bytes:
-    """The text in a file's content: unpacked, and without a byte-order mark.
+    """Return the text in a file's content: unpacked, and without a byte-order mark.
 
     Raises:
-        ValueError: it is packed badly, or no JSON by its first bytes.
+        ValueError: the content cannot be unpacked, or its first bytes are not JSON.
     """
     text = _unpacked(content, path, key)
-    if what := _other_kind(text, path):
+    what = _other_kind(text, path)
+    if what:
         raise ValueError(f"{key}: {path} is {what}; expected JSON, with lines like {example}")
     return text.removeprefix(codecs.BOM_UTF8)
 
 
 def check_is_file(path: str, key: str) -> Path:
-    """The file at a path.
+    """Return the path of a regular file, with `~` expanded.
 
     Raises:
-        OSError: there is none that can be looked at.
-        ValueError: something that is no file is there.
+        OSError: nothing accessible is at the path.
+        ValueError: a folder, a pipe, a device or a socket is at the path.
     """
     file = Path(os.path.expanduser(path))
     if "\0" in path:
         raise ValueError(f"{key}: {path!r}: no file has a name with a null character")
     mode = file.stat().st_mode
     if stat.S_ISDIR(mode):
-        endings = (".json", ".jsonl", ".parquet")
-        found = sorted(entry.name for entry in file.iterdir() if entry.suffix in endings)
-        inside = f"one of its files, as {file / found[0]}" if found else "a file of rows"
+        inside = _file_to_give(file)
         raise ValueError(f"{key}: {path} is a folder: give {inside}, or hf:{path} for a folder of data files")
-    for is_so, what in _SPECIAL:
-        if is_so(mode):
+    for is_kind, what in _SPECIAL:
+        if is_kind(mode):
             raise ValueError(f"{key}: {path} is {what}")
     return file
 
 
+def _file_to_give(folder: Path) -> str:
+    """Return what to give in place of a folder: its first data file, if it has one."""
+    endings = (".json", ".jsonl", ".parquet")
+    names = [entry.name for entry in folder.iterdir() if entry.suffix in endings]
+    if not names:
+        return "a file of rows"
+    return f"one of its files, as {folder / min(names)}"
+
+
 def looks_like_table(line: bytes) -> bool:
-    """Whether the first line of a file that is no JSON is rather the head of a CSV file."""
-    return bool(re.fullmatch(rb'"?[A-Za-z_][\w .-]*"?(?:[,;\t]"?[A-Za-z_][\w .-]*"?)+', line.strip()))
+    """Return whether the first line of a file that is not JSON looks like the header of a CSV file."""
+    return _TABLE_HEADER.fullmatch(line.strip()) is not None
 
 
 def no_table(path: str, example: str) -> ValueError:
-    """The error for a CSV file."""
+    """Return the error for a CSV file."""
     return ValueError(f"{path} is {_TABLE}; expected JSON, with lines like {example}")
 
 
 def _unpacked(content: bytes, path: str, key: str) -> bytes:
+    """Return the content unpacked; content of no known compression is returned as it is."""
     for packed in _PACKED:
         if content.startswith(packed.magic):
             try:
@@ -137,6 +149,10 @@ def _unpacked(content: bytes, path: str, key: str) -> bytes:
 
 
 def _other_kind(text: bytes, path: str) -> str:
+    """Return the kind of a file that is not JSON; empty if it may be JSON."""
     if path.lower().endswith(_TABLE_ENDINGS):
         return _TABLE
-    return next((what for magic, what in _OTHER_KINDS if text.startswith(magic)), "")
+    for magic, what in _OTHER_KINDS:
+        if text.startswith(magic):
+            return what
+    return ""

@@ -1,4 +1,4 @@
-"""Converts a Llama model with a GPT-2 tokenizer from GGUF into a Hugging Face directory.
+"""Converts a Llama model with a GPT-2 tokenizer from GGUF to a Hugging Face directory.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -32,27 +32,40 @@ _IN_LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 _CONTROL_TOKEN = 3
+"""The type of special tokens in `tokenizer.ggml.token_type`."""
 
 
 def convert(gguf_path: Path, directory: Path) -> Path:
-    """Write config, bfloat16 weights, tokenizer and chat template of `gguf_path` into a new `directory`."""
+    """Write the config, the bfloat16 weights, the tokenizer and the chat template into a new `directory`."""
     reader = GGUFReader(gguf_path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    config = _config(fields, tied="output.weight" not in tensors)
+    # A model without an output matrix uses its embeddings for that.
+    is_tied = "output.weight" not in tensors
+    config = _config(fields, tied=is_tied)
     directory.mkdir()
     config.save_pretrained(directory)
     _tokenizer(fields).save_pretrained(directory)
-    weights = {_hf_name(name): _weight(tensor, config) for name, tensor in tensors.items()}
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    (directory / "model.safetensors").chmod((directory / "config.json").stat().st_mode)
+    weights = {}
+    for name, tensor in tensors.items():
+        weights[_hf_name(name)] = _weight(tensor, config)
+    weights_path = directory / "model.safetensors"
+    save_file(weights, weights_path, metadata={"format": "pt"})
+    # safetensors writes a file that only its owner can read.
+    config_mode = (directory / "config.json").stat().st_mode
+    weights_path.chmod(config_mode)
     return directory
 
 
 def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
-    llama = {
-        name.removeprefix("llama."): value for name, value in fields.items() if name.startswith("llama.")
-    }
+    """Return the config; `tied`: the output matrix is the embeddings."""
+    llama = {}
+    for name, value in fields.items():
+        if name.startswith("llama."):
+            llama[name.removeprefix("llama.")] = value
+    # The file has a float32: its shortest decimal form is the number that was meant.
+    epsilon = np.float32(llama["attention.layer_norm_rms_epsilon"])
+    rms_norm_eps = float(np.format_float_positional(epsilon))
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         dtype="bfloat16",
@@ -63,7 +76,7 @@ def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
         num_attention_heads=llama["attention.head_count"],
         num_key_value_heads=llama["attention.head_count_kv"],
         max_position_embeddings=llama["context_length"],
-        rms_norm_eps=float(np.format_float_positional(np.float32(llama["attention.layer_norm_rms_epsilon"]))),
+        rms_norm_eps=rms_norm_eps,
         rope_theta=llama["rope.freq_base"],
         tie_word_embeddings=tied,
         bos_token_id=fields["tokenizer.ggml.bos_token_id"],
@@ -73,6 +86,7 @@ def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
 
 
 def _hf_name(name: str) -> str:
+    """Return the Hugging Face name of a GGUF tensor."""
     if name in _TOP:
         return _TOP[name]
     _, layer, part, suffix = name.split(".")
@@ -80,7 +94,9 @@ def _hf_name(name: str) -> str:
 
 
 def _weight(tensor: Any, config: LlamaConfig) -> torch.Tensor:
-    weight = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+    """Return a tensor in bfloat16, with the rows of queries and keys in Hugging Face's order."""
+    dequantized = dequantize(tensor.data, tensor.tensor_type)
+    weight = torch.from_numpy(np.array(dequantized, dtype=np.float32))
     if ".attn_q." in tensor.name:
         weight = _halves(weight, config.num_attention_heads)
     if ".attn_k." in tensor.name:
@@ -89,13 +105,21 @@ def _weight(tensor: Any, config: LlamaConfig) -> torch.Tensor:
 
 
 def _halves(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Rows of each head from GGUF's order, which interleaves a rotation's two parts, into halves."""
+    """Reorder the rows of each head: GGUF interleaves the two parts of a rotation, Hugging Face has halves.
+
+    Shapes: `[H * D, C]`, H = heads, D = features per head; returns the same.
+    """
     rows, columns = weight.shape
-    return weight.view(num_heads, rows // num_heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+    half = rows // num_heads // 2
+    interleaved = weight.view(num_heads, half, 2, columns)
+    return interleaved.transpose(1, 2).reshape(rows, columns)
 
 
 def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """Digits are split one by one before the byte-level words: GGUF has no field for that."""
+    """Return the tokenizer with its chat template.
+
+    It splits off each digit before the byte-level words: GGUF has no field for that.
+    """
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))

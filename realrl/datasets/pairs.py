@@ -122,8 +122,12 @@ def sequences_of(pairs: PackedBatch) -> PackedBatch:
     samples = []
     chosen_lengths = pairs["chosen_tokens"].tolist()
     for sample, length, chosen_length in zip(pairs.samples, pairs.lengths, chosen_lengths):
-        lengths += [chosen_length, length - chosen_length]
-        samples += [Sample(2 * sample.id, sample.row), Sample(2 * sample.id + 1, sample.row)]
+        lengths.append(chosen_length)
+        lengths.append(length - chosen_length)
+        # Two ids per pair: each sample's is unique, and a pair's are neighbours.
+        chosen_id = 2 * sample.id
+        samples.append(Sample(chosen_id, sample.row))
+        samples.append(Sample(chosen_id + 1, sample.row))
     return PackedBatch(tuple(samples), cu_seqlens_of(lengths), pairs.tokens)
 
 

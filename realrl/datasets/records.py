@@ -191,10 +191,15 @@ def _recognised(
     _check_has_prompt(source, guess, place, record, example)
     if not guess:
         return source, []
-    taken = ", ".join(f"`{theirs}` as `{ours}`" for ours, theirs in guess.items())
-    option = ", ".join(f"{ours}: {theirs}" for ours, theirs in guess.items())
-    note = f"{source.path}: takes {taken}, as {source.fields_key}={{{option}}} would say"
-    return source._replace(fields=guess), [note]
+    taken = []
+    pairs = []
+    for ours, theirs in guess.items():
+        taken.append(f"`{theirs}` as `{ours}`")
+        pairs.append(f"{ours}: {theirs}")
+    option = f"{source.fields_key}={{{', '.join(pairs)}}}"
+    note = f"{source.path}: takes {', '.join(taken)}, as {option} would say"
+    recognised_source = source._replace(fields=guess)
+    return recognised_source, [note]
 
 
 def _check_has_prompt(

@@ -1,4 +1,4 @@
-"""Responses to learn, as token ids."""
+"""Token ids of responses to learn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from realrl.datasets.tokens import encode_texts
 
 
 def encode_responses(texts: Sequence[str], tokenizer: Any, end: int) -> list[list[int]]:
-    """The tokens of each response, with one `end` after them.
+    """Return the tokens of each response, with exactly one `end` after them.
 
-    A response may already end with the text of that token, or of the tokenizer's own end, and blanks after
-    it, as what a chat template has made does.
+    A text may already end with the text of that token or of the tokenizer's `eos_token`, and blanks after it,
+    as the output of a chat template does: these are removed first.
     """
-    ends = filter(None, (tokenizer.convert_ids_to_tokens(end), tokenizer.eos_token))
-    end_text = f"(?:{'|'.join(map(re.escape, ends))})"
-    written_end = re.compile(rf"(?:{end_text}\s*)+\Z")
-    bare = [written_end.sub("", text) for text in texts]
-    return [[*ids, end] for ids in encode_texts(bare, tokenizer, add_special_tokens=False)]
+    end_texts = filter(None, (tokenizer.convert_ids_to_tokens(end), tokenizer.eos_token))
+    any_end = "|".join(map(re.escape, end_texts))
+    written_end = re.compile(rf"(?:(?:{any_end})\s*)+\Z")
+    bare_texts = [written_end.sub("", text) for text in texts]
+    encoded = encode_texts(bare_texts, tokenizer, add_special_tokens=False)
+    return [[*ids, end] for ids in encoded]

@@ -9,15 +9,18 @@ from realrl.api.config import GenerationConfig
 
 
 def ends_by(config: GenerationConfig, tokenizer: Any) -> Callable[[Sequence[int]], bool] | None:
-    """Whether a response ends with its last token, by the strings that the config names; None if there are
-    none. Engines know the tokens themselves.
+    """Return a function that tells whether a response's last token completes a stop string of the config.
+
+    It is None without stop strings. Engines check stop tokens themselves.
     """
     strings = config.stop
-    # A token of text stands for a byte at least: the newest string lies within so many tokens.
-    reach = max((len(string.encode()) for string in strings), default=0)
+    if not strings:
+        return None
+    # A token of text is at least one byte, so a string that just ended lies within this many tokens.
+    reach = max(len(string.encode()) for string in strings)
 
     def ends(response: Sequence[int]) -> bool:
         tail = tokenizer.decode(response[-reach:])
         return any(string in tail for string in strings)
 
-    return ends if strings else None
+    return ends

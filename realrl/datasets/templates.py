@@ -1,4 +1,4 @@
-"""Named forms that a question is put into, for training that does not go by the tokenizer's chat template."""
+"""Named prompt templates, for training without the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _ORZ = (
 
 
 class Template(NamedTuple):
-    """What stands around a question."""
+    """The text around a question."""
 
     before: str
     after: str
     tokens: tuple[str, ...] = ()
-    """Tokens that it is made with, which a tokenizer must know."""
+    """Tokens in the template, which the tokenizer must have."""
     end: str = ""
-    """The token that ends a response to it; left out, the tokenizer's end of a sequence."""
+    """The token that ends a response; empty: the tokenizer's `eos_token`."""
 
     def text(self, question: str) -> str:
+        """Return the prompt for a question."""
         return f"{self.before}{question}{self.after}"
 
 
@@ -51,14 +52,14 @@ TEMPLATES = {
         end="<|im_end|>",
     ),
 }
-"""All that `data.template` may name but `chat`."""
+"""All values of `data.template` except `chat`."""
 
 
 def named_template(name: str, tokenizer: Any) -> Template:
-    """One of `TEMPLATES`.
+    """Return one of `TEMPLATES`.
 
     Raises:
-        ValueError: it is made with a token that the tokenizer does not have.
+        ValueError: the tokenizer lacks a token of the template.
     """
     template = TEMPLATES[name]
     known = tokenizer.get_vocab()

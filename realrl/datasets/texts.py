@@ -1,4 +1,4 @@
-"""Texts and numbers of rows as the texts that are compared and trained on."""
+"""Converts texts and numbers of rows to the texts that are compared and trained on."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 import msgspec
 
 _MOST_DIGITS = 1000
-"""A longer number is no answer that a verifier reads."""
+"""The most digits of a number; a verifier reads no longer answer."""
 
 
 def text_of(value: Any) -> Any:
-    """A number as its text; what is neither a number nor null is left as it is."""
-    if isinstance(value, (float, Decimal)):
-        return _number(Decimal(repr(value)) if isinstance(value, float) else value)
-    return str(value) if isinstance(value, int) else value
+    """Return a number as text, and any other value unchanged."""
+    if isinstance(value, float):
+        return _number(Decimal(repr(value)))
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, int):
+        return str(value)
+    return value
 
 
 def answers_of(solutions: Any) -> Any:
-    """Gold answers as a list of texts; what is no answer is left as it is."""
+    """Return gold answers as a list of texts; a value that is no answer stays, for validation to reject."""
     if isinstance(solutions, list):
         return [_answer(solution) for solution in solutions]
     answer = _answer(solutions)
@@ -27,29 +31,34 @@ def answers_of(solutions: Any) -> Any:
 
 
 def _answer(value: Any) -> Any:
-    """The text of a gold answer; empty for null and NaN, which no response can match."""
-    if value is None or (isinstance(value, (float, Decimal)) and value != value):
+    """Return the text of a gold answer; null and NaN, which no response can match, become empty."""
+    is_nan = isinstance(value, (float, Decimal)) and value != value
+    if value is None or is_nan:
         return ""
     return text_of(value)
 
 
 def plain_number(value: Any) -> Any:
-    """A number of our kinds; whatever else is left as it is."""
+    """Return a `Decimal` as a float, and any other value unchanged."""
     return float(value) if isinstance(value, Decimal) else value
 
 
 def without_surrogates(value: Any) -> Any:
-    """Texts, also those in lists and messages, with U+FFFD for each half of a character."""
+    """Return the value with U+FFFD for each lone surrogate in its texts, also in lists and objects."""
     if isinstance(value, str):
         return _mended(value)
     if isinstance(value, list):
         return [without_surrogates(part) for part in value]
     if isinstance(value, dict):
-        return {without_surrogates(key): without_surrogates(part) for key, part in value.items()}
+        mended = {}
+        for key, part in value.items():
+            mended[without_surrogates(key)] = without_surrogates(part)
+        return mended
     return value
 
 
 def _mended(text: str) -> str:
+    """Join surrogate pairs, and replace lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -58,12 +67,13 @@ def _mended(text: str) -> str:
 
 
 def _number(value: Decimal) -> str:
-    """Without an exponent, which a verifier of mathematics reads as a product with e."""
+    """Return a number without an exponent, which a verifier of mathematics would read as a product with e."""
     if not value.is_finite():
         return str(value)
     if abs(value.adjusted()) > _MOST_DIGITS:
         raise msgspec.ValidationError(
             f"{value} is a number of more than {_MOST_DIGITS} digits; give it as text"
         )
-    # Zero has no sign to whoever answers.
-    return format(value if value else abs(value), "f")
+    # Zero has no sign in an answer.
+    unsigned_zero = value if value else abs(value)
+    return format(unsigned_zero, "f")

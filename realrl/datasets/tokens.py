@@ -1,4 +1,4 @@
-"""Texts as token ids."""
+"""Encodes texts as token ids."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from typing import Any
 from realrl.models.config import DecoderConfig
 from realrl.models.registry import read_decoder_config
 
-_TEXTS_AT_ONCE, _CHARS_AT_ONCE = 1024, 1 << 20
-"""Most that one call encodes, but for one long text: each call ends within seconds, or never."""
+_TEXTS_AT_ONCE = 1024
+"""The most texts of one call of the tokenizer."""
+_CHARS_AT_ONCE = 1 << 20
+"""The most characters of one call, except for one longer text. A call that takes more than seconds hangs."""
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Any, *, add_special_tokens: bool) -> list[list[int]]:
-    """The tokens of each text."""
-    found: list[list[int]] = []
-    for some in _parts(texts):
-        found += tokenizer(some, add_special_tokens=add_special_tokens)["input_ids"]
-    return found
+    """Return the token ids of each text."""
+    encoded: list[list[int]] = []
+    for part in _parts(texts):
+        output = tokenizer(part, add_special_tokens=add_special_tokens)
+        encoded += output["input_ids"]
+    return encoded
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts in lists, each for one call."""
+    """Yield the texts in order, in lists for one call each."""
     part: list[str] = []
     num_chars = 0
     for text in texts:
-        if part and (len(part) == _TEXTS_AT_ONCE or num_chars + len(text) > _CHARS_AT_ONCE):
+        is_full = len(part) == _TEXTS_AT_ONCE or num_chars + len(text) > _CHARS_AT_ONCE
+        if part and is_full:
             yield part
-            part, num_chars = [], 0
+            part = []
+            num_chars = 0
         part.append(text)
         num_chars += len(text)
     if part:
@@ -36,7 +41,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def decoder_of(tokenizer: Any) -> DecoderConfig | None:
-    """The model whose directory has the tokenizer; None for one of no directory."""
+    """Return the config of the model in the tokenizer's directory; None if there is no such directory."""
     directory = Path(tokenizer.name_or_path)
     if not tokenizer.name_or_path or not (directory / "config.json").is_file():
         return None

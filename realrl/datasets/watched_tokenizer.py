@@ -1,4 +1,4 @@
-"""A tokenizer that says what it does, for whoever watches that it ends."""
+"""A tokenizer that reports its calls, so that a call that hangs is seen."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from realrl.base.watched import Steps
 TEMPLATE = "the chat template, of messages that begin with "
 TEXTS = "the tokenizer, of texts that begin with "
 _SHOWN = 80
-"""Characters of a text in a message."""
+"""The most characters of a text that a message shows."""
 
 
 class WatchedTokenizer:
-    """A tokenizer whose calls are steps."""
+    """Wraps a tokenizer; each call is a step of `steps`."""
 
     def __init__(self, tokenizer: Any, steps: Steps) -> None:
-        self._tokenizer, self._steps = tokenizer, steps
+        self._tokenizer = tokenizer
+        self._steps = steps
 
     def __call__(self, texts: Sequence[str], **options: Any) -> Any:
-        with self._steps.doing(TEXTS + repr(texts[0][:_SHOWN] if texts else "")):
+        beginning = texts[0][:_SHOWN] if texts else ""
+        with self._steps.doing(TEXTS + repr(beginning)):
             return self._tokenizer(texts, **options)
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]], **options: Any) -> Any:
-        with self._steps.doing(TEMPLATE + repr(messages[0]["content"][:_SHOWN])):
+        """Apply the tokenizer's chat template, as a step."""
+        beginning = messages[0]["content"][:_SHOWN]
+        with self._steps.doing(TEMPLATE + repr(beginning)):
             return self._tokenizer.apply_chat_template(messages, **options)
 
     def __getattr__(self, name: str) -> Any:

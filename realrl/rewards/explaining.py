@@ -1,4 +1,4 @@
-"""Verdicts with their reasons: what was extracted and from where, how both sides were read, what decided."""
+"""Verdicts with reasons: the extracted answer and its place, how both sides were read, what decided."""
 
 from __future__ import annotations
 
@@ -32,30 +32,32 @@ _NO_TIME = Reasons("", "", "no reasons were looked for: others took all of the t
 
 @dataclass(frozen=True)
 class Comparison:
-    """An answer and one solution."""
+    """The comparison of an answer with one solution."""
 
     solution: str
     """The solution's own answer."""
     verdict: Verdict
     answer_read: str
-    """How the answer was read; empty where nobody knows."""
+    """How the answer was read; empty if unknown."""
     solution_read: str
+    """How the solution was read; empty if unknown."""
     why: str
+    """Why they are the same or not."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a text has its verdict."""
+    """The reasons for a text's verdict."""
 
     place: str
-    """Where its answer is, or why it has none."""
+    """Where the answer is in the text, or why there is none."""
     comparisons: tuple[Comparison, ...]
-    """With each solution up to the first that it matches."""
+    """One comparison per solution, up to the first match."""
 
 
 @dataclass(frozen=True)
 class Explained(Checked):
-    """A text that was graded, with reasons."""
+    """The result of grading a text, with reasons."""
 
     explanation: Explanation
 
@@ -66,24 +68,31 @@ def explain(
     judge: Judge = judge_in_pool,
     reasons: Explain = explain_in_pool,
 ) -> Explained:
-    """Do what `realrl.rewards.math.check` does, and say why.
+    """Grade a text as `realrl.rewards.math.check` does, and add the reasons.
 
-    The verdict is that of `check`: reasons are asked for after it, and it does not wait for them.
+    The verdict equals that of `check`: the reasons are requested after it and cannot change it.
     """
     answer, place = find_answer(text)
     if answer is None:
-        return Explained(Verdict.NO_ANSWER, None, Explanation(_NO_ANSWER[place], ()))
-    pairs = compared(answer, solutions, judge)
-    found = [_explained(answer, solution, verdict, reasons) for solution, verdict in pairs]
-    verdict = verdict_of([comparison.verdict for comparison in found])
-    return Explained(verdict, answer, Explanation(place.value, tuple(found)))
+        explanation = Explanation(_NO_ANSWER[place], comparisons=())
+        return Explained(Verdict.NO_ANSWER, None, explanation)
+    comparisons = []
+    verdicts = []
+    for solution, verdict in compared(answer, solutions, judge):
+        comparison = _explained(answer, solution, verdict, reasons)
+        comparisons.append(comparison)
+        verdicts.append(verdict)
+    explanation = Explanation(place.value, tuple(comparisons))
+    return Explained(verdict_of(verdicts), answer, explanation)
 
 
 def _explained(answer: str, solution: str, verdict: Verdict, reasons: Explain) -> Comparison:
+    """Return a comparison with its reasons; an undecided one has nothing to explain."""
     if verdict in _UNDECIDED:
         return Comparison(solution, verdict, "", "", _UNDECIDED[verdict])
     wanted = solution_answer(solution)
-    return Comparison(wanted, verdict, *reasons(answer, wanted))
+    found = reasons(answer, wanted)
+    return Comparison(wanted, verdict, found.answer, found.solution, found.why)
 
 
 def explain_all(
@@ -93,9 +102,17 @@ def explain_all(
     num_threads: int = 4,
     convert_units: bool = True,
 ) -> list[Explained]:
-    """`explain` many texts, in their order, with the budget of as many verdicts for each of both."""
-    judging, explaining = (Budget(seconds_for(len(texts))) for _ in range(2))
-    judge_one, explain_one = judge_in_pool, explain_in_pool
+    """Run `explain` on many texts in parallel threads, and return the results in the texts' order.
+
+    Judging and explaining have a budget each, as large as that of `check_all`.
+
+    Raises:
+        ValueError: `texts` and `solutions` differ in length.
+    """
+    judging = Budget(seconds_for(len(texts)))
+    explaining = Budget(seconds_for(len(texts)))
+    judge_one = judge_in_pool
+    explain_one = explain_in_pool
     if not convert_units:
         judge_one = partial(judge_in_pool, convert_units=False)
         explain_one = partial(explain_in_pool, convert_units=False)
@@ -104,8 +121,12 @@ def explain_all(
     def reasons(answer: str, solution: str) -> Reasons:
         return explaining.spend(lambda: explain_one(answer, solution), instead=_NO_TIME)
 
+    def explain_text(case: tuple[str, Sequence[str]]) -> Explained:
+        text, its_solutions = case
+        return explain(text, its_solutions, judge, reasons)
+
     with ThreadPoolExecutor(num_threads) as threads:
-        pairs = zip(texts, solutions, strict=True)
-        found = list(threads.map(lambda pair: explain(*pair, judge, reasons), pairs))
+        cases = zip(texts, solutions, strict=True)
+        explained = list(threads.map(explain_text, cases))
     judging.report(len(texts))
-    return found
+    return explained

@@ -1,6 +1,6 @@
-"""Tasks of reasoning-gym (Stojanovski et al. 2025, arXiv:2505.24760): makes rows, and scores answers to them.
+"""Tasks of reasoning-gym (Stojanovski et al. 2025, arXiv:2505.24760): generates rows and scores answers.
 
-All of its code runs in child processes, which are killed at a deadline.
+All of the library's code runs in child processes, which are killed at a deadline.
 """
 
 from __future__ import annotations
@@ -24,40 +24,47 @@ from realrl.verifier.final_part import final_part
 
 logger = logging.getLogger(__name__)
 
-ROW_DEADLINE_S, SCORE_DEADLINE_S = 60.0, 5.0
+ROW_DEADLINE_S = 60.0
+"""A row may take longer to generate than an answer to score."""
+SCORE_DEADLINE_S = 5.0
 MEMORY_BYTES = 4 << 30
+"""Address space of one child, and of each of its forks."""
 
 
 class GymTask(NamedTuple):
-    """A task, and all that its rows depend on."""
+    """A task and everything that its rows depend on."""
 
     name: str
     seed: int
     size: int
     level: int | None
-    """Of its curriculum; None for its parameters alone."""
+    """The level of its curriculum; None: the parameters alone."""
     parameters: str
-    """As JSON."""
+    """A JSON object."""
 
     @property
     def as_json(self) -> str:
-        parameters = msgspec.Raw(self.parameters.encode())
-        return msgspec.json.encode({**self._asdict(), "parameters": parameters}).decode()
+        """The task as a JSON object."""
+        fields = self._asdict()
+        # The parameters are JSON already: an object in it, not a text.
+        fields["parameters"] = msgspec.Raw(self.parameters.encode())
+        return msgspec.json.encode(fields).decode()
 
 
 class GymItem(NamedTuple):
-    """A row of a task, for whoever scores answers to it."""
+    """The number of a row of a task, from which the row can be generated again."""
 
     task: GymTask
     index: int
 
     @property
     def request(self) -> dict:
+        """The request to a child for this row."""
         return {"task": self.task.as_json, "index": self.index}
 
 
 class Question(NamedTuple):
-    """What a row asks; the answer is None where a task knows good ones by their score alone."""
+    """A row: its question, and an answer, or None for a task that only scores answers."""
 
     text: str
     answer: str | None
@@ -65,7 +72,7 @@ class Question(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a response is worth, from 0 to 1, and whether that is all."""
+    """A response's score, from 0 to 1, and its verdict; only a score of 1 is `CORRECT`."""
 
     score: float
     verdict: Verdict
@@ -73,17 +80,23 @@ class Scored(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def questions(tasks: tuple[GymTask, ...]) -> tuple[Question, ...]:
-    """All rows of some tasks: the same in every process.
+    """Return all rows of the tasks; they are the same in every process.
 
     Raises:
-        ValueError: no such task, parameters that do not fit it, or no reasoning-gym.
+        ValueError: an unknown task, parameters that do not fit it, or reasoning-gym is not installed.
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ValueError("these rows need the package reasoning-gym; install realrl[gym]")
-    return tuple(_asked(GymItem(task, index)) for task in tasks for index in range(task.size))
+    rows = []
+    for task in tasks:
+        for index in range(task.size):
+            item = GymItem(task, index)
+            rows.append(_question(item))
+    return tuple(rows)
 
 
-def _asked(item: GymItem) -> Question:
+def _question(item: GymItem) -> Question:
+    """Have a child generate a row."""
     reply = _pool_of(os.getpid()).ask(item.request)
     if "error" in reply:
         raise ValueError(f"{item.task.name}: {reply['error']}")
@@ -98,23 +111,29 @@ def score_all(
     progress: Progress = no_progress,
     budget_s: float | None = None,
 ) -> list[Scored]:
-    """What each response's answer is worth by its task; slow ones do not wait for each other.
+    """Score each response's answer by its task in parallel threads, in the order of the responses.
 
-    Once `budget_s` of scoring is spent, summed over the threads, what is left is `TIMEOUT` at once; None: by
-    the number of responses.
+    `budget_s` bounds the seconds of scoring, summed over the threads (None: by the number of responses). Once
+    it is spent, every further answer is `TIMEOUT` at once.
     """
-    budget = Budget(seconds_for(len(items)) if budget_s is None else budget_s)
+    if budget_s is None:
+        budget_s = seconds_for(len(items))
+    budget = Budget(budget_s)
+
+    def score_one(item: GymItem, response: str) -> Scored:
+        return _scored(item, response, budget)
+
     with ThreadPoolExecutor(num_threads) as threads:
-        scored = threads.map(lambda item, response: _scored(item, response, budget), items, responses)
-        found = list(counted(scored, len(items), progress))
+        results = threads.map(score_one, items, responses)
+        scored = list(counted(results, len(items), progress))
     budget.report(len(items))
-    return found
+    return scored
 
 
 def answer_of(response: str) -> str:
-    """Return what the last `<answer>` or box holds; without either, all that comes after the thoughts.
+    """Return the content of the last `<answer>` or box; without either, all text after the thoughts.
 
-    It is empty where the response was cut off in its thoughts, in an `<answer>` or in a box.
+    The answer is empty if the response was cut off in its thoughts, in an `<answer>` or in a box.
     """
     part = final_part(response)
     if part is None:
@@ -124,26 +143,41 @@ def answer_of(response: str) -> str:
 
 
 def _scored(item: GymItem, response: str, budget: Budget) -> Scored:
-    if not (answer := answer_of(response)):
+    """Score a response within the budget; one without an answer needs no scoring."""
+    answer = answer_of(response)
+    if not answer:
         return Scored(0.0, Verdict.NO_ANSWER)
-    return budget.spend(lambda: _judged(item, answer), instead=Scored(0.0, Verdict.TIMEOUT))
+    timeout = Scored(0.0, Verdict.TIMEOUT)
+    return budget.spend(lambda: _judged(item, answer), instead=timeout)
 
 
 def _judged(item: GymItem, answer: str) -> Scored:
-    reply = _pool_of(os.getpid()).ask({**item.request, "answer": answer}, deadline_s=SCORE_DEADLINE_S)
+    """Have a child score an answer, and check its reply."""
+    pool = _pool_of(os.getpid())
+    request = {**item.request, "answer": answer}
+    reply = pool.ask(request, deadline_s=SCORE_DEADLINE_S)
     if reply.get("verdict") == Verdict.TIMEOUT:
         return Scored(0.0, Verdict.TIMEOUT)
     score = reply.get("score")
-    # It was written where the answer was at work, so anything may be in it.
-    if "error" in reply or not isinstance(score, float) or not 0.0 <= score <= 1.0:
+    # The reply was written where the answer was judged: it may hold anything.
+    if "error" in reply or not _is_score(score):
         error = reply.get("error", f"expected a score from 0 to 1, got {score!r:.100}")
         logger.warning("scoring %.200r by %s: %s", answer, item.task.name, error)
         return Scored(0.0, Verdict.ERROR)
-    return Scored(score, Verdict.CORRECT if score == 1.0 else Verdict.WRONG)
+    verdict = Verdict.CORRECT if score == 1.0 else Verdict.WRONG
+    return Scored(score, verdict)
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, float) and 0.0 <= value <= 1.0
 
 
 @functools.cache
 def _pool_of(pid: int) -> ChildPool:
-    """A forked process has another id, and so children of its own."""
-    limits = {"deadline_s": ROW_DEADLINE_S, "memory_bytes": MEMORY_BYTES}
-    return ChildPool("realrl.rewards.gym_child", num_children=2, **limits)
+    """Return this process's pool. A forked process has another id, and therefore children of its own."""
+    return ChildPool(
+        "realrl.rewards.gym_child",
+        num_children=2,
+        deadline_s=ROW_DEADLINE_S,
+        memory_bytes=MEMORY_BYTES,
+    )

@@ -1,11 +1,15 @@
-"""The child process in which reasoning-gym makes rows and scores answers; needs `realrl[gym]`.
+"""The child process in which reasoning-gym generates rows and scores answers; needs `realrl[gym]`.
 
-`child_entry.py` runs it. A request is `{"task": GymTask as JSON, "index": …}`, of a row to make, and with
-`"answer"` of one to score; a reply `{"question": …, "answer": …}` or `{"score": …}`, or `{"error": str}`.
-Rows are made in the child itself, before their answers are looked at; each answer is scored in a fork.
+`child_entry.py` runs it.
 
-A row is a function of its request alone: some tasks draw from the global generator, which is seeded for each
-row, others go by the order of a set, which the child's environment fixes.
+    request                                              reply, or {"error": str}
+    {"task": GymTask as JSON, "index": …}                {"question": …, "answer": …}
+    {"task": GymTask as JSON, "index": …, "answer": …}   {"score": …}
+
+The child itself generates the rows, before it looks at an answer; each answer is scored in a fork.
+
+A row depends on its request alone. Some tasks draw from the global generator, which is seeded for each row.
+Others depend on the order of a set, which the child's environment fixes.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import difflib
 import functools
 import json
 import random
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -27,12 +32,13 @@ from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
 
 _WARM_UP = ("1", "x", "[[1, 2]]")
+"""Answers of common kinds."""
 _ANSWERS_PER_FORK = 8
-"""To one row; a fork costs more than most scores."""
+"""Answers to one row that share a fork: a fork costs more than most scores."""
 
 
 class Gym:
-    """Makes rows and scores answers."""
+    """Generates rows and scores answers; a `realrl.rewards.judging.Judge`."""
 
     evaluators = (read_expression,)
 
@@ -40,10 +46,10 @@ class Gym:
         self._warm: set[str] = set()
 
     def prepared(self, request: Reply) -> Reply | None:
-        """The row, unless there is an answer to it, for which it is kept.
+        """Generate the row; return it for a request without an answer, else keep it and return None.
 
         Raises:
-            MemoryError: after it this process is in no known state.
+            MemoryError: this process is in no known state any more.
         """
         try:
             entry = _entry(request["task"], request["index"])
@@ -57,8 +63,10 @@ class Gym:
         return {"question": entry["question"], "answer": entry["answer"]}
 
     def _warm_up(self, task: str, entry: dict[str, Any]) -> None:
-        """Score a row's own answer and some of ours, once a task: what a scorer imports and keeps for that
-        would be made anew in each fork. It is part of making rows, which may take longer than a score.
+        """Score a row's own answer and some common ones, once per task.
+
+        Otherwise each fork would repeat what a scorer imports and caches. It is done when a row is generated
+        because that may take longer than a score.
         """
         if task in self._warm:
             return
@@ -69,25 +77,28 @@ class Gym:
             except MemoryError:
                 raise
             except Exception:
-                # What it is worth does not matter here: answers are scored in forks.
+                # The score does not matter here: answers are scored in forks.
                 continue
 
     def batch(self, request: Reply) -> Batch:
-        """Some answers to one row; one alone where the library would evaluate it."""
+        """Return a batch of answers to one row; an answer that the library would evaluate is alone in it."""
         task = request["task"]
-        size = 1 if evaluates_answers(json.loads(task)["name"]) else _ANSWERS_PER_FORK
+        name = json.loads(task)["name"]
+        size = 1 if evaluates_answers(name) else _ANSWERS_PER_FORK
         return Batch(f"{task} {request['index']}", size)
 
     def judged(self, request: Reply) -> Reply:
-        """The score of an answer; one that a task's scorer fails on is wrong.
+        """Return the score of an answer; an answer that its task's scorer fails on is wrong.
 
         Raises:
-            MemoryError, RecursionError: scoring took more than there is, which says nothing of the answer.
+            MemoryError, RecursionError: scoring exceeded a limit, so the answer has no score.
         """
-        # Of a row's answers each has a row of its own: some scorers change it.
-        entry = deepcopy(_entry(request["task"], request["index"]))
+        task = request["task"]
+        # Each answer gets a copy of the row: some scorers modify it.
+        entry = deepcopy(_entry(task, request["index"]))
         try:
-            return {"score": float(_dataset(request["task"]).score_answer(request["answer"], entry))}
+            score = _dataset(task).score_answer(request["answer"], entry)
+            return {"score": float(score)}
         except (MemoryError, RecursionError):
             raise
         except Exception:
@@ -96,30 +107,42 @@ class Gym:
 
 @functools.lru_cache(maxsize=1024)
 def _entry(task: str, index: int) -> dict[str, Any]:
+    """Generate a row, from a seed of its own."""
     random.seed(derive_seed(task, index))
     return _dataset(task)[index]
 
 
 @functools.cache
 def _dataset(task: str) -> Any:
+    """Return the library's dataset of a task, with a scorer that evaluates no answers."""
     fields = json.loads(task)
-    name, level = fields["name"], fields["level"]
+    name = fields["name"]
+    level = fields["level"]
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        raise ValueError(
-            f"reasoning-gym has no task {name!r}" + (f"; did you mean {near[0]}?" if near else "")
-        )
-    make_safe(name, DATASETS[name][0])
+        raise _unknown_task(name)
+    dataset_class = DATASETS[name][0]
+    make_safe(name, dataset_class)
     given = {**fields["parameters"], "seed": fields["seed"], "size": fields["size"]}
     _check_parameters(name, fields["parameters"])
     if level is None:
         return reasoning_gym.create_dataset(name, **given)
-    return DATASETS[name][0](config=_at_level(name, level, given))
+    config = _at_level(name, level, given)
+    return dataset_class(config=config)
+
+
+def _unknown_task(name: str) -> ValueError:
+    """Return the error for a name that is no task, with the most similar name."""
+    similar = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"; did you mean {similar[0]}?" if similar else ""
+    return ValueError(f"reasoning-gym has no task {name!r}{hint}")
 
 
 def _check_parameters(name: str, parameters: dict[str, Any]) -> None:
-    known = {field.name for field in dataclasses.fields(DATASETS[name][1])} - {"seed", "size"}
-    if unknown := sorted(parameters.keys() - known):
+    """Raise ValueError for a parameter that the task does not have."""
+    config_class = DATASETS[name][1]
+    known = {field.name for field in dataclasses.fields(config_class)} - {"seed", "size"}
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
         raise ValueError(
             f"data.gym.parameters.{name}: unknown name {unknown[0]!r}; expected some of"
             f" {', '.join(sorted(known))}"
@@ -127,26 +150,36 @@ def _check_parameters(name: str, parameters: dict[str, Any]) -> None:
 
 
 def _at_level(name: str, level: int, given: dict[str, Any]) -> Any:
-    """The task's config at a level of its curriculum; an attribute with fewer levels stays at its highest."""
+    """Return the task's config at a level of its curriculum.
+
+    An attribute with fewer levels stays at its highest one.
+    """
     if name not in CURRICULA:
         raise ValueError(f"data.gym.levels: {name} has no curriculum; leave them out")
     curriculum = CURRICULA[name]()
     attributes = curriculum.attributes.values()
-    highest = max((len(attribute.levels) for attribute in attributes), default=0) - 1
+    num_levels = max((len(attribute.levels) for attribute in attributes), default=0)
+    highest = num_levels - 1
     if level > highest:
         raise ValueError(f"data.gym.levels: the curriculum of {name} ends with level {highest}, got {level}")
     curriculum.set_global_level(level)
-    set_by_level = {
-        value
-        for attribute in attributes
-        for key, value in vars(attribute).items()
-        if key in ("field_name", "lower_field_name", "upper_field_name")
-    }
-    if both := sorted(set_by_level & given.keys()):
+    both = sorted(_fields_of(attributes) & given.keys())
+    if both:
         raise ValueError(f"data.gym.parameters.{name}: {both[0]} is set by data.gym.levels; give one of both")
     return curriculum.generate_configuration(given)
 
 
+def _fields_of(attributes: Iterable[Any]) -> set[str]:
+    """Return the config fields that the attributes of a curriculum set."""
+    fields = set()
+    for attribute in attributes:
+        # An attribute of a range has two fields instead of one.
+        for key in ("field_name", "lower_field_name", "upper_field_name"):
+            if key in vars(attribute):
+                fields.add(vars(attribute)[key])
+    return fields
+
+
 def run(memory_bytes: int) -> None:
-    """Make rows and score answers."""
+    """Serve requests for rows and scores."""
     serve(Gym, memory_bytes)

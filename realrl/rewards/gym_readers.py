@@ -1,8 +1,8 @@
-"""Reads an answer as data where a scorer of reasoning-gym would evaluate it as Python.
+"""Reads answers as data where a scorer of reasoning-gym would evaluate them as Python.
 
-A scorer's module gets these functions in place of `eval` and `parse_expr`. What they do not read raises
-ValueError, which scorers take for a wrong answer. A task whose module evaluates texts and is in neither table
-here is refused.
+These functions replace `eval` and `parse_expr` in a scorer's module. Any other text raises ValueError,
+which scorers take for a wrong answer. A task whose module evaluates texts, and which no table here lists, is
+refused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import sympy
 from sympy.parsing.sympy_parser import parse_expr
 
 _LONGEST = 20_000
-"""Characters of a text that is read: more than the largest board or matrix has."""
+"""The most characters of a text that is read: more than the largest board or matrix has."""
 _EVALUATORS = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "parse_latex", "lambdify"})
-"""Functions that evaluate a text, by the last part of their name."""
+"""Functions that evaluate a text, by the last part of their dotted name."""
 
 _TOKEN = re.compile(
     r"\s+|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z]\w*)|\*\*|[-+*/^(),!]"
@@ -50,50 +50,63 @@ _OPERATIONS = {
 
 
 def read_literal(text: str) -> Any:
-    """A list, a number, a text or other plain data, as it is written in Python.
+    """Return the value of a Python literal: a list, a number, a text or other plain data.
 
     Raises:
-        ValueError, SyntaxError: it is something else.
+        ValueError, SyntaxError: the text is no literal, or too long.
     """
-    if len(text) > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST} characters, got {len(text)}")
+    _check_length(text)
     return ast.literal_eval(text)
 
 
 def read_expression(text: str, local_dict: dict[str, Any] | None = None) -> sympy.Expr:
-    """An expression of numbers, variables of one letter and elementary functions.
+    """Return an expression of numbers, one-letter variables and elementary functions.
 
     Raises:
-        ValueError: it holds something else, as an attribute, a text or another function.
+        ValueError: the text is too long or holds anything else, such as an attribute, a string or another
+            function.
     """
-    if len(text) > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST} characters, got {len(text)}")
+    _check_length(text)
+    local_names = local_dict or {}
     end = 0
     while end < len(text):
         token = _TOKEN.match(text, end)
-        if token is None or not _is_known(token["name"], local_dict or {}):
-            raise ValueError(f"expected an expression, got {text[end : end + 40]!r} in it")
+        if token is None or not _is_known(token["name"], local_names):
+            unknown = text[end : end + 40]
+            raise ValueError(f"expected an expression, got {unknown!r} in it")
         end = token.end()
+    # `parse_expr` evaluates the text as Python, but every token of it is known now.
     return parse_expr(text, local_dict=local_dict)
 
 
 def read_arithmetic(text: str) -> int:
-    """The value of whole numbers joined by operators, as a row's own problem is.
+    """Return the value of whole numbers joined by operators, which is how a row states its own problem.
 
     Raises:
-        ValueError, SyntaxError: there is something else.
+        ValueError, SyntaxError: the text holds anything else.
     """
-    return _value(ast.parse(text.strip(), mode="eval").body)
+    tree = ast.parse(text.strip(), mode="eval")
+    return _value(tree.body)
+
+
+def _check_length(text: str) -> None:
+    if len(text) > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST} characters, got {len(text)}")
 
 
 def _value(node: ast.expr) -> int:
-    match node:
-        case ast.Constant(value=int() as value):
-            return value
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](_value(operand))
-        case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATIONS:
-            return _OPERATIONS[type(operation)](_value(left), _value(right))
+    """Return the value of an arithmetic expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGNS:
+        apply_sign = _SIGNS[type(node.op)]
+        operand = _value(node.operand)
+        return apply_sign(operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        operate = _OPERATIONS[type(node.op)]
+        left = _value(node.left)
+        right = _value(node.right)
+        return operate(left, right)
     raise ValueError(f"expected whole numbers and operators, got {ast.unparse(node):.100}")
 
 
@@ -110,53 +123,60 @@ _READS: dict[str, dict[str, Callable[..., Any]]] = {
     "polynomial_multiplication": {"sp.parse_expr": read_expression},
     "simple_integration": {"sympy.parse_expr": read_expression},
 }
-"""By task: what its module evaluates by, and what takes its place."""
+"""For each task: the functions by which its module evaluates texts, and their replacements."""
 _MAKES_ROWS = frozenset({"basic_arithmetic", "bf", "codeio", "propositional_logic"})
-"""Tasks whose module evaluates, to make a row, what it wrote itself; or has a function of such a name that
-evaluates nothing, as `propositional_logic` its own `parse_expr`.
+"""Tasks whose module never evaluates an answer. It evaluates only its own text, to generate a row, or has a
+harmless function of such a name: `propositional_logic` has its own `parse_expr`.
 """
 
 
 def evaluates_answers(task: str) -> bool:
-    """Whether the library would evaluate an answer to this task, and a reader takes it here."""
+    """Return whether the library would evaluate an answer to this task, so that a reader replaces that."""
     return task in _READS
 
 
 def make_safe(task: str, dataset_class: type) -> None:
-    """Have a task's scorer read answers as data.
+    """Make a task's scorer read answers as data.
 
     Raises:
-        ValueError: it evaluates them in a way that is not known here.
+        ValueError: the scorer's module evaluates texts by a function without a reader.
     """
     module = sys.modules[dataset_class.__module__]
     if task in _MAKES_ROWS:
         return
     readers = _READS.get(task, {})
-    if unknown := sorted(_evaluators(module) - readers.keys()):
+    unknown = sorted(_evaluators(module) - readers.keys())
+    if unknown:
         raise ValueError(
             f"the scorer of {task} may evaluate an answer as Python ({unknown[0]}), which is never done with"
             " what a model wrote; leave this task out"
         )
     for name, reader in readers.items():
         package, _, function = name.rpartition(".")
-        setattr(getattr(module, package) if package else module, function, reader)
+        owner = getattr(module, package) if package else module
+        setattr(owner, function, reader)
 
 
 @functools.cache
 def _evaluators(module: ModuleType) -> frozenset[str]:
-    """The names by which a module's source calls what evaluates."""
-    return frozenset(_called(ast.parse(inspect.getsource(module))))
+    """Return the evaluating functions that a module's source calls, by their dotted names."""
+    tree = ast.parse(inspect.getsource(module))
+    return frozenset(_called(tree))
 
 
 def _called(tree: ast.AST) -> Iterator[str]:
+    """Yield the name of each call of an evaluating function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            if name.rpartition(".")[2] in _EVALUATORS and not name.startswith("re."):
+            last_part = name.rpartition(".")[2]
+            # `re.compile` evaluates nothing.
+            if last_part in _EVALUATORS and not name.startswith("re."):
                 yield name
 
 
 def _is_known(name: str | None, local_dict: dict[str, Any]) -> bool:
+    """Return whether a name in an expression is harmless; None: the token is no name."""
     if name is None:
         return True
     return name in _FUNCTIONS or name in _CONSTANTS or name in local_dict or bool(_VARIABLE.fullmatch(name))

@@ -1,4 +1,7 @@
-"""Grades answers to mathematical questions: strings and numbers here, the rest in a pool of processes."""
+"""Grades answers to mathematical questions.
+
+Equal strings and whole numbers are compared here, everything else in a pool of processes.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,18 @@ logger = logging.getLogger(__name__)
 Judge = Callable[[str, str], Verdict]
 
 _BREAKS = (RecursionError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
-"""What a text can bring about that nobody thought of. Not a RuntimeError: it says that no child starts."""
+"""Unforeseen errors that a text can cause. RuntimeError is excluded: it reports that no child starts."""
 
 _WHOLE_NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3}){1,12}|\d{1,100}))(?:\.0*)?")
 
 
 def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Checked:
-    """Compare the answer in `text` with each of `solutions`; one that matches is enough.
+    """Compare the answer in `text` with `solutions`, up to the first that it matches.
 
-    `judge` compares what neither is the same string nor two whole numbers.
+    `judge` compares an answer and a solution that are neither equal strings nor both whole numbers.
+
+    Raises:
+        RuntimeError: the judge's processes do not start.
     """
     answer = extract_answer(text)
     if answer is None:
@@ -39,7 +45,7 @@ def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> 
 
 
 def compared(answer: str, solutions: Sequence[str], judge: Judge) -> Iterator[tuple[str, Verdict]]:
-    """Each solution and how the answer compares with it, up to the first that it matches."""
+    """Yield each solution and its verdict, up to the first that the answer matches."""
     for solution in solutions:
         verdict = _compared(answer, solution, judge)
         yield solution, verdict
@@ -48,13 +54,18 @@ def compared(answer: str, solutions: Sequence[str], judge: Judge) -> Iterator[tu
 
 
 def verdict_of(verdicts: Collection[Verdict]) -> Verdict:
-    """The verdict of an answer that was compared with several solutions."""
-    severity = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR)
-    return next((verdict for verdict in severity if verdict in verdicts), Verdict.WRONG)
+    """Return the verdict of an answer from its verdicts with several solutions.
+
+    A timeout or an error wins over `WRONG`: that solution might have matched.
+    """
+    for verdict in (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.WRONG
 
 
 def grade(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Verdict:
-    """The verdict of `check`."""
+    """Return the verdict of `check`."""
     return check(text, solutions, judge).verdict
 
 
@@ -68,20 +79,34 @@ def check_all(
     budget_s: float | None = None,
     convert_units: bool = True,
 ) -> list[Checked]:
-    """`check` many texts, in their order; slow comparisons do not wait for each other.
+    """Run `check` on many texts in parallel threads, and return the results in the texts' order.
 
-    Without `convert_units`, 100 cm are not 1 m.
+    Without `convert_units`, 100 cm does not equal 1 m.
 
-    Once `budget_s` of judging is spent, summed over the threads, what is left to judge is `TIMEOUT` at once;
-    None: by the number of texts.
+    `budget_s` bounds the seconds of judging, summed over the threads (None: by the number of texts). Once it
+    is spent, every further comparison is `TIMEOUT` at once.
+
+    Raises:
+        ValueError: `texts` and `solutions` differ in length.
+        RuntimeError: the judge's processes do not start.
     """
-    budget = Budget(seconds_for(len(texts)) if budget_s is None else budget_s)
-    bounded = budget.bounded(judge if convert_units else partial(judge, convert_units=False))
+    if budget_s is None:
+        budget_s = seconds_for(len(texts))
+    budget = Budget(budget_s)
+    if not convert_units:
+        judge = partial(judge, convert_units=False)
+    bounded = budget.bounded(judge)
+
+    def check_one(case: tuple[str, Sequence[str]]) -> Checked:
+        text, its_solutions = case
+        return check(text, its_solutions, bounded)
+
     with ThreadPoolExecutor(num_threads) as threads:
-        checked = threads.map(lambda pair: check(*pair, bounded), zip(texts, solutions, strict=True))
-        found = list(counted(checked, len(texts), progress))
+        cases = zip(texts, solutions, strict=True)
+        results = threads.map(check_one, cases)
+        checked = list(counted(results, len(texts), progress))
     budget.report(len(texts))
-    return found
+    return checked
 
 
 def grade_all(
@@ -90,12 +115,13 @@ def grade_all(
     progress: Progress = no_progress,
     budget_s: float | None = None,
 ) -> list[Verdict]:
-    """The verdicts of `check_all`."""
-    return [checked.verdict for checked in check_all(texts, solutions, progress=progress, budget_s=budget_s)]
+    """Return the verdicts of `check_all`."""
+    results = check_all(texts, solutions, progress=progress, budget_s=budget_s)
+    return [checked.verdict for checked in results]
 
 
 def _compared(answer: str, solution: str, judge: Judge) -> Verdict:
-    """The verdict of one comparison; one that breaks is an error of that comparison alone."""
+    """Return the verdict of one comparison; an unforeseen error affects only this comparison."""
     try:
         return _compare(answer, solution_answer(solution), judge)
     except _BREAKS as error:
@@ -104,17 +130,24 @@ def _compared(answer: str, solution: str, judge: Judge) -> Verdict:
 
 
 def _compare(answer: str, solution: str, judge: Judge) -> Verdict:
-    left, right = answer.strip(), solution.strip()
+    """Compare an answer with a solution's own answer; the judge gets only what is not decided here."""
+    left = answer.strip()
+    right = solution.strip()
     if left == right:
         return Verdict.CORRECT
     if max(len(left), len(right)) > MAX_CHARS:
         return Verdict.WRONG
-    numbers = _whole_number(left), _whole_number(right)
-    if None not in numbers:
-        return Verdict.CORRECT if numbers[0] == numbers[1] else Verdict.WRONG
-    return judge(left, right)
+    left_number = _whole_number(left)
+    right_number = _whole_number(right)
+    if left_number is None or right_number is None:
+        return judge(left, right)
+    return Verdict.CORRECT if left_number == right_number else Verdict.WRONG
 
 
 def _whole_number(text: str) -> int | None:
+    """Return the value of a whole number, also with commas or zero decimals; None for another text."""
     match = _WHOLE_NUMBER.fullmatch(text)
-    return int(match[1].replace(",", "")) if match else None
+    if match is None:
+        return None
+    digits = match[1].replace(",", "")
+    return int(digits)

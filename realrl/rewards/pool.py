@@ -1,4 +1,4 @@
-"""Child processes that answer requests: kept between them, bounded in memory, killed at a deadline."""
+"""Pools of child processes that answer requests: reused, bounded in memory, killed at a deadline."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from realrl.rewards.verdict import Verdict
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-"""How often a request is made whose child is stopped or killed."""
+"""How many times a request is tried whose child is stopped or killed from outside."""
 _LONGEST_REASON = 2_000
-"""Characters; it was written where an answer was at work."""
+"""The most characters of a reason: a process that judged an answer wrote it, so it may be anything."""
 
 Pool = TypeVar("Pool", bound="ChildPool")
 
 
 def judge_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
-    """Compare in this process's own pool, whose children start when first asked."""
+    """Compare an answer with a solution in this process's pool; children start when first asked."""
     return _pool_of(os.getpid()).judge(answer, solution, convert_units=convert_units)
 
 
 def explain_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
-    """Explain a comparison in this process's own pool."""
+    """Explain a comparison in this process's pool."""
     return _pool_of(os.getpid()).explain(answer, solution, convert_units=convert_units)
 
 
 @functools.cache
 def _pool_of(pid: int) -> JudgePool:
-    """A forked process has another id, and so children of its own."""
+    """Return this process's pool. A forked process has another id, and therefore children of its own."""
     return JudgePool()
 
 
 class ChildPool:
-    """Children that may be asked from any thread; they end with this process, or with the `with` block."""
+    """Child processes that any thread may ask; they end with this process, or with the `with` block."""
 
     def __init__(self, module: str, *, num_children: int, deadline_s: float, memory_bytes: int) -> None:
-        """`module` has the `run` of a child, which calls `realrl.rewards.serving.serve`; `deadline_s` is wall
-        clock, the most for one request; `memory_bytes` the address space of one child, and of each fork.
+        """Prepare the children; each starts with its first request.
+
+        A child runs the function `run` of `module`, which calls `realrl.rewards.serving.serve`. `deadline_s`
+        bounds the wall-clock time of one request, `memory_bytes` the address space of a child and of each of
+        its forks.
         """
         self._deadline_s = deadline_s
-        # The kernel ends children with the thread that started them, so it is one that stays.
+        # The kernel ends a child with the thread that started it, so one lasting thread starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starts-children")
         self._children = [ChildProcess(module, memory_bytes, self._starter) for _ in range(num_children)]
         self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
@@ -54,17 +57,25 @@ class ChildPool:
             self._idle.put(child)
 
     def ask(self, request: Reply, *, deadline_s: float | None = None) -> Reply:
-        """A child's reply, for which it may have less time than others. One with an `error` has the `verdict`
-        `TIMEOUT` or `ERROR` as well. What else is in it was written where an answer was judged: check it.
+        """Return an idle child's reply to the request; waits for a child if all are busy.
+
+        `deadline_s` replaces the pool's deadline for this request. A reply with an `error` also has the
+        `verdict` `TIMEOUT` or `ERROR`. A process that judged an answer wrote everything else: check it.
+
+        Raises:
+            RuntimeError: the child cannot start.
         """
         child = self._idle.get()
         try:
             reply = _asked(child, request, deadline_s or self._deadline_s)
         finally:
             self._idle.put(child)
-        return {"verdict": Verdict.ERROR, **reply} if "error" in reply else reply
+        if "error" in reply:
+            return {"verdict": Verdict.ERROR, **reply}
+        return reply
 
     def close(self) -> None:
+        """Kill all children."""
         for child in self._children:
             child.kill()
 
@@ -76,7 +87,7 @@ class ChildPool:
 
 
 def _asked(child: ChildProcess, request: Reply, deadline_s: float) -> Reply:
-    """A reply, which may be an error. Once more, where the child was stopped or killed from outside."""
+    """Return a reply, which may be an error; retry if the child was stopped or killed from outside."""
     for _ in range(_ATTEMPTS):
         try:
             return child.ask(request, deadline_s)
@@ -91,17 +102,27 @@ def _asked(child: ChildProcess, request: Reply, deadline_s: float) -> Reply:
 
 
 class JudgePool(ChildPool):
-    """Children that compare answers."""
+    """A pool of children that compare mathematical answers."""
 
     def __init__(
         self, *, num_children: int = 2, deadline_s: float = 5.0, memory_bytes: int = 1 << 30
     ) -> None:
-        limits = {"deadline_s": deadline_s, "memory_bytes": memory_bytes}
-        super().__init__("realrl.rewards.child", num_children=num_children, **limits)
+        """Prepare the children, with the limits of `ChildPool`."""
+        super().__init__(
+            "realrl.rewards.child",
+            num_children=num_children,
+            deadline_s=deadline_s,
+            memory_bytes=memory_bytes,
+        )
 
     def judge(self, answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
-        """`CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`."""
-        reply = self.ask({"answer": answer, "solution": solution, "convert_units": convert_units})
+        """Return `CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`.
+
+        Raises:
+            RuntimeError: the child cannot start.
+        """
+        request = {"answer": answer, "solution": solution, "convert_units": convert_units}
+        reply = self.ask(request)
         verdict = reply.get("verdict")
         if verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.TIMEOUT):
             return Verdict(verdict)
@@ -110,9 +131,18 @@ class JudgePool(ChildPool):
         return Verdict.ERROR
 
     def explain(self, answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
-        """Why the verdict of a comparison is what it is; it takes up to about three times as long as that."""
-        texts = {"answer": answer, "solution": solution}
-        reply = self.ask({**texts, "convert_units": convert_units, "explain": True})
+        """Return the reasons for a comparison's verdict; this takes up to about three times as long as it.
+
+        Raises:
+            RuntimeError: the child cannot start.
+        """
+        request = {
+            "answer": answer,
+            "solution": solution,
+            "convert_units": convert_units,
+            "explain": True,
+        }
+        reply = self.ask(request)
         texts = [reply.get(name) for name in Reasons._fields]
         if "error" not in reply and all(map(_is_reason, texts)):
             return Reasons(*texts)
@@ -121,7 +151,7 @@ class JudgePool(ChildPool):
 
 
 class Reasons(NamedTuple):
-    """How two texts were read, and why they mean the same or not, in words for a person."""
+    """How two texts were read, and why they are the same or not, in words for the user."""
 
     answer: str
     solution: str
