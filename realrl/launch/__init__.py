@@ -1,1 +1,1 @@
-"""Starts workers, wherever they run."""
+"""Launchers: start workers on this machine or on a cluster."""

@@ -14,9 +14,10 @@ from realrl.launch.slurm import SlurmLauncher, inside_job
 
 
 def check_mode(config: RunConfig) -> None:
-    """
+    """Check that this machine can start workers in the configured mode.
+
     Raises:
-        ValueError: this machine lacks what the mode needs.
+        ValueError: a command or a package is missing.
     """
     if config.mode == "slurm":
         check_slurm()
@@ -25,18 +26,20 @@ def check_mode(config: RunConfig) -> None:
 
 
 def goes_to_queue(config: RunConfig) -> bool:
-    """Whether the run is to be submitted from here, and to start elsewhere."""
+    """Return whether to submit the run as a job, which starts elsewhere."""
     return config.mode == "slurm" and not inside_job()
 
 
 def open_launcher(config: RunConfig, num_workers: int) -> Launcher:
-    """
+    """Return the launcher of the configured mode.
+
     Raises:
-        ValueError: the cluster has not got what the plan needs.
+        ValueError: the cluster lacks resources that the plan needs.
     """
     if config.mode == "slurm":
         return SlurmLauncher(config, num_workers)
     if config.mode == "ray":
+        # Ray is an optional dependency.
         from realrl.launch.ray import RayLauncher
 
         return RayLauncher(config, num_workers)
@@ -44,7 +47,7 @@ def open_launcher(config: RunConfig, num_workers: int) -> Launcher:
 
 
 def render_request(recipe: str, config: RunConfig, num_workers: int) -> dict[str, str]:
-    """What a cluster is asked for, as titled texts; nothing in mode local."""
+    """Return the request to the cluster as texts by title; empty in mode local."""
     if config.mode == "slurm":
         return {"Script for sbatch": sbatch_script(recipe, config, num_workers)}
     if config.mode == "ray":

@@ -22,18 +22,18 @@ _ENDED = (
 )
 _LOOK_EVERY_S = 2.0
 _SILENT_LOOKS = 100
-"""How often in a row the queue may not answer; controllers restart."""
+"""Number of consecutive failed queries that are tolerated, since controllers restart."""
 _CANCEL_S = 60.0
 
 
 class Job(NamedTuple):
-    """What the queue says of a job."""
+    """The state of a job in the queue."""
 
     state: str
     reason: str
     nodes: str
     code: int
-    """Its script's exit code; by a signal, 128 and its number."""
+    """Exit code of its script; for a signal, 128 plus its number."""
 
     @property
     def has_ended(self) -> bool:
@@ -45,9 +45,10 @@ class Job(NamedTuple):
 
 
 def check_slurm() -> None:
-    """
+    """Check that SLURM's commands are installed.
+
     Raises:
-        ValueError: SLURM's commands are not here.
+        ValueError: they are missing.
     """
     if not shutil.which("sbatch"):
         raise ValueError(
@@ -57,10 +58,10 @@ def check_slurm() -> None:
 
 
 def submit(recipe: str, config: RunConfig, num_workers: int) -> str:
-    """Write the script beside the run's directory and queue it; returns the job's number.
+    """Write the script next to the run's directory and enqueue it; return the job's number.
 
     Raises:
-        RunFailed: SLURM refused it.
+        RunFailed: SLURM rejected the script.
     """
     script = Path(config.runs_dir, config.experiment, f"{config.trial}.sbatch")
     write_atomically(script, sbatch_script(recipe, config, num_workers))
@@ -71,12 +72,12 @@ def submit(recipe: str, config: RunConfig, num_workers: int) -> str:
 
 
 def follow(job: str, config: RunConfig) -> tuple[int, str]:
-    """Show the job's states and its master's output until it has ended: its exit code, and a word on it.
+    """Show a job's states and its master's output until it has ended; return its exit code and a summary.
 
-    Ctrl-C cancels it.
+    Ctrl-C cancels the job.
 
     Raises:
-        RunFailed: it waited longer than it may.
+        RunFailed: the job was in the queue longer than `slurm.queue_timeout_s`.
     """
     try:
         return _followed(job, config)
@@ -107,7 +108,8 @@ def _followed(job: str, config: RunConfig) -> tuple[int, str]:
 
 
 def look(job: str) -> Job:
-    """
+    """Query the state of a job.
+
     Raises:
         RunFailed: the queue does not answer.
     """
@@ -120,21 +122,21 @@ def look(job: str) -> Job:
 
 
 def read_job(shown: str) -> Job:
-    """Out of a line of `scontrol --oneliner show job`."""
+    """Parse a line of `scontrol --oneliner show job`."""
     found = dict(re.findall(r"(?:^| )(\w+)=(\S*)", shown))
     code, _, number = found["ExitCode"].partition(":")
     state = found["JobState"]
-    is_bad = state in _ENDED and state != "COMPLETED"
-    return Job(
-        state,
-        found["Reason"],
-        found["NodeList"],
-        128 + int(number) if int(number) else int(code) or int(is_bad),
-    )
+    exit_code = int(code)
+    if int(number):
+        exit_code = 128 + int(number)
+    elif exit_code == 0 and state in _ENDED and state != "COMPLETED":
+        # A job that was cancelled or lost its node may report 0.
+        exit_code = 1
+    return Job(state, found["Reason"], found["NodeList"], exit_code)
 
 
 def _cancel(job: str) -> None:
-    """And wait until SLURM has ended its processes."""
+    """Cancel a job, and wait until SLURM has ended its processes."""
     ask("scancel", job)
     deadline_s = time.monotonic() + _CANCEL_S
     while not look(job).has_ended and time.monotonic() < deadline_s:
@@ -142,13 +144,14 @@ def _cancel(job: str) -> None:
 
 
 class _Tail:
-    """Copies what a file gets to the terminal."""
+    """A file whose new content is copied to the terminal."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
 
     def show(self) -> None:
+        """Copy what was appended since the last call."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 file.seek(self._offset)

@@ -1,4 +1,8 @@
-"""Workers as the tasks of one `srun`, within a job that SLURM has given nodes."""
+"""Workers as the tasks of one `srun` within a SLURM job.
+
+master ── srun ──▶ one task per rank ──▶ worker          exit codes from srun's log
+   └───── scontrol, the nodes' daemons ──▶ lost nodes
+"""
 
 from __future__ import annotations
 
@@ -24,21 +28,23 @@ JOB_VARIABLE = "SLURM_JOB_ID"
 
 _TASK = f'export {RANK_VARIABLE}="$SLURM_PROCID" {LOCAL_RANK_VARIABLE}="$SLURM_LOCALID"; exec "$@"'
 _ANSWERS_S = 2.0
-"""How long a node's daemon may take to answer before the node counts as lost."""
+"""Deadline for the answer of a node's daemon; a node whose daemon is silent counts as lost."""
 
 
 def inside_job() -> bool:
-    """Whether SLURM has given this process nodes: in a job's script, or in an `salloc`."""
+    """Return whether this process runs in a SLURM job: in its script, or in an `salloc`."""
     return JOB_VARIABLE in os.environ
 
 
 class SlurmLauncher:
-    """The plan's ranks, one node of the job after another."""
+    """Launcher of workers on the nodes of a SLURM job; ranks fill one node after another."""
 
     def __init__(self, config: RunConfig, num_workers: int) -> None:
-        """
+        """Choose the job's nodes.
+
         Raises:
             ValueError: the job has fewer nodes than the plan needs.
+            RunFailed: SLURM does not answer, or the nodes cannot reach each other.
         """
         self._config = config
         self._ranks = ranks_by_node(num_workers, config.devices_per_node)
@@ -55,11 +61,18 @@ class SlurmLauncher:
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
-        if self._step and (lost := self._lost()):
+        """Start one `srun` with a task per rank.
+
+        Raises:
+            RunFailed: a node was lost since the last start.
+        """
+        lost = self._lost() if self._step else ""
+        if lost:
             raise RunFailed(f"{lost}; SLURM gives a job none in its place, but slurm.requeues a new job")
         self._log_directory = log_directory.resolve()
         settings = device_settings(self._config.device, os.environ)
-        shared = {**os.environ, **settings, **thread_limits(self._config.cpus_per_worker), **environment}
+        limits = thread_limits(self._config.cpus_per_worker)
+        shared = {**os.environ, **settings, **limits, **environment}
         with self._step_log.open("wb") as log:
             self._step = subprocess.Popen(
                 self._command(num_workers),
@@ -71,78 +84,96 @@ class SlurmLauncher:
             )
 
     def _command(self, num_workers: int) -> list[str]:
-        """Every task sees all devices of its node, so that they can reach each other's memory."""
+        """Return the command of `srun`.
+
+        Every task sees all devices of its node, so that the tasks can reach each other's memory.
+        """
+        nodes = ",".join(self._nodes)
+        # SLURM replaces percent signs in a file's name.
+        log_directory = str(self._log_directory).replace("%", "%%")
+        gpu_options = ["--gpu-bind=none"] if self._config.device == "cuda" else []
         return [
-            # A master that is killed takes `srun` with it, and that its tasks.
+            # If the master is killed, `srun` receives SIGTERM and ends its tasks.
             *("setpriv", "--pdeathsig=TERM", "srun"),
             f"--ntasks={num_workers}",
             f"--nodes={len(self._nodes)}",
-            f"--nodelist={','.join(self._nodes)}",
+            f"--nodelist={nodes}",
             f"--distribution=plane={self._config.devices_per_node}",
             f"--cpus-per-task={self._config.cpus_per_worker}",
             "--cpu-bind=cores",
-            *(["--gpu-bind=none"] if self._config.device == "cuda" else []),
+            *gpu_options,
             "--export=ALL",
             "--kill-on-bad-exit=0",
             "--wait=0",
             "--input=none",
             "--verbose",
             "--open-mode=append",
-            f"--output={str(self._log_directory).replace('%', '%%')}/worker-%t.log",
+            f"--output={log_directory}/worker-%t.log",
             *_within(self._config.slurm, self._config.device),
         ]
 
     def poll(self) -> list[tuple[int, int]]:
-        """As `srun` has noted it; a task that it has not, when it ends itself, ended as it did."""
-        ended = ended_tasks(self._said())
-        if self._step and (code := self._step.poll()) is not None:
-            ended = {rank: code for ranks in self._ranks for rank in ranks} | ended
+        """Return exit codes from srun's log; once srun has exited, tasks it did not log get its own code."""
+        logged = ended_tasks(self._said())
+        code = self._step.poll() if self._step else None
+        if code is None:
+            return sorted(logged.items())
+        ended: dict[int, int] = {}
+        for ranks in self._ranks:
+            ended.update(dict.fromkeys(ranks, code))
+        ended.update(logged)
         return sorted(ended.items())
 
     def explain(self) -> str:
+        """Return which nodes were lost, or why `srun` started no worker; empty if neither."""
         said = self._said()
-        if (lost := self._lost()) or "tasks started" in said:
+        lost = self._lost()
+        if lost or "tasks started" in said:
             return lost
-        return f"srun started no worker: {said.strip().rpartition('error: ')[2]}"
+        error = said.strip().rpartition("error: ")[2]
+        return f"srun started no worker: {error}"
 
     def _lost(self) -> str:
-        """By what `srun` says, and by which daemons are silent, if SLURM's controller says where they are."""
-        said, daemons = self._said(), {}
+        """Return which nodes were lost: those that `srun` reports, and those whose daemons are silent."""
+        said = self._said()
+        daemons: dict[str, tuple[str, int]] = {}
+        # Without SLURM's controller the daemons' addresses are unknown, and srun's reports must do.
         with suppress(RunFailed):
             daemons = _daemons(self._nodes)
-        return lost_nodes(
-            (node, ranks)
-            for node, ranks in zip(self._nodes, self._ranks)
-            if has_failed(node, said)
-            or (node in daemons and not answers(*daemons[node], within_s=_ANSWERS_S))
-        )
+        lost: list[tuple[str, range]] = []
+        for node, ranks in zip(self._nodes, self._ranks):
+            if has_failed(node, said) or _is_silent(node, daemons):
+                lost.append((node, ranks))
+        return lost_nodes(lost)
 
     def log_path(self, rank: int) -> Path:
+        """Return the file of a worker's output."""
         return self._log_directory / f"worker-{rank}.log"
 
     def dump_stacks(self) -> None:
-        """`srun` passes the signal on to every task."""
+        """Ask every worker for its stacks; `srun` forwards the signal to every task."""
         if self._is_alive():
             self._step.send_signal(signal.SIGUSR1)
 
     def states(self, ranks: Collection[int]) -> Mapping[int, str]:
-        """SLURM's daemons alone know the processes."""
+        """Return nothing: only SLURM's daemons know the processes."""
         return {}
 
     def wait(self, timeout_s: float) -> None:
+        """Wait until `srun` has exited, for at most `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
         while self._is_alive() and time.monotonic() < deadline_s:
             time.sleep(0.02)
 
     def stop(self, grace_s: float) -> None:
-        """`srun` has SLURM end all that its tasks started; the job's end does, should a node not answer."""
+        """End all processes of the tasks through `srun`; if a node does not answer, the job's end does it."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if self._is_alive():
                 self._step.send_signal(sign)
             self.wait(grace_s)
 
     def close(self) -> None:
-        """The nodes are the job's."""
+        """Do nothing: the nodes belong to the job."""
 
     def _is_alive(self) -> bool:
         return self._step is not None and self._step.poll() is None
@@ -152,63 +183,93 @@ class SlurmLauncher:
         return self._log_directory / "srun.log"
 
     def _said(self) -> str:
+        """Return srun's log."""
         return self._step_log.read_text(errors="replace") if self._step else ""
 
 
 def ended_tasks(said: str) -> dict[int, int]:
-    """Return codes by task, out of what `srun --verbose` says; minus a signal's number, for a signal.
+    """Return the code of each ended task from the log of `srun --verbose`; a signal is its negative number.
 
     Source: SLURM, src/srun/libsrun and src/plugins/launch: `NODES: task[s] LIST: HOW`.
     """
-    found = re.findall(r": \S+: tasks? ([\d,-]+): (.+)", said)
-    return {task: _code(how) for tasks, how in found for task in _numbers(tasks)}
+    ended: dict[int, int] = {}
+    for tasks, how in re.findall(r": \S+: tasks? ([\d,-]+): (.+)", said):
+        code = _code(how)
+        for task in _numbers(tasks):
+            ended[task] = code
+    return ended
 
 
 def has_failed(node: str, said: str) -> bool:
-    """Whether `srun` says that SLURM has given a node up."""
-    return bool(re.search(rf"Node failure on {re.escape(node)}\b", said))
+    """Return whether srun's log reports that a node has failed."""
+    pattern = rf"Node failure on {re.escape(node)}\b"
+    return bool(re.search(pattern, said))
+
+
+def _is_silent(node: str, daemons: Mapping[str, tuple[str, int]]) -> bool:
+    """Return whether a node's daemon has a known address but does not answer."""
+    if node not in daemons:
+        return False
+    address, port = daemons[node]
+    return not answers(address, port, within_s=_ANSWERS_S)
 
 
 def _code(how: str) -> int:
+    """Return the code of a task that ended as srun's log says."""
     if how.startswith("Completed"):
         return 0
-    if exited := re.match(r"Exited with exit code (\d+)", how):
+    exited = re.match(r"Exited with exit code (\d+)", how)
+    if exited:
         return int(exited[1])
-    named = (s for s in signal.Signals if how.startswith(signal.strsignal(s) or "?"))
-    return -next(named, signal.SIGKILL)
+    for named in signal.Signals:
+        description = signal.strsignal(named) or "?"
+        if how.startswith(description):
+            return -named
+    return -signal.SIGKILL
 
 
 def _numbers(tasks: str) -> Iterator[int]:
-    """`0,2-3`, as SLURM writes several tasks."""
+    """Yield the numbers of a list such as `0,2-3`, as SLURM writes several tasks."""
     for part in tasks.split(","):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
 def _within(slurm: SlurmConfig, device: str) -> list[str]:
-    """A worker's command, in its container if there is one; its rank is that of the task."""
-    task = ("sh", "-c", _TASK, "sh")
+    """Return srun's last arguments: a worker's command, in its container if there is one.
+
+    The rank of a worker is the number of its task.
+    """
+    task = ["sh", "-c", _TASK, "sh"]
     if not slurm.container:
         return [*task, sys.executable, "-m", WORKER_MODULE]
-    folder, worker = os.getcwd(), (slurm.container_python, "-m", WORKER_MODULE)
+    worker = [slurm.container_python, "-m", WORKER_MODULE]
+    folder = os.getcwd()
     mounts = [f"{folder}:{folder}", *slurm.container_mounts]
     if slurm.container_runtime == "pyxis":
-        options = [f"--container-mounts={','.join(mounts)}", f"--container-workdir={folder}"]
-        return [f"--container-image={slurm.container}", *options, *task, *worker]
+        options = [
+            f"--container-image={slurm.container}",
+            f"--container-mounts={','.join(mounts)}",
+            f"--container-workdir={folder}",
+        ]
+        return [*options, *task, *worker]
     binds = [f"--bind={mount}" for mount in mounts]
     devices = ["--nv"] if device == "cuda" else []
-    return [*task, "apptainer", "exec", *devices, *binds, f"--pwd={folder}", slurm.container, *worker]
+    container = ["apptainer", "exec", *devices, *binds, f"--pwd={folder}", slurm.container]
+    return [*task, *container, *worker]
 
 
 def _job_nodes() -> list[str]:
-    return _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+    """Return the names of the job's nodes."""
+    node_list = os.environ["SLURM_JOB_NODELIST"]
+    return _scontrol("show", "hostnames", node_list).split()
 
 
 def _own_address(nodes: Sequence[str]) -> str:
-    """As the last of several nodes sees it.
+    """Return this node's address towards the last of the job's nodes.
 
     Raises:
-        RunFailed: SLURM's name of that node has no address, or there is no way to it.
+        RunFailed: the name of that node has no address, or there is no route to it.
     """
     if len(nodes) == 1:
         return "127.0.0.1"
@@ -223,14 +284,20 @@ def _own_address(nodes: Sequence[str]) -> str:
 
 
 def _daemons(nodes: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Where each node's SLURM daemon listens."""
+    """Return the address and port of each node's SLURM daemon."""
     shown = _scontrol("--oneliner", "show", "node", ",".join(nodes))
-    keys = (re.findall(rf"\b{key}=(\S+)", shown) for key in ("NodeName", "NodeAddr", "Port"))
-    return {name: (address, int(port)) for name, address, port in zip(*keys)}
+    names = re.findall(r"\bNodeName=(\S+)", shown)
+    addresses = re.findall(r"\bNodeAddr=(\S+)", shown)
+    ports = re.findall(r"\bPort=(\S+)", shown)
+    daemons: dict[str, tuple[str, int]] = {}
+    for name, address, port in zip(names, addresses, ports):
+        daemons[name] = (address, int(port))
+    return daemons
 
 
 def _scontrol(*arguments: str) -> str:
-    """
+    """Return the output of `scontrol`.
+
     Raises:
         RunFailed: SLURM does not answer.
     """

@@ -1,4 +1,4 @@
-"""What every mode of starting workers shares."""
+"""Functions that all launchers use."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ WORKER_MODULE = "realrl.apps.worker"
 
 
 def ranks_by_node(num_workers: int, devices_per_node: int) -> list[range]:
-    """The ranks of each node: one node after another is filled, so that a node's ranks follow each other."""
+    """Return the ranks of each node. Nodes are filled one by one, so a node's ranks are consecutive."""
     starts = range(0, num_workers, devices_per_node)
-    return [range(start, min(start + devices_per_node, num_workers)) for start in starts]
+    nodes: list[range] = []
+    for start in starts:
+        stop = min(start + devices_per_node, num_workers)
+        nodes.append(range(start, stop))
+    return nodes
 
 
 def thread_limits(num_threads: int) -> dict[str, str]:
-    """Threads of several workers on one core cost far more than they bring."""
+    """Return the variables that limit a worker's threads.
+
+    Workers whose threads compete for a core are far slower than workers with one thread.
+    """
     return {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads)}
 
 
 def device_settings(device: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a worker on CUDA; what the user has `given` stays.
+    """Return the variables of a worker on CUDA, except those that the user has `given`.
 
-    Segments that grow fragment less when calls of different shapes take turns, and `empty_cache` can give
-    back every free page of them to vLLM's process. NCCL must not register what a graph has recorded of them:
-    Megatron refuses the two together for illegal accesses to memory, torchtitan#3306 hangs.
+    Expandable segments fragment less when calls of different shapes alternate, and `empty_cache` can give
+    all their free pages back to vLLM's process. NCCL must not register those of a CUDA graph: Megatron
+    rejects the combination because of illegal memory accesses, and torchtitan#3306 hangs.
 
-    With fewer queues than streams, what waits in one stream holds up others: 32 is CUDA's largest number, and
-    8 its default. Messages go before products that are not yet under way, so that the two overlap.
+    With fewer hardware queues than streams, work that waits in one stream delays other streams. CUDA has at
+    most 32 queues, and 8 by default. NCCL's kernels take precedence over products that have not started, so
+    that the two overlap.
     """
     if device == "cpu":
         return {}
@@ -36,16 +44,20 @@ def device_settings(device: str, given: Mapping[str, str]) -> dict[str, str]:
         "CUDA_DEVICE_MAX_CONNECTIONS": "32",
         "TORCH_NCCL_HIGH_PRIORITY": "1",
     }
-    if "PYTORCH_CUDA_ALLOC_CONF" in given:  # the older name of the first one, which PyTorch looks up second
+    # PyTorch reads this older name only where PYTORCH_ALLOC_CONF is not set.
+    if "PYTORCH_CUDA_ALLOC_CONF" in given:
         del settings["PYTORCH_ALLOC_CONF"]
     return {name: value for name, value in settings.items() if name not in given}
 
 
 def lost_nodes(nodes: Iterable[tuple[str, range]]) -> str:
-    """Says which nodes were lost, and which ranks with them; empty for none."""
+    """Describe which nodes were lost, and their ranks; empty for none."""
     parts = [f"node {name} was lost, and with it {_ranks(ranks)}" for name, ranks in nodes]
     return "; ".join(parts)
 
 
 def _ranks(ranks: range) -> str:
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+    """Return consecutive ranks as text."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {ranks[0]}-{ranks[-1]}"
