@@ -1,4 +1,4 @@
-"""What each token counts in the loss of the whole global batch."""
+"""Weights of tokens in the loss of the whole global batch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ from realrl.algorithms.normalise import Reduce
 def token_weights(
     loss_mask: Tensor, cu_seqlens: Tensor, reduce: Reduce, *, aggregation: Aggregation, max_new_tokens: int
 ) -> Tensor:
-    """Weights by which a sum over tokens becomes the loss, whoever holds which of them.
+    """Return the weights for which a weighted sum over tokens is the loss, however ranks share the tokens.
 
     `token`: the mean over all response tokens (DAPO, arXiv:2503.14476, sec. 3.3). `sequence`: the mean over
     sequences of each one's mean (GRPO, arXiv:2402.03300, eq. 3). `constant`: the sum over `max_new_tokens`
-    times the number of sequences, so that length does not matter (Dr.GRPO, arXiv:2503.20783, sec. 3.2). A
-    sequence all of whose tokens are masked out does not count.
+    times the number of sequences, so that length does not matter (Dr.GRPO, arXiv:2503.20783, sec. 3.2).
+    Sequences without a token in the mask are not counted.
 
     Shapes: loss_mask bool `[T]`, cu_seqlens int32 `[B+1]`; returns float32 `[T]`, 0 outside the mask.
     Collective: over the ranks of `reduce`.
+    Raises:
+        ValueError: an unknown aggregation.
     """
     lengths = cu_seqlens.diff().to(loss_mask.device)
-    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    sequences = torch.arange(len(lengths), device=lengths.device)
+    sequence = torch.repeat_interleave(sequences, lengths)
     own = torch.zeros(len(lengths), dtype=torch.double, device=lengths.device)
     own = own.index_add(0, sequence, loss_mask.double())
-    num_tokens, num_sequences = reduce(torch.stack((own.sum(), (own > 0).double().sum()))).clamp(min=1)
+    has_tokens = (own > 0).double()
+    totals = reduce(torch.stack((own.sum(), has_tokens.sum())))
+    # A batch without response tokens must not divide by zero.
+    num_tokens, num_sequences = totals.clamp(min=1)
     if aggregation == "token":
         weights = torch.ones_like(sequence, dtype=torch.double) / num_tokens
     elif aggregation == "sequence":
-        weights = 1 / (num_sequences * own.clamp(min=1))[sequence]
+        denominator = num_sequences * own.clamp(min=1)
+        weights = 1 / denominator[sequence]
     elif aggregation == "constant":
-        weights = torch.ones_like(sequence, dtype=torch.double) / (num_sequences * max_new_tokens)
+        denominator = num_sequences * max_new_tokens
+        weights = torch.ones_like(sequence, dtype=torch.double) / denominator
     else:
         raise ValueError(f"aggregation must be token, sequence or constant, got {aggregation!r}")
     return (weights * loss_mask).float()

@@ -1,4 +1,4 @@
-"""Names of the variants that a config chooses from; their code is in the module that takes the name."""
+"""Names of the variants that a config can choose; each docstring names the module that implements them."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ Level = Literal["token", "sequence"]
 Surrogate = Literal["ppo", "cispo"]
 """Objectives of the policy: `policy`."""
 Importance = Literal["none", "truncate", "mask"]
-"""What becomes of importance weights above their cap, or that there are none: `policy`."""
+"""Treatment of importance weights above their cap, or no weights at all: `policy`."""

@@ -11,16 +11,22 @@ from torch import Tensor
 from realrl.algorithms.choices import Estimator
 
 MAX_K3_LOG_RATIO = 5.0
-"""The log-ratio beyond which k3 goes on as its tangent: one token that the policy hardly ever takes, but the
-reference does, would else have a gradient of e^log-ratio, and outweigh all others."""
+"""The log-ratio beyond which k3 continues as its tangent.
+
+A token that is likely under the reference but very unlikely under the policy would otherwise have a gradient
+of e^log-ratio, which outweighs all other tokens.
+"""
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "k1") -> Tensor:
-    """Estimate of KL(policy || reference) at each token.
+    """Return the estimate of KL(policy || reference) at each token.
 
-    k1 is unbiased and may be negative; k2 is biased, of low variance; k3 is unbiased and never negative. In a
-    loss, the gradient of k1 is zero on average, that of k2 is the divergence's.
+    k1 is unbiased and may be negative. k2 is biased and has a low variance. k3 is unbiased and
+    never negative. In a loss, the expected gradient of k1 is zero, and that of k2 is the divergence's.
 
+    Shapes: log-probabilities `[T]`; returns `[T]`.
+    Raises:
+        ValueError: an unknown estimator.
     Source: J. Schulman, "Approximating KL Divergence", 2020.
     """
     log_ratio = ref_logprobs - logprobs
@@ -45,9 +51,9 @@ def kl_penalised_rewards(
     kl_coef: float,
     estimator: Estimator = "k1",
 ) -> Tensor:
-    """Reward of each token: `-kl_coef * KL` on response tokens, and the task's reward on the last of them.
+    """Return the reward of each token: `-kl_coef * KL` on response tokens, plus the task's on the last.
 
-    A sequence without response tokens gets no reward: no token could be credited with it.
+    A sequence without response tokens gets no reward, as it has no token to assign the reward to.
 
     Shapes: task_rewards `[B]`, logprobs and ref_logprobs `[T]`, cu_seqlens int32 `[B+1]`; returns `[T]`.
     Source: Ouyang et al. 2022, arXiv:2203.02155, eq. 2.
@@ -56,13 +62,18 @@ def kl_penalised_rewards(
     rewards = torch.where(loss_mask, -kl_coef * kl, 0.0)
     last = last_response_tokens(loss_mask, cu_seqlens)
     responded = last >= 0
-    return rewards.index_add(0, last[responded], task_rewards[responded].to(rewards.dtype))
+    credited = task_rewards[responded].to(rewards.dtype)
+    return rewards.index_add(0, last[responded], credited)
 
 
 def last_response_tokens(loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Position of each sequence's last response token, -1 where it has none; int64 `[B]`."""
+    """Return the position of each sequence's last response token, or -1 without one.
+
+    Shapes: cu_seqlens int32 `[B+1]`; returns int64 `[B]`.
+    """
     lengths = cu_seqlens.diff().to(loss_mask.device)
-    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    sequences = torch.arange(len(lengths), device=lengths.device)
+    sequence = torch.repeat_interleave(sequences, lengths)
     tokens = loss_mask.nonzero().squeeze(1)
     none = torch.full((len(lengths),), -1, dtype=torch.long, device=loss_mask.device)
     return none.scatter_reduce(0, sequence[tokens], tokens, "amax")

@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""The learning-rate schedule of a run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from realrl.api.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The rate of optimizer step `step`, counted from 0, of `total_steps`.
+    """Return the learning rate of optimizer step `step`, counted from 0, of `total_steps`.
 
-    The warm-up's first step already has a rate above 0, its last the peak; the fall then reaches
-    `min_lr_ratio` when the last step is over.
+    The first warm-up step has a rate above 0, and the last one has the peak. The rate then falls, and would
+    reach `min_lr_ratio` of the peak in the step after the last.
+
+    Raises:
+        ValueError: an unknown schedule.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    decay_steps = max(1, total_steps - config.warmup_steps)
+    progress = (step - config.warmup_steps) / decay_steps
     height = _height(config.schedule, min(1.0, progress))
-    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * height)
+    ratio = config.min_lr_ratio + (1 - config.min_lr_ratio) * height
+    return config.lr * ratio
 
 
 def _height(schedule: str, progress: float) -> float:
-    """How much of the way from the floor to the peak is left."""
+    """Return the height between the floor, 0, and the peak, 1."""
     if schedule == "constant":
         return 1.0
     if schedule == "linear":

@@ -10,17 +10,20 @@ from torch import Tensor
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Minus the log-probability that the chosen response is preferred, given both scores: `[P]`.
+    """Return minus the log-probability that the chosen response is preferred, given both scores.
 
+    Shapes: returns `[P]`.
     Source: Ouyang et al. 2022, arXiv:2203.02155, eq. 1.
     """
     return -F.logsigmoid(chosen - rejected)
 
 
 def implicit_reward(logprobs: Tensor, ref_logprobs: Tensor, *, beta: float) -> Tensor:
-    """The score that DPO gives a response: `beta` times how much likelier than under the reference it is.
+    """Return DPO's score of each response: `beta` times its log-ratio of the policy and the reference.
 
-    Shapes: log-probabilities of whole responses.
-    Source: Rafailov et al. 2023, arXiv:2305.18290, eq. 7, which is the loss above of such scores.
+    DPO's loss is `bradley_terry_loss` of these scores.
+
+    Shapes: log-probabilities of whole responses `[P]`; returns `[P]`.
+    Source: Rafailov et al. 2023, arXiv:2305.18290, eq. 7.
     """
     return beta * (logprobs - ref_logprobs)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of what is seen step after step."""
+"""Running mean and standard deviation over the steps of a run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from realrl.algorithms.normalise import Reduce
 Kind = Literal["exponential", "moving"]
 
 _EPS = 1e-5
+"""The smallest variance."""
 
 
 @dataclass(frozen=True)
 class RunningMoments:
-    """Of the elements seen so far, each step's weighing `beta` times as much as the next one's, or all alike.
+    """Moments of the elements seen so far.
 
-    Shapes: `sums` float64 `[3]`: the weighted sum of elements, of their squares, and of weights. With none
-    seen,
-        the mean is 0 and the standard deviation 1.
+    With the kind `exponential`, a step has `beta` times the weight of the next one. With `moving`, all
+    elements have the same weight. Before the first element, the mean is 0 and the standard deviation is 1.
+
+    Shapes: `sums` float64 `[3]`: the weighted sums of elements, of their squares, and of 1.
     Source: van Hasselt et al. 2016, arXiv:1602.07714, eq. 5 to 7, without the correction of the weights.
     """
 
@@ -29,33 +31,43 @@ class RunningMoments:
 
     @staticmethod
     def fresh() -> RunningMoments:
+        """Return the moments of no elements."""
         return RunningMoments(torch.zeros(3, dtype=torch.double))
 
     def seen(self, x: Tensor, mask: Tensor, reduce: Reduce, *, kind: Kind, beta: float) -> RunningMoments:
-        """With the masked elements of one more batch, of which each rank has a part.
+        """Return the moments after one more batch, of which each rank holds a part of the masked elements.
 
         Collective: over the ranks of `reduce`.
         """
         chosen = x[mask].double()
-        new = reduce(torch.stack((chosen.sum(), chosen.square().sum(), mask.sum().double())))
+        sums = chosen.sum(), chosen.square().sum(), mask.sum().double()
+        new = reduce(torch.stack(sums))
         if kind == "moving":
             return RunningMoments(self.sums + new)
-        return RunningMoments(beta * self.sums + (1 - beta) * new / new[2].clamp(min=1))
+        # Each step counts once, whatever the number of its elements.
+        step = (1 - beta) * new / new[2].clamp(min=1)
+        return RunningMoments(beta * self.sums + step)
 
     @property
     def mean(self) -> float:
-        return float(self.sums[0] / self.sums[2]) if self.sums[2] else 0.0
+        """The weighted mean, 0 without elements."""
+        if not self.sums[2]:
+            return 0.0
+        return float(self.sums[0] / self.sums[2])
 
     @property
     def std(self) -> float:
+        """The weighted standard deviation, 1 without elements and never 0."""
         if not self.sums[2]:
             return 1.0
-        variance = float(self.sums[1] / self.sums[2]) - self.mean**2
+        mean_square = float(self.sums[1] / self.sums[2])
+        variance = mean_square - self.mean**2
         return max(variance, _EPS) ** 0.5
 
     def normalised(self, x: Tensor) -> Tensor:
+        """Return `(x - mean) / std`, of the shape of x."""
         return (x - self.mean) / self.std
 
     def restored(self, x: Tensor) -> Tensor:
-        """The inverse of `normalised`."""
+        """Return `x * std + mean`, the inverse of `normalised`."""
         return x * self.std + self.mean

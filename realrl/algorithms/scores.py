@@ -1,4 +1,4 @@
-"""From a check's result, or a model's score, to a reward."""
+"""Rewards from the scores of graders and reward models."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from torch import Tensor
 
 
 def shaped(rewards: Tensor, *, bias: float, scale: float, clip: float) -> Tensor:
-    """`(rewards + bias) * scale`, then kept within `+-clip` unless that is 0."""
-    rewards = (rewards + bias) * scale
-    return rewards.clamp(-clip, clip) if clip else rewards
+    """Return `(rewards + bias) * scale`, clamped to `+-clip` (0: no clamp)."""
+    shifted = (rewards + bias) * scale
+    if not clip:
+        return shifted
+    return shifted.clamp(-clip, clip)
 
 
 def overlong_penalty(lengths: Tensor, *, max_tokens: int, buffer_tokens: int, penalty: float) -> Tensor:
-    """What responses lose for coming near the limit: nothing, until they are in the buffer before it, and
-    then more with each token, up to `penalty` at the limit.
+    """Return the penalty of responses that come near the length limit.
+
+    The penalty is 0 up to the buffer before the limit. Within the buffer it grows linearly, to `penalty`
+    at the limit.
 
     Shapes: lengths `[B]`, response tokens; returns float `[B]`, from `-penalty` to 0.
     Source: Yu et al. 2025, arXiv:2503.14476, eq. 13 (DAPO's soft overlong punishment).

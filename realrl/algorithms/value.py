@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ValueLoss:
-    """One micro-batch's share of the loss, a scalar, and what it was at each response token, `[R]`."""
+    """The loss of one micro-batch, a scalar, and a statistic of its response tokens, `[R]`."""
 
     loss: Tensor
     clipped: Tensor
-    """Whether the clipped value gave the loss."""
+    """Whether the clipped value determined the loss."""
 
 
 def value_loss(
@@ -26,14 +26,17 @@ def value_loss(
     *,
     clip_eps: float,
 ) -> ValueLoss:
-    """Half the squared error, of the value or of the value clipped to its old one +- `clip_eps`: the worse.
+    """Return half the squared error: the larger error of the value and of the clipped value.
 
-    A `clip_eps` of 0 sets no bound.
+    The clipped value is within `clip_eps` of the old value (0: no clipping).
 
-    Shapes: all `[T]`, T = packed tokens of a micro-batch, as in `policy`.
+    Shapes: as in `policy`: all `[T]`, T = packed tokens of a micro-batch, and responses int64 `[R]`.
     Source: the PPO authors' code (github openai/baselines, ppo2/model.py).
     """
-    values, old_values, returns, weights = (x[responses] for x in (values, old_values, returns, weights))
+    values = values[responses]
+    old_values = old_values[responses]
+    returns = returns[responses]
+    weights = weights[responses]
     unclipped = (values - returns).square()
     if not clip_eps:
         loss = 0.5 * (unclipped * weights).sum()
@@ -41,5 +44,7 @@ def value_loss(
     moved = values - old_values
     near_old = old_values + moved.clamp(-clip_eps, clip_eps)
     clipped = (near_old - returns).square()
-    loss = 0.5 * (torch.maximum(unclipped, clipped) * weights).sum()
-    return ValueLoss(loss, (moved.abs() > clip_eps) & (clipped > unclipped))
+    larger = torch.maximum(unclipped, clipped)
+    loss = 0.5 * (larger * weights).sum()
+    clip_determined = (moved.abs() > clip_eps) & (clipped > unclipped)
+    return ValueLoss(loss, clip_determined)

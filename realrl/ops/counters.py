@@ -1,7 +1,7 @@
-"""Counters in memory that processes share: one publishes a number, others wait until it is reached.
+"""Counters in shared memory: one process publishes a number, and others wait until it is reached.
 
-A counter is an int32 `[1]` view of a shared mapping. What was written before `publish` is seen by whoever
-returned from `wait_at_least`.
+A counter is an int32 `[1]` view of a shared mapping. Writes before `publish` are visible to a process after
+its `wait_at_least` has returned True.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from torch import Tensor
 from realrl.ops import kernels
 
 _SLICE_S = 0.1
-"""How long the kernel may keep Python from its signals."""
+"""The longest wait inside the kernel, during which Python handles no signals."""
 _POLL_S = 1e-3
+"""The polling interval without kernels."""
 
 
 def publish(counter: Tensor, value: int) -> None:
-    """Set the counter, which only ever rises, and wake all who wait for it."""
+    """Set the counter and wake all processes that wait for it; its value must never decrease."""
     _check(counter)
     kernel = kernels.cpu_kernels()
     if kernel is None:
@@ -29,12 +30,13 @@ def publish(counter: Tensor, value: int) -> None:
 
 
 def wait_at_least(counter: Tensor, value: int, timeout_s: float) -> bool:
-    """Wait until the counter has reached `value`; False if it has not within `timeout_s`."""
+    """Wait until the counter reaches `value`, and return False after `timeout_s` seconds without it."""
     _check(counter)
     deadline = time.monotonic() + timeout_s
     while True:
         left = deadline - time.monotonic()
-        if _wait_slice(counter, value, min(max(left, 0.0), _SLICE_S)):
+        slice_s = min(max(left, 0.0), _SLICE_S)
+        if _wait_slice(counter, value, slice_s):
             return True
         if left <= 0:
             return False
@@ -51,7 +53,7 @@ def _wait_slice(counter: Tensor, value: int, slice_s: float) -> bool:
 
 
 def _check(counter: Tensor) -> None:
-    """The kernel reads raw memory, and a futex is four aligned bytes."""
+    """Raise if the tensor is no counter: the kernel reads raw memory, and a futex is four aligned bytes."""
     if counter.dtype != torch.int32 or counter.shape != (1,) or counter.device.type != "cpu":
         got = f"{counter.dtype} {list(counter.shape)} on {counter.device}"
         raise ValueError(f"a counter must be torch.int32 [1] on the CPU, got {got}")

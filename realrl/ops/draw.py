@@ -1,4 +1,4 @@
-"""Drawing one token a row from a softmax, by a number in [0, 1).
+"""Sampling of one token per row from a softmax, by inverting its cumulative distribution.
 
 Shapes: B rows, V columns.
 """
@@ -12,18 +12,21 @@ from realrl.ops import kernels
 
 _TYPES = (torch.float32, torch.bfloat16)
 _NUCLEUS_TOKENS = 512
-"""How many of the likeliest tokens top-p looks at first on the CPU."""
+"""The number of most likely tokens that top-p sorts first on the CPU."""
 
 
 @torch.no_grad()
 def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float = 1.0) -> Tensor:
-    """The token at which the cumulative weights `exp(logit / temperature)` pass the row's share `uniform`.
+    """Return the token of each row at which the cumulative probability exceeds the row's uniform number.
 
-    A logit of -inf is never drawn. With `top_p` below 1, only the likeliest tokens weigh anything: as many as
-    have that share of the sum, the token that crosses the bound included. A row's token depends on its own
-    logits and number alone. On CUDA nothing waits for the device, so that a graph can hold it.
+    Probabilities are proportional to `exp(logit / temperature)`. A logit of -inf is never drawn. With `top_p`
+    below 1, only the most likely tokens are drawn: the fewest whose probabilities sum to at least `top_p`. A
+    row's token depends only on its own logits and number. On CUDA nothing waits for the device, so that a
+    graph can capture the call.
 
     Shapes: logits float32 or bfloat16 `[B, V]`, uniforms float64 `[B]` in [0, 1); returns int64 `[B]`.
+    Raises:
+        ValueError: a type that the kernel does not take.
     """
     kernel = kernels.for_device(logits.device)
     if kernel is None:
@@ -34,34 +37,46 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: flo
         )
     if top_p < 1 and not kernel.draws_nucleus:
         logits = _nucleus(logits, temperature, top_p)
-    logits, uniforms = logits.contiguous(), uniforms.contiguous()
+    logits = logits.contiguous()
+    uniforms = uniforms.contiguous()
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     kernel.draw(logits, uniforms, 1 / temperature, top_p, tokens)
     return tokens
 
 
 def draw_tokens_reference(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float = 1.0) -> Tensor:
-    """The kernels' twin, in PyTorch."""
+    """Compute `draw_tokens` in PyTorch.
+
+    Shapes: as for `draw_tokens`.
+    """
     if top_p < 1:
         logits = _nucleus(logits, temperature, top_p)
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
+    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    cumulative = probabilities.cumsum(dim=-1)
     threshold = uniforms.double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return tokens.clamp(max=logits.shape[-1] - 1)
 
 
 def _nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """The logits, -inf for what top-p leaves out."""
+    """Return the logits, with -inf for tokens that top-p excludes."""
     total = (logits.float() / temperature).logsumexp(dim=-1, keepdim=True)
     width = logits.shape[-1]
-    # Few tokens nearly always do, and to sort those alone takes a fraction of the time. A GPU sorts them all:
-    # to look whether they do would be to wait for it.
+    # A few tokens are nearly always enough, and sorting only these takes a fraction of the time. A GPU sorts
+    # all tokens, because a check whether a few are enough would wait for it.
     count = min(_NUCLEUS_TOKENS, width) if logits.is_cpu else width
     while True:
         ordered, tokens = logits.topk(count, dim=-1)
         weights = (ordered.double() / temperature - total).exp()
         cumulative = weights.cumsum(dim=-1)
-        if count == width or bool((cumulative[:, -1] >= top_p).all()):
+        if count == width:
+            break
+        is_enough = cumulative[:, -1] >= top_p
+        if bool(is_enough.all()):
             break
         count = min(count * 16, width)
-    kept = ordered.masked_fill(cumulative - weights >= top_p, float("-inf"))
-    return torch.full_like(logits, float("-inf")).scatter(-1, tokens, kept)
+    # The token that crosses the bound is kept, so the sum before each token decides.
+    before = cumulative - weights
+    kept = ordered.masked_fill(before >= top_p, float("-inf"))
+    excluded = torch.full_like(logits, float("-inf"))
+    return excluded.scatter(-1, tokens, kept)

@@ -76,11 +76,17 @@ def _merge(out: Tensor, lse: Tensor, tokens: Tensor, out_prefix: Tensor, lse_pre
     """Merge attention over prefixes, `out_prefix [C, Q, D]` and `lse_prefix [Q, C]`, into `tokens`."""
     own = lse[:, tokens]
     merged = torch.logaddexp(own, lse_prefix)
-    own_share = (own - merged).exp().t()[..., None]
-    prefix_share = (lse_prefix - merged).exp().t()[..., None]
+    own_share = _share(own, merged)
+    prefix_share = _share(lse_prefix, merged)
     weighted = out[tokens] * own_share + out_prefix * prefix_share
     out[tokens] = weighted.to(out.dtype)
     lse[:, tokens] = merged
+
+
+def _share(part: Tensor, merged: Tensor) -> Tensor:
+    """Return a part's share of the merged softmax: logsumexps `[Q, C]` to `[C, Q, 1]`."""
+    share = (part - merged).exp()
+    return share.t()[..., None]
 
 
 def _forward(q, k, v, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None):

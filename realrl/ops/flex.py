@@ -1,7 +1,8 @@
-"""Attention on CUDA where flash attention has no operator: soft caps, windows across a prefix, other heads.
+"""Attention on CUDA for cases without flash attention: soft caps, windows across a prefix, other head sizes.
 
-PyTorch compiles it from what is said of a score and of who sees whom: FlexAttention (Dong et al. 2024,
-arXiv:2412.05496). A table of blocks says which keys need not be looked at.
+PyTorch compiles a kernel from a function of a score and a mask function: FlexAttention (Dong et al. 2024,
+arXiv:2412.05496). A table of blocks lists the keys that a query may see.
+
 Shapes: T tokens, N blocks of them, Q query heads, K key/value heads, D head size.
 """
 
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 _BLOCK_TOKENS = 128
+"""Tokens of a block of the mask."""
 _LEAST_TOKENS = 1024
 """Fewest tokens for which a kernel is compiled; compiling takes half a minute."""
 _LEAST_HEAD_DIM = 16
-"""As PyTorch's kernel has it."""
+"""The smallest head size of PyTorch's kernel."""
 
 
 def can_run(qkv: Tensor) -> bool:
-    """Whether a kernel is compiled for so many tokens; for fewer, PyTorch's operators do in a moment."""
-    return qkv.is_cuda and len(qkv) >= _LEAST_TOKENS and qkv.shape[-1] >= _LEAST_HEAD_DIM
+    """Whether these inputs run on a compiled kernel; with fewer tokens, PyTorch's operators are fast enough.
+
+    Shapes: qkv `[T, Q + 2K, D]`.
+    """
+    has_large_heads = qkv.shape[-1] >= _LEAST_HEAD_DIM
+    return qkv.is_cuda and len(qkv) >= _LEAST_TOKENS and has_large_heads
 
 
 def attention(
@@ -40,24 +46,34 @@ def attention(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """`packed_attention`, in the products' precision of the device."""
+    """Compute `packed_attention` in the device's precision of matrix products.
+
+    Shapes: qkv `[T, Q + 2K, D]`; returns `[T, Q, D]`.
+    """
     num_heads = qkv.shape[1] - 2 * num_kv_heads
-    q, k, v = (x.transpose(0, 1)[None] for x in qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1))
+    parts = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    # The kernel takes `[1, heads, T, D]`.
+    q, k, v = (part.transpose(0, 1)[None] for part in parts)
     key = "flex", qkv.device, window, softcap
     mask, score = segments.kept(key, lambda: _rules(segments, window, softcap, qkv.device))
-    options = {"scale": scale, "block_mask": mask, "enable_gqa": num_heads != num_kv_heads}
-    # The kernel for decoding, which PyTorch takes for few queries, has groups of 1, 2, 4 ... heads alone.
-    options["kernel_options"] = {"FORCE_USE_FLEX_ATTENTION": True}
-    return _compiled()(q, k, v, score_mod=score, **options)[0].transpose(0, 1)
+    options = {
+        "scale": scale,
+        "block_mask": mask,
+        "enable_gqa": num_heads != num_kv_heads,
+        # PyTorch's decoding kernel, its choice for few queries, requires a power of two of heads in a group.
+        "kernel_options": {"FORCE_USE_FLEX_ATTENTION": True},
+    }
+    out = _compiled()(q, k, v, score_mod=score, **options)
+    return out[0].transpose(0, 1)
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    # It brings PyTorch's compiler along, which takes seconds to import.
+    # Imported late: it imports PyTorch's compiler, which takes seconds.
     from torch import _dynamo
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Else, once it has compiled for too many kinds of calls, it would go on with all scores in memory.
+    # After too many recompilations, the fallback would keep all scores in memory.
     refusing = _dynamo.config.patch(fail_on_recompile_limit_hit=True)
     return refusing(torch.compile(flex_attention, dynamic=True))
 
@@ -65,17 +81,18 @@ def _compiled() -> Callable[..., Tensor]:
 def _rules(
     segments: Segments, window: int | None, softcap: float | None, device: torch.device
 ) -> tuple[BlockMask, Callable[..., Tensor] | None]:
-    """Who sees whom, and what becomes of a score, for a device; copied without a wait.
+    """Return the block mask and the function of scores for a device, copied without a wait.
 
-    Numbers are tensors: the compiler would take others for sizes that change.
+    Numbers are tensors, because the compiler would treat Python numbers as dynamic sizes.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
     numbers, indices = _blocks(segments)
     owners = torch.arange(len(segments)).repeat_interleave(segments.lengths.long())
     prefixes = segments.prefix.long()[owners]
-    rule = torch.tensor(window or 0), torch.tensor(softcap or 0.0)
-    host = (numbers, indices, owners, prefixes, segments.positions(), *rule)
+    reach = torch.tensor(window or 0)
+    cap = torch.tensor(softcap or 0.0)
+    host = numbers, indices, owners, prefixes, segments.positions(), reach, cap
     numbers, indices, owners, prefixes, positions, reach, cap = upload(host, device)
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -83,10 +100,12 @@ def _rules(
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         own = (owners[query] == owners[key]) & (key <= query)
-        seen = own | (owners[key] == prefixes[query])
+        in_prefix = owners[key] == prefixes[query]
+        seen = own | in_prefix
         if window is None:
             return seen
-        return seen & (positions[query] - positions[key] < reach)
+        distance = positions[query] - positions[key]
+        return seen & (distance < reach)
 
     mask = BlockMask.from_kv_blocks(
         numbers[None, None],
@@ -95,27 +114,35 @@ def _rules(
         mask_mod=sees,
         seq_lengths=(len(owners), len(owners)),
     )
-    return mask, None if softcap is None else capped
+    score = None if softcap is None else capped
+    return mask, score
 
 
 def _blocks(segments: Segments) -> tuple[Tensor, Tensor]:
-    """Of each block of queries, how many blocks of keys may be seen, and which, these first.
+    """Return how many blocks of keys each block of queries may see, and all blocks with these first.
 
     Shapes: int32 `[N]` and `[N, N]`.
     """
-    number = -(-int(segments.cu_seqlens[-1]) // _BLOCK_TOKENS)
+    num_tokens = int(segments.cu_seqlens[-1])
+    number = -(-num_tokens // _BLOCK_TOKENS)
     may_see = torch.zeros(number, number, dtype=torch.bool)
     bounds = segments.bounds()
     for first, end, prefix in bounds:
         own = _blocks_of(first, end)
         may_see[own, own] = True
         if prefix >= 0:
-            may_see[own, _blocks_of(*bounds[prefix][:2])] = True
+            prefix_first, prefix_end, _ = bounds[prefix]
+            may_see[own, _blocks_of(prefix_first, prefix_end)] = True
     may_see = may_see.tril().int()
     order = may_see.argsort(dim=1, descending=True, stable=True)
-    return may_see.sum(1).to(torch.int32), order.to(torch.int32)
+    counts = may_see.sum(1)
+    return counts.to(torch.int32), order.to(torch.int32)
 
 
 def _blocks_of(first: int, end: int) -> slice:
-    """The blocks that a run of tokens lies in."""
-    return slice(first // _BLOCK_TOKENS, -(-end // _BLOCK_TOKENS) if end > first else first // _BLOCK_TOKENS)
+    """Return the blocks that contain a run of tokens."""
+    first_block = first // _BLOCK_TOKENS
+    if end <= first:
+        return slice(first_block, first_block)
+    end_block = -(-end // _BLOCK_TOKENS)
+    return slice(first_block, end_block)

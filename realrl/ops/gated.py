@@ -1,6 +1,6 @@
-"""Gated linear units (Shazeer 2020, arXiv:2002.05202), and activations by themselves.
+"""Gated linear units (Shazeer 2020, arXiv:2002.05202), and plain activations.
 
-Shapes: T tokens, I the size between an MLP's two products.
+Shapes: T tokens, I the intermediate size of an MLP.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ _TYPES = (torch.float32, torch.bfloat16)
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """The activation of each element, `[T, I]`: on the CPU a gated unit whose ups are one, so that a row does
-    not depend on the others in any bit."""
+    """Return the activation of each element.
+
+    On the CPU it is a gated unit with ups of one, so that a row is bitwise independent of other rows.
+
+    Shapes: x `[T, I]`; returns `[T, I]`.
+    """
     if _kernel(x) is None or x.is_cuda:
         return _activation(x, activation)
-    return gated(torch.cat((x, torch.ones_like(x)), dim=-1), activation)
+    gate_up = torch.cat((x, torch.ones_like(x)), dim=-1)
+    return gated(gate_up, activation)
 
 
 def gated(gate_up: Tensor, activation: Activation) -> Tensor:
-    """`activation(gate) * up`, rounded once.
+    """Return `activation(gate) * up`, rounded once.
 
     Shapes: gate_up `[T, 2I]`, the gates before the ups; returns `[T, I]`.
     """
@@ -41,9 +46,13 @@ def gated(gate_up: Tensor, activation: Activation) -> Tensor:
 
 
 def gated_reference(gate_up: Tensor, activation: Activation) -> Tensor:
-    """The kernels' twin, in PyTorch."""
+    """Compute `gated` in PyTorch.
+
+    Shapes: as for `gated`.
+    """
     gate, up = gate_up.float().chunk(2, dim=-1)
-    return (_activation(gate, activation) * up).to(gate_up.dtype)
+    y = _activation(gate, activation) * up
+    return y.to(gate_up.dtype)
 
 
 def _activation(x: Tensor, activation: Activation) -> Tensor:
@@ -55,17 +64,21 @@ def _kernel(x: Tensor) -> kernels.Kernels | None:
 
 
 class _Gated(torch.autograd.Function):
+    """A gated unit by a kernel."""
+
     @staticmethod
     def forward(ctx, gate_up: Tensor, activation: Activation, kernel: kernels.Kernels) -> Tensor:
         gate_up = gate_up.contiguous()
         ctx.save_for_backward(gate_up)
-        ctx.activation, ctx.kernel = activation, kernel
+        ctx.activation = activation
+        ctx.kernel = kernel
         return _forward(gate_up, activation, kernel)
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
         (gate_up,) = ctx.saved_tensors
-        dy, gradient = dy.contiguous(), torch.empty_like(gate_up)
+        dy = dy.contiguous()
+        gradient = torch.empty_like(gate_up)
         ctx.kernel.gated_backward(_job(gate_up, ctx.activation), dy, gradient)
         return gradient, None, None
 
@@ -77,6 +90,7 @@ def _forward(gate_up: Tensor, activation: Activation, kernel: kernels.Kernels) -
 
 
 def _job(gate_up: Tensor, activation: Activation) -> tuple:
+    """Return the fields of `GatedJob` in csrc/gated.h."""
     rows, width = gate_up.shape
     if width % 2:
         raise ValueError(f"gated: expected as many gates as ups, got {width} columns")

@@ -1,8 +1,8 @@
-"""Linear layers whose rows do not depend on each other in any bit.
+"""Linear layers whose rows are bitwise independent of each other.
 
-A library's product of `[M, K]` and `[K, N]` takes another order of sums for another M. Here every product has
-the same M: rows go in tiles of `TILE_ROWS`, the last one filled up, so that a row's result is the same in a
-batch of any size and at any place in it.
+A library's product of `[M, K]` and `[K, N]` may sum in another order for another M. Tiled products therefore
+all have the same M: rows are computed in tiles of `TILE_ROWS`, and the last tile is padded. A row's result is
+then the same in a batch of any size and at any position.
 """
 
 from __future__ import annotations
@@ -14,52 +14,59 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE_ROWS = 64
-"""Enough for a product to be efficient, few enough that a small batch is not mostly filling."""
+"""Rows of a tile: enough for an efficient product, few enough to keep small batches from mostly padding."""
 
 
 def has_bf16_products() -> bool:
-    """Whether this CPU multiplies bfloat16 itself, which is then faster than float32, else several times
-    slower.
+    """Whether this CPU has bfloat16 products in hardware.
+
+    They are faster than float32 products in hardware, and several times slower without it.
     """
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class PackedWeight:
-    """A bf16 weight on the CPU in the layout that products of few rows are fastest with; not differentiable.
+    """A copy of a bf16 weight on the CPU, in the fastest layout for products of few rows; not differentiable.
 
-    A copy: it does not follow the weight. Source: oneDNN's blocked weights, as TorchInductor uses them.
+    The copy is not updated when the weight changes.
+
+    Source: oneDNN's blocked weights, as TorchInductor uses them.
     """
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
+        """Whether a weight can be packed on this machine."""
         return weight.is_cpu and weight.dtype == torch.bfloat16 and has_bf16_products()
 
     def __init__(self, weight: Tensor, num_rows: int) -> None:
-        """For products with about `num_rows` rows."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
+        """Pack a weight `[N, K]` for products with about `num_rows` rows."""
+        plain = weight.detach().contiguous()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(plain, num_rows)
 
     def product(self, x: Tensor) -> Tensor:
+        """Return `x @ weight.T`: `[T, K]` to `[T, N]`."""
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
 
 
 class WeightGradients:
-    """Adds gradients of matrices to their sums, by the products that make them.
+    """Computes gradients of matrices and adds them to their sums.
 
-    A product is made at once or put off, as the backward pass of the layer's input does not need it.
+    A product is computed at once or deferred: the gradient of the layer's input does not need it.
     """
 
     def __init__(
         self, sum_of: Callable[[Tensor], Tensor], finished: Callable[[Tensor], None], *, puts_off: bool
     ) -> None:
-        """`sum_of`: the sum of a matrix's gradients. `finished`: told of a matrix once its sum is whole."""
+        """`sum_of` returns the sum of a matrix's gradients; `finished` is called with each full one."""
         self.sum_of = sum_of
         self.is_last = False
-        """Whether what is added now are the last gradients of their matrices."""
-        self._finished, self._puts_off = finished, puts_off
+        """Whether the gradients of the current micro-batch are the last ones."""
+        self._finished = finished
+        self._puts_off = puts_off
         self._products: list[Callable[[], None]] = []
 
     def of(self, weight: Tensor) -> Callable[[Tensor, Tensor], None]:
-        """Takes `(x, grad)`, and adds `grad.T @ x` to the sum of `weight`, now or later."""
+        """Return a function of `(x, grad)` that adds `grad.T @ x` to the sum of `weight`, now or later."""
 
         def add(x: Tensor, grad: Tensor) -> None:
             if self._puts_off:
@@ -70,12 +77,13 @@ class WeightGradients:
         return add
 
     def take(self) -> list[Callable[[], None]]:
-        """What was put off since the last time: each to be called once."""
-        taken, self._products = self._products, []
+        """Return the products deferred since the last call; the caller calls each of them once."""
+        taken = self._products
+        self._products = []
         return taken
 
     def added(self, weight: Tensor) -> None:
-        """To be called when a micro-batch's gradient of a matrix is in the sum."""
+        """Record that a micro-batch's gradient of a matrix has been added to its sum."""
         if self.is_last:
             self._finished(weight)
 
@@ -93,7 +101,10 @@ def linear(
     tiled: bool = False,
     weight_gradients: WeightGradients | None = None,
 ) -> Tensor:
-    """`x @ weight.T + bias`; `tiled`: in tiles of rows; `weight_gradients`: takes the weight's gradient.
+    """Return `x @ weight.T + bias`.
+
+    With `tiled`, the product is computed in tiles of rows. With `weight_gradients`, that object adds up the
+    weight's gradient instead of autograd.
 
     Shapes: x `[T, K]`, weight `[N, K]`, bias `[N]`; returns `[T, N]`.
     """
@@ -102,20 +113,22 @@ def linear(
         return product if bias is None else product + bias
     add = None
     if weight_gradients is not None and torch.is_grad_enabled():
-        add, weight = weight_gradients.of(weight), weight.detach()
+        add = weight_gradients.of(weight)
+        weight = weight.detach()
     if not tiled and add is None:
         return F.linear(x, weight, bias)
     return _Product.apply(x, weight, bias, tiled, add)
 
 
 def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left @ right` to a sum in its own type, which may be wider than theirs.
+    """Add `left @ right` to a sum in the sum's type, which may be wider than that of the factors.
 
-    On CUDA the product adds to the sum itself, without a rounding to its factors' type and a pass of its own.
+    On CUDA, the product accumulates into the sum, without rounding to the factors' type or a separate pass.
+
     Shapes: total `[M, N]`, left `[M, K]`, right `[K, N]`.
     """
     if not total.is_contiguous():
-        # A matrix that is kept transposed: products write rows.
+        # The sum is stored transposed, and a product writes contiguous rows.
         total, left, right = total.t(), right.t(), left.t()
     if total.dtype == left.dtype:
         total.addmm_(left, right)
@@ -126,16 +139,24 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight.T` in tiles of rows; not differentiable."""
+    """Return `x @ weight.T`, computed in tiles of rows; not differentiable.
+
+    Shapes: x `[T, K]`, weight `[N, K]`; returns `[T, N]`.
+    """
     out = x.new_empty(len(x), len(weight))
     for start in range(0, len(x), TILE_ROWS):
         rows = x[start : start + TILE_ROWS]
-        full = rows if len(rows) == TILE_ROWS else F.pad(rows, (0, 0, 0, TILE_ROWS - len(rows)))
-        out[start : start + TILE_ROWS] = torch.mm(full, weight.t())[: len(rows)]
+        num_rows = len(rows)
+        if num_rows < TILE_ROWS:
+            rows = F.pad(rows, (0, 0, 0, TILE_ROWS - num_rows))
+        product = torch.mm(rows, weight.t())
+        out[start : start + TILE_ROWS] = product[:num_rows]
     return out
 
 
 class _Product(torch.autograd.Function):
+    """A linear layer with tiled rows, or with a weight gradient outside autograd."""
+
     @staticmethod
     def forward(
         ctx,
@@ -159,4 +180,5 @@ class _Product(torch.autograd.Function):
             ctx.add(x, grad)
         grad_weight = grad.t() @ x if ctx.add is None else None
         grad_bias = grad.sum(0) if ctx.needs_input_grad[2] else None
-        return grad @ weight, grad_weight, grad_bias, None, None
+        grad_x = grad @ weight
+        return grad_x, grad_weight, grad_bias, None, None

@@ -175,8 +175,10 @@ def gradient_reference(
         return gradient
     z, slope = _scaled(logits, mapping)
     logp = (z - found.logsumexp[:, None]).clamp(min=-1e3)
-    from_entropy = grad_entropy[:, None] * (logp + found.entropy[:, None])
-    of_z = -logp.exp() * (grad_logprobs[:, None] + from_entropy)
+    centred = logp + found.entropy[:, None]
+    from_entropy = grad_entropy[:, None] * centred
+    total = grad_logprobs[:, None] + from_entropy
+    of_z = -logp.exp() * total
     column, is_here = _columns_of(labels, mapping)
     from_label = torch.where(is_here, grad_logprobs, 0)
     of_z.scatter_add_(-1, column[:, None], from_label[:, None])

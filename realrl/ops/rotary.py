@@ -35,13 +35,16 @@ def rotate_reference(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> T
 
     Shapes: as for `rotate`.
     """
-    a, b = qkv[:, :num_heads].float().chunk(2, dim=-1)
+    heads = qkv[:, :num_heads].float()
+    others = qkv[:, num_heads:]
+    a, b = heads.chunk(2, dim=-1)
     cos = cos[:, None]
     sin = sin[:, None]
     first = a * cos - b * sin
     second = b * cos + a * sin
-    rotated = torch.cat((first, second), dim=-1).to(qkv.dtype)
-    return torch.cat((rotated, qkv[:, num_heads:]), dim=1)
+    rotated = torch.cat((first, second), dim=-1)
+    rotated = rotated.to(qkv.dtype)
+    return torch.cat((rotated, others), dim=1)
 
 
 class _Rotate(torch.autograd.Function):
@@ -86,8 +89,12 @@ def _check(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> None:
     if size % 2 or not 0 <= num_heads <= heads:
         raise ValueError(f"rotate: {num_heads} heads of even size do not fit into {list(x.shape)}")
     for angles in (cos, sin):
-        fits = angles.shape == (tokens, size // 2) and angles.dtype == torch.float32
-        if not fits or angles.device != x.device:
-            got = f"{angles.dtype} {list(angles.shape)} on {angles.device}"
-            wanted = f"float32 [{tokens}, {size // 2}] on {x.device}"
-            raise ValueError(f"rotate: cos and sin must be {wanted}, got {got}")
+        _check_angles(angles, (tokens, size // 2), x.device)
+
+
+def _check_angles(angles: Tensor, shape: tuple[int, int], device: torch.device) -> None:
+    fits = angles.shape == shape and angles.dtype == torch.float32
+    if not fits or angles.device != device:
+        got = f"{angles.dtype} {list(angles.shape)} on {angles.device}"
+        wanted = f"float32 {list(shape)} on {device}"
+        raise ValueError(f"rotate: cos and sin must be {wanted}, got {got}")

@@ -1,4 +1,4 @@
-"""Host tensors on a device, by one copy that the host does not wait for."""
+"""Copies of host tensors to a device, in one transfer that the host does not wait for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 16
-"""The bytes at multiples of which a tensor begins in the message."""
+"""Alignment of each tensor in the message, in bytes."""
 
 
 def upload(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
-    """Return the tensors on `device`; those that are there, as they are.
+    """Return the tensors on `device`; tensors that are already there are returned unchanged.
 
-    To a CUDA device all go in one message from pinned memory, on the current stream. PyTorch keeps the pinned
-    memory until the copy is done, and then uses it again.
+    To a CUDA device, all tensors are copied in one message from pinned memory, on the current stream. PyTorch
+    keeps the pinned memory until the copy is complete, and then reuses it.
     """
     device = torch.device(device)
     if device.type == "cpu" or all(tensor.device.type == device.type for tensor in tensors):
@@ -39,12 +39,14 @@ def unpacked(message: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _starts(tensors: Sequence[Tensor]) -> list[int]:
-    """Where each tensor begins, and the buffer ends."""
+    """Return the start of each tensor, and the end of the buffer."""
     starts = [0]
     for tensor in tensors:
-        starts.append(starts[-1] + -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT)
+        aligned_bytes = -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+        starts.append(starts[-1] + aligned_bytes)
     return starts
 
 
 def _view(message: Tensor, start: int, like: Tensor) -> Tensor:
-    return message[start : start + like.nbytes].view(like.dtype).view(like.shape)
+    end = start + like.nbytes
+    return message[start:end].view(like.dtype).view(like.shape)
