@@ -79,8 +79,7 @@ class Segments:
         assert starts_at_zero and ascends, "bounds must ascend from 0"
         seen = self.prefix.long()
         is_earlier = seen < torch.arange(len(seen))
-        is_valid = (seen >= -1) & is_earlier
-        assert bool(is_valid.all()), "a prefix stands before its segments"
+        assert bool(((seen >= -1) & is_earlier).all()), "a prefix stands before its segments"
         prefixes = seen[seen >= 0]
         assert bool((seen[prefixes] == -1).all()), "a prefix has none of its own"
 
