@@ -16,6 +16,11 @@ Shape = tuple[int, ...]
 """One integer per dim: a shape, an offset or a corner of a box."""
 
 
+def lengths_of(start: Shape, stop: Shape) -> Shape:
+    """Return the length in every dim of the range from one corner to the other."""
+    return tuple(map(sub, stop, start))
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A half-open range `[start, stop)` in every dim of a named global tensor."""
@@ -27,14 +32,12 @@ class Box:
     @property
     def shape(self) -> Shape:
         """Return the box's length in every dim."""
-        lengths = map(sub, self.stop, self.start)
-        return tuple(lengths)
+        return lengths_of(self.start, self.stop)
 
     @property
     def numel(self) -> int:
         """Return the number of elements."""
-        lengths = map(sub, self.stop, self.start)
-        return math.prod(lengths)
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,7 @@ class Part:
     @property
     def numel(self) -> int:
         """Return the number of elements."""
-        lengths = map(sub, self.stop, self.start)
-        return math.prod(lengths)
+        return math.prod(lengths_of(self.start, self.stop))
 
     def at(self, start: Shape) -> Shape:
         """Return the index in the local tensor of the element `start` of the global tensor."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from operator import sub
 
 from realrl.layouts.boxes import Cell
-from realrl.layouts.layout import Part, Pattern, Rank, Shape
+from realrl.layouts.layout import Part, Pattern, Rank, Shape, lengths_of
 
 _LONG_DIM = 64
 """A dim of at least this length can be cut accurately enough: to 1/64 of a block."""
@@ -40,8 +39,7 @@ class Block:
     @property
     def shape(self) -> Shape:
         """Return the shape of the cell."""
-        lengths = map(sub, self.cell.stop, self.cell.start)
-        return tuple(lengths)
+        return lengths_of(self.cell.start, self.cell.stop)
 
     @property
     def numel(self) -> int:
@@ -102,8 +100,7 @@ class Piece:
     @property
     def shape(self) -> Shape:
         """Return the shape of the range, which is the same in every tensor."""
-        lengths = map(sub, self.stop, self.start)
-        return tuple(lengths)
+        return lengths_of(self.start, self.stop)
 
     @property
     def numel(self) -> int:

@@ -13,9 +13,6 @@ from realrl.layouts.boxes import Cell, cells
 from realrl.layouts.contents import Content
 from realrl.layouts.layout import Layout, Pattern, Rank
 from realrl.layouts.pieces import Block, Piece
-
-# Users of a plan import its regions from here as well.
-from realrl.layouts.pieces import Region as Region
 from realrl.layouts.routes import Group, Route, Ways, route
 from realrl.layouts.topology import ONE_NODE, Node, Topology
 

@@ -95,11 +95,15 @@ class EarlySums:
         self._begin()
 
     def _sum(self, buffer: Tensor, start: int, stop: int) -> None:
-        """To each owner of `[start, stop)`."""
-        placement, place = self._groups.placement, self._groups.place
+        """Begin to sum `[start, stop)`, each owner's part to its owner."""
+        placement = self._groups.placement
+        place = self._groups.place
         size = len(buffer) // placement.layout.dp
-        for owner in range(start // size, -(-stop // size)):
-            own = buffer[max(start, owner * size) : min(stop, (owner + 1) * size)]
+        first_owner = start // size
+        last_owner = (stop - 1) // size
+        for owner in range(first_owner, last_owner + 1):
+            low = max(start, owner * size)
+            high = min(stop, (owner + 1) * size)
             rank = placement.rank(pp_rank=place.pp_rank, dp_rank=owner, tp_rank=place.tp_rank)
-            work = dist.reduce(own, rank, group=self._groups.dp, async_op=True)
+            work = dist.reduce(buffer[low:high], rank, group=self._groups.dp, async_op=True)
             self._sums.append(work)

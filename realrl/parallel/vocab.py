@@ -159,9 +159,12 @@ class _VocabLogprobs(torch.autograd.Function):
         hidden, weight, labels, *rows = ctx.saved_tensors
         sums = _Gradients(hidden, weight, ctx.needs_input_grad, ctx.weight_gradients)
         for chunk, logits in _kept_or_made(ctx, hidden, weight):
-            found = TokenLogprobs(*(x[chunk] for x in rows))
-            gradients = (g if g is None else g[chunk] for g in (grad_logprobs, grad_entropy))
-            sums.add(chunk, gradient_(logits, labels[chunk], ctx.mapping, found, *gradients))
+            found = TokenLogprobs(*(row[chunk] for row in rows))
+            # A gradient that nobody asked for is None.
+            of_logprobs = None if grad_logprobs is None else grad_logprobs[chunk]
+            of_entropy = None if grad_entropy is None else grad_entropy[chunk]
+            of_logits = gradient_(logits, labels[chunk], ctx.mapping, found, of_logprobs, of_entropy)
+            sums.add(chunk, of_logits)
         return sums.of_hidden(ctx.group), sums.of_weight(), None, None, None, None, None
 
 

@@ -68,13 +68,22 @@ def shards_of(blocks: Iterator[Block], layout: Layout, rank: Rank) -> Iterator[S
 
 
 def _within(shard: Shard, block: Block) -> Shard | None:
-    """The part of a shard that lies in the block."""
-    ends = [o + n for o, n in zip(shard.offset, shard.box.shape)], map(sum, zip(block.offset, block.shape))
-    low, high = tuple(map(max, zip(shard.offset, block.offset))), tuple(map(min, zip(*ends)))
-    if any(a >= b for a, b in zip(low, high)):
-        return None
-    start, stop = (
-        tuple(b + x - o for b, x, o in zip(shard.box.start, edge, shard.offset)) for edge in (low, high)
-    )
-    offset = tuple(a - o for a, o in zip(low, block.offset))
-    return Shard(shard.rank, Box(shard.box.tensor, start, stop), block.name, offset)
+    """Return the part of a shard that lies in the block, as a shard of the block, if there is one."""
+    box_shape = shard.box.shape
+    start: list[int] = []
+    stop: list[int] = []
+    offset: list[int] = []
+    for dim in range(len(box_shape)):
+        # Positions in the local tensor, in which both the shard and the block lie.
+        shard_low = shard.offset[dim]
+        block_low = block.offset[dim]
+        low = max(shard_low, block_low)
+        high = min(shard_low + box_shape[dim], block_low + block.shape[dim])
+        if low >= high:
+            return None
+        to_global = shard.box.start[dim] - shard_low
+        start.append(low + to_global)
+        stop.append(high + to_global)
+        offset.append(low - block_low)
+    box = Box(shard.box.tensor, tuple(start), tuple(stop))
+    return Shard(shard.rank, box, block.name, tuple(offset))

@@ -192,9 +192,10 @@ class Scheduler:
         startable = []
         self._watched = set()
         for task in self._waiting:
-            if not _may_start(task):
+            if task.state is TaskState.PENDING and _may_start(task):
+                task.state = TaskState.READY
+            if task.state is not TaskState.READY:
                 continue
-            task.state = TaskState.READY
             busy_rank = self._busy_rank(task)
             if busy_rank is None:
                 startable.append(task)

@@ -21,7 +21,8 @@ from torch import Tensor
 from realrl.base.files import write_aside
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
-from realrl.layouts.plan import Region, Stream, plan
+from realrl.layouts.pieces import Region
+from realrl.layouts.plan import Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
 from realrl.realloc.stream_endpoint import view_of
 from realrl.realloc.transfer import USUAL, TransferSettings, execute

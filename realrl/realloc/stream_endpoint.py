@@ -22,7 +22,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrl.layouts.layout import Rank, Shape
-from realrl.layouts.plan import Region, Stream
+from realrl.layouts.pieces import Region
+from realrl.layouts.plan import Stream
 from realrl.ops.box_copies import Boxes, add_up, pack, unpack
 from realrl.realloc.staging import Message, Place, aligned, bundles, messages
 from realrl.realloc.staging_buffers import SlotRing

@@ -276,11 +276,10 @@ def critic_train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
 
 
 def _kl_coef(ctx: CallContext, batch: PackedBatch) -> float:
-    """`ppo.kl_coef`, or 0 where rewards teach nothing and the policy is as near the reference as rounding
-    lets one see.
+    """Return `ppo.kl_coef`, or 0 where only rounding noise would be learned.
 
-    All that would be learned then is rounding noise: AdamW scales a gradient up to steps of the full rate,
-    however small it is.
+    That is where no reward teaches anything, and the policy differs from the reference by no more than
+    rounding: AdamW scales a gradient up to steps of the full rate, however small it is.
 
     Collective: over the ranks of `ctx.reduce`.
     """
@@ -292,10 +291,13 @@ def _kl_coef(ctx: CallContext, batch: PackedBatch) -> float:
     if ppo.baseline == "none" and config.advantage_scale == "batch":
         whole = torch.zeros(len(batch), dtype=torch.long)
         taught = group_relative(batch["rewards"], whole, 1, ctx.reduce, counts=counts)
-    moved = (batch["logprobs"] - batch["ref_logprobs"])[batch["loss_mask"]].double()
-    sums = [taught.double().abs().sum(), moved.square().sum(), torch.tensor(float(len(moved))).double()]
-    lesson, squares, number = ctx.reduce(torch.stack(sums)).tolist()
-    is_noise = squares <= number * LOGPROB_NOISE[config.actor.model.dtype] ** 2
+    difference = batch["logprobs"] - batch["ref_logprobs"]
+    moved = difference[batch["loss_mask"]].double()
+    num_tokens = torch.tensor(float(len(moved))).double()
+    sums = torch.stack([taught.double().abs().sum(), moved.square().sum(), num_tokens])
+    lesson, squares, number = ctx.reduce(sums).tolist()
+    noise = LOGPROB_NOISE[config.actor.model.dtype]
+    is_noise = squares <= number * noise**2
     return 0.0 if is_noise and not lesson else ppo.kl_coef
 
 

@@ -98,13 +98,22 @@ class Drift:
         """
 
     def add(self, logprobs: Tensor, micro: PackedBatch) -> None:
-        if not len(micro.responses):
+        """Note the differences of one micro-batch; `logprobs` are the trainer's, `[T]`."""
+        responses = micro.responses
+        if not len(responses):
             return
-        d = (logprobs.detach() - micro["logprobs"])[micro.responses].double()
-        is_fresh = micro["policy_versions"][micro.responses] == self._version
-        fresh = torch.where(is_fresh, d.abs(), 0.0)
-        terms = (torch.ones_like(d), d.exp(), (2 * d).exp(), d.expm1() - d, fresh, is_fresh.double())
-        self._noted.append(torch.stack([*(term.sum() for term in terms), fresh.max()]))
+        difference = (logprobs.detach() - micro["logprobs"])[responses].double()
+        is_fresh = micro["policy_versions"][responses] == self._version
+        fresh = torch.where(is_fresh, difference.abs(), 0.0)
+        sums = [
+            torch.ones_like(difference).sum(),
+            difference.exp().sum(),
+            (2 * difference).exp().sum(),
+            (difference.expm1() - difference).sum(),
+            fresh.sum(),
+            is_fresh.double().sum(),
+        ]
+        self._noted.append(torch.stack([*sums, fresh.max()]))
 
     def metrics(self, reduce: Reduce) -> dict[str, Mean | Peak]:
         """The mean and the largest difference of fresh tokens on this rank; and of all tokens of the ranks of

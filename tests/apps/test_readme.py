@@ -87,6 +87,13 @@ def test_its_commands_are_there():
         assert (ROOT / shlex.split(line, comments=True)[1]).is_file()
 
 
+def test_files_that_pages_name_are_there():
+    """Below the project's folder, or below the package."""
+    for page in [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for named in re.findall(r"`((?:[\w*]+/)+[\w*]+\.(?:py|sh|cpp|cu|h|yaml))`", page.read_text()):
+            assert [*ROOT.glob(named), *ROOT.glob(f"realrl/{named}")], f"{page.name} names {named}"
+
+
 def test_its_folders_are_all_there_are():
     named = set(re.findall(r"^\| `realrl/(\w+)/`", text_of("docs/engine.md"), flags=re.M))
     assert named == {path.parent.name for path in ROOT.glob("realrl/*/__init__.py")}

@@ -116,12 +116,12 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _timeless(row: dict) -> dict:
-    """Keep what a step computed: floats that are no seconds, and counts."""
-    return {
-        key: value
-        for key, value in row.items()
-        if key in ("kind", "step") or (isinstance(value, float) and not key.endswith("_s"))
-    }
+    """Keep what a step computed: numbers that are no seconds, and what kind of step it was."""
+    kept = {"kind": row["kind"]}
+    for key, value in row.items():
+        if isinstance(value, int | float) and not key.endswith("_s"):
+            kept[key] = value
+    return kept
 
 
 def _digest(rows: Iterable[dict]) -> str:
@@ -169,13 +169,13 @@ def digests_of(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
 
 
 def differences(before: Mapping[str, dict[str, str]], after: Mapping[str, dict[str, str]]) -> list[str]:
-    """Return each digest that differs, in words."""
-    return [
-        f"{name}: {part} differs"
-        for name, digests in after.items()
-        for part, digest in digests.items()
-        if before[name].get(part) != digest
-    ]
+    """Return each digest of a run in `after` that differs, in words; one that is missing differs too."""
+    different = []
+    for name, digests in after.items():
+        for part in sorted({*before[name], *digests}):
+            if before[name].get(part) != digests.get(part):
+                different.append(f"{name}: {part} differs")
+    return different
 
 
 def main() -> None:

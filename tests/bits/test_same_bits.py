@@ -17,11 +17,15 @@ FILE = os.environ.get("REALRL_SAME_BITS", "")
 
 
 def test_a_change_of_one_bit_is_a_difference():
-    """Of a digest that differs, and of one that was not there before."""
+    """Of a digest that differs, of one that was not there before, and of one that is not there any more."""
     before = {"run": {"metrics": "a", "actor": "b"}}
     assert differences(before, before) == []
     assert differences(before, {"run": {"metrics": "a", "actor": "c"}}) == ["run: actor differs"]
-    assert differences(before, {"run": {"metrics": "a", "critic": "d"}}) == ["run: critic differs"]
+    assert differences(before, {"run": {"critic": "d"}}) == [
+        "run: actor differs",
+        "run: critic differs",
+        "run: metrics differs",
+    ]
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from realrl.layouts.layout import Box, Layout, Shard
-from realrl.layouts.plan import Region, TransferPlan
+from realrl.layouts.pieces import Region
+from realrl.layouts.plan import TransferPlan
 from realrl.layouts.topology import Topology
 
 

@@ -53,12 +53,20 @@ def _accuracies(problems: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     """
     num_samples = len(problems[0]["samples"])
     columns = {"greedy": [float(_is_right(problem["greedy"])) for problem in problems]}
+    num_right = [sum(map(_is_right, problem["samples"])) for problem in problems]
     for k in powers_of_two(num_samples):
-        right = [sum(map(_is_right, problem["samples"])) for problem in problems]
-        columns[f"pass@{k}"] = [pass_at_k(num_samples, number, k) for number in right]
+        columns[f"pass@{k}"] = [pass_at_k(num_samples, number, k) for number in num_right]
     values = np.array(list(columns.values())).T
-    ends = zip(columns, values.mean(axis=0), *bootstrap_intervals(values))
-    return {name: {"mean": float(m), "low": float(a), "high": float(b)} for name, m, a, b in ends}
+    means = values.mean(axis=0)
+    lows, highs = bootstrap_intervals(values)
+    accuracies = {}
+    for index, name in enumerate(columns):
+        accuracies[name] = {
+            "mean": float(means[index]),
+            "low": float(lows[index]),
+            "high": float(highs[index]),
+        }
+    return accuracies
 
 
 def _described(answers: Answers) -> dict[str, Any]:

@@ -81,16 +81,24 @@ class JobReport:
 
     def add(self, rank: int, instruction: Instruction, done: Done) -> None:
         """Take in one rank's report."""
-        name = instruction.call if isinstance(instruction, RunCall) else type(instruction).__name__.lower()
+        is_call = isinstance(instruction, RunCall)
+        name = instruction.call if is_call else type(instruction).__name__.lower()
         span = self._spans.setdefault(instruction.seq, _Span(name, done.started_s, done.ended_s))
-        span.start_s, span.end_s = min(span.start_s, done.started_s), max(span.end_s, done.ended_s)
+        span.start_s = min(span.start_s, done.started_s)
+        span.end_s = max(span.end_s, done.ended_s)
         self._records[instruction.seq, rank] = done.records
         self.files += done.files
-        if isinstance(instruction, RunCall):
-            means = {name: Mean(*pair) for name, pair in done.metrics.items()}
-            peaks = {name: Peak(largest) for name, largest in done.peaks.items()}
-            before = self._metrics.get(instruction.call, {})
-            self._metrics[instruction.call] = joined(before, means, peaks)
+        if is_call:
+            self._add_metrics(instruction.call, done)
+
+    def _add_metrics(self, call: str, done: Done) -> None:
+        metrics: dict[str, Mean | Peak] = {}
+        for name, (total, weight) in done.metrics.items():
+            metrics[name] = Mean(total, weight)
+        for name, largest in done.peaks.items():
+            metrics[name] = Peak(largest)
+        before = self._metrics.get(call, {})
+        self._metrics[call] = joined(before, metrics)
 
     @property
     def records(self) -> list[dict]:

@@ -26,20 +26,24 @@ class Culprit(NamedTuple):
 
 
 def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Culprit:
-    """Of the ranks that have yet to report what is late: those that show no sign of life; else those that
-    have not taken it up; else those that do not wait for others; else all.
+    """Return the ranks, of those that have not reported the late instruction, that the others wait for.
+
+    These are the ranks that show no sign of life; else those that have not begun the instruction; else those
+    that do not wait for others; else all.
     """
     ranks = sorted(awaited)
-    stacks = {rank: answers[rank].stack for rank in ranks}
-    frames = {rank: stack[0] for rank, stack in stacks.items()}
-    if silent := [rank for rank in ranks if not answers[rank].has_stacks]:
+    silent = [rank for rank in ranks if not answers[rank].has_stacks]
+    if silent:
         return Culprit(tuple(silent), _distinct(answers[rank].silence for rank in silent))
-    if away := [rank for rank in ranks if any(_RECEIVES_IN in frame.path for frame in stacks[rank])]:
-        return Culprit(tuple(away), "not taken up, or its report is lost, as it waits for instructions")
-    busy = [rank for rank in ranks if not _waits(frames[rank])]
-    others = [rank for rank in ranks if busy and rank not in busy]
+    idle = [rank for rank in ranks if _awaits_instructions(answers[rank])]
+    if idle:
+        return Culprit(tuple(idle), "not taken up, or its report is lost, as it waits for instructions")
+    busy = [rank for rank in ranks if not _waits(answers[rank].stack[0])]
+    blamed = busy or ranks
+    where = _distinct(answers[rank].stack[0] for rank in blamed)
+    others = [rank for rank in ranks if rank not in blamed]
     meanwhile = f", while {ranks_in_words(others)} waited in collectives or transfers" if others else ""
-    return Culprit(tuple(busy or ranks), f"in {_distinct(frames[r] for r in busy or ranks)}{meanwhile}")
+    return Culprit(tuple(blamed), f"in {where}{meanwhile}")
 
 
 def hang_report(message: str, work: Work, edges: Sequence[str], stacks: str) -> str:
@@ -72,6 +76,10 @@ def all_stacks(scene: Scene, answers: Mapping[int, Answer], own: str) -> str:
         head += f"; waits for: {waits_for}" if waits_for else ""
         parts += [head, answer.text.strip() if answer.has_stacks else answer.silence, ""]
     return "\n".join([*parts, "== master", own])
+
+
+def _awaits_instructions(answer: Answer) -> bool:
+    return any(_RECEIVES_IN in frame.path for frame in answer.stack)
 
 
 def _waits(frame: Frame) -> bool:
