@@ -11,10 +11,10 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 
+from benchmarks import ROOT
 from benchmarks.adversary_panel import PANEL
 from benchmarks.adversary_texts import Writer
 from benchmarks.options import BenchmarkFailed
@@ -32,7 +32,6 @@ MAX_KEPT = 50
 """Of the faults of a kind that are shown; all are counted."""
 NUM_SLOWEST = 5
 PASS_DEADLINE_S = 7200.0
-_ROOT = Path(__file__).resolve().parents[3]
 
 CORRECT, WRONG, TOO_DEEP = "correct", "wrong", "too deep"
 
@@ -262,7 +261,7 @@ def _in_other_process(pairs: Sequence[tuple[str, str]], hash_seed: int) -> list[
         [sys.executable, "-m", "benchmarks.adversary"],
         input=msgspec.json.encode(pairs),
         capture_output=True,
-        cwd=_ROOT,
+        cwd=ROOT,
         env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
         timeout=PASS_DEADLINE_S,
     )

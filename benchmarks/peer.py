@@ -20,9 +20,9 @@ from typing import Literal
 
 import msgspec
 
+from benchmarks import ROOT
 from benchmarks.options import BenchmarkFailed
 
-_ROOT = Path(__file__).resolve().parents[3]
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
 
 PEERS: Mapping[str, tuple[str, str | None]] = {
@@ -108,9 +108,9 @@ def command_of(name: str) -> list[str]:
     script, folder = PEERS[name]
     if folder is None:
         return [sys.executable, str(_SCRIPTS / script)]
-    if not (_ROOT / folder / "realrl.stamp").is_file():
+    if not (ROOT / folder / "realrl.stamp").is_file():
         raise ValueError(f"--against {name}: {folder} is not there; run: bash scripts/peers.sh {name}")
-    return [str(_ROOT / folder / "bin" / "python"), str(_SCRIPTS / script)]
+    return [str(ROOT / folder / "bin" / "python"), str(_SCRIPTS / script)]
 
 
 class Peer:

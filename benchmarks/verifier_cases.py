@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import ROOT
 from benchmarks.answers import FORMS, PERTURBATIONS, texts
 from benchmarks.options import BenchmarkFailed
 from realrl.apps.tables import table
@@ -30,7 +31,6 @@ from realrl.rewards.verdict import Verdict
 
 PEERS = ("math-verify", "sympy")
 PEER_DEADLINE_S = 600.0
-_ROOT = Path(__file__).resolve().parents[3]
 _SCRIPT = Path(__file__).resolve().parent / "peers" / "grade_cases.py"
 
 
@@ -149,7 +149,7 @@ def _ours(cases: Sequence[Case]) -> tuple[list[bool], float]:
 
 
 def _of_peer(peer: str, folder: Path, cases: Sequence[Case]) -> tuple[list[bool], float]:
-    path = os.pathsep.join([str(folder / "src"), str(_ROOT)])
+    path = os.pathsep.join([str(folder / "src"), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(_SCRIPT), peer],
         input=msgspec.json.encode(cases),

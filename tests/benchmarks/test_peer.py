@@ -127,7 +127,7 @@ def test_a_job_longer_than_a_pipe_cannot_block_us(tmp_path):
 @pytest.mark.parametrize("name", [name for name, (_, folder) in PEERS.items() if folder])
 def test_a_missing_environment_names_the_command_that_makes_it(name, monkeypatch, tmp_path):
     """Before anything is started."""
-    monkeypatch.setattr(module, "_ROOT", tmp_path)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
     with pytest.raises(ValueError, match=f"run: bash scripts/peers.sh {name}$"):
         Peer(name, generate_job())
 
