@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from realrl.verifier.comparison import same
 from realrl.verifier.describing import ORDERED, described_value, kind_of
@@ -98,7 +99,7 @@ def _same_relation(mine: Relation, wanted: Relation) -> str:
     return "the sides are equal, or one equation is a multiple of the other"
 
 
-_SAME: dict[tuple[type, type], Callable[[Value, Value], str]] = {
+_SAME: dict[tuple[type, type], Callable[[Any, Any], str]] = {
     (Formula, Formula): _same_formula,
     (Family, Family): _same_family,
     (Family, Formula): _same_family,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TypeAlias
 
 from realrl.verifier import lexicon, units
 from realrl.verifier.equality import equal
@@ -31,16 +32,16 @@ from realrl.verifier.tree import (
     Quantity,
     Reading,
     Unit,
-    Value,
 )
 
+Amount: TypeAlias = Formula | Quantity | Percentage
 _OF_A_FAMILY = "n_{family}"
 """The common name for the whole number of every family, so that its own name does not matter."""
 _ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
 """The operations in which a sign of degrees may be left out."""
 
 
-def same_number(answer: Value, solution: Value) -> bool:
+def same_number(answer: Amount, solution: Amount) -> bool:
     """Return whether two numbers, percentages or quantities are the same."""
     if isinstance(answer, Percentage) or isinstance(solution, Percentage):
         return _same_percentage(answer, solution)
@@ -49,7 +50,7 @@ def same_number(answer: Value, solution: Value) -> bool:
     return _same_node(answer.node, solution.node)
 
 
-def same_family(answer: Value, solution: Value) -> bool:
+def same_family(answer: Formula | Family, solution: Formula | Family) -> bool:
     """Return whether two families are the same, or a family and a formula without a range."""
     if not (isinstance(answer, Family) and isinstance(solution, Family)):
         return _same_node(answer.node, solution.node)
@@ -143,7 +144,7 @@ def same_by_engineers_j(answer: Node, solution: Node) -> bool:
     return equal(substituted(answer, {"j": imaginary_unit}), solution)
 
 
-def _same_percentage(answer: Value, solution: Value) -> bool:
+def _same_percentage(answer: Amount, solution: Amount) -> bool:
     """Return whether two values, at least one of them a percentage, are the same.
 
     `50%` is a half. It also is 50 if the solution is a number of at least 1, or is `50%` itself.
@@ -206,7 +207,7 @@ def _words_of_thing(unit: Unit) -> set[str]:
     return words - lexicon.ARTICLES
 
 
-def same_numeral(answer: Value, solution: Value) -> bool:
+def same_numeral(answer: Numeral | Formula, solution: Numeral | Formula) -> bool:
     """Return whether two numerals have the same base and digits, or a numeral and a number the same value.
 
     A number is a numeral's value only if the solution is without a base, or its base is 10.
@@ -218,13 +219,12 @@ def same_numeral(answer: Value, solution: Value) -> bool:
     if isinstance(answer, Numeral) and isinstance(solution, Formula):
         value = int(answer.digits, answer.base)
         return equal(whole(value), solution.node)
-    is_decimal = isinstance(solution, Numeral) and solution.base == 10
-    if not (is_decimal and isinstance(answer, Formula)):
+    if not (isinstance(answer, Formula) and isinstance(solution, Numeral)):
         return False
-    return equal(answer.node, whole(int(solution.digits)))
+    return solution.base == 10 and equal(answer.node, whole(int(solution.digits)))
 
 
-def same_congruence(answer: Value, solution: Value) -> bool:
+def same_congruence(answer: Congruence | Formula, solution: Congruence | Formula) -> bool:
     """Return whether two residues are the same, or a residue and a number are.
 
     A number may be the remainder, and as an answer also the residue as the solution writes it.
@@ -264,15 +264,15 @@ def _same_residue(answer: Congruence, solution: Congruence) -> bool:
 
 def same_moment(answer: Moment, solution: Moment) -> bool:
     """Return whether two times or dates are the same; one may leave out the year or the half of the day."""
-    if (answer.minutes is None) != (solution.minutes is None):
-        return False
-    if answer.minutes is None:
-        return _same_date(answer, solution)
+    mine = answer.minutes
+    wanted = solution.minutes
+    if mine is None or wanted is None:
+        return mine is wanted and _same_date(answer, solution)
     if answer.half and solution.half:
-        return answer.minutes == solution.minutes and answer.half == solution.half
-    if answer.minutes == solution.minutes:
+        return mine == wanted and answer.half == solution.half
+    if mine == wanted:
         return True
-    return _minutes_of_day(answer) == _minutes_of_day(solution)
+    return _since_midnight(mine, answer.half) == _since_midnight(wanted, solution.half)
 
 
 def _same_date(answer: Moment, solution: Moment) -> bool:
@@ -282,13 +282,13 @@ def _same_date(answer: Moment, solution: Moment) -> bool:
     return has_no_year or answer.year == solution.year
 
 
-def _minutes_of_day(moment: Moment) -> int:
-    """Return the minutes since midnight; a time without a half of the day counts from midnight."""
-    if not moment.half:
-        return moment.minutes
-    hours, minutes = divmod(moment.minutes, 60)
+def _since_midnight(minutes_of_clock: int, half: str) -> int:
+    """Return the minutes since midnight of a time with a half of the day; without one, as they are."""
+    if not half:
+        return minutes_of_clock
+    hours, minutes = divmod(minutes_of_clock, 60)
     hours_of_day = hours % 12
-    if moment.half == "pm":
+    if half == "pm":
         hours_of_day += 12
     return 60 * hours_of_day + minutes
 

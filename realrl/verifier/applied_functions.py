@@ -91,7 +91,8 @@ def _argument(parser: Parser) -> Node:
 
 
 def _argument_in_brackets(parser: Parser) -> Node:
-    entries = parser.entries(parser.peek().text)
+    opening = parser.current().text
+    entries = parser.entries(opening)
     if len(entries) != 1:
         raise Unreadable("too many arguments")
     return entries[0]

@@ -23,8 +23,7 @@ def read_command(parser: Parser) -> Node:
     Raises:
         Unreadable: The command is unknown.
     """
-    name = parser.peek().text
-    parser.at += 1
+    name = parser.read().text
     is_plain = name.startswith("plain ")
     bare = _bare(name)
     if bare.startswith("begin "):
@@ -49,8 +48,7 @@ def read_word(parser: Parser) -> Node:
     Raises:
         Unreadable: The word is not a name in formulas.
     """
-    name = parser.peek().text
-    parser.at += 1
+    name = parser.read().text
     if name in ("e", "i"):
         return Symbol(name)
     if name in FUNCTIONS:

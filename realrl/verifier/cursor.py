@@ -25,6 +25,16 @@ class Cursor:
         place = self.at + ahead
         return self.tokens[place] if place < len(self.tokens) else None
 
+    def current(self) -> Token:
+        """Return the next token, of which the caller knows that it exists."""
+        return self.tokens[self.at]
+
+    def read(self) -> Token:
+        """Return the next token, of which the caller knows that it exists, and move behind it."""
+        token = self.tokens[self.at]
+        self.at += 1
+        return token
+
     def next_is(self, *signs: str) -> bool:
         """Return whether the next token is one of these signs, commands or brackets."""
         token = self.peek()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 from realrl.verifier import units
 from realrl.verifier.comparison import same
@@ -14,9 +15,9 @@ from realrl.verifier.tree import (
     Bound,
     Family,
     Formula,
+    FormulaValue,
     Items,
     Named,
-    Percentage,
     Quantity,
     Reading,
     RealSet,
@@ -67,7 +68,7 @@ def _different_kinds(mine: Value, wanted: Value) -> str:
     """Return why two values differ for whose kinds there is no rule."""
     if isinstance(mine, Family) and isinstance(wanted, Family) and mine.range != wanted.range:
         return f"the ranges differ: {described_value(mine)} and {described_value(wanted)}"
-    if _has_node(mine) and _has_node(wanted):
+    if isinstance(mine, FormulaValue) and isinstance(wanted, FormulaValue):
         return why_different(mine.node, wanted.node)
     if kind_of(mine) != kind_of(wanted):
         return f"{kind_of(mine)} is not {kind_of(wanted)}"
@@ -76,10 +77,6 @@ def _different_kinds(mine: Value, wanted: Value) -> str:
     else:
         what = f"both are {kind_of(mine)}, and differ"
     return f"{what}: {described_value(mine)} and {described_value(wanted)}"
-
-
-def _has_node(value: Value) -> bool:
-    return isinstance(value, Formula | Family | Quantity | Percentage)
 
 
 def _different_relations(mine: Relation, wanted: Relation) -> str:
@@ -120,13 +117,15 @@ def _different_sets(mine: RealSet, wanted: RealSet) -> str:
 
 def _different_bounds(mine: Bound, wanted: Bound) -> str:
     """Return why two ends of intervals differ; an empty text if they do not."""
-    if (mine.node is None) != (wanted.node is None):
+    node = mine.node
+    wanted_node = wanted.node
+    if (node is None) != (wanted_node is None):
         return "one is infinite"
-    if mine.node is not None:
-        found = (Formula(mine.node),)
-        expected = (Formula(wanted.node),)
+    if node is not None and wanted_node is not None:
+        found = (Formula(node),)
+        expected = (Formula(wanted_node),)
         if not same(found, expected):
-            return why_different(mine.node, wanted.node)
+            return why_different(node, wanted_node)
     if mine.is_closed != wanted.is_closed:
         return "one is part of the set, and the other is not"
     return ""
@@ -176,7 +175,7 @@ def _different_amounts(mine: Quantity, wanted: Quantity) -> str:
     return f"the units differ: {described_value(mine)} and {described_value(wanted)}"
 
 
-_DIFFERENT: dict[tuple[type, type], Callable[[Value, Value], str]] = {
+_DIFFERENT: dict[tuple[type, type], Callable[[Any, Any], str]] = {
     (Quantity, Quantity): _different_amounts,
     (Items, Items): _different_items,
     (RealSet, RealSet): _different_sets,

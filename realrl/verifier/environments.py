@@ -66,8 +66,8 @@ def _conditions(parser: Parser) -> tuple[Condition, ...]:
     sides = [parser.sum()]
     operators: list[str] = []
     while parser.next_is(*_ORDERS):
-        operators.append(_ORDERS[parser.peek().text])
-        parser.at += 1
+        sign = parser.read().text
+        operators.append(_ORDERS[sign])
         sides.append(parser.sum())
     if not operators:
         raise Unreadable("a case without a condition")

@@ -78,7 +78,7 @@ def why_different(answer: Node, solution: Node) -> str:
     found = decision(answer, solution)
     if found.means is Means.SHAPES:
         return "matrices of other shapes, or a matrix and none"
-    if found.means is Means.ENTRIES:
+    if isinstance(answer, Array) and isinstance(solution, Array):
         return _different_entries(answer, solution)
     if found.means is Means.INFINITY:
         return "one has infinity in it, which is no number: it equals nothing but the same formula"
@@ -97,7 +97,8 @@ def _different_entries(answer: Array, solution: Array) -> str:
         entries = zip(mine, wanted, strict=True)
         for column, (entry, wanted_entry) in enumerate(entries, 1):
             if not equal(entry, wanted_entry):
-                return f"entry {column} of row {row}: {why_different(entry, wanted_entry)}"
+                reason = why_different(entry, wanted_entry)
+                return f"entry {column} of row {row}: {reason}"
     raise AssertionError("matrices that are equal")
 
 

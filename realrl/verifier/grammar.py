@@ -90,8 +90,9 @@ def formula(tokens: Tokens, *, tight: bool = False) -> Node:
 
 def _with_constants(node: Node) -> Node:
     """Return a formula with `e` and `i` as numbers, except where a sum binds them."""
-    names = {"e": Constant("e"), "i": Constant("i")}
-    return substituted(node, names) if free_symbols(node) & names.keys() else node
+    names: dict[str, Node] = {"e": Constant("e"), "i": Constant("i")}
+    has_names = free_symbols(node) & names.keys()
+    return substituted(node, names) if has_names else node
 
 
 class _Grammar(Parser):
@@ -104,8 +105,9 @@ class _Grammar(Parser):
     def formula(self) -> Node:
         """Return the formula that all tokens are."""
         node = self.perhaps_over(self.sum())
-        if self.peek() is not None:
-            raise Unreadable(f"more after a formula: {self.peek().text}")
+        rest = self.peek()
+        if rest is not None:
+            raise Unreadable(f"more after a formula: {rest.text}")
         return node
 
     def sum(self) -> Node:
@@ -204,7 +206,7 @@ class _Grammar(Parser):
         """Return a base with its exponent, degrees or transpose, after `^`."""
         if self.take(r"\circ"):
             return operation("degrees", base)
-        if self.next_is("{") and self.peek(1) is not None and self.peek(1).is_sign(r"\circ"):
+        if self._next_is_degrees_in_braces():
             self.at += 2
             self.expect("}")
             return operation("degrees", base)
@@ -213,6 +215,12 @@ class _Grammar(Parser):
         if self.next_is("'"):
             raise Unreadable("a raised prime")
         return operation("power", base, self.exponent())
+
+    def _next_is_degrees_in_braces(self) -> bool:
+        if not self.next_is("{"):
+            return False
+        inside = self.peek(1)
+        return inside is not None and inside.is_sign(r"\circ")
 
     def _take_transpose(self) -> bool:
         """Take a raised T after a bracket."""

@@ -102,16 +102,14 @@ def _table() -> dict[str, Unit]:
             table[name] = Unit(kind, Fraction(size))
         for short, (power, long) in _PREFIXES.items():
             factor = Fraction(10) ** power * Fraction(size)
-            names = [
-                *(short + symbol for symbol in symbols.split()),
-                *(long + word for word in words.split()),
-            ]
+            names = [short + symbol for symbol in symbols.split()]
+            names += [long + word for word in words.split()]
             for name in names:
                 table.setdefault(name, Unit(kind, factor))
     for kind, units in _OTHERS.items():
-        for factor, names in units:
-            for name in names.split():
-                table[name] = Unit(kind, Fraction(factor))
+        for size, spellings in units:
+            for name in spellings.split():
+                table[name] = Unit(kind, Fraction(size))
     return table
 
 

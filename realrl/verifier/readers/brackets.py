@@ -126,7 +126,7 @@ def _is_variable(head: Tokens, name: str) -> bool:
     if joints and texts_of(sides[-1]) != [r"\mathbb R"]:
         return False
     found = name_of(sides[0])
-    return found is not None and found[0] == name
+    return found is not None and found.text == name
 
 
 def _point(tokens: Tokens, read: Read) -> Reading:

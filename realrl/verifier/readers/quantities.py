@@ -149,11 +149,12 @@ def _measured(tokens: Tokens) -> Iterator[Value]:
     if first in units.CURRENCIES:
         yield from _after_number(tokens[1:], units.CURRENCIES[first])
     elif first == "-" and len(tokens) > 2 and second in units.CURRENCIES:
-        amount = (tokens[0], *tokens[2:])
-        yield from _after_number(amount, units.CURRENCIES[second])
+        negative_amount = (tokens[0], *tokens[2:])
+        yield from _after_number(negative_amount, units.CURRENCIES[second])
     elif first.lower() in _CURRENCY_CODES:
+        currency = units.unit_of_word(first.lower())
         amount = tokens[2:] if second == "." else tokens[1:]
-        yield from _after_number(amount, units.unit_of_word(first.lower()))
+        yield from _after_number(amount, currency)
     else:
         yield from _after_number(tokens, None)
 

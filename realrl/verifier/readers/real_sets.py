@@ -24,9 +24,10 @@ def as_real_set(value: Value) -> RealSet | None:
         return None
     nodes: list[Node] = []
     for item in value.items:
-        if not isinstance(item[0], Formula):
+        member = item[0]
+        if not isinstance(member, Formula):
             return None
-        nodes.append(item[0].node)
+        nodes.append(member.node)
     if value.kind == "()" and len(nodes) == 2:
         return _open_interval(*nodes)
     if value.kind == "{}":
@@ -131,15 +132,28 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
         parts, joints = cut_at(tokens, "-")
     if not joints or not all(parts):
         return ()
-    found = [as_real_set(read(_in_braces(part))[0]) for part in parts]
-    if any(each is None for each in found):
+    operands = _operands(parts, read)
+    if operands is None:
         return _of_names(parts, set(texts_of(joints)))
-    total = found[0]
-    for joint, each in zip(joints, found[1:], strict=True):
-        total = _combined(joint.text, total, each)
-        if total is None:
+    total = operands[0]
+    for joint, operand in zip(joints, operands[1:], strict=True):
+        combined = _combined(joint.text, total, operand)
+        if combined is None:
             return ()
+        total = combined
     return (total,)
+
+
+def _operands(parts: Sequence[Tokens], read: Read) -> list[RealSet] | None:
+    """Return the sets that all parts mean; None if one means anything else."""
+    values = [read(_in_braces(part))[0] for part in parts]
+    found: list[RealSet] = []
+    for value in values:
+        operand = as_real_set(value)
+        if operand is None:
+            return None
+        found.append(operand)
+    return found
 
 
 def _in_braces(tokens: Tokens) -> Tokens:
