@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from itertools import islice
 
@@ -111,7 +111,9 @@ def _matrix_product(left: Array, right: Array) -> Node | None:
         entries = [_dot(row, column) for column in columns]
         rows.append(tuple(entries))
     product = Array(tuple(rows))
-    return None if _is_large(product) else product
+    if _is_large(product):
+        return None
+    return product
 
 
 def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
@@ -128,7 +130,9 @@ def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
             are_numbers = False
     if are_numbers:
         return Number(total)
-    return terms[0] if len(terms) == 1 else operation("add", *terms)
+    if len(terms) == 1:
+        return terms[0]
+    return operation("add", *terms)
 
 
 def _is_large(array: Array) -> bool:
@@ -179,15 +183,17 @@ def components(node: Node, count: int) -> tuple[Node, ...] | None:
     formula is linear in `count` unit vectors, two or three.
     """
     names = UNIT_VECTORS[:count]
-    if not 2 <= count <= 3 or not _has_unit_vectors(node, names):
+    if not 2 <= count <= 3:
         return None
-    zeros: dict[str, Node] = dict.fromkeys(names, whole(0))
+    if not _has_unit_vectors(node, names):
+        return None
+    zeros = _zeros(names)
     constant = _with(node, zeros)
     if not is_zero_polynomial(constant):
         return None
     # The formula is linear if it equals the sum of its components times their unit vectors. Those have other
     # names here, as `i` would be the imaginary unit.
-    vectors: dict[str, Node] = {name: Symbol(f"@{name}") for name in names}
+    vectors = {name: Symbol(f"@{name}") for name in names}
     found: list[Node] = []
     terms: list[Node] = []
     for name, vector in vectors.items():
@@ -197,16 +203,23 @@ def components(node: Node, count: int) -> tuple[Node, ...] | None:
     total = operation("add", *terms)
     marked = _with(node, vectors)
     difference = operation("add", total, operation("negative", marked))
-    return tuple(found) if is_zero_polynomial(difference) else None
+    if is_zero_polynomial(difference):
+        return tuple(found)
+    return None
 
 
 def _has_unit_vectors(node: Node, names: tuple[str, ...]) -> bool:
     """Return whether a formula has unit vectors, with `j` among them: without it, `i` is a number."""
-    zeros: dict[str, Node] = dict.fromkeys(names, whole(0))
-    return _with(node, zeros) != node and "j" in free_symbols(node)
+    if "j" not in free_symbols(node):
+        return False
+    return _with(node, _zeros(names)) != node
 
 
-def _with(node: Node, values: dict[str, Node]) -> Node:
+def _zeros(names: Iterable[str]) -> dict[str, Node]:
+    return dict.fromkeys(names, whole(0))
+
+
+def _with(node: Node, values: Mapping[str, Node]) -> Node:
     """Return sums and products with other nodes for their unit vectors, of which `i` is a constant."""
     match node:
         case Symbol(name) | Constant(name):

@@ -48,7 +48,9 @@ def boxed_answer(text: str) -> str | None:
     window_begin = max(0, begin - MAX_BOX_CHARS)
     window = text[window_begin : inside + MAX_BOX_CHARS]
     boxes = _closed_boxes(window)
-    if not boxes or boxes[-1].begin != begin - window_begin:
+    if not boxes:
+        return ""
+    if boxes[-1].begin != begin - window_begin:
         return ""
     contents = [window[box.inside : box.close].strip() for box in _last_run(window, boxes)]
     # An answer that is boxed twice is one answer.

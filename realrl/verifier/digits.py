@@ -46,7 +46,9 @@ def _whole_in_brackets(cursor: Cursor) -> str | None:
     if digits is None or end is None:
         return None
     is_whole = digits.kind == NUMBER and "." not in digits.text
-    return digits.text if is_whole and end.kind == CLOSE else None
+    if is_whole and end.kind == CLOSE:
+        return digits.text
+    return None
 
 
 def decimal_number(text: str) -> Number:

@@ -28,7 +28,9 @@ def read_bracketed(parser: Parser) -> Node:
     entries = parser.entries(opening)
     # Angle brackets always enclose a vector, even one with a single entry.
     is_group = len(entries) == 1 and opening != r"\langle"
-    return entries[0] if is_group else _array(entries)
+    if is_group:
+        return entries[0]
+    return _array(entries)
 
 
 def _array(entries: tuple[Node, ...]) -> Node:

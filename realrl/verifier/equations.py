@@ -32,7 +32,9 @@ def same_relation(answer: Relation, solution: Relation, same: Same) -> bool:
     are_alike = operators == solution.operators
     if are_alike and _same_sides(answer, solution, same):
         return True
-    if len(operators) != 1 or len(solution.operators) != 1:
+    if len(operators) != 1:
+        return False
+    if len(solution.operators) != 1:
         return False
     if are_alike and operators == ("=",):
         mine = _difference(answer.sides)
@@ -46,7 +48,9 @@ def _same_sides(answer: Relation, solution: Relation, same: Same) -> bool:
     if all(map(same, answer.sides, solution.sides)):
         return True
     is_symmetric = set(answer.operators) <= {"=", "!="}
-    return is_symmetric and all(map(same, reversed(answer.sides), solution.sides))
+    if not is_symmetric:
+        return False
+    return all(map(same, reversed(answer.sides), solution.sides))
 
 
 def _same_order(answer: Relation, solution: Relation) -> bool:
@@ -77,10 +81,14 @@ def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
         return None
     factor = _ratio_at_a_point(mine, wanted)
     # The difference of an identity is 0 or a ball around it, and 0 times the wanted one is that as well.
-    if factor is None or compared_at(factor, whole(0), {}) is not APART:
+    if factor is None:
+        return None
+    if compared_at(factor, whole(0), {}) is not APART:
         return None
     multiple = operation("multiply", factor, wanted)
-    return factor if equal(mine, multiple) else None
+    if equal(mine, multiple):
+        return factor
+    return None
 
 
 def _is_positive(factor: Node) -> bool:
@@ -91,7 +99,9 @@ def _is_positive(factor: Node) -> bool:
         return False
     if isinstance(value, fmpq):
         return value > 0
-    return is_real(value) and bool(value.real > 0)
+    if not is_real(value):
+        return False
+    return bool(value.real > 0)
 
 
 def _difference(sides: Sequence[Reading]) -> Node | None:

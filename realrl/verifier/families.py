@@ -34,7 +34,9 @@ def same_up_to_constant(answer: Node, solution: Node) -> bool:
         has_constant = bool(_constants(solution, frozenset("C")))
         return has_constant and equal(answer, wanted)
     names = free_symbols(mine) | free_symbols(wanted)
-    if not free_symbols(mine) <= free_symbols(wanted) or not names:
+    if not free_symbols(mine) <= free_symbols(wanted):
+        return False
+    if not names:
         return False
     difference = operation("add", mine, operation("negative", wanted))
     return _is_constant(difference, names)
@@ -86,12 +88,16 @@ def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
     variables = frozenset[str]()
     for term in rest:
         variables |= free_symbols(term)
-    if constant.name in variables or len(variables & _VARIABLES) != 1:
+    if constant.name in variables:
+        return None
+    if len(variables & _VARIABLES) != 1:
         return None
     # An upper-case letter may be another constant, which would make the free one ambiguous.
     if any(name.isupper() for name in variables):
         return None
-    return rest[0] if len(rest) == 1 else Operation("add", tuple(rest))
+    if len(rest) == 1:
+        return rest[0]
+    return Operation("add", tuple(rest))
 
 
 def _constants(node: Node, names: frozenset[str]) -> list[Symbol]:

@@ -87,7 +87,9 @@ def why_different(answer: Node, solution: Node) -> str:
             f"they have values at {found.num_compared} of {found.num_points} points only, where they agree:"
             " that is too few to tell"
         )
-    point = found.point if found.point is not None else _some_point(answer, solution)
+    point = found.point
+    if point is None:
+        point = _some_point(answer, solution)
     return _apart(answer, solution, point)
 
 
@@ -134,7 +136,10 @@ def _at_point(point: Point) -> str:
     """Return ` at x = 1, y = 2`; an empty text for a point without variables."""
     if not point:
         return ""
-    values = [f"{name} = {_shown(value, _DIGITS[0])}" for name, value in sorted(point.items())]
+    values: list[str] = []
+    for name, value in sorted(point.items()):
+        shown = _shown(value, _DIGITS[0])
+        values.append(f"{name} = {shown}")
     return f" at {', '.join(values)}"
 
 

@@ -29,7 +29,7 @@ def same_items(answer: Items, solution: Items, same: Same) -> bool:
     mine = _plain_kind(answer)
     wanted = _plain_kind(solution)
     if mine in _UNORDERED and wanted in _UNORDERED:
-        are_points = all(isinstance(item[0], Items) for item in wanted_members)
+        are_points = all(map(_is_collection, wanted_members))
         are_sets = mine == wanted == "{}"
         compared = as_sets if are_points or are_sets else in_any_order
         return compared(members, wanted_members, same)
@@ -42,6 +42,10 @@ def same_items(answer: Items, solution: Items, same: Same) -> bool:
     if mine != wanted and not is_bare_tuple:
         return False
     return in_order(members, wanted_members, same)
+
+
+def _is_collection(member: Reading) -> bool:
+    return isinstance(member[0], Items)
 
 
 def _values_by_name(items: Items) -> tuple[Reading, ...] | None:
@@ -81,7 +85,9 @@ def _nonzero_formulas(items: Items) -> list[Node] | None:
     nodes: list[Node] = []
     for item in items.items:
         value = item[0]
-        if not isinstance(value, Formula) or equal(value.node, whole(0)):
+        if not isinstance(value, Formula):
+            return None
+        if equal(value.node, whole(0)):
             return None
         nodes.append(value.node)
     return nodes
@@ -89,14 +95,17 @@ def _nonzero_formulas(items: Items) -> list[Node] | None:
 
 def items_for_one(answer: Items, solution: Value, same: Same) -> bool:
     """Return whether every member of a list is the single value, or the quotient of a ratio is."""
-    if answer.kind in (",", "or") and answer.items:
-        wanted = (solution,)
-        if all(same(item, wanted) for item in answer.items):
+    members = answer.items
+    wanted = (solution,)
+    if answer.kind in (",", "or") and members:
+        if all(same(member, wanted) for member in members):
             return True
     if _has_one_member(answer):
-        return same(answer.items[0], (solution,))
+        return same(members[0], wanted)
     quotient = _quotient(answer)
-    return quotient is not None and same((Formula(quotient),), (solution,))
+    if quotient is None:
+        return False
+    return same((Formula(quotient),), wanted)
 
 
 def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
@@ -104,35 +113,38 @@ def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
     if _has_one_member(solution):
         return same((answer,), solution.items[0])
     quotient = _quotient(solution)
-    return quotient is not None and same((answer,), (Formula(quotient),))
+    if quotient is None:
+        return False
+    return same((answer,), (Formula(quotient),))
 
 
 def _has_one_member(items: Items) -> bool:
     """Return whether a set has one member that is not a collection itself."""
     if items.kind != "{}" or len(items.items) != 1:
         return False
-    member = items.items[0]
-    return not isinstance(member[0], Items)
+    (member,) = items.items
+    return not _is_collection(member)
 
 
 def _quotient(items: Items) -> Node | None:
     """Return the value of a ratio of two numbers; None of any other collection."""
     if items.kind != ":" or len(items.items) != 2:
         return None
-    first = items.items[0][0]
-    second = items.items[1][0]
-    if not (isinstance(first, Formula) and isinstance(second, Formula)):
+    first, second = items.items
+    top = first[0]
+    bottom = second[0]
+    if not (isinstance(top, Formula) and isinstance(bottom, Formula)):
         return None
-    return operation("divide", first.node, second.node)
+    return operation("divide", top.node, bottom.node)
 
 
 def items_for_formula(answer: Items, solution: Formula, same: Same) -> bool:
     """Return whether a tuple is a vector, or a list means one number, perhaps with a decimal comma."""
-    if answer.kind == "()" or isinstance(solution.node, Array):
-        if answer.kind != "()":
-            return False
+    if answer.kind == "()":
         entries = _entries(solution.node, answer)
         return in_order(answer.items, entries, same)
+    if isinstance(solution.node, Array):
+        return False
     if items_for_one(answer, solution, same):
         return True
     return _is_decimal_for(answer, solution.node)
@@ -140,11 +152,11 @@ def items_for_formula(answer: Items, solution: Formula, same: Same) -> bool:
 
 def formula_for_items(answer: Formula, solution: Items, same: Same) -> bool:
     """Return whether a vector is a tuple, or a number is the one that a list means."""
-    if solution.kind == "()" or isinstance(answer.node, Array):
-        if solution.kind != "()":
-            return False
+    if solution.kind == "()":
         entries = _entries(answer.node, solution)
         return in_order(entries, solution.items, same)
+    if isinstance(answer.node, Array):
+        return False
     decimal = solution.decimal
     if decimal is not None and _is_long_decimal(decimal):
         return equal(answer.node, decimal)
@@ -182,13 +194,16 @@ def _is_decimal_for(answer: Items, solution: Node) -> bool:
 
 def _is_fraction(node: Node) -> bool:
     """Return whether a formula has no variables and is not written as a whole number."""
-    is_whole = isinstance(node, Number) and node.value.denominator == 1
-    return not is_whole and not free_symbols(node)
+    if isinstance(node, Number) and node.value.denominator == 1:
+        return False
+    return not free_symbols(node)
 
 
 def _is_long_decimal(decimal: Number) -> bool:
     """Return whether a number with a comma is one as `0,125`, which nobody writes for a list of 0 and 125."""
-    return 0 < decimal.value < 1 and decimal.decimals > 2
+    if not 0 < decimal.value < 1:
+        return False
+    return decimal.decimals > 2
 
 
 def items_for_words(answer: Items, solution: Words, same: Same) -> bool:

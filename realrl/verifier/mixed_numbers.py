@@ -47,4 +47,6 @@ def _slanted_fraction(cursor: Cursor) -> Node | None:
 
 
 def _is_whole(node: Node) -> bool:
-    return isinstance(node, Number) and node.value.denominator == 1
+    if not isinstance(node, Number):
+        return False
+    return node.value.denominator == 1

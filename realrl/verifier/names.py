@@ -70,7 +70,9 @@ def name_of(tokens: Tokens) -> Name | None:
 
 
 def _is_letter(token: Token) -> bool:
-    return token.kind in (LETTERS, TEXT) or _is_greek(token)
+    if token.kind in (LETTERS, TEXT):
+        return True
+    return _is_greek(token)
 
 
 def is_one_thing(name: str) -> bool:
@@ -104,7 +106,9 @@ def _belongs(token: Token, depth: int, before: Token | None) -> bool:
     if kind in (LETTERS, TEXT, OPEN, CLOSE):
         return text.lower() not in NEGATING
     if kind == NUMBER:
-        return before is not None and before.text in ("_", "^")
+        if before is None:
+            return False
+        return before.text in ("_", "^")
     if text in _SIGNS and kind in (SIGN, COMMAND):
         return True
     if kind != COMMAND:
@@ -115,11 +119,15 @@ def _belongs(token: Token, depth: int, before: Token | None) -> bool:
 def _has_number_in_fraction(tokens: Tokens) -> bool:
     r"""Return whether a fraction has a number: `\frac{x}{2}` is no name, `\frac{dy}{dx}` is one."""
     has_fraction = any(token.text in (r"\frac", "/") for token in tokens)
-    return has_fraction and any(token.kind == NUMBER for token in tokens)
+    if not has_fraction:
+        return False
+    return any(token.kind == NUMBER for token in tokens)
 
 
 def _is_greek(token: Token) -> bool:
-    return token.kind == COMMAND and token.text.removeprefix("\\") in _GREEK_LETTERS
+    if token.kind != COMMAND:
+        return False
+    return token.text.removeprefix("\\") in _GREEK_LETTERS
 
 
 def _is_known_function(token: Token) -> bool:

@@ -80,9 +80,11 @@ class Condition:
 class Piecewise:
     """The value of the first case whose conditions all hold; a case without conditions always holds."""
 
-    cases: tuple[tuple[Node, tuple[Condition, ...]], ...]
+    cases: tuple[Case, ...]
 
 
+Case: TypeAlias = "tuple[Node, tuple[Condition, ...]]"
+"""A value, and the conditions under which it holds."""
 Node: TypeAlias = "Number | Symbol | Constant | Operation | Applied | Repeated | Array | Piecewise"
 
 INFINITY = Constant("infinity")
@@ -163,7 +165,8 @@ def free_symbols(node: Node) -> frozenset[str]:
         return frozenset((node.name,))
     if isinstance(node, Repeated):
         inside = free_symbols(node.body) - {node.index.name}
-        return inside | free_symbols(node.low) | free_symbols(node.high)
+        bounds = free_symbols(node.low) | free_symbols(node.high)
+        return inside | bounds
     names_below = map(free_symbols, children(node))
     return frozenset[str]().union(*names_below)
 
@@ -181,7 +184,8 @@ def substituted(node: Node, values: Mapping[str, Node]) -> Node:
             low = substituted(node.low, values)
             high = substituted(node.high, values)
             # The index hides a variable of the same name.
-            inner = {name: value for name, value in values.items() if name != node.index.name}
+            inner = dict(values)
+            inner.pop(node.index.name, None)
             body = substituted(node.body, inner)
             return Repeated(node.name, node.index, low, high, body)
         case Array():
@@ -197,10 +201,11 @@ def _each_substituted(nodes: Iterable[Node], values: Mapping[str, Node]) -> tupl
 
 
 def _cases_substituted(node: Piecewise, values: Mapping[str, Node]) -> Piecewise:
-    cases: list[tuple[Node, tuple[Condition, ...]]] = []
+    cases: list[Case] = []
     for value, conditions in node.cases:
-        inner = tuple(_condition_substituted(condition, values) for condition in conditions)
-        cases.append((substituted(value, values), inner))
+        new_value = substituted(value, values)
+        new_conditions = [_condition_substituted(condition, values) for condition in conditions]
+        cases.append((new_value, tuple(new_conditions)))
     return Piecewise(tuple(cases))
 
 

@@ -123,7 +123,8 @@ def _with_others(text: str, found: list[NumberSpan]) -> str:
     if first is not last:
         begin = _money_begin(text, first.begin)
         return text[begin:end]
-    return _in_brackets(text, last) or _signed(text, last) or _term(text, last)
+    whole = _in_brackets(text, last) or _signed(text, last)
+    return whole or _term(text, last)
 
 
 def _first_that_belongs(text: str, found: list[NumberSpan]) -> tuple[NumberSpan, int]:
@@ -203,7 +204,9 @@ def _alternative_begin(text: str, begin: int) -> int:
     if not _BRACKET_OR.search(text, window_begin, begin):
         return begin
     openings = list(_openings_before(text, begin))
-    return openings[-1].start() if openings else begin
+    if openings:
+        return openings[-1].start()
+    return begin
 
 
 def _signed(text: str, value: NumberSpan) -> str | None:
@@ -216,14 +219,16 @@ def _signed(text: str, value: NumberSpan) -> str | None:
 
 def _money_begin(text: str, begin: int) -> int:
     """Return where the sign of money before a value begins, or the value itself."""
-    sign = _MONEY_BEFORE.search(text, max(0, begin - _MAX_MONEY_CHARS), begin)
+    window_begin = max(0, begin - _MAX_MONEY_CHARS)
+    sign = _MONEY_BEFORE.search(text, window_begin, begin)
     return sign.start() if sign else begin
 
 
 def _term(text: str, value: NumberSpan) -> str:
     """Return a value with the letters that it is multiplied by or added to: "2x", "3+4i", and not 2 and 4."""
-    last_space = max(text.rfind(space, 0, value.begin) for space in " \n\t")
-    match = _TERM.match(text, last_space + 1)
+    last_spaces = [text.rfind(space, 0, value.begin) for space in " \n\t"]
+    begin = max(last_spaces) + 1
+    match = _TERM.match(text, begin)
     if match is not None and match.end() >= value.end:
         term = match.group()
         if _LETTER.search(term) and not _TWO_LETTERS.search(term):

@@ -105,12 +105,16 @@ def _fraction_word(tokens: Tokens, start: int) -> tuple[int, int]:
 
 def _word(token: Token) -> str:
     """Return a word in lower case; an empty text for any other token."""
-    return token.text.lower() if token.kind in (TEXT, LETTERS) else ""
+    if token.kind in (TEXT, LETTERS):
+        return token.text.lower()
+    return ""
 
 
 def _word_at(tokens: Tokens, place: int) -> str:
     """Return the word at a place in lower case; an empty text if none is there."""
-    return _word(tokens[place]) if 0 <= place < len(tokens) else ""
+    if 0 <= place < len(tokens):
+        return _word(tokens[place])
+    return ""
 
 
 def _joins(tokens: Tokens, place: int) -> bool:
@@ -121,7 +125,9 @@ def _joins(tokens: Tokens, place: int) -> bool:
         return False
     if tokens[place].text == "-":
         return before in NUMBER_WORDS
-    return _word_at(tokens, place) == "and" and before in SCALES
+    if _word_at(tokens, place) != "and":
+        return False
+    return before in SCALES
 
 
 def scales(tokens: Tokens) -> tuple[Fraction, int]:
@@ -149,7 +155,9 @@ def ordinal_ending(tokens: Tokens) -> int:
     if texts[1] in ORDINAL_ENDINGS:
         return 2
     is_in_braces = len(texts) == 4 and texts[1] == "{" and texts[3] == "}"
-    return 4 if is_in_braces and texts[2] in ORDINAL_ENDINGS else 0
+    if is_in_braces and texts[2] in ORDINAL_ENDINGS:
+        return 4
+    return 0
 
 
 def numeral(tokens: Tokens) -> Numeral | None:
@@ -170,7 +178,9 @@ def numeral(tokens: Tokens) -> Numeral | None:
     if base is None or digits is None:
         return None
     is_valid = all(int(digit, 36) < base for digit in digits)
-    return Numeral(digits.upper(), base) if is_valid else None
+    if is_valid:
+        return Numeral(digits.upper(), base)
+    return None
 
 
 def _digits(tokens: Tokens) -> str | None:
@@ -182,7 +192,9 @@ def _digits(tokens: Tokens) -> str | None:
         if token.kind not in (NUMBER, LETTERS, TEXT):
             return None
         digits += token.text
-    return digits if _DIGITS_IN_BASE.fullmatch(digits) else None
+    if _DIGITS_IN_BASE.fullmatch(digits):
+        return digits
+    return None
 
 
 def _base(tokens: Tokens) -> int | None:
@@ -265,7 +277,9 @@ def repeating_decimal(tokens: Tokens) -> Fraction | None:
     if len(tokens) != 2:
         return None
     number, dots = tokens
-    if number.kind != NUMBER or dots != Token(COMMAND, r"\ldots", dots.after_space):
+    if number.kind != NUMBER:
+        return None
+    if dots != Token(COMMAND, r"\ldots", dots.after_space):
         return None
     whole, _, digits = number.text.partition(".")
     match = _REPEATED_DIGITS.fullmatch(digits)

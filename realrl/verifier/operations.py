@@ -58,7 +58,9 @@ def _zero_at_zero(name: str) -> Callable[[Scalar], Scalar]:
     plain = _by(name)
 
     def rule(value: Scalar) -> Scalar:
-        return fmpq(0) if _is_exact_zero(value) else plain(value)
+        if _is_exact_zero(value):
+            return fmpq(0)
+        return plain(value)
 
     return rule
 
@@ -83,23 +85,33 @@ def _arccot(value: Scalar) -> Scalar:
 
 
 def _exponential(value: Scalar) -> Scalar:
-    return fmpq(1) if _is_exact_zero(value) else ball(value).exp()
+    if _is_exact_zero(value):
+        return fmpq(1)
+    return ball(value).exp()
 
 
 def _abs(value: Scalar) -> Scalar:
-    return abs(value) if isinstance(value, fmpq) else acb(abs(value))
+    if isinstance(value, fmpq):
+        return abs(value)
+    return acb(abs(value))
 
 
 def _real(value: Scalar) -> Scalar:
-    return value if isinstance(value, fmpq) else acb(value.real)
+    if isinstance(value, fmpq):
+        return value
+    return acb(value.real)
 
 
 def _imaginary(value: Scalar) -> Scalar:
-    return fmpq(0) if isinstance(value, fmpq) else acb(value.imag)
+    if isinstance(value, fmpq):
+        return fmpq(0)
+    return acb(value.imag)
 
 
 def _conjugate(value: Scalar) -> Scalar:
-    return value if isinstance(value, fmpq) else value.conjugate()
+    if isinstance(value, fmpq):
+        return value
+    return value.conjugate()
 
 
 def _argument(value: Scalar) -> Scalar:

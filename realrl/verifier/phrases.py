@@ -84,7 +84,9 @@ _MARKS = r"(?:[\s:：`]|\*\*|__)*"
 def _composed(pattern: str) -> str:
     """Return a pattern for letters with accents, whether they are one character or two."""
     decomposed = unicodedata.normalize("NFD", pattern)
-    return pattern if decomposed == pattern else f"(?:{pattern}|{decomposed})"
+    if decomposed == pattern:
+        return pattern
+    return f"(?:{pattern}|{decomposed})"
 
 
 def _link(language: _Language) -> re.Pattern[str]:
@@ -188,7 +190,9 @@ def _names_last_value(text: str, begin: int) -> bool:
     """Return whether the clause that begins there has a value in it, and nothing after it has one."""
     clause_end = _CLAUSE_END.search(text, begin)
     end = clause_end.start() if clause_end else len(text)
-    return bool(values(text[begin:end])) and not values(text[end:])
+    clause = text[begin:end]
+    rest = text[end:]
+    return bool(values(clause)) and not values(rest)
 
 
 def _announced(text: str, match: re.Match[str]) -> int | None:
@@ -204,13 +208,18 @@ def _announced(text: str, match: re.Match[str]) -> int | None:
         return _end(_CHOICE.match(text, end))
     if kind == "chosen":
         return _end(_CHOSEN.match(text, end))
-    if kind is None or _SUPPOSED.search(text, max(0, begin - _MAX_SUPPOSED_CHARS), begin):
+    if kind is None:
+        return None
+    window_begin = max(0, begin - _MAX_SUPPOSED_CHARS)
+    if _SUPPOSED.search(text, window_begin, begin):
         return None
     link = _LINKS[kind]
     linked = _end(link.match(text, end))
     if linked is None:
         return _under_heading(text, begin, end)
-    return None if _JUDGED.match(text, linked) else linked
+    if _JUDGED.match(text, linked):
+        return None
+    return linked
 
 
 def _after_hashes(text: str, end: int) -> int | None:
@@ -228,11 +237,14 @@ def _after_hashes(text: str, end: int) -> int | None:
 
 def _under_heading(text: str, begin: int, end: int) -> int | None:
     """Return where the text under "**Final Answer**" begins, if the word stands alone on its line."""
-    line_begin = text.rfind("\n", max(0, begin - _MAX_HEADING_CHARS), begin) + 1
+    window_begin = max(0, begin - _MAX_HEADING_CHARS)
+    line_begin = text.rfind("\n", window_begin, begin) + 1
     if line_begin == 0 and begin > _MAX_HEADING_CHARS:
         return None
     before = _HEADING_BEFORE.fullmatch(text, line_begin, begin)
-    return _end(_HEADING_AFTER.match(text, end)) if before else None
+    if before:
+        return _end(_HEADING_AFTER.match(text, end))
+    return None
 
 
 def _end(match: re.Match[str] | None) -> int | None:

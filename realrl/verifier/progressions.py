@@ -29,7 +29,9 @@ def same_progression(answer: Progression, solution: Progression, same: Same) -> 
 
 
 def _written_alike(answer: Progression, solution: Progression, same: Same) -> bool:
-    if len(answer.first) != len(solution.first) or len(answer.last) != len(solution.last):
+    if len(answer.first) != len(solution.first):
+        return False
+    if len(answer.last) != len(solution.last):
         return False
     if not all(map(same, answer.first, solution.first)):
         return False
@@ -54,7 +56,9 @@ def items_for_progression(answer: Items, solution: Progression, same: Same) -> b
 
 def _members(progression: Progression) -> tuple[Reading, ...] | None:
     """Return all members of a progression of whole numbers with one difference; None for any other."""
-    if len(progression.first) < 2 or len(progression.last) != 1:
+    if len(progression.first) < 2:
+        return None
+    if len(progression.last) != 1:
         return None
     numbers = _whole_numbers(progression.first)
     end = whole_number(progression.last[0])
@@ -88,4 +92,6 @@ def _whole_numbers(items: Sequence[Reading]) -> list[int] | None:
 def _difference(numbers: Sequence[int]) -> int | None:
     """Return the difference between neighbours, if all have the same one."""
     differences = {after - before for before, after in pairwise(numbers)}
-    return differences.pop() if len(differences) == 1 else None
+    if len(differences) == 1:
+        return differences.pop()
+    return None

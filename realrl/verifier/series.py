@@ -43,7 +43,9 @@ def _closed_form(node: Repeated) -> Node | None:
     if not _is_small(node.body) or free_symbols(node):
         return None
     low = node.low
-    if not isinstance(low, Number) or low.value.denominator != 1:
+    if not isinstance(low, Number):
+        return None
+    if low.value.denominator != 1:
         return None
     # Importing sympy takes a second, and few answers need it.
     import sympy
@@ -53,7 +55,9 @@ def _closed_form(node: Repeated) -> Node | None:
     if term is None:
         return None
     total = sympy.summation(term, (index, int(low.value), sympy.oo))
-    return _from_sympy(total) if total.is_finite else None
+    if total.is_finite:
+        return _from_sympy(total)
+    return None
 
 
 def _is_small(term: Node) -> bool:
@@ -72,7 +76,9 @@ def _to_sympy(node: Node, name: str, index: sympy.Symbol) -> sympy.Expr | None:
         case Number(value=value):
             return sympy.Rational(value.numerator, value.denominator)
         case Symbol():
-            return index if node.name == name else None
+            if node.name == name:
+                return index
+            return None
         case Constant(name="pi"):
             return sympy.pi
         case Constant(name="e"):
@@ -132,4 +138,6 @@ def _from_sympy(expression: sympy.Basic) -> Node | None:
         if operand is None:
             return None
         operands.append(operand)
-    return operation(name, *operands) if operands else None
+    if operands:
+        return operation(name, *operands)
+    return None

@@ -55,7 +55,9 @@ def _same_as(part: Interval, others: Sequence[Interval]) -> Interval | None:
 
 
 def _same_interval(left: Interval, right: Interval) -> bool:
-    return _same_bound(left.low, right.low) and _same_bound(left.high, right.high)
+    if not _same_bound(left.low, right.low):
+        return False
+    return _same_bound(left.high, right.high)
 
 
 def _same_bound(left: Bound, right: Bound) -> bool:
@@ -217,17 +219,23 @@ def _order_of_intervals(left: Interval, right: Interval) -> int:
 
 def _inner_low(left: Bound, right: Bound) -> Bound:
     """Return the larger of two lower bounds; the left one of equal ones."""
-    return left if _order_of_lows(left, right) >= 0 else right
+    if _order_of_lows(left, right) >= 0:
+        return left
+    return right
 
 
 def _inner_high(left: Bound, right: Bound) -> Bound:
     """Return the smaller of two upper bounds; the left one of equal ones."""
-    return left if _order_of_highs(left, right) <= 0 else right
+    if _order_of_highs(left, right) <= 0:
+        return left
+    return right
 
 
 def _upper(left: Bound, right: Bound) -> Bound:
     """Return the larger of two upper bounds; the left one of equal ones."""
-    return left if _order_of_highs(left, right) >= 0 else right
+    if _order_of_highs(left, right) >= 0:
+        return left
+    return right
 
 
 def _touch(high: Bound, low: Bound) -> bool:
@@ -235,7 +243,9 @@ def _touch(high: Bound, low: Bound) -> bool:
     if high.node is None or low.node is None:
         return True
     order = _order(low.node, high.node)
-    return order < 0 or (order == 0 and (low.is_closed or high.is_closed))
+    if order < 0:
+        return True
+    return order == 0 and (low.is_closed or high.is_closed)
 
 
 def _is_empty(part: Interval) -> bool:

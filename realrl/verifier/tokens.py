@@ -67,7 +67,9 @@ class Token(NamedTuple):
 
     def is_sign(self, *signs: str) -> bool:
         """Return whether this is one of these signs or commands."""
-        return self.kind in (SIGN, COMMAND) and self.text in signs
+        if self.kind not in (SIGN, COMMAND):
+            return False
+        return self.text in signs
 
 
 Tokens = Sequence[Token]

@@ -58,7 +58,9 @@ def read_number_in_words(tokens: Tokens, _: Read) -> Reading:
 def read_numeral(tokens: Tokens, _: Read) -> Reading:
     """Return digits with a base, as `52_8`."""
     found = numerals.numeral(tokens)
-    return () if found is None else (found,)
+    if found is None:
+        return ()
+    return (found,)
 
 
 def read_ratio(tokens: Tokens, read: Read) -> Reading:
@@ -79,7 +81,9 @@ def _labels(name: Name) -> bool:
 
 
 def _joins_ratio(token: Token) -> bool:
-    return token.text == ":" or (is_word(token) and token.text == "to")
+    if token.text == ":":
+        return True
+    return is_word(token) and token.text == "to"
 
 
 def read_signs(tokens: Tokens, read: Read) -> Reading:
@@ -90,7 +94,9 @@ def read_signs(tokens: Tokens, read: Read) -> Reading:
         return ()
     upper = read(_with_signs(tokens, _UPPER_SIGNS))
     lower = read(_with_signs(tokens, _LOWER_SIGNS))
-    if isinstance(upper[0], Words) or isinstance(lower[0], Words):
+    if isinstance(upper[0], Words):
+        return ()
+    if isinstance(lower[0], Words):
         return ()
     return (Items(",", (upper, lower)),)
 
@@ -106,7 +112,9 @@ def read_labelled(tokens: Tokens, read: Read) -> Reading:
         rest = tokens[len(words) :]
         if rest and texts[: len(words)] == list(words):
             node = only_formula(rest, read)
-            return () if node is None else (ray(operator, node),)
+            if node is None:
+                return ()
+            return (ray(operator, node),)
     place = _num_words_at_start(tokens)
     if not 0 < place < len(tokens):
         return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from realrl.verifier.slices import cut, is_apart, is_separator, parts_from
+from realrl.verifier.slices import cut, is_apart, is_separator, parts_from, texts_of
 from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
 
 _PARTS = "abcdefgh"
@@ -18,12 +18,13 @@ def cut_into_members(tokens: Tokens) -> tuple[list[Tokens], list[Token]]:
     parts, joints = cut(tokens, is_separator)
     found: list[Tokens] = []
     for part in _without_marks(parts):
-        found += _lettered(part) or _equations(part) or _spaced(part)
+        members = _lettered(part) or _equations(part) or _spaced(part)
+        found.extend(members)
     if not joints and len(found) > 1:
         # Members that only a space separates are a list with commas.
         joints = [Token(SIGN, ",")]
-    members = [part for part in found if part]
-    return members, joints
+    filled = [part for part in found if part]
+    return filled, joints
 
 
 def _spaced(tokens: Tokens) -> Iterator[Tokens]:
@@ -32,7 +33,7 @@ def _spaced(tokens: Tokens) -> Iterator[Tokens]:
     for place in range(1, len(tokens)):
         if not is_apart(tokens, place):
             continue
-        is_mixed = place + 1 < len(tokens) and tokens[place + 1].text == "/"
+        is_mixed = texts_of(tokens[place + 1 : place + 2]) == ["/"]
         if not is_mixed:
             yield tokens[start:place]
             start = place
@@ -43,12 +44,15 @@ def _lettered(tokens: Tokens) -> list[Tokens]:
     """Return the parts of `(a) 1 (b) 2`, without their marks."""
     last = len(tokens) - _MARK_TOKENS
     marks = [place for place in range(last + 1) if _is_mark(tokens, place)]
-    if len(marks) < 2 or marks[0] != 0:
+    if len(marks) < 2:
         return []
-    letters = "".join(tokens[place + 1].text for place in marks)
-    if not _PARTS.startswith(letters):
+    if marks[0] != 0:
         return []
-    return _cut_off_marks(parts_from(tokens, marks))
+    parts = parts_from(tokens, marks)
+    letters = [part[1].text for part in parts]
+    if not _PARTS.startswith("".join(letters)):
+        return []
+    return _cut_off_marks(parts)
 
 
 def _without_marks(parts: list[Tokens]) -> list[Tokens]:
@@ -59,13 +63,17 @@ def _without_marks(parts: list[Tokens]) -> list[Tokens]:
     for part in parts:
         if len(part) > _MARK_TOKENS and _is_mark(part, 0):
             letters += part[1].text
-    is_marked = len(letters) == len(parts) and _PARTS.startswith(letters)
-    return _cut_off_marks(parts) if is_marked else parts
+    if len(letters) != len(parts):
+        return parts
+    if not _PARTS.startswith(letters):
+        return parts
+    return _cut_off_marks(parts)
 
 
 def _is_mark(tokens: Tokens, place: int) -> bool:
     """Return whether a letter in parentheses begins at a place."""
-    opening, letter, closing = tokens[place : place + _MARK_TOKENS]
+    end = place + _MARK_TOKENS
+    opening, letter, closing = tokens[place:end]
     if opening.text != "(" or closing.text != ")":
         return False
     return letter.kind in (TEXT, LETTERS)
@@ -77,13 +85,16 @@ def _cut_off_marks(parts: Sequence[Tokens]) -> list[Tokens]:
 
 def _equations(tokens: Tokens) -> list[Tokens]:
     """Return the equations of `x = 1  y = 2`, with a space before each name."""
-    starts = [place for place in range(2, len(tokens) - 1) if _begins_equation(tokens, place)]
-    if not starts:
+    starts = [0]
+    for place in range(2, len(tokens) - 1):
+        if _begins_equation(tokens, place):
+            starts.append(place)
+    if len(starts) == 1:
         return []
     first, second = tokens[:2]
     if first.kind != LETTERS or second.text != "=":
         return []
-    return parts_from(tokens, [0, *starts])
+    return parts_from(tokens, starts)
 
 
 def _begins_equation(tokens: Tokens, place: int) -> bool:
@@ -92,4 +103,6 @@ def _begins_equation(tokens: Tokens, place: int) -> bool:
         return False
     before = tokens[place - 1]
     after = tokens[place + 1]
-    return after.text == "=" and (before.kind == NUMBER or before.text == "}")
+    if after.text != "=":
+        return False
+    return before.kind == NUMBER or before.text == "}"

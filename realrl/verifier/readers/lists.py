@@ -38,11 +38,12 @@ def read_system(tokens: Tokens, read: Read) -> Reading:
     r"""Return the equations in the rows of `\begin{cases}` or `\begin{aligned}`."""
     if len(tokens) < _MIN_SYSTEM_TOKENS:
         return ()
-    environment = (tokens[0].text, tokens[-1].text)
+    begin = tokens[0].text
+    end = tokens[-1].text
     inside = tokens[1:-1]
-    if environment in _ALIGNED:
+    if (begin, end) in _ALIGNED:
         inside = tuple(token for token in inside if token.text != "&")
-    elif environment != _CASES or has_text(inside, "&"):
+    elif (begin, end) != _CASES or has_text(inside, "&"):
         return ()
     rows, _ = cut_at(inside, r"\\")
     equations = read_each(filter(None, rows), read)
@@ -57,7 +58,9 @@ def read_list(tokens: Tokens, read: Read) -> Reading:
     parts, joints = cut_into_members(tokens)
     if len(parts) < 2:
         is_list_of_one = bool(parts and joints)
-        return read(parts[0]) if is_list_of_one else _run_of_quantities(tokens, read)
+        if is_list_of_one:
+            return read(parts[0])
+        return _run_of_quantities(tokens, read)
     if len(parts) > MAX_MEMBERS:
         return (as_words(tokens),)
     if any(map(is_dots, parts)):
@@ -73,7 +76,9 @@ def read_list(tokens: Tokens, read: Read) -> Reading:
 
 
 def _means_or(joint: Token) -> bool:
-    return joint.text.lower() == "or" or joint.text == r"\lor"
+    if joint.text.lower() == "or":
+        return True
+    return joint.text == r"\lor"
 
 
 def _items(members: Sequence[Reading], is_choice: bool, tokens: Tokens) -> Reading:
@@ -118,26 +123,35 @@ def _residues(tokens: Tokens, read: Read) -> Reading:
     if not commas or not all(residues):
         return ()
     modulus = right[start:]
-    congruences = [(*left, *joints, *residue, *modulus) for residue in residues]
-    items = read_each(congruences, read)
-    return (Items(",", items),)
+    items: list[Reading] = []
+    for residue in residues:
+        congruence = (*left, *joints, *residue, *modulus)
+        items.append(read(congruence))
+    return (Items(",", tuple(items)),)
 
 
 def _start_of_modulus(tokens: Tokens) -> int | None:
     """Return the place of the only `mod` after a residue, or of the bracket before it; else None."""
     places = [place for place, token in enumerate(tokens) if token.text in MODULI]
-    if len(places) != 1 or places[0] == 0:
+    if len(places) != 1:
         return None
     (place,) = places
-    return place - 1 if tokens[place - 1].text == "(" else place
+    if place == 0:
+        return None
+    if tokens[place - 1].text == "(":
+        return place - 1
+    return place
 
 
 def members_of(member: Reading) -> tuple[Reading, ...]:
     r"""Return the members of a bare list in a list, as of `\pm 1`; any other member alone."""
     value = member[0]
-    if isinstance(value, Items) and value.kind == "," and len(member) == 1:
-        return value.items
-    return (member,)
+    has_other_meanings = len(member) > 1
+    if has_other_meanings or not isinstance(value, Items):
+        return (member,)
+    if value.kind != ",":
+        return (member,)
+    return value.items
 
 
 def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
@@ -240,7 +254,9 @@ def _decimal_comma(tokens: Tokens) -> Number | None:
     whole, comma, decimals = unsigned
     if comma.text != "," or decimals.after_space:
         return None
-    if not whole.text.isdigit() or not decimals.text.isdigit():
+    if not whole.text.isdigit():
+        return None
+    if not decimals.text.isdigit():
         return None
     num_decimals = len(decimals.text)
     digits = int(whole.text + decimals.text)
@@ -250,15 +266,19 @@ def _decimal_comma(tokens: Tokens) -> Number | None:
 
 def is_dots(tokens: Tokens) -> bool:
     """Return whether tokens are dots that replace members of a list."""
-    return len(tokens) == 1 and tokens[0].text in (r"\ldots", r"\cdots")
+    if len(tokens) != 1:
+        return False
+    return tokens[0].text in (r"\ldots", r"\cdots")
 
 
 def read_progression(parts: Sequence[Tokens], kind: str, read: Read) -> Reading:
     """Return a list in which dots replace some members, which the first and last members determine."""
     places = [place for place, part in enumerate(parts) if is_dots(part)]
-    if len(places) != 1 or places[0] == 0:
+    if len(places) != 1:
         return ()
     (place,) = places
+    if place == 0:
+        return ()
     first = read_each(parts[:place], read)
     last = read_each(parts[place + 1 :], read)
     return (Progression(kind, first, last),)

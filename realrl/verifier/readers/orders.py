@@ -45,14 +45,21 @@ def read_order(sides: Sequence[Tokens], operators: Sequence[str], read: Read) ->
     if all(operator in _FALLING for operator in operators):
         sides = sides[::-1]
         operators = [_TURNED[operator] for operator in reversed(operators)]
-    found = _bounds(sides, operators, read) or _distance(sides, operators, read)
-    relation: Reading = ()
-    if found is None or _has_variable_bound(found.inside):
-        relation = (Relation(tuple(operators), read_each(sides, read)),)
+    found = _bounds(sides, operators, read)
     if found is None:
-        return relation
-    name, may_be_dropped = found.name
-    return (Named(name, (found.inside,), may_be_dropped), *relation)
+        found = _distance(sides, operators, read)
+    if found is None:
+        return _as_relation(sides, operators, read)
+    name, inside = found
+    said = Named(name.text, (inside,), name.may_be_dropped)
+    if _has_variable_bound(inside):
+        return (said, *_as_relation(sides, operators, read))
+    return (said,)
+
+
+def _as_relation(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> Reading:
+    read_sides = read_each(sides, read)
+    return (Relation(tuple(operators), read_sides),)
 
 
 def _has_variable_bound(found: RealSet) -> bool:
@@ -82,7 +89,9 @@ def _bounds(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> _S
         return None
     low = only_formula(sides[place - 1], read) if has_low else None
     high = only_formula(sides[place + 1], read) if has_high else None
-    if (has_low and low is None) or (has_high and high is None):
+    if has_low and low is None:
+        return None
+    if has_high and high is None:
         return None
     if name.text.startswith("|"):
         return None
@@ -113,12 +122,16 @@ def _turned_sign(sides: Sequence[Tokens], operators: Sequence[str]) -> tuple[Seq
     is_left_name = _is_negated_name(left)
     if is_left_name == _is_negated_name(right):
         return sides, operators
-    turned = [_negated(right), left[1:]] if is_left_name else [right[1:], _negated(left)]
-    return turned, operators[::-1]
+    turned = operators[::-1]
+    if is_left_name:
+        return [_negated(right), left[1:]], turned
+    return [right[1:], _negated(left)], turned
 
 
 def _is_negated_name(side: Tokens) -> bool:
-    return side[0].text == "-" and name_of(side[1:]) is not None
+    if side[0].text != "-":
+        return False
+    return name_of(side[1:]) is not None
 
 
 def _negated(side: Tokens) -> Tokens:
@@ -131,10 +144,12 @@ def _ring(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> _Sol
     inner = _distance(sides[1:], operators[1:], read)
     if outer is None or inner is None:
         return None
-    both = sets.intersection((outer.inside, inner.inside))
-    if both is None or outer.name != inner.name:
+    name, outside = outer
+    other_name, inside = inner
+    both = sets.intersection((outside, inside))
+    if both is None or name != other_name:
         return None
-    return _Solution(outer.name, both)
+    return _Solution(name, both)
 
 
 def _distance(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> _Solution | None:
@@ -161,9 +176,12 @@ def _distance(sides: Sequence[Tokens], operators: Sequence[str], read: Read) -> 
         inside = sets.bounded(low, high, closed=(is_closed, is_closed))
         return _Solution(name, inside)
     # The ends belong to the outside where they do not belong to the interval.
-    excluded = sets.bounded(low, high, closed=(not is_closed, not is_closed))
+    is_open = not is_closed
+    excluded = sets.bounded(low, high, closed=(is_open, is_open))
     outside = sets.complement(excluded)
-    return None if outside is None else _Solution(name, outside)
+    if outside is None:
+        return None
+    return _Solution(name, outside)
 
 
 def _center(tokens: Tokens) -> tuple[Name, Node] | None:

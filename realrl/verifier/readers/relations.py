@@ -63,7 +63,9 @@ def read_relation(tokens: Tokens, read: Read) -> Reading:
 
 
 def _is_relation(token: Token) -> bool:
-    return token.kind in (SIGN, COMMAND) and token.text in _RELATIONS
+    if token.kind not in (SIGN, COMMAND):
+        return False
+    return token.text in _RELATIONS
 
 
 def _whole_relation(sides: Sequence[Tokens], operators: list[str], read: Read) -> Reading:
@@ -137,7 +139,9 @@ def _equation(sides: Sequence[Tokens], read: Read) -> Reading:
         if name is not None:
             return _named(name, read(first), sides, read)
     elif any(map(name_of, sides)):
-        return read(last) if _are_readable(sides, read) else ()
+        if _are_readable(sides, read):
+            return read(last)
+        return ()
     if _is_identity(sides, read):
         return read(last)
     return _all_sides(sides, read)
@@ -220,7 +224,9 @@ def _values_in(inside: Reading, operator: str) -> Reading | None:
     else:
         excluded = as_real_set(value)
     outside = None if excluded is None else sets.complement(excluded)
-    return None if outside is None else (outside,)
+    if outside is None:
+        return None
+    return (outside,)
 
 
 def read_congruence(tokens: Tokens, read: Read) -> Reading:
@@ -240,8 +246,12 @@ def _at_mod(tokens: Tokens) -> tuple[Tokens, Tokens] | None:
     """Return the tokens before and after `mod`, which may be in brackets with its modulus; else None."""
     place = first_place_of(tokens, r"\pmod", r"\mod", "mod")
     if place is not None:
-        return (tokens[:place], tokens[place + 1 :]) if place else None
-    if len(tokens) < _MIN_ENCLOSED_MOD or tokens[-1].text != ")":
+        if place:
+            return (tokens[:place], tokens[place + 1 :])
+        return None
+    if len(tokens) < _MIN_ENCLOSED_MOD:
+        return None
+    if tokens[-1].text != ")":
         return None
     places = [place for place, token in enumerate(tokens) if token.text in ("mod", r"\mod")]
     if not places or places[0] == 0:
