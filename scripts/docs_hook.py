@@ -1,8 +1,8 @@
 """Adds the pages of the project's root to the documentation site. MkDocs loads this file (mkdocs.yml).
 
-README, CONTRIBUTING and others are where GitHub looks for them, outside of `docs`. Links between them and the
-pages of `docs` are relative to each file, so that they work on GitHub. On the site they point to the pages that
-are made here.
+README, CONTRIBUTING and others are where GitHub looks for them, outside of `docs`. Links between them and
+the pages of `docs` are relative to each file, so that they work on GitHub. On the site they point to the
+pages that are made here.
 """
 
 from __future__ import annotations
