@@ -50,7 +50,7 @@ def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
 
 
 def test_its_other_overrides_fit():
-    text = text_of("README.md") + text_of("docs/plans.md")
+    text = text_of("docs/start.md") + text_of("docs/plans.md")
     overrides = ["num_steps=50", "actor.optimizer.lr=5e-6", "critic={}", "allocation=gen.d2+p2"]
     for override in overrides:
         assert override.removeprefix("allocation=") in text
@@ -59,7 +59,7 @@ def test_its_other_overrides_fit():
 
 def test_its_rewards_can_be_given_so():
     """And the function that it shows can be called."""
-    (document,) = blocks("yaml")
+    (document,) = blocks("yaml", "docs/start.md")
     config = build_config(RECIPES["ppo-math"].default_config, document)
     assert config.reward == {"math": 1.0, "rewards.py:brevity": 0.1} and config.scores.wrong == -5.0
     namespace: dict = {}
