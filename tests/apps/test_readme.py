@@ -120,7 +120,7 @@ def test_the_hops_of_a_step_are_those_of_its_program():
     graph, plan = recipe.graph(config), make_plan(recipe, config)
     models = {name: spec.model for name, spec in recipe.models(config).items()}
     program = compile_program(graph, plan, home_placements(graph, plan), models)
-    (shown,) = [block for block in blocks("", "docs/architecture.md") if block.startswith("Reallocate")]
+    (shown,) = [block for block in blocks("", "docs/architecture.md") if block.startswith("Reallocate  ")]
     words = [line.split() for line in shown.splitlines()]
     assert [line[0] for line in words] == [type(node).__name__ for node in program.nodes]
     for line, node in zip(words, program.nodes, strict=True):
