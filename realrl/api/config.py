@@ -29,6 +29,9 @@ class ModelConfig:
     commit: str | None = None
     """The commit of a model of the Hub. Left out, that of its revision at the start; the run's `config.yaml`
     has it, and a resume keeps it."""
+    family: str | None = None
+    """A model family of your own, as `path/to/file.py:NAME`. Left out, it follows from the `model_type` in
+    the model's `config.json`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of weights and activations; the optimizer keeps float32 masters."""
     replica_dtype: Literal["float32", "bfloat16"] | None = None
@@ -209,12 +212,20 @@ class RunConfig:
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM gives. On a cluster, all need
     a file system that they share."""
+    launcher: str | None = None
+    """A launcher of your own, as `path/to/file.py:NAME`, which starts the workers in place of `mode`'s. It is
+    called with the config and the number of workers. `allocation` and `device` must be given."""
     devices_per_node: int = 8
     """Workers on each node of a cluster; the plan's ranks fill one node after another."""
     cpus_per_worker: int = 4
     """CPU cores of each worker on a cluster; on this host, workers share them all."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+
+    @property
+    def uses_this_host(self) -> bool:
+        """Whether workers run on this host, so that its devices can be looked at before a start."""
+        return self.mode == "local" and self.launcher is None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "staging_mib", "devices_per_node", "cpus_per_worker"):
@@ -230,6 +241,10 @@ class RunConfig:
         require(
             len(set(self.logger)) == len(self.logger),
             f"logger: expected each name at most once, got {', '.join(self.logger)}",
+        )
+        require(
+            self.launcher is None or self.mode == "local",
+            f"launcher: a launcher of your own replaces mode={self.mode}; leave one of them out",
         )
         require(self.restarts >= 0, f"restarts must not be negative, got {self.restarts}")
         require(
