@@ -277,3 +277,9 @@ class TrainingConfig(RunConfig):
         require(self.keep_recoveries >= 1, f"keep_recoveries must be at least 1, got {self.keep_recoveries}")
         for name in ("num_steps", "eval_every", "save_every", "recover_every", "max_staleness"):
             require((value := getattr(self, name)) >= 0, f"{name} must not be negative, got {value}")
+
+
+def generation_of(config: RunConfig) -> GenerationConfig | None:
+    """Return how the recipe of a config generates, or None for a recipe that does not."""
+    found = getattr(config, "generation", None)
+    return found if isinstance(found, GenerationConfig) else None
