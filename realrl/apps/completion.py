@@ -17,7 +17,8 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
-from realrl.api.configure import ConfigKey, config_keys, describe, recipe_of, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
+from realrl.api.configure import recipe_of
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import default_of, summary
 from realrl.apps.verbs import SUBMIT, VERBS, commands

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import ConfigKey, build_config, config_keys, describe, plain, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
+from realrl.api.configure import build_config, plain
 from realrl.api.documents import dump
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import field_docs, summary

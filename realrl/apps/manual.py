@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import ConfigKey, config_keys, describe, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
 
 USAGE = """\
 usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realrl.api.configure import build_config, config_keys, recipe_of, replaced_overrides
+from realrl.api.config_keys import config_keys
+from realrl.api.configure import build_config, recipe_of
+from realrl.api.overrides import replaced_overrides
 from realrl.api.suggestions import suggested_key
 from realrl.apps.command_line import (
     BAD_INPUT,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from realrl.api.config import RunConfig, TrainingConfig, generation_of
+from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.traits import generation_of
 from realrl.planner.engine_memory import GenerationLoad, Load
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from realrl.api.config import GenerationConfig, ModelConfig, RunConfig, generation_of
+from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.api.traits import needed_generation
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
@@ -238,10 +239,7 @@ class _Walk:
     @property
     def _generation(self) -> GenerationConfig:
         """How this run generates."""
-        found = generation_of(self._config)
-        if found is None:
-            raise ValueError("generation: missing; a recipe that generates needs this section in its config")
-        return found
+        return needed_generation(self._config)
 
     def _stage(self, weights: Weights, rank: int) -> Stage:
         """Return a rank's part of these weights."""
