@@ -68,6 +68,7 @@ def gaps(parts: Collection[Part], length: int) -> list[Span]:
         if end < part.start:
             found.append((end, part.start))
         end = part.stop
+
     if end < length:
         found.append((end, length))
     return found

@@ -29,16 +29,23 @@ class FlatTensors:
         self.num_matrix_elements = 0
         """Elements before the first vector."""
         position = 0
-        for name in sorted(shapes, key=lambda name: len(shapes[name]) < 2):
+        matrices_first = sorted(shapes, key=lambda name: len(shapes[name]) < 2)
+        for name in matrices_first:
             shape = shapes[name]
             stop = position + math.prod(shape)
             self.spans[name] = (position, stop)
             if len(shape) > 1:
                 self.num_matrix_elements = stop
             position = stop
+
         if buffer is None:
             num_units = -(-position // multiple_of)
-            buffer = torch.zeros(num_units * multiple_of, dtype=dtype, device=device)
+            buffer = torch.zeros(
+                num_units * multiple_of,
+                dtype=dtype,
+                device=device,
+            )
+
         self.buffer = buffer
         self.views: dict[str, Tensor] = {}
         """Each tensor, as a view of the buffer."""

@@ -86,15 +86,22 @@ def create_groups(
     for placement in distinct:
         rank_sets |= _rank_sets(placement)
         pipelines |= _pipelines(placement)
+
     # Every rank creates every group, in the same order.
     made: dict[Ranks, ProcessGroup] = {}
     for ranks in sorted(rank_sets):
         made[ranks] = dist.new_group(list(ranks), timeout)
     wires: dict[Ranks, dict[str, ProcessGroup]] = {}
     for ranks in sorted(pipelines):
-        wires[ranks] = {wire: dist.new_group(list(ranks), timeout) for wire in WIRES}
-    own = [placement for placement in distinct if rank in placement.ranks]
-    return {placement: _groups_of(placement, rank, made, wires) for placement in own}
+        wires[ranks] = {}
+        for wire in WIRES:
+            wires[ranks][wire] = dist.new_group(list(ranks), timeout)
+
+    groups: dict[Placement, Groups] = {}
+    for placement in distinct:
+        if rank in placement.ranks:
+            groups[placement] = _groups_of(placement, rank, made, wires)
+    return groups
 
 
 class Links(NamedTuple):
@@ -119,6 +126,7 @@ def links_of(placements: Iterable[Placement], rank: int, world_size: int) -> Lin
         place = placement.coordinate(rank)
         joined |= _of_several(_sets_around(placement, place).values())
         num_pairs += _wires_at(placement, place)
+
     has_world = world_size > 1
     return Links(len(joined) + has_world, num_pairs)
 
@@ -165,29 +173,30 @@ def _rank_sets(placement: Placement) -> set[Ranks]:
 def _sets_around(placement: Placement, place: Coordinate) -> dict[str, Ranks]:
     """Return the ranks of each group of the rank at `place`, in ascending order."""
     layout = placement.layout
-    tp_places = [place._replace(tp_rank=tp_rank) for tp_rank in range(layout.tp)]
-    dp_places = [place._replace(dp_rank=dp_rank) for dp_rank in range(layout.dp)]
-    ends = {0, layout.pp - 1}
-    tied_places = [place._replace(pp_rank=pp_rank) for pp_rank in ends]
+    dp_slice = placement.dp_slice(place.dp_rank)
     return {
-        "tp": _ranks_at(placement, tp_places),
-        "dp": _ranks_at(placement, dp_places),
-        "dp_slice": tuple(sorted(placement.dp_slice(place.dp_rank))),
+        "tp": _ranks_along(placement, place, "tp_rank", range(layout.tp)),
+        "dp": _ranks_along(placement, place, "dp_rank", range(layout.dp)),
+        "dp_slice": tuple(sorted(dp_slice)),
         "mesh": tuple(sorted(placement.ranks)),
-        "tied": _ranks_at(placement, tied_places),
+        "tied": _ranks_along(placement, place, "pp_rank", {0, layout.pp - 1}),
     }
 
 
-def _ranks_at(placement: Placement, places: Iterable[Coordinate]) -> Ranks:
-    """Return the global ranks at some places, in ascending order."""
-    ranks = [placement.rank(**place._asdict()) for place in places]
+def _ranks_along(placement: Placement, place: Coordinate, axis: str, indices: Iterable[int]) -> Ranks:
+    """Return the global ranks at some indices of an axis, elsewhere at `place`, in ascending order."""
+    ranks: list[int] = []
+    coordinate = place._asdict()
+    for index in indices:
+        coordinate[axis] = index
+        ranks.append(placement.rank(**coordinate))
     return tuple(sorted(ranks))
 
 
 def _pipeline(placement: Placement, place: Coordinate) -> Ranks:
     """Return the ranks that a micro-batch passes on its way through the stages."""
     stages = range(placement.layout.pp)
-    return _ranks_at(placement, [place._replace(pp_rank=pp_rank) for pp_rank in stages])
+    return _ranks_along(placement, place, "pp_rank", stages)
 
 
 def _pipelines(placement: Placement) -> set[Ranks]:

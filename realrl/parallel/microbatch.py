@@ -55,13 +55,15 @@ class Microbatch:
         responses = self.batch.responses
         assert responses is not None, "a micro-batch has its responses"
         own = self.ids, self.index, responses, self.sources
-        copies = upload((*own, *tokens.values(), *per_sample.values()), device)
-        ids, index, responses, sources, *columns = copies
-        num_token_keys = len(tokens)
+        host = (*own, *tokens.values(), *per_sample.values())
+        ids, index, responses, sources, *columns = upload(host, device)
+
+        of_tokens = columns[: len(tokens)]
+        of_samples = columns[len(tokens) :]
         batch = replace(
             self.batch,
-            tokens=dict(zip(tokens, columns[:num_token_keys], strict=True)),
-            per_sample=dict(zip(per_sample, columns[num_token_keys:], strict=True)),
+            tokens=dict(zip(tokens, of_tokens, strict=True)),
+            per_sample=dict(zip(per_sample, of_samples, strict=True)),
             responses=responses,
         )
         return Microbatch(batch, ids, self.segments, index, sources)
@@ -92,6 +94,7 @@ def split(
         units = _rows(batch, prompts)
     else:
         units = _units(batch.lengths, prompts, max_tokens)
+
     micros = []
     for chosen_units in microbatches(units.weights, max_tokens):
         chosen: list[int] = []
@@ -126,10 +129,12 @@ def in_batch_order(batch: PackedBatch, micros: Sequence[Microbatch], outputs: Se
     for micro, output in zip(micros, outputs, strict=True):
         parts = output.split(micro.batch.lengths)
         pieces.update(zip(micro.batch.samples, parts, strict=True))
+
     assert len(pieces) == len(batch), "each sample must be once in the batch, and in one micro-batch"
     if not pieces:
         return torch.empty(0)
-    return torch.cat([pieces[sample] for sample in batch.samples])
+    ordered = [pieces[sample] for sample in batch.samples]
+    return torch.cat(ordered)
 
 
 def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> list[list[int]]:
@@ -139,11 +144,15 @@ def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> l
         items += members
     items.sort()
     own_weights = [weights[item] for item in items]
+    num_bins = max(len(bins), 1)
+    chosen = karmarkar_karp(own_weights, num_bins)
+
     evened: list[list[int]] = [[] for _ in bins]
     sums = [0] * len(bins)
-    for item, index in zip(items, karmarkar_karp(own_weights, max(len(bins), 1))):
+    for item, index in zip(items, chosen):
         evened[index].append(item)
         sums[index] += weights[item]
+
     fits = max(sums, default=0) <= max_tokens
     return evened if fits else bins
 
@@ -151,8 +160,12 @@ def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> l
 def _prompts(batch: PackedBatch) -> list[Prompt | None]:
     """Return each sample's prompt; None if no token follows it or precedes the response."""
     prompts: list[Prompt | None] = []
-    for ids, mask in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"), strict=True):
-        first = int(mask.int().argmax()) if len(mask) else 0
+    all_ids = batch.unpacked("input_ids")
+    masks = batch.unpacked("loss_mask")
+    for ids, mask in zip(all_ids, masks, strict=True):
+        first = 0
+        if len(mask):
+            first = int(mask.int().argmax())
         prompt = tuple(ids[:first].tolist())
         prompts.append(prompt or None)
     return prompts
@@ -165,11 +178,13 @@ def _units(lengths: Sequence[int], prompts: Sequence[Prompt | None], max_tokens:
     for sample, (length, prompt) in enumerate(zip(lengths, prompts, strict=True)):
         if prompt is not None and prompt in open_unit:
             unit = open_unit[prompt]
-            more = length - len(prompt)
-            if units.weights[unit] + more <= max_tokens:
+            new_tokens = length - len(prompt)
+            new_weight = units.weights[unit] + new_tokens
+            if new_weight <= max_tokens:
                 units.members[unit].append(sample)
-                units.weights[unit] += more
+                units.weights[unit] = new_weight
                 continue
+
         if prompt is not None:
             open_unit[prompt] = len(units.members)
         units.members.append([sample])
@@ -182,13 +197,19 @@ def _rows(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> _Units:
     rows: dict[int, list[int]] = defaultdict(list)
     for index, sample in enumerate(batch.samples):
         rows[sample.row].append(index)
+
     lengths = batch.lengths
     units = _Units([], [])
     for members in rows.values():
-        length = sum(lengths[index] for index in members)
-        saved = _saved_tokens([prompts[index] for index in members])
+        num_tokens = 0
+        own_prompts = []
+        for index in members:
+            num_tokens += lengths[index]
+            own_prompts.append(prompts[index])
+
+        num_saved = _saved_tokens(own_prompts)
         units.members.append(members)
-        units.weights.append(length - saved)
+        units.weights.append(num_tokens - num_saved)
     return units
 
 
@@ -227,15 +248,20 @@ def _lay(laid: _Laid, batch: PackedBatch, prompts: Sequence[Prompt | None]) -> l
     starts = batch.cu_seqlens.tolist()
     for start, stop, prompt in zip(starts, starts[1:], prompts):
         if prompt is None or sharers[prompt] == 1:
-            index += laid.add(range(start, stop))
+            run = range(start, stop)
+            index += laid.add(run)
             continue
+
         end = start + len(prompt)
         if prompt not in shared_runs:
             segment = laid.num_segments
-            shared_runs[prompt] = _SharedRun(segment, laid.add(range(start, end)))
+            places = laid.add(range(start, end))
+            shared_runs[prompt] = _SharedRun(segment, places)
+
         shared = shared_runs[prompt]
+        rest = range(end, stop)
         index += shared.places
-        index += laid.add(range(end, stop), prefix=shared.segment)
+        index += laid.add(rest, prefix=shared.segment)
     return index
 
 

@@ -63,12 +63,19 @@ class ShardedAdamW:
         self._states_device = states_device
         self._early: EarlySums | None = None
         if summed_early is not None and groups.dp is not None:
-            self._early = EarlySums(weights.spans, summed_early, len(weights.buffer), groups)
+            self._early = EarlySums(
+                weights.spans,
+                summed_early,
+                len(weights.buffer),
+                groups,
+            )
+
         self._hold(weights)
         if states_device is None:
             self.master = self._share.float()
         else:
             self.master = self._hosted(self._share, torch.float32)
+
         self._copies = self._within_share(copies)
         num_decayed = weights.num_matrix_elements - self._start
         self._num_decayed = min(max(num_decayed, 0), len(self._share))
@@ -78,11 +85,13 @@ class ShardedAdamW:
         self._num_skipped = 0
 
     def _hold(self, weights: FlatTensors) -> None:
-        self._dtype = weights.buffer.dtype
+        buffer = weights.buffer
+        start, stop = share_of(len(buffer), self._groups)
+        self._dtype = buffer.dtype
         self._weights = weights
-        self._start, stop = share_of(len(weights.buffer), self._groups)
-        self._share = weights.buffer[self._start : stop]
-        self.gradients = torch.zeros_like(weights.buffer, dtype=torch.float32)
+        self._start = start
+        self._share = buffer[start:stop]
+        self.gradients = torch.zeros_like(buffer, dtype=torch.float32)
 
     def _within_share(self, copies: Sequence[Span]) -> list[Span]:
         """Return the spans as elements of this rank's share; some are empty."""
@@ -99,7 +108,11 @@ class ShardedAdamW:
 
         Shapes: float32, shaped like the weight.
         """
-        return self.gradients.as_strided(weight.shape, weight.stride(), self._offset(weight))
+        return self.gradients.as_strided(
+            weight.shape,
+            weight.stride(),
+            self._offset(weight),
+        )
 
     def finished(self, weight: Tensor) -> None:
         """Begin to sum over dp what is complete now; `weight` gets no more gradients before the next step.
@@ -111,7 +124,9 @@ class ShardedAdamW:
 
     def _offset(self, weight: Tensor) -> int:
         """Return the weight's first element in the flat buffer."""
-        return int(weight.storage_offset()) - int(self._weights.buffer.storage_offset())
+        start = int(weight.storage_offset())
+        start_of_buffer = int(self._weights.buffer.storage_offset())
+        return start - start_of_buffer
 
     def put_away(self) -> dict[str, Tensor]:
         """Drop the weights, the gradients, which are zero between steps, and the states on their device.
@@ -162,8 +177,9 @@ class ShardedAdamW:
         Shapes: values float32 `[N]`.
         """
         self._weights.buffer.copy_(values)
-        stop = self._start + len(self._share)
-        self.master.copy_(values[self._start : stop])
+        start = self._start
+        stop = start + len(self._share)
+        self.master.copy_(values[start:stop])
 
     @torch.no_grad()
     def step(self, lr: float) -> float:
@@ -181,6 +197,7 @@ class ShardedAdamW:
         if not math.isfinite(norm):
             self._skip(norm)
             return norm
+
         self._num_skipped = 0
         limit = self._config.clip_grad_norm
         if limit and norm > limit:
@@ -209,19 +226,39 @@ class ShardedAdamW:
                 f"the gradient's norm was no finite number {MAX_SKIPPED} times in a row, at last {norm}: no"
                 " update was made; lower the lr, or look at the rewards and at the loss"
             )
+
         logger.warning("the gradient's norm is %s: this update is skipped", norm)
 
     def _update(self, share: Tensor, lr: float) -> None:
         if self._states_device is not None:
             share = self._hosted(share, torch.float32)
+
+        num_updates = self.states[_NUM_UPDATES]
         matrices = slice(self._num_decayed)
         others = slice(self._num_decayed, None)
-        num_updates = self.states[_NUM_UPDATES]
-        self._update_part(share, matrices, num_updates[0], lr, self._config.weight_decay)
-        self._update_part(share, others, num_updates[1], lr, weight_decay=0.0)
+        self._update_part(
+            share,
+            matrices,
+            num_updates[0],
+            lr,
+            weight_decay=self._config.weight_decay,
+        )
+        self._update_part(
+            share,
+            others,
+            num_updates[1],
+            lr,
+            weight_decay=0.0,
+        )
 
     def _update_part(
-        self, share: Tensor, part: slice, num_updates: Tensor, lr: float, weight_decay: float
+        self,
+        share: Tensor,
+        part: slice,
+        num_updates: Tensor,
+        lr: float,
+        *,
+        weight_decay: float,
     ) -> None:
         """Update a part of the masters and their moments, which have had `num_updates` updates."""
         adamw(
@@ -249,18 +286,25 @@ class ShardedAdamW:
             self._early.finish(self.gradients)
             stop = self._start + len(self._share)
             return self.gradients[self._start : stop]
+
         share = torch.empty_like(self._share, dtype=torch.float32)
         dist.reduce_scatter_tensor(share, self.gradients, group=self._groups.dp)
         return share
 
     def _norm(self, share: Tensor) -> float:
         """Return the norm of the whole gradient: each element counts once, however many ranks hold a copy."""
-        total = torch.zeros((), dtype=torch.float64, device=share.device)
+        total = torch.zeros(
+            (),
+            dtype=torch.float64,
+            device=share.device,
+        )
         for start, stop, num_copies in self._copies:
             if start < stop:
                 squares = _sum_of_squares(share[start:stop])
                 total = total + squares / num_copies
-        return float(all_reduce(total, self._groups.mesh).sqrt())
+
+        squared_norm = all_reduce(total, self._groups.mesh)
+        return float(squared_norm.sqrt())
 
     def _hosted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a copy on the states' device, in pinned memory if CUDA copies it: several times as fast."""
@@ -287,10 +331,13 @@ class ShardedAdamW:
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:
-    """Return the sum of squares of a float32 `[N]` as a float64 scalar, without a copy of x in either type."""
-    num_whole = len(x) // _NORM_WIDTH * _NORM_WIDTH
+    """Return the sum of squares of a float32 `[N]`, as a float64 scalar and without a copy of x."""
+    num_rows = len(x) // _NORM_WIDTH
+    num_whole = num_rows * _NORM_WIDTH
     rows = x[:num_whole].view(-1, _NORM_WIDTH)
     norms = torch.linalg.vector_norm(rows, dim=1)
     of_rows = norms.double().square().sum()
-    of_rest = x[num_whole:].double().square().sum()
+
+    rest = x[num_whole:]
+    of_rest = rest.double().square().sum()
     return of_rows + of_rest
