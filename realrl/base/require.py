@@ -1,21 +1,23 @@
-"""Settings that are checked as they are made."""
+"""Checks of settings when they are created."""
 
 from __future__ import annotations
 
 
 def require(condition: bool, message: str) -> None:
-    """
+    """Check a condition.
+
     Raises:
-        ValueError: `condition` is not so.
+        ValueError: it does not hold.
     """
     if not condition:
         raise ValueError(message)
 
 
 def require_at_most(config: object, most: int, *names: str) -> None:
-    """
+    """Check that fields of a config are None or at most `most`, more than anything that could run.
+
     Raises:
-        ValueError: one of these fields is larger than anything that could run.
+        ValueError: one is larger.
     """
     for name in names:
         value = getattr(config, name)

@@ -79,19 +79,10 @@ class Decoder:
         self.weights = weights
         self._recompute = recompute
         self._packed: dict[str, PackedWeight] = {}
-        self._tp = TensorParallel(
-            groups.tp,
-            deterministic=deterministic,
-            weight_gradients=weight_gradients,
-        )
+        self._tp = TensorParallel(groups.tp, deterministic=deterministic, weight_gradients=weight_gradients)
         self._sp: SequenceParallel | None = None
-        if sequence_pieces and groups.tp is not None and not deterministic:
-            self._sp = SequenceParallel(
-                groups.tp,
-                num_pieces=sequence_pieces,
-                weight_gradients=weight_gradients,
-            )
-
+        if not deterministic:
+            self._sp = _sequence_parallel(groups, sequence_pieces, weight_gradients)
         layout = groups.placement.layout
         place = groups.place
         self.is_last = groups.is_last_stage
@@ -100,12 +91,8 @@ class Decoder:
         """The layers of all chunks."""
         self.num_heads = config.num_heads // layout.tp
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
-        num_logits = padded_vocab(config, layout.tp) // layout.tp
-        num_after = config.vocab_size - place.tp_rank * num_logits
-        self._num_real_logits = min(num_logits, num_after)
-        self._frequencies: Tensor | None = None
-        if config.rope is not None:
-            self._frequencies = inverse_frequencies(config.rope, config.head_dim)
+        self._num_real_logits = _num_real_logits(config, layout.tp, place.tp_rank)
+        self._frequencies = _frequencies(config)
 
     def forward(
         self,
@@ -393,3 +380,28 @@ class Decoder:
         cos = angles.cos() * rope.attention_factor
         sin = angles.sin() * rope.attention_factor
         return cos, sin
+
+
+def _sequence_parallel(
+    groups: Groups, num_pieces: int, weight_gradients: WeightGradients | None
+) -> SequenceParallel | None:
+    if num_pieces == 0 or groups.tp is None:
+        return None
+    return SequenceParallel(
+        groups.tp,
+        num_pieces=num_pieces,
+        weight_gradients=weight_gradients,
+    )
+
+
+def _frequencies(config: DecoderConfig) -> Tensor | None:
+    if config.rope is None:
+        return None
+    return inverse_frequencies(config.rope, config.head_dim)
+
+
+def _num_real_logits(config: DecoderConfig, tp: int, tp_rank: int) -> int:
+    """Return the number of a rank's logits that are no padding; may be negative."""
+    num_logits = padded_vocab(config, tp) // tp
+    num_left = config.vocab_size - tp_rank * num_logits
+    return min(num_logits, num_left)

@@ -56,7 +56,8 @@ def early_parts(spans: Mapping[str, Span], names: Collection[str]) -> list[Part]
 def _takes(part: Part, stop: int) -> bool:
     """Whether a part is not full yet, and the tensor that ends at `stop` lies right before it."""
     is_neighbour = part.start == stop
-    is_full = part.stop - part.start >= PART
+    size = part.stop - part.start
+    is_full = size >= PART
     return is_neighbour and not is_full
 
 

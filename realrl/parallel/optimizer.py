@@ -61,15 +61,7 @@ class ShardedAdamW:
         self._groups = groups
         self._config = config
         self._states_device = states_device
-        self._early: EarlySums | None = None
-        if summed_early is not None and groups.dp is not None:
-            self._early = EarlySums(
-                weights.spans,
-                summed_early,
-                len(weights.buffer),
-                groups,
-            )
-
+        self._early = _early_sums(weights, summed_early, groups)
         self._hold(weights)
         if states_device is None:
             self.master = self._share.float()
@@ -328,6 +320,12 @@ class ShardedAdamW:
             # Rounded on the states' device, so that no more bytes travel than the weights have.
             self._share.copy_(self._hosted(self.master, self._dtype))
         gather(self._weights.buffer, self._groups)
+
+
+def _early_sums(weights: FlatTensors, names: Collection[str] | None, groups: Groups) -> EarlySums | None:
+    if names is None or groups.dp is None:
+        return None
+    return EarlySums(weights.spans, names, len(weights.buffer), groups)
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:

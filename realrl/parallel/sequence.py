@@ -117,7 +117,8 @@ class _Pieces:
         """Return this rank's run of each piece: `[T, ...]` to `[T / tp, ...]`."""
         runs = tokens.tensor_split(self.num_runs)
         first = dist.get_rank(self.group)
-        return torch.cat(runs[first :: self.num_ranks])
+        own_runs = runs[first :: self.num_ranks]
+        return torch.cat(own_runs)
 
     def begin_gather(self, share: Tensor) -> tuple[Tensor, list[Work]]:
         """Return all tokens, and the work to wait for before each piece of them is read.

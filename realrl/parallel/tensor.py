@@ -91,6 +91,7 @@ class TensorParallel:
         first_id = dist.get_rank(self.group) * num_rows
         row = ids - first_id
         elsewhere = (row < 0) | (row >= num_rows)
+        # Ids elsewhere look up some row, whose place is zero in the sum.
         own_row = row.masked_fill(elsewhere, 0)
         found = F.embedding(own_row, weight_part)
         return self._sum(found.masked_fill(elsewhere[:, None], 0))

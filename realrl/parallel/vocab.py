@@ -63,18 +63,10 @@ def vocab_logprobs(
     """
     mapping = _mapping(len(weight_part), group, num_real, temperature, softcap)
     hidden = hidden.contiguous()
-    needs_gradient = hidden.requires_grad or weight_part.requires_grad
-    if torch.is_grad_enabled() and needs_gradient:
-        if weight_gradients is not None:
-            weight_part = weight_part.detach()
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight_part.requires_grad):
+        weight = weight_part if weight_gradients is None else weight_part.detach()
         logprobs, entropies = _VocabLogprobs.apply(
-            hidden,
-            weight_part,
-            labels,
-            mapping,
-            group,
-            tiled,
-            weight_gradients,
+            hidden, weight, labels, mapping, group, tiled, weight_gradients
         )
     else:
         parts = _chunks_statistics(hidden, weight_part, labels, mapping, tiled)
@@ -123,8 +115,10 @@ def budget_of(hidden: Tensor) -> LogitsBudget:
 def token_chunks(num_tokens: int, row_bytes: int, chunk_bytes: int) -> list[slice]:
     """Return even chunks of tokens whose logits fit in `chunk_bytes`."""
     most = max(chunk_bytes // row_bytes, 1)
-    num_chunks = max(-(-num_tokens // most), 1)
+    num_full = -(-num_tokens // most)
+    num_chunks = max(num_full, 1)
     size = -(-num_tokens // num_chunks)
+
     chunks = []
     for start in range(0, num_tokens, size or 1):
         stop = min(start + size, num_tokens)

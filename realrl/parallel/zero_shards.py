@@ -63,8 +63,12 @@ def blocks_of(spans: Mapping[str, Span], shapes: Mapping[str, Shape], share: Spa
     for local, (start, stop) in spans.items():
         low = max(start, share_start)
         high = min(stop, share_stop)
+        boxes = boxes_of_range(
+            shapes[local],
+            low - start,
+            high - start,
+        )
         place = low - share_start
-        boxes = boxes_of_range(shapes[local], low - start, high - start)
         for index, (offset, shape) in enumerate(boxes):
             yield Block(
                 f"{local}/{index}",
