@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from realrl.ops import flash, flex
-from realrl.ops.kernels import NO_WINDOW, built_cpu_module, cpu_module
+from realrl.ops.kernel_arguments import NO_WINDOW
+from realrl.ops.kernels import built_cpu_module, cpu_module
 from realrl.ops.segments import Segments
 
 _TYPES = (torch.float32, torch.bfloat16)

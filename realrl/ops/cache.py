@@ -10,7 +10,8 @@ from torch import Tensor
 
 from realrl.ops import kernels
 from realrl.ops.attention import AttentionRule, attend_explicitly, kernel_shape
-from realrl.ops.kernels import CudaKernels, built_cpu_module, cpu_module
+from realrl.ops.cuda_library import CudaKernels
+from realrl.ops.kernels import built_cpu_module, cpu_module
 
 _CPU_PAGE_TOKENS = 64
 """Tokens of a page on the CPU: the tile of its kernels."""

@@ -114,10 +114,15 @@ def microbatches(weights: Sequence[int], max_tokens: int) -> list[list[int]]:
     micro-batch, and micro-batches by their first item, keep the batch's order.
     """
     bins = first_fit_decreasing(weights, max_tokens)
-    alone = [members for members in bins if weights[members[0]] > max_tokens]
     # First-fit begins with the longest items: bins of too long ones come first.
-    others = bins[len(alone) :]
-    return sorted(alone + _evened(weights, others, max_tokens))
+    num_alone = 0
+    for members in bins:
+        longest = members[0]
+        if weights[longest] > max_tokens:
+            num_alone += 1
+    alone = bins[:num_alone]
+    evened = _evened(weights, bins[num_alone:], max_tokens)
+    return sorted(alone + evened)
 
 
 def in_batch_order(batch: PackedBatch, micros: Sequence[Microbatch], outputs: Sequence[Tensor]) -> Tensor:

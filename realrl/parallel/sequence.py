@@ -52,7 +52,9 @@ class SequenceParallel(TensorParallel):
         """
         weight, later = self._with_later(weight_part)
         product = _GatheredProduct.apply(x, weight, later, self._pieces)
-        return product if bias_part is None else product + bias_part
+        if bias_part is None:
+            return product
+        return product + bias_part
 
     def row(self, x_part: Tensor, weight_part: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
         """Return this rank's tokens of a linear layer whose inputs are spread over the ranks.
@@ -61,7 +63,9 @@ class SequenceParallel(TensorParallel):
         """
         weight, later = self._with_later(weight_part)
         total = _SummedProduct.apply(x_part, weight, later, self._pieces)
-        return total if bias is None else total + bias
+        if bias is None:
+            return total
+        return total + bias
 
     def num_rows(self, num_tokens: int) -> int:
         """Return the number of rows of a share of this many tokens, once they are padded."""

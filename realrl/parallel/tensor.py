@@ -69,7 +69,9 @@ class TensorParallel:
         if self.group is None:
             return self._linear(x_part, weight_part, bias)
         total = self._sum(self._linear(x_part, weight_part))
-        return total if bias is None else total + bias
+        if bias is None:
+            return total
+        return total + bias
 
     def _linear(self, x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
         return linear(

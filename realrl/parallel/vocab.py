@@ -224,14 +224,20 @@ class _VocabLogprobs(torch.autograd.Function):
                 labels[chunk],
                 ctx.mapping,
                 found,
-                None if grad_logprobs is None else grad_logprobs[chunk],
-                None if grad_entropy is None else grad_entropy[chunk],
+                _rows_of(grad_logprobs, chunk),
+                _rows_of(grad_entropy, chunk),
             )
             sums.add(chunk, grad_logits)
 
         grad_hidden = sums.of_hidden(ctx.group)
         grad_weight = sums.of_weight()
         return grad_hidden, grad_weight, None, None, None, None, None
+
+
+def _rows_of(gradient: Tensor | None, chunk: slice) -> Tensor | None:
+    if gradient is None:
+        return None
+    return gradient[chunk]
 
 
 def _kept_or_made(ctx, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
