@@ -182,6 +182,10 @@ class RunConfig:
     """Where models run; `auto` is `cuda` on a cluster and where this host has a CUDA device, else `cpu`."""
     staging_mib: int = 256
     """Most memory a rank uses for messages while weights or batches move, in MiB."""
+    transport: str = AUTO
+    """What carries the messages in which weights and batches move: `auto`, `shared_memory` (between the ranks
+    of a host, for `device: cpu`; gloo between hosts), `collective` (gloo or NCCL), or one of your own, as
+    `path/to/file.py:NAME`. `auto` is `shared_memory` on CPUs and `collective` on CUDA."""
     checksums: bool = True
     """Check each message that weights and batches move in; a byte that changed on the way ends the run."""
     call_timeout_s: float = 1800.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from realrl.base.seeding import derive_seed
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Layout, Rank, Shape
-from realrl.realloc.stream_endpoint import view_of
+from realrl.realloc.views import view_of
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _MIX = 0x2545F4914F6CDD1D

@@ -32,6 +32,7 @@ from realrl.program.instructions import Call, Offload, Reallocate, Release, Weig
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
 from realrl.realloc.hosts import topology_of
+from realrl.realloc.transports.registry import open_transport
 
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -151,12 +152,14 @@ class _Walk:
         (goal,) = node.writes
         ends = Weights(node.model, node.source), goal
         layouts = [decoder_layout(self._models[m].decoder, p, self._models[m].spec.head) for m, p, _ in ends]
+        transport = open_transport(self._config.transport, self._config.device)
         found = peak_memory(
-            cached_plan(*layouts, topology_of({}, self._config.device)),
+            cached_plan(*layouts, topology_of({}, transport)),
             *layouts,
             itemsizes=tuple(map(self._itemsize, ends)),
             staging_bytes=self._config.staging_mib << 20,
             device=self._config.device,
+            transport=transport,
         )
         return {rank: MemoryUse(staging_bytes=memory.staging_bytes) for rank, memory in found.items()}
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
+
+from realrl.api.transport import Transport
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.plan import Stream, TransferPlan
 from realrl.ops.box_copies import ALIGNMENT
-from realrl.realloc.staging import bundle_bytes, places, usual_bytes
-from realrl.realloc.stream_endpoint import MANIFEST_BYTES
+from realrl.realloc.manifest import MANIFEST_BYTES
+from realrl.realloc.staging import bundle_bytes, places
 from realrl.realloc.transfer import USUAL
+from realrl.realloc.transports.registry import transport_for
 
 
 class Memory(NamedTuple):
@@ -36,13 +40,14 @@ def peak_memory(
     itemsizes: tuple[int, int],
     staging_bytes: int = USUAL.staging_bytes,
     device: str = "cpu",
+    transport: Transport | None = None,
 ) -> dict[Rank, Memory]:
     """What each rank needs when all elements have these sizes, in the source and in the destination.
 
-    The narrower ones travel.
+    The narrower ones travel, by `transport`; None: the built-in one that the plan's topology needs.
     """
     located = [places(stream.route, plan.topology) for stream in plan.streams]
-    limit = min(bundle_bytes(plan, located, staging_bytes), usual_bytes(plan.topology, device))
+    limit = min(bundle_bytes(plan, located, staging_bytes), _usual_bytes(plan, device, transport))
     longest = [min(limit, _longest(stream, min(itemsizes))) for stream in plan.streams]
     return {
         rank: Memory(
@@ -52,6 +57,12 @@ def peak_memory(
         )
         for rank in dict.fromkeys((*source.ranks, *destination.ranks))
     }
+
+
+def _usual_bytes(plan: TransferPlan, device: str, transport: Transport | None) -> int:
+    """Return the size of a bundle above which nothing is gained."""
+    carrier = transport or transport_for(plan.topology)
+    return carrier.bundle_bytes(torch.device(device))
 
 
 def _longest(stream: Stream, itemsize: int) -> int:

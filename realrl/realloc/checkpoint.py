@@ -24,8 +24,8 @@ from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.pieces import Region
 from realrl.layouts.plan import Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.stream_endpoint import view_of
 from realrl.realloc.transfer import USUAL, TransferSettings, execute
+from realrl.realloc.views import view_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -103,7 +103,7 @@ def read_boxes(
     """Fill `rank`'s local tensors of `layout` from safetensors files, the ranks of the layout `files`."""
     own_plan = plan(files, layout.only(rank))
     for stream in own_plan.streams:
-        with safe_open(directory / stream.route.root, framework="pt") as file:
+        with safe_open(directory / str(stream.route.root), framework="pt") as file:
             _read_stream(file, stream, rank, target)
 
 
@@ -145,7 +145,7 @@ def are_equal(directory: Path, files: Layout, one: str, other: str) -> bool:
 
 def _open_slice(stack: ExitStack, directory: Path, part: Part):
     """Open a tensor's file until `stack` closes, and return the tensor, which is read block by block."""
-    opened = safe_open(directory / part.ranks[0], framework="pt")
+    opened = safe_open(directory / str(part.ranks[0]), framework="pt")
     file = stack.enter_context(opened)
     return file.get_slice(part.local)
 
@@ -342,7 +342,7 @@ def _check_types(directory: Path, files: Layout, wanted: Collection[str]) -> Non
             name = pattern.parts[0].ranks[0]
             by_file.setdefault(name, []).append(pattern)
     for name, patterns in by_file.items():
-        with safe_open(directory / name, framework="pt") as file:
+        with safe_open(directory / str(name), framework="pt") as file:
             for pattern in patterns:
                 _check_type(directory, file, pattern)
 

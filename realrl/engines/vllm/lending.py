@@ -64,6 +64,7 @@ class HostLender:
         return self._shared.memory
 
     def lend(self, views: Sequence[View], itemsize: int) -> Iterator[tuple[Loan, tuple[View, ...]]]:
+        assert self._shared is not None, "weights are lent that have not arrived"
         yield _host_loan(self._shared), tuple(views)
 
     def take_back(self) -> None:
@@ -93,6 +94,7 @@ class DeviceLender:
             self._is_lent = self._try()
         # vLLM takes the memory that PyTorch keeps here for later.
         _settle(self._device)
+        assert self._memory is not None, "weights are lent that have not arrived"
         if self._is_lent:
             yield DeviceLoan(handle=self._memory.handle(), num_bytes=self._num_bytes), tuple(views)
             return

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from realrl.api.engine import SavedState
 from realrl.api.messages import File
 from realrl.base.files import checksum, write_aside
-from realrl.engines.state import State
 
 Memories = Mapping[str, Mapping[str, Tensor]]
 """What calls remember, by call."""
@@ -27,7 +27,7 @@ class Snapshots:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._begun: dict[tuple[int, str], Future] = {}
 
-    def begin(self, job: int, model: str, directory: str, state: State, memories: Memories) -> None:
+    def begin(self, job: int, model: str, directory: str, state: SavedState, memories: Memories) -> None:
         """Copy the state and the memories; they may change while the copies are written."""
         copied = {
             f"{call}/{key}": tensor.detach().to("cpu", copy=True)
@@ -52,7 +52,9 @@ def read_memories(directory: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _write(directory: Path, model: str, state: State, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
+def _write(
+    directory: Path, model: str, state: SavedState, memories: Mapping[str, Tensor]
+) -> tuple[File, ...]:
     (directory / model).mkdir(parents=True, exist_ok=True)
     paths = [state.write(directory / model)]
     if memories:

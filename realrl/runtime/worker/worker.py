@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample
+from realrl.api.device_metrics import read
+from realrl.api.engine import NO_BREAKS, Breaks, CallEngine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import (
@@ -35,9 +37,10 @@ from realrl.api.messages import (
     ToWorker,
     Underway,
 )
-from realrl.api.metrics import read
-from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.api.metrics import Mean, Peak
+from realrl.api.recipe import CallContext, CallOutput, Recipe
 from realrl.base.progress import Progress
+from realrl.engines.refusal import NoEngine
 from realrl.parallel.groups import Groups
 from realrl.program.instructions import Weights
 from realrl.runtime.control.channel import WorkerChannel
@@ -116,7 +119,7 @@ class Worker:
             instruction.job,
             model,
             instruction.directory,
-            self.replicas.engine(Weights(model, placement)).state(),
+            self.replicas.at_home(model).state(),
             {name: self.memories[name] for name in remembering},
         )
 
@@ -128,7 +131,8 @@ class Worker:
         if engine:
             check_version(engine, instruction.version, call.model)
             self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
-        context, inputs = self._context(instruction, engine), self._inputs(instruction, graph, call)
+        context = self._context(instruction, engine or NoEngine(call.name))
+        inputs = self._inputs(instruction, graph, call)
         with engine.reporting(context.progress) if engine else nullcontext():
             output = self.recipe.bodies[call.name](context, inputs)
         if call.kind is CallKind.TRAIN:
@@ -138,7 +142,7 @@ class Worker:
     def _graph(self, evaluating: bool) -> DataflowGraph:
         return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
 
-    def _context(self, instruction: RunCall, engine: Any) -> CallContext:
+    def _context(self, instruction: RunCall, engine: CallEngine) -> CallContext:
         groups = self.groups[self.plan[instruction.call]]
         return CallContext(
             config=self.config,
