@@ -18,7 +18,7 @@ from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import TransferPlan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
-from realrl.ops.box_copies import ALIGNMENT
+from realrl.ops.box_rows import ALIGNMENT
 
 _ALONE_BYTES = 64 << 10
 """A block of at least this size has a message of its own, which needs no packing if it is contiguous."""

@@ -28,7 +28,7 @@ from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
-from realrl.models.registry import read_decoder_config, read_family
+from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
 from realrl.program.instructions import Weights
 from realrl.realloc import checkpoint
@@ -80,7 +80,8 @@ class Replicas:
         for name, spec in specs.items():
             directory = resolve_model(spec.model.path, spec.model.commit)
             self._directories[name] = directory
-            self._decoders[name] = read_decoder_config(directory)
+            family = load_family(spec.model.family)
+            self._decoders[name] = read_decoder_config(directory, family)
         self._transfers: dict[tuple[Weights, Weights], Transfer] = {}
         self._engines: dict[Weights, Engine] = {}
         self._at_home: dict[str, HomeEngine] = {}
@@ -279,5 +280,6 @@ def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
         config.pop(key, None)
     config["dtype"] = spec.model.dtype
     if spec.head == "scalar":
-        config |= {"architectures": [read_family(source).classifier], "num_labels": 1}
+        family = read_family(source, load_family(spec.model.family))
+        config |= {"architectures": [family.classifier], "num_labels": 1}
     config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
