@@ -56,6 +56,7 @@ class DecoderEngine(GeneratingEngine):
         self.groups = groups
         self.options = options
         self.layout: Layout = decoder_layout(decoder, groups.placement, head)
+        self._tensors = local_tensors(decoder, groups.placement.layout, groups.place, head)
         self.weights = self._make_weights()
         self.training = self._make_training()
         self.passes = self._make_passes()
@@ -253,8 +254,7 @@ class DecoderEngine(GeneratingEngine):
 
     def _make_weights(self) -> DeviceWeights:
         placement = self.groups.placement
-        tensors = local_tensors(self.decoder, placement.layout, self.groups.place, self.head)
-        shapes = {tensor.name: tensor.shape for tensor in tensors}
+        shapes = {tensor.name: tensor.shape for tensor in self._tensors}
         options = self.options
         # Data-parallel ranks divide the buffer evenly.
         multiple_of = placement.layout.dp
@@ -268,7 +268,7 @@ class DecoderEngine(GeneratingEngine):
             options.optimizer,
             self.layout,
             self.groups,
-            self.weights.shapes,
+            self._tensors,
             adds_products=options.adds_products,
             sum_early=options.sum_early,
         )

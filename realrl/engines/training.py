@@ -8,7 +8,7 @@ micro-batches ──▶ loss ──▶ gradients ──▶ accept? ──▶ sum
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,9 @@ from realrl.engines.gradients import copies, finished_by_products, sum_shared
 from realrl.engines.host_copies import Arrival, HostCopy
 from realrl.engines.master_dither import spread
 from realrl.engines.passes import StagePasses
-from realrl.layouts.layout import Layout, Shape
+from realrl.layouts.layout import Layout
 from realrl.models.decoder import Decoder
+from realrl.models.layout import LocalTensor
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups
@@ -58,16 +59,17 @@ class Training:
         config: OptimizerConfig,
         layout: Layout,
         groups: Groups,
-        shapes: Mapping[str, Shape],
+        tensors: Sequence[LocalTensor],
         *,
         adds_products: bool,
         sum_early: bool,
     ) -> None:
-        """Describe the training of weights of `shapes`, which `attach` brings; see `EngineOptions`."""
+        """Describe the training of `tensors`, whose memory `attach` brings; see `EngineOptions`."""
         self._config = config
         self._layout = layout
         self._groups = groups
-        self._shapes = shapes
+        self._tensors = tensors
+        self._shapes = {tensor.name: tensor.shape for tensor in tensors}
         self._sum_early = sum_early
         self._weights: FlatTensors | None = None
         self._optimizer: ShardedAdamW | None = None
@@ -162,7 +164,7 @@ class Training:
         if not train_step.accept():
             self.optimizer.discard()
             return found
-        sum_shared(passes.model, self.gradient, self._shapes)
+        sum_shared(passes.model, self.gradient, self._tensors)
         return joined(found, self._update(train_step.lr))
 
     def _update(self, lr: float) -> Metrics:
@@ -175,10 +177,10 @@ class Training:
         return {"grad_norm": Mean(norm, 1.0), **metrics}
 
     def _make_optimizer(self, weights: FlatTensors, model: Decoder) -> ShardedAdamW:
-        summed_early = finished_by_products(model, self._shapes) if self._sum_early else None
+        summed_early = finished_by_products(model, self._tensors) if self._sum_early else None
         return ShardedAdamW(
             weights,
-            copies(self._layout, self._groups, weights, self._shapes),
+            copies(self._layout, self._groups, weights, self._tensors),
             self._groups,
             self._config,
             states_device="cpu" if self._config.offload else None,
