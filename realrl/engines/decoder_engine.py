@@ -56,7 +56,12 @@ class DecoderEngine(GeneratingEngine):
         self.groups = groups
         self.options = options
         self.layout: Layout = decoder_layout(decoder, groups.placement, head)
-        self._tensors = local_tensors(decoder, groups.placement.layout, groups.place, head)
+        self._tensors = local_tensors(
+            decoder,
+            groups.placement.layout,
+            groups.place,
+            head,
+        )
         self.weights = self._make_weights()
         self.training = self._make_training()
         self.passes = self._make_passes()
@@ -70,6 +75,7 @@ class DecoderEngine(GeneratingEngine):
             if not self.weights.is_returning and self.weights.is_in_host_memory(self.version):
                 self.onload()
             self._allocate()
+
         return self.weights.flat.views
 
     def adopt(self, *, version: int) -> None:
@@ -78,6 +84,7 @@ class DecoderEngine(GeneratingEngine):
         if self.training:
             masters = self.training.optimizer.gradients
             masters.copy_(self.weights.flat.buffer)
+
         self._begin(version)
 
     def release(self) -> None:
@@ -104,10 +111,12 @@ class DecoderEngine(GeneratingEngine):
         if not self.weights.is_in_host_memory(self.version):
             self.local_tensors()
             self.weights.copy_to_host(self.version)
+
         if self.training:
             if self.weights.is_on_device:
                 self.training.put_away()
             self.training.cancel_return()
+
         self.weights.drop()
         self._model.weights = {}
 
@@ -131,7 +140,13 @@ class DecoderEngine(GeneratingEngine):
         weights = self.local_tensors()
         target = self.training.gradients() if self.training else weights
         wanted = self._boxes_in(directory)
-        checkpoint.load(directory, wanted, self.groups.rank, target, base=base)
+        checkpoint.load(
+            directory,
+            wanted,
+            self.groups.rank,
+            target,
+            base=base,
+        )
         self._begin(version=0)
         own_shards = self.layout.shards(self.groups.rank)
         if name := not_finite(own_shards, weights):
@@ -145,7 +160,12 @@ class DecoderEngine(GeneratingEngine):
         """Return this rank's shard of everything that resuming the model needs, as views."""
         self.local_tensors()
         optimizer = self.training.optimizer if self.training else None
-        return state_of(self.layout, self.groups, self.weights.flat, optimizer)
+        return state_of(
+            self.layout,
+            self.groups,
+            self.weights.flat,
+            optimizer,
+        )
 
     @torch.no_grad()
     def restore(self, directory: Path, *, version: int) -> None:
@@ -158,12 +178,14 @@ class DecoderEngine(GeneratingEngine):
             self.training.optimizer.publish()
         else:
             gather(self.weights.flat.buffer, self.groups)
+
         self.version = version
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
         """Return each masked token's log-probability; see `api.engine.Infers.logprobs`."""
 
         def head(hidden: Tensor, micro: Microbatch) -> Tensor:
+            """Leave the entropies out."""
             logprobs, _ = self.passes.logprobs(hidden, micro, temperature)
             return logprobs
 
@@ -186,6 +208,7 @@ class DecoderEngine(GeneratingEngine):
         """Make one optimizer step on a loss of `logprobs`; see `api.engine.Trains.train_logprobs`."""
 
         def inputs(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
+            """Give the loss the entropies too."""
             logprobs, entropy = self.passes.logprobs(hidden, micro, temperature)
             return logprobs, micro.batch.with_keys(tokens={"entropy": entropy})
 
@@ -196,6 +219,7 @@ class DecoderEngine(GeneratingEngine):
         """Make one optimizer step on a loss of `values`; see `api.engine.Trains.train_values`."""
 
         def inputs(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
+            """Give the loss the micro-batch as it is."""
             return self.passes.values(hidden, micro), micro.batch
 
         micros = self.passes.split(batch, whole_rows=whole_rows)
@@ -224,10 +248,16 @@ class DecoderEngine(GeneratingEngine):
         self.end_decoding()
         micros = self.passes.split(batch)
         self.local_tensors()
-        found = self.passes.infer(batch, micros, head, self._passed(len(batch)))
+        found = self.passes.infer(
+            batch,
+            micros,
+            head,
+            self._passed(len(batch)),
+        )
         if found is not None:
             is_finite = found.isfinite().all()
             self._require_finite(bool(is_finite), what)
+
         return found
 
     def _train(self, micros: list[Microbatch], step: TrainStep, what: str) -> Metrics:
@@ -258,7 +288,12 @@ class DecoderEngine(GeneratingEngine):
         options = self.options
         # Data-parallel ranks divide the buffer evenly.
         multiple_of = placement.layout.dp
-        return DeviceWeights(shapes, options.dtype, options.torch_device, multiple_of=multiple_of)
+        return DeviceWeights(
+            shapes,
+            options.dtype,
+            options.torch_device,
+            multiple_of=multiple_of,
+        )
 
     def _make_training(self) -> Training | None:
         options = self.options

@@ -38,6 +38,7 @@ class StopRule:
         for length in range(min_tokens + 1, len(tokens) + 1):
             if self(tokens[:length]):
                 return length
+
         return None
 
 
@@ -67,6 +68,7 @@ class GeneratingEngine(ABC):
         """Within this context, call `progress` as `api.engine.HoldsWeights.reporting` says."""
         before = self._progress
         self._progress = progress
+
         try:
             yield
         finally:

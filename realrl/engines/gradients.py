@@ -38,9 +38,11 @@ def copies(layout: Layout, groups: Groups, flat: FlatTensors, tensors: Sequence[
         if len(numbers) == 1:
             spans.append((start, stop, holders[parts[0].box]))
             continue
+
         for shard in parts:
             first, last = _span_of_rows(shard, shapes[local], start)
             spans.append((first, last, holders[shard.box]))
+
     return _merge_neighbours(spans)
 
 
@@ -69,6 +71,7 @@ def _merge_neighbours(spans: Sequence[Span]) -> list[Span]:
         if merged and merged[-1][1:] == (start, number):
             start = merged.pop()[0]
         merged.append((start, stop, number))
+
     return merged
 
 
@@ -85,6 +88,7 @@ def sum_shared(decoder: Decoder, gradient: Gradient, tensors: Sequence[LocalTens
         for tensor in tensors:
             if tensor.role.is_vocabulary:
                 all_reduce(gradient(tensor.name), groups.tied)
+
     if groups.tp is None:
         return
     partial = [tensor.name for tensor in tensors if _is_partial(tensor.role, decoder)]
@@ -104,11 +108,13 @@ def finished_by_products(decoder: Decoder, tensors: Sequence[LocalTensor]) -> fr
     is_tied = _is_tied_to_another_stage(decoder)
     shares_heads = _shares_heads(decoder)
     found: set[str] = set()
+
     for tensor in tensors:
         role = tensor.role
         is_summed_later = (role.is_vocabulary and is_tied) or (role.has_kv_heads and shares_heads)
         if role.is_product and not is_summed_later:
             found.add(tensor.name)
+
     return frozenset(found)
 
 

@@ -40,7 +40,12 @@ class StagePasses:
     def split(self, batch: PackedBatch, *, whole_rows: bool = False) -> list[Microbatch]:
         """Return a batch's micro-batches, on the device; with `whole_rows`, a dataset row is not split."""
         on_host = batch.to("cpu")
-        micros = split(on_host, self._max_tokens, share_prompts=self._share_prompts, whole_rows=whole_rows)
+        micros = split(
+            on_host,
+            self._max_tokens,
+            share_prompts=self._share_prompts,
+            whole_rows=whole_rows,
+        )
         return [micro.to(self._device) for micro in micros]
 
     def infer(
@@ -51,7 +56,13 @@ class StagePasses:
         Collective: over the slice. None except on the last stage.
         """
         step = self._step(head)
-        outputs = run_forward(self.link, micros, step, self.model.num_rows, passed)
+        outputs = run_forward(
+            self.link,
+            micros,
+            step,
+            self.model.num_rows,
+            passed,
+        )
         if not self.model.is_last:
             return None
         return in_batch_order(batch, micros, outputs).cpu()
@@ -68,12 +79,20 @@ class StagePasses:
         Collective: over the slice.
         """
         step = self._step(loss)
-        run_training(self.link, micros, step, self.model.num_rows, weight_gradients, passed)
+        run_training(
+            self.link,
+            micros,
+            step,
+            self.model.num_rows,
+            weight_gradients,
+            passed,
+        )
 
     def _step(self, head: Head) -> Callable[[Microbatch, Tensor | None, int], Tensor]:
         """Return a pass through one chunk, behind the last of which `head` is applied."""
 
         def step(micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
+            """Return hidden states, or behind the last chunk what the head computes."""
             hidden = self.forward(micro, hidden, chunk)
             return head(hidden, micro) if self.link.is_last(chunk) else hidden
 
@@ -85,11 +104,24 @@ class StagePasses:
         segments = micro.segments
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
+            """Attend within each sample, and to a shared prompt."""
             rule = model.attention_rule(layer)
-            return packed_attention(qkv, model.num_kv_heads, segments, **rule)
+            return packed_attention(
+                qkv,
+                model.num_kv_heads,
+                segments,
+                **rule,
+            )
 
         positions = segments.on(self._device).positions
-        return model.forward(micro.ids, hidden, positions, attend, chunk=chunk, spread=True)
+        return model.forward(
+            micro.ids,
+            hidden,
+            positions,
+            attend,
+            chunk=chunk,
+            spread=True,
+        )
 
     def logprobs(self, hidden: Tensor, micro: Microbatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies, both float32 `[T]`, 0 at tokens that are not masked.
@@ -99,10 +131,14 @@ class StagePasses:
         batch = micro.batch
         assert batch.responses is not None, "a micro-batch knows its masked tokens"
         labels = batch["input_ids"][batch.responses]
-        logprobs, entropies = self.model.logprobs(hidden[micro.sources], labels, temperature)
+        before_labels = hidden[micro.sources]
+        logprobs, entropies = self.model.logprobs(before_labels, labels, temperature)
         zeros = torch.zeros(batch.num_tokens, device=hidden.device)
+
         where = (batch.responses,)
-        return zeros.index_put(where, logprobs), zeros.index_put(where, entropies)
+        all_logprobs = zeros.index_put(where, logprobs)
+        all_entropies = zeros.index_put(where, entropies)
+        return all_logprobs, all_entropies
 
     def values(self, hidden: Tensor, micro: Microbatch) -> Tensor:
         """Return the scalar head's values, float32 `[T]`."""

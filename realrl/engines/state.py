@@ -38,7 +38,12 @@ class State:
 
     def write(self, directory: Path) -> Path:
         """Write this rank's file; return it."""
-        return shard_files.write(directory, self._layout(), self.rank, self._tensors())
+        return shard_files.write(
+            directory,
+            self._layout(),
+            self.rank,
+            self._tensors(),
+        )
 
     def read(self, directory: Path) -> None:
         """Fill the tensors from the files that ranks of any layout wrote to `directory`.
@@ -46,7 +51,12 @@ class State:
         Raises:
             ValueError: a tensor is missing, or ends before the end of what is wanted.
         """
-        shard_files.read(directory, self._layout(), self.rank, self._tensors())
+        shard_files.read(
+            directory,
+            self._layout(),
+            self.rank,
+            self._tensors(),
+        )
 
     def _layout(self) -> Layout:
         """Return this rank's boxes, which are named by kind and tensor."""
@@ -57,6 +67,7 @@ class State:
             zeros = (0,) * tensor.dim()
             box = Box(name, zeros, tuple(tensor.shape))
             shards.append(Shard(self.rank, box, name, zeros))
+
         return Layout.of(shards)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -65,6 +76,7 @@ class State:
         for kind, flat in self.flat.items():
             for block in self.blocks:
                 views[f"{kind}/{block.name}"] = block.of(flat)
+
         return {**views, **self.common}
 
 
@@ -78,9 +90,21 @@ def state_of(layout: Layout, groups: Groups, weights: FlatTensors, optimizer: Sh
     blocks = list(blocks_of(weights.spans, shapes, share))
     held = list(shards_of(iter(blocks), layout, groups.rank))
     if optimizer is not None:
-        return State(groups.rank, blocks, held, optimizer.sharded, optimizer.common)
+        return State(
+            groups.rank,
+            blocks,
+            held,
+            optimizer.sharded,
+            optimizer.common,
+        )
     own_weights = weights.buffer[slice(*share)]
-    return State(groups.rank, blocks, held, {"weights": own_weights}, {})
+    return State(
+        groups.rank,
+        blocks,
+        held,
+        {"weights": own_weights},
+        {},
+    )
 
 
 def _named(shard: Shard, kind: str) -> Shard:

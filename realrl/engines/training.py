@@ -95,6 +95,7 @@ class Training:
         else:
             states = {name: arrival.wait() for name, arrival in self._arrivals.items()}
             self._optimizer.bring_back(weights, states)
+
         # The copies in host memory are out of date after the next step.
         self._arrivals = {}
         self._on_host = {}
@@ -149,6 +150,7 @@ class Training:
         are_finite: list[Tensor] = []
 
         def loss(hidden: Tensor, micro: Microbatch) -> Tensor:
+            """Return a micro-batch's loss, and note what it reports."""
             numbers, seen = train_step.inputs(hidden, micro)
             is_finite = numbers.detach().isfinite().all()
             are_finite.append(is_finite)
@@ -160,10 +162,12 @@ class Training:
         if are_finite:
             all_finite = torch.stack(are_finite).all()
             require_finite(bool(all_finite))
+
         found = read(joined(*metrics))
         if not train_step.accept():
             self.optimizer.discard()
             return found
+
         sum_shared(passes.model, self.gradient, self._tensors)
         return joined(found, self._update(train_step.lr))
 
@@ -202,6 +206,7 @@ def _accumulate_into(gradient: Tensor, weight: Tensor) -> None:
     """Add each micro-batch's gradient to a float32 sum, whatever the weight's type."""
 
     def add(weight: Tensor) -> None:
+        """Move the new gradient into the sum."""
         assert weight.grad is not None, "a hook after accumulation has a gradient"
         gradient.add_(weight.grad)
         weight.grad = None

@@ -57,7 +57,13 @@ class DeviceWeights:
         """Allocate the tensors on the device: with the values that are on their way back, else as zeros."""
         buffer = None if self._arrival is None else self._arrival.wait()
         self._arrival = None
-        self._flat = FlatTensors(self.shapes, self._dtype, self._device, self._multiple_of, buffer)
+        self._flat = FlatTensors(
+            self.shapes,
+            self._dtype,
+            self._device,
+            self._multiple_of,
+            buffer,
+        )
 
     def copy_to_host(self, version: int) -> None:
         """Begin to copy the tensors to host memory."""

@@ -28,7 +28,12 @@ class Manifest:
     def __init__(self, stream: int, sizes: Sequence[int], device: torch.device) -> None:
         """Make the rows of messages of `sizes` bytes, without versions and checksums."""
         num_messages = len(sizes)
-        own = torch.zeros(num_messages, _WORDS, dtype=torch.int64, device=device)
+        own = torch.zeros(
+            num_messages,
+            _WORDS,
+            dtype=torch.int64,
+            device=device,
+        )
         own[:, _STREAM] = stream
         own[:, _MESSAGE] = torch.arange(num_messages)
         own[:, _BYTES] = torch.tensor(sizes)
@@ -76,12 +81,14 @@ class Manifest:
             return (
                 f"{where} ({names}) is of version {version}, not of version {expected_version}, which is due"
             )
+
         for column in (_STREAM, _MESSAGE, _BYTES):
             if received[column] != expected[column]:
                 return (
                     f"{where} ({names}; version {version}) is not the one that is due: {received}, not"
                     f" {expected}"
                 )
+
         received_sum = received[_CHECKSUM]
         expected_sum = expected[_CHECKSUM]
         return (

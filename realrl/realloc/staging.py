@@ -49,6 +49,7 @@ def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> I
     """Lay a stream's regions end to end into messages of at most `limit` bytes."""
     entries: list[Entry] = []
     begin = 0
+
     for entry, num_bytes in _blocks(shapes, itemsizes, limit):
         is_whole_words = num_bytes % _WORD_BYTES == 0
         is_alone = num_bytes >= _ALONE_BYTES and is_whole_words
@@ -57,11 +58,14 @@ def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> I
             yield Message(tuple(entries), begin, False)
             entries = []
             begin = 0
+
         if is_alone:
             yield Message((entry,), num_bytes, True)
             continue
+
         entries.append(entry._replace(begin=begin))
         begin += aligned(num_bytes)
+
     if entries:
         yield Message(tuple(entries), begin, False)
 
@@ -83,12 +87,15 @@ def bundles(stream: Sequence[Message], limit: int) -> Iterator[range]:
     """Group consecutive messages that are sent in one turn, at most `limit` bytes together."""
     first = 0
     num_bytes = 0
+
     for index, message in enumerate(stream):
         if num_bytes and num_bytes + message.num_bytes > limit:
             yield range(first, index)
             first = index
             num_bytes = 0
+
         num_bytes += aligned(message.num_bytes)
+
     yield range(first, len(stream))
 
 
@@ -125,6 +132,7 @@ def places(route: Route, topology: Topology) -> dict[Rank, Place]:
     children: dict[Rank, list[Rank]] = defaultdict(list)
     readers: dict[Rank, list[Rank]] = defaultdict(list)
     reading: set[Rank] = set()
+
     for sender, receiver in route.edges:
         reads = topology.can_read(receiver, sender)
         relay = parent[sender] if reads and sender in reading else sender
@@ -150,6 +158,7 @@ def places(route: Route, topology: Topology) -> dict[Rank, Place]:
             is_relay=rank not in reading,
             depth=depth[rank],
         )
+
     return found
 
 
@@ -169,6 +178,7 @@ def bundle_bytes(plan: TransferPlan, all_places: Sequence[Mapping[Rank, Place]],
     for members in all_places:
         for rank, place in members.items():
             slots[rank] = slots.get(rank, 0) + place.num_slots
+
     busiest = max(slots.values(), default=1)
     limit = staging_bytes // busiest // ALIGNMENT * ALIGNMENT
     if not limit:
@@ -176,4 +186,5 @@ def bundle_bytes(plan: TransferPlan, all_places: Sequence[Mapping[Rank, Place]],
         raise ValueError(
             f"staging_bytes must be at least {least} for {busiest} messages at once, got {staging_bytes}"
         )
+
     return limit

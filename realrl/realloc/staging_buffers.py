@@ -56,7 +56,12 @@ class SlotRing:
         """
         needed = number - len(self._slots) + 1
         for reader, taken in self._taken.items():
-            self._wait(taken, needed, timeout_s, f"rank {reader} has not taken")
+            self._wait(
+                taken,
+                needed,
+                timeout_s,
+                f"rank {reader} has not taken",
+            )
 
     def publish(self, number: int) -> None:
         """Tell the readers that the bundle is in its slot."""
@@ -70,7 +75,12 @@ class SlotRing:
             TransferFailed: the relay did not put it in in time.
         """
         assert self._put is not None, "only a ring with readers is waited for"
-        self._wait(self._put, number + 1, timeout_s, f"rank {relay} has not put in")
+        self._wait(
+            self._put,
+            number + 1,
+            timeout_s,
+            f"rank {relay} has not put in",
+        )
 
     def publish_taken(self, number: int, reader: Rank) -> None:
         """Tell the relay that `reader` has taken the bundle."""
@@ -85,7 +95,12 @@ class SlotRing:
 
 def private_ring(num_slots: int, slot_bytes: int, device: torch.device, name: str) -> SlotRing:
     """Return a ring for a relay without readers."""
-    slots = torch.empty(num_slots, slot_bytes, dtype=torch.uint8, device=device)
+    slots = torch.empty(
+        num_slots,
+        slot_bytes,
+        dtype=torch.uint8,
+        device=device,
+    )
     return SlotRing(slots, None, {}, name)
 
 
@@ -138,12 +153,14 @@ class SharedRings:
         """Return where each stream's ring begins in its relay's memory, and each relay's bytes in total."""
         begins: dict[tuple[int, Rank], int] = {}
         sizes: dict[Rank, int] = defaultdict(int)
+
         for stream, places in enumerate(self._places):
             for relay, place in places.items():
                 if not place.readers:
                     continue
                 begins[stream, relay] = sizes[relay]
                 sizes[relay] += self._ring_bytes(place)
+
         return begins, sizes
 
     def _ring_bytes(self, place: Place) -> int:
@@ -159,6 +176,7 @@ class SharedRings:
         """Return the ranks that read from this one, and the relays that this rank reads from; both sorted."""
         readers: set[int] = set()
         relays: set[int] = set()
+
         for places in self._places:
             if self._rank not in places:
                 continue
@@ -166,6 +184,8 @@ class SharedRings:
             if own_place.is_relay:
                 readers.update(map(process_of, own_place.readers))
                 continue
+
             assert own_place.parent is not None, "a reader has a relay"
             relays.add(process_of(own_place.parent))
+
         return sorted(readers), sorted(relays)

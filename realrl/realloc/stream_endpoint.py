@@ -207,10 +207,16 @@ class StreamEndpoint:
         views: list[Tensor] = []
         begins: list[int] = []
         wire_dtypes: list[torch.dtype] = []
+
         for entry in message.entries:
             wire_dtype = self._wire_dtypes[entry.region]
             for region in self._regions[entry.region]:
-                view = view_of(tensors[region.local], region.offset, entry.offset, entry.shape)
+                view = view_of(
+                    tensors[region.local],
+                    region.offset,
+                    entry.offset,
+                    entry.shape,
+                )
                 views.append(view)
                 begins.append(entry.begin)
                 wire_dtypes.append(wire_dtype)
@@ -219,6 +225,7 @@ class StreamEndpoint:
         if is_candidate and _needs_no_packing(views, wire_dtypes[0]):
             flat = views[0].reshape(-1)
             return Binding(flat.view(torch.uint8), None)
+
         return Binding(None, Boxes(views, begins, wire_dtypes))
 
     def _begins_in(self, bundle: range) -> list[int]:
@@ -232,6 +239,7 @@ class StreamEndpoint:
             size = self._messages[message].num_bytes if is_in_slot else 0
             end = begins[-1] + aligned(size)
             begins.append(end)
+
         return begins
 
     def _is_manifest(self, number: int) -> bool:
@@ -253,7 +261,9 @@ class StreamEndpoint:
             if buffer is None:
                 end = begin + self._messages[message].num_bytes
                 buffer = slot[begin:end]
+
             buffers.append(buffer)
+
         return buffers
 
     def _rows_of(self, number: int) -> slice:
@@ -265,9 +275,20 @@ class StreamEndpoint:
         """Yield the operations that receive a bundle."""
         self._ring.wait_free(self._first_number + number, self._timeout_s)
         buffers = self._buffers(number)
+
         for index, buffer in enumerate(buffers):
-            end = MessageEnd(sends=False, buffer=buffer, peer=process_of(parent), tag=self.index)
-            take = partial(self._take, number, index, buffer)
+            end = MessageEnd(
+                sends=False,
+                buffer=buffer,
+                peer=process_of(parent),
+                tag=self.index,
+            )
+            take = partial(
+                self._take,
+                number,
+                index,
+                buffer,
+            )
             yield Operation(end, take)
 
     def _sends(self, number: int) -> Iterator[Operation]:
@@ -275,7 +296,12 @@ class StreamEndpoint:
         buffers = self._filled(number) if self.is_root else self._buffers(number)
         for buffer in buffers:
             for peer in self.place.children:
-                end = MessageEnd(sends=True, buffer=buffer, peer=process_of(peer), tag=self.index)
+                end = MessageEnd(
+                    sends=True,
+                    buffer=buffer,
+                    peer=process_of(peer),
+                    tag=self.index,
+                )
                 yield Operation(end)
 
     def _filled(self, number: int) -> Iterator[Tensor]:
@@ -283,12 +309,15 @@ class StreamEndpoint:
         ring_number = self._first_number + number
         self._ring.wait_free(ring_number, self._timeout_s)
         buffers = self._buffers(number)
+
         for index, buffer in enumerate(buffers):
             if self._is_manifest(number):
                 self._manifest.write(self._rows_of(number), buffer)
             else:
                 self._fill(self._bundles[number][index], buffer)
+
             yield buffer
+
         self._ring.publish(ring_number)
 
     def _fill(self, message: int, buffer: Tensor) -> None:
@@ -314,11 +343,17 @@ class StreamEndpoint:
         if self._is_manifest(number):
             self._manifest.read(self._rows_of(number), buffer)
             return
+
         message = self._bundles[number][index]
         total = self._checksum_of(message)
         boxes = self._bindings[message].boxes
         if boxes is not None:
-            unpack(boxes, buffer, total, eta=self._eta)
+            unpack(
+                boxes,
+                buffer,
+                total,
+                eta=self._eta,
+            )
         elif total is not None:
             add_up(buffer, total)
 

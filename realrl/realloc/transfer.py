@@ -112,6 +112,7 @@ class Transfer:
             raise TransferFailed(
                 "an earlier run of this transfer failed, so its ranks no longer agree: make another"
             )
+
         # Any error leaves the transfer broken; only a complete run clears the flag.
         self._is_broken = True
         if self._endpoints is None:
@@ -119,9 +120,15 @@ class Transfer:
         self._copy_kept(source, target, eta)
         for endpoint in self._endpoints:
             tensors = source if endpoint.is_root else target
-            endpoint.bind(tensors, version=version, eta=eta, checksum=self._settings.checksum)
+            endpoint.bind(
+                tensors,
+                version=version,
+                eta=eta,
+                checksum=self._settings.checksum,
+            )
             ring = self._ring(endpoint)
             endpoint.start_run(ring, runs=self._runs, timeout_s=self._settings.timeout_s)
+
         self._take_turns(self._endpoints)
         for endpoint in self._endpoints:
             endpoint.finish_run()
@@ -132,6 +139,7 @@ class Transfer:
         """Send and receive every bundle."""
         last_turn = max((endpoint.num_turns for endpoint in endpoints), default=-1)
         in_flight: list[Posted] = []
+
         for turn in range(last_turn + 1):
             posted = self._post(endpoints, turn)
             # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
@@ -152,6 +160,7 @@ class Transfer:
             wanted_views = [wanted for _, wanted in pairs]
             copy(held_views, wanted_views)
             return
+
         for held, wanted in pairs:
             zeros = (0,) * held.dim()
             wire_dtype = self._wire(held)
@@ -170,6 +179,7 @@ class Transfer:
         """Yield views of a kept piece's regions: in the source, and in each copy in the target."""
         sources = piece.sources(self._rank)
         targets = piece.targets(self._rank)
+
         for held, copies in zip(sources, targets, strict=True):
             zeros = (0,) * len(held.shape)
             for wanted in copies:
@@ -178,8 +188,18 @@ class Transfer:
                 assert self._wire(held_tensor) == self._wire(wanted_tensor), (
                     f"{held.tensor} is {held_tensor.dtype} here and {wanted_tensor.dtype} in the target"
                 )
-                held_view = view_of(held_tensor, held.offset, zeros, held.shape)
-                wanted_view = view_of(wanted_tensor, wanted.offset, zeros, held.shape)
+                held_view = view_of(
+                    held_tensor,
+                    held.offset,
+                    zeros,
+                    held.shape,
+                )
+                wanted_view = view_of(
+                    wanted_tensor,
+                    wanted.offset,
+                    zeros,
+                    held.shape,
+                )
                 yield held_view, wanted_view
 
     def _wire(self, local: Tensor) -> torch.dtype:
@@ -194,18 +214,34 @@ class Transfer:
         limit = min(self._bundle_limit, self._transport.bundle_bytes(device))
         endpoints: list[StreamEndpoint] = []
         needs_sharing = False
+
         for index in self._plan.by_rank.get(self._rank, ()):
             stream = self._plan.streams[index]
             place = self._places[index][self._rank]
             tensors = source if place.parent is None else target
-            endpoint = StreamEndpoint(index, stream, place, self._rank, tensors, self._wire, limit)
+            endpoint = StreamEndpoint(
+                index,
+                stream,
+                place,
+                self._rank,
+                tensors,
+                self._wire,
+                limit,
+            )
             endpoints.append(endpoint)
             if place.readers or not place.is_relay:
                 needs_sharing = True
+
         if needs_sharing:
             sharing = self._transport.sharing
             assert sharing is not None, "the plan has ranks share memory, but their transport does not"
-            self._shared = SharedRings(self._places, self._rank, limit, sharing)
+            self._shared = SharedRings(
+                self._places,
+                self._rank,
+                limit,
+                sharing,
+            )
+
         return endpoints
 
     def _post(self, endpoints: Sequence[StreamEndpoint], turn: int) -> list[Posted]:
@@ -213,6 +249,7 @@ class Transfer:
         operations: list[Operation] = []
 
         def ends() -> Iterator[MessageEnd]:
+            """Yield each end as soon as it is packed."""
             for operation in _due(endpoints, turn):
                 operations.append(operation)
                 yield operation.end
@@ -227,7 +264,12 @@ class Transfer:
         owner = self._rank if place.is_relay else place.parent
         is_shared = bool(place.readers) or not place.is_relay
         if not is_shared:
-            return private_ring(place.num_slots, endpoint.slot_bytes, endpoint.device, name)
+            return private_ring(
+                place.num_slots,
+                endpoint.slot_bytes,
+                endpoint.device,
+                name,
+            )
         assert self._shared is not None and owner is not None, "a shared ring is mapped, and has an owner"
         return self._shared.ring(endpoint.index, owner, name)
 
@@ -258,6 +300,7 @@ def _arrive(operation: Operation, pending: Pending) -> None:
         way = "to" if end.sends else "from"
         what = f"a message of stream {end.tag} {way} rank {end.peer}"
         raise TransferFailed(f"{what} did not get through: {error}") from error
+
     if operation.take is not None:
         operation.take()
 

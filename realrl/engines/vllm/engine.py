@@ -70,7 +70,12 @@ class VLLMEngine(GeneratingEngine, RefusesScoring):
         self.layout: Layout = decoder_layout(decoder, groups.placement, "lm")
         self._dtype = dtype
         self._device = torch.device(device)
-        self._locals = local_tensors(decoder, groups.placement.layout, groups.place, "lm")
+        self._locals = local_tensors(
+            decoder,
+            groups.placement.layout,
+            groups.place,
+            "lm",
+        )
         self._arriving: FlatTensors | None = None
         self._child = Child(str(device))
         self._lender = self._make_lender()
@@ -93,7 +98,13 @@ class VLLMEngine(GeneratingEngine, RefusesScoring):
         """Return memory for new weights, until they are handed over."""
         if self._arriving is None:
             buffer = self._lender.memory().view(self._dtype)
-            self._arriving = FlatTensors(self._shapes(), self._dtype, self._device, buffer=buffer)
+            self._arriving = FlatTensors(
+                self._shapes(),
+                self._dtype,
+                self._device,
+                buffer=buffer,
+            )
+
         return self._arriving.views
 
     def adopt(self, *, version: int) -> None:
@@ -139,6 +150,7 @@ class VLLMEngine(GeneratingEngine, RefusesScoring):
         for loan, part in self._lender.lend(views, self._dtype.itemsize):
             load = Load(memory=loan, dtype=_name(self._dtype), views=part)
             self._child.tell(load)
+
         self._child.ask(Adopt(version=self.version), Ready)
         self._drop_arriving()
 
@@ -191,18 +203,27 @@ def _write(rollout: Rollout, response: Response, request: GenerationRequest, ver
     """Write a response into its rollout, up to where it ends."""
     config = request.config
     length = request.stops.length(response.tokens, config.min_new_tokens)
-    rollout.tokens = list(response.tokens[:length])
-    rollout.logprobs = list(response.logprobs[:length])
+    tokens = response.tokens[:length]
+    logprobs = response.logprobs[:length]
+    num_tokens = len(tokens)
+
+    rollout.tokens = list(tokens)
+    rollout.logprobs = list(logprobs)
     rollout.raw_logprobs = rollout.logprobs
     if config.training_temperature != 1:
-        rollout.raw_logprobs = [math.nan] * len(rollout.tokens)
-    rollout.versions = [version] * len(rollout.tokens)
+        rollout.raw_logprobs = [math.nan] * num_tokens
+    rollout.versions = [version] * num_tokens
     rollout.ended = response.ended or length is not None
 
 
 def _view(name: str, tensor: Tensor) -> View:
     offset = int(tensor.storage_offset())
-    return View(name=name, shape=tuple(tensor.shape), stride=tensor.stride(), offset=offset)
+    return View(
+        name=name,
+        shape=tuple(tensor.shape),
+        stride=tensor.stride(),
+        offset=offset,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -59,6 +59,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 env=environment(os.environ, device),
             )
+
         self._connection = Connection(ours.detach())
         self._decoder = msgspec.msgpack.Decoder(Said)
         self._unanswered = 0
@@ -74,6 +75,7 @@ class Child:
             self._connection.send_bytes(msgspec.msgpack.encode(request))
         except BrokenPipeError:
             raise self._ended() from None
+
         self._unanswered += 1
 
     def ask(
@@ -99,10 +101,12 @@ class Child:
             if isinstance(said, Working):
                 progressed()
                 continue
+
             self._unanswered -= 1
             if isinstance(said, Failed):
                 logger.error("vLLM failed:\n%s", said.traceback)
                 raise RuntimeError(f"vLLM failed: {said.error}")
+
             if not self._unanswered:
                 assert isinstance(said, answer), f"vLLM answered {said}, not {answer.__name__}"
                 return said
@@ -118,6 +122,7 @@ class Child:
             data = self._connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
+
         return self._decoder.decode(data)
 
     def _ended(self) -> RuntimeError:

@@ -28,6 +28,7 @@ def check_layout(layout: ParallelLayout, config: RunConfig, call: str, path: str
             f"{path}: with generation.engine=vllm each rank has a whole copy of the model, got {layout}; give"
             f" {call} a layout of d alone, as {call}:d{layout.size}, {INSTEAD}"
         )
+
     if config.deterministic:
         raise ValueError(
             "deterministic: true needs the products of realrl's own engine, got generation.engine=vllm; leave"
@@ -42,11 +43,13 @@ def check_model(decoder: DecoderConfig, family: Family, dtype: str, config: RunC
             f"{path}: on a CPU vLLM serves attention heads of {', '.join(map(str, HEAD_DIMS))} dimensions,"
             f" the model's have {decoder.head_dim}; take another model, {INSTEAD}"
         )
+
     if family in (QWEN2, QWEN3) and len(set(decoder.windows)) > 1:
         raise ValueError(
             f"{path}: vLLM serves no model of this family with a sliding window in some layers alone; take"
             f" another model, {INSTEAD}"
         )
+
     itemsize = getattr(torch, dtype).itemsize
     needed_bytes = cache_bytes(decoder, longest(config, decoder), itemsize)
     cache_mib = needed_generation(config).cache_mib

@@ -49,11 +49,13 @@ class CollectiveTransport:
         """Begin messages: on a CPU one by one as they are packed, on CUDA together in one NCCL group."""
         begun: list[Pending] = []
         on_device: list[MessageEnd] = []
+
         for end in ends:
             if end.buffer.is_cuda:
                 on_device.append(end)
             else:
                 begun.append(_begin(end))
+
         assert not (begun and on_device), "tensors of one transfer are on a CPU and on CUDA"
         return _begin_together(on_device) if on_device else begun
 
@@ -70,6 +72,7 @@ def _begin_together(ends: Sequence[MessageEnd]) -> list[Pending]:
     for end in ends:
         kind = dist.isend if end.sends else dist.irecv
         operations.append(dist.P2POp(kind, end.buffer, end.peer))
+
     works = dist.batch_isend_irecv(operations)
     # One work may stand for the whole group; the wait for it then covers the other messages.
     missing = [_Begun() for _ in range(len(ends) - len(works))]

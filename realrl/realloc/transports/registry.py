@@ -23,6 +23,7 @@ def _shared_memory(device: str) -> Transport:
             f"transport: shared_memory carries tensors in host memory, but device is {device}; set"
             f" transport={AUTO} or transport=collective"
         )
+
     return SharedMemoryTransport()
 
 
@@ -48,6 +49,7 @@ def open_transport(name: str, device: str) -> Transport:
     if not is_file_reference(name):
         known = ", ".join((AUTO, *TRANSPORTS))
         raise ValueError(f"transport: expected {known} or a path/to/file.py:NAME, got {name!r}")
+
     return _open_own(name, device)
 
 
@@ -66,10 +68,12 @@ def _open_own(reference: str, device: str) -> Transport:
             f"transport: {reference} cannot be called with {device!r} ({describe_error(error)}); it must take"
             " the device type, and return a transport"
         ) from error
+
     missing = [member for member in _MEMBERS if not hasattr(transport, member)]
     if missing:
         raise ValueError(
             f"transport: {reference} has no {', '.join(missing)}; realrl.api.transport.Transport says what a"
             " transport has"
         )
+
     return transport

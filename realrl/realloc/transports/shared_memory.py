@@ -63,6 +63,7 @@ class SharedFiles:
             handle = torch.empty(_HANDLE_WORDS, dtype=torch.int64)
             dist.recv(handle, writer)
             memories[writer] = open_shared(handle)
+
         # A handle names a file descriptor of its owner, which must live until its readers have opened it.
         acknowledgement = torch.zeros(1)
         sent += [dist.isend(acknowledgement, writer) for writer in writers]
@@ -71,4 +72,5 @@ class SharedFiles:
         for work in sent:
             assert work is not None, "every rank is of the default process group"
             work.wait()
+
         return (own.memory if own else None), memories

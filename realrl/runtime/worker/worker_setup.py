@@ -18,9 +18,9 @@ from torch import Tensor
 from realrl.api.config import RunConfig
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
-from realrl.api.transport import Transport
 from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
+from realrl.layouts.topology import Topology
 from realrl.parallel.groups import create_groups
 from realrl.program.instructions import Call, Weights
 from realrl.program.jobs import Programs, compile_run
@@ -55,7 +55,13 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         channel.send(Hello(addresses=_data_addresses()))
         setup = channel.receive()
         assert isinstance(setup, Setup), "the master's first message is the set-up"
-        worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
+        worker = build_worker(
+            setup,
+            recipes,
+            channel,
+            rank=rank,
+            local_rank=local_rank,
+        )
     except Exception as error:  # the master ends the run
         logger.exception("failed in set-up")
         refused = isinstance(error, RunRefused)
@@ -63,6 +69,7 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         channel.send(Failed(seq=None, error=what, traceback=traceback.format_exc(), refused=refused))
         channel.receive()
         return
+
     channel.send(Ready())
     worker.serve()
     worker.replicas.close()
@@ -82,10 +89,7 @@ def build_worker(
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     with connected_to(setup.hosts):
         groups = create_groups(plan.placements.values(), rank, _timeout(config))
-    transport = open_transport(config.transport, config.device)
-    transport.connect()
-    topology = discover_topology(transport)
-    settings = _transfer_settings(config, transport)
+    topology, settings = _open_transport(config)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
         recipe.models(config),
@@ -120,16 +124,24 @@ def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
     if setup.recovery:
         for directory in Path(setup.recovery.directory).iterdir():
             memories.update(read_memories(directory))
+
     return memories
 
 
-def _transfer_settings(config: RunConfig, transport: Transport) -> TransferSettings:
-    return TransferSettings(
+def _open_transport(config: RunConfig) -> tuple[Topology, TransferSettings]:
+    """Connect what carries messages; return the nodes that it finds, and the settings of transfers.
+
+    Collective: over all workers of the run.
+    """
+    transport = open_transport(config.transport, config.device)
+    transport.connect()
+    settings = TransferSettings(
         staging_bytes=config.staging_mib << 20,
         timeout_s=_timeout(config).total_seconds(),
         checksum=config.checksums,
         transport=transport,
     )
+    return discover_topology(transport), settings
 
 
 def _timeout(config: RunConfig) -> timedelta:
@@ -149,6 +161,7 @@ def _join_world(setup: Setup, config: RunConfig, device: str, *, rank: int, worl
             world_size=world_size,
             timeout=timeout,
         )
+
     # The default group connects all ranks now: later, only some of them use it at a time.
     dist.all_reduce(torch.zeros(1, device=device))
     logger.info("rank %d of %d on %s", rank, world_size, device)
@@ -170,7 +183,9 @@ def _used_weights(programs: Programs) -> set[Weights]:
     """Return every model at every placement where a call uses it, and at its home."""
     nodes = (*programs.step.nodes, *programs.evaluate.nodes)
     used = {Weights(model, home) for model, home in programs.homes.items()}
+
     for node in nodes:
         if isinstance(node, Call):
             used.update(node.weights)
+
     return used
