@@ -24,7 +24,7 @@ from realrl.planner.transfer_memory import peak_memory
 from realrl.program.instructions import Reallocate
 from realrl.program.jobs import compile_run
 from realrl.realloc.hosts import topology_of
-from realrl.realloc.transports.registry import open_transport
+from realrl.realloc.transports.by_name import open_transport
 from realrl.runtime.master.accounting import accounting
 from realrl.runtime.model_directories import bytes_to_download, hub_repo
 

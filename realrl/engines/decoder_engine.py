@@ -1,10 +1,10 @@
 """realrl's own engine: a packed decoder on a placement, seen from one rank.
 
 decoder_engine   weights and their versions; each method of `api.engine.HomeEngine`
-  ├── weights      where the weights are: on the device, in host memory
-  ├── passes       micro-batches through this rank's pipeline stage
-  ├── training     gradients and the optimizer
-  └── generating   what all engines share of generation
+  ├── device_weights  where the weights are: on the device, in host memory
+  ├── passes          micro-batches through this rank's pipeline stage
+  ├── training        gradients and the optimizer
+  └── generating      what all engines share of generation
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch
 from realrl.api.engine import NO_WEIGHTS, Loss
 from realrl.api.metrics import Metrics
+from realrl.engines.device_weights import DeviceWeights
 from realrl.engines.finite import not_finite, why_not_finite
 from realrl.engines.generating import GeneratingEngine, GenerationRequest
 from realrl.engines.options import EngineOptions
 from realrl.engines.passes import StagePasses
 from realrl.engines.state import State, state_of
 from realrl.engines.training import Training, TrainStep
-from realrl.engines.weights import DeviceWeights
 from realrl.layouts.layout import Layout
 from realrl.models.config import DecoderConfig
 from realrl.models.decoder import Decoder

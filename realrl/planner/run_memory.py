@@ -32,7 +32,7 @@ from realrl.program.instructions import Call, Offload, Reallocate, Release, Weig
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
 from realrl.realloc.hosts import topology_of
-from realrl.realloc.transports.registry import open_transport
+from realrl.realloc.transports.by_name import open_transport
 
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 

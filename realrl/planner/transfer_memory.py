@@ -15,7 +15,7 @@ from realrl.ops.box_rows import ALIGNMENT
 from realrl.realloc.manifest import MANIFEST_BYTES
 from realrl.realloc.staging import bundle_bytes, places
 from realrl.realloc.transfer import USUAL
-from realrl.realloc.transports.registry import transport_for
+from realrl.realloc.transports.by_name import transport_for
 
 
 class Memory(NamedTuple):

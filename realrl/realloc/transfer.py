@@ -27,7 +27,7 @@ from realrl.realloc.staging import bundle_bytes, places
 from realrl.realloc.staging_buffers import SharedRings, SlotRing, private_ring
 from realrl.realloc.stream_endpoint import Operation, StreamEndpoint
 from realrl.realloc.transfer_failure import TransferFailed
-from realrl.realloc.transports.registry import transport_for
+from realrl.realloc.transports.by_name import transport_for
 from realrl.realloc.views import Tensors, view_of
 
 _BLEND_ELEMENTS = 1 << 20

@@ -13,7 +13,7 @@ from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import Transfer, TransferSettings
-from realrl.realloc.transports.registry import open_transport
+from realrl.realloc.transports.by_name import open_transport
 from tests.bits.same_bits import CASES, digests_of
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors, random_pair
 from tests.world import run_world

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from realrl.api.transport import MessageEnd
 from realrl.layouts.topology import Topology
 from realrl.realloc.hosts import discover_topology, topology_of
+from realrl.realloc.transports.by_name import TRANSPORTS, open_transport, transport_for
 from realrl.realloc.transports.collective import CollectiveTransport
-from realrl.realloc.transports.registry import TRANSPORTS, open_transport, transport_for
 from realrl.realloc.transports.shared_memory import SharedMemoryTransport
 from tests.world import run_world
 

@@ -26,7 +26,7 @@ from realrl.program.instructions import Call, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
-from realrl.realloc.transports.registry import open_transport
+from realrl.realloc.transports.by_name import open_transport
 from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.rendezvous import open_store
 from realrl.runtime.failure import RunRefused
