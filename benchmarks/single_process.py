@@ -15,7 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.config import OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.config import DecoderConfig
 from realrl.models.registry import read_decoder_config
 from realrl.models.rope import Rope
@@ -75,16 +76,18 @@ def load_engine(
     *,
     max_tokens_per_microbatch: int,
     optimizer: OptimizerConfig | None = None,
-) -> Engine:
+) -> DecoderEngine:
     """A language model of one rank."""
-    engine = Engine(
+    engine = DecoderEngine(
         decoder_of(model),
         "lm",
         local_groups(ALONE),
-        dtype=getattr(torch, dtype),
-        device=device,
-        max_tokens_per_microbatch=max_tokens_per_microbatch,
-        optimizer=optimizer,
+        EngineOptions(
+            dtype=getattr(torch, dtype),
+            device=device,
+            max_tokens_per_microbatch=max_tokens_per_microbatch,
+            optimizer=optimizer,
+        ),
     )
     if str(model) in RANDOM:
         _fill(engine)
@@ -94,7 +97,7 @@ def load_engine(
 
 
 @torch.no_grad()
-def _fill(engine: Engine) -> None:
+def _fill(engine: DecoderEngine) -> None:
     """Random matrices; norms are one and biases zero."""
     for name, weight in engine.local_tensors().items():
         if weight.dim() > 1:
@@ -127,7 +130,7 @@ def matmul_peak(dtype: torch.dtype, device: str) -> float:
 
 
 @torch.no_grad()
-def products_s(engine: Engine, rows: int) -> float:
+def products_s(engine: DecoderEngine, rows: int) -> float:
     """Seconds of the products alone that `rows` tokens take through all layers and the head, in the faster of
     the layouts of weights."""
     weights = engine.local_tensors()
@@ -138,7 +141,9 @@ def products_s(engine: Engine, rows: int) -> float:
         if w.dim() == 2 and name != "positions" and not (name == "embed" and "head" in weights)
     ]
     sizes = {matrix.shape[1] for matrix in matrices}
-    inputs = {size: torch.randn(rows, size, device=engine.device).to(engine.dtype) for size in sizes}
+    inputs = {
+        size: torch.randn(rows, size, device=engine.options.device).to(engine.options.dtype) for size in sizes
+    }
     layouts = [matrices]
     if PackedWeight.fits(matrices[0]):
         layouts.append([PackedWeight(matrix, rows) for matrix in matrices])
@@ -147,7 +152,7 @@ def products_s(engine: Engine, rows: int) -> float:
         for matrix, weight in zip(matrices, chosen):
             linear(inputs[matrix.shape[1]], weight)
 
-    device = engine.device.type
+    device = engine.options.torch_device.type
     return min(seconds_of(partial(run, chosen), device) for chosen in layouts for _ in range(3))
 
 

@@ -20,8 +20,9 @@ from benchmarks.peer import Peer, StepJob, SumPrompt
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
-from realrl.api.metrics import read
-from realrl.api.recipe import CallContext, Mean, joined
+from realrl.api.device_metrics import read
+from realrl.api.metrics import Mean, joined
+from realrl.api.recipe import CallContext
 from realrl.datasets.prompts import PromptDataset
 from realrl.program.jobs import samples_of
 from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig

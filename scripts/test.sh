@@ -23,7 +23,7 @@ fi
 if (($# == 0)); then
     wait "$programs"
     if wait "$peer"; then
-        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py
+        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py tests/engines/test_contract.py
     else
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi

@@ -210,6 +210,10 @@ class RunConfig:
     """Device of the models; `auto` is `cuda` on a cluster or if this host has a CUDA device, else `cpu`."""
     staging_mib: int = 256
     """Memory limit of one rank's buffers for weights and batches that move, in MiB."""
+    transport: str = AUTO
+    """What carries the messages of weights and batches that move: `auto`; `shared_memory`, between the ranks
+    of a host (gloo between hosts), for `device: cpu`; `collective`, gloo or NCCL; or a transport of your own,
+    as `path/to/file.py:NAME`. `auto` is `shared_memory` on CPUs and `collective` on CUDA."""
     checksums: bool = True
     """Check every message in which weights and batches move; a corrupted byte ends the run."""
     call_timeout_s: float = 1800.0

@@ -1,4 +1,7 @@
-"""What a recipe gives the runtime: its graph, its models, and the body of each call."""
+"""What a recipe gives the runtime: its graph, its models, and the body of each call.
+
+Who writes a recipe finds the names of engines and metrics that bodies use here too.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
+from realrl.api.engine import NO_BREAKS as NO_BREAKS
+from realrl.api.engine import Breaks as Breaks
+from realrl.api.engine import CallEngine as CallEngine
 from realrl.api.graph import DataflowGraph
+from realrl.api.metrics import Mean as Mean
+from realrl.api.metrics import Metrics as Metrics
+from realrl.api.metrics import Peak as Peak
+from realrl.api.metrics import joined as joined
 from realrl.base.progress import Progress, no_progress
 
 if TYPE_CHECKING:  # configs and the command line's help load this module, and have no need of torch
     from torch import Tensor
 
     from realrl.api.batch import PackedBatch
-
-
-class Mean(NamedTuple):
-    """A metric that adds up over ranks: `total / weight` is its mean."""
-
-    total: float | Tensor
-    """A scalar tensor may stay on its device until the call has ended."""
-    weight: float
-
-    def joined(self, other: Mean) -> Mean:
-        return Mean(self.total + other.total, self.weight + other.weight)
-
-
-class Peak(NamedTuple):
-    """A metric of which the largest over ranks counts."""
-
-    largest: float
-
-    def joined(self, other: Peak) -> Peak:
-        return max(self, other)
-
-
-Metrics = Mapping[str, Mean | Peak]
-
-
-def joined(*parts: Metrics) -> dict[str, Mean | Peak]:
-    """All metrics of several parts of a whole."""
-    whole: dict[str, Mean | Peak] = {}
-    for part in parts:
-        for name, metric in part.items():
-            whole[name] = whole[name].joined(metric) if name in whole else metric
-    return whole
 
 
 @dataclass(frozen=True)
@@ -74,19 +52,6 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class Breaks:
-    """When a generation is to step aside for other work of its rank, and that work."""
-
-    due: Callable[[], bool] = lambda: False
-    """Whether some waits. Ranks that generate together ask one of them, between two tokens."""
-    take: Callable[[], None] = lambda: None
-    """Do it; new weights may come by it. All ranks that generate together do."""
-
-
-NO_BREAKS = Breaks()
-
-
-@dataclass(frozen=True)
 class CallContext:
     """All that the body of a call may use, on one rank."""
 
@@ -94,8 +59,8 @@ class CallContext:
     """The recipe's config."""
     step: int
     evaluating: bool
-    engine: Any
-    """The call's model on this rank (`realrl.engines.Engine`); None for a compute call."""
+    engine: CallEngine
+    """The call's model on this rank; the engine of a compute call, which has no model, refuses everything."""
     dataset: Any
     tokenizer: Any
     reduce: Callable[[Tensor], Tensor]

@@ -33,6 +33,7 @@ from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.ops.kernels import CUDA_LIBRARY, NO_CUDA_KERNELS
 from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
 from realrl.program.program import home_placements
+from realrl.realloc.transports.by_name import open_transport
 from realrl.rewards.functions import GYM, MATH, weights_of
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.model_directories import has_tokenizer, hub_repo, resolve_model
@@ -116,6 +117,7 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
     Returns notes on the weights of the Hub, which are downloaded here, once all else is checked.
     """
     check_mode(config)
+    open_transport(config.transport, config.device)
     check_loggers(config)
     if lacking := lacking_devices(config, plan):
         raise ValueError(lacking)

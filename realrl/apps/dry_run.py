@@ -9,6 +9,7 @@ from realrl.api.configure import dump_config
 from realrl.api.graph import OWN_ENGINE, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.api.transport import Transport
 from realrl.apps.checks import lacking_devices
 from realrl.apps.preparation import PreparedRun
 from realrl.apps.tables import table
@@ -23,6 +24,7 @@ from realrl.planner.transfer_memory import peak_memory
 from realrl.program.instructions import Reallocate
 from realrl.program.jobs import compile_run
 from realrl.realloc.hosts import topology_of
+from realrl.realloc.transports.by_name import open_transport
 from realrl.runtime.master.accounting import accounting
 from realrl.runtime.model_directories import bytes_to_download, hub_repo
 
@@ -101,9 +103,11 @@ def _plan_text(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan)
 def _reallocations(
     recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> str:
-    programs, topology = compile_run(recipe, config, execution_plan), topology_of({}, config.device)
+    programs = compile_run(recipe, config, execution_plan)
+    transport = open_transport(config.transport, config.device)
+    topology = topology_of({}, transport)
     rows = [
-        _reallocation(node, when, config, models, topology)
+        _reallocation(node, when, config, models, topology, transport)
         for when, program in (("each step", programs.step), ("each evaluation", programs.evaluate))
         for node in program.instructions
         if isinstance(node, Reallocate)
@@ -114,7 +118,12 @@ def _reallocations(
 
 
 def _reallocation(
-    node: Reallocate, when: str, config: RunConfig, models: Mapping[str, FoundModel], topology: Topology
+    node: Reallocate,
+    when: str,
+    config: RunConfig,
+    models: Mapping[str, FoundModel],
+    topology: Topology,
+    transport: Transport,
 ) -> Row:
     """Weights that move: how many bytes, and what a rank needs for them at most."""
     origin, goal = models[node.model], models[node.into]
@@ -131,6 +140,7 @@ def _reallocation(
         itemsizes=itemsizes,
         staging_bytes=config.staging_mib << 20,
         device=config.device,
+        transport=transport,
     )
     return (
         f"{node.model} -> {node.into}" if is_blend else node.model,

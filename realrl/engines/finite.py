@@ -15,6 +15,7 @@ def not_finite(shards: Iterable[Shard], weights: Mapping[str, Tensor]) -> str | 
         box = tuple(slice(start, start + size) for start, size in zip(shard.offset, shard.box.shape))
         if not _is_finite(weights[shard.local][box]):
             return shard.box.tensor
+
     return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from realrl.base.seeding import derive_seed
 from realrl.layouts.boxes import split
 from realrl.layouts.layout import Layout, Rank, Shape
-from realrl.realloc.stream_endpoint import view_of
+from realrl.realloc.views import view_of
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _MIX = 0x2545F4914F6CDD1D
@@ -33,7 +33,12 @@ def spread(layout: Layout, rank: Rank, values: Mapping[str, Tensor]) -> None:
     for shard in layout.shards(rank):
         seed = derive_seed(shard.box.tensor)
         for offset, shape in split(shard.box.shape, _ELEMENTS_AT_ONCE):
-            block = view_of(values[shard.local], shard.offset, offset, shape)
+            block = view_of(
+                values[shard.local],
+                shard.offset,
+                offset,
+                shape,
+            )
             start = tuple(a + b for a, b in zip(shard.box.start, offset))
             _spread(block.view(torch.int32), _noise(seed, start, shape, block.device))
 
@@ -51,6 +56,7 @@ def _noise(seed: int, start: Shape, shape: Shape, device: torch.device) -> Tenso
     for first, size in zip(start, shape):
         index = torch.arange(first, first + size, device=device)
         mixed = _mixed(mixed).unsqueeze(-1) + index
+
     return (_mixed(_mixed(mixed)) >> 48).int() | 1
 
 

@@ -40,6 +40,10 @@ class Topology:
         # No node has an empty host name, so the default is a node of its own.
         return self.nodes.get(rank, "")
 
+    def can_read(self, reader: Rank, writer: Rank) -> bool:
+        """Return whether `reader` can read what `writer` has written once, so that nothing is sent to it."""
+        return self.shared_memory and self.node(reader) == self.node(writer)
+
     def by_node(self, ranks: Iterable[Rank]) -> dict[Node, tuple[Rank, ...]]:
         """Group `ranks` by node, in the given order."""
         members: dict[Node, list[Rank]] = {}

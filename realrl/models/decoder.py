@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import Head, kv_heads, layer_chunks, padded_vocab, stage_layers
+from realrl.models.layout import Head, kv_heads, layer_chunks, local_tensors, padded_vocab, stage_layers
 from realrl.models.rope import inverse_frequencies
 from realrl.ops.gated import activate, gated
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
@@ -93,6 +93,9 @@ class Decoder:
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
         self._num_real_logits = _num_real_logits(config, layout.tp, place.tp_rank)
         self._frequencies = _frequencies(config)
+        tensors = local_tensors(config, layout, place, head)
+        self._products = {tensor.name for tensor in tensors if tensor.role.is_product}
+        self._transposed = {tensor.name for tensor in tensors if tensor.is_transposed}
 
     def forward(
         self,
@@ -247,9 +250,8 @@ class Decoder:
 
     def _may_pack(self, name: str, weight: Tensor) -> bool:
         is_head = self.is_last and name == self._head_name
-        is_product = name.startswith("layers.") or is_head
-        is_matrix = weight.dim() == 2
-        return is_product and is_matrix and not self._tp.deterministic and PackedWeight.fits(weight)
+        is_product = name in self._products or is_head
+        return is_product and not self._tp.deterministic and PackedWeight.fits(weight)
 
     @property
     def _head_name(self) -> str:
@@ -357,8 +359,7 @@ class Decoder:
     def _plain_matrix(self, name: str) -> Tensor:
         """Return a matrix as `[out, in]`."""
         weight = self.weights[name]
-        is_transposed = self.config.names.transposed and name.startswith("layers.")
-        return weight.t() if is_transposed else weight
+        return weight.t() if name in self._transposed else weight
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         """Normalise the last dim."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
-from realrl.api.recipe import NO_BREAKS, Breaks
+from realrl.api.engine import NO_BREAKS, Breaks, Ends
 from realrl.base.progress import Progress, no_progress
 from realrl.models.decode_state import HostBlock
 from realrl.models.decoder import Decoder
@@ -34,10 +34,6 @@ from realrl.ops.attention import packed_attention
 from realrl.ops.cache import KeyValueCache
 from realrl.ops.segments import Segments
 from realrl.parallel.pipeline import StageLink
-
-Ends = Callable[[Sequence[int]], bool]
-"""Whether a response ends with its last token."""
-
 
 _NO_LIMIT = 1 << 62
 """Bytes of a cache whose size is not set."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, product
 from operator import add
@@ -37,6 +37,38 @@ class Piece(NamedTuple):
     offset: Shape
 
 
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What a local tensor is in training: which ranks have it too, and what completes its gradient."""
+
+    summed_over_tp: Literal["never", "spread_tokens", "always"] = "never"
+    """When tensor-parallel ranks that each have all of it sum their gradients: `spread_tokens`, if tokens
+    are spread over the ranks, so that each rank computes it from its own; `always`, if each rank computes it
+    from its own attention heads. `never`: each rank has a part, or computes all of the gradient."""
+    has_kv_heads: bool = False
+    """Whether it has key/value heads, of which several ranks have one if there are more ranks than heads."""
+    is_vocabulary: bool = False
+    """Whether it has one row per token of the vocabulary, so that the first and the last stage share it if
+    embeddings are tied."""
+    is_product: bool = False
+    """Whether it is only used in products: the last one of a backward pass completes its gradient on a rank.
+    Others are also looked up, added or multiplied by elements."""
+
+
+VOCABULARY = Role(is_vocabulary=True)
+"""An embedding, which is looked up; the head too, if that is tied to it."""
+OWN_HEAD = Role(is_vocabulary=True, is_product=True)
+SCALAR_HEAD = Role(is_product=True)
+"""It is applied to all tokens on every rank."""
+PER_TOKEN = Role(summed_over_tp="spread_tokens")
+"""Norms, positions, and biases that are added once, to a sum over ranks."""
+PER_HEAD = Role(summed_over_tp="always")
+"""Norms of queries and keys."""
+MATRIX = Role(is_product=True)
+BIAS = Role()
+"""It is divided like the outputs to which it is added."""
+
+
 @dataclass(frozen=True)
 class LocalTensor:
     """One rank's part of one or several fused global tensors."""
@@ -44,6 +76,9 @@ class LocalTensor:
     name: str
     shape: Shape
     pieces: tuple[Piece, ...]
+    role: Role
+    is_transposed: bool = False
+    """Whether a matrix is stored as `[in, out]`."""
 
 
 def check_fits(decoder: DecoderConfig, layout: ParallelLayout, path: str) -> None:
@@ -216,10 +251,10 @@ def _stage_tensors(
     names = decoder.names
     hidden = decoder.hidden_size
     if place.pp_rank == 0:
-        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "embed", decoder.embedding)
+        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "embed", decoder.embedding, VOCABULARY)
         if decoder.rope is None:
             shape = decoder.max_position, hidden
-            yield _whole("positions", f"{names.positions}.weight", shape)
+            yield _whole("positions", f"{names.positions}.weight", shape, PER_TOKEN)
 
     for layer in layers:
         yield from _attention_tensors(decoder, layout.tp, place.tp_rank, layer)
@@ -229,10 +264,10 @@ def _stage_tensors(
         return
     yield from _norm(decoder, "norm", names.norm)
     if head == "scalar":
-        yield _whole("head", decoder.scalar_head, (1, hidden))
+        yield _whole("head", decoder.scalar_head, (1, hidden), SCALAR_HEAD)
     elif has_own_head(decoder, layout):
         source = decoder.embedding if decoder.tied else f"{names.head}.weight"
-        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "head", source)
+        yield _vocab_rows(decoder, layout.tp, place.tp_rank, "head", source, OWN_HEAD)
 
 
 def _attention_tensors(
@@ -255,10 +290,10 @@ def _attention_tensors(
     )
 
     yield from _norm(decoder, local + "attn_norm", prefix + names.attn_norm)
-    yield from _linear(decoder, local + "qkv", rows, bias=decoder.qkv_bias)
+    yield from _linear(decoder, local + "qkv", rows, bias=decoder.qkv_bias, has_kv_heads=True)
     if decoder.qk_norm:
-        yield _whole(local + "q_norm", f"{prefix}{names.q_norm}.weight", (dim,))
-        yield _whole(local + "k_norm", f"{prefix}{names.k_norm}.weight", (dim,))
+        yield _whole(local + "q_norm", f"{prefix}{names.q_norm}.weight", (dim,), PER_HEAD)
+        yield _whole(local + "k_norm", f"{prefix}{names.k_norm}.weight", (dim,), PER_HEAD)
 
     yield from _row_linear(
         decoder,
@@ -325,20 +360,22 @@ def _share(size: int, number: int, index: int) -> range:
     return range(start, stop)
 
 
-def _whole(local: str, tensor: str, shape: Shape) -> LocalTensor:
+def _whole(local: str, tensor: str, shape: Shape, role: Role) -> LocalTensor:
     origin = (0,) * len(shape)
     box = Box(tensor, origin, shape)
-    return LocalTensor(local, shape, (Piece(box, origin),))
+    return LocalTensor(local, shape, (Piece(box, origin),), role)
 
 
 def _norm(decoder: DecoderConfig, local: str, module: str) -> Iterator[LocalTensor]:
     shape = (decoder.hidden_size,)
-    yield _whole(local, f"{module}.weight", shape)
+    yield _whole(local, f"{module}.weight", shape, PER_TOKEN)
     if decoder.norm == "layer":
-        yield _whole(f"{local}_bias", f"{module}.bias", shape)
+        yield _whole(f"{local}_bias", f"{module}.bias", shape, PER_TOKEN)
 
 
-def _linear(decoder: DecoderConfig, local: str, rows: _Rows, *, bias: bool) -> Iterator[LocalTensor]:
+def _linear(
+    decoder: DecoderConfig, local: str, rows: _Rows, *, bias: bool, has_kv_heads: bool = False
+) -> Iterator[LocalTensor]:
     """Yield some outputs of some modules, fused, and their biases."""
     columns = decoder.hidden_size
     weights: list[Piece] = []
@@ -359,10 +396,12 @@ def _linear(decoder: DecoderConfig, local: str, rows: _Rows, *, bias: bool) -> I
         biases.append(Piece(vector, (row,)))
         row += len(part)
 
-    matrix = LocalTensor(local, (row, columns), tuple(weights))
+    role = replace(MATRIX, has_kv_heads=has_kv_heads)
+    matrix = LocalTensor(local, (row, columns), tuple(weights), role)
     yield _stored(decoder, matrix)
     if bias:
-        yield LocalTensor(f"{local}_bias", (row,), tuple(biases))
+        role = replace(BIAS, has_kv_heads=has_kv_heads)
+        yield LocalTensor(f"{local}_bias", (row,), tuple(biases), role)
 
 
 def _row_linear(
@@ -377,10 +416,10 @@ def _row_linear(
     )
     piece = Piece(box, (0, 0))
     shape = rows, len(columns)
-    matrix = LocalTensor(local, shape, (piece,))
+    matrix = LocalTensor(local, shape, (piece,), MATRIX)
     yield _stored(decoder, matrix)
     if bias:
-        yield _whole(f"{local}_bias", f"{module}.bias", (rows,))
+        yield _whole(f"{local}_bias", f"{module}.bias", (rows,), PER_TOKEN)
 
 
 def _stored(decoder: DecoderConfig, matrix: LocalTensor) -> LocalTensor:
@@ -396,14 +435,17 @@ def _stored(decoder: DecoderConfig, matrix: LocalTensor) -> LocalTensor:
         )
         piece = Piece(transposed, offset[::-1])
         pieces.append(piece)
-    return LocalTensor(
-        matrix.name,
-        matrix.shape[::-1],
-        tuple(pieces),
+    return replace(
+        matrix,
+        shape=matrix.shape[::-1],
+        pieces=tuple(pieces),
+        is_transposed=True,
     )
 
 
-def _vocab_rows(decoder: DecoderConfig, tp: int, tp_rank: int, local: str, tensor: str) -> LocalTensor:
+def _vocab_rows(
+    decoder: DecoderConfig, tp: int, tp_rank: int, local: str, tensor: str, role: Role
+) -> LocalTensor:
     """Return a rank's rows of an embedding or head; the last ones may be padding."""
     columns = decoder.hidden_size
     num_rows = padded_vocab(decoder, tp) // tp
@@ -419,4 +461,4 @@ def _vocab_rows(decoder: DecoderConfig, tp: int, tp_rank: int, local: str, tenso
         pieces = (Piece(box, (0, 0)),)
 
     shape = num_rows, columns
-    return LocalTensor(local, shape, pieces)
+    return LocalTensor(local, shape, pieces, role)

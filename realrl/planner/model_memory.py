@@ -18,7 +18,7 @@ import torch
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import Coordinate, ParallelLayout
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import Head, kv_heads, local_tensors, padded_vocab, stage_layers
+from realrl.models.layout import Head, LocalTensor, kv_heads, local_tensors, padded_vocab, stage_layers
 from realrl.ops.linear import has_bf16_products
 from realrl.parallel.vocab import LOGITS_BUDGETS, LogitsBudget, token_chunks
 
@@ -66,15 +66,19 @@ class Stage:
         return len(self._layers)
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the local tensors, by name."""
-        tensors = local_tensors(
+    def tensors(self) -> tuple[LocalTensor, ...]:
+        """The local tensors."""
+        return local_tensors(
             self.decoder,
             self.layout,
             self.place,
             self.head,
         )
-        return {tensor.name: tensor.shape for tensor in tensors}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the local tensors, by name."""
+        return {tensor.name: tensor.shape for tensor in self.tensors}
 
     @property
     def num_elements(self) -> int:
@@ -93,10 +97,9 @@ class Stage:
         if not packs:
             return 0
         elements = 0
-        for name, shape in self.shapes.items():
-            is_product = name.startswith("layers.") or name == self._head_name
-            if is_product and len(shape) == 2:
-                elements += math.prod(shape)
+        for tensor in self.tensors:
+            if tensor.role.is_product or tensor.name == self._head_name:
+                elements += math.prod(tensor.shape)
         return elements * self.itemsize
 
     def cache_shape(self) -> CacheShape:

@@ -32,6 +32,7 @@ from realrl.program.instructions import Offload, Reallocate, Release, RunCall, W
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
 from realrl.realloc.hosts import topology_of
+from realrl.realloc.transports.by_name import open_transport
 
 ITEMSIZE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -202,7 +203,8 @@ class _Walk:
         goal = _written(node)
         source = self._layout(origin)
         destination = self._layout(goal)
-        topology = topology_of({}, self._config.device)
+        transport = open_transport(self._config.transport, self._config.device)
+        topology = topology_of({}, transport)
         found = peak_memory(
             cached_plan(source, destination, topology),
             source,
@@ -210,6 +212,7 @@ class _Walk:
             itemsizes=(self._itemsize(origin), self._itemsize(goal)),
             staging_bytes=self._config.staging_mib << 20,
             device=self._config.device,
+            transport=transport,
         )
         staging = {}
         for rank, memory in found.items():

@@ -6,12 +6,16 @@ import math
 from operator import add
 from typing import NamedTuple
 
+import torch
+
+from realrl.api.transport import Transport
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.plan import Stream, TransferPlan
 from realrl.ops.box_rows import ALIGNMENT
-from realrl.realloc.staging import bundle_bytes, places, usual_bytes
-from realrl.realloc.stream_endpoint import MANIFEST_BYTES
+from realrl.realloc.manifest import MANIFEST_BYTES
+from realrl.realloc.staging import bundle_bytes, places
 from realrl.realloc.transfer import USUAL
+from realrl.realloc.transports.by_name import transport_for
 
 
 class Memory(NamedTuple):
@@ -38,14 +42,18 @@ def peak_memory(
     itemsizes: tuple[int, int],
     staging_bytes: int = USUAL.staging_bytes,
     device: str = "cpu",
+    transport: Transport | None = None,
 ) -> dict[Rank, Memory]:
     """Return the memory of each rank of `source` and `destination` at the peak of a reallocation.
 
     `itemsizes` are the bytes of an element in the source and in the destination; the smaller ones are sent.
-    `staging_bytes` limits the staging buffers of a rank.
+    `staging_bytes` limits the staging buffers of a rank. `transport` carries the messages; None stands for
+    the built-in one that the plan's topology needs.
     """
     source_itemsize, target_itemsize = itemsizes
-    staging = _staging_by_rank(plan, min(itemsizes), staging_bytes, device)
+    carrier = transport or transport_for(plan.topology)
+    usual_bytes = carrier.bundle_bytes(torch.device(device))
+    staging = _staging_by_rank(plan, min(itemsizes), staging_bytes, usual_bytes)
     found = {}
     for rank in dict.fromkeys((*source.ranks, *destination.ranks)):
         found[rank] = Memory(
@@ -56,12 +64,14 @@ def peak_memory(
     return found
 
 
-def _staging_by_rank(plan: TransferPlan, itemsize: int, staging_bytes: int, device: str) -> dict[Rank, int]:
+def _staging_by_rank(
+    plan: TransferPlan, itemsize: int, staging_bytes: int, usual_bytes: int
+) -> dict[Rank, int]:
     """Return the bytes of staging buffers on each rank that takes part in a stream."""
     located = [places(stream.route, plan.topology) for stream in plan.streams]
     limit = min(
         bundle_bytes(plan, located, staging_bytes),
-        usual_bytes(plan.topology, device),
+        usual_bytes,
     )
     slot_bytes = [min(limit, _stream_bytes(stream, itemsize)) for stream in plan.streams]
     staging = {}

@@ -24,8 +24,8 @@ from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.pieces import Region
 from realrl.layouts.plan import Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.stream_endpoint import view_of
 from realrl.realloc.transfer import USUAL, TransferSettings, execute
+from realrl.realloc.views import view_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -57,6 +57,7 @@ def file_layout(directory: Path | str, base: str = "") -> Layout:
     """
     directory = Path(directory)
     found: list[tuple[str, str, Shape]] = []
+
     for name, wanted in _files(directory).items():
         shapes = _shapes(directory / name)
         tensors = shapes if wanted is None else wanted
@@ -65,7 +66,9 @@ def file_layout(directory: Path | str, base: str = "") -> Layout:
                 raise ValueError(
                     f"{directory / INDEX_FILE}: {name} lacks {tensor!r}; save the checkpoint anew"
                 )
+
             found.append((name, tensor, shapes[tensor]))
+
     is_bare = not any(tensor.startswith(base) for _, tensor, _ in found)
     prefix = base if is_bare else ""
     patterns = [_whole(name, prefix + tensor, shape, local=tensor) for name, tensor, shape in found]
@@ -103,7 +106,7 @@ def read_boxes(
     """Fill `rank`'s local tensors of `layout` from safetensors files, the ranks of the layout `files`."""
     own_plan = plan(files, layout.only(rank))
     for stream in own_plan.streams:
-        with safe_open(directory / stream.route.root, framework="pt") as file:
+        with safe_open(directory / str(stream.route.root), framework="pt") as file:
             _read_stream(file, stream, rank, target)
 
 
@@ -115,6 +118,7 @@ def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
     """
     present = files.extents()
     wanted = layout.extents()
+
     for tensor, expected in wanted.items():
         if tensor not in present:
             raise ValueError(f"{directory} has no tensor {tensor!r}, which the model needs; give another one")
@@ -124,6 +128,7 @@ def check_tensors(directory: Path, files: Layout, layout: Layout) -> None:
                 f"{directory}: expected {tensor!r} of shape {list(expected)}, got {list(shape)};"
                 " give a checkpoint that fits its config.json"
             )
+
     _check_types(directory, files, wanted)
 
 
@@ -140,12 +145,13 @@ def are_equal(directory: Path, files: Layout, one: str, other: str) -> bool:
             block = _slices(offset, shape)
             if not torch.equal(first[block], second[block]):
                 return False
+
     return True
 
 
 def _open_slice(stack: ExitStack, directory: Path, part: Part):
     """Open a tensor's file until `stack` closes, and return the tensor, which is read block by block."""
-    opened = safe_open(directory / part.ranks[0], framework="pt")
+    opened = safe_open(directory / str(part.ranks[0]), framework="pt")
     file = stack.enter_context(opened)
     return file.get_slice(part.local)
 
@@ -182,7 +188,9 @@ def save(
     execute(transfer_plan, source, whole, rank=rank, settings=settings)
     if whole:
         num_files = len(saved.ranks)
-        write_shard(directory, num_files, saved.ranks.index(rank), whole)
+        index = saved.ranks.index(rank)
+        write_shard(directory, num_files, index, whole)
+
     if rank == saved.ranks[0]:
         write_index(directory, saved, dtype.itemsize)
 
@@ -195,23 +203,33 @@ def save_layout(model_layout: Layout, ranks: Sequence[Rank]) -> Layout:
     extents = model_layout.extents()
     sizes = {tensor: math.prod(shape) for tensor, shape in extents.items()}
     held: dict[str, dict[Rank, int]] = {}
+
     for pattern in model_layout.patterns:
         own = _held_elements(pattern)
         held.update(dict.fromkeys(pattern.tensors, own))
+
     limit = _SLACK * (sum(sizes.values()) / len(ranks))
     load = dict.fromkeys(ranks, 0)
     tensors_of: dict[Rank, list[str]] = {rank: [] for rank in ranks}
+
     # The largest tensors come first: the smaller ones then even out the load.
     for tensor in sorted(extents, key=lambda name: -sizes[name]):
-        writer = _choose_writer(load, held[tensor], sizes[tensor], limit)
+        writer = _choose_writer(
+            load,
+            held[tensor],
+            sizes[tensor],
+            limit,
+        )
         load[writer] += sizes[tensor]
         tensors_of[writer].append(tensor)
+
     patterns: list[Pattern] = []
     positions = {tensor: position for position, tensor in enumerate(extents)}
     for rank, tensors in tensors_of.items():
         # A file lists its tensors in the order of the model.
         for tensor in sorted(tensors, key=positions.__getitem__):
             patterns.append(_whole(rank, tensor, extents[tensor]))
+
     return Layout(tuple(patterns))
 
 
@@ -226,6 +244,7 @@ def _choose_writer(load: Mapping[Rank, int], held: Mapping[Rank, int], numel: in
             continue
         if best is None or _preference(rank, load, held) > _preference(best, load, held):
             best = rank
+
     if best is not None:
         return best
     return min(load, key=lambda rank: (load[rank], -held.get(rank, 0)))
@@ -255,6 +274,7 @@ def write_index(directory: Path | str, saved: Layout, itemsize: int) -> None:
     for pattern in saved.patterns:
         writer = pattern.parts[0].ranks[0]
         weight_map[pattern.tensor] = names[writer]
+
     shapes = saved.extents().values()
     num_elements = sum(map(math.prod, shapes))
     metadata = {"total_size": itemsize * num_elements}
@@ -297,12 +317,14 @@ def _indexed(index: Path) -> dict[str, list[str]]:
         decoded = msgspec.json.decode(text, type=_Index)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{index} is no checkpoint index ({error}); save the checkpoint anew") from error
+
     files: dict[str, list[str]] = {}
     for tensor, name in decoded.weight_map.items():
         # A path could point anywhere on this machine.
         if Path(name).name != name:
             raise ValueError(f"{index} names {name}, which is no file beside it; save the checkpoint anew")
         files.setdefault(name, []).append(tensor)
+
     return files
 
 
@@ -314,6 +336,7 @@ def _what_to_do(directory: Path) -> str:
             f"{pickled[0]} is a pickle, which can run code when it is read, and so is not read; if you trust"
             " it, convert it by transformers, AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
         )
+
     return "name a Hugging Face directory"
 
 
@@ -341,8 +364,9 @@ def _check_types(directory: Path, files: Layout, wanted: Collection[str]) -> Non
         if pattern.tensor in wanted:
             name = pattern.parts[0].ranks[0]
             by_file.setdefault(name, []).append(pattern)
+
     for name, patterns in by_file.items():
-        with safe_open(directory / name, framework="pt") as file:
+        with safe_open(directory / str(name), framework="pt") as file:
             for pattern in patterns:
                 _check_type(directory, file, pattern)
 
@@ -373,7 +397,12 @@ def _read_region(file, held: Region, copies: Sequence[Region], target: Mapping[s
     for offset, shape in split(held.shape, _ELEMENTS_AT_ONCE):
         block = _read(file, held, offset, shape)
         for wanted in copies:
-            view = view_of(target[wanted.local], wanted.offset, offset, shape)
+            view = view_of(
+                target[wanted.local],
+                wanted.offset,
+                offset,
+                shape,
+            )
             view.copy_(block)
 
 
@@ -382,6 +411,7 @@ def _read(file, held: Region, offset: Shape, shape: Shape) -> Tensor:
     if not shape:
         # safetensors cannot slice a scalar.
         return file.get_tensor(held.local)
+
     begin = [a + b for a, b in zip(held.offset, offset, strict=True)]
     block = _slices(begin, shape)
     return file.get_slice(held.local)[block]
@@ -390,7 +420,13 @@ def _read(file, held: Region, offset: Shape, shape: Shape) -> Tensor:
 def _whole(rank: Rank, tensor: str, shape: Shape, local: str | None = None) -> Pattern:
     """Return the pattern of a tensor that one rank holds whole, as its local tensor `local`."""
     zeros = (0,) * len(shape)
-    part = Part((rank,), zeros, shape, local or tensor, zeros)
+    part = Part(
+        (rank,),
+        zeros,
+        shape,
+        local or tensor,
+        zeros,
+    )
     return Pattern(tensor, (part,))
 
 
@@ -400,4 +436,5 @@ def _held_elements(pattern: Pattern) -> dict[Rank, int]:
     for part in pattern.parts:
         for rank in part.ranks:
             held[rank] = held.get(rank, 0) + part.numel
+
     return held

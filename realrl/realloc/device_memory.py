@@ -64,7 +64,13 @@ class DeviceMemory:
     def __init__(self, pointer: int, num_bytes: int, release: Callable[[int], None]) -> None:
         self.pointer = pointer
         self.num_bytes = num_bytes
-        finalizer = weakref.finalize(self, _release, release, pointer, _current_context())
+        finalizer = weakref.finalize(
+            self,
+            _release,
+            release,
+            pointer,
+            _current_context(),
+        )
         # At exit the driver frees all memory itself, and may be unloaded when Python calls finalizers.
         finalizer.atexit = False
 
@@ -102,6 +108,7 @@ def allocate(num_bytes: int, device: torch.device) -> DeviceMemory:
     """
     pointer = _POINTER()
     granted_bytes = -(-num_bytes // _GRANULE_BYTES) * _GRANULE_BYTES
+
     with _on(device):
         _call("cuMemAlloc_v2", ctypes.byref(pointer), granted_bytes)
         return DeviceMemory(pointer.value, num_bytes, _free)
@@ -119,7 +126,12 @@ def open_device_memory(handle: bytes, num_bytes: int, device: torch.device) -> D
     pointer = _POINTER()
     lent = _Handle.from_buffer_copy(handle)
     with _on(device):
-        _call("cuIpcOpenMemHandle_v2", ctypes.byref(pointer), lent, _LAZY_ENABLE_PEER_ACCESS)
+        _call(
+            "cuIpcOpenMemHandle_v2",
+            ctypes.byref(pointer),
+            lent,
+            _LAZY_ENABLE_PEER_ACCESS,
+        )
         return DeviceMemory(pointer.value, num_bytes, _close)
 
 
@@ -193,4 +205,5 @@ def _driver(library: str) -> ctypes.CDLL:
         function = getattr(driver, name)
         function.argtypes = arguments
         function.restype = ctypes.c_int
+
     return driver

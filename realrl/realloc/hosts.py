@@ -1,4 +1,4 @@
-"""Discovery of the ranks that share a host, and with it memory or fast links."""
+"""Discovery of the nodes of a run's ranks, by what carries their messages."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 
+from realrl.api.transport import Transport
 from realrl.layouts.layout import Rank
 from realrl.layouts.topology import Node, Topology
-from realrl.realloc.shared import host_id, machine_id
 
-_HOST_RATES = {
-    "link_bytes_s": 5e9,
-    "nic_bytes_s": 3e9,
-    "node_nic_bytes_s": 3e9,
-}
-"""Rates of a host without accelerators: memory copies, and one NIC of 25 Gb/s for all ranks."""
+_DIGEST_BYTES = 8
+"""Names of nodes are exchanged as int64 digests."""
 
 
-def topology_of(nodes: Mapping[Rank, Node], device: str) -> Topology:
-    """Return the topology of ranks on devices of type `cpu` or `cuda`, given the node of each rank.
+def topology_of(nodes: Mapping[Rank, Node], transport: Transport) -> Topology:
+    """Return the topology that a transport makes of ranks, given the node of each rank."""
+    shares_memory = transport.sharing is not None
+    rates = transport.rates
+    if rates is None:
+        return Topology(nodes=nodes, shared_memory=shares_memory)
+    return Topology(
+        nodes=nodes,
+        shared_memory=shares_memory,
+        link_bytes_s=rates.link_bytes_s,
+        nic_bytes_s=rates.nic_bytes_s,
+        node_nic_bytes_s=rates.node_nic_bytes_s,
+    )
 
-    Ranks share memory only on the CPU, where the weights are in host memory.
-    """
-    if device == "cpu":
-        return Topology(nodes=nodes, shared_memory=True, **_HOST_RATES)
-    return Topology(nodes=nodes)
 
-
-def discover_topology(device: str) -> Topology:
+def discover_topology(transport: Transport) -> Topology:
     """Return the topology of this run.
-
-    Devices of one machine are linked even across containers; host memory is shared only within a container.
 
     Collective: over the default process group.
     """
-    host = host_id() if device == "cpu" else machine_id()
-    digest = hashlib.blake2b(host.encode(), digest_size=8).digest()
+    name = transport.node_name().encode()
+    digest = hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest()
     number = int.from_bytes(digest, "big", signed=True)
     own = torch.tensor([number])
+
     world_size = dist.get_world_size()
     found = torch.empty(world_size, dtype=torch.int64)
     dist.all_gather_into_tensor(found, own)
-    nodes = dict(enumerate(found.tolist()))
-    return topology_of(nodes, device)
+    nodes: dict[Rank, Node] = {}
+    for rank, node in enumerate(found.tolist()):
+        nodes[rank] = node
+    return topology_of(nodes, transport)

@@ -35,9 +35,11 @@ def write(directory: Path, layout: Layout, rank: Rank, tensors: Mapping[str, Ten
     """Write `rank`'s local tensors of `layout`, which are in host memory; return the file."""
     path = directory / _name(rank)
     held: list[_Held] = []
+
     for shard in layout.shards(rank):
         box = shard.box
         held.append(_Held(box.tensor, box.start, box.stop, shard.local, shard.offset))
+
     metadata = {_SHARDS: msgspec.json.encode(held).decode()}
     write_aside(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
     return path
@@ -58,6 +60,7 @@ def read(directory: Path, layout: Layout, rank: Rank, target: Mapping[str, Tenso
     if _boxes(files, own_file.name) != _boxes(wanted, rank):
         files = _all_files(directory)
         _check_held(directory, files, wanted)
+
     read_boxes(directory, files, wanted, rank, target)
 
 

@@ -37,6 +37,7 @@ def open_shared(handle: Tensor) -> Tensor:
     """
     process, number, num_bytes = handle.tolist()
     descriptor = os.open(f"/proc/{process}/fd/{number}", os.O_RDWR)
+
     try:
         return _mapped(descriptor, num_bytes)
     finally:

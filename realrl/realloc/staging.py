@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,13 +20,6 @@ from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
 from realrl.ops.box_rows import ALIGNMENT
 
-_SHARED_BYTES = 4 << 20
-"""Bytes that a stream moves in a turn through shared memory: they stay in the cache until they are read."""
-_SENT_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}
-"""Bytes that a stream sends in a turn, by device type.
-
-They hide the cost of a turn: on CUDA 0.4 ms of the host's time, as long as 128 MiB take over NVLink.
-"""
 _ALONE_BYTES = 64 << 10
 """A block of at least this size has a message of its own, which needs no packing if it is contiguous."""
 _WORD_BYTES = 8
@@ -56,6 +49,7 @@ def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> I
     """Lay a stream's regions end to end into messages of at most `limit` bytes."""
     entries: list[Entry] = []
     begin = 0
+
     for entry, num_bytes in _blocks(shapes, itemsizes, limit):
         is_whole_words = num_bytes % _WORD_BYTES == 0
         is_alone = num_bytes >= _ALONE_BYTES and is_whole_words
@@ -64,11 +58,14 @@ def messages(shapes: Sequence[Shape], itemsizes: Sequence[int], limit: int) -> I
             yield Message(tuple(entries), begin, False)
             entries = []
             begin = 0
+
         if is_alone:
             yield Message((entry,), num_bytes, True)
             continue
+
         entries.append(entry._replace(begin=begin))
         begin += aligned(num_bytes)
+
     if entries:
         yield Message(tuple(entries), begin, False)
 
@@ -90,12 +87,15 @@ def bundles(stream: Sequence[Message], limit: int) -> Iterator[range]:
     """Group consecutive messages that are sent in one turn, at most `limit` bytes together."""
     first = 0
     num_bytes = 0
+
     for index, message in enumerate(stream):
         if num_bytes and num_bytes + message.num_bytes > limit:
             yield range(first, index)
             first = index
             num_bytes = 0
+
         num_bytes += aligned(message.num_bytes)
+
     yield range(first, len(stream))
 
 
@@ -126,19 +126,20 @@ class Place(NamedTuple):
 
 
 def places(route: Route, topology: Topology) -> dict[Rank, Place]:
-    """Return every rank's place. With shared memory, one relay serves all later ranks of its node."""
+    """Return every rank's place. Where ranks can read from one another, one relay serves all later ones."""
     parent: dict[Rank, Rank] = {}
     depth = {route.root: 0}
     children: dict[Rank, list[Rank]] = defaultdict(list)
     readers: dict[Rank, list[Rank]] = defaultdict(list)
     reading: set[Rank] = set()
+
     for sender, receiver in route.edges:
-        is_same_node = topology.node(sender) == topology.node(receiver)
-        reads = topology.shared_memory and is_same_node
+        reads = topology.can_read(receiver, sender)
         relay = parent[sender] if reads and sender in reading else sender
         assert relay not in reading, (
             f"{relay} has no buffers to send from: only the first rank of a node sends to others"
         )
+
         parent[receiver] = relay
         if reads:
             depth[receiver] = depth[relay]
@@ -147,6 +148,7 @@ def places(route: Route, topology: Topology) -> dict[Rank, Place]:
         else:
             depth[receiver] = depth[relay] + 1
             children[relay].append(receiver)
+
     found: dict[Rank, Place] = {}
     for rank in route.ranks:
         found[rank] = Place(
@@ -156,10 +158,17 @@ def places(route: Route, topology: Topology) -> dict[Rank, Place]:
             is_relay=rank not in reading,
             depth=depth[rank],
         )
+
     return found
 
 
-def bundle_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], staging_bytes: int) -> int:
+def process_of(rank: Rank) -> int:
+    """Return the rank of a process, which can send and receive."""
+    assert isinstance(rank, int), f"the file {rank} cannot take part in a transfer: read it instead"
+    return rank
+
+
+def bundle_bytes(plan: TransferPlan, all_places: Sequence[Mapping[Rank, Place]], staging_bytes: int) -> int:
     """Return the longest bundle with which no rank needs more than `staging_bytes` of staging buffers.
 
     Raises:
@@ -169,6 +178,7 @@ def bundle_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], st
     for members in all_places:
         for rank, place in members.items():
             slots[rank] = slots.get(rank, 0) + place.num_slots
+
     busiest = max(slots.values(), default=1)
     limit = staging_bytes // busiest // ALIGNMENT * ALIGNMENT
     if not limit:
@@ -176,9 +186,5 @@ def bundle_bytes(plan: TransferPlan, all_places: Sequence[dict[Rank, Place]], st
         raise ValueError(
             f"staging_bytes must be at least {least} for {busiest} messages at once, got {staging_bytes}"
         )
+
     return limit
-
-
-def usual_bytes(topology: Topology, device: str) -> int:
-    """Return the bundle size above which nothing is gained, on a device of type `cpu` or `cuda`."""
-    return _SHARED_BYTES if topology.shared_memory else _SENT_BYTES[device]

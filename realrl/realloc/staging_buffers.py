@@ -12,21 +12,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from realrl.api.transport import Sharing
 from realrl.layouts.layout import Rank
 from realrl.ops import counters
-from realrl.realloc.shared import SharedMemory, open_shared
-from realrl.realloc.staging import Place
+from realrl.realloc.staging import Place, process_of
 from realrl.realloc.transfer_failure import TransferFailed
 
 _LINE_BYTES = 64
 """Size of a cache line. Each counter has a line of its own, so that processes do not slow each other down."""
 _COUNTER_BYTES = 4
 """Size of a counter, an int32."""
-_HANDLE_WORDS = 3
-"""Length of the handle of a `SharedMemory`."""
 
 
 class SlotRing:
@@ -59,7 +56,12 @@ class SlotRing:
         """
         needed = number - len(self._slots) + 1
         for reader, taken in self._taken.items():
-            self._wait(taken, needed, timeout_s, f"rank {reader} has not taken")
+            self._wait(
+                taken,
+                needed,
+                timeout_s,
+                f"rank {reader} has not taken",
+            )
 
     def publish(self, number: int) -> None:
         """Tell the readers that the bundle is in its slot."""
@@ -72,7 +74,13 @@ class SlotRing:
         Raises:
             TransferFailed: the relay did not put it in in time.
         """
-        self._wait(self._put, number + 1, timeout_s, f"rank {relay} has not put in")
+        assert self._put is not None, "only a ring with readers is waited for"
+        self._wait(
+            self._put,
+            number + 1,
+            timeout_s,
+            f"rank {relay} has not put in",
+        )
 
     def publish_taken(self, number: int, reader: Rank) -> None:
         """Tell the relay that `reader` has taken the bundle."""
@@ -87,31 +95,40 @@ class SlotRing:
 
 def private_ring(num_slots: int, slot_bytes: int, device: torch.device, name: str) -> SlotRing:
     """Return a ring for a relay without readers."""
-    slots = torch.empty(num_slots, slot_bytes, dtype=torch.uint8, device=device)
+    slots = torch.empty(
+        num_slots,
+        slot_bytes,
+        dtype=torch.uint8,
+        device=device,
+    )
     return SlotRing(slots, None, {}, name)
 
 
 class SharedRings:
     """The rings that a rank shares with its readers, and the rings of the relays that it reads from.
 
-    Every rank computes the same position of each ring in its relay's memory. The processes exchange handles
-    of their memory over the default process group.
+    Every rank computes the same position of each ring in its relay's memory.
     """
 
-    def __init__(self, all_places: Sequence[Mapping[Rank, Place]], rank: Rank, slot_bytes: int) -> None:
+    def __init__(
+        self, all_places: Sequence[Mapping[Rank, Place]], rank: int, slot_bytes: int, sharing: Sharing
+    ) -> None:
         """Allocate this rank's memory and map that of its relays.
 
         Collective: over the ranks that share rings with this one.
         """
         self._places = all_places
         self._rank = rank
-        self._slot_bytes = -(-slot_bytes // _LINE_BYTES) * _LINE_BYTES
+        num_lines = -(-slot_bytes // _LINE_BYTES)
+        self._slot_bytes = num_lines * _LINE_BYTES
         self._begins, sizes = self._lay_out()
         own_bytes = sizes.get(rank, 0)
-        self._own = SharedMemory(own_bytes) if own_bytes else None
-        self._memories = self._exchange()
-        if self._own:
-            self._memories[rank] = self._own.memory
+        readers, relays = self._peers()
+        own, memories = sharing.exchange(own_bytes, readers, relays)
+        self._memories: dict[Rank, Tensor] = {}
+        self._memories.update(memories.items())
+        if own is not None:
+            self._memories[rank] = own
 
     def ring(self, stream: int, relay: Rank, name: str) -> SlotRing:
         """Return a stream's ring in the memory of `relay`: this rank, or one that it reads from."""
@@ -120,60 +137,55 @@ class SharedRings:
         ring_bytes = self._ring_bytes(place)
         begin = self._begins[stream, relay]
         memory = self._memories[relay][begin:]
+
         lines = memory[:counters_bytes].view(-1, _LINE_BYTES)
-        all_counters = lines[:, :_COUNTER_BYTES].view(torch.int32)
-        slots = memory[counters_bytes:ring_bytes].view(place.num_slots, -1)
+        counter_bytes = lines[:, :_COUNTER_BYTES]
+        all_counters = counter_bytes.view(torch.int32)
+        put = all_counters[0]
         taken: dict[Rank, Tensor] = {}
         for line, reader in enumerate(place.readers, start=1):
             taken[reader] = all_counters[line]
-        return SlotRing(slots, all_counters[0], taken, name)
+
+        slots = memory[counters_bytes:ring_bytes].view(place.num_slots, -1)
+        return SlotRing(slots, put, taken, name)
 
     def _lay_out(self) -> tuple[dict[tuple[int, Rank], int], Mapping[Rank, int]]:
         """Return where each stream's ring begins in its relay's memory, and each relay's bytes in total."""
         begins: dict[tuple[int, Rank], int] = {}
         sizes: dict[Rank, int] = defaultdict(int)
+
         for stream, places in enumerate(self._places):
             for relay, place in places.items():
-                if place.readers:
-                    begins[stream, relay] = sizes[relay]
-                    sizes[relay] += self._ring_bytes(place)
+                if not place.readers:
+                    continue
+                begins[stream, relay] = sizes[relay]
+                sizes[relay] += self._ring_bytes(place)
+
         return begins, sizes
 
     def _ring_bytes(self, place: Place) -> int:
-        return self._counters_bytes(place) + place.num_slots * self._slot_bytes
+        slots_bytes = place.num_slots * self._slot_bytes
+        return self._counters_bytes(place) + slots_bytes
 
     def _counters_bytes(self, place: Place) -> int:
         """Return the bytes of a ring's counters: one of the relay and one per reader."""
-        return (1 + len(place.readers)) * _LINE_BYTES
+        num_counters = 1 + len(place.readers)
+        return num_counters * _LINE_BYTES
 
-    def _peers(self) -> tuple[list[Rank], list[Rank]]:
+    def _peers(self) -> tuple[list[int], list[int]]:
         """Return the ranks that read from this one, and the relays that this rank reads from; both sorted."""
-        readers: set[Rank] = set()
-        relays: set[Rank] = set()
+        readers: set[int] = set()
+        relays: set[int] = set()
+
         for places in self._places:
             if self._rank not in places:
                 continue
             own_place = places[self._rank]
             if own_place.is_relay:
-                readers.update(own_place.readers)
-            else:
-                relays.add(own_place.parent)
-        return sorted(readers), sorted(relays)
+                readers.update(map(process_of, own_place.readers))
+                continue
 
-    def _exchange(self) -> dict[Rank, Tensor]:
-        """Map and return the memories that this rank reads from; wait until readers have mapped its own."""
-        readers, relays = self._peers()
-        sent = [dist.isend(self._own.handle, reader) for reader in readers]
-        memories: dict[Rank, Tensor] = {}
-        for relay in relays:
-            handle = torch.empty(_HANDLE_WORDS, dtype=torch.int64)
-            dist.recv(handle, relay)
-            memories[relay] = open_shared(handle)
-        # A handle names a file descriptor of its owner, which must live until its readers have opened it.
-        acknowledgement = torch.zeros(1)
-        sent += [dist.isend(acknowledgement, relay) for relay in relays]
-        for reader in readers:
-            dist.recv(torch.empty(1), reader)
-        for work in sent:
-            work.wait()
-        return memories
+            assert own_place.parent is not None, "a reader has a relay"
+            relays.add(process_of(own_place.parent))
+
+        return sorted(readers), sorted(relays)

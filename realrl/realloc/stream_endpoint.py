@@ -11,32 +11,25 @@ The last bundles hold the manifest, with which a receiver verifies all messages 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import le, mul
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from realrl.layouts.layout import Rank, Shape
+from realrl.api.transport import MessageEnd
+from realrl.layouts.layout import Rank
 from realrl.layouts.pieces import Region
 from realrl.layouts.plan import Stream
 from realrl.ops.box_copies import Boxes, add_up, pack, unpack
-from realrl.realloc.staging import Message, Place, aligned, bundles, messages
+from realrl.realloc.manifest import MANIFEST_BYTES, Manifest
+from realrl.realloc.staging import Message, Place, aligned, bundles, messages, process_of
 from realrl.realloc.staging_buffers import SlotRing
 from realrl.realloc.transfer_failure import TransferFailed
+from realrl.realloc.views import Tensors, view_of
 
-Tensors = Mapping[str, Tensor]
-
-_WORDS = 5
-"""Number of int64 words per message in a stream's manifest."""
-MANIFEST_BYTES = 8 * _WORDS
-"""Bytes per message in a stream's manifest."""
-_VERSION, _STREAM, _MESSAGE, _CHECKSUM, _BYTES = range(_WORDS)
-"""Columns of the manifest."""
 _NAMED = 3
 """Largest number of tensors that an error names."""
 _WORD_BYTES = 8
@@ -44,13 +37,9 @@ _WORD_BYTES = 8
 
 
 class Operation(NamedTuple):
-    """One message to send to a peer or to receive from it, and what to do on arrival."""
+    """One end of a message that is due, and what to do on arrival."""
 
-    kind: Callable
-    """`dist.isend` or `dist.irecv`."""
-    buffer: Tensor
-    peer: Rank
-    tag: int
+    end: MessageEnd
     take: Callable[[], None] | None = None
     """To be called when the message has arrived."""
 
@@ -76,7 +65,7 @@ class StreamEndpoint:
         index: int,
         stream: Stream,
         place: Place,
-        rank: Rank,
+        rank: int,
         tensors: Tensors,
         wire: Callable[[Tensor], torch.dtype],
         limit: int,
@@ -92,27 +81,28 @@ class StreamEndpoint:
         self._rank = rank
         self.is_root = place.parent is None
         self._regions = list(self._own_regions())
+
         # Copies of one region have the same shape and wire dtype.
         firsts = [copies[0] for copies in self._regions]
-        shapes = [region.shape for region in firsts]
         self._wire_dtypes = [wire(tensors[region.local]) for region in firsts]
-        itemsizes = [dtype.itemsize for dtype in self._wire_dtypes]
         self.device = tensors[firsts[0].local].device
-        self._messages = list(messages(shapes, itemsizes, limit))
+        self._messages = self._lay_out(firsts, limit)
         self._bundles = list(bundles(self._messages, limit))
+
         self._rows = limit // MANIFEST_BYTES
         """Number of rows of the manifest that fit into a bundle."""
         num_manifest_bundles = -(-len(self._messages) // self._rows)
         self._num_bundles = len(self._bundles) + num_manifest_bundles
-        self._manifest = self._empty_manifest()
-        self._received_manifest = torch.empty_like(self._manifest)
+        sizes = [message.num_bytes for message in self._messages]
+        self._manifest = Manifest(index, sizes, self.device)
         self.staging_bytes = 0
         """Memory of this rank that the stream's ring took in the last run."""
 
     @property
     def slot_bytes(self) -> int:
         """Size of the longest bundle that this endpoint buffers, known after `bind`."""
-        manifest_bytes = min(self._rows, len(self._messages)) * MANIFEST_BYTES
+        most_rows = min(self._rows, len(self._messages))
+        manifest_bytes = most_rows * MANIFEST_BYTES
         bundle_sizes = [begins[-1] for begins in self._slot_begins]
         return max([*bundle_sizes, manifest_bytes])
 
@@ -129,12 +119,14 @@ class StreamEndpoint:
         """
         self._eta = eta
         self._checksum = checksum
+        self._manifest.start_run(version)
+
         overwrites = self.is_root or eta == 1.0
         # Readers read from the ring, so a message for them must be in a slot.
-        may_be_direct = self.place.is_relay and not self.place.readers and overwrites
+        is_private = self.place.is_relay and not self.place.readers
+        may_be_direct = is_private and overwrites
         self._bindings = [self._binding(message, tensors, may_be_direct) for message in self._messages]
         self._slot_begins = [self._begins_in(bundle) for bundle in self._bundles]
-        self._manifest[:, _VERSION] = version
 
     def start_run(self, ring: SlotRing, *, runs: int, timeout_s: float) -> None:
         """Prepare the first turn of a run that follows `runs` earlier ones."""
@@ -155,8 +147,9 @@ class StreamEndpoint:
             return
         sent = turn - 2 * self.place.depth
         received = sent + 2
-        if not self.is_root and 0 <= received < self._num_bundles:
-            yield from self._receives(received)
+        parent = self.place.parent
+        if parent is not None and 0 <= received < self._num_bundles:
+            yield from self._receives(received, parent)
         if 0 <= sent < self._num_bundles:
             yield from self._sends(sent)
 
@@ -166,7 +159,8 @@ class StreamEndpoint:
         Raises:
             TransferFailed: a reader's relay did not publish in time.
         """
-        if self.is_root:
+        parent = self.place.parent
+        if parent is None:
             return
         number = turn - 2 * self.place.depth
         if self.place.is_relay:
@@ -176,7 +170,7 @@ class StreamEndpoint:
         if self.place.is_relay:
             self._ring.publish(self._first_number + number)
         else:
-            self._read(number)
+            self._read(number, parent)
 
     def finish_run(self) -> None:
         """Verify all messages after the last turn.
@@ -189,10 +183,9 @@ class StreamEndpoint:
         del self._bindings, self._ring
         if self.is_root:
             return
-        is_different = (self._received_manifest != self._manifest).any(1)
-        different = is_different.nonzero()
-        if len(different):
-            raise TransferFailed(self._mismatch(int(different[0])))
+        message = self._manifest.first_difference()
+        if message is not None:
+            raise TransferFailed(self._describe_difference(message))
 
     def _own_regions(self) -> Iterator[tuple[Region, ...]]:
         """Yield the regions of this rank in the order of the stream, each with all its copies here."""
@@ -203,31 +196,36 @@ class StreamEndpoint:
             else:
                 yield from piece.targets(self._rank)
 
-    def _empty_manifest(self) -> Tensor:
-        """Return the manifest without versions and checksums, int64 `[messages, _WORDS]`."""
-        num_messages = len(self._messages)
-        sizes = [message.num_bytes for message in self._messages]
-        manifest = torch.zeros(num_messages, _WORDS, dtype=torch.int64, device=self.device)
-        manifest[:, _STREAM] = self.index
-        manifest[:, _MESSAGE] = torch.arange(num_messages)
-        manifest[:, _BYTES] = torch.tensor(sizes)
-        return manifest
+    def _lay_out(self, firsts: Sequence[Region], limit: int) -> list[Message]:
+        """Return the messages of regions, of each of which `firsts` has one copy."""
+        shapes = [region.shape for region in firsts]
+        itemsizes = [dtype.itemsize for dtype in self._wire_dtypes]
+        return list(messages(shapes, itemsizes, limit))
 
     def _binding(self, message: Message, tensors: Tensors, may_be_direct: bool) -> Binding:
         """Locate a message's bytes in `tensors`."""
         views: list[Tensor] = []
         begins: list[int] = []
         wire_dtypes: list[torch.dtype] = []
+
         for entry in message.entries:
             wire_dtype = self._wire_dtypes[entry.region]
             for region in self._regions[entry.region]:
-                view = view_of(tensors[region.local], region.offset, entry.offset, entry.shape)
+                view = view_of(
+                    tensors[region.local],
+                    region.offset,
+                    entry.offset,
+                    entry.shape,
+                )
                 views.append(view)
                 begins.append(entry.begin)
                 wire_dtypes.append(wire_dtype)
-        if may_be_direct and message.is_alone and _needs_no_packing(views, wire_dtypes[0]):
-            in_place = views[0].reshape(-1).view(torch.uint8)
-            return Binding(in_place, None)
+
+        is_candidate = may_be_direct and message.is_alone
+        if is_candidate and _needs_no_packing(views, wire_dtypes[0]):
+            flat = views[0].reshape(-1)
+            return Binding(flat.view(torch.uint8), None)
+
         return Binding(None, Boxes(views, begins, wire_dtypes))
 
     def _begins_in(self, bundle: range) -> list[int]:
@@ -239,7 +237,9 @@ class StreamEndpoint:
         for message in bundle:
             is_in_slot = self._bindings[message].in_place is None
             size = self._messages[message].num_bytes if is_in_slot else 0
-            begins.append(begins[-1] + aligned(size))
+            end = begins[-1] + aligned(size)
+            begins.append(end)
+
         return begins
 
     def _is_manifest(self, number: int) -> bool:
@@ -250,15 +250,20 @@ class StreamEndpoint:
         """Return the bytes of each message of a bundle, or of a part of the manifest."""
         slot = self._ring.slot(self._first_number + number)
         if self._is_manifest(number):
-            rows = self._manifest[self._rows_of(number)]
-            return [slot[: len(rows) * MANIFEST_BYTES]]
+            rows = self._rows_of(number)
+            num_bytes = self._manifest.num_bytes(rows)
+            return [slot[:num_bytes]]
+
         buffers: list[Tensor] = []
-        for message, begin in zip(self._bundles[number], self._slot_begins[number]):
+        begins = self._slot_begins[number]
+        for message, begin in zip(self._bundles[number], begins):
             buffer = self._bindings[message].in_place
             if buffer is None:
                 end = begin + self._messages[message].num_bytes
                 buffer = slot[begin:end]
+
             buffers.append(buffer)
+
         return buffers
 
     def _rows_of(self, number: int) -> slice:
@@ -266,31 +271,54 @@ class StreamEndpoint:
         first = (number - len(self._bundles)) * self._rows
         return slice(first, first + self._rows)
 
-    def _receives(self, number: int) -> Iterator[Operation]:
+    def _receives(self, number: int, parent: Rank) -> Iterator[Operation]:
         """Yield the operations that receive a bundle."""
         self._ring.wait_free(self._first_number + number, self._timeout_s)
-        for index, buffer in enumerate(self._buffers(number)):
-            take = partial(self._take, number, index, buffer)
-            yield Operation(dist.irecv, buffer, self.place.parent, self.index, take)
+        buffers = self._buffers(number)
+
+        for index, buffer in enumerate(buffers):
+            end = MessageEnd(
+                sends=False,
+                buffer=buffer,
+                peer=process_of(parent),
+                tag=self.index,
+            )
+            take = partial(
+                self._take,
+                number,
+                index,
+                buffer,
+            )
+            yield Operation(end, take)
 
     def _sends(self, number: int) -> Iterator[Operation]:
         """Yield the operations that send a bundle to every child."""
         buffers = self._filled(number) if self.is_root else self._buffers(number)
         for buffer in buffers:
             for peer in self.place.children:
-                yield Operation(dist.isend, buffer, peer, self.index)
+                end = MessageEnd(
+                    sends=True,
+                    buffer=buffer,
+                    peer=process_of(peer),
+                    tag=self.index,
+                )
+                yield Operation(end)
 
     def _filled(self, number: int) -> Iterator[Tensor]:
         """Yield each message of a bundle as soon as it is packed, and publish the bundle after the last."""
-        self._ring.wait_free(self._first_number + number, self._timeout_s)
-        for index, buffer in enumerate(self._buffers(number)):
+        ring_number = self._first_number + number
+        self._ring.wait_free(ring_number, self._timeout_s)
+        buffers = self._buffers(number)
+
+        for index, buffer in enumerate(buffers):
             if self._is_manifest(number):
-                rows = self._manifest[self._rows_of(number)]
-                buffer.view(torch.int64).copy_(rows.view(-1))
+                self._manifest.write(self._rows_of(number), buffer)
             else:
                 self._fill(self._bundles[number][index], buffer)
+
             yield buffer
-        self._ring.publish(self._first_number + number)
+
+        self._ring.publish(ring_number)
 
     def _fill(self, message: int, buffer: Tensor) -> None:
         """Pack a message into `buffer`, and write its checksum to the manifest."""
@@ -301,25 +329,31 @@ class StreamEndpoint:
         elif total is not None:
             add_up(buffer, total)
 
-    def _read(self, number: int) -> None:
+    def _read(self, number: int, parent: Rank) -> None:
         """Copy a bundle from the relay's ring to this rank's tensors."""
         ring_number = self._first_number + number
-        self._ring.wait_put(ring_number, self.place.parent, self._timeout_s)
-        for index, buffer in enumerate(self._buffers(number)):
+        self._ring.wait_put(ring_number, parent, self._timeout_s)
+        buffers = self._buffers(number)
+        for index, buffer in enumerate(buffers):
             self._take(number, index, buffer)
         self._ring.publish_taken(ring_number, self._rank)
 
     def _take(self, number: int, index: int, buffer: Tensor) -> None:
         """Write the `index`-th message of a bundle, which has arrived in `buffer`, to its tensors."""
         if self._is_manifest(number):
-            rows = buffer.view(torch.int64).view(-1, _WORDS)
-            self._received_manifest[self._rows_of(number)] = rows
+            self._manifest.read(self._rows_of(number), buffer)
             return
+
         message = self._bundles[number][index]
         total = self._checksum_of(message)
         boxes = self._bindings[message].boxes
         if boxes is not None:
-            unpack(boxes, buffer, total, eta=self._eta)
+            unpack(
+                boxes,
+                buffer,
+                total,
+                eta=self._eta,
+            )
         elif total is not None:
             add_up(buffer, total)
 
@@ -327,42 +361,26 @@ class StreamEndpoint:
         """Return the manifest's place for the message's checksum, int64 `[1]`, or None without checksums."""
         if not self._checksum:
             return None
-        return self._manifest[message, _CHECKSUM : _CHECKSUM + 1]
+        return self._manifest.checksum(message)
 
-    def _mismatch(self, message: int) -> str:
+    def _describe_difference(self, message: int) -> str:
         """Describe how a message differs from what was due."""
-        received = self._received_manifest[message].tolist()
-        expected = self._manifest[message].tolist()
         where = f"message {message} from rank {self.stream.route.root} to rank {self._rank}"
         names = self._names(self._messages[message])
-        version = received[_VERSION]
-        expected_version = expected[_VERSION]
-        if version != expected_version:
-            return (
-                f"{where} ({names}) is of version {version}, not of version {expected_version}, which is due"
-            )
-        received_sum = received[_CHECKSUM]
-        expected_sum = expected[_CHECKSUM]
-        for column in (_STREAM, _MESSAGE, _BYTES):
-            if received[column] != expected[column]:
-                return (
-                    f"{where} ({names}; version {version}) is not the one that is due: {received}, not"
-                    f" {expected}"
-                )
-        return (
-            f"the checksum of {where} ({names}; version {version}) is {received_sum:#x} as it was sent"
-            f" and {expected_sum:#x} as it came in: its bytes changed on the way"
-        )
+        return self._manifest.describe_difference(message, where, names)
 
     def _names(self, message: Message) -> str:
         """Return the names of a message's first tensors."""
-        tensors: list[str] = []
+        names: list[str] = []
         for entry in message.entries:
-            tensor = self._regions[entry.region][0].tensor
-            if tensor not in tensors:
-                tensors.append(tensor)
-        more = f" and {len(tensors) - _NAMED} more" if len(tensors) > _NAMED else ""
-        return ", ".join(tensors[:_NAMED]) + more
+            copies = self._regions[entry.region]
+            name = copies[0].tensor
+            if name not in names:
+                names.append(name)
+
+        text = ", ".join(names[:_NAMED])
+        num_more = len(names) - _NAMED
+        return f"{text} and {num_more} more" if num_more > 0 else text
 
     def __str__(self) -> str:
         route = self.stream.route
@@ -376,20 +394,3 @@ def _needs_no_packing(views: Sequence[Tensor], wire_dtype: torch.dtype) -> bool:
     view = views[0]
     is_aligned = view.data_ptr() % _WORD_BYTES == 0
     return view.dtype == wire_dtype and view.is_contiguous() and is_aligned
-
-
-def view_of(tensor: Tensor, region: Shape, offset: Sequence[int], shape: Shape) -> Tensor:
-    """Return the block of `shape` at `offset` in the region of a local tensor that begins at `region`.
-
-    Shapes: `region`, `offset` and `shape` have one number per dimension of `tensor`; returns a view `shape`.
-    """
-    sizes = tensor.shape
-    strides = tensor.stride()
-    assert len(sizes) == len(shape), f"{tuple(sizes)} cannot hold a box of shape {shape}"
-    begin = [a + b for a, b in zip(region, offset)]
-    end = [a + n for a, n in zip(begin, shape)]
-    fits = all(map(le, end, sizes))
-    assert fits, f"a box of shape {shape} at {begin} does not lie in {tuple(sizes)}"
-    first = tensor.storage_offset()
-    first += sum(map(mul, begin, strides))
-    return tensor.as_strided(shape, strides, first)

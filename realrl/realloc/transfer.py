@@ -12,21 +12,23 @@ another rank, so no order of ranks can deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from realrl.api.transport import MessageEnd, Pending, Transport
 from realrl.layouts.boxes import split
-from realrl.layouts.layout import Rank
-from realrl.layouts.plan import Piece, TransferPlan
+from realrl.layouts.pieces import Piece
+from realrl.layouts.plan import TransferPlan
 from realrl.ops.box_copies import copy
-from realrl.realloc.staging import bundle_bytes, places, usual_bytes
+from realrl.realloc.staging import bundle_bytes, places
 from realrl.realloc.staging_buffers import SharedRings, SlotRing, private_ring
-from realrl.realloc.stream_endpoint import Operation, StreamEndpoint, Tensors, view_of
+from realrl.realloc.stream_endpoint import Operation, StreamEndpoint
 from realrl.realloc.transfer_failure import TransferFailed
+from realrl.realloc.transports.by_name import transport_for
+from realrl.realloc.views import Tensors, view_of
 
 _BLEND_ELEMENTS = 1 << 20
 """Elements that a rank blends at a time of what it keeps; bounds the memory of their rounded copy."""
@@ -44,21 +46,23 @@ class TransferSettings:
     """Deadline of each wait on shared memory; the process group has its own deadline."""
     checksum: bool = True
     """Whether to guard every message by a checksum."""
+    transport: Transport | None = None
+    """What carries the messages; None: the built-in one that the plan's topology needs."""
 
 
 USUAL = TransferSettings()
 """Default settings."""
 
-Posted = tuple[Operation, dist.Work | None]
-"""An operation and what to wait for: None if the wait for an earlier operation covers it."""
+Posted = tuple[Operation, Pending]
+"""An operation and what to wait for."""
 
 
 class Transfer:
     """The work of `rank` in a plan.
 
-    Messages travel on the default process group, or through shared memory between ranks whose node has it.
-    The size of a rank's staging buffers is bounded; only shared buffers outlive a run. Floats travel as
-    `wire_dtype`, the dtype of the source or of the target; None where both have the same dtypes.
+    Messages travel by the transport of the settings. The size of a rank's staging buffers is bounded; only
+    shared buffers outlive a run. Floats travel as `wire_dtype`, the dtype of the source or of the target;
+    None where both have the same dtypes.
 
     Raises:
         ValueError: `staging_bytes` cannot hold one element in every bundle that a rank buffers.
@@ -68,13 +72,14 @@ class Transfer:
         self,
         plan: TransferPlan,
         *,
-        rank: Rank,
+        rank: int,
         settings: TransferSettings = USUAL,
         wire_dtype: torch.dtype | None = None,
     ) -> None:
         self._plan = plan
         self._rank = rank
         self._settings = settings
+        self._transport = settings.transport or transport_for(plan.topology)
         self._wire_dtype = wire_dtype
         self._places = [places(stream.route, plan.topology) for stream in plan.streams]
         self._bundle_limit = bundle_bytes(plan, self._places, settings.staging_bytes)
@@ -98,7 +103,7 @@ class Transfer:
         kind of device. `version` is the weights' version, equal on every rank.
 
         Collective: every rank that the plan names makes the same `Transfer` and runs it with the same
-            arguments; other ranks need not take part. On NCCL the default group must have been used before.
+            arguments; other ranks need not take part.
         Raises:
             TransferFailed: a message did not come in time, was of another version, or was not what had been
                 sent. The content of `target` is then undefined.
@@ -107,6 +112,7 @@ class Transfer:
             raise TransferFailed(
                 "an earlier run of this transfer failed, so its ranks no longer agree: make another"
             )
+
         # Any error leaves the transfer broken; only a complete run clears the flag.
         self._is_broken = True
         if self._endpoints is None:
@@ -114,9 +120,15 @@ class Transfer:
         self._copy_kept(source, target, eta)
         for endpoint in self._endpoints:
             tensors = source if endpoint.is_root else target
-            endpoint.bind(tensors, version=version, eta=eta, checksum=self._settings.checksum)
+            endpoint.bind(
+                tensors,
+                version=version,
+                eta=eta,
+                checksum=self._settings.checksum,
+            )
             ring = self._ring(endpoint)
             endpoint.start_run(ring, runs=self._runs, timeout_s=self._settings.timeout_s)
+
         self._take_turns(self._endpoints)
         for endpoint in self._endpoints:
             endpoint.finish_run()
@@ -127,11 +139,12 @@ class Transfer:
         """Send and receive every bundle."""
         last_turn = max((endpoint.num_turns for endpoint in endpoints), default=-1)
         in_flight: list[Posted] = []
+
         for turn in range(last_turn + 1):
-            posted = _post(_due(endpoints, turn))
+            posted = self._post(endpoints, turn)
             # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
-            for operation, work in in_flight:
-                _arrive(operation, work)
+            for operation, pending in in_flight:
+                _arrive(operation, pending)
             for endpoint in endpoints:
                 endpoint.finish(turn - 1)
             in_flight = posted
@@ -147,6 +160,7 @@ class Transfer:
             wanted_views = [wanted for _, wanted in pairs]
             copy(held_views, wanted_views)
             return
+
         for held, wanted in pairs:
             zeros = (0,) * held.dim()
             wire_dtype = self._wire(held)
@@ -165,6 +179,7 @@ class Transfer:
         """Yield views of a kept piece's regions: in the source, and in each copy in the target."""
         sources = piece.sources(self._rank)
         targets = piece.targets(self._rank)
+
         for held, copies in zip(sources, targets, strict=True):
             zeros = (0,) * len(held.shape)
             for wanted in copies:
@@ -173,8 +188,18 @@ class Transfer:
                 assert self._wire(held_tensor) == self._wire(wanted_tensor), (
                     f"{held.tensor} is {held_tensor.dtype} here and {wanted_tensor.dtype} in the target"
                 )
-                held_view = view_of(held_tensor, held.offset, zeros, held.shape)
-                wanted_view = view_of(wanted_tensor, wanted.offset, zeros, held.shape)
+                held_view = view_of(
+                    held_tensor,
+                    held.offset,
+                    zeros,
+                    held.shape,
+                )
+                wanted_view = view_of(
+                    wanted_tensor,
+                    wanted.offset,
+                    zeros,
+                    held.shape,
+                )
                 yield held_view, wanted_view
 
     def _wire(self, local: Tensor) -> torch.dtype:
@@ -186,30 +211,67 @@ class Transfer:
     def _make_endpoints(self, source: Tensors, target: Tensors) -> list[StreamEndpoint]:
         """Return this rank's endpoints, and map the rings that they share with other ranks."""
         device = _device_of(source, target)
-        limit = min(self._bundle_limit, usual_bytes(self._plan.topology, device.type))
+        limit = min(self._bundle_limit, self._transport.bundle_bytes(device))
         endpoints: list[StreamEndpoint] = []
         needs_sharing = False
+
         for index in self._plan.by_rank.get(self._rank, ()):
             stream = self._plan.streams[index]
             place = self._places[index][self._rank]
             tensors = source if place.parent is None else target
-            endpoint = StreamEndpoint(index, stream, place, self._rank, tensors, self._wire, limit)
+            endpoint = StreamEndpoint(
+                index,
+                stream,
+                place,
+                self._rank,
+                tensors,
+                self._wire,
+                limit,
+            )
             endpoints.append(endpoint)
             if place.readers or not place.is_relay:
                 needs_sharing = True
+
         if needs_sharing:
-            self._shared = SharedRings(self._places, self._rank, limit)
+            sharing = self._transport.sharing
+            assert sharing is not None, "the plan has ranks share memory, but their transport does not"
+            self._shared = SharedRings(
+                self._places,
+                self._rank,
+                limit,
+                sharing,
+            )
+
         return endpoints
+
+    def _post(self, endpoints: Sequence[StreamEndpoint], turn: int) -> list[Posted]:
+        """Begin the operations that are due in a turn."""
+        operations: list[Operation] = []
+
+        def ends() -> Iterator[MessageEnd]:
+            """Yield each end as soon as it is packed."""
+            for operation in _due(endpoints, turn):
+                operations.append(operation)
+                yield operation.end
+
+        pending = self._transport.post(ends())
+        return list(zip(operations, pending, strict=True))
 
     def _ring(self, endpoint: StreamEndpoint) -> SlotRing:
         """Return the ring in which an endpoint puts bundles, or from which it reads them."""
         place = endpoint.place
         name = str(endpoint)
-        if not place.is_relay:
-            return self._shared.ring(endpoint.index, place.parent, name)
-        if place.readers:
-            return self._shared.ring(endpoint.index, self._rank, name)
-        return private_ring(place.num_slots, endpoint.slot_bytes, endpoint.device, name)
+        owner = self._rank if place.is_relay else place.parent
+        is_shared = bool(place.readers) or not place.is_relay
+        if not is_shared:
+            return private_ring(
+                place.num_slots,
+                endpoint.slot_bytes,
+                endpoint.device,
+                name,
+            )
+        assert self._shared is not None and owner is not None, "a shared ring is mapped, and has an owner"
+        return self._shared.ring(endpoint.index, owner, name)
 
 
 def _device_of(source: Tensors, target: Tensors) -> torch.device:
@@ -225,41 +287,20 @@ def _due(endpoints: Sequence[StreamEndpoint], turn: int) -> Iterator[Operation]:
         yield from endpoint.post(turn)
 
 
-def _post(operations: Iterable[Operation]) -> list[Posted]:
-    """Begin operations: on a CPU one by one as they are yielded, on CUDA together in one NCCL group."""
-    posted: list[Posted] = []
-    for operation in operations:
-        work = None
-        if not operation.buffer.is_cuda:
-            work = operation.kind(operation.buffer, operation.peer, tag=operation.tag)
-        posted.append((operation, work))
-    if posted and posted[0][0].buffer.is_cuda:
-        return _post_together([operation for operation, _ in posted])
-    return posted
-
-
-def _post_together(operations: Sequence[Operation]) -> list[Posted]:
-    """Begin operations on CUDA in one NCCL group."""
-    group = [dist.P2POp(operation.kind, operation.buffer, operation.peer) for operation in operations]
-    works = dist.batch_isend_irecv(group)
-    # One work may stand for the whole group; the wait for it then covers the other operations.
-    missing = [None] * (len(operations) - len(works))
-    return list(zip(operations, [*works, *missing], strict=True))
-
-
-def _arrive(operation: Operation, work: dist.Work | None) -> None:
+def _arrive(operation: Operation, pending: Pending) -> None:
     """Wait for a message, and take it at once, while it is in the cache.
 
     Raises:
         TransferFailed: the message was not sent or received.
     """
     try:
-        if work is not None:
-            work.wait()
-    except RuntimeError as error:
-        way = "to" if operation.kind is dist.isend else "from"
-        what = f"a message of stream {operation.tag} {way} rank {operation.peer}"
+        pending.wait()
+    except (RuntimeError, OSError) as error:
+        end = operation.end
+        way = "to" if end.sends else "from"
+        what = f"a message of stream {end.tag} {way} rank {end.peer}"
         raise TransferFailed(f"{what} did not get through: {error}") from error
+
     if operation.take is not None:
         operation.take()
 
@@ -269,7 +310,7 @@ def execute(
     source: Tensors,
     target: Tensors,
     *,
-    rank: Rank,
+    rank: int,
     settings: TransferSettings = USUAL,
 ) -> None:
     """Carry out this rank's part of `plan` once.

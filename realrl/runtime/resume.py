@@ -27,7 +27,7 @@ _NAMES = ("experiment", "trial", "runs_dir")
 _CLUSTER = ("mode", "launcher", "devices_per_node", "cpus_per_worker", "slurm", "ray")
 _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
-_SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
+_SPEEDS = ("transport", "checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
 _SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "sigterm_grace_s", "logger")
 _FROM_NOW_ON = ("eval_every", "keep_best")
 """What they change of a run, they change after the step that it resumes from."""

@@ -17,7 +17,8 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.end_tokens import end_of_response, stopping
 from realrl.datasets.pairs import load_pairs
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.recipes import gen, ppo_math, sft
@@ -115,21 +116,18 @@ def test_what_learned_to_end_ends(model, tmp_path):
         assert found["ended"].all()
 
 
-def engine_of(model: Path, optimizer: OptimizerConfig) -> Engine:
-    engine = Engine(
+def engine_of(model: Path, optimizer: OptimizerConfig) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         local_groups(Placement(DeviceMesh((0,)), ParallelLayout())),
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=100,
-        optimizer=optimizer,
+        EngineOptions(dtype=torch.float32, device="cpu", max_tokens_per_microbatch=100, optimizer=optimizer),
     )
     engine.load(model)
     return engine
 
 
-def learn(engine: Engine, config: SFTConfig, row: dict[str, torch.Tensor]) -> torch.Tensor:
+def learn(engine: DecoderEngine, config: SFTConfig, row: dict[str, torch.Tensor]) -> torch.Tensor:
     """Train on one row until it is known by heart; returns its prompt."""
     batch: PackedBatch = pack([Sample(0, 0)], {key: [tensor] for key, tensor in row.items()})
     for _ in range(20):
@@ -137,7 +135,7 @@ def learn(engine: Engine, config: SFTConfig, row: dict[str, torch.Tensor]) -> to
     return row["input_ids"][~row["loss_mask"]]
 
 
-def context(config, engine: Engine, tokenizer=None) -> SimpleNamespace:
+def context(config, engine: DecoderEngine, tokenizer=None) -> SimpleNamespace:
     return SimpleNamespace(
         config=config,
         engine=engine,

@@ -31,7 +31,7 @@ def lend_device_memory(engine: VLLMEngine) -> None:
     """Have an engine on the CPU lend memory as one on CUDA does."""
     num_bytes = sum(tensor.nbytes for tensor in engine.local_tensors().values())
     engine._drop_arriving()
-    engine._lender = DeviceLender(num_bytes, CPU, engine._child.ask)
+    engine._lender = DeviceLender(num_bytes, CPU, engine._probe)
 
 
 def write(engine: VLLMEngine, weights: Mapping[str, Tensor], version: int) -> None:

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import Coordinate, ParallelLayout
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.config import DecoderConfig
 from realrl.parallel.groups import Groups
 from realrl.planner.engine_memory import (
@@ -159,17 +160,19 @@ def measured(case: Case, kind: Kind, dtype: torch.dtype, groups: Groups, device:
     return peak - meter.now()
 
 
-def _engine(case: Case, kind: Kind, dtype: torch.dtype, groups: Groups, device: str) -> Engine:
+def _engine(case: Case, kind: Kind, dtype: torch.dtype, groups: Groups, device: str) -> DecoderEngine:
     is_trained = kind in ("train", "recompute")
-    engine = Engine(
+    engine = DecoderEngine(
         case.decoder,
         "lm",
         groups,
-        dtype=dtype,
-        device=device,
-        max_tokens_per_microbatch=case.num_tokens,
-        gradient_checkpointing=kind == "recompute",
-        optimizer=OptimizerConfig() if is_trained else None,
+        EngineOptions(
+            dtype=dtype,
+            device=device,
+            max_tokens_per_microbatch=case.num_tokens,
+            gradient_checkpointing=kind == "recompute",
+            optimizer=OptimizerConfig() if is_trained else None,
+        ),
     )
     with torch.no_grad():
         for weight in engine.local_tensors().values():
@@ -178,7 +181,7 @@ def _engine(case: Case, kind: Kind, dtype: torch.dtype, groups: Groups, device: 
     return engine
 
 
-def _call(engine: Engine, case: Case, kind: Kind) -> None:
+def _call(engine: DecoderEngine, case: Case, kind: Kind) -> None:
     """A training step follows a small one, so that the optimizer has all of its states."""
     num_samples = case.num_micros * case.samples_each
     if kind == "generate":

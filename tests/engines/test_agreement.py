@@ -11,7 +11,8 @@ import torch.distributed as dist
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.models.families import ONE_EACH, tiny_model
@@ -23,15 +24,12 @@ LENGTHS = [3, 70, 64, 1]
 GROUP = 3
 
 
-def loaded(model: Path, groups: Groups, dtype: torch.dtype, **options) -> Engine:
-    engine = Engine(
+def loaded(model: Path, groups: Groups, dtype: torch.dtype, **options) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=dtype,
-        device="cpu",
-        max_tokens_per_microbatch=200,
-        **options,
+        EngineOptions(dtype=dtype, device="cpu", max_tokens_per_microbatch=200, **options),
     )
     engine.load(model)
     return engine

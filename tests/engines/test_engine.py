@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.layout import Head, check_fits
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
@@ -117,10 +118,15 @@ def test_each_pass_of_a_micro_batch_is_progress(tmp_path):
     """In inference one for each micro-batch, in training at least two; it ends with all samples done."""
     model, groups = tiny_model(tmp_path, "llama"), local_groups(ALONE)
     options = {"dtype": torch.float32, "device": "cpu", "max_tokens_per_microbatch": 16}
-    engine = Engine(read_decoder_config(model), "lm", groups, optimizer=ADAMW, share_prompts=False, **options)
+    engine = DecoderEngine(
+        read_decoder_config(model),
+        "lm",
+        groups,
+        EngineOptions(optimizer=ADAMW, share_prompts=False, **options),
+    )
     engine.load(model)
     batch, said = own_batch(groups), []
-    num = len(engine._split(batch))
+    num = len(engine.passes.split(batch))
     assert num > 2
     with engine.reporting(lambda *numbers: said.append(numbers)):
         engine.logprobs(batch, temperature=1.0)
@@ -136,14 +142,16 @@ def test_each_pass_of_a_micro_batch_is_progress(tmp_path):
 def _inferred(
     model: Path, head: Head, groups: Groups, batch: PackedBatch, max_tokens: int, share_prompts: bool
 ) -> Tensor:
-    engine = Engine(
+    engine = DecoderEngine(
         read_decoder_config(model),
         head,
         groups,
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=max_tokens,
-        share_prompts=share_prompts,
+        EngineOptions(
+            dtype=torch.float32,
+            device="cpu",
+            max_tokens_per_microbatch=max_tokens,
+            share_prompts=share_prompts,
+        ),
     )
     engine.load(model)
     if head == "lm":
@@ -174,15 +182,13 @@ def _check_layouts(rank: int, model: Path, usual: list[ParallelLayout]) -> None:
 def check_engine(
     model: Path, groups: Groups, reference: PreTrainedModel, device: str = "cpu", **options
 ) -> None:
-    engine = Engine(
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=torch.float32,
-        device=device,
-        max_tokens_per_microbatch=40,
-        optimizer=ADAMW,
-        **options,
+        EngineOptions(
+            dtype=torch.float32, device=device, max_tokens_per_microbatch=40, optimizer=ADAMW, **options
+        ),
     )
     engine.load(model)
     batch = own_batch(groups)
@@ -193,13 +199,15 @@ def check_engine(
     check_training(engine, batch, reference)
 
 
-def check_round_trip(engine: Engine, model: Path) -> None:
+def check_round_trip(engine: DecoderEngine, model: Path) -> None:
     """Load, save, load: the files and the weights are the same, bit for bit."""
-    placement, rank = engine.placement, engine.groups.rank
+    placement, rank = engine.groups.placement, engine.groups.rank
     directory = model / f"saved-{placement.layout}"
     directory.mkdir(exist_ok=True)
     weights = engine.local_tensors()
-    checkpoint.save(directory, engine.layout, weights, rank=rank, ranks=placement.ranks, dtype=engine.dtype)
+    checkpoint.save(
+        directory, engine.layout, weights, rank=rank, ranks=placement.ranks, dtype=engine.options.dtype
+    )
     before = {name: tensor.clone() for name, tensor in weights.items()}
     if engine.groups.mesh is not None:
         dist.barrier(engine.groups.mesh)
@@ -242,7 +250,7 @@ def reference_logprobs(reference: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_logprobs(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
+def check_logprobs(engine: DecoderEngine, batch: PackedBatch, reference: PreTrainedModel) -> None:
     logprobs = engine.logprobs(batch, temperature=1.0)
     if logprobs is not None:
         expected = torch.cat([reference_logprobs(reference, ids) for ids in batch.unpacked("input_ids")])
@@ -250,7 +258,7 @@ def check_logprobs(engine: Engine, batch: PackedBatch, reference: PreTrainedMode
         assert not logprobs[~batch["loss_mask"]].any()
 
 
-def check_greedy(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
+def check_greedy(engine: DecoderEngine, batch: PackedBatch, reference: PreTrainedModel) -> None:
     config = GenerationConfig(max_new_tokens=8, temperature=0.0, max_sequences=4)
     rollout = engine.generate(as_prompts(batch), config, seed=1, step=0)
     for prompt, ids in zip(batch.unpacked("input_ids"), rollout.unpacked("input_ids"), strict=True):
@@ -258,7 +266,7 @@ def check_greedy(engine: Engine, batch: PackedBatch, reference: PreTrainedModel)
         assert torch.equal(ids, expected)
 
 
-def check_sampling(engine: Engine, batch: PackedBatch) -> None:
+def check_sampling(engine: DecoderEngine, batch: PackedBatch) -> None:
     """A sampled token's log-probs are what a teacher-forced forward pass gives it."""
     config = GenerationConfig(max_new_tokens=8, temperature=0.7, top_p=0.9, top_k=20)
     rollout = engine.generate(as_prompts(batch), config, seed=1, step=0)
@@ -268,7 +276,7 @@ def check_sampling(engine: Engine, batch: PackedBatch) -> None:
             torch.testing.assert_close(logprobs, rollout[key], rtol=0, atol=1e-5)
 
 
-def check_training(engine: Engine, batch: PackedBatch, reference: PreTrainedModel) -> None:
+def check_training(engine: DecoderEngine, batch: PackedBatch, reference: PreTrainedModel) -> None:
     num_tokens = sum(length - PROMPT for length in LENGTHS)
     matrices = [p for p in reference.parameters() if p.dim() > 1]
     vectors = [p for p in reference.parameters() if p.dim() == 1]
@@ -290,7 +298,7 @@ def check_training(engine: Engine, batch: PackedBatch, reference: PreTrainedMode
     check_weights(engine, reference.state_dict())
 
 
-def check_weights(engine: Engine, expected: dict[str, Tensor]) -> None:
+def check_weights(engine: DecoderEngine, expected: dict[str, Tensor]) -> None:
     weights = engine.local_tensors()
     for shard in engine.layout.shards(engine.groups.rank):
         box = tuple(slice(a, b) for a, b in zip(shard.box.start, shard.box.stop, strict=True))

@@ -14,7 +14,8 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.protocol import Response
 from realrl.models.registry import read_decoder_config
@@ -38,15 +39,12 @@ def loaded(
     groups: Groups | None = None,
     dtype: torch.dtype = torch.float32,
     optimizer: OptimizerConfig | None = None,
-) -> Engine:
-    engine = Engine(
+) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         head,
         groups or local_groups(ALONE),
-        dtype=dtype,
-        device="cpu",
-        max_tokens_per_microbatch=100,
-        optimizer=optimizer,
+        EngineOptions(dtype=dtype, device="cpu", max_tokens_per_microbatch=100, optimizer=optimizer),
     )
     engine.load(model)
     return engine
@@ -58,7 +56,7 @@ def spoilt(
     groups: Groups | None = None,
     dtype: torch.dtype = torch.float32,
     bad: float = math.nan,
-) -> Engine:
+) -> DecoderEngine:
     """An engine of which one element of one weight is no number, as after an update that went wrong."""
     engine = loaded(model, head, groups, dtype, OptimizerConfig())
     for shard in engine.layout.shards(engine.groups.rank):
@@ -68,7 +66,7 @@ def spoilt(
     return engine
 
 
-def generated(engine: Engine) -> PackedBatch:
+def generated(engine: DecoderEngine) -> PackedBatch:
     prompts = pack([Sample(0, 0), Sample(1, 1)], {"prompts": [torch.tensor([5, 6, 7]), torch.tensor([8])]})
     return engine.generate(prompts, GenerationConfig(max_new_tokens=24), seed=1, step=0)
 
@@ -142,13 +140,13 @@ def _check_ranks(rank: int, model: Path) -> None:
 def test_what_vllm_draws_from_no_numbers_is_named(model):
     """Its sampler says nothing, but the log-probabilities that it gives are none."""
     engine = VLLMEngine.__new__(VLLMEngine)
-    engine.version, engine._arriving, engine._own_enders = 3, None, (1,)
+    engine.version, engine._arriving, engine._end_token_ids = 3, None, (1,)
     answers = (
         Response(tokens=(5, 6), logprobs=(-1.0, -2.0), ended=False),
         Response(tokens=(7, 8), logprobs=(-1.0, math.nan), ended=False),
     )
     reply = SimpleNamespace(version=3, responses=answers)
-    engine._child = SimpleNamespace(ask=lambda request, **options: reply)
+    engine._child = SimpleNamespace(ask=lambda request, answer, **options: reply)
     with pytest.raises(
         FloatingPointError, match="not finite at token 2 .* nan with the weights after 3 training"
     ):

@@ -14,10 +14,11 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
+from realrl.api.engine import Breaks
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.recipe import Breaks
 from realrl.datasets.stop_rules import ends_by
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models import decoding, generation
 from realrl.models.decoding import Decoding
 from realrl.models.registry import read_decoder_config
@@ -44,7 +45,7 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(model) -> Engine:
+def engine(model) -> DecoderEngine:
     return loaded(model)
 
 
@@ -54,14 +55,12 @@ def loaded(
     max_tokens: int = 200,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Engine:
-    engine = Engine(
+) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups or local_groups(ALONE),
-        dtype=dtype,
-        device=device,
-        max_tokens_per_microbatch=max_tokens,
+        EngineOptions(dtype=dtype, device=device, max_tokens_per_microbatch=max_tokens),
     )
     engine.load(model)
     return engine
@@ -75,7 +74,9 @@ def prompts(indices: Sequence[int] = ALL) -> PackedBatch:
     return pack([Sample(i, WHICH[i]) for i in indices], {"prompts": [ids[i] for i in indices]})
 
 
-def generated(engine: Engine, batch: PackedBatch, config: GenerationConfig = USUAL, **options) -> PackedBatch:
+def generated(
+    engine: DecoderEngine, batch: PackedBatch, config: GenerationConfig = USUAL, **options
+) -> PackedBatch:
     return engine.generate(batch, config, seed=7, step=2, **options)
 
 
@@ -258,7 +259,8 @@ def test_recordings_are_kept_until_something_else_is_done(model, engine, monkeyp
     assert num_recorded() == whole
     own.offload()
     assert num_recorded() == whole
-    own._allocate(own._flat.buffer.clone())
+    own.weights.copy_to_host(own.version)
+    own.weights.drop()
     assert num_recorded() == whole, "the weights have moved"
     own.version += 1
     assert num_recorded() == 0, "new weights in the same place"
@@ -278,8 +280,10 @@ def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
 
     generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
     assert torch.equal(*found)
-    with engine._model.packed(1):
-        assert bool(engine._model._packed) == has_bf16_products(), "what is laid out anew is what may be"
+    with engine.passes.model.packed(1):
+        assert bool(engine.passes.model._packed) == has_bf16_products(), (
+            "what is laid out anew is what may be"
+        )
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from realrl.api.config import OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
 from realrl.engines.master_dither import spread
+from realrl.engines.options import EngineOptions
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.models.layout import decoder_layout, local_tensors
 from realrl.models.registry import read_decoder_config
@@ -79,39 +80,37 @@ def test_all_holders_of_a_weight_have_the_same_master(row, tmp_path):
 def test_an_engine_begins_within_the_intervals(way, tmp_path):
     """Loaded from bfloat16 values, or given them."""
     engine = trained(rounded(tmp_path))
-    before = engine._flat.buffer.clone()
+    before = engine.weights.flat.buffer.clone()
     if way == "adopt":
         engine.adopt(version=0)
-    masters = engine._optimizer.master
-    assert torch.equal(engine._flat.buffer, before) and torch.equal(masters.bfloat16(), before)
+    masters = engine.training.optimizer.master
+    assert torch.equal(engine.weights.flat.buffer, before) and torch.equal(masters.bfloat16(), before)
     assert (masters != before.float()).float().mean() > 0.9
-    assert not engine._optimizer.gradients.any()
+    assert not engine.training.optimizer.gradients.any()
 
 
 def test_a_float32_checkpoint_gives_its_values_to_the_masters(tmp_path):
     model = tiny_llama(tmp_path)
-    exact = Engine(
+    exact = DecoderEngine(
         read_decoder_config(model),
         "lm",
         local_groups(ALONE),
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=64,
+        EngineOptions(dtype=torch.float32, device="cpu", max_tokens_per_microbatch=64),
     )
     exact.load(model)
-    fine = exact._flat.buffer.view(torch.int32) & 0xFFFF != 0
+    fine = exact.weights.flat.buffer.view(torch.int32) & 0xFFFF != 0
     assert fine.float().mean() > 0.9
-    assert torch.equal(trained(model)._optimizer.master[fine], exact._flat.buffer[fine])
+    assert torch.equal(trained(model).training.optimizer.master[fine], exact.weights.flat.buffer[fine])
 
 
 def test_an_update_of_a_tenth_of_a_step_reaches_a_tenth_of_the_weights(tmp_path):
     """On average every weight moves by what its master does; on the grid, none would."""
     engine = trained(rounded(tmp_path))
-    before, optimizer = engine._flat.buffer.clone(), engine._optimizer
+    before, optimizer = engine.weights.flat.buffer.clone(), engine.training.optimizer
     optimizer.master.view(torch.int32).add_(2**16 // 10)
     optimizer.publish()
     nonzero = before != 0
-    moved = (engine._flat.buffer.view(torch.int16) - before.view(torch.int16))[nonzero].float()
+    moved = (engine.weights.flat.buffer.view(torch.int16) - before.view(torch.int16))[nonzero].float()
     assert 0.09 < moved.mean() < 0.11
 
 
@@ -128,15 +127,14 @@ def rounded(directory: Path) -> Path:
     return model
 
 
-def trained(model: Path) -> Engine:
-    engine = Engine(
+def trained(model: Path) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         local_groups(ALONE),
-        dtype=torch.bfloat16,
-        device="cpu",
-        max_tokens_per_microbatch=64,
-        optimizer=OptimizerConfig(),
+        EngineOptions(
+            dtype=torch.bfloat16, device="cpu", max_tokens_per_microbatch=64, optimizer=OptimizerConfig()
+        ),
     )
     engine.load(model)
     return engine

@@ -11,7 +11,8 @@ import torch
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.engines.test_engine import ADAMW, as_prompts, own_batch
@@ -23,22 +24,26 @@ DTYPES = [torch.float32, torch.bfloat16]
 LAYOUTS = [ParallelLayout(dp=2), ParallelLayout(pp=2)]
 
 
-def engine_of(model: Path, groups: Groups, dtype: torch.dtype, device: str = "cpu", **options) -> Engine:
-    engine = Engine(
+def engine_of(
+    model: Path, groups: Groups, dtype: torch.dtype, device: str = "cpu", **options
+) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=dtype,
-        device=device,
-        max_tokens_per_microbatch=options.pop("max_tokens_per_microbatch", 40),
-        optimizer=options.pop("optimizer", ADAMW),
-        **options,
+        EngineOptions(
+            dtype=dtype,
+            device=device,
+            max_tokens_per_microbatch=options.pop("max_tokens_per_microbatch", 40),
+            optimizer=options.pop("optimizer", ADAMW),
+            **options,
+        ),
     )
     engine.load(model)
     return engine
 
 
-def train(engine: Engine) -> float:
+def train(engine: DecoderEngine) -> float:
     """A step that leaves the version, as one of several in a call does; returns the gradient's norm."""
     batch = own_batch(engine.groups)
     found = engine.train_logprobs(
@@ -61,7 +66,7 @@ def check_same_bits(model: Path, groups: Groups, dtype: torch.dtype) -> None:
             assert torch.equal(*texts)
             other.offload()
         assert train(plain) == train(other)
-        assert torch.equal(plain._flat.buffer, other._flat.buffer)
+        assert torch.equal(plain.weights.flat.buffer, other.weights.flat.buffer)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -86,8 +91,8 @@ def test_what_is_offloaded_leaves_no_tensor_behind(dtype, tmp_path):
     """Weights, gradients, masters and moments are gone until someone needs them."""
     engine = engine_of(tiny_llama(tmp_path), local_groups(ALONE), dtype)
     train(engine)
-    optimizer = engine._optimizer
-    held = [engine._flat.buffer, optimizer.gradients, optimizer.master, *optimizer.states.values()]
+    optimizer = engine.training.optimizer
+    held = [engine.weights.flat.buffer, optimizer.gradients, optimizer.master, *optimizer.states.values()]
     storages = [weakref.ref(tensor.untyped_storage()) for tensor in held]
     tensors = [weakref.ref(tensor) for tensor in (*held, *engine.local_tensors().values())]
     del held

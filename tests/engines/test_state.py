@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from tests.engines.test_offload import ALONE, DTYPES, engine_of, train
 from tests.tiny import tiny_llama
@@ -19,14 +19,14 @@ LAYOUTS = [ParallelLayout(dp=2), ParallelLayout(tp=2), ParallelLayout(pp=2)]
 STEPS_BEFORE, STEPS_AFTER = 2, 2
 
 
-def trained(model: Path, groups: Groups, dtype: torch.dtype, num_steps: int, **options) -> Engine:
+def trained(model: Path, groups: Groups, dtype: torch.dtype, num_steps: int, **options) -> DecoderEngine:
     engine = engine_of(model, groups, dtype, **options)
     for _ in range(num_steps):
         train(engine)
     return engine
 
 
-def gone_on(model: Path, groups: Groups, dtype: torch.dtype, directory: Path, **options) -> Engine:
+def gone_on(model: Path, groups: Groups, dtype: torch.dtype, directory: Path, **options) -> DecoderEngine:
     """What was written there, in another engine, trained further."""
     engine = trained(model, groups, dtype, 1, **options)
     engine.restore(directory, version=7)
@@ -36,7 +36,7 @@ def gone_on(model: Path, groups: Groups, dtype: torch.dtype, directory: Path, **
     return engine
 
 
-def write(engine: Engine, directory: Path) -> None:
+def write(engine: DecoderEngine, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     engine.state().copied().write(directory)
 
@@ -55,9 +55,9 @@ def test_training_goes_on_to_the_bit(dtype, offloaded, tmp_path):
         train(whole)
     state.write(tmp_path)
     found = gone_on(model, local_groups(ALONE), dtype, tmp_path)
-    assert torch.equal(found._flat.buffer, whole._flat.buffer)
-    for name, expected in whole._optimizer.sharded.items():
-        assert torch.equal(found._optimizer.sharded[name], expected), name
+    assert torch.equal(found.weights.flat.buffer, whole.weights.flat.buffer)
+    for name, expected in whole.training.optimizer.sharded.items():
+        assert torch.equal(found.training.optimizer.sharded[name], expected), name
 
 
 def test_training_goes_on_from_layout_to_layout(tmp_path):
@@ -95,19 +95,21 @@ def check_same_bits(model: Path, groups: Groups, dtype: torch.dtype, directory: 
     torch.distributed.barrier()
     for _ in range(STEPS_AFTER):
         train(engine)
-    assert torch.equal(gone_on(model, groups, dtype, directory)._flat.buffer, engine._flat.buffer)
+    assert torch.equal(
+        gone_on(model, groups, dtype, directory).weights.flat.buffer, engine.weights.flat.buffer
+    )
 
 
-def check_close(found: Engine, folder: Path) -> None:
+def check_close(found: DecoderEngine, folder: Path) -> None:
     """As far from the uninterrupted training as layouts are from each other."""
     expected = torch.load(folder / "expected")
-    tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
+    tolerance = 1e-4 if found.options.dtype == torch.float32 else 1e-2
     for name, weight in weights_of(found).items():
         error = (weight.float() - expected[name].float()[_box(found, name)]).norm()
         assert error <= tolerance * expected[name].float().norm(), name
 
 
-def weights_of(engine: Engine) -> dict[str, torch.Tensor]:
+def weights_of(engine: DecoderEngine) -> dict[str, torch.Tensor]:
     return {s.box.tensor: _view(engine, s) for s in engine.layout.shards(engine.groups.rank)}
 
 
@@ -127,6 +129,6 @@ def test_a_model_that_is_not_trained_comes_back_as_it_was(tmp_path):
     engine = engine_of(other, local_groups(ALONE), torch.float32, optimizer=None)
     write(engine, tmp_path)
     found = engine_of(model, local_groups(ALONE), torch.float32, optimizer=None)
-    assert not torch.equal(found._flat.buffer, engine._flat.buffer)
+    assert not torch.equal(found.weights.flat.buffer, engine.weights.flat.buffer)
     found.restore(tmp_path, version=1)
-    assert torch.equal(found._flat.buffer, engine._flat.buffer)
+    assert torch.equal(found.weights.flat.buffer, engine.weights.flat.buffer)

@@ -26,14 +26,15 @@ import transformers
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
+from realrl.api.engine import Breaks
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.recipe import Breaks
 from realrl.datasets.stop_rules import ends_by
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.engines.vllm import lending
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.engine_process import Child
-from realrl.engines.vllm.protocol import Sleep
+from realrl.engines.vllm.protocol import Ready, Sleep
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from tests.engines import lent
@@ -59,7 +60,7 @@ STARTED_S = time.time()
 class Pair:
     """Both engines on one model."""
 
-    ours: Engine
+    ours: DecoderEngine
     theirs: VLLMEngine
     initial: dict[str, torch.Tensor]
 
@@ -117,7 +118,7 @@ def _pair(directory: Path) -> Pair:
     theirs = VLLMEngine(
         decoder, groups, directory=directory, generation=GREEDY, max_tokens=decoder.max_position, **common
     )
-    ours = Engine(decoder, "lm", groups, max_tokens_per_microbatch=400, **common)
+    ours = DecoderEngine(decoder, "lm", groups, EngineOptions(max_tokens_per_microbatch=400, **common))
     ours.load(directory)
     return Pair(ours, theirs, {name: tensor.clone() for name, tensor in ours.local_tensors().items()})
 
@@ -143,7 +144,7 @@ def prompts(indices: Sequence[int] = range(len(LENGTHS))) -> PackedBatch:
 
 
 def generated(
-    engine: Engine | VLLMEngine, batch: PackedBatch, config: GenerationConfig, **options
+    engine: DecoderEngine | VLLMEngine, batch: PackedBatch, config: GenerationConfig, **options
 ) -> PackedBatch:
     return engine.generate(batch, config, seed=7, step=2, **options)
 
@@ -374,7 +375,7 @@ def test_its_death_is_told():
     child = Child("cpu")
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match="vLLM's process ended with exit code -9"):
-        child.ask(Sleep())
+        child.ask(Sleep(), Ready)
     child.close()
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.engines.vllm import borrowing, lending
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.lending import parts_of
@@ -86,7 +87,7 @@ def _lending(folder: Path, loaded: ctypes.CDLL) -> Lending:
     engine = VLLMEngine(
         decoder, groups, directory=folder, generation=GenerationConfig(), max_tokens=64, **common
     )
-    source = Engine(decoder, "lm", groups, max_tokens_per_microbatch=64, **common)
+    source = DecoderEngine(decoder, "lm", groups, EngineOptions(max_tokens_per_microbatch=64, **common))
     source.load(folder)
     return Lending(engine, source.local_tensors(), folder, loaded)
 

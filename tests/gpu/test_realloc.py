@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from realrl.engines.host_copies import HostCopy
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
 from realrl.ops.box_copies import add_up, checksum
-from realrl.realloc.offload import HostCopy
 from realrl.realloc.transfer import Transfer, TransferSettings, execute
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors
 from tests.realloc.test_transfer import random_pair as any_pair

@@ -19,7 +19,8 @@ from benchmarks.single_process import RANDOM
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import whole_tensors
@@ -132,7 +133,7 @@ def test_what_vllm_knows_besides_weights_outlives_its_sleep(tmp_path):
     decoder, groups = read_decoder_config(folder), local_groups(PLACEMENT)
     common = {"dtype": torch.bfloat16, "device": DEVICE}
     theirs = VLLMEngine(decoder, groups, directory=folder, generation=config, max_tokens=1024, **common)
-    ours = Engine(decoder, "lm", groups, max_tokens_per_microbatch=2048, **common)
+    ours = DecoderEngine(decoder, "lm", groups, EngineOptions(max_tokens_per_microbatch=2048, **common))
     ours.load(folder)
     for weight in ours.local_tensors().values():
         weight.mul_(GENTLE if weight.dim() > 1 else 1)

@@ -94,3 +94,26 @@ def test_key_value_heads_are_shared_evenly():
 def test_what_does_not_fit_is_refused(model, layout, says):
     with pytest.raises(ValueError, match="allocation: " + says):
         check_fits(read_decoder_config(model), layout, "allocation")
+
+
+@pytest.mark.parametrize("row", ONE_EACH)
+@pytest.mark.parametrize("tp", [2, 4])
+def test_a_role_says_what_the_boxes_show(row, tp, tmp_path):
+    """What ranks sum, all of them have whole; what they have in part is summed only by key/value heads."""
+    decoder = read_decoder_config(tiny_model(tmp_path, row))
+    layout = ParallelLayout(tp=tp)
+    for head in ("lm", "scalar"):
+        ranks = [local_tensors(decoder, layout, layout.coordinate(rank), head) for rank in range(tp)]
+        for tensors in zip(*ranks, strict=True):
+            role = tensors[0].role
+            assert {tensor.role for tensor in tensors} == {role}
+            boxes = [{piece.box for piece in tensor.pieces} for tensor in tensors]
+            is_whole = all(own == boxes[0] for own in boxes)
+            is_shared = any(boxes[0] & own for own in boxes[1:])
+            name = tensors[0].name
+            assert is_whole or role.summed_over_tp == "never", name
+            assert role.summed_over_tp != "never" or not is_whole or role.is_product, name
+            shares_heads = role.has_kv_heads and tp > decoder.num_kv_heads
+            assert is_shared == (is_whole or shares_heads), name
+            assert len(tensors[0].shape) == 2 or not role.is_product, name
+            assert role.is_vocabulary == (name in ("embed", "head") and not is_whole), name

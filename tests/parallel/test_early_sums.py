@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel import early_sums
 from realrl.parallel.groups import Groups, create_groups
@@ -79,28 +80,30 @@ def _check(model: Path, groups: Groups, **optimizer) -> None:
     engines = [_engine(model, groups, sum_early, **optimizer) for sum_early in (False, True)]
     calls = [_outcomes(engine) for engine in engines]
     assert calls[0] == pytest.approx(calls[1], rel=1e-5, nan_ok=True)
-    plain, early = (engine._flat.buffer for engine in engines)
+    plain, early = (engine.weights.flat.buffer for engine in engines)
     torch.testing.assert_close(early, plain, rtol=1e-6, atol=1e-6)
 
 
-def _engine(model: Path, groups: Groups, sum_early: bool, **optimizer) -> Engine:
-    engine = Engine(
+def _engine(model: Path, groups: Groups, sum_early: bool, **optimizer) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=20,
-        sequence_pieces=2 if groups.tp is not None else 0,
-        add_products=True,
-        sum_early=sum_early,
-        optimizer=replace(ADAMW, **optimizer),
+        EngineOptions(
+            dtype=torch.float32,
+            device="cpu",
+            max_tokens_per_microbatch=20,
+            sequence_pieces=2 if groups.tp is not None else 0,
+            add_products=True,
+            sum_early=sum_early,
+            optimizer=replace(ADAMW, **optimizer),
+        ),
     )
     engine.load(model)
     return engine
 
 
-def _outcomes(engine: Engine) -> list[float]:
+def _outcomes(engine: DecoderEngine) -> list[float]:
     """The norms of some steps; each must change the weights, or leave every bit."""
     steps = [
         (1.0, True, True),
@@ -111,17 +114,17 @@ def _outcomes(engine: Engine) -> list[float]:
     ]
     norms = []
     for scale, is_accepted, changes in steps:
-        before = engine._flat.buffer.clone()
+        before = engine.weights.flat.buffer.clone()
         norms.append(_train(engine, scale, is_accepted))
-        assert torch.equal(before, engine._flat.buffer) != changes
-        assert not engine._optimizer.gradients.any()
+        assert torch.equal(before, engine.weights.flat.buffer) != changes
+        assert not engine.training.optimizer.gradients.any()
     assert norms[0] > ADAMW.clip_grad_norm
     return norms
 
 
-def _train(engine: Engine, scale: float, is_accepted: bool) -> float:
+def _train(engine: DecoderEngine, scale: float, is_accepted: bool) -> float:
     """The gradient's norm; NaN where there was no update."""
-    early = engine._optimizer._early
+    early = engine.training.optimizer._early
 
     def loss(logprobs: Tensor, micro) -> tuple[Tensor, dict]:
         return -scale * logprobs.sum(), {}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import Coordinate, DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.ops.cache import KeyValueCache
 from realrl.ops.linear import PackedWeight, has_bf16_products
@@ -29,15 +30,12 @@ def stage_of(decoder, dtype: torch.dtype, layout: ParallelLayout | None = None, 
     return Stage(decoder=decoder, layout=layout, place=place, head="lm", itemsize=dtype.itemsize, **traits)
 
 
-def engine_of(model, dtype: torch.dtype, optimizer: OptimizerConfig | None = None) -> Engine:
-    engine = Engine(
+def engine_of(model, dtype: torch.dtype, optimizer: OptimizerConfig | None = None) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         local_groups(ALONE),
-        dtype=dtype,
-        device="cpu",
-        max_tokens_per_microbatch=1000,
-        optimizer=optimizer,
+        EngineOptions(dtype=dtype, device="cpu", max_tokens_per_microbatch=1000, optimizer=optimizer),
     )
     engine.load(model)
     return engine
@@ -59,29 +57,29 @@ def test_engines_hold_and_autograd_keeps_what_is_predicted(row, tmp_path):
         check_resident(engine)
 
 
-def check_layers(engine: Engine) -> None:
+def check_layers(engine: DecoderEngine) -> None:
     """To a hundredth: indices are left out."""
-    (micro,) = engine._split(own_batch(engine.groups))
+    (micro,) = engine.passes.split(own_batch(engine.groups))
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        engine._forward(micro, None, 0)
-    weights = engine._flat.buffer.untyped_storage().data_ptr()
+        engine.passes.forward(micro, None, 0)
+    weights = engine.weights.flat.buffer.untyped_storage().data_ptr()
     found = storage_bytes(x for x in kept if x.untyped_storage().data_ptr() != weights)
-    config, stage, tokens = engine.decoder, stage_of(engine.decoder, engine.dtype), micro.num_tokens
+    config, stage, tokens = engine.decoder, stage_of(engine.decoder, engine.options.dtype), micro.num_tokens
     # Beside the layers: the last norm's input, ids, and positions or all layers' angles.
     beside = stage.hidden_bytes(tokens) + 8 * tokens + (4 * config.head_dim if config.rope else 8) * tokens
     assert found == pytest.approx(config.num_layers * stage.layer_bytes(tokens) + beside, rel=0.01)
 
 
-def check_resident(engine: Engine) -> None:
+def check_resident(engine: DecoderEngine) -> None:
     """Weights and all of the optimizer's states after a step, to the byte."""
     engine.train_logprobs(
         own_batch(engine.groups), lambda logprobs, _: (logprobs.sum(), {}), lr=1e-5, temperature=1.0
     )
-    optimizer, weights = engine._optimizer, engine._flat.buffer
+    optimizer, weights = engine.training.optimizer, engine.weights.flat.buffer
     moments = [optimizer.states[name] for name in ("exp_avg", "exp_avg_sq")]
     everything = storage_bytes([weights, optimizer.master, optimizer.gradients, *moments])
-    expected = resident(stage_of(engine.decoder, engine.dtype), trained=True)
+    expected = resident(stage_of(engine.decoder, engine.options.dtype), trained=True)
     assert (expected.weights_bytes, expected.total_bytes) == (storage_bytes([weights]), everything)
 
 

@@ -9,8 +9,10 @@ from transformers import AutoTokenizer
 
 from realrl.api.batch import PackedBatch
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.recipe import CallContext, Metrics, ModelSpec, Observed, joined
-from realrl.engines.engine import Engine
+from realrl.api.metrics import Metrics, joined
+from realrl.api.recipe import CallContext, ModelSpec, Observed
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.program.jobs import samples_of
@@ -50,16 +52,15 @@ def _of_something(metrics: Metrics) -> Metrics:
     return {name: metric for name, metric in metrics.items() if getattr(metric, "weight", 1.0)}
 
 
-def _engine(spec: ModelSpec) -> Engine:
+def _engine(spec: ModelSpec) -> DecoderEngine:
     directory = Path(spec.model.path)
-    engine = Engine(
+    engine = DecoderEngine(
         read_decoder_config(directory),
         spec.head,
         local_groups(ALONE),
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=4096,
-        optimizer=spec.optimizer,
+        EngineOptions(
+            dtype=torch.float32, device="cpu", max_tokens_per_microbatch=4096, optimizer=spec.optimizer
+        ),
     )
     engine.load(directory)
     return engine

@@ -18,7 +18,8 @@ from realrl.api.config import OptimizerConfig
 from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.pairs import PairDataset, load_pairs, sequences_of
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import dpo, rw
@@ -63,15 +64,17 @@ def share(folder: Path, groups: Groups) -> PackedBatch:
     )
 
 
-def engine_of(folder: Path, head: str, groups: Groups, *, trained: bool) -> Engine:
-    engine = Engine(
+def engine_of(folder: Path, head: str, groups: Groups, *, trained: bool) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(folder / "model"),
         head,
         groups,
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=30,
-        optimizer=OPTIMIZER if trained else None,
+        EngineOptions(
+            dtype=torch.float32,
+            device="cpu",
+            max_tokens_per_microbatch=30,
+            optimizer=OPTIMIZER if trained else None,
+        ),
     )
     engine.load(folder / "model")
     if head == "scalar" and "head" in engine.local_tensors():
@@ -81,11 +84,11 @@ def engine_of(folder: Path, head: str, groups: Groups, *, trained: bool) -> Engi
     return engine
 
 
-def context(config, engine: Engine, groups: Groups) -> SimpleNamespace:
+def context(config, engine: DecoderEngine, groups: Groups) -> SimpleNamespace:
     return SimpleNamespace(config=config, engine=engine, step=0, reduce=groups.reduce)
 
 
-def trained_by_dpo(folder: Path, groups: Groups) -> tuple[Engine, dict]:
+def trained_by_dpo(folder: Path, groups: Groups) -> tuple[DecoderEngine, dict]:
     """One step, whose reference is the model with one matrix changed."""
     config = dpo.DPOConfig(optimizer=OPTIMIZER, beta=0.5, num_steps=1)
     batch = share(folder, groups)

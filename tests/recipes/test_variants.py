@@ -13,10 +13,12 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import ModelConfig, OptimizerConfig, TrainedModelConfig
+from realrl.api.device_metrics import read
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.metrics import read
-from realrl.api.recipe import Metrics, Recipe
-from realrl.engines.engine import Engine
+from realrl.api.metrics import Metrics
+from realrl.api.recipe import Recipe
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
@@ -90,15 +92,14 @@ def rollouts(model: Path) -> PackedBatch:
 
 def engine_of(
     model: Path, groups: Groups, max_tokens: int, optimizer: OptimizerConfig | None = None
-) -> Engine:
-    engine = Engine(
+) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=max_tokens,
-        optimizer=optimizer,
+        EngineOptions(
+            dtype=torch.float32, device="cpu", max_tokens_per_microbatch=max_tokens, optimizer=optimizer
+        ),
     )
     engine.load(model)
     return engine
@@ -111,7 +112,7 @@ def updated(
     batch: PackedBatch,
     max_tokens: int,
     order: Sequence[int],
-) -> tuple[Engine, Metrics]:
+) -> tuple[DecoderEngine, Metrics]:
     """The model after a step on this rank's share of the samples, in some order."""
     engine = engine_of(model, groups, max_tokens, config.actor.optimizer)
     mine = [i for i in order if i % groups.placement.layout.dp == groups.place.dp_rank]
@@ -121,7 +122,7 @@ def updated(
     return engine, actor_train(ctx, batch.select(mine)).metrics
 
 
-def weights_of(engine: Engine) -> dict[str, Tensor]:
+def weights_of(engine: DecoderEngine) -> dict[str, Tensor]:
     """Whole tensors of an engine that is alone."""
     found = {name: torch.zeros(shape) for name, shape in engine.layout.extents().items()}
     for shard in engine.layout.shards(0):

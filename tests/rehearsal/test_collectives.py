@@ -12,7 +12,8 @@ from torch import Tensor
 
 from realrl.api.config import GenerationConfig, OptimizerConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.models.layout import check_fits
 from realrl.models.registry import read_decoder_config
 from realrl.parallel import early_sums
@@ -40,17 +41,19 @@ def model(tmp_path_factory) -> Path:
 def step(model: Path, placement: Placement, rank: int) -> None:
     """As on CUDA: norms shared out, tokens in pieces, gradients of weights put off and summed early."""
     groups = create_groups([placement], rank)[placement]
-    engine = Engine(
+    engine = DecoderEngine(
         read_decoder_config(model),
         "lm",
         groups,
-        dtype=torch.float32,
-        device="cpu",
-        max_tokens_per_microbatch=16,
-        sequence_pieces=2,
-        add_products=True,
-        sum_early=True,
-        optimizer=OptimizerConfig(),
+        EngineOptions(
+            dtype=torch.float32,
+            device="cpu",
+            max_tokens_per_microbatch=16,
+            sequence_pieces=2,
+            add_products=True,
+            sum_early=True,
+            optimizer=OptimizerConfig(),
+        ),
     )
     engine.adopt(version=0)
     batch = own_batch(groups)
@@ -76,7 +79,7 @@ def calls_of(monkeypatch, size: int, body: Callable[[int], None]) -> list[list[C
 @pytest.mark.parametrize("layout", EVERY, ids=str)
 def test_a_step_comes_to_an_end(model, monkeypatch, layout):
     # Numbers are those of one rank alone, of which some are none.
-    monkeypatch.setattr(Engine, "_require_finite", lambda *_: None)
+    monkeypatch.setattr(DecoderEngine, "_require_finite", lambda *_: None)
     # Some matrices, so that gradients are summed in several parts.
     monkeypatch.setattr(early_sums, "PART", 5000)
     placement = Placement(DeviceMesh(tuple(range(layout.size))), layout)
@@ -97,7 +100,7 @@ def check_communicators(used: set[tuple], links: Links) -> None:
 def test_one_queue_of_the_device_is_too_few_for_a_pipeline_of_chunks(model, monkeypatch, vp):
     """Why `CUDA_DEVICE_MAX_CONNECTIONS` is not 1: a second send behind one that nobody receives yet holds up
     all that would lead to its receive."""
-    monkeypatch.setattr(Engine, "_require_finite", lambda *_: None)
+    monkeypatch.setattr(DecoderEngine, "_require_finite", lambda *_: None)
     placement = Placement(DeviceMesh((0, 1)), ParallelLayout(pp=2, vp=vp))
     calls = calls_of(monkeypatch, 2, lambda rank: step(model, placement, rank))
     share_a_queue(calls)

@@ -9,7 +9,7 @@ import torch
 
 from realrl.api.config import GenerationConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
 from realrl.parallel.groups import create_groups
 from tests.engines.test_generate import assert_same, generated, loaded, prompts
 from tests.models.families import tiny_model
@@ -28,7 +28,7 @@ def model(tmp_path_factory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("tiny"), "qwen2")
 
 
-def counts(engine: Engine, config: GenerationConfig) -> tuple[Device, list[Calls]]:
+def counts(engine: DecoderEngine, config: GenerationConfig) -> tuple[Device, list[Calls]]:
     """Of each decoding step that replays what was recorded, with no prefill behind it."""
     with counted(engine.local_tensors().values()) as device:
         generated(engine, prompts(), config)
@@ -73,26 +73,26 @@ def test_tokens_are_the_same_while_they_are_counted(model):
 def test_a_planted_sync_in_a_recorded_step_is_found(model, monkeypatch, read):
     """A number that the host reads, a result of unknown size, an index on the host."""
     engine = loaded(model)
-    logits = engine._model.logits
+    logits = engine.passes.model.logits
 
     def reading(part):
         read(logits(part))
         return logits(part)
 
-    monkeypatch.setattr(engine._model, "logits", reading)
+    monkeypatch.setattr(engine.passes.model, "logits", reading)
     device, _ = counts(engine, GenerationConfig(max_new_tokens=3))
     assert device.faults
 
 
 def test_a_planted_sync_outside_of_the_step_is_found(model, monkeypatch):
     engine = loaded(model)
-    receive = engine._link.receive_hidden
+    receive = engine.passes.link.receive_hidden
 
     def reading(num_rows, chunk):
         next(iter(engine.local_tensors().values())).max().item()
         return receive(num_rows, chunk)
 
-    monkeypatch.setattr(engine._link, "receive_hidden", reading)
+    monkeypatch.setattr(engine.passes.link, "receive_hidden", reading)
     _, calls = counts(engine, CONFIG)
     assert max(call.reads for call in calls) == 2
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig, OptimizerConfig
-from realrl.engines.engine import Engine
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.models.registry import read_decoder_config
@@ -40,22 +41,24 @@ def batch(models) -> PackedBatch:
     return rollouts(models[2])
 
 
-def engine_of(model: Path, device: str, max_tokens: int = LONG, head: str = "lm", **options) -> Engine:
-    engine = Engine(
+def engine_of(model: Path, device: str, max_tokens: int = LONG, head: str = "lm", **options) -> DecoderEngine:
+    engine = DecoderEngine(
         read_decoder_config(model),
         head,
         local_groups(ALONE),
-        dtype=torch.bfloat16,
-        device=device,
-        max_tokens_per_microbatch=max_tokens,
-        optimizer=options.pop("optimizer", OptimizerConfig(lr=1e-2, eps=0.1)),
-        **options,
+        EngineOptions(
+            dtype=torch.bfloat16,
+            device=device,
+            max_tokens_per_microbatch=max_tokens,
+            optimizer=options.pop("optimizer", OptimizerConfig(lr=1e-2, eps=0.1)),
+            **options,
+        ),
     )
     engine.load(model)
     return engine
 
 
-def trained(engine: Engine, model: Path, batch: PackedBatch, algorithm: str = "grpo") -> Ledger:
+def trained(engine: DecoderEngine, model: Path, batch: PackedBatch, algorithm: str = "grpo") -> Ledger:
     """Two of a recipe's training calls; the second one is counted."""
     config = config_of(algorithm, model)
     ctx = SimpleNamespace(
@@ -82,7 +85,7 @@ def test_its_numbers_are_the_hosts(device, models, batch, options):
     assert (checked_logprobs(host, on_device, batch) - before).abs().max() > 0.3
 
 
-def checked_logprobs(host: Engine, on_device: Engine, batch: PackedBatch) -> Tensor:
+def checked_logprobs(host: DecoderEngine, on_device: DecoderEngine, batch: PackedBatch) -> Tensor:
     found, expected = (engine.logprobs(batch, temperature=1.0) for engine in (on_device, host))
     assert (found - expected).abs().max() < 0.2 and (found - expected).abs().mean() < 0.02
     return expected
@@ -182,7 +185,7 @@ def test_weights_and_states_that_were_offloaded_come_back(device, models, batch)
         assert not ledger.waits
         for engine in (plain, offloaded):
             trained(engine, models[2], batch)
-        assert torch.equal(plain._flat.buffer.inner, offloaded._flat.buffer.inner)
+        assert torch.equal(plain.weights.flat.buffer.inner, offloaded.weights.flat.buffer.inner)
 
 
 def test_an_optimizer_in_host_memory(device, models, batch):
@@ -194,7 +197,9 @@ def test_an_optimizer_in_host_memory(device, models, batch):
     ]
     for engine in engines:
         trained(engine, models[2], batch)
-    torch.testing.assert_close(*(engine._flat.buffer.inner for engine in engines), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(
+        *(engine.weights.flat.buffer.inner for engine in engines), rtol=1e-2, atol=1e-3
+    )
 
 
 def test_a_rank_rearranges_and_casts_its_own_tensors(device):

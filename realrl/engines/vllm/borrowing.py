@@ -54,6 +54,7 @@ class Borrower:
             if self._pins:
                 pin(memory)
             self._host = loan, memory
+
         return self._host[1]
 
     def _device_memory(self, loan: DeviceLoan) -> Tensor:

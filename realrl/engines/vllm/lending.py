@@ -42,32 +42,35 @@ class Lender(Protocol):
     """Memory for one model's arriving weights."""
 
     def memory(self) -> Tensor:
-        """Memory for a version of the weights, uint8, on the device on which weights arrive."""
+        """Return memory for a version of the weights, uint8, on the device on which weights arrive."""
 
     def lend(self, views: Sequence[View], itemsize: int) -> Iterator[tuple[Loan, tuple[View, ...]]]:
-        """What vLLM is to load, loan by loan, once all that the current stream writes is there."""
+        """Yield what vLLM is to load, loan by loan, once the current stream has written it."""
 
     def take_back(self) -> None:
-        """Drop the memory of this version; nobody has tensors of it any more."""
+        """Free the memory of this version, of which nobody has tensors any more."""
 
 
 class HostLender:
-    """Lends the very host memory in which weights arrive."""
+    """Lends the host memory in which weights arrive."""
 
     def __init__(self, num_bytes: int) -> None:
         self._num_bytes = num_bytes
         self._shared: SharedMemory | None = None
 
     def memory(self) -> Tensor:
+        """Return the same host memory for every version."""
         if self._shared is None:
             self._shared = SharedMemory(self._num_bytes)
         return self._shared.memory
 
     def lend(self, views: Sequence[View], itemsize: int) -> Iterator[tuple[Loan, tuple[View, ...]]]:
+        """Yield all tensors as one loan."""
+        assert self._shared is not None, "weights are lent that have not arrived"
         yield _host_loan(self._shared), tuple(views)
 
     def take_back(self) -> None:
-        """Keep it: new memory would have to be zeroed and mapped page by page again."""
+        """Keep the memory: new memory would have to be zeroed and mapped page by page."""
 
 
 class DeviceLender:
@@ -82,25 +85,31 @@ class DeviceLender:
         self._staging: Staging | None = None
 
     def memory(self) -> Tensor:
+        """Return device memory for the next version."""
         if self._memory is None:
             # PyTorch's allocator keeps what a training call has freed, and this is not its memory.
             _settle(self._device)
             self._memory = allocate(self._num_bytes, self._device)
+
         return self._memory.tensor(self._device)
 
     def lend(self, views: Sequence[View], itemsize: int) -> Iterator[tuple[Loan, tuple[View, ...]]]:
+        """Yield all tensors as one loan of device memory, or parts of them in host memory."""
         if self._is_lent is None:
             self._is_lent = self._try()
         # vLLM takes the memory that PyTorch keeps here for later.
         _settle(self._device)
+        assert self._memory is not None, "weights are lent that have not arrived"
         if self._is_lent:
             yield DeviceLoan(handle=self._memory.handle(), num_bytes=self._num_bytes), tuple(views)
             return
+
         if self._staging is None:
             self._staging = Staging(self._num_bytes, self._device)
         yield from self._staging.lend(self.memory(), parts_of(views, itemsize, _PART_BYTES))
 
     def take_back(self) -> None:
+        """Free the device memory of this version."""
         self._memory = None
 
     def _try(self) -> bool:
@@ -108,15 +117,18 @@ class DeviceLender:
         memory = allocate(len(content), self._device)
         memory.tensor(self._device).copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         _settle(self._device)
+
         try:
             loan = DeviceLoan(handle=memory.handle(), num_bytes=len(content))
         except OSError as error:
             found = Probed(problem=str(error))
         else:
             found = self._ask(Probe(memory=loan))
+
         if found.content == content:
             logger.info("vLLM reads weights from this process's device memory")
             return True
+
         logger.warning(
             "vLLM cannot read this process's device memory (%s): weights go through pinned host memory, which"
             " takes tens of times as long",
@@ -135,7 +147,7 @@ class Staging:
             pin(self._shared.memory)
 
     def lend(self, memory: Tensor, parts: Sequence[Part]) -> Iterator[tuple[Loan, tuple[View, ...]]]:
-        """Each part once it has been copied, while later ones are copied on a stream of their own.
+        """Yield each part once it is copied, while later ones are copied on a stream of their own.
 
         All of `memory` must have been written.
         """
@@ -146,7 +158,7 @@ class Staging:
             yield _host_loan(self._shared), part.views
 
     def _copy(self, memory: Tensor, part: Part) -> torch.cuda.Event | None:
-        """Begin to copy a part; the event is when it is there, None where it is already."""
+        """Begin to copy a part; return an event that follows the copy, or None if it is complete."""
         span = slice(part.start, part.stop)
         with torch.cuda.stream(self._stream):
             self._shared.memory[span].copy_(memory[span], non_blocking=True)
@@ -158,18 +170,21 @@ def parts_of(views: Sequence[View], itemsize: int, part_bytes: int) -> list[Part
     parts: list[Part] = []
     held: list[View] = []
     start = stop = 0
+
     for view in sorted(views, key=lambda view: view.offset):
         begins_anew = view.offset * itemsize >= max(stop, start + part_bytes)
         if held and begins_anew:
             parts.append(Part(start, stop, tuple(held)))
             held, start = [], view.offset * itemsize
+
         held.append(view)
         stop = max(stop, _end(view) * itemsize)
+
     return [*parts, Part(start, stop, tuple(held))] if held else parts
 
 
 def _end(view: View) -> int:
-    """The element after the last one of a view."""
+    """Return the element after the last one of a view."""
     steps = ((size - 1) * stride for size, stride in zip(view.shape, view.stride, strict=True))
     return view.offset + sum(steps) + 1
 
@@ -179,6 +194,6 @@ def _host_loan(shared: SharedMemory) -> HostLoan:
 
 
 def _settle(device: torch.device) -> None:
-    """Wait until the device has done all that was queued, and let other processes have what is free."""
+    """Wait for the device's queued work, and let other processes have memory that is free."""
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""vLLM in a process of its own, so that nothing of what it does to its process is done to a worker.
+"""Runs vLLM in a process of its own, so that what it does to its process is not done to a worker.
 
     python -m realrl.engines.vllm.process DESCRIPTOR      of a socket to the worker that started it
 
-It ends with its worker, or when that closes the socket. Heavy imports come after it is bound to it.
+The process ends with its worker, or when that closes the socket. Heavy imports follow once it is bound to it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Server:
     """Carries out requests, the first of which is `Start`."""
 
     def __init__(self, tell: Callable[[Working], None]) -> None:
-        """`tell` sends what is no reply."""
+        """`tell` sends a message that is no reply."""
         self._tell, self._told_s = tell, time.monotonic()
         self._version: int | None = None
         self._is_asleep = False
@@ -53,6 +53,7 @@ class Server:
         self._temperature = 1.0
 
     def handle(self, request: Request) -> Reply:
+        """Carry out a request; return the reply to it."""
         match request:
             case Start():
                 self._start(request)
@@ -66,6 +67,7 @@ class Server:
                 self._sleep()
             case Generate():
                 return self._generate(request)
+
         return Ready()
 
     def _start(self, start: Start) -> None:
@@ -77,6 +79,7 @@ class Server:
             _BACKEND, "realrl.engines.vllm.weights", "SharedMemoryEngine"
         )
         self._can_sleep = start.device != "cpu"
+
         # What vLLM and gloo listen at is for others of their kind, which there are not. From 0.32 on vLLM's
         # store is a file, and NCCL opens ports when it connects ranks, which one rank never does.
         with closed_when_left():
@@ -99,6 +102,7 @@ class Server:
                 weight_transfer_config=WeightTransferConfig(backend=_BACKEND),
                 disable_log_stats=True,
             )
+
         self._rpc("init_weight_transfer_engine", init_info={})
         (model,) = self._llm.apply_model(lambda model: model)
         model.logits_processor.register_forward_hook(self._cooled)
@@ -108,10 +112,12 @@ class Server:
         if self._is_asleep:
             self._llm.wake_up()
             self._is_asleep = False
+
         self._version = None
         if not self._is_loading:
             self._rpc("start_weight_update")
             self._is_loading = True
+
         info = {"memory": load.memory, "dtype": load.dtype, "views": load.views}
         self._rpc("update_weights", update_info=info)
 
@@ -159,10 +165,11 @@ class Server:
         )
 
     def _cooled(self, module: Any, inputs: Any, logits: Any) -> Any:
-        """Logits at the sampling temperature, before vLLM takes log-probabilities of the whole vocabulary."""
+        """Return logits at the sampling temperature, before vLLM computes log-probabilities of them."""
         if time.monotonic() - self._told_s > _TELLS_EVERY_S:
             self._told_s = time.monotonic()
             self._tell(Working())
+
         return logits.float() / self._temperature
 
     def _rpc(self, method: str, **arguments: Any) -> None:
@@ -194,16 +201,19 @@ def serve(connection: Connection) -> NoReturn:
     """
     server = Server(lambda said: connection.send_bytes(msgspec.msgpack.encode(said)))
     decoder = msgspec.msgpack.Decoder(Request)
+
     while True:
         data = connection.recv_bytes()
         try:
             reply = server.handle(decoder.decode(data))
         except Exception as error:  # raised on the other side
             reply = Failed(error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
         connection.send_bytes(msgspec.msgpack.encode(reply))
 
 
 def main() -> int:
+    """Answer the worker's requests until it closes the socket."""
     die_with_parent(int(os.environ[PARENT_VARIABLE]))
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError, ConnectionError):
         serve(connection)

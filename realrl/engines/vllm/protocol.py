@@ -11,7 +11,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Its class is its tag."""
 
 
-class Start(Message, kw_only=True):
+class Start(Message, frozen=True, kw_only=True):
     """Build the model, with any weights."""
 
     directory: str
@@ -40,13 +40,13 @@ class DeviceLoan(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
 Loan = HostLoan | DeviceLoan
 
 
-class Probe(Message, kw_only=True):
+class Probe(Message, frozen=True, kw_only=True):
     """Read all of this memory."""
 
     memory: DeviceLoan
 
 
-class Probed(Message, kw_only=True):
+class Probed(Message, frozen=True, kw_only=True):
     """What was read, or why nothing could be."""
 
     content: bytes = b""
@@ -62,7 +62,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-class Load(Message, kw_only=True):
+class Load(Message, frozen=True, kw_only=True):
     """Load a part of the next weights; they must not change until `Adopt` is answered."""
 
     memory: Loan
@@ -70,13 +70,13 @@ class Load(Message, kw_only=True):
     views: tuple[View, ...]
 
 
-class Adopt(Message, kw_only=True):
+class Adopt(Message, frozen=True, kw_only=True):
     """Take what was loaded since the last `Adopt` for the weights, and keep nothing of the lent memory."""
 
     version: int
 
 
-class Generate(Message, kw_only=True):
+class Generate(Message, frozen=True, kw_only=True):
     """A response to each prompt."""
 
     version: int
@@ -88,11 +88,11 @@ class Generate(Message, kw_only=True):
     config: GenerationConfig
 
 
-class Sleep(Message, kw_only=True):
+class Sleep(Message, frozen=True, kw_only=True):
     """Give back what memory the platform lets go of, until the next `Load`."""
 
 
-class Ready(Message, kw_only=True):
+class Ready(Message, frozen=True, kw_only=True):
     """What was asked for is done."""
 
 
@@ -105,7 +105,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool
 
 
-class Generated(Message, kw_only=True):
+class Generated(Message, frozen=True, kw_only=True):
     """The responses, in the order of the prompts."""
 
     version: int
@@ -113,11 +113,11 @@ class Generated(Message, kw_only=True):
     responses: tuple[Response, ...]
 
 
-class Working(Message, kw_only=True):
+class Working(Message, frozen=True, kw_only=True):
     """Another token was drawn. It is no reply, and may come before one."""
 
 
-class Failed(Message, kw_only=True):
+class Failed(Message, frozen=True, kw_only=True):
     """A request raised."""
 
     error: str

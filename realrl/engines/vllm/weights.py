@@ -19,12 +19,12 @@ from realrl.engines.vllm.protocol import Loan, View
 
 @dataclass
 class SharedInit(WeightTransferInitInfo):
-    """Nothing to agree on."""
+    """It is empty: there is nothing to agree on."""
 
 
 @dataclass
 class SharedUpdate(WeightTransferUpdateInfo):
-    """Where a part of the weights lies; see `messages.Load`."""
+    """Where a part of the weights lies; see `protocol.Load`."""
 
     memory: Loan
     dtype: str
@@ -38,23 +38,33 @@ class SharedMemoryEngine(WeightTransferEngine[SharedInit, SharedUpdate]):
     update_info_cls = SharedUpdate
 
     def init_transfer_engine(self, init_info: SharedInit) -> None:
+        """Prepare to open lent memory."""
         self._borrower = Borrower(pins=self.device.type == "cuda")
 
     def start_weight_update(self) -> None:
+        """Prepare the model for a whole version of its weights."""
         self._missing = {name for name, _ in self.model.named_parameters()}
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict) -> None:
+        """Load one part of the weights."""
         # Not the base's, which waits for the device: `finish_weight_update` does, once for all parts.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: SharedUpdate) -> None:
+        """Load one part from lent memory."""
         lent = self._borrower.tensors(update_info.memory, update_info.dtype, update_info.views)
         self._missing -= self.model.load_weights(lent.items())
 
     def finish_weight_update(self) -> None:
+        """Finish the version, and give lent memory back.
+
+        Raises:
+            RuntimeError: a parameter got no weights.
+        """
         if self._missing:
-            raise RuntimeError(f"vLLM got no weights for {', '.join(sorted(self._missing))}")
+            names = ", ".join(sorted(self._missing))
+            raise RuntimeError(f"vLLM got no weights for {names}")
         finalize_layerwise_reload(self.model, self.model_config)
         if self.model_config.hf_text_config.tie_word_embeddings:
             self._tie()
@@ -63,12 +73,18 @@ class SharedMemoryEngine(WeightTransferEngine[SharedInit, SharedUpdate]):
         self._borrower.give_back()
 
     def shutdown(self) -> None:
-        pass
+        """Do nothing: lent memory was given back after each version."""
 
     def _tie(self) -> None:
-        """A tied head that is a module has weights in a form of its own, which a reload leaves as it was."""
+        """Tie a head that is a module: it keeps a form of its weights that a reload does not change."""
         head = getattr(self.model, "lm_head", None)
         if isinstance(head, ParallelLMHead):
-            tables = (m for m in self.model.modules() if isinstance(m, VocabParallelEmbedding))
-            head.tie_weights(next(table for table in tables if not isinstance(table, ParallelLMHead)))
+            head.tie_weights(self._embedding())
             head.quant_method.process_weights_after_loading(head)
+
+    def _embedding(self) -> VocabParallelEmbedding:
+        """Return the embedding, which is a table of the vocabulary but no head."""
+        for module in self.model.modules():
+            if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead):
+                return module
+        raise RuntimeError("vLLM's model has a tied head, but no embedding")

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,9 @@ def open_device(device: str, local_rank: int, *, is_deterministic: bool) -> str:
         # Before cuBLAS is first used: it reads this once.
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # PyTorch's types know neither this setting nor a device's PCI address.
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False
     if local_rank >= (number := torch.cuda.device_count()):
         raise ValueError(
             f"device: this host shows {number} CUDA devices, and this is its worker {local_rank}; give it as"
@@ -44,25 +47,29 @@ def open_device(device: str, local_rank: int, *, is_deterministic: bool) -> str:
 
 
 def pci_address(index: int) -> str:
-    """As in `0000:1b:00.0`."""
-    properties = torch.cuda.get_device_properties(index)
-    domain, bus, device = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
+    """Return a device's PCI address, as in `0000:1b:00.0`."""
+    properties: Any = torch.cuda.get_device_properties(index)
+    domain = properties.pci_domain_id
+    bus = properties.pci_bus_id
+    device = properties.pci_device_id
     return f"{domain:04x}:{bus:02x}:{device:02x}.0"
 
 
 def stay_near(address: str, devices: Path = _PCI_DEVICES) -> None:
-    """Run on those of the allowed cores that a device is attached to: over another socket, copies from host
-    memory take up to half as long again.
+    """Run only on the allowed cores that a device is attached to.
+
+    Over another socket, copies from host memory take up to half as long again.
     """
     allowed = os.sched_getaffinity(0)
-    near = set(_cores_near(devices / address)) & allowed
+    attached = set(_cores_near(devices / address))
+    near = attached & allowed
     if near and near != allowed:
         os.sched_setaffinity(0, near)
         logger.info("runs on the %d of %d cores that are near its device", len(near), len(allowed))
 
 
 def _cores_near(device: Path) -> Iterator[int]:
-    """The cores of a device's NUMA node; none where the system does not say.
+    """Yield the cores of a device's NUMA node; none where the system does not say.
 
     Source: Linux, Documentation/ABI/testing/sysfs-bus-pci, `local_cpulist`.
     """
@@ -72,4 +79,5 @@ def _cores_near(device: Path) -> Iterator[int]:
         return
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        stop = int(last or first) + 1
+        yield from range(int(first), stop)

@@ -1,4 +1,4 @@
-"""A worker's models: one engine for each placement that they have here, and how weights move between them."""
+"""A worker's models: one engine for each placement here, and weights that move between them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import json
 import logging
 import shutil
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from realrl.api.config import TrainingConfig
+from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.engine import NO_WEIGHTS, Engine, HomeEngine
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
 from realrl.api.messages import Recovery
 from realrl.api.recipe import ModelSpec
-from realrl.engines.engine import NO_WEIGHTS, Engine
+from realrl.api.traits import needed_generation
+from realrl.engines.decoder_engine import DecoderEngine
+from realrl.engines.options import EngineOptions
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.fits import longest
 from realrl.layouts.layout import Layout
@@ -35,11 +38,11 @@ from realrl.runtime.model_directories import resolve_model
 logger = logging.getLogger(__name__)
 
 _PIECES = 2
-"""Of the tokens of tensor-parallel ranks: one's message and another's product at a time. More would make
-messages and products smaller, and each has a time that it takes at any size."""
+"""Pieces of the tokens of tensor-parallel ranks: one is sent while another is multiplied. More pieces would
+make messages and products smaller, and each takes some time at any size."""
 
 _OF_WEIGHTS = (".index.json", "adapter_config.json", "trainer_state.json")
-"""How files end that describe weights of other files or another training."""
+"""Endings of files that describe the weights of other files or another training."""
 
 
 class Replicas:
@@ -53,72 +56,93 @@ class Replicas:
         groups: Mapping[Placement, Groups],
         *,
         rank: int,
-        config: Any,
+        config: RunConfig,
         device: str,
         topology: Topology,
         settings: TransferSettings,
         changed: Collection[str] = (),
         recovery: Recovery | None = None,
     ) -> None:
-        """`changed`: models that have other weights in the recovery, if there is one, than in their files."""
-        self._recovery, self._changed = recovery, changed
-        self._specs, self._rank, self._device = specs, rank, device
-        self._topology, self._settings = topology, settings
-        self._directories = {
-            name: resolve_model(spec.model.path, spec.model.commit) for name, spec in specs.items()
-        }
-        self._decoders: dict[str, DecoderConfig] = {}
-        for model, path in self._directories.items():
-            family = load_family(specs[model].model.family)
-            self._decoders[model] = read_decoder_config(path, family)
+        """Make this rank's engines of the `used` weights.
+
+        `changed`: models whose weights in the recovery, if there is one, differ from those in their files.
+        """
+        self._specs = specs
         self._homes = homes
+        self._rank = rank
+        self._device = device
+        self._topology = topology
+        self._settings = settings
+        self._changed = changed
+        self._recovery = recovery
+        self._directories: dict[str, Path] = {}
+        self._decoders: dict[str, DecoderConfig] = {}
+        for name, spec in specs.items():
+            directory = resolve_model(spec.model.path, spec.model.commit)
+            self._directories[name] = directory
+            family = load_family(spec.model.family)
+            self._decoders[name] = read_decoder_config(directory, family)
         self._transfers: dict[tuple[Weights, Weights], Transfer] = {}
-        self._engines: dict[Weights, Engine | VLLMEngine] = {}
+        self._engines: dict[Weights, Engine] = {}
+        self._at_home: dict[str, HomeEngine] = {}
         for weights in sorted(set(used)):
             if rank in weights.placement.ranks:
-                self._engines[weights] = self._make(weights, groups, config)
+                self._add(weights, groups[weights.placement], config)
 
-    def engine(self, weights: Weights) -> Engine | VLLMEngine:
+    def engine(self, weights: Weights) -> Engine:
+        """Return the engine of a model at a placement of this rank."""
         return self._engines[weights]
 
+    def at_home(self, model: str) -> HomeEngine:
+        """Return the engine of a model that lives on this rank."""
+        return self._at_home[model]
+
     def end_decodings(self, generating: Weights | None) -> None:
-        """Let engines give back what they keep between generations, except one that will generate next."""
+        """Let engines free what they keep between generations, except one that will generate next."""
         for weights, engine in self._engines.items():
-            if weights != generating and isinstance(engine, Engine):
+            if weights != generating:
                 engine.end_decoding()
 
     def reallocate(self, instruction: Reallocate) -> None:
-        """This rank's part; until it is done, the target counts as absent.
+        """Carry out this rank's part; until it is done, the target's weights count as absent.
 
         Collective: over both placements.
         """
         origin = Weights(instruction.model, instruction.source)
         goal = Weights(instruction.into, instruction.target, instruction.engine)
+        is_origin = self._rank in origin.placement.ranks
+        is_goal = self._rank in goal.placement.ranks
         self.end_decodings(goal)
-        if self._rank in origin.placement.ranks:
+        if is_origin:
             check_version(self.engine(origin), instruction.version, origin.model)
-        weights = self._weights(origin), self._weights(goal)
-        if self._rank in goal.placement.ranks:
+        source = self._weights(origin)
+        target = self._weights(goal)
+        if is_goal:
             self.engine(goal).version = NO_WEIGHTS
-        self._transfer(origin, goal).run(*weights, version=instruction.version, eta=instruction.eta)
-        if self._rank in goal.placement.ranks:
+        transfer = self._transfer(origin, goal)
+        transfer.run(source, target, version=instruction.version, eta=instruction.eta)
+        if is_goal:
             self.engine(goal).version = instruction.version
 
     def offload(self, instruction: Offload) -> None:
+        """Move a model to host memory, or begin to bring it back."""
         self.end_decodings(None)
-        engine = self.engine(Weights(instruction.model, instruction.placement))
+        engine = self.at_home(instruction.model)
         if instruction.back:
             engine.onload()
         else:
             engine.offload()
 
     def release(self, instruction: Release) -> None:
-        self.engine(Weights(instruction.model, instruction.placement, instruction.engine)).release()
+        """Free the memory of a replica."""
+        weights = Weights(instruction.model, instruction.placement, instruction.engine)
+        self.engine(weights).release()
 
     def save(self, instruction: Save) -> None:
-        """This rank's file of a checkpoint. Collective: over the model's home."""
-        home = Weights(instruction.model, instruction.placement)
-        model, placement, _ = home
+        """Write this rank's file of a checkpoint. Collective: over the model's home."""
+        model = instruction.model
+        placement = instruction.placement
+        home = Weights(model, placement)
         directory = Path(instruction.directory) / model
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(
@@ -135,63 +159,75 @@ class Replicas:
             _copy_description(self._directories[model], directory, self._specs[model])
 
     def close(self) -> None:
-        """End what the engines run beside this process."""
+        """End what the engines run outside of this process."""
         for engine in self._engines.values():
-            if isinstance(engine, VLLMEngine):
-                engine.close()
+            engine.close()
 
-    def _make(self, weights: Weights, groups: Mapping[Placement, Groups], config: Any) -> Engine | VLLMEngine:
-        own = groups[weights.placement]
-        return (self._make_own if weights.engine == OWN_ENGINE else self._make_vllm)(weights, own, config)
+    def _add(self, weights: Weights, groups: Groups, config: RunConfig) -> None:
+        """Make the engine of a model at a placement; the model's own weights are loaded at its home."""
+        if weights.engine != OWN_ENGINE:
+            self._engines[weights] = self._make_vllm(weights, groups, config)
+            return
+        model = weights.model
+        engine = self._make_own(weights, groups, config)
+        self._engines[weights] = engine
+        if self._is_home(weights):
+            self._at_home[model] = engine
+            self._fill(engine, model)
+            if self._specs[model].model.offload:
+                engine.offload()
 
-    def _make_vllm(self, weights: Weights, groups: Groups, config: Any) -> VLLMEngine:
+    def _make_vllm(self, weights: Weights, groups: Groups, config: RunConfig) -> VLLMEngine:
+        decoder = self._decoders[weights.model]
         return VLLMEngine(
-            self._decoders[weights.model],
+            decoder,
             groups,
             directory=self._directories[weights.model],
             dtype=self._dtype(weights),
             device=self._device,
-            generation=config.generation,
-            max_tokens=longest(config, self._decoders[weights.model]),
+            generation=needed_generation(config),
+            max_tokens=longest(config, decoder),
         )
 
-    def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:
-        spec, is_home = self._specs[weights.model], self._is_home(weights)
+    def _make_own(self, weights: Weights, groups: Groups, config: RunConfig) -> DecoderEngine:
+        spec = self._specs[weights.model]
         # On CPUs, gloo sums whole tensors to give shares of them, and sums in the background gained no time.
         on_cuda = self._device.startswith("cuda")
-        engine = Engine(
-            self._decoders[weights.model],
-            spec.head,
-            groups,
+        options = EngineOptions(
             dtype=self._dtype(weights),
             device=self._device,
             max_tokens_per_microbatch=config.max_tokens_per_microbatch,
             deterministic=config.deterministic and not on_cuda,
-            **_training_options(config),
             sequence_pieces=_PIECES if on_cuda else 0,
             sum_early=on_cuda,
-            optimizer=spec.optimizer if is_home else None,
+            optimizer=spec.optimizer if self._is_home(weights) else None,
         )
-        if is_home:
-            self._fill(engine, weights.model)
-            if spec.model.offload:
-                engine.offload()
-        return engine
+        if isinstance(config, TrainingConfig):
+            options = replace(
+                options,
+                share_prompts=config.share_prompts,
+                gradient_checkpointing=config.gradient_checkpointing,
+            )
+        return DecoderEngine(self._decoders[weights.model], spec.head, groups, options)
 
-    def _fill(self, engine: Engine, model: str) -> None:
+    def _fill(self, engine: HomeEngine, model: str) -> None:
+        """Load a model's weights from its files, or from the recovery if they have changed."""
         if self._recovery and model in self._changed:
-            engine.restore(Path(self._recovery.directory) / model, version=self._recovery.step)
+            directory = Path(self._recovery.directory) / model
+            engine.restore(directory, version=self._recovery.step)
         else:
             engine.load(self._directories[model])
 
     def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
+        """Return the transfer from one placement to another, which is planned once."""
         if (origin, goal) not in self._transfers:
-            dtypes = self._dtype(origin), self._dtype(goal)
+            dtypes = (self._dtype(origin), self._dtype(goal))
+            narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
             self._transfers[origin, goal] = Transfer(
                 cached_plan(self._layout(origin), self._layout(goal), self._topology),
                 rank=self._rank,
                 settings=self._settings,
-                wire_dtype=min(dtypes, key=lambda dtype: dtype.itemsize) if dtypes[0] != dtypes[1] else None,
+                wire_dtype=narrower if dtypes[0] != dtypes[1] else None,
             )
         return self._transfers[origin, goal]
 
@@ -199,39 +235,36 @@ class Replicas:
         head = self._specs[weights.model].head
         return decoder_layout(self._decoders[weights.model], weights.placement, head)
 
-    def _weights(self, weights: Weights) -> dict[str, Tensor]:
+    def _weights(self, weights: Weights) -> Mapping[str, Tensor]:
+        """Return this rank's local tensors of a model at a placement; none if it is not of that placement."""
         engine = self._engines.get(weights)
         return engine.local_tensors() if engine else {}
 
     def _dtype(self, weights: Weights) -> torch.dtype:
         model = self._specs[weights.model].model
-        return getattr(torch, model.dtype if self._is_home(weights) else model.away_dtype)
+        name = model.dtype if self._is_home(weights) else model.away_dtype
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
 
     def _is_home(self, weights: Weights) -> bool:
         return weights == Weights(weights.model, self._homes[weights.model])
 
 
-def _training_options(config: Any) -> dict[str, bool]:
-    """What an engine is told by a run that trains."""
-    if not isinstance(config, TrainingConfig):
-        return {}
-    return {
-        "share_prompts": config.share_prompts,
-        "gradient_checkpointing": config.gradient_checkpointing,
-    }
+def check_version(engine: Engine, expected: int, model: str) -> None:
+    """Check that an engine has the weights that the schedule wants.
 
-
-def check_version(engine: Engine | VLLMEngine, expected: int, model: str) -> None:
-    """Refuse weights that are not those that the schedule wants here."""
-    if engine.version != expected:
-        has = (
-            "no whole weights" if engine.version == NO_WEIGHTS else f"version {engine.version} of its weights"
-        )
-        raise RuntimeError(f"{model} has {has} here, not version {expected}, which is due")
+    Raises:
+        RuntimeError: it has another version.
+    """
+    version = engine.version
+    if version == expected:
+        return
+    has = "no whole weights" if version == NO_WEIGHTS else f"version {version} of its weights"
+    raise RuntimeError(f"{model} has {has} here, not version {expected}, which is due")
 
 
 def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
-    """All of a model's directory but its weights: config, tokenizer, chat template."""
+    """Copy a model's directory except its weights: config, tokenizer, chat template."""
     for file in source.iterdir():
         if file.suffix in (".json", ".txt", ".jinja", ".model") and not file.name.endswith(_OF_WEIGHTS):
             shutil.copyfile(file, directory / file.name)

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from realrl.api.engine import SavedState
 from realrl.api.messages import File
 from realrl.base.files import checksum, write_aside
-from realrl.engines.state import State
 from realrl.runtime.worker.call_memories import Memory
 
 _MEMORIES = "memories.safetensors"
@@ -25,7 +25,9 @@ class Snapshots:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._begun: dict[tuple[int, str], Future[tuple[File, ...]]] = {}
 
-    def begin(self, job: int, directory: Path, state: State | None, memories: Mapping[str, Memory]) -> None:
+    def begin(
+        self, job: int, directory: Path, state: SavedState | None, memories: Mapping[str, Memory]
+    ) -> None:
         """Copy a model's state, if there is one, and calls' memories, and begin to write the copies.
 
         Both may change while the copies are written.
@@ -53,7 +55,7 @@ def read_memories(directory: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _write(directory: Path, state: State | None, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
+def _write(directory: Path, state: SavedState | None, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
     paths = []
     if state or memories:
         directory.mkdir(parents=True, exist_ok=True)

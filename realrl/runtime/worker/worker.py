@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample
+from realrl.api.device_metrics import read
+from realrl.api.engine import NO_BREAKS, Breaks, CallEngine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Failed, StepAside, Stop, Underway
-from realrl.api.metrics import read
-from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.api.metrics import Mean, Peak
+from realrl.api.recipe import CallContext, CallOutput, Recipe
 from realrl.base.progress import Progress
+from realrl.engines.refusal import NoEngine
 from realrl.parallel.groups import Groups
 from realrl.program.instructions import (
     AnyInstruction,
@@ -88,7 +91,7 @@ class Worker:
     def _begin_snapshot(self, instruction: Snapshot) -> None:
         """Copy this rank's part of a model, and memories, which are alike on all ranks and written by one."""
         model, placement = instruction.model, instruction.placement
-        state = self.replicas.engine(Weights(model, placement)).state() if model else None
+        state = self.replicas.at_home(model).state() if model else None
         memories = {}
         if self.rank == placement.ranks[0]:
             for call in instruction.calls:
@@ -112,7 +115,8 @@ class Worker:
         if engine:
             check_version(engine, instruction.version, call.model)
             self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
-        context, inputs = self._context(instruction, engine), self._inputs(instruction, graph, call)
+        context = self._context(instruction, engine or NoEngine(call.name))
+        inputs = self._inputs(instruction, graph, call)
         with engine.reporting(context.progress) if engine else nullcontext():
             output = self.recipe.bodies[call.name](context, inputs)
         if call.kind is CallKind.TRAIN:
@@ -122,7 +126,7 @@ class Worker:
     def _graph(self, evaluating: bool) -> DataflowGraph:
         return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
 
-    def _context(self, instruction: RunCall, engine: Any) -> CallContext:
+    def _context(self, instruction: RunCall, engine: CallEngine) -> CallContext:
         groups = self.groups[self.plan[instruction.call]]
         return CallContext(
             config=self.config,

@@ -1,4 +1,4 @@
-"""Builds a worker, as the master's set-up says: process groups, models and data."""
+"""Builds a worker from the master's set-up: process groups, models and data."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import traceback
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 import torch.distributed as dist
 
+from realrl.api.config import RunConfig
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
+from realrl.layouts.topology import Topology
 from realrl.parallel.groups import create_groups
 from realrl.program.instructions import RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
+from realrl.realloc.transports.by_name import open_transport
 from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.rendezvous import open_store
 from realrl.runtime.failure import RunRefused
@@ -38,20 +40,27 @@ from realrl.runtime.worker.worker import Worker, one_line
 logger = logging.getLogger(__name__)
 
 _BACKSTOP = timedelta(days=1)
-"""How long collectives and transfers wait at least: the master tells who is late, by the progress that it
-sees, and ends the run long before. This is for workers that its end does not end, as on other hosts.
+"""The least deadline of collectives and transfers. The master finds out who is late, by the progress that it
+sees, and ends the run long before. This deadline is for workers that outlive the run, as on other hosts.
 """
 _PATIENCE = 2.0
-"""Where a call may make no progress for days, they wait this much longer than that."""
+"""The deadline, as a multiple of `call_timeout_s`, where calls may make no progress for days."""
 
 
 def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
-    """A worker's life: dial in, build what the master says, carry out its instructions."""
+    """Run a worker: connect to the master, build what it says, carry out its instructions."""
     try:
         _choose_interface(channel.master_host)
         channel.send(Hello(addresses=_data_addresses()))
         setup = channel.receive()
-        worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
+        assert isinstance(setup, Setup), "the master's first message is the set-up"
+        worker = build_worker(
+            setup,
+            recipes,
+            channel,
+            rank=rank,
+            local_rank=local_rank,
+        )
     except Exception as error:  # the master ends the run
         logger.exception("failed in set-up")
         refused = isinstance(error, RunRefused)
@@ -59,6 +68,7 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         channel.send(Failed(seq=None, error=what, traceback=traceback.format_exc(), refused=refused))
         channel.receive()
         return
+
     channel.send(Ready())
     worker.serve()
     worker.replicas.close()
@@ -68,8 +78,9 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
 def build_worker(
     setup: Setup, recipes: Mapping[str, Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
 ) -> Worker:
-    """Collective: every worker of the run builds at once."""
-    recipe, plan = recipes[setup.recipe], setup.plan
+    """Return this rank's worker. Collective: over all workers of the run."""
+    recipe = recipes[setup.recipe]
+    plan = setup.plan
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     data = open_data(recipe, config)
     check_digests(setup.digests, recipe, config, data, rank)
@@ -77,7 +88,7 @@ def build_worker(
     _join_world(setup, config, device, rank=rank, world_size=plan.num_workers)
     with connected_to(setup.hosts):
         groups = create_groups(plan.placements.values(), rank, _timeout(config))
-    topology, settings = discover_topology(config.device), _transfer_settings(config)
+    topology, settings = _open_transport(config)
     programs = compile_run(recipe, config, plan)
     replicas = Replicas(
         recipe.models(config),
@@ -116,22 +127,30 @@ def _memories(setup: Setup) -> CallMemories:
     return CallMemories(remembered, setup.recovery.step)
 
 
-def _transfer_settings(config: Any) -> TransferSettings:
-    return TransferSettings(
+def _open_transport(config: RunConfig) -> tuple[Topology, TransferSettings]:
+    """Connect what carries messages; return the nodes that it finds, and the settings of transfers.
+
+    Collective: over all workers of the run.
+    """
+    transport = open_transport(config.transport, config.device)
+    transport.connect()
+    settings = TransferSettings(
         staging_bytes=config.staging_mib << 20,
         timeout_s=_timeout(config).total_seconds(),
         checksum=config.checksums,
+        transport=transport,
     )
+    return discover_topology(transport), settings
 
 
-def _timeout(config: Any) -> timedelta:
-    """Of every wait among workers. A rank may wait for others as long as those make progress."""
+def _timeout(config: RunConfig) -> timedelta:
+    """Return the deadline of every wait among workers; a rank may wait as long as others make progress."""
     return max(_BACKSTOP, timedelta(seconds=config.call_timeout_s * _PATIENCE))
 
 
-def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
+def _join_world(setup: Setup, config: RunConfig, device: str, *, rank: int, world_size: int) -> None:
     timeout = _timeout(config)
-    # gloo connects all ranks as a group is made. What NCCL listens at, it opens and uses later.
+    # gloo connects all ranks when a group is made. NCCL opens its listening sockets later.
     with connected_to(setup.hosts):
         store = open_store(setup.store, timeout)
         dist.init_process_group(
@@ -141,25 +160,26 @@ def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size
             world_size=world_size,
             timeout=timeout,
         )
-    # The default group connects all ranks here and now: later, only some of them use it at a time.
+
+    # The default group connects all ranks now: later, only some of them use it at a time.
     dist.all_reduce(torch.zeros(1, device=device))
     logger.info("rank %d of %d on %s", rank, world_size, device)
 
 
 def _choose_interface(master: str) -> None:
-    """Weights and batches go the way that leads to the master, unless the environment names another."""
+    """Send weights and batches by the interface towards the master, unless the environment names another."""
     interface = interface_of(address_towards(master))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
 
 
 def _data_addresses() -> tuple[str, ...]:
-    """Where this worker connects to others from, on the interfaces that gloo is told to take."""
+    """Return the addresses from which this worker connects to others, on the interfaces that gloo uses."""
     return tuple(addresses_of(os.environ["GLOO_SOCKET_IFNAME"].split(",")))
 
 
 def _used_weights(programs: Programs) -> set[Weights]:
-    """Every model at every placement where some call uses it, and at its home."""
+    """Return every model at every placement where a call uses it, and at its home."""
     used: set[Weights] = set()
     for instruction in (*programs.step.instructions, *programs.evaluate.instructions):
         if isinstance(instruction, RunCall):

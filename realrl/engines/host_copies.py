@@ -23,6 +23,7 @@ class Arrival:
             stream.wait_event(self.event)
             # The tensor was allocated for another stream, whose allocator must not reuse it too early.
             self.tensor.record_stream(stream)
+
         return self.tensor
 
 
@@ -52,6 +53,7 @@ class HostCopy:
         if self._stream is None:
             target.copy_(source)
             return None
+
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
@@ -59,4 +61,5 @@ class HostCopy:
         for tensor in (target, source):
             if tensor.is_cuda:
                 tensor.record_stream(self._stream)
+
         return self._stream.record_event()

@@ -1,0 +1,1 @@
+"""What carries the messages of transfers: `realrl.api.transport` is the contract."""
