@@ -1,12 +1,18 @@
-"""What a recipe gives the runtime: its graph, its models, and the body of each call."""
+"""What a recipe gives the runtime: its graph, its models, and the body of each call.
+
+Recipe[C] ── graph(config: C) ──▶ calls ── bodies[call](CallContext[C], PackedBatch) ──▶ CallOutput
+    └─ checked when it is made: every call has a body, every input a producer, every name is known
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias
 
-from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
+from typing_extensions import TypeVar
+
+from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.graph import DataflowGraph
 from realrl.base.progress import Progress, no_progress
 
@@ -14,6 +20,11 @@ if TYPE_CHECKING:  # configs and the command line's help load this module, and h
     from torch import Tensor
 
     from realrl.api.batch import PackedBatch
+
+C = TypeVar("C", bound=RunConfig, default=RunConfig)
+"""The config of a recipe; the runtime's `Recipe` is of any."""
+C_co = TypeVar("C_co", bound=RunConfig, covariant=True, default=RunConfig)
+"""The config that a body reads: a body for a more general config serves every recipe of such configs."""
 
 
 class Mean(NamedTuple):
@@ -24,6 +35,7 @@ class Mean(NamedTuple):
     weight: float
 
     def joined(self, other: Mean) -> Mean:
+        """Return the metric of both parts."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
 
@@ -33,6 +45,7 @@ class Peak(NamedTuple):
     largest: float
 
     def joined(self, other: Peak) -> Peak:
+        """Return the metric of both parts."""
         return max(self, other)
 
 
@@ -40,12 +53,19 @@ Metrics = Mapping[str, Mean | Peak]
 
 
 def joined(*parts: Metrics) -> dict[str, Mean | Peak]:
-    """All metrics of several parts of a whole."""
+    """Return all metrics of several parts of a whole."""
     whole: dict[str, Mean | Peak] = {}
     for part in parts:
         for name, metric in part.items():
-            whole[name] = whole[name].joined(metric) if name in whole else metric
+            whole[name] = _joined(name, whole[name], metric) if name in whole else metric
     return whole
+
+
+def _joined(name: str, first: Mean | Peak, second: Mean | Peak) -> Mean | Peak:
+    if isinstance(first, Mean) and isinstance(second, Mean):
+        return first.joined(second)
+    assert isinstance(first, Peak) and isinstance(second, Peak), f"{name} is a mean and a peak"
+    return first.joined(second)
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,9 @@ class ModelSpec:
 class Dataset(Protocol):
     """Rows that any worker can look up by number; the same on every worker."""
 
-    levels: Sequence[float]
-    """Each row's, if those of a lower one come first in an epoch; else empty."""
+    @property
+    def levels(self) -> Sequence[float]:
+        """The level of each row, if rows of a lower one come first in an epoch; else empty."""
 
     def __len__(self) -> int: ...
 
@@ -86,16 +107,66 @@ class Breaks:
 NO_BREAKS = Breaks()
 
 
+Loss: TypeAlias = "Callable[[Tensor, PackedBatch], tuple[Tensor, Metrics]]"
+"""`(log-probabilities or values [T], micro-batch) -> (loss, metrics)`."""
+Ends: TypeAlias = Callable[[Sequence[int]], bool]
+"""Whether a response ends with these token ids."""
+
+
+class CallEngine(Protocol):
+    """A model on a placement. Every method is collective over the placement's ranks.
+
+    Ranks that hold no outputs, as a pipeline's earlier stages, return None instead of a tensor.
+    """
+
+    def generate(
+        self,
+        batch: PackedBatch,
+        config: GenerationConfig,
+        *,
+        seed: int,
+        step: int,
+        ends: Ends | None = None,
+        breaks: Breaks = NO_BREAKS,
+    ) -> PackedBatch:
+        """Return a response to each of the batch's `prompts`."""
+
+    def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
+        """Return the log-probability of each token of `loss_mask`, 0 elsewhere: float32 `[T]`."""
+
+    def values(self, batch: PackedBatch) -> Tensor | None:
+        """Return the value of the state after each token: float32 `[T]`."""
+
+    def train_logprobs(
+        self,
+        batch: PackedBatch,
+        loss: Loss,
+        *,
+        lr: float,
+        temperature: float,
+        whole_rows: bool = False,
+        accept: Callable[[], bool] = ...,
+    ) -> Metrics:
+        """Make one optimizer step on a loss of log-probabilities; return metrics of it.
+
+        With `whole_rows`, the samples of a dataset row are in one micro-batch. `accept` is called once the
+        loss has seen every micro-batch; False, the same on every rank, leaves the step out.
+        """
+
+    def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
+        """Make one optimizer step on a loss of values; return metrics of it."""
+
+
 @dataclass(frozen=True)
-class CallContext:
+class CallContext(Generic[C_co]):
     """All that the body of a call may use, on one rank."""
 
-    config: Any
+    config: C_co
     """The recipe's config."""
     step: int
     evaluating: bool
-    engine: Any
-    """The call's model on this rank (`realrl.engines.Engine`); None for a compute call."""
+    engine: CallEngine
+    """The call's model on this rank. A compute call has none and must not use it."""
     dataset: Any
     tokenizer: Any
     reduce: Callable[[Tensor], Tensor]
@@ -120,7 +191,7 @@ class CallOutput:
 
     batch: PackedBatch | None = None
     metrics: Metrics = field(default_factory=dict)
-    records: list[dict] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
     """Rollouts worth writing down, as JSON objects."""
     rejected: tuple[int, ...] = ()
     """Ids of samples whose rows are to give way to others, all samples of a row alike: a `Redraw`'s judge
@@ -172,29 +243,64 @@ class NoWatch:
         return []
 
 
-CallBody: TypeAlias = "Callable[[CallContext, PackedBatch], CallOutput]"
+CallBody: TypeAlias = "Callable[[CallContext[C], PackedBatch], CallOutput]"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """An algorithm."""
+class Recipe(Generic[C]):
+    """An algorithm.
+
+    Raises:
+        ValueError: with its own defaults, its graphs, models and bodies do not fit each other; see `check`.
+    """
 
     name: str
-    default_config: RunConfig
+    default_config: C
     """Its type is the recipe's config class."""
-    graph: Callable[[Any], DataflowGraph]
-    eval_graph: Callable[[Any], DataflowGraph]
+    graph: Callable[[C], DataflowGraph]
+    eval_graph: Callable[[C], DataflowGraph]
     """Calls made on held-out rows; a call of the same name as in `graph` runs on the same placement."""
-    models: Callable[[Any], Mapping[str, ModelSpec]]
-    samples_per_row: Callable[[Any], int]
+    models: Callable[[C], Mapping[str, ModelSpec]]
+    samples_per_row: Callable[[C], int]
     """Samples that a step makes of each dataset row."""
-    datasets: Callable[[Any, Any], tuple[Dataset, Dataset | None]]
+    datasets: Callable[[C, Any], tuple[Dataset, Dataset | None]]
     """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
-    bodies: Mapping[str, CallBody]
-    best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
-    symptoms: Callable[[Any, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
+    row_keys: tuple[str, ...]
+    """The keys that a dataset's row gives to calls."""
+    bodies: Mapping[str, CallBody[C]]
+    """By the name of the call; those of calls that only some configs have may be among them."""
+    best_by: Callable[[C], Criterion] = lambda config: LEAST_LOSS
+    symptoms: Callable[[C, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
     """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
-    course_watch: Callable[[Any], CourseWatch] = lambda config: NoWatch()
+    course_watch: Callable[[C], CourseWatch] = lambda config: NoWatch()
     """`(config)`: what looks at every training step for faults that show in several of them."""
-    validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
+    validate: Callable[[C, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""
+
+    def __post_init__(self) -> None:
+        self.check(self.default_config)
+
+    def check(self, config: C) -> None:
+        """Check that the graphs of a config can run with the recipe's models, bodies and rows.
+
+        Raises:
+            ValueError: a call without a body, an input without a producer, or a name that is not known.
+        """
+        models = self.models(config)
+        if self.graph(config).trains != isinstance(config, TrainingConfig):
+            raise ValueError(
+                f"recipe {self.name}: expected a TrainingConfig where the graph trains, and only there"
+            )
+        for graph in (self.graph(config), self.eval_graph(config)):
+            for call in graph.calls.values():
+                if call.name not in self.bodies:
+                    raise self._misfit(f"call {call.name} has no body", self.bodies)
+                if call.model is not None and call.model not in models:
+                    raise self._misfit(f"call {call.name} uses the model {call.model!r}", models)
+            for key in sorted(graph.source_keys - set(self.row_keys)):
+                users = [call.name for call in graph.calls.values() if key in call.inputs]
+                made = (*graph.producer, *self.row_keys)
+                raise self._misfit(f"call {users[0]} takes the key {key!r}, which nothing makes", made)
+
+    def _misfit(self, what: str, known: Iterable[str]) -> ValueError:
+        return ValueError(f"recipe {self.name}: {what}; there are {', '.join(known) or 'none'}")

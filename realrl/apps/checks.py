@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.configure import sections
-from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.api.data import GYM_PREFIX
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
+from realrl.api.traits import Rewarding, data_of, generation_of
 from realrl.apps.context import check_context
 from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
@@ -121,7 +122,7 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
         raise ValueError(lacking)
     if config.mode == "local":
         _check_judges(config)
-    generation = _generation(config)
+    generation = generation_of(config)
     if generation and generation.engine == "vllm":
         vllm.check_installed()
     notes = _check_weights(model for model in models.values() if _is_of_hub(model))
@@ -139,7 +140,7 @@ def check_local_weights(models: Mapping[str, FoundModel]) -> list[str]:
 
 def _check_judges(config: RunConfig) -> None:
     """Answers are never compared in a process that is not confined, which shows late: when one needs it."""
-    if not {MATH, GYM} & weights_of(getattr(config, "reward", {"": 0.0})).keys():
+    if not isinstance(config, Rewarding) or not {MATH, GYM} & weights_of(config.reward).keys():
         return
     try:
         check_confinement()
@@ -239,8 +240,8 @@ def _check_data(config: RunConfig, inputs: RunInputs) -> None:
 
 
 def _check_named(config: RunConfig) -> None:
-    data = getattr(config, "data", None)
-    if isinstance(data, DataConfig) and not data.path:
+    data = data_of(config)
+    if data is not None and not data.path:
         raise ValueError(
             "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or gym:TASK, got"
             " none; give one, as data.path=FILE; experiments/sums has demos that need none"
@@ -249,8 +250,8 @@ def _check_named(config: RunConfig) -> None:
 
 def _check_disjoint(config: RunConfig) -> None:
     """Evaluation is on rows that training does not see."""
-    data = getattr(config, "data", None)
-    if not isinstance(data, DataConfig) or data.path == SUMS or not data.held_out_path:
+    data = data_of(config)
+    if data is None or data.path == SUMS or not data.held_out_path:
         return
     trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
     if trained != held_out or data.path.startswith(GYM_PREFIX):
@@ -273,12 +274,6 @@ def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
             f"{path}: {rows.largest_place} has the token {rows.largest_token}, but {model.path} has only "
             f"{model.decoder.vocab_size} tokens; give the tokenizer that belongs to the model"
         )
-
-
-def _generation(config: RunConfig) -> GenerationConfig | None:
-    """Of a recipe that generates."""
-    generation = getattr(config, "generation", None)
-    return generation if isinstance(generation, GenerationConfig) else None
 
 
 def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
+from realrl.api.config import ModelConfig, RunConfig, TrainingConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.api.traits import generation_of, needed_generation
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
 from realrl.parallel.groups import links_of
@@ -136,7 +137,7 @@ class _Walk:
         is_home, is_present = self._is_home(weights), weights in self._present
         spec, stage = self._models[weights.model].spec, self._stage(weights, rank)
         if weights.engine != OWN_ENGINE:
-            return vllm.standing(stage, self._config.generation, is_present=is_present)
+            return vllm.standing(stage, needed_generation(self._config), is_present=is_present)
         optimizer = spec.optimizer if is_home else None
         states_elsewhere = optimizer is not None and optimizer.offload
         held = resident(stage, trained=optimizer is not None, states_elsewhere=states_elsewhere)
@@ -168,28 +169,30 @@ class _Walk:
         kind, config = node.function.kind, self._config
         num_rows = -(-rows.num_rows // stage.layout.dp)
         if node.engine != OWN_ENGINE:
-            longest = rows.longest + config.generation.max_new_tokens
+            longest = rows.longest + needed_generation(config).max_new_tokens
             num_tokens = num_rows * rows.samples_per_row * longest
-            return vllm.generating(stage, config.generation, num_tokens=num_tokens)
+            return vllm.generating(stage, needed_generation(config), num_tokens=num_tokens)
         if kind is CallKind.GENERATE:
-            load = GenerationLoad(
+            sequences = GenerationLoad(
                 num_sequences=num_rows * rows.samples_per_row,
                 longest_prompt=rows.longest,
                 num_prompt_tokens=num_rows * rows.longest,
             )
             budget = config.max_tokens_per_microbatch
-            return generation(stage, load, config.generation, max_prefill_tokens=budget)
+            return generation(stage, sequences, needed_generation(config), max_prefill_tokens=budget)
         load = self._load(num_rows, rows, node.function.num_minibatches)
         if kind is CallKind.TRAIN:
-            return training(stage, load, recompute=config.gradient_checkpointing)
+            recompute = isinstance(config, TrainingConfig) and config.gradient_checkpointing
+            return training(stage, load, recompute=recompute)
         return inference(stage, load)
 
     def _load(self, num_rows: int, rows: _Rows, num_minibatches: int) -> Load:
         """Full micro-batches, each of whose tokens may be a response's."""
-        generated = getattr(self._config, "generation", None)
-        new = generated.max_new_tokens if isinstance(generated, GenerationConfig) else 0
+        generated = generation_of(self._config)
+        new = 0 if generated is None else generated.max_new_tokens
         num_samples = num_rows * rows.samples_per_row
-        prompts = num_rows if self._config.share_prompts else num_samples
+        shares = isinstance(self._config, TrainingConfig) and self._config.share_prompts
+        prompts = num_rows if shares else num_samples
         total = -(-(prompts * rows.longest + num_samples * new) // num_minibatches)
         num_tokens = min(max(self._config.max_tokens_per_microbatch, rows.longest + new), total)
         num_micros = -(-total // num_tokens)

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
-from typing import Any
 
 from realrl.api.batch import Sample
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
+from realrl.api.traits import needed_generation
 from realrl.program.events import Job, Stage
 from realrl.program.program import (
     Asynchrony,
@@ -37,7 +38,7 @@ class Programs:
     """Rows that training tries in one place of its batch."""
 
 
-def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
+def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Programs:
     """Both graphs of a recipe on one plan; a model of both has the home that training gives it."""
     graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
     models = {name: spec.model for name, spec in recipe.models(config).items()}
@@ -45,8 +46,8 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
     if not graph.trains:
         # Weights that never change are brought once.
         models = {name: replace(model, keep_replicas=True) for name, model in models.items()}
-    steps_aside = graph.trains and config.max_staleness > 0
-    interruptible = steps_aside and config.generation.interruptible
+    steps_aside = isinstance(config, TrainingConfig) and config.max_staleness > 0
+    interruptible = steps_aside and needed_generation(config).interruptible
     return Programs(
         compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
         compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),

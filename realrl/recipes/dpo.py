@@ -85,6 +85,7 @@ DPO = Recipe(
     models=models,
     samples_per_row=lambda config: 1,
     datasets=load_pairs,
+    row_keys=PAIR,
     bodies={"ref_inf": ref_inf, "train": train, "validate": validate},
     symptoms=optimizer_symptoms,
 )

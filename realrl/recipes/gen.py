@@ -134,6 +134,7 @@ GEN = Recipe(
     models=models,
     samples_per_row=lambda config: config.samples_per_row,
     datasets=datasets,
+    row_keys=("prompts",),
     bodies={"generate": generate, "grade": grade},
     symptoms=response_symptoms,
 )

@@ -48,7 +48,7 @@ from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
 GRADED = ("rewards", "is_graded")
-PER_SAMPLE = ("ended", "scores", *GRADED)
+
 RESPONSE = ("input_ids", "loss_mask")
 LOGPROB_NOISE = {"float32": 1e-4, "bfloat16": 0.1}
 """Root mean square that two engines' log-probabilities of a token may differ by on equal weights, by the type
@@ -75,12 +75,17 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
     calls.append(Call("actor_train", "actor", CallKind.TRAIN, scored, num_minibatches=ppo.num_minibatches))
     blends = (Blend("actor", "ref", ppo.ref_eta),) if ppo.ref_eta else ()
     redraw = Redraw("reward", ppo.max_draws) if ppo.max_draws > 1 else None
-    return DataflowGraph(*calls, per_sample=PER_SAMPLE, blends=blends, redraw=redraw)
+    return DataflowGraph(*calls, per_sample=_per_sample(config), blends=blends, redraw=redraw)
 
 
 def eval_graph(config: PPOMathConfig) -> DataflowGraph:
     """Greedy answers to held-out problems."""
-    return DataflowGraph(_actor_gen(config), *_rewards(config), per_sample=PER_SAMPLE)
+    return DataflowGraph(_actor_gen(config), *_rewards(config), per_sample=_per_sample(config))
+
+
+def _per_sample(config: PPOMathConfig) -> tuple[str, ...]:
+    scores = () if config.reward_model is None else ("scores",)
+    return ("ended", *scores, *GRADED)
 
 
 def _actor_gen(config: PPOMathConfig) -> Call:
@@ -462,6 +467,7 @@ PPO_MATH = Recipe(
     models=models,
     samples_per_row=lambda config: config.ppo.group_size,
     datasets=datasets,
+    row_keys=("prompts",),
     validate=validate,
     best_by=best_by,
     symptoms=policy_symptoms,

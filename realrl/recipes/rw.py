@@ -55,6 +55,7 @@ RW = Recipe(
     models=models,
     samples_per_row=lambda config: 1,
     datasets=load_pairs,
+    row_keys=PAIR,
     bodies={"train": train, "validate": validate},
     symptoms=optimizer_symptoms,
 )

@@ -54,6 +54,7 @@ SFT = Recipe(
     models=models,
     samples_per_row=lambda config: 1,
     datasets=load_demonstrations,
+    row_keys=DEMONSTRATION,
     bodies={"train": train, "validate": validate},
     symptoms=optimizer_symptoms,
 )

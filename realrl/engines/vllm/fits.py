@@ -8,6 +8,7 @@ import torch
 
 from realrl.api.config import RunConfig
 from realrl.api.mesh import ParallelLayout
+from realrl.api.traits import data_of, needed_generation
 from realrl.models.config import DecoderConfig
 from realrl.models.families.keys import Family
 from realrl.models.families.qwen2 import QWEN2
@@ -47,10 +48,11 @@ def check_model(decoder: DecoderConfig, family: Family, dtype: str, config: RunC
             f" another model, {INSTEAD}"
         )
     needed = cache_bytes(decoder, longest(config, decoder), getattr(torch, dtype).itemsize)
-    if 0 < config.generation.cache_mib << 20 < needed:
+    cache_mib = needed_generation(config).cache_mib
+    if 0 < cache_mib << 20 < needed:
         raise ValueError(
             f"generation.cache_mib: vLLM needs {-(-needed // 2**20)} MiB for the longest sample's keys and"
-            f" values, got {config.generation.cache_mib}; raise it, or lower generation.max_new_tokens or"
+            f" values, got {cache_mib}; raise it, or lower generation.max_new_tokens or"
             " data.max_prompt_tokens"
         )
 
@@ -66,7 +68,10 @@ def check_installed() -> None:
 
 def longest(config: RunConfig, decoder: DecoderConfig) -> int:
     """Tokens of the longest prompt and response."""
-    return min(config.data.max_prompt_tokens + config.generation.max_new_tokens, decoder.max_position)
+    data = data_of(config)
+    assert data is not None, "a recipe that generates reads prompts, so its config has the section data"
+    num_tokens = data.max_prompt_tokens + needed_generation(config).max_new_tokens
+    return min(num_tokens, decoder.max_position)
 
 
 def cache_bytes(decoder: DecoderConfig, num_tokens: int, itemsize: int) -> int:

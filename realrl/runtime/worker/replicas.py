@@ -7,16 +7,16 @@ import logging
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from realrl.api.config import TrainingConfig
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
 from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
 from realrl.api.recipe import ModelSpec
+from realrl.api.traits import needed_generation
 from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.engines.vllm.engine import VLLMEngine
 from realrl.engines.vllm.fits import longest
@@ -52,7 +52,7 @@ class Replicas:
         groups: Mapping[Placement, Groups],
         *,
         rank: int,
-        config: Any,
+        config: RunConfig,
         device: str,
         topology: Topology,
         settings: TransferSettings,
@@ -136,22 +136,24 @@ class Replicas:
             if isinstance(engine, VLLMEngine):
                 engine.close()
 
-    def _make(self, weights: Weights, groups: Mapping[Placement, Groups], config: Any) -> Engine | VLLMEngine:
+    def _make(
+        self, weights: Weights, groups: Mapping[Placement, Groups], config: RunConfig
+    ) -> Engine | VLLMEngine:
         own = groups[weights.placement]
         return (self._make_own if weights.engine == OWN_ENGINE else self._make_vllm)(weights, own, config)
 
-    def _make_vllm(self, weights: Weights, groups: Groups, config: Any) -> VLLMEngine:
+    def _make_vllm(self, weights: Weights, groups: Groups, config: RunConfig) -> VLLMEngine:
         return VLLMEngine(
             self._decoders[weights.model],
             groups,
             directory=self._directories[weights.model],
             dtype=self._dtype(weights),
             device=self._device,
-            generation=config.generation,
+            generation=needed_generation(config),
             max_tokens=longest(config, self._decoders[weights.model]),
         )
 
-    def _make_own(self, weights: Weights, groups: Groups, config: Any) -> Engine:
+    def _make_own(self, weights: Weights, groups: Groups, config: RunConfig) -> Engine:
         spec, is_home = self._specs[weights.model], self._is_home(weights)
         # On CPUs, gloo sums whole tensors to give shares of them, and sums in the background gained no time.
         on_cuda = self._device.startswith("cuda")
@@ -207,7 +209,7 @@ class Replicas:
         return weights == Weights(weights.model, self._homes[weights.model])
 
 
-def _training_options(config: Any) -> dict[str, bool]:
+def _training_options(config: RunConfig) -> dict[str, bool]:
     """What an engine is told by a run that trains."""
     if not isinstance(config, TrainingConfig):
         return {}

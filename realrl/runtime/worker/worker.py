@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample
+from realrl.api.config import RunConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import (
@@ -57,7 +58,7 @@ class Worker:
 
     rank: int
     recipe: Recipe
-    config: Any
+    config: RunConfig
     plan: ExecutionPlan
     channel: WorkerChannel
     groups: Mapping[Any, Groups]

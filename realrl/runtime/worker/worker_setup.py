@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from realrl.api.config import RunConfig
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.base.network import address_towards, addresses_of, interface_of
@@ -116,7 +116,7 @@ def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
     return memories
 
 
-def _transfer_settings(config: Any) -> TransferSettings:
+def _transfer_settings(config: RunConfig) -> TransferSettings:
     return TransferSettings(
         staging_bytes=config.staging_mib << 20,
         timeout_s=_timeout(config).total_seconds(),
@@ -124,12 +124,12 @@ def _transfer_settings(config: Any) -> TransferSettings:
     )
 
 
-def _timeout(config: Any) -> timedelta:
+def _timeout(config: RunConfig) -> timedelta:
     """Of every wait among workers. A rank may wait for others as long as those make progress."""
     return max(_BACKSTOP, timedelta(seconds=config.call_timeout_s * _PATIENCE))
 
 
-def _join_world(setup: Setup, config: Any, device: str, *, rank: int, world_size: int) -> None:
+def _join_world(setup: Setup, config: RunConfig, device: str, *, rank: int, world_size: int) -> None:
     timeout = _timeout(config)
     # gloo connects all ranks as a group is made. What NCCL listens at, it opens and uses later.
     with connected_to(setup.hosts):
