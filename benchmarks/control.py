@@ -22,8 +22,8 @@ from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Instruction, ToMaster, ToWorker
-from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.parts.config import CriticConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.control.channel import MasterChannel
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.run import run
@@ -155,7 +155,7 @@ def ppo_config(
         actor=TrainedModelConfig(model=ModelConfig(path=str(directory / "model"))),
         critic=CriticConfig(),
         data=DataConfig(path=str(directory / "rows.jsonl"), template="plain"),
-        ppo=PPOConfig(group_size=group_size, kl_coef=0.05),
+        ppo=PPOMathSettings(group_size=group_size, kl_coef=0.05),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 import msgspec
 import yaml
 
+from realrl.api.config import Section
 from realrl.api.documents import dump, load_mapping, load_value
 from realrl.api.suggestions import suggested_key
 
@@ -211,6 +212,7 @@ class _Builder:
     def _section(self, cls: type, given: Any, default: Any, path: str) -> Any:
         if not isinstance(given, Mapping):
             raise _unfit(path, cls, given)
+        given = _without_fixed(cls, given, path)
         hints, values = get_type_hints(cls), {}
         if unknown := [key for key in given if key not in hints]:
             raise self._unknown(unknown[0], list(hints), path)
@@ -247,6 +249,25 @@ class _Builder:
     def _kind(self, path: str) -> str:
         """What a key takes, as the end of its name."""
         return f" ({describe(self.known[path].hint)})" if path in self.known else ""
+
+
+def _without_fixed(cls: type, given: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return what is given of a section, less the keys that say what its algorithm does anyway.
+
+    Raises:
+        ValueError: such a key has another value.
+    """
+    own = {field.name for field in fields(cls)}
+    former = cls.FIXED if issubclass(cls, Section) else {}
+    fixed = {key: value for key, value in former.items() if key not in own}
+    for key in fixed.keys() & given.keys():
+        value = given[key].value if isinstance(given[key], _Typed) else given[key]
+        if value not in fixed[key].values:
+            raise ValueError(
+                f"{_joined(path, key)}: this recipe has no such key, as it always is"
+                f" {shown(fixed[key].values[0])}, got {shown(value)}; {fixed[key].instead}"
+            )
+    return {key: value for key, value in given.items() if key not in fixed}
 
 
 def _nested(dotted: str) -> str:

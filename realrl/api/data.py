@@ -64,7 +64,8 @@ class DataConfig:
     path: str = ""
     """It must be given: a file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a
     Hugging Face dataset, `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
-    `gym:TASK[,TASK…]`; or `sums`, made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads
+    `gym:TASK[,TASK…]`; a function of Python code, `path/to/file.py:function`, which
+    returns rows; or `sums`, made on the spot. Rows are `{query_id, prompt, solutions}`; `sft` reads
     `{prompt, response}` too, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
     split: str = "train"
     """Of a Hugging Face dataset."""

@@ -29,15 +29,23 @@ class ModelFunctionCall:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     num_minibatches: int = 1
-    """Optimizer steps that a train call makes of one batch."""
+    """Optimizer steps that a train call makes of one batch, each balanced over its ranks."""
     engine: str = OWN_ENGINE
     """What runs it; another engine than realrl's own gets a replica of the weights to itself."""
+    beside: str | None = None
+    """The call whose ranks and layout this compute call gets, unless a plan places it by name. The ranks that
+    hold one share of the samples then all do the same, so that each has the outputs that it needs there. With
+    inputs of the same length and as many `num_minibatches`, both calls have the same samples on each rank."""
 
     def __post_init__(self) -> None:
-        if (self.model is None) != (self.kind is CallKind.COMPUTE):
+        has_model = self.model is not None
+        needs_model = self.kind is not CallKind.COMPUTE
+        if has_model != needs_model:
             raise ValueError(
                 f"call {self.name}: a {self.kind.value} call and model={self.model!r} do not go together"
             )
+        if self.beside is not None and self.kind is not CallKind.COMPUTE:
+            raise ValueError(f"call {self.name}: beside is for compute calls, not {self.kind.value}")
         if self.engine != OWN_ENGINE and self.kind is not CallKind.GENERATE:
             raise ValueError(f"call {self.name}: {self.engine} is for generate calls, not {self.kind.value}")
 
@@ -86,6 +94,7 @@ class DataflowGraph:
         self.redraw = redraw
         self.producer = _producers(calls)
         self.calls = self._ordered({call.name: call for call in calls})
+        self._check_beside()
         self._check_blends()
         self._check_redraw()
         self._check_per_sample()
@@ -103,6 +112,11 @@ class DataflowGraph:
     def _is_fed(self, call: ModelFunctionCall, pending: Collection[str]) -> bool:
         """Whether no pending call makes an input of this one."""
         return all(self.producer.get(key) not in pending for key in call.inputs)
+
+    def _check_beside(self) -> None:
+        for call in self.calls.values():
+            if call.beside is not None and call.beside not in self.calls:
+                raise ValueError(f"call {call.name}: beside {call.beside!r}, which is no call")
 
     def _check_blends(self) -> None:
         for blend in self.blends:

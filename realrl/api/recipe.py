@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
@@ -237,9 +237,11 @@ class NoWatch:
     """Watches nothing."""
 
     def observe(self, step: int, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return nothing."""
         return []
 
     def warnings(self) -> list[str]:
+        """Return nothing."""
         return []
 
 
@@ -301,6 +303,10 @@ class Recipe(Generic[C]):
                 users = [call.name for call in graph.calls.values() if key in call.inputs]
                 made = (*graph.producer, *self.row_keys)
                 raise self._misfit(f"call {users[0]} takes the key {key!r}, which nothing makes", made)
+
+    def of_any(self) -> Recipe:
+        """Return the recipe as the runtime has it, which gives it no config but one of its own class."""
+        return cast("Recipe", self)
 
     def _misfit(self, what: str, known: Iterable[str]) -> ValueError:
         return ValueError(f"recipe {self.name}: {what}; there are {', '.join(known) or 'none'}")

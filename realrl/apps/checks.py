@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,16 +46,32 @@ _MOST_SAMPLES = 2**18
 
 
 def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
-    """The plan that the config asks for, over the calls of training and of evaluation.
+    """Return the plan that the config asks for, over the calls of training and of evaluation.
 
-    A call without a model has nothing to cut: each of its ranks takes a share of the samples.
+    A call without a model has nothing to cut: each of its ranks takes a share of the samples. One that is to
+    run beside another gets the placement of that one, unless the config places it by name.
     """
     calls = {**recipe.eval_graph(config).calls, **recipe.graph(config).calls}
+    beside: dict[str, str] = {}
+    for name, call in calls.items():
+        if call.beside is not None and not _is_placed_by_name(config, name):
+            beside[name] = call.beside
+    placed = [name for name in calls if name not in beside]
     generate_calls = [name for name, call in calls.items() if call.kind is CallKind.GENERATE]
-    plan = parse_allocation(config.allocation, list(calls), generate_calls, config.placements)
-    home_placements(recipe.graph(config), plan)
-    without_model = {name: plan[name].data_parallel() for name, call in calls.items() if call.model is None}
-    return ExecutionPlan({**plan.placements, **without_model})
+    plan = parse_allocation(config.allocation, placed, generate_calls, config.placements)
+    placements = dict(plan.placements)
+    for name in placed:
+        if calls[name].model is None:
+            placements[name] = placements[name].data_parallel()
+    placements.update({name: placements[other] for name, other in beside.items()})
+    whole = ExecutionPlan({name: placements[name] for name in calls})
+    home_placements(recipe.graph(config), whole)
+    return whole
+
+
+def _is_placed_by_name(config: RunConfig, call: str) -> bool:
+    """Whether a config says where a call runs, other than by a wildcard."""
+    return call in config.placements or bool(re.search(rf"(?<!\w){re.escape(call)}[:.]", config.allocation))
 
 
 def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:

@@ -111,7 +111,7 @@ def _first_word_parser() -> Parser:
     parser = Parser(prog="realrl")
     parser.add_argument("--version", action="store_true", help="print the version")
     does = {name: verb.does for name, verb in VERBS.items()} | {SUBMIT: "run a recipe on a cluster"}
-    does |= {name: summary(entry.default_config) for name, entry in RECIPES.entries.items()}
+    does |= {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
     first = parser.add_argument("command", choices=commands())
     first.completer = lambda **_: does
     return parser
@@ -133,9 +133,9 @@ def _words(prefix: str, arguments: argparse.Namespace) -> Mapping[str, str]:
     given = list(arguments.words or ())
     named = [word for word in given if word in RECIPES] or _named_in(arguments.config)
     if not named:
-        words = {name: summary(entry.default_config) for name, entry in RECIPES.entries.items()}
+        words = {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
         return words if given else {**words, SUBMIT: "run a recipe on a cluster"}
-    default = RECIPES.entries[named[0]].default_config
+    default = RECIPES[named[0]].default_config
     keys = {key.path: key for key in config_keys(type(default))}
     path, sign, value = prefix.partition("=")
     if not sign:

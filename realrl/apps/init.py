@@ -16,11 +16,11 @@ from typing import Any
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, build_config, config_keys, describe, plain, shown
 from realrl.api.documents import dump
+from realrl.api.recipe import Recipe
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import field_docs, summary
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
-from realrl.recipes.registry import RecipeEntry
 
 DEFAULT_RECIPE = "grpo"
 MODEL_KEYS = ("actor.model.path", "model.path")
@@ -72,9 +72,9 @@ def make_parser() -> Parser:
 def _main(argv: Sequence[str]) -> int:
     try:
         options = make_parser().parse_args(list(argv))
-        entry, path = RECIPES.entries[options.recipe], _path_of(options.name)
-        config = _config_of(entry, path, options)
-        _create(path, render(entry, config, path))
+        recipe, path = RECIPES[options.recipe], _path_of(options.name)
+        config = _config_of(recipe, path, options)
+        _create(path, render(recipe, config, path))
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     show(f"wrote {path}; {_next_step(config, path)}\n")
@@ -86,10 +86,14 @@ def _path_of(name: str) -> Path:
     return path if path.suffix in _SUFFIXES else path.with_name(f"{path.name}.yaml")
 
 
-def _config_of(entry: RecipeEntry, path: Path, options: argparse.Namespace) -> RunConfig:
-    given = {"experiment": path.stem, _model_key(entry.default_config): options.model, DATA_KEY: options.data}
+def _config_of(recipe: Recipe, path: Path, options: argparse.Namespace) -> RunConfig:
+    given = {
+        "experiment": path.stem,
+        _model_key(recipe.default_config): options.model,
+        DATA_KEY: options.data,
+    }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return build_config(entry.default_config, None, overrides, recipe=entry.name)
+    return build_config(recipe.default_config, None, overrides, recipe=recipe.name)
 
 
 def _model_key(config: RunConfig) -> str:
@@ -114,7 +118,7 @@ def _next_step(config: RunConfig, path: Path) -> str:
     return f"set {' and '.join(missing)} in it, then start: {start}" if missing else f"start: {start}"
 
 
-def render(entry: RecipeEntry, config: RunConfig, path: Path) -> str:
+def render(recipe: Recipe, config: RunConfig, path: Path) -> str:
     """The file: a config that differs from the recipe's defaults in the keys of the file alone."""
     keys = {key.path: key for key in config_keys(type(config))}
     trains = isinstance(config, TrainingConfig)
@@ -128,19 +132,19 @@ def render(entry: RecipeEntry, config: RunConfig, path: Path) -> str:
     }
 
     def entry_of(key: str, indent: str) -> Iterator[str]:
-        return _entry(keys[key], config, entry.default_config, indent)
+        return _entry(keys[key], config, recipe.default_config, indent)
 
-    lines = [*_head(entry, path), f"recipe: {entry.name}", *entry_of("experiment", "")]
+    lines = [*_head(recipe, path), f"recipe: {recipe.name}", *entry_of("experiment", "")]
     for title, part in parts.items():
         lines += ["", f"# {title}", "", *_lines(part, entry_of)]
     return "\n".join(lines) + "\n"
 
 
-def _head(entry: RecipeEntry, path: Path) -> Iterator[str]:
-    yield from _comment(f"{entry.name}: {summary(entry.default_config)}", "")
+def _head(recipe: Recipe, path: Path) -> Iterator[str]:
+    yield from _comment(f"{recipe.name}: {summary(recipe.default_config)}", "")
     yield f"#   realrl --config {path} --dry-run   shows what would run"
     yield f"#   realrl --config {path}             starts it"
-    yield f"#   realrl {entry.name} --help   explains every key; those that are not here have their defaults"
+    yield f"#   realrl {recipe.name} --help   explains every key; those that are not here have their defaults"
 
 
 def _tree(keys: Sequence[str]) -> dict[str, Any]:

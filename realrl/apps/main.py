@@ -15,6 +15,7 @@ from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, run_comman
 from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS, commands
 from realrl.base.spelling import did_you_mean
 from realrl.recipes import RECIPES
+from realrl.recipes.registry import is_recipe
 
 COMPLETING = "_ARGCOMPLETE"
 """The variable that a shell's completion script sets."""
@@ -78,7 +79,8 @@ def overview() -> str:
 
 def _is_unknown(word: str) -> bool:
     """Whether a first word is neither a command, nor a recipe, an option or a key with its value."""
-    return word not in commands() and not word.startswith("-") and "=" not in word
+    is_known = word in commands() or is_recipe(word)
+    return not is_known and not word.startswith("-") and "=" not in word
 
 
 def _unknown(word: str) -> str:

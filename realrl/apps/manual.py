@@ -7,12 +7,13 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.configure import ConfigKey, config_keys, describe, shown
+from realrl.recipes.parts.config import PolicyConfig
 
 USAGE = """\
 usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
@@ -27,7 +28,7 @@ OPTIONS = """\
 
 `realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
-SHARED = {"": RunConfig, " that trains": TrainingConfig}
+SHARED = {"": RunConfig, " that trains": TrainingConfig, " that learns from rewards": PolicyConfig}
 """Whose keys several recipes have."""
 
 
@@ -53,23 +54,18 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
         return _keys_with(recipes, words)
     names = "\n".join(f"  {r.name:<18}  {summary(r.default_config)}" for r in recipes)
     parts = [USAGE, OPTIONS, "", "recipes:", names]
-    shared: set[str] = set()
+    shared: dict[str, Any] = {}
     for title, cls in SHARED.items():
         examples = [recipe.default_config for recipe in recipes if isinstance(recipe.default_config, cls)]
         if examples:
             keys = [key for key in config_keys(cls) if key.path not in shared]
-            shared |= {key.path for key in keys}
             default = examples[0] if len(recipes) == 1 else None
+            shared |= {key.path: default_of(default, key) for key in keys}
             parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
-    for index, recipe in enumerate(recipes):
-        parts.append("")
-        if kin := next((r for r in recipes[:index] if _extends(recipe, r)), None):
-            parts.append(f"keys of {recipe.name}: those of {kin.name}, with the defaults")
-            parts += [f"  {line}" for line in _differences(recipe.default_config, kin.default_config)]
-            continue
+    for recipe in recipes:
         keys = config_keys(type(recipe.default_config))
-        own = [key for key in keys if key.path not in shared]
-        parts += [f"keys of {recipe.name}:", _described(own, recipe.default_config)]
+        own = [key for key in keys if _is_own(key, recipe, shared)]
+        parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
 
 
@@ -86,19 +82,11 @@ def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _extends(recipe: NamedConfig, other: NamedConfig) -> bool:
-    return isinstance(recipe.default_config, type(other.default_config))
-
-
-def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """The keys of a config that differ from another's, as one would set them."""
-    for field in fields(ours):
-        own, other = (getattr(config, field.name, None) for config in (ours, theirs))
-        here = f"{path}{field.name}"
-        if is_dataclass(own) and is_dataclass(other):
-            yield from _differences(own, other, f"{here}.")
-        elif own != other:
-            yield f"{here}={{}}" if is_dataclass(own) else f"{here}={shown(own)}"
+def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
+    """Whether a recipe has a key alone, or with another default than the others."""
+    if key.path == "experiment":  # it differs by its nature
+        return False
+    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
 
 
 @functools.cache

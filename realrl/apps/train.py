@@ -26,10 +26,9 @@ from realrl.apps.command_line import (
     run_command,
 )
 from realrl.apps.verbs import SUBMIT
-from realrl.base.spelling import did_you_mean
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
-from realrl.recipes.registry import RecipeEntry
+from realrl.recipes.registry import find_recipe
 
 if TYPE_CHECKING:
     from realrl.apps.preparation import PreparedRun
@@ -47,7 +46,7 @@ class _TrainParser(Parser):
         if near := super().hint(option):
             return near
         key = option.lstrip("-").replace("-", "_")
-        configs = [type(entry.default_config) for entry in RECIPES.entries.values()]
+        configs = [type(entry.default_config) for entry in RECIPES.values()]
         known = dict.fromkeys(found.path for config in configs for found in config_keys(config))
         meant = key if key in known else suggested_key(key, [], known)
         return f"; keys have no dashes: did you mean {meant}=VALUE?" if meant else ""
@@ -67,15 +66,16 @@ def _main(argv: Sequence[str]) -> int:
         arguments = _parse(argv)
         if arguments.help:
             return _print_manual(arguments)
-        entry = _chosen(arguments.recipe)
-        config = build_config(entry.default_config, arguments.config, arguments.overrides, recipe=entry.name)
+        recipe = find_recipe(arguments.recipe)
+        config = build_config(
+            recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
+        )
         if arguments.submits and config.mode == "local":
             raise ValueError(
                 "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
             )
         from realrl.apps.preparation import check_start, prepare
 
-        recipe = entry.load()
         prepared = prepare(recipe, config)
         for earlier, later in replaced_overrides(arguments.overrides):
             mention(f"{earlier} is replaced by {later}, which comes later on the command line")
@@ -112,17 +112,9 @@ def _is_pipe(file: Path) -> bool:
 def _print_manual(arguments: argparse.Namespace) -> int:
     from realrl.apps.manual import manual
 
-    entries = list(RECIPES.entries.values()) if arguments.recipe is None else [_chosen(arguments.recipe)]
-    sys.stdout.write(manual(entries, [word.partition("=")[0] for word in arguments.overrides]))
+    recipes = list(RECIPES.values()) if arguments.recipe is None else [find_recipe(arguments.recipe)]
+    sys.stdout.write(manual(recipes, [word.partition("=")[0] for word in arguments.overrides]))
     return OK
-
-
-def _chosen(name: str | None) -> RecipeEntry:
-    if name in RECIPES:
-        return RECIPES.entries[name]
-    got = "none" if name is None else repr(name)
-    hint = did_you_mean(name or "", RECIPES)
-    raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {got}{hint}")
 
 
 def _show(prepared: PreparedRun) -> int:

@@ -22,14 +22,14 @@ def main() -> int:
 
     from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
     from realrl.base.logging import logging_to
-    from realrl.recipes import RECIPES
+    from realrl.recipes.registry import find_recipe
     from realrl.runtime.control.channel import WorkerChannel
     from realrl.runtime.worker.worker_setup import serve
 
     rank = int(os.environ[RANK_VARIABLE])
     with logging_to(None, str(rank)):
         channel = WorkerChannel.from_environment(rank, os.environ)
-        serve(channel, RECIPES, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
+        serve(channel, find_recipe, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
     return 0
 
 

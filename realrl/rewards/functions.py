@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from realrl.base.progress import Progress, counted, no_progress
+from realrl.base.user_code import is_reference, load_user_function, named
 
 MATH = "math"
 """Stands for the verifier of mathematical answers."""
@@ -52,53 +48,20 @@ def is_usable(reward: float) -> bool:
     return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
-@functools.cache
 def load_function(reference: str) -> RewardFunction:
-    """The function of a Python file, which is run for that.
+    """Return the function of a Python file, which is run for that.
 
     Raises:
         ValueError: it names no file, the file cannot be run, has no such function, or one that cannot be
             called with a prompt, a response and solutions.
     """
-    path, _, name = reference.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
+    if not is_reference(reference):
         raise ValueError(
             f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
         )
-    file = Path(os.path.expanduser(path))
-    if not file.is_file():
-        raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
-    spec = importlib.util.spec_from_file_location(f"realrl_reward_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's file raises, SystemExit of a script included
-        raise ValueError(f"reward: {path} cannot be loaded ({_named(error)}); {_advice(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"reward: {path} has no function {name!r}; it has {_functions(module)}")
-    _check_signature(reference, function)
+    form = "f(prompt, response, solutions): two texts and the list of right answers"
+    function: RewardFunction = load_user_function("reward", reference, 3, form)
     return function
-
-
-def _check_signature(reference: str, function: Callable[..., object]) -> None:
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(
-            f"reward: {reference} is an async function; give a plain one, which returns the reward"
-        )
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions of C modules have none that can be looked at
-        return
-    try:
-        signature.bind("", "", [])
-    except TypeError:
-        raise ValueError(
-            f"reward: {reference} takes {signature}, expected a function that can be called as"
-            " f(prompt, response, solutions): two texts and the list of right answers; change its parameters"
-        ) from None
 
 
 def rewards_by(
@@ -129,7 +92,7 @@ def _reward(
         raise
     except BaseException as error:  # SystemExit too, which would end this worker without a word
         raise RuntimeError(
-            f"reward {reference} raised {_named(error)}; the response was {response[:200]!r}"
+            f"reward {reference} raised {named(error)}; the response was {response[:200]!r}"
         ) from error
     if reward is not None and not is_usable(reward):
         raise RuntimeError(
@@ -137,18 +100,3 @@ def _reward(
             f" {LARGEST_REWARD:g} or None; the response was {response[:200]!r}"
         )
     return reward
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return 'it ends the process when it is imported; guard that part by `if __name__ == "__main__"`'
-    return "mend it"
-
-
-def _functions(module: object) -> str:
-    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    return ", ".join(names) or "none"

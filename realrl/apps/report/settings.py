@@ -26,9 +26,9 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], list[str]]:
 def changed(settings: Mapping[str, Any]) -> list[str]:
     """The keys that differ from this version's defaults of the recipe."""
     recipe = settings.get("recipe")
-    if recipe not in RECIPES.entries:
+    if recipe not in RECIPES:
         return []
-    document = load_mapping(dump_config(RECIPES.entries[recipe].default_config), "defaults")
+    document = load_mapping(dump_config(RECIPES[recipe].default_config), "defaults")
     defaults = flattened(document)
     return [key for key, value in settings.items() if key != "recipe" and defaults.get(key) != value]
 

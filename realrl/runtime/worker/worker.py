@@ -108,11 +108,15 @@ class Worker:
                 self.store.forget(instruction.job)
 
     def _begin_snapshot(self, instruction: Snapshot) -> None:
-        """Of the model here, and of what the calls that train it remember, alike on its ranks."""
+        """Begin to write the model, and what the calls remember that train it or run beside those.
+
+        They remember the same on all ranks of their placement, so that its first rank writes it.
+        """
         model, placement = instruction.model, instruction.placement
-        training = [c for c in self._graph(evaluating=False).calls.values() if c.kind is CallKind.TRAIN]
-        is_first = self.rank == placement.ranks[0]
-        remembering = [call.name for call in training if call.model == model and is_first]
+        remembering: list[str] = []
+        for call in self._graph(evaluating=False).calls.values():
+            if self.rank == self.plan[call.name].ranks[0] and self._is_saved_with(model, call):
+                remembering.append(call.name)
         self.snapshots.begin(
             instruction.job,
             model,
@@ -120,6 +124,12 @@ class Worker:
             self.replicas.engine(Weights(model, placement)).state(),
             {name: self.memories[name] for name in remembering},
         )
+
+    def _is_saved_with(self, model: str, call: ModelFunctionCall) -> bool:
+        """Whether what a call remembers is written with a model."""
+        calls = self._graph(evaluating=False).calls
+        trains = calls[call.beside] if call.beside is not None else call
+        return trains.kind is CallKind.TRAIN and trains.model == model
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)
@@ -209,7 +219,9 @@ class Worker:
     def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
         """Keep the outputs, and say what the master needs to know of them."""
         placement = self.plan[call.name]
-        holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
+        dp_rank = placement.coordinate(self.rank).dp_rank
+        # Without a model, every rank of a share computes the outputs.
+        holders = placement.dp_slice(dp_rank) if call.model is None else placement.output_ranks(dp_rank)
         metrics = read(output.metrics)
         said: dict[str, Any] = {
             "metrics": {name: tuple(m) for name, m in metrics.items() if isinstance(m, Mean)},

@@ -6,7 +6,7 @@ import logging
 import os
 import traceback
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,13 +46,15 @@ _PATIENCE = 2.0
 """Where a call may make no progress for days, they wait this much longer than that."""
 
 
-def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
+def serve(
+    channel: WorkerChannel, find_recipe: Callable[[str], Recipe], *, rank: int, local_rank: int
+) -> None:
     """A worker's life: dial in, build what the master says, carry out its instructions."""
     try:
         _choose_interface(channel.master_host)
         channel.send(Hello(addresses=_data_addresses()))
         setup = channel.receive()
-        worker = build_worker(setup, recipes, channel, rank=rank, local_rank=local_rank)
+        worker = build_worker(setup, find_recipe, channel, rank=rank, local_rank=local_rank)
     except Exception as error:  # the master ends the run
         logger.exception("failed in set-up")
         refused = isinstance(error, RunRefused)
@@ -67,10 +69,10 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
 
 
 def build_worker(
-    setup: Setup, recipes: Mapping[str, Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
+    setup: Setup, find_recipe: Callable[[str], Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
 ) -> Worker:
     """Collective: every worker of the run builds at once."""
-    recipe, plan = recipes[setup.recipe], setup.plan
+    recipe, plan = find_recipe(setup.recipe), setup.plan
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     data = open_data(recipe, config)
     check_digests(setup.digests, recipe, config, data, rank)
@@ -113,6 +115,9 @@ def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
     if setup.recovery:
         for directory in Path(setup.recovery.directory).iterdir():
             memories.update(read_memories(directory))
+    if "advantages" not in memories and "actor_train" in memories:
+        # In points that were written while train calls estimated advantages, it is they that remember.
+        memories["advantages"] = memories["actor_train"]
     return memories
 
 

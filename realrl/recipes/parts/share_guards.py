@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from realrl.recipes.guards import Finding, Graded
+from realrl.recipes.parts.guards import Finding, Graded
 from realrl.rewards.verdict import Verdict
 
 LATELY, BEFORE = 4, 8
@@ -36,6 +36,7 @@ class _Share(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """The mean of what was noted."""
         return self.number / self.total
 
     @property
@@ -57,6 +58,7 @@ class JumpingShare:
         self._lowest: _Share | None = None
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         if not graded:
             return
         number = sum(response.verdict == self._verdict for response in graded)

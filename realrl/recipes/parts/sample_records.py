@@ -47,7 +47,7 @@ def advantage_records(batch: PackedBatch, samples_per_row: int, batch_samples: i
         advantages = advantages[mask]
         if not len(advantages):
             continue
-        record = {**place_of(sample, samples_per_row), "advantage": float(advantages.mean())}
+        record: dict[str, Any] = {**place_of(sample, samples_per_row), "advantage": float(advantages.mean())}
         if with_tokens(sample, batch_samples):
             record["logprobs"] = _short(logprobs[mask])
             if _differ(advantages):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, product
 
-from realrl.recipes.guards import Finding, Graded, Recent
-from realrl.recipes.symptoms import shortened
+from realrl.recipes.parts.guards import Finding, Graded, Recent
+from realrl.recipes.parts.symptoms import shortened
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Verdict
 
@@ -60,6 +60,7 @@ class UniversalAnswers:
         """By answer: solutions that it was right for."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
             if response.verdict == Verdict.CORRECT and response.answer and self._is_usable(response):
                 yield from self._look_at("".join(response.answer.split()), response.solutions)
@@ -109,7 +110,9 @@ class UniversalAnswers:
         return self._same(first, second)
 
     def _is_number_enough(self, solution: str) -> bool:
-        return self._same(_NUMBER.search(solution).group(), solution)
+        number = _NUMBER.search(solution)
+        assert number is not None, "it was found to have a number"
+        return self._same(number.group(), solution)
 
 
 class _Undecided(Exception):
@@ -130,6 +133,7 @@ class RightElsewhere:
         """By shape: the answers of that shape that were judged."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
             self._extend_panel(response.solutions)
         right = (response.answer for response in graded if response.verdict == Verdict.CORRECT)
@@ -191,20 +195,22 @@ class ChangingVerdicts:
         """By answer and solutions: the first verdict, and its step."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
-            if response.answer and (response.ended or self._with_truncated):
-                yield from self._look_at(step, response)
+            answer = response.answer
+            if answer and (response.ended or self._with_truncated):
+                yield from self._look_at(step, response, answer)
 
-    def _look_at(self, step: int, response: Graded) -> Iterator[Finding]:
+    def _look_at(self, step: int, response: Graded, answer: str) -> Iterator[Finding]:
         asked = (str(response.row),) if self._by_row else response.solutions
         verdict = response.verdict
-        first, first_step = self._first.get((response.answer, *asked), (verdict, step))
+        first, first_step = self._first.get((answer, *asked), (verdict, step))
         if first == verdict:
             return
         is_decided = {first, verdict} <= _DECIDED
         shown = shortened(response.solutions[0]) if response.solutions else f"row {response.row}"
         yield Finding(
             "decided" if is_decided else "undecided",
-            f"the answer {shortened(response.answer)} to {shown} was `{first}` in step {first_step}, and is"
+            f"the answer {shortened(answer)} to {shown} was `{first}` in step {first_step}, and is"
             f" `{verdict}` now: {_OF_DECIDED if is_decided else _OF_UNDECIDED}",
         )

@@ -5,7 +5,7 @@
 
 A policy that finds a hole in its verifier looks like one that learns: its reward rises. Guards look at what
 cannot be so: one answer that is right for many problems, checks that say nothing more often than before, and
-verdicts that change. Symptoms (`realrl/recipes/symptoms.py`) are about single steps, or a whole run.
+verdicts that change. Symptoms (`realrl/recipes/parts/symptoms.py`) are about single steps, or a whole run.
 """
 
 from __future__ import annotations
