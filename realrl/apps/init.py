@@ -187,8 +187,8 @@ def _comment(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False)
 
 
-def _value_of(config: Any, path: str) -> Any:
-    value = config
+def _value_of(config: RunConfig, path: str) -> Any:
+    value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
     return value

@@ -63,8 +63,8 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
             shared |= {key.path: default_of(default, key) for key in keys}
             parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
     for recipe in recipes:
-        keys = config_keys(type(recipe.default_config))
-        own = [key for key in keys if _is_own(key, recipe, shared)]
+        every = config_keys(type(recipe.default_config))
+        own = [key for key in every if _is_own(key, recipe, shared)]
         parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
 

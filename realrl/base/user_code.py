@@ -110,5 +110,10 @@ def _advice(error: BaseException) -> str:
 
 
 def _names(module: ModuleType) -> str:
-    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    """Return what a file defines itself: functions, classes and constants that are not private."""
+    names = []
+    for name, value in vars(module).items():
+        is_own = getattr(value, "__module__", None) == module.__name__
+        if not name.startswith("_") and (name.isupper() or (callable(value) and is_own)):
+            names.append(name)
     return ", ".join(names) or "none"
