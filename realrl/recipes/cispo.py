@@ -53,13 +53,19 @@ class CISPOConfig(GroupConfig):
 
 def graph(config: CISPOConfig) -> DataflowGraph:
     """Return one training step."""
-    return calls.step(config, *calls.prox_inf(config), calls.advantages(config), calls.actor_train(config))
+    return calls.step(
+        config,
+        *calls.prox_inf(config),
+        calls.advantages(config),
+        calls.actor_train(config),
+    )
 
 
 def advantages(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards less their group's mean, in units of its std."""
     estimator = parts.estimates.estimator_of(ctx.config, "grpo")
-    return parts.estimates.output(ctx, batch, estimator(parts.estimates.scored(ctx, batch)))
+    scored = parts.estimates.scored(ctx, batch)
+    return parts.estimates.output(ctx, batch, estimator(scored))
 
 
 def actor_train(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:

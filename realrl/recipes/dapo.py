@@ -60,13 +60,19 @@ class DAPOConfig(GroupConfig):
 
 def graph(config: DAPOConfig) -> DataflowGraph:
     """Return one training step."""
-    return calls.step(config, *calls.prox_inf(config), calls.advantages(config), calls.actor_train(config))
+    return calls.step(
+        config,
+        *calls.prox_inf(config),
+        calls.advantages(config),
+        calls.actor_train(config),
+    )
 
 
 def advantages(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards less their group's mean, in units of its std (eq. 9)."""
     estimator = parts.estimates.estimator_of(ctx.config, "grpo")
-    return parts.estimates.output(ctx, batch, estimator(parts.estimates.scored(ctx, batch)))
+    scored = parts.estimates.scored(ctx, batch)
+    return parts.estimates.output(ctx, batch, estimator(scored))
 
 
 def actor_train(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:

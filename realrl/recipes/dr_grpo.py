@@ -47,13 +47,19 @@ class DrGRPOConfig(GroupConfig):
 
 def graph(config: DrGRPOConfig) -> DataflowGraph:
     """Return one training step."""
-    return calls.step(config, *calls.prox_inf(config), calls.advantages(config), calls.actor_train(config))
+    return calls.step(
+        config,
+        *calls.prox_inf(config),
+        calls.advantages(config),
+        calls.actor_train(config),
+    )
 
 
 def advantages(ctx: CallContext[DrGRPOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards less the mean of their group (section 3.2), not in units of its spread."""
     estimator = parts.estimates.estimator_of(ctx.config, "dr-grpo")
-    return parts.estimates.output(ctx, batch, estimator(parts.estimates.scored(ctx, batch)))
+    scored = parts.estimates.scored(ctx, batch)
+    return parts.estimates.output(ctx, batch, estimator(scored))
 
 
 def actor_train(ctx: CallContext[DrGRPOConfig], batch: PackedBatch) -> CallOutput:

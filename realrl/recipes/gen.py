@@ -88,7 +88,11 @@ def datasets(config: GenConfig, tokenizer: Any) -> tuple[Dataset, None]:
 def generate(ctx: CallContext[GenConfig], batch: PackedBatch) -> CallOutput:
     """Sample the greedy answers, then the others."""
     config = ctx.config
-    generation = parts.data.stopping(config.generation, ctx.tokenizer, config.data.template)
+    generation = parts.data.stopping(
+        config.generation,
+        ctx.tokenizer,
+        config.data.template,
+    )
     ends = parts.data.ends_by(generation, ctx.tokenizer)
     answers = []
     for greedy, how in ((True, generation.greedy()), (False, generation)):
@@ -96,7 +100,14 @@ def generate(ctx: CallContext[GenConfig], batch: PackedBatch) -> CallOutput:
             continue
         part = batch.select(_which(config, batch, greedy))
         # The ids of a pass's samples are its own: they alone tell one sample's seed from another's.
-        found = ctx.engine.generate(part, how, seed=config.seed, step=0, ends=ends, breaks=ctx.breaks)
+        found = ctx.engine.generate(
+            part,
+            how,
+            seed=config.seed,
+            step=0,
+            ends=ends,
+            breaks=ctx.breaks,
+        )
         answers.append(found)
     return CallOutput(parts.data.concatenated(*answers))
 
@@ -125,7 +136,8 @@ def _verdict_metrics(
     config: GenConfig, batch: PackedBatch, checked: Mapping[int, Checked], *, greedy: bool
 ) -> Metrics:
     """Return what the verdicts of the greedy answers, or of the sampled ones, come to."""
-    places = [place for place in _which(config, batch, greedy) if place in checked]
+    drawn_so = _which(config, batch, greedy)
+    places = [place for place in drawn_so if place in checked]
     verdicts = [checked[place].verdict for place in places]
     return parts.report.verdict_metrics(verdicts, batch.select(places), evaluating=greedy)
 
@@ -177,7 +189,11 @@ def _tokens(ctx: CallContext[GenConfig], batch: PackedBatch) -> dict[int, list[s
 
 def _which(config: GenConfig, batch: PackedBatch, greedy: bool) -> list[int]:
     """Return the places of the batch's greedy samples, or of the others."""
-    return [place for place, sample in enumerate(batch.samples) if _is_greedy(config, sample.id) == greedy]
+    places: list[int] = []
+    for place, sample in enumerate(batch.samples):
+        if _is_greedy(config, sample.id) == greedy:
+            places.append(place)
+    return places
 
 
 def _is_greedy(config: GenConfig, sample: int) -> bool:

@@ -70,7 +70,12 @@ def graph(config: GRPOConfig) -> DataflowGraph:
     """Return one training step; without a KL there is no reference."""
     if not config.ppo.kl_coef:
         trained = calls.actor_train(config)
-        return calls.step(config, *calls.prox_inf(config), calls.advantages(config), trained)
+        return calls.step(
+            config,
+            *calls.prox_inf(config),
+            calls.advantages(config),
+            trained,
+        )
     return calls.step(
         config,
         calls.ref_inf(),
@@ -88,13 +93,19 @@ def models(config: GRPOConfig) -> dict[str, ModelSpec]:
 def advantages(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards less their group's mean, in units of its std (section 4.1.2)."""
     estimator = parts.estimates.estimator_of(ctx.config, "grpo")
-    return parts.estimates.output(ctx, batch, estimator(parts.estimates.scored(ctx, batch)))
+    scored = parts.estimates.scored(ctx, batch)
+    return parts.estimates.output(ctx, batch, estimator(scored))
 
 
 def actor_train(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
     """Train on clipped ratios, less the KL to the reference (eq. 3)."""
     ppo = ctx.config.ppo
-    kl_coef = parts.reference.kl_coef_unless_noise(ctx, batch, ppo.kl_coef, lesson=batch["advantages"])
+    kl_coef = parts.reference.kl_coef_unless_noise(
+        ctx,
+        batch,
+        ppo.kl_coef,
+        lesson=batch["advantages"],
+    )
 
     loss = partial(
         algorithms.policy.ppo_loss,

@@ -63,13 +63,19 @@ class GSPOConfig(GroupConfig):
 
 def graph(config: GSPOConfig) -> DataflowGraph:
     """Return one training step."""
-    return calls.step(config, *calls.prox_inf(config), calls.advantages(config), calls.actor_train(config))
+    return calls.step(
+        config,
+        *calls.prox_inf(config),
+        calls.advantages(config),
+        calls.actor_train(config),
+    )
 
 
 def advantages(ctx: CallContext[GSPOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards less their group's mean, in units of its std (eq. 6)."""
     estimator = parts.estimates.estimator_of(ctx.config, "grpo")
-    return parts.estimates.output(ctx, batch, estimator(parts.estimates.scored(ctx, batch)))
+    scored = parts.estimates.scored(ctx, batch)
+    return parts.estimates.output(ctx, batch, estimator(scored))
 
 
 def actor_train(ctx: CallContext[GSPOConfig], batch: PackedBatch) -> CallOutput:

@@ -102,7 +102,11 @@ def graph(config: PPOConfig) -> DataflowGraph:
 def models(config: PPOConfig) -> dict[str, ModelSpec]:
     """Return the actor and the critic, and the reference and the reward model where there are such."""
     specs = calls.models(config, config.ref)
-    specs["critic"] = ModelSpec(config.critic.model or config.actor.model, "scalar", config.critic.optimizer)
+    specs["critic"] = ModelSpec(
+        config.critic.model or config.actor.model,
+        "scalar",
+        config.critic.optimizer,
+    )
     return specs
 
 
@@ -128,7 +132,13 @@ def advantages(ctx: CallContext[PPOConfig], batch: PackedBatch) -> CallOutput:
     found = estimated.advantages
     if config.advantage not in (None, "gae"):
         found = parts.estimates.estimator_of(config, "gae")(scored)
-    targets = parts.critic.targets(ctx, config.critic, batch, values, estimated.returns)
+    targets = parts.critic.targets(
+        ctx,
+        config.critic,
+        batch,
+        values,
+        estimated.returns,
+    )
     normalised = ppo.advantage_scale != "none"
     return parts.estimates.output(ctx, batch, found, normalised=normalised, more=targets.keys())
 
@@ -148,7 +158,12 @@ def actor_train(ctx: CallContext[PPOConfig], batch: PackedBatch) -> CallOutput:
 
 def critic_train(ctx: CallContext[PPOConfig], batch: PackedBatch) -> CallOutput:
     """Train the critic on the returns."""
-    return parts.critic.train(ctx, batch, ctx.config.critic, ctx.config.critic_minibatches)
+    return parts.critic.train(
+        ctx,
+        batch,
+        ctx.config.critic,
+        ctx.config.critic_minibatches,
+    )
 
 
 PPO = policy_recipe(

@@ -124,7 +124,12 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
         before.append(_critic_train(config))
         estimate = calls.advantages(config, *ref, "values", outputs=("advantages", *TARGETS))
     before += calls.prox_inf(config)
-    return calls.step(config, *before, estimate, calls.actor_train(config, *ref))
+    return calls.step(
+        config,
+        *before,
+        estimate,
+        calls.actor_train(config, *ref),
+    )
 
 
 def _critic_train(config: PPOMathConfig) -> Call:
@@ -138,7 +143,11 @@ def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
     specs = calls.models(config, config.ref)
     critic = config.critic
     if critic is not None:
-        specs["critic"] = ModelSpec(critic.model or config.actor.model, "scalar", critic.optimizer)
+        specs["critic"] = ModelSpec(
+            critic.model or config.actor.model,
+            "scalar",
+            critic.optimizer,
+        )
     return specs
 
 
@@ -154,7 +163,12 @@ def advantages(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutpu
     config, ppo = ctx.config, ctx.config.ppo
     kl_coef = ppo.kl_coef
     if kl_coef:
-        kl_coef = parts.reference.kl_coef_unless_noise(ctx, batch, kl_coef, _lesson(ctx, batch))
+        kl_coef = parts.reference.kl_coef_unless_noise(
+            ctx,
+            batch,
+            kl_coef,
+            lesson=_lesson(ctx, batch),
+        )
     costs = parts.reference.token_costs(batch, kl_coef)
     scored = parts.estimates.scored(ctx, batch, token_rewards=costs, gamma=ppo.gamma)
     if config.advantage is None:

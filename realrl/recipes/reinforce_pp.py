@@ -56,7 +56,12 @@ def graph(config: ReinforcePPConfig) -> DataflowGraph:
     """Return one training step; without a KL there is no reference."""
     if not config.ppo.kl_coef:
         trained = calls.actor_train(config)
-        return calls.step(config, *calls.prox_inf(config), calls.advantages(config), trained)
+        return calls.step(
+            config,
+            *calls.prox_inf(config),
+            calls.advantages(config),
+            trained,
+        )
     return calls.step(
         config,
         calls.ref_inf(),
@@ -76,11 +81,21 @@ def advantages(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallO
     kl_coef = ctx.config.ppo.kl_coef
     if kl_coef:
         lesson = parts.estimates.differences(ctx, batch)
-        kl_coef = parts.reference.kl_coef_unless_noise(ctx, batch, kl_coef, lesson)
+        kl_coef = parts.reference.kl_coef_unless_noise(
+            ctx,
+            batch,
+            kl_coef,
+            lesson=lesson,
+        )
     costs = parts.reference.token_costs(batch, kl_coef)
     scored = parts.estimates.scored(ctx, batch, token_rewards=costs)
     estimator = parts.estimates.estimator_of(ctx.config, "reinforce")
-    return parts.estimates.output(ctx, batch, estimator(scored), normalised=True)
+    return parts.estimates.output(
+        ctx,
+        batch,
+        estimator(scored),
+        normalised=True,
+    )
 
 
 def actor_train(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallOutput:

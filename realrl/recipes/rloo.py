@@ -57,7 +57,12 @@ def graph(config: RLOOConfig) -> DataflowGraph:
     """Return one training step; without a KL there is no reference."""
     if not config.ppo.kl_coef:
         trained = calls.actor_train(config)
-        return calls.step(config, *calls.prox_inf(config), calls.advantages(config), trained)
+        return calls.step(
+            config,
+            *calls.prox_inf(config),
+            calls.advantages(config),
+            trained,
+        )
     return calls.step(
         config,
         calls.ref_inf(),
@@ -76,7 +81,12 @@ def advantages(ctx: CallContext[RLOOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards, less each response's KL, less the mean of the group's others (eq. 8)."""
     kl_coef = ctx.config.ppo.kl_coef
     if kl_coef:
-        kl_coef = parts.reference.kl_coef_unless_noise(ctx, batch, kl_coef, _lesson(ctx, batch))
+        kl_coef = parts.reference.kl_coef_unless_noise(
+            ctx,
+            batch,
+            kl_coef,
+            lesson=_lesson(ctx, batch),
+        )
     costs = parts.reference.response_costs(batch, kl_coef)
     rewards = batch["rewards"] - costs
     scored = parts.estimates.scored(ctx, batch, rewards=rewards)

@@ -74,7 +74,8 @@ def validate(ctx: CallContext[RewardModelConfig], batch: PackedBatch) -> CallOut
     values = ctx.engine.values(sequences)
     if values is None:
         return CallOutput()
-    _, metrics = parts.pairs.pair_losses(parts.pairs.scores_at_ends(values, sequences))
+    scores = parts.pairs.scores_at_ends(values, sequences)
+    _, metrics = parts.pairs.pair_losses(scores)
     return CallOutput(metrics=metrics)
 
 

@@ -67,7 +67,8 @@ def train(ctx: CallContext[SFTConfig], batch: PackedBatch) -> CallOutput:
         """Return a micro-batch's part of the mean over the tokens."""
         total = -logprobs.sum()
         number = len(parts.report.responses_of(micro))
-        return total / num_tokens, {"loss": Mean(total.detach().double(), number)}
+        reported = Mean(total.detach().double(), number)
+        return total / num_tokens, {"loss": reported}
 
     config = ctx.config
     lr = algorithms.learning_rate.learning_rate(config.optimizer, ctx.step, config.num_steps)

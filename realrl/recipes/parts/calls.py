@@ -110,9 +110,10 @@ def _per_sample(config: PolicyConfig) -> tuple[str, ...]:
 
 def models(config: PolicyConfig, ref: ModelConfig | None = None) -> dict[str, ModelSpec]:
     """Return the actor, and the reference and the reward model where there are such."""
-    specs = {"actor": ModelSpec(config.actor.model, "lm", config.actor.optimizer)}
+    actor = config.actor
+    specs = {"actor": ModelSpec(actor.model, "lm", actor.optimizer)}
     if isinstance(config.ppo, Reference) and config.ppo.kl_coef:
-        specs["ref"] = ModelSpec(ref or config.actor.model, "lm")
+        specs["ref"] = ModelSpec(ref or actor.model, "lm")
     if config.reward_model is not None:
         specs["reward"] = ModelSpec(config.reward_model, "scalar")
     return specs

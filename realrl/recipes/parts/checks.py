@@ -73,11 +73,21 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
         if said.verdicts is not None:
             verdicts = said.verdicts
             answers = said.answers
-        numbers = [0.0 if value is None else value for value in said.rewards]
-        is_said = [value is not None for value in said.rewards]
-        parts[name] = torch.tensor(numbers)
-        has_part[name] = torch.tensor(is_said, dtype=torch.bool)
+        parts[name] = _numbers(said.rewards)
+        has_part[name] = _is_said(said.rewards)
     return Graded(verdicts, answers, parts, has_part, weights)
+
+
+def _numbers(rewards: Sequence[float | None]) -> Tensor:
+    """Return rewards as a tensor `[B]`, with 0 for none."""
+    numbers = [0.0 if reward is None else reward for reward in rewards]
+    return torch.tensor(numbers)
+
+
+def _is_said(rewards: Sequence[float | None]) -> Tensor:
+    """Return whether there is a reward: bool `[B]`."""
+    is_said = [reward is not None for reward in rewards]
+    return torch.tensor(is_said, dtype=torch.bool)
 
 
 def _ask(
@@ -106,18 +116,30 @@ def _by_verifier(ctx: CallContext[PolicyConfig], responses: Sequence[Response]) 
     )
     verdicts = [check.verdict for check in checked]
     answers = [check.answer for check in checked]
-    rewards = [score(scores, verdict, verdict is Verdict.CORRECT) for verdict in verdicts]
+    rewards: list[float | None] = []
+    for verdict in verdicts:
+        share = float(verdict is Verdict.CORRECT)
+        rewards.append(score(scores, verdict, share))
     return _Said(rewards, verdicts, answers)
 
 
 def _by_task(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: PackedBatch) -> _Said:
-    texts = [response.response for response in responses]
-    items = [ctx.dataset.gym(sample.row) for sample in batch.samples]
-    budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
-    scored = score_all(items, texts, progress=ctx.progress, budget_s=budget_s)
-    verdicts = [found.verdict for found in scored]
-    answers = [answer_of(text) or None for text in texts]
-    rewards = [score(ctx.config.scores, found.verdict, found.score) for found in scored]
+    scored = score_all(
+        [ctx.dataset.gym(sample.row) for sample in batch.samples],
+        [response.response for response in responses],
+        progress=ctx.progress,
+        budget_s=seconds_for(len(responses), ctx.config.call_timeout_s),
+    )
+    scores = ctx.config.scores
+    rewards: list[float | None] = []
+    verdicts: list[Verdict] = []
+    answers: list[str | None] = []
+    for response, found in zip(responses, scored):
+        reward = score(scores, found.verdict, found.score)
+        answer = answer_of(response.response)
+        rewards.append(reward)
+        verdicts.append(found.verdict)
+        answers.append(answer or None)
     return _Said(rewards, verdicts, answers)
 
 
@@ -133,15 +155,18 @@ def truncated_as_wrong(config: PolicyConfig, graded: Graded, batch: PackedBatch)
     if config.scores.truncated != "wrong":
         return graded
     ended = batch["ended"]
-    parts = dict(graded.parts)
-    for name in {MATH, GYM} & parts.keys():
-        parts[name] = torch.where(ended, parts[name], config.scores.wrong)
+    parts: dict[str, Tensor] = {}
+    has_part: dict[str, Tensor] = {}
+    for name, part in graded.parts.items():
+        is_verdict = name in (MATH, GYM)
+        parts[name] = torch.where(ended, part, config.scores.wrong) if is_verdict else part
+        # Whatever its check says, what a truncated response is worth is known.
+        has_part[name] = graded.has_part[name] | ~ended
     verdicts = graded.verdicts
     if verdicts is not None:
-        verdicts = [_of_ended(verdict, end) for verdict, end in zip(verdicts, ended.tolist())]
-    # Whatever its check says, what a truncated response is worth is known.
-    has_part = {name: has | ~ended for name, has in graded.has_part.items()}
-    return Graded(verdicts, graded.answers, parts, has_part, graded.weights)
+        graded_so = zip(verdicts, ended.tolist())
+        verdicts = [_of_ended(verdict, has_ended) for verdict, has_ended in graded_so]
+    return graded._replace(verdicts=verdicts, parts=parts, has_part=has_part)
 
 
 def _of_ended(verdict: Verdict, ended: bool) -> Verdict:
@@ -156,11 +181,12 @@ def summed(config: PolicyConfig, graded: Graded, batch: PackedBatch) -> Tensor:
     A truncated response, where it counts as wrong, has no more than a wrong one gets from the verifier.
     """
     rewards = torch.zeros(len(batch))
+    by_verifier = 1.0
     for name, weight in graded.weights.items():
         rewards = rewards + weight * graded.parts[name]
+        if name in (MATH, GYM):
+            by_verifier = weight
     if config.scores.truncated != "wrong":
         return rewards
-    of_verifier = [weight for name, weight in graded.weights.items() if name in (MATH, GYM)]
-    by_verifier = of_verifier[0] if of_verifier else 1.0
     at_most_wrong = rewards.clamp(max=by_verifier * config.scores.wrong)
     return torch.where(batch["ended"], rewards, at_most_wrong)

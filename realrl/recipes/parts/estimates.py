@@ -56,7 +56,8 @@ def takes_part_in(config: PolicyConfig, batch: PackedBatch) -> Tensor:
 
 def chosen(config: PolicyConfig, batch: PackedBatch) -> PackedBatch:
     """Return the samples that are trained on."""
-    return batch.select(takes_part_in(config, batch).nonzero()[:, 0].tolist())
+    places = takes_part_in(config, batch).nonzero()[:, 0]
+    return batch.select(places.tolist())
 
 
 def scored(
@@ -116,17 +117,20 @@ def output(
     Raises:
         ValueError: the advantages are not one a token.
     """
+    config = ctx.config
     advantages = _checked(advantages, batch)
-    part = chosen(ctx.config, batch.with_keys(tokens={"advantages": advantages}))
+    whole = batch.with_keys(tokens={"advantages": advantages})
+    part = chosen(config, whole)
     if normalised:
         # Over these samples alone, in their order: a sum over zeros too would be rounded otherwise.
         scaled = masked_normalise(part["advantages"], part["loss_mask"], ctx.reduce)
         part = part.with_keys(tokens={"advantages": scaled})
-        advantages = spread(scaled, _tokens_of(takes_part_in(ctx.config, batch), batch))
-    group_size = ctx.config.ppo.group_size
-    records = advantage_records(part, group_size, ctx.config.batch_size * group_size)
-    whole = batch.with_keys(tokens={**(more or {}), "advantages": advantages})
-    return CallOutput(whole, records=records)
+        tokens = _tokens_of(takes_part_in(config, batch), batch)
+        whole = batch.with_keys(tokens={"advantages": spread(scaled, tokens)})
+    group_size = config.ppo.group_size
+    batch_samples = config.batch_size * group_size
+    records = advantage_records(part, group_size, batch_samples)
+    return CallOutput(whole.with_keys(tokens=more), records=records)
 
 
 def _checked(advantages: Tensor, batch: PackedBatch) -> Tensor:
@@ -136,7 +140,8 @@ def _checked(advantages: Tensor, batch: PackedBatch) -> Tensor:
         ValueError: they are not one finite number a token.
     """
     if not isinstance(advantages, Tensor) or advantages.shape != (batch.num_tokens,):
-        got = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        is_tensor = isinstance(advantages, Tensor)
+        got = tuple(advantages.shape) if is_tensor else type(advantages).__name__
         raise ValueError(
             f"advantage: expected a tensor with one advantage for each of {batch.num_tokens} tokens, as"
             f" scored.to_go(rewards) gives, got {got}"

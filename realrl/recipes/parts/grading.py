@@ -38,7 +38,8 @@ def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     if config.ppo.max_draws > 1 and not ctx.evaluating:
         metrics["redrawn"] = mean_of(~teaches)
     is_graded = graded.is_graded & teaches
-    rejected = [sample.id for sample, stays in zip(batch.samples, teaches.tolist()) if not stays]
+    drawn = zip(batch.samples, teaches.tolist())
+    rejected = [sample.id for sample, stays in drawn if not stays]
     return CallOutput(
         batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded}),
         metrics,
@@ -61,16 +62,19 @@ def _metrics(
 ) -> dict[str, Mean]:
     """Return what a step, or an evaluation, reports of its responses."""
     config = ctx.config
+    verdicts = graded.verdicts
     texts = [response.response for response in responses]
     metrics = {"reward": mean_of(rewards[graded.is_graded])}
     metrics |= _part_metrics(graded)
     metrics |= response_metrics(batch, texts)
-    if graded.verdicts is not None:
-        metrics |= verdict_metrics(graded.verdicts, batch, evaluating=ctx.evaluating)
-        if not ctx.evaluating:
-            groups = groups_of(config, batch)
-            metrics |= group_metrics(groups, graded.verdicts, config.batch_size, ctx.reduce)
-    if config.ppo.group_size > 1 and not ctx.evaluating:
+    if verdicts is not None:
+        metrics |= verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+    if ctx.evaluating:
+        return metrics
+    if verdicts is not None:
+        groups = groups_of(config, batch)
+        metrics |= group_metrics(groups, verdicts, config.batch_size, ctx.reduce)
+    if config.ppo.group_size > 1:
         metrics["groups_equal"] = _groups_equal(ctx, rewards, batch)
     return metrics
 
@@ -92,20 +96,26 @@ def _teaches(
 
 def _groups_equal(ctx: CallContext[PolicyConfig], rewards: Tensor, batch: PackedBatch) -> Mean:
     """Return the share of samples whose prompt's responses all have one reward: they teach nothing."""
-    groups = groups_of(ctx.config, batch)
-    everyone = torch.ones(len(batch), dtype=torch.bool)
-    differs = differs_in_group(rewards, groups, ctx.config.batch_size, ctx.reduce, counts=everyone)
+    differs = differs_in_group(
+        rewards,
+        groups_of(ctx.config, batch),
+        ctx.config.batch_size,
+        ctx.reduce,
+    )
     return mean_of(~differs)
 
 
 def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
     """Return each sample of a batch as text."""
-    columns = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
-    responses = []
-    for sample, ids, mask in columns:
+    ids = batch.unpacked("input_ids")
+    masks = batch.unpacked("loss_mask")
+    responses: list[Response] = []
+    for place, sample in enumerate(batch.samples):
         prompt = ctx.dataset.prompt(sample.row)
-        text = ctx.tokenizer.decode(ids[mask], skip_special_tokens=True)
-        responses.append(Response(prompt, text, ctx.dataset.solutions(sample.row)))
+        response_ids = ids[place][masks[place]]
+        text = ctx.tokenizer.decode(response_ids, skip_special_tokens=True)
+        solutions = ctx.dataset.solutions(sample.row)
+        responses.append(Response(prompt, text, solutions))
     return responses
 
 
@@ -142,9 +152,10 @@ def _records(
     is_graded = graded.is_graded.tolist()
     ended = batch["ended"].tolist()
     records = _places(ctx, batch)
-    for place, (record, response, value) in enumerate(zip(records, responses, rewards.tolist())):
-        record |= response._asdict()
-        record["reward"] = value if is_graded[place] else None
+    values = rewards.tolist()
+    for place, record in enumerate(records):
+        record |= responses[place]._asdict()
+        record["reward"] = values[place] if is_graded[place] else None
         record["ended"] = ended[place]
         if graded.verdicts is not None:
             record["verdict"] = graded.verdicts[place].value
@@ -154,14 +165,19 @@ def _records(
 
 def _places(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> list[dict[str, Any]]:
     """Return each sample's place in its step and the length of its response, and of some its tokens."""
-    group_size = 1 if ctx.evaluating else ctx.config.ppo.group_size
-    batch_samples = sys.maxsize if ctx.evaluating else ctx.config.batch_size * group_size
-    columns = zip(batch.samples, batch.unpacked("input_ids"), batch.unpacked("loss_mask"))
-    places = []
-    for sample, ids, mask in columns:
-        place: dict[str, Any] = {**place_of(sample, group_size), "num_tokens": int(mask.sum())}
+    group_size = 1
+    batch_samples = sys.maxsize
+    if not ctx.evaluating:
+        group_size = ctx.config.ppo.group_size
+        batch_samples = ctx.config.batch_size * group_size
+    ids = batch.unpacked("input_ids")
+    masks = batch.unpacked("loss_mask")
+    places: list[dict[str, Any]] = []
+    for sample, its_ids, mask in zip(batch.samples, ids, masks):
+        place: dict[str, Any] = dict(place_of(sample, group_size))
+        place["num_tokens"] = int(mask.sum())
         if with_tokens(sample, batch_samples):
-            place["tokens"] = token_texts(ctx.tokenizer, ids[mask])
+            place["tokens"] = token_texts(ctx.tokenizer, its_ids[mask])
         places.append(place)
     return places
 

@@ -77,9 +77,13 @@ class Guards:
 
     def warnings(self) -> list[str]:
         """Return everything that was found, each with its first step and how often it was."""
-        lines = [str(known) for found in self._known for known in found.values()]
+        lines: list[str] = []
+        for found in self._known:
+            lines += map(str, found.values())
         unsaid = sum(self._unsaid)
-        return [*lines, f"{counted(unsaid, 'further finding')} of these kinds"] if unsaid else lines
+        if unsaid:
+            lines.append(f"{counted(unsaid, 'further finding')} of these kinds")
+        return lines
 
     def _note(self, place: int, step: int, finding: Finding) -> str:
         """The line of a new finding; nothing of one that is known, or that is one too many."""
@@ -96,7 +100,13 @@ class Guards:
 def _graded(record: Mapping[str, Any]) -> Graded:
     solutions = tuple(record.get("solutions") or ())
     ended = record.get("ended", True)
-    return Graded(record.get("row", 0), record.get("answer"), solutions, record["verdict"], ended)
+    return Graded(
+        record.get("row", 0),
+        record.get("answer"),
+        solutions,
+        record["verdict"],
+        ended,
+    )
 
 
 Kept = TypeVar("Kept")

@@ -41,5 +41,8 @@ def response_sums(logprobs: Tensor, sequences: PackedBatch) -> Tensor:
 
 def scores_at_ends(values: Tensor, sequences: PackedBatch) -> Tensor:
     """Return a reward model's score of each sequence: its value at the last token."""
-    (last,) = upload([sequences.cu_seqlens[1:].long() - 1], values.device)
+    (last,) = upload(
+        [sequences.cu_seqlens[1:].long() - 1],
+        values.device,
+    )
     return values[last]

@@ -54,13 +54,17 @@ def response_costs(batch: PackedBatch, kl_coef: float) -> Tensor:
     """Return what the responses cost by their KL (k1) to the reference: float32 `[B]`."""
     if not kl_coef or not len(batch):
         return torch.zeros(len(batch))
-    kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], "k1") * batch["loss_mask"]
-    responses = [part.sum() for part in kl.split(batch.lengths)]
+    kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], "k1")
+    of_responses = kl * batch["loss_mask"]
+    responses = [part.sum() for part in of_responses.split(batch.lengths)]
     return kl_coef * torch.stack(responses)
 
 
 def kl_loss(tokens: ResponseTokens, micro: PackedBatch, kl_coef: float, estimator: Estimator) -> Tensor:
     """Return the cost of the distance as a term of a micro-batch's loss: a scalar."""
     responses = tokens.responses
-    kl = kl_estimate(tokens.logprobs, micro["ref_logprobs"][responses], estimator)
-    return kl_coef * (kl * micro["weights"][responses]).sum()
+    ref_logprobs = micro["ref_logprobs"][responses]
+    weights = micro["weights"][responses]
+    kl = kl_estimate(tokens.logprobs, ref_logprobs, estimator)
+    weighted = kl * weights
+    return kl_coef * weighted.sum()

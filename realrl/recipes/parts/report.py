@@ -27,7 +27,10 @@ def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
 
 def share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
     """Return a micro-batch's share of the loss: joined over all of them, it is the mini-batch's loss."""
-    return Mean(loss.detach().double() * num_tokens, len(responses_of(micro)))
+    return Mean(
+        loss.detach().double() * num_tokens,
+        len(responses_of(micro)),
+    )
 
 
 def responses_of(micro: PackedBatch) -> Tensor:
@@ -140,24 +143,34 @@ class Drift:
         noted = torch.zeros(1, 7, dtype=torch.double)
         if self._noted:
             noted = torch.stack(self._noted).cpu()
-        difference, num_fresh = noted[:, 4:6].sum(0).tolist()
+        of_fresh = noted[:, 4:6].sum(0)
+        difference, num_fresh = of_fresh.tolist()
         found: dict[str, Mean | Peak] = {}
         if num_fresh:
             largest = float(noted[:, 6].max())
-            found = {"logprob_diff": Mean(difference, num_fresh), "logprob_diff_max": Peak(largest)}
-        number, weight, square, kl = reduce(noted[:, :4].sum(0)).tolist()
+            found["logprob_diff"] = Mean(difference, num_fresh)
+            found["logprob_diff_max"] = Peak(largest)
+        of_all = noted[:, :4].sum(0)
+        number, weight, square, kl = reduce(of_all).tolist()
         if not number:
             return found
+        sample_size = weight**2 / (number * square)
         found["mismatch_kl"] = Mean(kl / number, 1.0)
-        found["effective_sample_size"] = Mean(weight**2 / (number * square), 1.0)
+        found["effective_sample_size"] = Mean(sample_size, 1.0)
         return found
 
 
 def importance_metrics(ppo: Updates, micro: PackedBatch) -> dict[str, Mean]:
     """Return the mean importance weight, and the share of tokens whose weight was above the cap."""
     weights = micro["importance"][responses_of(micro)]
-    above = weights >= ppo.importance_cap if ppo.importance == "truncate" else weights == 0
-    return {"importance": mean_of(weights), "importance_capped": mean_of(above)}
+    if ppo.importance == "truncate":
+        above = weights >= ppo.importance_cap
+    else:
+        above = weights == 0
+    return {
+        "importance": mean_of(weights),
+        "importance_capped": mean_of(above),
+    }
 
 
 def _lengths(batch: PackedBatch) -> list[float]:

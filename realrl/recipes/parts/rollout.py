@@ -11,7 +11,11 @@ from realrl.recipes.parts.pairs import scores_at_ends
 
 def generate(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     """Sample a response to each prompt; in an evaluation, take the most likely tokens."""
-    config = stopping(ctx.config.generation, ctx.tokenizer, ctx.config.data.template)
+    config = stopping(
+        ctx.config.generation,
+        ctx.tokenizer,
+        ctx.config.data.template,
+    )
     if ctx.evaluating:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)

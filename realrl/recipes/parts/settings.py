@@ -41,7 +41,8 @@ def fixed(**values: object) -> MappingProxyType[str, FixedKey]:
     """Return what an algorithm fixes: each key with its value, or a tuple of values that say the same."""
     found: dict[str, FixedKey] = {}
     for key, value in values.items():
-        found[key] = FixedKey(value if isinstance(value, tuple) else (value,), INSTEAD[key])
+        values = value if isinstance(value, tuple) else (value,)
+        found[key] = FixedKey(values, INSTEAD[key])
     return MappingProxyType(found)
 
 

@@ -218,6 +218,8 @@ def _about_template(config: Answering, tokenizer: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text as one line that fits into a message."""
+    """Return a text as one line that fits into a message."""
     line = " ".join(text.split())
-    return repr(line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…")
+    if len(line) > _SHOWN_CHARACTERS:
+        line = line[: _SHOWN_CHARACTERS - 1] + "…"
+    return repr(line)

@@ -189,17 +189,26 @@ def _steps(
             aggregation=aggregation,
             max_new_tokens=config.generation.max_new_tokens,
         )
-        lr = learning_rate(optimizer, ctx.step * num + index, config.num_steps * num)
+        lr = learning_rate(
+            optimizer,
+            ctx.step * num + index,
+            config.num_steps * num,
+        )
         yield _Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
 
 
 def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
     """Return this rank's part of each mini-batch; which sample goes where does not depend on the plan."""
     total = config.batch_size * config.ppo.group_size
-    indices: list[list[int]] = [[] for _ in range(num)]
+    places: list[list[int]] = [[] for _ in range(num)]
     for place, sample in enumerate(batch.samples):
-        indices[sample.id * num // total].append(place)
-    return [batch.select(part) for part in indices]
+        number = sample.id * num // total
+        places[number].append(place)
+    parts = []
+    for its_places in places:
+        part = batch.select(its_places)
+        parts.append(part)
+    return parts
 
 
 def _with_importance(config: PolicyConfig, minibatch: PackedBatch) -> PackedBatch:
@@ -266,7 +275,10 @@ class _Watched:
         """
         limit = self._ctx.config.ppo.early_stop_kl
         if limit:
-            own = torch.tensor([float(x) for x in self._approx_kl], dtype=torch.double)
+            own = torch.tensor(
+                [float(x) for x in self._approx_kl],
+                dtype=torch.double,
+            )
             total, number = self._ctx.reduce_mesh(own).tolist()
             self.went_too_far = total > limit * number
         return not self.went_too_far
