@@ -23,8 +23,8 @@ from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, ToMaster
 from realrl.program.instructions import Instruction
-from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.parts.config import CriticConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.control.channel import MasterChannel
 from realrl.runtime.control.wire import ToWorker
 from realrl.runtime.failure import RunFailed
@@ -157,7 +157,7 @@ def ppo_config(
         actor=TrainedModelConfig(model=ModelConfig(path=str(directory / "model"))),
         critic=CriticConfig(),
         data=DataConfig(path=str(directory / "rows.jsonl"), template="plain"),
-        ppo=PPOConfig(group_size=group_size, kl_coef=0.05),
+        ppo=PPOMathSettings(group_size=group_size, kl_coef=0.05),
     )
 
 

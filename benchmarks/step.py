@@ -25,13 +25,12 @@ from realrl.api.metrics import Mean, joined
 from realrl.api.recipe import CallContext
 from realrl.datasets.prompts import PromptDataset
 from realrl.program.jobs import samples_of
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.master.schedule import epoch_rows
 from realrl.runtime.model_directories import load_tokenizer
 
 OURS = "realrl"
-_CALLS = ("actor_gen", "reward", "actor_train")
+_CALLS = ("actor_gen", "reward", "advantages", "actor_train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ class Steps:
             config=self.config,
             step=step,
             evaluating=False,
-            engine=None if call == "reward" else self._engine,
+            engine=None if call in ("reward", "advantages") else self._engine,
             dataset=self.dataset,
             tokenizer=self._tokenizer,
             reduce=lambda tensor: tensor,
@@ -201,7 +200,7 @@ def _config(settings: Settings) -> PPOMathConfig:
         ),
         data=DataConfig(path="sums", template="plain"),
         generation=GenerationConfig(max_new_tokens=settings.new_tokens, min_new_tokens=fixed),
-        ppo=PPOConfig(group_size=settings.group_size, kl_coef=0.0),
+        ppo=PPOMathSettings(group_size=settings.group_size, kl_coef=0.0),
     )
 
 

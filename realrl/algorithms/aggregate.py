@@ -24,23 +24,26 @@ def token_weights(
     Raises:
         ValueError: an unknown aggregation.
     """
-    lengths = cu_seqlens.diff().to(loss_mask.device)
-    sequences = torch.arange(len(lengths), device=lengths.device)
+    device = loss_mask.device
+    lengths = cu_seqlens.diff().to(device)
+    sequences = torch.arange(len(lengths), device=device)
     sequence = torch.repeat_interleave(sequences, lengths)
-    own = torch.zeros(len(lengths), dtype=torch.double, device=lengths.device)
-    own = own.index_add(0, sequence, loss_mask.double())
+    nothing = torch.zeros(len(lengths), dtype=torch.double, device=device)
+    own = nothing.index_add(0, sequence, loss_mask.double())
     has_tokens = (own > 0).double()
     totals = reduce(torch.stack((own.sum(), has_tokens.sum())))
     # A batch without response tokens must not divide by zero.
     num_tokens, num_sequences = totals.clamp(min=1)
     if aggregation == "token":
-        weights = torch.ones_like(sequence, dtype=torch.double) / num_tokens
+        ones = torch.ones_like(sequence, dtype=torch.double)
+        weights = ones / num_tokens
     elif aggregation == "sequence":
         denominator = num_sequences * own.clamp(min=1)
         weights = 1 / denominator[sequence]
     elif aggregation == "constant":
-        denominator = num_sequences * max_new_tokens
-        weights = torch.ones_like(sequence, dtype=torch.double) / denominator
+        ones = torch.ones_like(sequence, dtype=torch.double)
+        weights = ones / (num_sequences * max_new_tokens)
     else:
         raise ValueError(f"aggregation must be token, sequence or constant, got {aggregation!r}")
-    return (weights * loss_mask).float()
+    counted: Tensor = weights * loss_mask
+    return counted.float()

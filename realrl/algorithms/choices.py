@@ -9,8 +9,6 @@ Aggregation = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
 """Estimators of the KL divergence: `kl`."""
 Level = Literal["token", "sequence"]
-"""Whether a ratio belongs to a token or to its response: `policy`."""
-Surrogate = Literal["ppo", "cispo"]
-"""Objectives of the policy: `policy`."""
+"""Whether an importance weight belongs to a token or to its response: `policy`."""
 Importance = Literal["none", "truncate", "mask"]
 """Treatment of importance weights above their cap, or no weights at all: `policy`."""

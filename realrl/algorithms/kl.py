@@ -41,29 +41,21 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "
     raise ValueError(f"estimator must be k1, k2 or k3, got {estimator!r}")
 
 
-def kl_penalised_rewards(
-    task_rewards: Tensor,
+def kl_rewards(
     logprobs: Tensor,
     ref_logprobs: Tensor,
     loss_mask: Tensor,
-    cu_seqlens: Tensor,
     *,
     kl_coef: float,
     estimator: Estimator = "k1",
 ) -> Tensor:
-    """Return the reward of each token: `-kl_coef * KL` on response tokens, plus the task's on the last.
+    """Return what each response token earns by its distance: `-kl_coef` times the KL, and 0 elsewhere.
 
-    A sequence without response tokens gets no reward, as it has no token to assign the reward to.
-
-    Shapes: task_rewards `[B]`, logprobs and ref_logprobs `[T]`, cu_seqlens int32 `[B+1]`; returns `[T]`.
+    Shapes: logprobs and ref_logprobs `[T]`; returns `[T]`.
     Source: Ouyang et al. 2022, arXiv:2203.02155, eq. 2.
     """
     kl = kl_estimate(logprobs.detach(), ref_logprobs.detach(), estimator)
-    rewards = torch.where(loss_mask, -kl_coef * kl, 0.0)
-    last = last_response_tokens(loss_mask, cu_seqlens)
-    responded = last >= 0
-    credited = task_rewards[responded].to(rewards.dtype)
-    return rewards.index_add(0, last[responded], credited)
+    return torch.where(loss_mask, -kl_coef * kl, 0.0)
 
 
 def last_response_tokens(loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:

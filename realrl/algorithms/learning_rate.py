@@ -16,12 +16,14 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     Raises:
         ValueError: an unknown schedule.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    decay_steps = max(1, total_steps - config.warmup_steps)
-    progress = (step - config.warmup_steps) / decay_steps
+    warmup_steps = config.warmup_steps
+    if step < warmup_steps:
+        return config.lr * (step + 1) / warmup_steps
+    decay_steps = max(1, total_steps - warmup_steps)
+    progress = (step - warmup_steps) / decay_steps
     height = _height(config.schedule, min(1.0, progress))
-    ratio = config.min_lr_ratio + (1 - config.min_lr_ratio) * height
+    floor = config.min_lr_ratio
+    ratio = floor + (1 - floor) * height
     return config.lr * ratio
 
 

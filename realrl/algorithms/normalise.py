@@ -27,14 +27,18 @@ def masked_normalise(x: Tensor, mask: Tensor, reduce: Reduce, *, eps: float = 1e
     Shapes: x floating `[T]`, mask bool `[T]`; returns `[T]` of x's type.
     Collective: over the ranks of `reduce`.
     """
-    weight = mask.double()
-    chosen = torch.where(mask, x.double(), 0.0)
-    total = reduce(torch.stack((weight.sum(), chosen.sum())))
+    exact = x.double()
+    own_count = mask.double().sum()
+    own_sum = torch.where(mask, exact, 0.0).sum()
+    total = reduce(torch.stack((own_count, own_sum)))
+    # Where no element is masked, all are 0: only the division must not fail.
     count = total[0].clamp(min=1)
     mean = total[1] / count
-    deviation = torch.where(mask, x.double() - mean, 0.0)
-    variance = reduce(deviation.square().sum()) / count
-    normalised = deviation / (variance.sqrt() + eps)
+    deviation = torch.where(mask, exact - mean, 0.0)
+    squares = reduce(deviation.square().sum())
+    variance = squares / count
+    std = variance.sqrt()
+    normalised = deviation / (std + eps)
     return normalised.to(x.dtype)
 
 
@@ -64,20 +68,32 @@ def group_relative(
         counts = torch.ones_like(groups, dtype=torch.bool)
     one = counts.double()
     exact = rewards.double().where(counts, 0.0)
-    columns = torch.stack((one, exact), dim=1)
-    total = reduce(_sum_by_group(columns, groups, num_groups))
-    number = total[:, 0].clamp(min=1)
-    mean = total[:, 1] / number
+    number, mean = _numbers_and_means(exact, one, groups, num_groups, reduce)
     deviation = (exact - mean[groups]) * one
-    squares = reduce(_sum_by_group(deviation.square(), groups, num_groups))
-    std = (squares / number).sqrt()[groups]
+    own_squares = _sum_by_group(deviation.square(), groups, num_groups)
+    variance = reduce(own_squares) / number
+    std = variance.sqrt()[groups]
     if baseline == "leave_one_out":
         # The mean of the others differs from the reward by this factor more.
-        others = (number - 1).clamp(min=1)
-        factor = number / others
+        others = number - 1
+        factor = number / others.clamp(min=1)
         deviation = deviation * factor[groups]
-    advantages = deviation / std if normalise_std else deviation
-    return torch.where(std > NEGLIGIBLE_STD, advantages, 0.0).float()
+    advantages = deviation
+    if normalise_std:
+        advantages = deviation / std
+    teaches = std > NEGLIGIBLE_STD
+    return torch.where(teaches, advantages, 0.0).float()
+
+
+def group_means(x: Tensor, groups: Tensor, num_groups: int, reduce: Reduce, *, counts: Tensor) -> Tensor:
+    """Return the mean of each group's elements that count, 0 for a group without any.
+
+    Shapes: x `[B]`, groups int64 `[B]`, counts bool `[B]`, as `group_relative`; returns float64 `[G]`.
+    Collective: over the ranks of `reduce`.
+    """
+    exact = x.double().where(counts, 0.0)
+    _, means = _numbers_and_means(exact, counts.double(), groups, num_groups, reduce)
+    return means
 
 
 def differs_in_group(
@@ -92,6 +108,18 @@ def differs_in_group(
     relative = group_relative(rewards, groups, num_groups, reduce, counts=counts)
     spread = reduce(_sum_by_group(relative.abs(), groups, num_groups))
     return spread[groups] > 0
+
+
+def _numbers_and_means(
+    exact: Tensor, one: Tensor, groups: Tensor, num_groups: int, reduce: Reduce
+) -> tuple[Tensor, Tensor]:
+    """Return how many elements of each group count, at least 1, and their mean: float64 `[G]` each."""
+    columns = torch.stack((one, exact), dim=1)
+    own = _sum_by_group(columns, groups, num_groups)
+    total = reduce(own)
+    number = total[:, 0].clamp(min=1)
+    mean = total[:, 1] / number
+    return number, mean
 
 
 def _sum_by_group(x: Tensor, groups: Tensor, num_groups: int) -> Tensor:

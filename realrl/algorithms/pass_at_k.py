@@ -49,7 +49,9 @@ def bootstrap_intervals(
     generator = np.random.default_rng(seed)
     probabilities = np.full(number, 1 / number)
     drawn = generator.multinomial(number, probabilities, size=RESAMPLES)
-    means = (drawn / number) @ values
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    lower, upper = np.quantile(means, ends, axis=0)
+    shares = drawn / number
+    means = shares @ values
+    lower_end = (1 - level) / 2
+    upper_end = (1 + level) / 2
+    lower, upper = np.quantile(means, [lower_end, upper_end], axis=0)
     return lower, upper

@@ -1,24 +1,48 @@
-"""Losses of the policy over packed tokens.
+"""Losses of the policy over packed tokens, under the names of their papers.
+
+    log-probabilities, advantages ── ResponseTokens ──▶ ppo_loss, gspo_loss, cispo_loss ──▶ PolicyLoss
 
 A token's weight in the loss is in `weights` (see `aggregate.token_weights`). The losses of micro-batches and
 data-parallel ranks therefore add up to the loss of the global batch. A micro-batch has whole sequences.
 
-Shapes: every tensor is `[T]`, T = packed tokens of a micro-batch, except `responses`, the indices of the R
-response tokens: int64 `[R]`.
+Shapes: R response tokens of a micro-batch, T packed tokens, B sequences.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from realrl.algorithms.choices import Importance, Level, Surrogate
+from realrl.algorithms.choices import Importance, Level
 from realrl.ops.upload import upload
 
 MAX_LOG_RATIO = 20.0
 """The bound on log-ratios before `exp`, as in verl: e^89 would overflow float32."""
+
+
+@dataclass(frozen=True)
+class ResponseTokens:
+    """The response tokens of a micro-batch: `[R]` each, except `cu_seqlens`."""
+
+    logprobs: Tensor
+    """Under the policy that is trained: with a gradient."""
+    old_logprobs: Tensor
+    """Under the policy before the update."""
+    advantages: Tensor
+    weights: Tensor
+    """What each token counts in the loss of the global batch."""
+    responses: Tensor
+    """The place of each token in the micro-batch: int64."""
+    cu_seqlens: Tensor
+    """Bounds of the micro-batch's sequences: int32 `[B+1]`."""
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """The log of the probability under the policy divided by that under the old one, bounded."""
+        return (self.logprobs - self.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 @dataclass(frozen=True)
@@ -34,67 +58,90 @@ class PolicyLoss:
     """The k3 estimate of KL(policy before the update || policy)."""
 
 
-def policy_loss(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    responses: Tensor,
-    weights: Tensor,
-    cu_seqlens: Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
-    dual_clip: float = 0.0,
-    level: Level = "token",
-    surrogate: Surrogate = "ppo",
+TokenLoss = Callable[[ResponseTokens], Tensor]
+"""A loss of a user's own: the loss of each response token, `[R]`, before its weight."""
+
+
+def ppo_loss(
+    tokens: ResponseTokens, *, clip_low: float, clip_high: float, dual_clip: float = 0.0
 ) -> PolicyLoss:
-    """Return minus the weighted sum of the tokens' surrogate objectives.
+    """Return PPO's loss, which clips a ratio that has moved too far in the direction of its advantage.
 
-    The ratio may fall below 1 by `clip_low` and rise above 1 by `clip_high`. It is each token's own ratio, or
-    the geometric mean of its sequence. The surrogate `ppo` clips the ratio if it has moved too far in the
-    direction of the advantage. With `dual_clip` (0: none), it also bounds the ratio from above where the
-    advantage is negative. The surrogate `cispo` uses the clipped ratio as a constant weight, so that every
-    token keeps its gradient.
+    The ratio may fall below 1 by `clip_low` and rise above 1 by `clip_high`. With `dual_clip` (0: none), it
+    is also bounded from above where the advantage is negative.
 
-    Shapes: cu_seqlens int32 `[B+1]`.
     Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7; separate bounds, Yu et al. 2025, arXiv:2503.14476,
-        eq. 8 (DAPO); dual clip, Ye et al. 2020, arXiv:1912.09729, eq. 5; sequences' ratios, Zheng et al.
-        2025, arXiv:2507.18071, eq. 13 (GSPO-token); CISPO, MiniMax 2025, arXiv:2506.13585, eq. 4.
+        eq. 8 (DAPO); dual clip, Ye et al. 2020, arXiv:1912.09729, eq. 5.
     """
-    new = logprobs[responses]
-    old = old_logprobs[responses]
-    advantage = advantages[responses]
-    weight = weights[responses]
-    log_ratio = (new - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    kl = (log_ratio.exp() - 1 - log_ratio).detach()
-    if level == "sequence":
-        # The value is the sequence's, and the gradient is each token's own.
-        means = sequence_means(log_ratio.detach(), responses, cu_seqlens)
-        log_ratio = means + (new - new.detach())
-    ratio = log_ratio.exp()
+    ratio = tokens.log_ratio.exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
-    if surrogate == "cispo":
-        objective = bounded.detach() * advantage * new
-        clipped = bounded != ratio
-    else:
-        objective, clipped = _ppo_objective(ratio, bounded, advantage, dual_clip)
-    loss = -(objective * weight).sum()
-    return PolicyLoss(loss, ratio.detach(), clipped, kl)
+    objective, clipped = _clipped_objective(ratio, bounded, tokens.advantages)
+    if dual_clip:
+        floor = dual_clip * tokens.advantages
+        is_bad = tokens.advantages < 0
+        is_below = objective < floor
+        raised = torch.maximum(objective, floor)
+        clipped |= is_bad & is_below
+        objective = torch.where(is_bad, raised, objective)
+    return _weighted(tokens, objective, ratio, clipped)
 
 
-def _ppo_objective(
-    ratio: Tensor, bounded: Tensor, advantage: Tensor, dual_clip: float
-) -> tuple[Tensor, Tensor]:
-    """Return PPO's objective of each response token, and whether a bound determined it."""
-    objective = torch.minimum(ratio * advantage, bounded * advantage)
-    clipped = bounded * advantage < ratio * advantage
-    if not dual_clip:
-        return objective, clipped
-    floor = dual_clip * advantage
-    is_bad = advantage < 0
-    clipped |= is_bad & (objective < floor)
-    objective = torch.where(is_bad, torch.maximum(objective, floor), objective)
+def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
+    """Return GSPO's loss: PPO's, with the geometric mean of a response's ratios in place of each token's.
+
+    The value of a ratio is its response's, and the gradient is each token's own.
+
+    Source: Zheng et al. 2025, arXiv:2507.18071, eq. 13 (GSPO-token).
+    """
+    means = sequence_means(tokens.log_ratio.detach(), tokens.responses, tokens.cu_seqlens)
+    own_gradient = tokens.logprobs - tokens.logprobs.detach()
+    ratio = (means + own_gradient).exp()
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
+    objective, clipped = _clipped_objective(ratio, bounded, tokens.advantages)
+    return _weighted(tokens, objective, ratio, clipped)
+
+
+def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
+    """Return CISPO's loss: the clipped ratio is a constant weight, so that every token keeps its gradient.
+
+    Source: MiniMax 2025, arXiv:2506.13585, eq. 4.
+    """
+    ratio = tokens.log_ratio.exp()
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
+    objective = bounded.detach() * tokens.advantages * tokens.logprobs
+    return _weighted(tokens, objective, ratio, bounded != ratio)
+
+
+def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
+    """Return the loss of a user's own function; what it clips is not known.
+
+    Raises:
+        ValueError: it gave something else than a number for each response token.
+    """
+    losses = token_loss(tokens)
+    if not isinstance(losses, Tensor) or losses.shape != tokens.logprobs.shape:
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        number = len(tokens.logprobs)
+        raise ValueError(
+            f"loss: expected a tensor with one loss for each of {number} response tokens, got {got}"
+        )
+    ratio = tokens.log_ratio.exp()
+    clipped = torch.zeros_like(ratio, dtype=torch.bool)
+    return _weighted(tokens, -losses, ratio, clipped)
+
+
+def _clipped_objective(ratio: Tensor, bounded: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lesser objective of each token, and whether it is that of the bounded ratio."""
+    objective = torch.minimum(ratio * advantages, bounded * advantages)
+    clipped = bounded * advantages < ratio * advantages
     return objective, clipped
+
+
+def _weighted(tokens: ResponseTokens, objective: Tensor, ratio: Tensor, clipped: Tensor) -> PolicyLoss:
+    log_ratio = tokens.log_ratio.detach()
+    kl = log_ratio.exp() - 1 - log_ratio
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, kl)
 
 
 def importance_weights(

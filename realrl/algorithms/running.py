@@ -40,13 +40,17 @@ class RunningMoments:
         Collective: over the ranks of `reduce`.
         """
         chosen = x[mask].double()
-        sums = chosen.sum(), chosen.square().sum(), mask.sum().double()
-        new = reduce(torch.stack(sums))
+        own_sum = chosen.sum()
+        own_squares = chosen.square().sum()
+        own_number = mask.sum().double()
+        new = reduce(torch.stack((own_sum, own_squares, own_number)))
         if kind == "moving":
             return RunningMoments(self.sums + new)
         # Each step counts once, whatever the number of its elements.
-        step = (1 - beta) * new / new[2].clamp(min=1)
-        return RunningMoments(beta * self.sums + step)
+        number = new[2].clamp(min=1)
+        step = (1 - beta) * new / number
+        faded = beta * self.sums
+        return RunningMoments(faded + step)
 
     @property
     def mean(self) -> float:
@@ -62,7 +66,7 @@ class RunningMoments:
             return 1.0
         mean_square = float(self.sums[1] / self.sums[2])
         variance = mean_square - self.mean**2
-        return max(variance, _EPS) ** 0.5
+        return float(max(variance, _EPS) ** 0.5)
 
     def normalised(self, x: Tensor) -> Tensor:
         """Return `(x - mean) / std`, of the shape of x."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 from realrl.api.cluster import RayConfig, SlurmConfig
 from realrl.base.require import require, require_at_least, require_at_most, require_not_negative
@@ -22,6 +23,25 @@ def _is_folder_name(text: str) -> bool:
     if text in ("", ".", ".."):
         return False
     return len(text.encode()) <= _MOST_NAME_BYTES
+
+
+class FixedKey(NamedTuple):
+    """A key that a section does not have, because its algorithm fixes what it would set."""
+
+    values: tuple[object, ...]
+    """The values that say what the algorithm does; the first is the most explicit one."""
+    instead: str
+    """What to do for another value."""
+
+
+class Section:
+    """A section of a config that knows keys which it does not have."""
+
+    FIXED = MappingProxyType[str, FixedKey]({})
+    """By key. One with a value that is fixed may be given; another value is refused with what to do."""
+
+    def __post_init__(self) -> None:
+        """End the chain of checks of a section that is put together from parts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 import msgspec
 
+from realrl.api.config import Section
 from realrl.api.config_keys import (
     ConfigKey,
     config_keys,
@@ -132,6 +133,7 @@ class _Builder:
         """Return the dataclass `cls` of the values in a mapping."""
         if not isinstance(given, Mapping):
             raise _unfit(path, cls, given)
+        given = _without_fixed(cls, given, path)
         hints = get_type_hints(cls)
         names = list(hints)
         for key in given:
@@ -179,6 +181,25 @@ class _Builder:
             return ""
         hint = self.known[path].hint
         return f" ({describe(hint)})"
+
+
+def _without_fixed(cls: type, given: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return what is given of a section, less the keys that say what its algorithm does anyway.
+
+    Raises:
+        ValueError: such a key has another value.
+    """
+    own = {field.name for field in fields(cls)}
+    former = cls.FIXED if issubclass(cls, Section) else {}
+    fixed = {key: value for key, value in former.items() if key not in own}
+    for key in fixed.keys() & given.keys():
+        value = given[key].value if isinstance(given[key], Written) else given[key]
+        if value not in fixed[key].values:
+            raise ValueError(
+                f"{join_path(path, key)}: this recipe has no such key, as it always is"
+                f" {shown(fixed[key].values[0])}, got {shown(value)}; {fixed[key].instead}"
+            )
+    return {key: value for key, value in given.items() if key not in fixed}
 
 
 def _nested(dotted: str) -> str:

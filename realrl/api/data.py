@@ -82,8 +82,9 @@ class DataConfig:
     path: str = ""
     """The rows: a file of JSON lines (`.jsonl`), of one list (`.json`) or of Parquet (`.parquet`); a Hugging
     Face dataset, `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
-    `gym:TASK[,TASK…]`; or `sums`, made on the spot. Required. Rows are `{query_id, prompt, solutions}`; `sft`
-    also reads `{prompt, response}`, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
+    `gym:TASK[,TASK…]`; a function of Python code that returns rows, `path/to/file.py:function`; or `sums`,
+    made on the spot. Required. Rows are `{query_id, prompt, solutions}`; `sft` also reads
+    `{prompt, response}`, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     eval_path: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,15 +29,23 @@ class ModelFunctionCall:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     num_minibatches: int = 1
-    """Optimizer steps that a train call makes of one batch."""
+    """Optimizer steps that a train call makes of one batch, each balanced over its ranks."""
     engine: str = OWN_ENGINE
     """What runs it; another engine than realrl's own gets a replica of the weights to itself."""
+    beside: str | None = None
+    """The call whose ranks and layout this compute call gets, unless a plan places it by name. The ranks that
+    hold one share of the samples then all do the same, so that each has the outputs that it needs there. With
+    inputs of the same length and as many `num_minibatches`, both calls have the same samples on each rank."""
 
     def __post_init__(self) -> None:
-        if (self.model is None) != (self.kind is CallKind.COMPUTE):
+        has_model = self.model is not None
+        needs_model = self.kind is not CallKind.COMPUTE
+        if has_model != needs_model:
             raise ValueError(
                 f"call {self.name}: a {self.kind.value} call and model={self.model!r} do not go together"
             )
+        if self.beside is not None and self.kind is not CallKind.COMPUTE:
+            raise ValueError(f"call {self.name}: beside is for compute calls, not {self.kind.value}")
         if self.engine != OWN_ENGINE and self.kind is not CallKind.GENERATE:
             raise ValueError(f"call {self.name}: {self.engine} is for generate calls, not {self.kind.value}")
 
@@ -67,7 +76,8 @@ class DataflowGraph:
     Keys that no call makes are `source_keys`: the dataset gives them.
 
     Raises:
-        ValueError: a name or a key made twice, a cycle, or a blend or a redraw that does not fit.
+        ValueError: a name or a key made twice, a cycle, a name that is not known, or a blend or a redraw that
+            does not fit.
     """
 
     def __init__(
@@ -82,39 +92,56 @@ class DataflowGraph:
         self.blends = blends
         """What models become of others at the end of a pass."""
         self.redraw = redraw
-        self.producer: dict[str, str] = {}
-        names = [call.name for call in calls]
-        if len(set(names)) != len(names):
-            raise ValueError(f"two calls have one name among {names}")
-        for call in calls:
-            for key in call.outputs:
-                if key in self.producer:
-                    raise ValueError(f"key {key!r} is made by both {self.producer[key]} and {call.name}")
-                self.producer[key] = call.name
+        self.producer = _producers(calls)
         self.calls = self._ordered({call.name: call for call in calls})
-        trained = {call.model for call in calls if call.kind is CallKind.TRAIN}
-        for blend in blends:
-            if blend.source not in trained or blend.target in trained or blend.target not in self.models:
-                raise ValueError(
-                    f"{blend}: expected a model that the graph trains, into one that it only uses"
-                )
-        if any(call.kind is CallKind.TRAIN for call in self.redrawn):
-            raise ValueError(f"{redraw}: expected a call that comes before training")
+        self._check_beside()
+        self._check_blends()
+        self._check_redraw()
+        self._check_per_sample()
 
     def _ordered(self, pending: dict[str, ModelFunctionCall]) -> dict[str, ModelFunctionCall]:
         done: dict[str, ModelFunctionCall] = {}
         while pending:
-            ready = [
-                c for c in pending.values() if all(self.producer.get(k) not in pending for k in c.inputs)
-            ]
+            ready = [call for call in pending.values() if self._is_fed(call, pending)]
             if not ready:
                 raise ValueError(f"calls wait for each other in a circle: {sorted(pending)}")
             for call in ready:
                 done[call.name] = pending.pop(call.name)
         return done
 
+    def _is_fed(self, call: ModelFunctionCall, pending: Collection[str]) -> bool:
+        """Whether no pending call makes an input of this one."""
+        return all(self.producer.get(key) not in pending for key in call.inputs)
+
+    def _check_beside(self) -> None:
+        for call in self.calls.values():
+            if call.beside is not None and call.beside not in self.calls:
+                raise ValueError(f"call {call.name}: beside {call.beside!r}, which is no call")
+
+    def _check_blends(self) -> None:
+        for blend in self.blends:
+            is_possible = blend.source in self.trained and blend.target not in self.trained
+            if not is_possible or blend.target not in self.models:
+                raise ValueError(
+                    f"{blend}: expected a model that the graph trains, into one that it only uses"
+                )
+
+    def _check_redraw(self) -> None:
+        if self.redraw is None:
+            return
+        if self.redraw.judge not in self.calls:
+            raise ValueError(f"{self.redraw}: expected a call as the judge, one of {', '.join(self.calls)}")
+        if any(call.kind is CallKind.TRAIN for call in self.redrawn):
+            raise ValueError(f"{self.redraw}: expected a call that comes before training")
+
+    def _check_per_sample(self) -> None:
+        unknown = sorted(self.per_sample - self.producer.keys() - self.source_keys)
+        if unknown:
+            raise ValueError(f"per_sample: {', '.join(unknown)} is a key of no call")
+
     @property
     def source_keys(self) -> frozenset[str]:
+        """The inputs of calls that no call makes."""
         used = {key for call in self.calls.values() for key in call.inputs}
         return frozenset(used - self.producer.keys())
 
@@ -125,7 +152,8 @@ class DataflowGraph:
             return ()
         names = {self.redraw.judge}
         for name in reversed(self.calls):
-            names |= self.producers(name).keys() if name in names else set()
+            if name in names:
+                names |= self.producers(name).keys()
         return tuple(call for name, call in self.calls.items() if name in names)
 
     def producers(self, call: str) -> dict[str, tuple[str, ...]]:
@@ -155,4 +183,20 @@ class DataflowGraph:
 
     @property
     def models(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(c.model for c in self.calls.values() if c.model))
+        """The models that calls use, each once."""
+        used = [call.model for call in self.calls.values() if call.model]
+        return tuple(dict.fromkeys(used))
+
+
+def _producers(calls: Sequence[ModelFunctionCall]) -> dict[str, str]:
+    """Return the name of the call that makes each key."""
+    names = [call.name for call in calls]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two calls have one name among {names}")
+    producer: dict[str, str] = {}
+    for call in calls:
+        for key in call.outputs:
+            if key in producer:
+                raise ValueError(f"key {key!r} is made by both {producer[key]} and {call.name}")
+            producer[key] = call.name
+    return producer

@@ -1,15 +1,20 @@
 """What a recipe gives the runtime: its graph, its models, and the body of each call.
 
+Recipe[C] ── graph(config: C) ──▶ calls ── bodies[call](CallContext[C], PackedBatch) ──▶ CallOutput
+    └─ checked when it is made: every call has a body, every input a producer, every name is known
+
 Who writes a recipe finds the names of engines and metrics that bodies use here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, cast
 
-from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
+from typing_extensions import TypeVar
+
+from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.engine import NO_BREAKS as NO_BREAKS
 from realrl.api.engine import Breaks as Breaks
 from realrl.api.engine import CallEngine as CallEngine
@@ -25,6 +30,11 @@ if TYPE_CHECKING:  # configs and the command line's help load this module, and h
 
     from realrl.api.batch import PackedBatch
 
+C = TypeVar("C", bound=RunConfig, default=RunConfig)
+"""The config of a recipe; the runtime's `Recipe` is of any."""
+C_co = TypeVar("C_co", bound=RunConfig, covariant=True, default=RunConfig)
+"""The config that a body reads: a body for a more general config serves every recipe of such configs."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -39,8 +49,9 @@ class ModelSpec:
 class Dataset(Protocol):
     """Rows that any worker can look up by number; the same on every worker."""
 
-    levels: Sequence[float]
-    """Each row's, if those of a lower one come first in an epoch; else empty."""
+    @property
+    def levels(self) -> Sequence[float]:
+        """The level of each row, if rows of a lower one come first in an epoch; else empty."""
 
     def __len__(self) -> int: ...
 
@@ -52,10 +63,10 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class CallContext:
+class CallContext(Generic[C_co]):
     """All that the body of a call may use, on one rank."""
 
-    config: Any
+    config: C_co
     """The recipe's config."""
     step: int
     evaluating: bool
@@ -85,7 +96,7 @@ class CallOutput:
 
     batch: PackedBatch | None = None
     metrics: Metrics = field(default_factory=dict)
-    records: list[dict] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
     """Rollouts worth writing down, as JSON objects."""
     rejected: tuple[int, ...] = ()
     """Ids of samples whose rows are to give way to others, all samples of a row alike: a `Redraw`'s judge
@@ -131,35 +142,76 @@ class NoWatch:
     """Watches nothing."""
 
     def observe(self, step: int, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return nothing."""
         return []
 
     def warnings(self) -> list[str]:
+        """Return nothing."""
         return []
 
 
-CallBody: TypeAlias = "Callable[[CallContext, PackedBatch], CallOutput]"
+CallBody: TypeAlias = "Callable[[CallContext[C], PackedBatch], CallOutput]"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """An algorithm."""
+class Recipe(Generic[C]):
+    """An algorithm.
+
+    Raises:
+        ValueError: with its own defaults, its graphs, models and bodies do not fit each other; see `check`.
+    """
 
     name: str
-    default_config: RunConfig
+    default_config: C
     """Its type is the recipe's config class."""
-    graph: Callable[[Any], DataflowGraph]
-    eval_graph: Callable[[Any], DataflowGraph]
+    graph: Callable[[C], DataflowGraph]
+    eval_graph: Callable[[C], DataflowGraph]
     """Calls made on held-out rows; a call of the same name as in `graph` runs on the same placement."""
-    models: Callable[[Any], Mapping[str, ModelSpec]]
-    samples_per_row: Callable[[Any], int]
+    models: Callable[[C], Mapping[str, ModelSpec]]
+    samples_per_row: Callable[[C], int]
     """Samples that a step makes of each dataset row."""
-    datasets: Callable[[Any, Any], tuple[Dataset, Dataset | None]]
+    datasets: Callable[[C, Any], tuple[Dataset, Dataset | None]]
     """`(config, tokenizer) -> (training rows, held-out rows)`; raises ValueError for bad data."""
-    bodies: Mapping[str, CallBody]
-    best_by: Callable[[Any], Criterion] = lambda config: LEAST_LOSS
-    symptoms: Callable[[Any, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
+    row_keys: tuple[str, ...]
+    """The keys that a dataset's row gives to calls."""
+    bodies: Mapping[str, CallBody[C]]
+    """By the name of the call; those of calls that only some configs have may be among them."""
+    best_by: Callable[[C], Criterion] = lambda config: LEAST_LOSS
+    symptoms: Callable[[C, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
     """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
-    course_watch: Callable[[Any], CourseWatch] = lambda config: NoWatch()
+    course_watch: Callable[[C], CourseWatch] = lambda config: NoWatch()
     """`(config)`: what looks at every training step for faults that show in several of them."""
-    validate: Callable[[Any, Mapping[str, Any]], None] = lambda config, decoders: None
+    validate: Callable[[C, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""
+
+    def __post_init__(self) -> None:
+        self.check(self.default_config)
+
+    def check(self, config: C) -> None:
+        """Check that the graphs of a config can run with the recipe's models, bodies and rows.
+
+        Raises:
+            ValueError: a call without a body, an input without a producer, or a name that is not known.
+        """
+        models = self.models(config)
+        if self.graph(config).trains != isinstance(config, TrainingConfig):
+            raise ValueError(
+                f"recipe {self.name}: expected a TrainingConfig where the graph trains, and only there"
+            )
+        for graph in (self.graph(config), self.eval_graph(config)):
+            for call in graph.calls.values():
+                if call.name not in self.bodies:
+                    raise self._misfit(f"call {call.name} has no body", self.bodies)
+                if call.model is not None and call.model not in models:
+                    raise self._misfit(f"call {call.name} uses the model {call.model!r}", models)
+            for key in sorted(graph.source_keys - set(self.row_keys)):
+                users = [call.name for call in graph.calls.values() if key in call.inputs]
+                made = (*graph.producer, *self.row_keys)
+                raise self._misfit(f"call {users[0]} takes the key {key!r}, which nothing makes", made)
+
+    def of_any(self) -> Recipe:
+        """Return the recipe as the runtime has it, which gives it no config but one of its own class."""
+        return cast("Recipe", self)
+
+    def _misfit(self, what: str, known: Iterable[str]) -> ValueError:
+        return ValueError(f"recipe {self.name}: {what}; there are {', '.join(known) or 'none'}")

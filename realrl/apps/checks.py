@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import torch
 
 from realrl.api.allocation import parse_allocation
-from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.configure import sections
-from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.api.data import GYM_PREFIX
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
+from realrl.api.traits import Rewarding, data_of, generation_of
 from realrl.apps.context import check_context
 from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
@@ -45,16 +47,32 @@ _MOST_SAMPLES = 2**18
 
 
 def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
-    """The plan that the config asks for, over the calls of training and of evaluation.
+    """Return the plan that the config asks for, over the calls of training and of evaluation.
 
-    A call without a model has nothing to cut: each of its ranks takes a share of the samples.
+    A call without a model has nothing to cut: each of its ranks takes a share of the samples. One that is to
+    run beside another gets the placement of that one, unless the config places it by name.
     """
     calls = {**recipe.eval_graph(config).calls, **recipe.graph(config).calls}
+    beside: dict[str, str] = {}
+    for name, call in calls.items():
+        if call.beside is not None and not _is_placed_by_name(config, name):
+            beside[name] = call.beside
+    placed = [name for name in calls if name not in beside]
     generate_calls = [name for name, call in calls.items() if call.kind is CallKind.GENERATE]
-    plan = parse_allocation(config.allocation, list(calls), generate_calls, config.placements)
-    home_placements(recipe.graph(config), plan)
-    without_model = {name: plan[name].data_parallel() for name, call in calls.items() if call.model is None}
-    return ExecutionPlan({**plan.placements, **without_model})
+    plan = parse_allocation(config.allocation, placed, generate_calls, config.placements)
+    placements = dict(plan.placements)
+    for name in placed:
+        if calls[name].model is None:
+            placements[name] = placements[name].data_parallel()
+    placements.update({name: placements[other] for name, other in beside.items()})
+    whole = ExecutionPlan({name: placements[name] for name in calls})
+    home_placements(recipe.graph(config), whole)
+    return whole
+
+
+def _is_placed_by_name(config: RunConfig, call: str) -> bool:
+    """Whether a config says where a call runs, other than by a wildcard."""
+    return call in config.placements or bool(re.search(rf"(?<!\w){re.escape(call)}[:.]", config.allocation))
 
 
 def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:
@@ -123,7 +141,7 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
         raise ValueError(lacking)
     if config.uses_this_host:
         _check_judges(config)
-    generation = _generation(config)
+    generation = generation_of(config)
     if generation and generation.engine == "vllm":
         vllm.check_installed()
     notes = _check_weights(model for model in models.values() if _is_of_hub(model))
@@ -141,7 +159,7 @@ def check_local_weights(models: Mapping[str, FoundModel]) -> list[str]:
 
 def _check_judges(config: RunConfig) -> None:
     """Answers are never compared in a process that is not confined, which shows late: when one needs it."""
-    if not {MATH, GYM} & weights_of(getattr(config, "reward", {"": 0.0})).keys():
+    if not isinstance(config, Rewarding) or not {MATH, GYM} & weights_of(config.reward).keys():
         return
     try:
         check_confinement()
@@ -243,8 +261,8 @@ def _check_data(config: RunConfig, inputs: RunInputs) -> None:
 
 
 def _check_named(config: RunConfig) -> None:
-    data = getattr(config, "data", None)
-    if isinstance(data, DataConfig) and not data.path:
+    data = data_of(config)
+    if data is not None and not data.path:
         raise ValueError(
             "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or gym:TASK, got"
             " none; give one, as data.path=FILE; experiments/sums has demos that need none"
@@ -253,8 +271,8 @@ def _check_named(config: RunConfig) -> None:
 
 def _check_disjoint(config: RunConfig) -> None:
     """Evaluation is on rows that training does not see."""
-    data = getattr(config, "data", None)
-    if not isinstance(data, DataConfig) or data.path == SUMS or not data.held_out_path:
+    data = data_of(config)
+    if data is None or data.path == SUMS or not data.held_out_path:
         return
     trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
     if trained != held_out or data.path.startswith(GYM_PREFIX):
@@ -277,12 +295,6 @@ def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
             f"{path}: {rows.largest_place} has the token {rows.largest_token}, but {model.path} has only "
             f"{model.decoder.vocab_size} tokens; give the tokenizer that belongs to the model"
         )
-
-
-def _generation(config: RunConfig) -> GenerationConfig | None:
-    """Of a recipe that generates."""
-    generation = getattr(config, "generation", None)
-    return generation if isinstance(generation, GenerationConfig) else None
 
 
 def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:

@@ -155,7 +155,7 @@ def _train_parser() -> Parser:
 
 def _recipes() -> dict[str, str]:
     """Return what each recipe does."""
-    return {name: summary(entry.default_config) for name, entry in RECIPES.entries.items()}
+    return {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
 
 
 def _words(prefix: str, arguments: argparse.Namespace) -> Mapping[str, str]:
@@ -167,7 +167,7 @@ def _words(prefix: str, arguments: argparse.Namespace) -> Mapping[str, str]:
         if not given:
             words[SUBMIT] = _SUBMITS
         return words
-    default = RECIPES.entries[named[0]].default_config
+    default = RECIPES[named[0]].default_config
     keys = {key.path: key for key in config_keys(type(default))}
     path, sign, begun = prefix.partition("=")
     if not sign:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from realrl.api.config import GenerationConfig
+from realrl.api.config import RunConfig
+from realrl.api.traits import data_of, generation_of
 from realrl.planner.run_inputs import RowFacts
 
 
-def check_context(path: str, rows: RowFacts, config: Any, name: str, limit: int) -> None:
+def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit: int) -> None:
     """Check the rows that the key `path` names against the context of model `name`, of `limit` tokens.
 
     Raises:
@@ -34,13 +33,14 @@ def check_context(path: str, rows: RowFacts, config: Any, name: str, limit: int)
     )
 
 
-def _leaving_out(config: Any, room: int | None) -> str:
+def _leaving_out(config: RunConfig, room: int | None) -> str:
     """Say which settings leave out the rows whose prompts have more than `room` tokens (None: responses)."""
     limit = "data.max_response_tokens" if room is None else f"data.max_prompt_tokens={room}"
-    drops = "" if config.data.drop_long else " and data.drop_long=true"
+    data = data_of(config)
+    drops = "" if data is not None and data.drop_long else " and data.drop_long=true"
     return f"set {limit}{drops} to leave such rows out"
 
 
-def _max_new_tokens(config: Any) -> int:
-    generation = getattr(config, "generation", None)
-    return generation.max_new_tokens if isinstance(generation, GenerationConfig) else 0
+def _max_new_tokens(config: RunConfig) -> int:
+    generation = generation_of(config)
+    return 0 if generation is None else generation.max_new_tokens

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from realrl.api.config import AUTO, GenerationConfig, RunConfig, TrainingConfig
+from realrl.api.configure import plain
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.recipe import Recipe
+from realrl.api.traits import generation_of, with_generation
 from realrl.apps.checks import check_plan, make_plan
 from realrl.base.machine import memory_bytes
 from realrl.planner.run_inputs import RunInputs
@@ -54,7 +56,7 @@ class _Devices:
     words: str
 
 
-def choose_settings(recipe: Recipe, config: Any, inputs: RunInputs) -> tuple[Any, list[str]]:
+def choose_settings(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> tuple[RunConfig, list[str]]:
     """Fill in what the config leaves to the machine; return the whole config, and what to say of it.
 
     A run that is resumed keeps what was chosen when it began, where this machine has such a device.
@@ -76,29 +78,29 @@ def choose_settings(recipe: Recipe, config: Any, inputs: RunInputs) -> tuple[Any
     return chosen, _notes(recipe, config, chosen, inputs, devices)
 
 
-def _as_recorded(config: RunConfig) -> Any:
+def _as_recorded(config: RunConfig) -> RunConfig:
     """Take over what the run of this name chose when it began, if it is resumed or finished."""
     recorded = earlier_settings(config)
     if recorded is None:
         return config
     if recorded.get("device") == "cuda" and not torch.cuda.is_available():
         return config
-    return _filled(config, recorded)
+    filled = replace(config, **_recorded_settings(config, recorded))
+    generation = generation_of(filled)
+    if generation is None:
+        return filled
+    settings = _recorded_settings(generation, recorded.get("generation") or {})
+    return with_generation(filled, replace(generation, **settings))
 
 
-def _filled(section: Any, recorded: Mapping[str, Any]) -> Any:
-    """Fill in the settings of a section that are left to the machine."""
-    changes = {
-        name: recorded[name]
-        for name, unset in _LEFT_OUT.items()
-        if getattr(section, name, None) == unset and name in recorded
-    }
-    if isinstance(generation := getattr(section, "generation", None), GenerationConfig):
-        changes["generation"] = _filled(generation, recorded.get("generation") or {})
-    return replace(section, **changes)
+def _recorded_settings(section: RunConfig | GenerationConfig, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was recorded of the settings that a section leaves to the machine."""
+    given = plain(section)
+    left_out = [name for name, unset in _LEFT_OUT.items() if given.get(name) == unset]
+    return {name: recorded[name] for name in left_out if name in recorded}
 
 
-def _device(config: RunConfig) -> str:
+def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
     if not config.uses_this_host:
         return "cuda"
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,7 +119,7 @@ def _devices(recipe: Recipe, config: RunConfig) -> _Devices:
     return _Devices("cuda", number, int(usable * memory), f"{number} x {properties.name} with {_gib(memory)}")
 
 
-def _with_allocation(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> Any:
+def _with_allocation(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> RunConfig:
     """Take the first allocation that the batch, the models and the memory allow."""
     if not config.uses_this_host:
         raise ValueError(
@@ -133,7 +135,7 @@ def _with_allocation(recipe: Recipe, config: Any, inputs: RunInputs, devices: _D
     return next(fitting, (allowed or trials)[-1])
 
 
-def _is_allowed(recipe: Recipe, config: Any, inputs: RunInputs) -> bool:
+def _is_allowed(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> bool:
     try:
         check_plan(recipe, config, make_plan(recipe, config), inputs.models)
     except ValueError:
@@ -141,7 +143,7 @@ def _is_allowed(recipe: Recipe, config: Any, inputs: RunInputs) -> bool:
     return True
 
 
-def _allocations(recipe: Recipe, config: Any, number: int) -> Iterator[str]:
+def _allocations(recipe: Recipe, config: RunConfig, number: int) -> Iterator[str]:
     """Allocations of up to `number` ranks: the least model parallelism first, then the most ranks."""
     is_ahead = _generates_ahead(recipe, config)
     share = max(number // 2, 1) if is_ahead else number
@@ -156,18 +158,18 @@ def _allocations(recipe: Recipe, config: Any, number: int) -> Iterator[str]:
                 yield f"gen:{generating},*:{others}" if generating != others else f"*:{others}"
 
 
-def _generates_ahead(recipe: Recipe, config: Any) -> bool:
+def _generates_ahead(recipe: Recipe, config: RunConfig) -> bool:
     """Whether generation is ahead of training: the two need ranks of their own then."""
-    return bool(getattr(config, "max_staleness", 0) and _engines(recipe, config))
+    return isinstance(config, TrainingConfig) and config.max_staleness > 0 and bool(_engines(recipe, config))
 
 
-def _engines(recipe: Recipe, config: Any) -> set[str]:
+def _engines(recipe: Recipe, config: RunConfig) -> set[str]:
     """The engines that generate."""
     calls = recipe.graph(config).calls.values()
     return {call.engine for call in calls if call.kind is CallKind.GENERATE}
 
 
-def _with_budgets(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> Any:
+def _with_budgets(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> RunConfig:
     """Take the most tokens a micro-batch, and with them the largest cache, that memory allows."""
     trial = config
     for trial in _budgets(config, devices):
@@ -176,18 +178,17 @@ def _with_budgets(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devi
     return trial
 
 
-def _budgets(config: Any, devices: _Devices) -> Iterator[Any]:
+def _budgets(config: RunConfig, devices: _Devices) -> Iterator[RunConfig]:
     """Yield the config with every pair of budgets that are left out, the largest first."""
     given = config.max_tokens_per_microbatch
-    generation = getattr(config, "generation", None)
-    leaves_cache = isinstance(generation, GenerationConfig) and not generation.cache_mib
+    generation = generation_of(config)
     for tokens in (given,) if given else _MICROBATCHES[devices.kind]:
         trial = replace(config, max_tokens_per_microbatch=tokens)
-        if not leaves_cache:
+        if generation is None or generation.cache_mib:
             yield trial
             continue
         for share in _CACHE_SHARES:
-            yield replace(trial, generation=replace(generation, cache_mib=_power_of_two(devices, share)))
+            yield with_generation(trial, replace(generation, cache_mib=_power_of_two(devices, share)))
 
 
 def _power_of_two(devices: _Devices, share: int) -> int:
@@ -196,26 +197,28 @@ def _power_of_two(devices: _Devices, share: int) -> int:
     return 1 << (mib.bit_length() - 1)
 
 
-def _least(config: Any, devices: _Devices) -> Any:
+def _least(config: RunConfig, devices: _Devices) -> RunConfig:
     """The config with the smallest budgets that could be chosen."""
     *_, last = _budgets(config, devices)
     return last
 
 
-def _fits(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> bool:
+def _fits(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> bool:
     return _peak_bytes(recipe, config, inputs) <= devices.usable_bytes
 
 
-def _peak_bytes(recipe: Recipe, config: Any, inputs: RunInputs) -> int:
+def _peak_bytes(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> int:
     """The memory that the fullest device needs; ranks on CPUs share theirs."""
     plan = make_plan(recipe, config)
     peak = max(moment.use.total_bytes for moment in moments(recipe, config, plan, inputs))
     return peak * plan.num_workers if config.device == "cpu" else peak
 
 
-def _notes(recipe: Recipe, given: Any, chosen: Any, inputs: RunInputs, devices: _Devices) -> list[str]:
+def _notes(
+    recipe: Recipe, given: RunConfig, chosen: RunConfig, inputs: RunInputs, devices: _Devices
+) -> list[str]:
     """Say what was chosen, and where memory is not likely to do."""
-    changed = list(_differences(given, chosen, ""))
+    changed = list(_differences(plain(given), plain(chosen), ""))
     notes = [f"chosen for {devices.words}: {', '.join(changed)}"] if changed else []
     peak = _peak_bytes(recipe, chosen, inputs) if changed else 0
     if peak > devices.usable_bytes:
@@ -226,14 +229,14 @@ def _notes(recipe: Recipe, given: Any, chosen: Any, inputs: RunInputs, devices: 
     return notes
 
 
-def _differences(given: Any, chosen: Any, path: str) -> Iterator[str]:
-    """Each changed setting as `key=value`."""
+def _differences(given: Mapping[str, Any], chosen: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield each changed setting as `key=value`."""
     for name in _LEFT_OUT:
-        value = getattr(chosen, name, None)
-        if value != getattr(given, name, None):
+        value = chosen.get(name)
+        if value != given.get(name):
             yield f"{path}{name}={value}"
-    if isinstance(getattr(chosen, "generation", None), GenerationConfig):
-        yield from _differences(given.generation, chosen.generation, "generation.")
+    if "generation" in chosen:
+        yield from _differences(given["generation"], chosen["generation"], "generation.")
 
 
 def _gib(num_bytes: int) -> str:

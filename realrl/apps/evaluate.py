@@ -175,7 +175,7 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
         ValueError: the run cannot start, or the folder has another evaluation.
     """
     from realrl.apps.preparation import check_start, prepare
-    from realrl.recipes.gen import GEN
+    from realrl.recipes import RECIPES
     from realrl.runtime.model_directories import resolve_model
     from realrl.runtime.pins import pin
 
@@ -192,13 +192,14 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
     overrides += options.more
     # The last one wins, so nothing can change these.
     overrides += [f"{key}={value}" for key, value in fixed.items()]
-    config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
-    config = pin(GEN, config)
+    recipe = RECIPES["gen"]
+    config = build_config(recipe.default_config, None, overrides, recipe=recipe.name)
+    config = pin(recipe, config)
     is_begun = (options.output / EXPERIMENT / TRIAL).exists()
-    model = _model_of(GEN, config)
+    model = _model_of(recipe, config)
     directory = resolve_model(model.path, model.commit)
     open_folder(options.output, directory, benchmarks, is_begun=is_begun)
-    prepared = prepare(GEN, config)
+    prepared = prepare(recipe, config)
     return check_start(prepared)
 
 
@@ -211,13 +212,13 @@ def _model_of(recipe: Recipe, config: RunConfig) -> ModelConfig:
 def _answer(prepared: PreparedRun) -> None:
     """Run `gen`, unless it is done already."""
     from realrl.launch.local import LocalLauncher
-    from realrl.recipes.gen import GEN
+    from realrl.recipes import RECIPES
     from realrl.runtime.resume import is_done
     from realrl.runtime.run import run
 
     if not is_done(prepared.config):
         run(
-            GEN,
+            RECIPES["gen"],
             prepared.config,
             prepared.plan,
             LocalLauncher(device=prepared.config.device),

@@ -17,11 +17,11 @@ from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
 from realrl.api.configure import build_config, plain
 from realrl.api.documents import dump
+from realrl.api.recipe import Recipe
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import field_docs, summary
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
-from realrl.recipes.registry import RecipeEntry
 
 DEFAULT_RECIPE = "grpo"
 MODEL_KEYS = ("actor.model.path", "model.path")
@@ -74,10 +74,10 @@ def make_parser() -> Parser:
 def _main(argv: Sequence[str]) -> int:
     try:
         options = make_parser().parse_args(list(argv))
-        entry = RECIPES.entries[options.recipe]
+        recipe = RECIPES[options.recipe]
         path = _path_of(options.name)
-        config = _config_of(entry, path, options)
-        _create(path, render(entry, config, path))
+        config = _config_of(recipe, path, options)
+        _create(path, render(recipe, config, path))
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     show(f"wrote {path}; {_next_step(config, path)}\n")
@@ -92,15 +92,15 @@ def _path_of(name: str) -> Path:
     return path.with_name(f"{path.name}.yaml")
 
 
-def _config_of(entry: RecipeEntry, path: Path, options: argparse.Namespace) -> RunConfig:
+def _config_of(recipe: Recipe, path: Path, options: argparse.Namespace) -> RunConfig:
     """Return the recipe's defaults with what the command line gives."""
-    model_key = _model_key(entry.default_config)
+    model_key = _model_key(recipe.default_config)
     overrides = [f"experiment={path.stem}"]
     if options.model is not None:
         overrides.append(f"{model_key}={options.model}")
     if options.data is not None:
         overrides.append(f"{DATA_KEY}={options.data}")
-    return build_config(entry.default_config, None, overrides, recipe=entry.name)
+    return build_config(recipe.default_config, None, overrides, recipe=recipe.name)
 
 
 def _model_key(config: RunConfig) -> str:
@@ -134,7 +134,7 @@ def _next_step(config: RunConfig, path: Path) -> str:
     return f"set {' and '.join(missing)} in it, then {start}"
 
 
-def render(entry: RecipeEntry, config: RunConfig, path: Path) -> str:
+def render(recipe: Recipe, config: RunConfig, path: Path) -> str:
     """Return the text of the file; `config` differs from the recipe's defaults only in keys of the file."""
     keys = {key.path: key for key in config_keys(type(config))}
     first = [key for key in FIRST if key in keys]
@@ -144,11 +144,11 @@ def render(entry: RecipeEntry, config: RunConfig, path: Path) -> str:
 
     def entry_of(key: str, indent: str) -> Iterator[str]:
         """Return the lines of one key."""
-        return _entry(keys[key], config, entry.default_config, indent)
+        return _entry(keys[key], config, recipe.default_config, indent)
 
     lines = [
-        *_head(entry, path),
-        f"recipe: {entry.name}",
+        *_head(recipe, path),
+        f"recipe: {recipe.name}",
         *entry_of("experiment", ""),
     ]
     for title, part in _parts(first, often).items():
@@ -170,12 +170,12 @@ def _parts(first: Sequence[str], often: Sequence[str]) -> dict[str, dict[str, An
     return {"What to decide first": to_decide, "What is often set": others}
 
 
-def _head(entry: RecipeEntry, path: Path) -> Iterator[str]:
+def _head(recipe: Recipe, path: Path) -> Iterator[str]:
     """Yield the lines at the top of the file."""
-    yield from _comment(f"{entry.name}: {summary(entry.default_config)}", "")
+    yield from _comment(f"{recipe.name}: {summary(recipe.default_config)}", "")
     yield f"#   realrl --config {path} --dry-run   shows what would run"
     yield f"#   realrl --config {path}             starts it"
-    yield f"#   realrl {entry.name} --help   explains every key; those that are not here have their defaults"
+    yield f"#   realrl {recipe.name} --help   explains every key; those that are not here have their defaults"
 
 
 def _tree(keys: Sequence[str]) -> dict[str, Any]:

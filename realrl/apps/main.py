@@ -15,6 +15,7 @@ from realrl.apps.command_line import BAD_INPUT, FAILED, OK, complain, run_comman
 from realrl.apps.verbs import GENERATING, GROUPS, SUBMIT, VERBS, commands
 from realrl.base.spelling import did_you_mean
 from realrl.recipes import RECIPES
+from realrl.recipes.registry import is_recipe
 
 COMPLETING = "_ARGCOMPLETE"
 """The variable that a shell's completion script sets."""
@@ -82,7 +83,8 @@ def _is_unknown(word: str) -> bool:
     """Return whether a first word is neither a command, nor a recipe, an option or a key with its value."""
     is_option = word.startswith("-")
     is_override = "=" in word
-    return not is_option and not is_override and word not in commands()
+    is_known = word in commands() or is_recipe(word)
+    return not is_option and not is_override and not is_known
 
 
 def _unknown(word: str) -> str:

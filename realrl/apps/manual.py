@@ -7,15 +7,13 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING
+from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from realrl.recipes.parts.config import PolicyConfig
 
 USAGE = """\
 usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
@@ -30,7 +28,7 @@ OPTIONS = """\
 
 `realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
-SHARED = {"": RunConfig, " that trains": TrainingConfig}
+SHARED = {"": RunConfig, " that trains": TrainingConfig, " that learns from rewards": PolicyConfig}
 """Classes of keys that several recipes have, by the end of the title over them."""
 _INDENT = " " * 6
 
@@ -61,32 +59,21 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
     parts = [USAGE, OPTIONS, "", "recipes:"]
     for recipe in recipes:
         parts.append(f"  {recipe.name:<18}  {summary(recipe.default_config)}")
-    shared: set[str] = set()
+    shared: dict[str, Any] = {}
     for title, cls in SHARED.items():
         examples = [recipe.default_config for recipe in recipes if isinstance(recipe.default_config, cls)]
         if not examples:
             continue
         keys = [key for key in config_keys(cls) if key.path not in shared]
-        shared.update(key.path for key in keys)
         # Recipes may have other defaults than the class.
         default = examples[0] if len(recipes) == 1 else None
+        for key in keys:
+            shared[key.path] = default_of(default, key)
         parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
-    for index, recipe in enumerate(recipes):
-        parts.append("")
-        parts += _recipe_keys(recipe, recipes[:index], shared)
+    for recipe in recipes:
+        own = [key for key in config_keys(type(recipe.default_config)) if _is_own(key, recipe, shared)]
+        parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
-
-
-def _recipe_keys(recipe: NamedConfig, earlier: Sequence[NamedConfig], shared: Collection[str]) -> list[str]:
-    """Return the part on a recipe's own keys: all, or how they differ from those of an earlier recipe."""
-    default = recipe.default_config
-    for kin in earlier:
-        if _extends(recipe, kin):
-            differences = _differences(default, kin.default_config)
-            head = f"keys of {recipe.name}: those of {kin.name}, with the defaults"
-            return [head, *(f"  {line}" for line in differences)]
-    own = [key for key in config_keys(type(default)) if key.path not in shared]
-    return [f"keys of {recipe.name}:", _described(own, default)]
 
 
 def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
@@ -106,23 +93,11 @@ def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _extends(recipe: NamedConfig, other: NamedConfig) -> bool:
-    """Return whether a recipe has all keys of another one."""
-    return isinstance(recipe.default_config, type(other.default_config))
-
-
-def _differences(ours: DataclassInstance, theirs: DataclassInstance, path: str = "") -> Iterator[str]:
-    """Yield the keys of a config that differ from another's, as a command line sets them."""
-    for field in fields(ours):
-        own = getattr(ours, field.name)
-        other = getattr(theirs, field.name, None)
-        key = f"{path}{field.name}"
-        if is_dataclass(own) and is_dataclass(other):
-            assert not isinstance(own, type) and not isinstance(other, type), "sections are objects"
-            yield from _differences(own, other, f"{key}.")
-        elif own != other:
-            value = "{}" if is_dataclass(own) else shown(own)
-            yield f"{key}={value}"
+def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
+    """Whether a recipe has a key alone, or with another default than the others."""
+    if key.path == "experiment":  # it differs by its nature
+        return False
+    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
 
 
 @functools.cache

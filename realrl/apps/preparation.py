@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
+from realrl.api.config import RunConfig
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps import checks
 from realrl.apps.defaults import choose_settings
+from realrl.planner.run_inputs import RunInputs
 from realrl.runtime.pins import pin
 
 
@@ -17,19 +18,20 @@ class PreparedRun:
     """A run whose settings are all chosen, and checked as far as that is possible before a start."""
 
     recipe: Recipe
-    config: Any
+    config: RunConfig
     plan: ExecutionPlan
-    inputs: checks.Inputs
+    inputs: RunInputs
     notes: tuple[str, ...]
     """Lines that a person should read at the start."""
 
 
-def prepare(recipe: Recipe, config: Any) -> PreparedRun:
+def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
     """Pin a run's models and data, read them, choose what is left to the machine, and check the result.
 
     Raises:
         ValueError: a setting, a model or data that cannot be right.
     """
+    recipe.check(config)
     config = pin(recipe, config)
     inputs = checks.read_inputs(recipe, config)
     config, notes = choose_settings(recipe, config, inputs)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realrl.api.data import DataConfig
+from realrl.api.config import RunConfig
 from realrl.api.recipe import Dataset, Recipe
+from realrl.api.traits import data_of
 from realrl.base.watched import Steps, run_watched
 from realrl.datasets.digests import digest_rows
 from realrl.datasets.form import form_of_prompts
@@ -23,7 +24,7 @@ ROWS_STEP_S = 60.0
 
 
 def read_row_facts(
-    recipe: Recipe, config: Any, tokenizer: Any, tokenizer_path: str
+    recipe: Recipe, config: RunConfig, tokenizer: Any, tokenizer_path: str
 ) -> tuple[RowFacts, RowFacts | None]:
     """Read the training rows and the held-out ones, if there are any.
 
@@ -32,7 +33,8 @@ def read_row_facts(
     Raises:
         ValueError: rows that cannot be read, or not be turned into tokens in time.
     """
-    data: DataConfig = config.data
+    data = data_of(config)
+    assert data is not None, "every recipe reads rows, so its config has the section data"
     make_gym_rows(data)
 
     def read(steps: Steps) -> tuple[RowFacts, RowFacts | None]:

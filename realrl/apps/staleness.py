@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from realrl.api.config import GenerationConfig, TrainingConfig
+from realrl.api.config import TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.mesh import ExecutionPlan
+from realrl.api.traits import generation_of
 
 
 def check_staleness(config: TrainingConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
     """Raise ValueError where `max_staleness` or `generation.interruptible` could have no effect."""
-    generation = getattr(config, "generation", None)
-    if isinstance(generation, GenerationConfig) and generation.interruptible:
+    generation = generation_of(config)
+    if generation is not None and generation.interruptible:
         if not config.max_staleness:
             raise ValueError(
                 "generation.interruptible: with max_staleness=0 nothing trains while responses are generated;"

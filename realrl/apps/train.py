@@ -27,10 +27,9 @@ from realrl.apps.command_line import (
     run_command,
 )
 from realrl.apps.verbs import SUBMIT
-from realrl.base.spelling import did_you_mean
 from realrl.base.terminal import show
 from realrl.recipes import RECIPES
-from realrl.recipes.registry import RecipeEntry
+from realrl.recipes.registry import find_recipe
 
 if TYPE_CHECKING:
     from realrl.apps.preparation import PreparedRun
@@ -60,7 +59,7 @@ class _TrainParser(Parser):
 def _known_keys() -> list[str]:
     """Return the keys of all recipes, each once."""
     known: dict[str, None] = {}
-    for entry in RECIPES.entries.values():
+    for entry in RECIPES.values():
         for key in config_keys(type(entry.default_config)):
             known[key.path] = None
     return list(known)
@@ -81,15 +80,16 @@ def _main(argv: Sequence[str]) -> int:
         arguments = _parse(argv)
         if arguments.help:
             return _print_manual(arguments)
-        entry = _chosen(arguments.recipe)
-        config = build_config(entry.default_config, arguments.config, arguments.overrides, recipe=entry.name)
+        recipe = find_recipe(arguments.recipe)
+        config = build_config(
+            recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
+        )
         if arguments.submits and config.uses_this_host:
             raise ValueError(
                 "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
             )
         from realrl.apps.preparation import check_start, prepare
 
-        recipe = entry.load()
         prepared = prepare(recipe, config)
         for earlier, later in replaced_overrides(arguments.overrides):
             mention(f"{earlier} is replaced by {later}, which comes later on the command line")
@@ -139,26 +139,12 @@ def _print_manual(arguments: argparse.Namespace) -> int:
     """Print the manual of all recipes, or of one, or of keys with certain words."""
     from realrl.apps.manual import manual
 
-    entries = list(RECIPES.entries.values())
+    recipes = list(RECIPES.values())
     if arguments.recipe is not None:
-        entries = [_chosen(arguments.recipe)]
+        recipes = [find_recipe(arguments.recipe)]
     words = [word.partition("=")[0] for word in arguments.overrides]
-    sys.stdout.write(manual(entries, words))
+    sys.stdout.write(manual(recipes, words))
     return OK
-
-
-def _chosen(name: str | None) -> RecipeEntry:
-    """Return the recipe of this name.
-
-    Raises:
-        ValueError: there is no such recipe.
-    """
-    if name is not None and name in RECIPES:
-        return RECIPES.entries[name]
-    got = "none" if name is None else repr(name)
-    hint = did_you_mean(name or "", RECIPES)
-    known = ", ".join(RECIPES)
-    raise ValueError(f"recipe: expected one of {known}, got {got}{hint}")
 
 
 def _show(prepared: PreparedRun) -> int:

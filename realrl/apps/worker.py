@@ -23,7 +23,7 @@ def main() -> int:
 
     from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
     from realrl.base.logging import logging_to
-    from realrl.recipes import RECIPES
+    from realrl.recipes.registry import find_recipe
     from realrl.runtime.control.channel import WorkerChannel
     from realrl.runtime.worker.worker_setup import serve
 
@@ -31,7 +31,7 @@ def main() -> int:
     local_rank = int(os.environ[LOCAL_RANK_VARIABLE])
     with logging_to(None, str(rank)):
         channel = WorkerChannel.from_environment(rank, os.environ)
-        serve(channel, RECIPES, rank=rank, local_rank=local_rank)
+        serve(channel, find_recipe, rank=rank, local_rank=local_rank)
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from realrl.api.data import DataConfig
+from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, RESPONSES, Names
 from realrl.datasets.records import Row, names_key, read_rows
@@ -73,10 +74,22 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         return self._tensors[row]
 
 
+class LearnsFromRows(ReadingData, Protocol):
+    """A config that says which rows are learned from."""
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The verdicts that a row may have, if it has one; empty: whatever the verdict."""
+
+    @property
+    def truncated(self) -> Literal["drop", "learn"]:
+        """Whether responses that were cut off are learned from."""
+
+
 def load_demonstrations(
-    config: Any, tokenizer: Any
+    config: LearnsFromRows, tokenizer: Any
 ) -> tuple[DemonstrationDataset, DemonstrationDataset | None]:
-    """Return the training rows of `config.data` (a `DataConfig`), and its held-out rows or None.
+    """Return the training rows of `config.data`, and its held-out rows or None.
 
     `config.verdicts` and `config.truncated` select the rows to learn from.
 
@@ -96,7 +109,7 @@ def load_demonstrations(
     return training, held_out
 
 
-def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: Any) -> list[Demonstration]:
+def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: LearnsFromRows) -> list[Demonstration]:
     """Drop responses with other verdicts and those cut off, as the config says; append to `notes`."""
     verdicts = config.verdicts
     if verdicts:

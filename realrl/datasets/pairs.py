@@ -12,6 +12,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.api.data import DataConfig
+from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, Names
 from realrl.datasets.records import Row, names_key, read_rows
@@ -92,8 +93,8 @@ class PairDataset(EncodedRows[Pair]):
         }
 
 
-def load_pairs(config: Any, tokenizer: Any) -> tuple[PairDataset, PairDataset | None]:
-    """Return the training rows of `config.data` (a `DataConfig`), and its held-out rows or None.
+def load_pairs(config: ReadingData, tokenizer: Any) -> tuple[PairDataset, PairDataset | None]:
+    """Return the training rows of `config.data`, and its held-out rows or None.
 
     Raises:
         ValueError: a source that cannot be read, or a bad row; the message names its place.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
+from realrl.base.user_code import is_reference
 from realrl.datasets.contents import check_is_file
 from realrl.datasets.conversations import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.fields import Names, at, columns_of, recognised
@@ -19,6 +20,7 @@ from realrl.datasets.jsonl import LooseRecord, read_json
 from realrl.datasets.parquet import HUGGING_FACE, check_no_dataset, read_hugging_face, read_parquet
 from realrl.datasets.sums import SUMS, sum_records
 from realrl.datasets.texts import answers_of, plain_number, text_of, without_surrogates
+from realrl.datasets.user_rows import user_records
 
 Record = Mapping[str, Any]
 Records = Iterator[tuple[str, Record]]
@@ -130,6 +132,8 @@ def _read(source: _Source, names: Names, example: str) -> Records:
     columns = _needed_columns(source, names)
     if path.startswith(HUGGING_FACE):
         return read_hugging_face(path, source.split, key, columns, source.commit)
+    if is_reference(path):
+        return user_records(path, key)
     if path.endswith(".parquet"):
         with suppress(OSError):  # reading the file reports the problem
             check_is_file(path, key)

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 from realrl.api.batch import Sample
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
+from realrl.api.traits import needed_generation
 from realrl.program.events import Job, Stage
 from realrl.program.program import (
     Asynchrony,
@@ -42,7 +43,7 @@ class Programs:
     """The models that have other weights after a step."""
 
 
-def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
+def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Programs:
     """Compile both graphs of a recipe on one plan; a model of both has the home that training gives it."""
     graph = recipe.graph(config)
     eval_graph = recipe.eval_graph(config)
@@ -51,8 +52,8 @@ def compile_run(recipe: Recipe, config: Any, plan: ExecutionPlan) -> Programs:
     if not graph.trains:
         # Weights that never change are brought once.
         models = {name: replace(model, keep_replicas=True) for name, model in models.items()}
-    steps_aside = graph.trains and config.max_staleness > 0
-    interruptible = steps_aside and config.generation.interruptible
+    steps_aside = isinstance(config, TrainingConfig) and config.max_staleness > 0
+    interruptible = steps_aside and needed_generation(config).interruptible
     return Programs(
         step=compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
         evaluate=compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),

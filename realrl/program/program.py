@@ -131,7 +131,8 @@ def _ahead(graph: DataflowGraph) -> set[str]:
 
 
 def _needs_no_training(call: ModelFunctionCall) -> bool:
-    return call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
+    # What runs beside a call that trains would hold up the training of earlier passes.
+    return call.beside is None and call.kind in (CallKind.GENERATE, CallKind.COMPUTE)
 
 
 def _in_turn(graph: DataflowGraph, names: Collection[str]) -> list[ModelFunctionCall]:

@@ -1,20 +1,40 @@
-"""One file an algorithm: its graph and the bodies of its calls; `NAME_config.py` is what can be set of it."""
+"""One file an algorithm: its settings, its graph, the bodies of its calls; `parts` is what they share.
 
-from realrl.recipes.dpo_config import DPOConfig
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.registry import RecipeEntry, RecipeTable
-from realrl.recipes.rw_config import RewardModelConfig
-from realrl.recipes.sft_config import SFTConfig
-from realrl.recipes.variants import VARIANTS
+Nothing here imports torch before a body runs, so that help and completion are quick.
+"""
 
-_PPO_MATH = "realrl.recipes.ppo_math:PPO_MATH"
+from __future__ import annotations
 
-RECIPES = RecipeTable(
-    RecipeEntry("ppo-math", PPOMathConfig(), _PPO_MATH),
-    *(RecipeEntry(config.experiment, config, _PPO_MATH) for config in (make() for make in VARIANTS)),
-    RecipeEntry("sft", SFTConfig(), "realrl.recipes.sft:SFT"),
-    RecipeEntry("rw", RewardModelConfig(), "realrl.recipes.rw:RW"),
-    RecipeEntry("dpo", DPOConfig(), "realrl.recipes.dpo:DPO"),
-    RecipeEntry("gen", GenConfig(), "realrl.recipes.gen:GEN"),
-)
+from collections.abc import Mapping
+
+from realrl.api.recipe import Recipe
+from realrl.recipes.cispo import CISPO
+from realrl.recipes.dapo import DAPO
+from realrl.recipes.dpo import DPO
+from realrl.recipes.dr_grpo import DR_GRPO
+from realrl.recipes.gen import GEN
+from realrl.recipes.grpo import GRPO
+from realrl.recipes.gspo import GSPO
+from realrl.recipes.ppo import PPO
+from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.reinforce_pp import REINFORCE_PP
+from realrl.recipes.rloo import RLOO
+from realrl.recipes.rw import RW
+from realrl.recipes.sft import SFT
+
+RECIPES: Mapping[str, Recipe] = {
+    "ppo-math": PPO_MATH.of_any(),
+    "ppo": PPO.of_any(),
+    "grpo": GRPO.of_any(),
+    "dr-grpo": DR_GRPO.of_any(),
+    "rloo": RLOO.of_any(),
+    "reinforce-pp": REINFORCE_PP.of_any(),
+    "dapo": DAPO.of_any(),
+    "gspo": GSPO.of_any(),
+    "cispo": CISPO.of_any(),
+    "sft": SFT.of_any(),
+    "rw": RW.of_any(),
+    "dpo": DPO.of_any(),
+    "gen": GEN.of_any(),
+}
+"""By name, in the order of the help."""

@@ -1,45 +1,37 @@
-"""Recipes by name: their configs at once, their bodies when a run needs them."""
+"""Finds a recipe: one of ours by its name, or a user's own by its path."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 
-from realrl.api.config import RunConfig
 from realrl.api.recipe import Recipe
+from realrl.base.spelling import did_you_mean
+from realrl.base.user_code import is_reference, load_user_object
+from realrl.recipes import RECIPES
 
 
-@dataclass(frozen=True)
-class RecipeEntry:
-    """What is known of a recipe before its bodies are imported, which takes seconds because of torch."""
+def find_recipe(name: str | None) -> Recipe:
+    """Return the recipe of this name, or the one that `path/to/file.py:NAME` defines, under that name.
 
-    name: str
-    default_config: RunConfig
-    place: str
-    """Where the `Recipe` is, as `module:NAME`."""
+    Raises:
+        ValueError: there is none, or the file cannot be loaded.
+    """
+    if name is not None and name in RECIPES:
+        return RECIPES[name]
+    if name is None or not is_reference(name):
+        got = "none" if name is None else repr(name)
+        hint = did_you_mean(name or "", RECIPES)
+        raise ValueError(
+            f"recipe: expected one of {', '.join(RECIPES)}, or a path/to/file.py:RECIPE, got {got}{hint}"
+        )
+    found = load_user_object("recipe", name, "recipe")
+    if not isinstance(found, Recipe):
+        raise ValueError(
+            f"recipe: {name} is a {type(found).__name__}, expected a Recipe, as realrl.api.recipe has it"
+        )
+    return replace(found, name=name)
 
-    def load(self) -> Recipe:
-        """The recipe, under this name and with this config."""
-        module, _, attribute = self.place.partition(":")
-        recipe = getattr(import_module(module), attribute)
-        return replace(recipe, name=self.name, default_config=self.default_config)
 
-
-class RecipeTable(Mapping[str, Recipe]):
-    """Recipes by name; looking one up imports it."""
-
-    def __init__(self, *entries: RecipeEntry) -> None:
-        self.entries = {entry.name: entry for entry in entries}
-
-    def __getitem__(self, name: str) -> Recipe:
-        return self.entries[name].load()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
+def is_recipe(word: str) -> bool:
+    """Whether a word of the command line names a recipe, ours or a user's own."""
+    return word in RECIPES or is_reference(word)

@@ -2,49 +2,81 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from realrl.algorithms.learning_rate import learning_rate
-from realrl.api.batch import PackedBatch
+from realrl import algorithms
+from realrl.api.config import ModelConfig, OptimizerConfig, TrainingConfig
+from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, Metrics, ModelSpec, Recipe
-from realrl.datasets.pairs import load_pairs, sequences_of
-from realrl.recipes.pairs import PAIR, PER_SAMPLE, pair_losses, scores_at_ends
-from realrl.recipes.rw_config import RewardModelConfig
-from realrl.recipes.symptoms import optimizer_symptoms
+from realrl.api.recipe import CallContext, CallOutput, Dataset, Metrics, ModelSpec, Recipe
+from realrl.recipes import parts
+from realrl.recipes.parts.calls import PAIR, PER_PAIR
+from realrl.recipes.parts.symptoms import optimizer_symptoms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from realrl.api.batch import PackedBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig(TrainingConfig):
+    """A reward model, trained on pairs of responses."""
+
+    experiment: str = "rw"
+    batch_size: int = 16
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 def graph(config: RewardModelConfig) -> DataflowGraph:
-    return DataflowGraph(Call("train", "model", CallKind.TRAIN, PAIR), per_sample=PER_SAMPLE)
+    """Return one training step."""
+    return DataflowGraph(Call("train", "model", CallKind.TRAIN, PAIR), per_sample=PER_PAIR)
 
 
 def eval_graph(config: RewardModelConfig) -> DataflowGraph:
-    return DataflowGraph(Call("validate", "model", CallKind.INFERENCE, PAIR), per_sample=PER_SAMPLE)
+    """Return an evaluation: the loss on held-out pairs."""
+    return DataflowGraph(Call("validate", "model", CallKind.INFERENCE, PAIR), per_sample=PER_PAIR)
 
 
 def models(config: RewardModelConfig) -> dict[str, ModelSpec]:
+    """Return the model that learns, with a scalar head."""
     return {"model": ModelSpec(config.model, "scalar", config.optimizer)}
 
 
-def train(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    num_pairs = int(ctx.reduce(torch.tensor(len(batch))))
+def datasets(config: RewardModelConfig, tokenizer: Any) -> tuple[Dataset, Dataset | None]:
+    """Return the training pairs, and the held-out ones if there are any."""
+    return parts.data.load_pairs(config, tokenizer)
+
+
+def train(ctx: CallContext[RewardModelConfig], batch: PackedBatch) -> CallOutput:
+    """Make a step on the mean of the pairs' losses over all ranks."""
+    num_pairs = parts.pairs.num_pairs(ctx, batch)
 
     def loss(values: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
-        losses, metrics = pair_losses(scores_at_ends(values, micro))
+        """Return a micro-batch's part of the mean over the pairs."""
+        scores = parts.pairs.scores_at_ends(values, micro)
+        losses, metrics = parts.pairs.pair_losses(scores)
         return losses.sum() / num_pairs, metrics
 
-    lr = learning_rate(ctx.config.optimizer, ctx.step, ctx.config.num_steps)
-    return CallOutput(metrics=ctx.engine.train_values(sequences_of(batch), loss, lr=lr, whole_rows=True))
+    config = ctx.config
+    lr = algorithms.learning_rate.learning_rate(config.optimizer, ctx.step, config.num_steps)
+    sequences = parts.data.sequences_of(batch)
+    return CallOutput(metrics=ctx.engine.train_values(sequences, loss, lr=lr, whole_rows=True))
 
 
-def validate(ctx: CallContext, batch: PackedBatch) -> CallOutput:
-    sequences = sequences_of(batch)
+def validate(ctx: CallContext[RewardModelConfig], batch: PackedBatch) -> CallOutput:
+    """Take the losses without a step."""
+    sequences = parts.data.sequences_of(batch)
     values = ctx.engine.values(sequences)
     if values is None:
         return CallOutput()
-    return CallOutput(metrics=pair_losses(scores_at_ends(values, sequences))[1])
+    scores = parts.pairs.scores_at_ends(values, sequences)
+    _, metrics = parts.pairs.pair_losses(scores)
+    return CallOutput(metrics=metrics)
 
 
 RW = Recipe(
@@ -54,7 +86,8 @@ RW = Recipe(
     eval_graph=eval_graph,
     models=models,
     samples_per_row=lambda config: 1,
-    datasets=load_pairs,
+    datasets=datasets,
+    row_keys=PAIR,
     bodies={"train": train, "validate": validate},
     symptoms=optimizer_symptoms,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +51,6 @@ def is_usable(reward: float) -> bool:
     return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
-@functools.cache
 def load_function(reference: str) -> RewardFunction:
     """Return a function of a Python file, which this runs.
 

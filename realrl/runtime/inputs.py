@@ -22,13 +22,14 @@ import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from realrl.api.configure import sections
+from realrl.api.config import RunConfig
+from realrl.api.configure import plain, sections
 from realrl.api.messages import Digests
 from realrl.api.recipe import Recipe
+from realrl.api.traits import data_of
 from realrl.base.files import checksum
 from realrl.datasets.digests import DataDigest, RowsDigest, digest_rows
 from realrl.realloc.checkpoint import weight_files
@@ -93,7 +94,7 @@ def _sample(path: Path) -> str:
     return digest.hexdigest()
 
 
-def digests_of(recipe: Recipe, config: Any, data: DataDigest) -> Digests:
+def digests_of(recipe: Recipe, config: RunConfig, data: DataDigest) -> Digests:
     """What every rank of a run must find."""
     return Digests(
         rows=_in_words(data.rows),
@@ -102,7 +103,7 @@ def digests_of(recipe: Recipe, config: Any, data: DataDigest) -> Digests:
     )
 
 
-def check_digests(expected: Digests, recipe: Recipe, config: Any, data: RunData, rank: int) -> None:
+def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: RunData, rank: int) -> None:
     """Refuse to train on other rows or models than the master's.
 
     Raises:
@@ -113,7 +114,8 @@ def check_digests(expected: Digests, recipe: Recipe, config: Any, data: RunData,
     for side, key in (("rows", "path"), ("held_out", "eval_path")):
         ours, wanted = getattr(found, side), getattr(expected, side)
         if ours != wanted:
-            place = getattr(getattr(config, "data", None), key, "")
+            section = data_of(config)
+            place = "" if section is None else plain(section)[key]
             raise RunRefused(
                 f"data.{key}: {who} reads {ours} from {place}, the master {wanted}; all ranks must read the"
                 " same: give a file that stays as it is, on a disk that all hosts share, and a chat template"
@@ -128,7 +130,7 @@ def check_digests(expected: Digests, recipe: Recipe, config: Any, data: RunData,
             )
 
 
-def model_keys(recipe: Recipe, config: Any) -> dict[str, str]:
+def model_keys(recipe: Recipe, config: RunConfig) -> dict[str, str]:
     """The config's key that names each model's directory."""
     of_section = {id(section): f"{path}.path" for path, section in sections(config)}
     return {name: of_section.get(id(spec.model), name) for name, spec in recipe.models(config).items()}
@@ -138,7 +140,7 @@ def _in_words(rows: RowsDigest | None) -> str:
     return "no rows" if rows is None else f"{rows.num_rows} rows with the digest {rows.checksum}"
 
 
-def model_directories(recipe: Recipe, config: Any) -> dict[str, Path]:
+def model_directories(recipe: Recipe, config: RunConfig) -> dict[str, Path]:
     """Where each model of a run lies."""
     models = {name: spec.model for name, spec in recipe.models(config).items()}
     return {name: resolve_model(model.path, model.commit) for name, model in models.items()}
@@ -161,7 +163,7 @@ class InputsReader:
     def __init__(
         self,
         recipe: Recipe,
-        config: Any,
+        config: RunConfig,
         data: DataDigest,
         known: InputDigests | None = None,
         *,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from realrl.api.config import ModelConfig, RunConfig
+from realrl.api.configure import plain, sections
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets.parquet import dataset_commit, is_on_hub
@@ -32,15 +33,18 @@ def pin(recipe: Recipe, config: RunConfig) -> RunConfig:
     return _Pins(used).pinned(config, _before(config), "")
 
 
-def commits(config: Any, path: str = "") -> dict[str, str]:
-    """Each commit in a config, by the key of what it is of."""
+def commits(config: RunConfig) -> dict[str, str]:
+    """Return each commit in a config, by its dotted key."""
     found: dict[str, str] = {}
-    for field in fields(config):
-        value, here = getattr(config, field.name), f"{path}{field.name}"
-        if is_dataclass(value):
-            found |= commits(value, f"{here}.")
-        elif field.name in ("commit", "eval_commit") and value:
-            found[here] = value
+    for path, section in sections(config):
+        names: tuple[str, ...] = ()
+        if isinstance(section, ModelConfig):
+            names = ("commit",)
+        elif isinstance(section, DataConfig):
+            names = ("commit", "eval_commit")
+        for name in names:
+            if commit := plain(section)[name]:
+                found[f"{path}.{name}"] = commit
     return found
 
 
@@ -57,7 +61,7 @@ class _Pins:
         before = before if isinstance(before, Mapping) else {}
         if isinstance(section, ModelConfig):
             return self._model(section, before, f"{path}path") if id(section) in self._used else section
-        changes = {}
+        changes: dict[str, Any] = {}
         if isinstance(section, DataConfig):
             changes |= self._data(section, before, path)
         for field in fields(section):

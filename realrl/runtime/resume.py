@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.config import FixedKey, RunConfig, Section, TrainingConfig
 from realrl.api.config_keys import shown
-from realrl.api.configure import dump_config
+from realrl.api.configure import dump_config, sections
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically
@@ -184,9 +184,22 @@ def _check_same_settings(
         may_differ |= WITHOUT_STALENESS if not config.max_staleness else set()
     now = load_mapping(dump_config(config, recipe=recipe.name), "config")
     old, new = (dict(_settings(document, may_differ)) for document in (before, now))
+    fixed = _fixed_keys(config)
     for key in {**old, **new}.keys() - set(places):
-        if old.get(key) != new.get(key):
+        # What an algorithm fixes now, a config of an earlier version still says.
+        says_the_same = key not in new and key in fixed and old[key] in fixed[key].values
+        if old.get(key) != new.get(key) and not says_the_same:
             raise _of_another_run(config, key, old.get(key), new.get(key))
+
+
+def _fixed_keys(config: RunConfig) -> dict[str, FixedKey]:
+    """Return the keys that a config does not have because its algorithm fixes them, by dotted path."""
+    found: dict[str, FixedKey] = {}
+    for path, section in sections(config):
+        if isinstance(section, Section):
+            for name, key in section.FIXED.items():
+                found[f"{path}.{name}" if path else name] = key
+    return found
 
 
 def _check_num_steps(recipe: Recipe, config: TrainingConfig, before: Any) -> None:

@@ -73,7 +73,7 @@ _GRACE_S = 3.0
 
 def run(
     recipe: Recipe,
-    config: Any,
+    config: RunConfig,
     plan: ExecutionPlan,
     launcher: Launcher,
     open_channel: Callable[[str, int], MasterChannel] = MasterChannel,
@@ -204,7 +204,7 @@ class _Run:
     """What stays the same over a run's restarts."""
 
     recipe: Recipe
-    config: Any
+    config: RunConfig
     plan: ExecutionPlan
     launcher: Launcher
     open_channel: Callable[[str, int], MasterChannel]
@@ -276,8 +276,8 @@ class _Run:
 
     def _reader(self, data: DataDigest, before: InputDigests | None) -> InputsReader:
         """A training that writes no recovery point has no use for digests of files."""
-        is_pass = not isinstance(self.config, TrainingConfig)
-        is_of_use = is_pass or self.config.recover_every or before is not None
+        config = self.config
+        is_of_use = not isinstance(config, TrainingConfig) or config.recover_every or before is not None
         return InputsReader(self.recipe, self.config, data, before, reads_files=bool(is_of_use))
 
     def _settled(self, reader: InputsReader, before: InputDigests | None) -> InputDigests:

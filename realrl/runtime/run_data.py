@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from realrl.api.config import RunConfig
 from realrl.api.recipe import Dataset, Recipe
 from realrl.runtime.model_directories import load_tokenizer, resolve_model
 
@@ -23,13 +24,13 @@ class RunData(NamedTuple):
         return [note for side in sides for note in getattr(side, "notes", ())]
 
 
-def open_data(recipe: Recipe, config: Any) -> RunData:
+def open_data(recipe: Recipe, config: RunConfig) -> RunData:
     """The rows of a recipe, in tokens of its first model."""
     tokenizer = load_tokenizer(model_directory(recipe, config))
     return RunData(tokenizer, *recipe.datasets(config, tokenizer))
 
 
-def model_directory(recipe: Recipe, config: Any) -> Path:
+def model_directory(recipe: Recipe, config: RunConfig) -> Path:
     """Where the description of the recipe's first model lies; its weights may be missing there."""
     model = next(iter(recipe.models(config).values())).model
     return resolve_model(model.path, model.commit, weights=False)

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from realrl.algorithms.kl import kl_estimate, kl_penalised_rewards, last_response_tokens
+from realrl.algorithms.advantages import credited
+from realrl.algorithms.kl import kl_estimate, kl_rewards, last_response_tokens
 from realrl.api.batch import cu_seqlens_of
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -89,15 +90,8 @@ def test_rewards_agree_with_a_loop(estimator):
             row[max(t for t, m in enumerate(mask) if m)] += reward
         expected += row
         start += len(mask)
-    got = kl_penalised_rewards(
-        task_rewards,
-        logprobs,
-        ref_logprobs,
-        loss_mask,
-        cu_seqlens_of(lengths),
-        kl_coef=0.1,
-        estimator=estimator,
-    )
+    of_tokens = kl_rewards(logprobs, ref_logprobs, loss_mask, kl_coef=0.1, estimator=estimator)
+    got = credited(task_rewards, of_tokens, loss_mask, cu_seqlens_of(lengths))
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
@@ -113,7 +107,5 @@ def test_rewards_carry_no_gradient():
     """Rewards are data: the penalty acts through the advantages."""
     logprobs = torch.zeros(2, requires_grad=True)
     mask = torch.ones(2, dtype=torch.bool)
-    rewards = kl_penalised_rewards(
-        torch.ones(1), logprobs, torch.ones(2), mask, cu_seqlens_of([2]), kl_coef=1.0
-    )
+    rewards = kl_rewards(logprobs, torch.ones(2), mask, kl_coef=1.0)
     assert not rewards.requires_grad

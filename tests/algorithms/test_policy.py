@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from realrl.algorithms.policy import importance_weights, policy_loss
+from realrl.algorithms.policy import (
+    ResponseTokens,
+    cispo_loss,
+    gspo_loss,
+    importance_weights,
+    own_loss,
+    ppo_loss,
+)
 
 LENGTHS = [30, 1, 55, 14]
 CU_SEQLENS = torch.tensor([0, 30, 31, 86, 100], dtype=torch.int32)
@@ -17,7 +24,6 @@ OPTIONS = [
     {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 1.5},
     {"clip_low": 3e-2, "clip_high": 4e-2, "level": "sequence"},
     {"clip_low": 1.0, "clip_high": 1.0, "surrogate": "cispo"},
-    {"clip_low": 0.05, "clip_high": 0.06, "level": "sequence", "surrogate": "cispo"},
 ]
 
 
@@ -41,8 +47,23 @@ def tokens(seed: int = 0) -> Tokens:
 
 
 def computed(t: Tokens, logprobs: torch.Tensor, cu_seqlens: torch.Tensor = CU_SEQLENS, **options):
-    given = (t.old_logprobs, t.advantages, t.mask.nonzero()[:, 0], t.weights, cu_seqlens)
-    return policy_loss(logprobs, *given, **options)
+    return loss_of(options)(response_tokens(t, logprobs, cu_seqlens), **bounds_of(options))
+
+
+def response_tokens(t: Tokens, logprobs: torch.Tensor, cu_seqlens: torch.Tensor) -> ResponseTokens:
+    responses = t.mask.nonzero()[:, 0]
+    columns = (logprobs, t.old_logprobs, t.advantages, t.weights)
+    return ResponseTokens(*(column[responses] for column in columns), responses, cu_seqlens)
+
+
+def loss_of(options):
+    if "surrogate" in options:
+        return cispo_loss
+    return gspo_loss if "level" in options else ppo_loss
+
+
+def bounds_of(options):
+    return {key: value for key, value in options.items() if key not in ("level", "surrogate")}
 
 
 def one_by_one(t: Tokens, *, clip_low, clip_high, dual_clip=0.0, level="token", surrogate="ppo"):
@@ -178,3 +199,32 @@ def test_a_ratio_never_overflows(options, difference):
     found.loss.backward()
     for numbers in (found.loss.detach(), found.ratio, found.approx_kl, leaf.grad):
         assert numbers.isfinite().all()
+
+
+def test_a_loss_of_ones_own_is_weighted_like_ours():
+    """PPO's loss without bounds, written anew, gives the same numbers; what it clips is not known."""
+    t = tokens(4)
+
+    def unclipped(tokens: ResponseTokens) -> torch.Tensor:
+        return -tokens.log_ratio.exp() * tokens.advantages
+
+    found, expected = [], []
+    for results, loss in (
+        (found, lambda given: own_loss(given, unclipped)),
+        (expected, lambda given: ppo_loss(given, clip_low=1e9, clip_high=1e9)),
+    ):
+        leaf = t.logprobs.clone().requires_grad_()
+        made = loss(response_tokens(t, leaf, CU_SEQLENS))
+        made.loss.backward()
+        results += [made.loss.detach(), leaf.grad, made.ratio, made.approx_kl]
+        assert not made.clipped.any()
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(("given", "got"), [(1.0, "float"), (torch.ones(2), r"\(2,\)")])
+def test_a_loss_of_ones_own_is_one_number_a_token(given, got):
+    """A sum would be weighted once more."""
+    t = tokens()
+    with pytest.raises(ValueError, match=f"^loss: expected a tensor with one loss for each of .* got {got}"):
+        own_loss(response_tokens(t, t.logprobs, CU_SEQLENS), lambda tokens: given)

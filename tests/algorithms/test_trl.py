@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.kl import kl_estimate
-from realrl.algorithms.policy import policy_loss
+from realrl.algorithms.policy import ResponseTokens, cispo_loss, gspo_loss, ppo_loss
 from realrl.api.batch import cu_seqlens_of
 
 GRPOTrainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
@@ -19,22 +20,27 @@ MAX_NEW_TOKENS = 12
 LENGTHS = [12, 3, 7, 1]
 BOUNDS = {"clip_low": 0.2, "clip_high": 0.28}
 CASES = {
-    "grpo": ({"loss_type": "grpo"}, "sequence", BOUNDS, 0.0),
-    "grpo with KL": ({"loss_type": "grpo", "beta": 0.04}, "sequence", BOUNDS, 0.04),
-    "dr_grpo": ({"loss_type": "dr_grpo"}, "constant", BOUNDS, 0.0),
-    "dapo": ({"loss_type": "dapo"}, "token", BOUNDS, 0.0),
-    "dual clip": ({"loss_type": "dapo", "delta": 1.5}, "token", BOUNDS | {"dual_clip": 1.5}, 0.0),
+    "grpo": ({"loss_type": "grpo"}, "sequence", partial(ppo_loss, **BOUNDS), 0.0),
+    "grpo with KL": ({"loss_type": "grpo", "beta": 0.04}, "sequence", partial(ppo_loss, **BOUNDS), 0.04),
+    "dr_grpo": ({"loss_type": "dr_grpo"}, "constant", partial(ppo_loss, **BOUNDS), 0.0),
+    "dapo": ({"loss_type": "dapo"}, "token", partial(ppo_loss, **BOUNDS), 0.0),
+    "dual clip": (
+        {"loss_type": "dapo", "delta": 1.5},
+        "token",
+        partial(ppo_loss, **BOUNDS, dual_clip=1.5),
+        0.0,
+    ),
     "gspo": (
         {"loss_type": "grpo", "importance_sampling_level": "sequence"},
         "sequence",
-        BOUNDS | {"level": "sequence"},
+        partial(gspo_loss, **BOUNDS),
         0.0,
     ),
     # TRL's bound of CISPO is the largest ratio itself, and it has none below.
     "cispo": (
         {"loss_type": "cispo", "epsilon_high": 1.28},
         "token",
-        {"clip_low": 1.0, "clip_high": 0.28, "surrogate": "cispo"},
+        partial(cispo_loss, clip_low=1.0, clip_high=0.28),
         0.0,
     ),
 }
@@ -99,13 +105,15 @@ def test_losses_and_gradients_are_trls(case):
     weights = token_weights(
         own_mask, cu_seqlens, lambda x: x, aggregation=aggregation, max_new_tokens=MAX_NEW_TOKENS
     )
-    given = (
+    tokens = ResponseTokens(
+        packed,
         old[mask],
         advantages.repeat_interleave(torch.tensor(LENGTHS)),
-        torch.arange(sum(LENGTHS)),
         weights.double(),
+        torch.arange(sum(LENGTHS)),
+        cu_seqlens,
     )
-    loss = policy_loss(packed, *given, cu_seqlens, **ours).loss
+    loss = ours(tokens).loss
     loss = loss + kl_coef * (kl_estimate(packed, ref[mask], "k3") * weights).sum()
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)

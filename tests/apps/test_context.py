@@ -12,8 +12,8 @@ from realrl.api.data import DataConfig
 from realrl.apps.context import check_context
 from realrl.datasets.digests import RowsDigest
 from realrl.planner.run_inputs import RowFacts
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.gen import GenConfig
+from realrl.recipes.sft import SFTConfig
 
 LIMIT = 100
 

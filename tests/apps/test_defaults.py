@@ -19,8 +19,7 @@ from realrl.apps.defaults import choose_settings
 from realrl.planner import run_memory as memory
 from realrl.planner.engine_memory import MemoryUse
 from realrl.planner.run_memory import moments
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 
 NUM_ROWS = 37
 
@@ -115,7 +114,7 @@ def test_no_more_ranks_than_prompts(chosen, monkeypatch):
 def test_budgets_shrink_with_the_memory(chosen, config, monkeypatch):
     """The largest pair that is predicted to fit; and a warning where none is."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    many = {"batch_size": 32, "ppo": PPOConfig(group_size=8)}
+    many = {"batch_size": 32, "ppo": PPOMathSettings(group_size=8)}
     monkeypatch.setattr(defaults, "memory_bytes", lambda: 1 << 40)
     plenty, _ = chosen(**many)
     monkeypatch.setattr(defaults, "memory_bytes", lambda: 12 << 20)

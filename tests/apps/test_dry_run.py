@@ -51,7 +51,7 @@ def test_each_call_stands_in_graph_and_plan(cli, model, critic):
     found = dry_run(cli, f"critic={critic.replace('MODEL', str(model))}", "allocation=actor_gen:d2,*:p2")
     config = build_config(RECIPES["ppo-math"].default_config, found["Config"])
     calls = RECIPES["ppo-math"].graph(config).calls
-    assert len(calls) == (4 if critic == "null" else 6)
+    assert len(calls) == (5 if critic == "null" else 7)
     header, *graph_rows = rows(found["Graph of one step"])
     assert [row[:3] for row in graph_rows] == [[c.name, c.kind.value, c.model or "-"] for c in calls.values()]
     where = {row[0]: row[3:] for row in rows(found["Plan"])[2:]}

@@ -26,12 +26,10 @@ def test_its_file_has_the_recipe_s_defaults(folder, capsys, recipe):
     """Loaded as a run loads it; also once every comment is gone."""
     assert main(["init", "own", "--recipe", recipe]) == 0
     text = (folder / "own.yaml").read_text(encoding="utf-8")
-    expected = replace(RECIPES.entries[recipe].default_config, experiment="own")
-    assert (
-        build_config(RECIPES.entries[recipe].default_config, folder / "own.yaml", recipe=recipe) == expected
-    )
+    expected = replace(RECIPES[recipe].default_config, experiment="own")
+    assert build_config(RECIPES[recipe].default_config, folder / "own.yaml", recipe=recipe) == expected
     bare = re.sub(r"^ *#.*\n", "", text, flags=re.M)
-    assert build_config(RECIPES.entries[recipe].default_config, bare, recipe=recipe) == expected
+    assert build_config(RECIPES[recipe].default_config, bare, recipe=recipe) == expected
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -41,7 +39,7 @@ def test_its_options_set_the_model_and_the_data(folder, capsys):
         name = f"{recipe}.yml"
         assert main(["init", name, "--recipe", recipe, "--model", "1e5", "--data", "a b.jsonl"]) == 0
         assert capsys.readouterr().out == f"wrote {name}; start: realrl --config {name}\n"
-        config = build_config(RECIPES.entries[recipe].default_config, folder / name, recipe=recipe)
+        config = build_config(RECIPES[recipe].default_config, folder / name, recipe=recipe)
         assert (model_of(config).path, config.data.path, config.experiment) == ("1e5", "a b.jsonl", recipe)
 
 
@@ -64,7 +62,7 @@ def test_each_key_stands_under_its_docstring(folder, capsys):
     """The comment above a key is what the config's source says of it, with its default."""
     assert main(["init", "own.yaml"]) == 0
     found = comments_of((folder / "own.yaml").read_text(encoding="utf-8"))
-    config = RECIPES.entries["grpo"].default_config
+    config = RECIPES["grpo"].default_config
     named = {key.path: key for key in config_keys(type(config))}
     shown = [named[path] for path in (*FIRST, *OFTEN) if path in named]
     assert len(shown) > 15
@@ -75,9 +73,7 @@ def test_each_key_stands_under_its_docstring(folder, capsys):
 
 def test_every_key_that_it_knows_is_some_recipe_s():
     """So that a key that gets another name is not lost silently."""
-    known = {
-        key.path for entry in RECIPES.entries.values() for key in config_keys(type(entry.default_config))
-    }
+    known = {key.path for entry in RECIPES.values() for key in config_keys(type(entry.default_config))}
     assert set(FIRST) | set(OFTEN) <= known
 
 

@@ -92,7 +92,7 @@ def test_the_keys_of_a_recipe_can_be_searched(capsys):
     """`--help WORD` shows the keys that have it in their path, with this recipe's defaults, and no others."""
     assert main(["grpo", "--help", "kl_"]) == 0
     paths = re.findall(r"^  (\S+): ", capsys.readouterr().out, flags=re.M)
-    assert paths == ["ppo.kl_coef", "ppo.kl_in", "ppo.kl_estimator"]
+    assert sorted(paths) == ["ppo.kl_coef", "ppo.kl_estimator"]
 
 
 def test_an_override_that_is_replaced_is_mentioned(cli):

@@ -7,7 +7,7 @@ import pytest
 
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.sft import SFTConfig
 from tests.tiny import tiny_tokenizer
 
 

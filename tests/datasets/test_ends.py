@@ -22,9 +22,9 @@ from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.recipes import gen, ppo_math, sft
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.gen import GenConfig
+from realrl.recipes.ppo_math import PPOMathConfig
+from realrl.recipes.sft import SFTConfig
 from tests.tiny import VOCAB, tiny_llama, tiny_tokenizer
 
 EOS, TURN = 1, "<|im_end|>"
@@ -109,7 +109,7 @@ def test_what_learned_to_end_ends(model, tmp_path):
     settings = {"data": data, "generation": generation}
     for body, its_config in (
         (gen.generate, GenConfig(**settings)),
-        (ppo_math.actor_gen, PPOMathConfig(**settings)),
+        (ppo_math.PPO_MATH.bodies["actor_gen"], PPOMathConfig(**settings)),
     ):
         found = body(context(its_config, engine, tokenizer), answers).batch
         assert tokenizer.decode(found["input_ids"][found["loss_mask"]]) == "b" + TURN

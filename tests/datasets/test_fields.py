@@ -9,7 +9,7 @@ import pytest
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.prompts import load_problems, load_prompts
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.sft import SFTConfig
 from realrl.rewards.math import grade
 from tests.tiny import tiny_tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 
 from realrl.api.data import DataConfig, GymConfig
 from realrl.datasets.prompts import load_prompts
-from realrl.recipes.ppo_config import PPOMathConfig
+from realrl.recipes.ppo_math import PPOMathConfig
 from tests.tiny import tiny_tokenizer
 
 

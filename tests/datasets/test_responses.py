@@ -9,7 +9,7 @@ import pytest
 from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.pairs import load_pairs
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.sft import SFTConfig
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 LOADERS = (load_demonstrations, load_pairs)

@@ -14,7 +14,7 @@ from realrl.api.data import DataConfig
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.pairs import load_pairs
 from realrl.datasets.prompts import load_problems, load_prompts
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.sft import SFTConfig
 from realrl.rewards.math import grade
 from tests.tiny import tiny_tokenizer
 

@@ -16,8 +16,7 @@ from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.program.jobs import samples_of
-from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig
 from realrl.runtime.master.job_report import values
 
 ALONE = Placement(DeviceMesh((0,)), ParallelLayout())

@@ -13,8 +13,10 @@ from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import CallOutput
 from realrl.base.progress import Progress, no_progress
-from realrl.recipes.grading import _score, reward
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig, ScoreConfig
+from realrl.recipes.parts.checks import score
+from realrl.recipes.parts.config import ScoreConfig
+from realrl.recipes.parts.grading import reward
+from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
 from realrl.rewards.functions import load_function
 from realrl.rewards.gym import GymItem, GymTask, questions
 from realrl.rewards.verdict import Verdict
@@ -70,7 +72,7 @@ def rewarded(
     dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"], gym=lambda row: item)
     config = PPOMathConfig(
         batch_size=1,
-        ppo=PPOConfig(group_size=len(responses), max_draws=max_draws),
+        ppo=PPOMathSettings(group_size=len(responses), max_draws=max_draws),
         generation=GenerationConfig(max_new_tokens=8),
         **settings,
     )
@@ -267,7 +269,7 @@ def test_verdicts_become_rewards():
     assert verdicts == ["correct", "wrong", "no_answer", "timeout", "error"]
 
     def scored(scores: ScoreConfig) -> list[float | None]:
-        return [_score(scores, verdict, verdict is Verdict.CORRECT) for verdict in verdicts]
+        return [score(scores, verdict, verdict is Verdict.CORRECT) for verdict in verdicts]
 
     assert scored(ScoreConfig(correct=5.0, wrong=-5.0)) == [5.0, -5.0, -5.0, None, None]
     assert scored(ScoreConfig(ungraded=-2.0)) == [1.0, 0.0, 0.0, -2.0, -2.0]

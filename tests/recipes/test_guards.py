@@ -7,12 +7,13 @@ import random
 
 import pytest
 
-from realrl.recipes import answer_guards
-from realrl.recipes.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers, are_same
-from realrl.recipes.guards import Guards
-from realrl.recipes.ppo_config import PPOMathConfig, ScoreConfig
-from realrl.recipes.share_guards import JumpingShare
-from realrl.recipes.verdict_watch import watch_verdicts
+from realrl.recipes.parts import answer_guards
+from realrl.recipes.parts.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers, are_same
+from realrl.recipes.parts.config import ScoreConfig
+from realrl.recipes.parts.guards import Guards
+from realrl.recipes.parts.share_guards import JumpingShare
+from realrl.recipes.parts.verdict_watch import watch_verdicts
+from realrl.recipes.ppo_math import PPOMathConfig
 from realrl.rewards.math import check
 from realrl.rewards.verdict import Verdict
 from realrl.runtime.history import past_rollouts

@@ -12,9 +12,17 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
-from realrl.recipes.ppo_config import CriticConfig, PPOConfig, PPOMathConfig, ScoreConfig
-from realrl.recipes.ppo_math import LOGPROB_NOISE, _kl_coef, _minibatches, _moments
-from realrl.recipes.ppo_math import _with_advantages as with_advantages
+from realrl.recipes import grpo, ppo, ppo_math, rloo
+from realrl.recipes.grpo import GRPOConfig, GRPOSettings
+from realrl.recipes.gspo import GSPOConfig, GSPOSettings
+from realrl.recipes.parts.config import CriticConfig, PolicyConfig, ScoreConfig
+from realrl.recipes.parts.critic import _moments
+from realrl.recipes.parts.estimates import chosen
+from realrl.recipes.parts.reference import LOGPROB_NOISE
+from realrl.recipes.parts.update import minibatches
+from realrl.recipes.ppo import PPOConfig, PPOSettings
+from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
+from realrl.recipes.rloo import RLOOConfig, RLOOSettings
 
 EOS = 1
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 2]
@@ -22,10 +30,18 @@ TRUNCATED = [False, True, False, True, True, False]
 
 
 def context(scores: ScoreConfig | None = None, critic: CriticConfig | None = None, **ppo) -> SimpleNamespace:
-    config = PPOMathConfig(
-        batch_size=3, critic=critic, ppo=PPOConfig(group_size=2, **ppo), scores=scores or ScoreConfig()
+    settings = PPOMathSettings(group_size=2, **ppo)
+    return context_of(
+        PPOMathConfig(batch_size=3, critic=critic, ppo=settings, scores=scores or ScoreConfig())
     )
+
+
+def context_of(config: PolicyConfig) -> SimpleNamespace:
     return SimpleNamespace(config=config, reduce=lambda x: x, memory={})
+
+
+def rloo_context(kl_coef: float = 0.1) -> SimpleNamespace:
+    return context_of(RLOOConfig(batch_size=3, ppo=RLOOSettings(group_size=2, kl_coef=kl_coef)))
 
 
 def rollouts(
@@ -53,8 +69,9 @@ def rollouts(
     return pack(samples, {**tokens, "loss_mask": masks}, {key: list(x.split(1)) for key, x in single.items()})
 
 
-def _with_advantages(ctx: SimpleNamespace, batch: PackedBatch) -> PackedBatch:
-    return with_advantages(ctx, batch, _kl_coef(ctx, batch))
+def _with_advantages(ctx: SimpleNamespace, batch: PackedBatch, recipe=ppo_math) -> PackedBatch:
+    """Return the samples that are trained on, with what the call `advantages` adds."""
+    return chosen(ctx.config, recipe.advantages(ctx, batch).batch)
 
 
 def token_rewards(batch: PackedBatch, sample: int, task_reward: float, kl_coef: float) -> list[float]:
@@ -84,20 +101,19 @@ def test_the_kl_of_a_response_can_be_part_of_what_is_compared():
     """
     rewards = [1.0, 0.0, 3.0, 2.0, 5.0, 5.0]
     batch = rollouts(rewards)
-    ctx = context(kl_coef=0.1, kl_in="sequence_reward", baseline="leave_one_out", advantage_scale="none")
-    found = _with_advantages(ctx, batch).unpacked("advantages")
+    found = _with_advantages(rloo_context(), batch, rloo).unpacked("advantages")
     whole = [math.fsum(token_rewards(batch, i, rewards[i], 0.1)) for i in range(6)]
     for sample, prompt in enumerate(PROMPTS):
         expected = [0.0] * prompt + [whole[sample] - whole[sample ^ 1]] * RESPONSES[sample]
         assert found[sample].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("where", ["loss", "sequence_reward"])
-def test_a_tokens_reward_has_the_kl_only_where_it_is_to(where):
-    """Equal rewards then give what the response's KL gives, or nothing."""
-    ctx = context(kl_coef=0.1, kl_in=where, baseline="leave_one_out", advantage_scale="none")
-    found = _with_advantages(ctx, rollouts([1.0] * 6))["advantages"]
-    assert bool(found.any()) == (where == "sequence_reward")
+def test_a_tokens_reward_has_the_kl_only_where_it_is_to():
+    """Equal rewards then give what the response's KL gives, or nothing where the KL is in the loss."""
+    batch = rollouts([1.0] * 6)
+    in_loss = context_of(GRPOConfig(batch_size=3, ppo=GRPOSettings(group_size=2, kl_coef=0.1)))
+    assert not _with_advantages(in_loss, batch, grpo)["advantages"].any()
+    assert _with_advantages(rloo_context(), batch, rloo)["advantages"].any()
 
 
 def test_without_a_baseline_advantages_are_normalised_over_the_batch():
@@ -184,25 +200,25 @@ def test_a_truncated_responses_return_may_be_its_reward(settings, scores, goes_o
         torch.testing.assert_close(advantages, torch.full_like(advantages, expected - 0.8))
 
 
-NO_LESSON = [
-    {"advantage_scale": "batch", "baseline": "none"},
-    {"advantage_scale": "batch"},
-    {"kl_in": "sequence_reward", "baseline": "leave_one_out"},
-    {},
-]
+NO_LESSON = {
+    "normalised": (ppo_math, context(kl_coef=0.1, advantage_scale="batch", baseline="none")),
+    "normalised groups": (ppo_math, context(kl_coef=0.1, advantage_scale="batch")),
+    "rloo": (rloo, rloo_context()),
+    "groups": (ppo_math, context(kl_coef=0.1)),
+}
 
 
-@pytest.mark.parametrize("settings", NO_LESSON, ids=str)
-def test_where_all_rewards_are_equal_rounding_is_no_lesson(settings):
+@pytest.mark.parametrize("name", NO_LESSON)
+def test_where_all_rewards_are_equal_rounding_is_no_lesson(name):
     """A reference that differs by rounding alone gives advantages of exactly 0, whatever they are divided by;
     one that differs by more, or a reward that does, gives others."""
-    ctx, equal = context(kl_coef=0.1, **settings), [1.0] * 6
+    (recipe, ctx), equal = NO_LESSON[name], [1.0] * 6
     noise = torch.linspace(-1, 1, rollouts(equal).num_tokens)
 
     def advantages(rewards: list[float], apart: float) -> torch.Tensor:
         batch = rollouts(rewards)
         ref = {"ref_logprobs": batch["logprobs"] + apart * noise}
-        return _with_advantages(ctx, batch.with_keys(tokens=ref))["advantages"]
+        return _with_advantages(ctx, batch.with_keys(tokens=ref), recipe)["advantages"]
 
     within = LOGPROB_NOISE[ctx.config.actor.model.dtype]
     assert not advantages(equal, within).any()
@@ -218,45 +234,63 @@ def test_sums_that_overflow_are_named():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
         (
-            {"ppo": {"importance": "mask"}},
+            lambda: PPOMathSettings(importance="mask"),
             "^importance: mask weighs the trainer's policy against the rollout's",
         ),
+        (lambda: GRPOSettings(kl_estimator="k1"), "^kl_estimator: the gradient of k1 in the loss is zero"),
+        (lambda: GRPOSettings(clip_eps=0.0), "^clip_eps must be above 0"),
+        (lambda: PPOSettings(clip_eps_high=0.0), "^clip_eps_high must be above 0"),
         (
-            {"ppo": {"kl_in": "loss", "kl_estimator": "k1"}},
-            "^kl_estimator: the gradient of k1 in the loss is zero",
+            lambda: PPOMathConfig(ppo=PPOMathSettings(lam=0.9)),
+            "^ppo.lam: without a critic, lam=0.9 would discount",
         ),
-        ({"ppo": {"clip_eps": 0.0}}, "^clip_eps must be above 0"),
-        ({"ppo": {"clip_eps_high": 0.0}}, "^clip_eps_high must be above 0"),
-        ({"ppo": {"lam": 0.9}}, "^ppo.lam: without a critic, lam=0.9 would discount"),
-        ({"ppo": {"bootstrap_truncated": True}}, "^ppo.bootstrap_truncated: true takes the critic's value"),
         (
-            {"ppo": {"baseline": "none", "advantage_scale": "group_std"}},
+            lambda: PPOMathConfig(ppo=PPOMathSettings(bootstrap_truncated=True)),
+            "^ppo.bootstrap_truncated: true takes the critic's value",
+        ),
+        (
+            lambda: PPOMathConfig(ppo=PPOMathSettings(baseline="none", advantage_scale="group_std")),
             "^ppo.advantage_scale: group_std divides differences from a group's baseline",
         ),
         (
-            {"ppo": {"ratio": "sequence"}, "generation": GenerationConfig(engine="vllm")},
-            "^ppo.ratio: sequence compares .* set ppo.old=trainer",
+            lambda: GSPOConfig(generation=GenerationConfig(engine="vllm")),
+            "^ppo.old: gspo compares .* set ppo.old=trainer",
+        ),
+        (
+            lambda: GRPOConfig(ppo=GRPOSettings(group_size=1)),
+            "^ppo.group_size must be at least 2: rewards are",
         ),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(settings, message):
+def test_settings_that_cannot_be_meant_are_refused(make, message):
     """With what to set instead."""
     with pytest.raises(ValueError, match=message):
-        PPOMathConfig(**{**settings, "ppo": PPOConfig(**settings["ppo"])})
+        make()
 
 
 def test_what_is_left_out_follows_from_the_rest():
-    """The scale of advantages from the baseline and the critic, the KL's estimator from its place; and what
-    is refused of one setting is accepted with the other that it needs."""
-    assert PPOMathConfig(ppo=PPOConfig(baseline="none")).advantage_scale == "batch"
-    assert PPOMathConfig(ppo=PPOConfig(baseline="leave_one_out")).advantage_scale == "group_std"
-    assert PPOMathConfig(critic=CriticConfig(), ppo=PPOConfig(lam=0.9)).advantage_scale == "batch"
-    assert [PPOConfig(kl_in=where).estimator for where in ("token_reward", "loss")] == ["k1", "k3"]
-    assert PPOConfig(kl_in="loss", kl_estimator="k1", kl_coef=0.0).estimator == "k1"
-    PPOMathConfig(ppo=PPOConfig(ratio="sequence", old="trainer"), generation=GenerationConfig(engine="vllm"))
+    """The scale of advantages from the baseline and the critic; and what is refused of one setting is
+    accepted with the other that it needs."""
+    assert PPOMathConfig(ppo=PPOMathSettings(baseline="none")).advantage_scale == "batch"
+    assert PPOMathConfig(ppo=PPOMathSettings(baseline="leave_one_out")).advantage_scale == "group_std"
+    assert PPOMathConfig(critic=CriticConfig(), ppo=PPOMathSettings(lam=0.9)).advantage_scale == "batch"
+    assert GRPOSettings(kl_estimator="k1", kl_coef=0.0).kl_estimator == "k1"
+    GSPOConfig(ppo=GSPOSettings(old="trainer"), generation=GenerationConfig(engine="vllm"))
+
+
+def test_ppo_estimates_as_ppo_math_does_with_a_critic():
+    """The two recipes have one pair of bodies, each in its own file."""
+    batch = rollouts([1.0, 0.0, 0.5, 2.0, -1.0, 0.0], critic=True)
+    settings = {"group_size": 2, "gamma": 0.9, "lam": 0.8, "kl_coef": 0.05}
+    critic = CriticConfig(normalise="moving")
+    theirs = context_of(PPOMathConfig(batch_size=3, critic=critic, ppo=PPOMathSettings(**settings)))
+    ours = context_of(PPOConfig(batch_size=3, critic=critic, ppo=PPOSettings(**settings, num_minibatches=1)))
+    expected, found = _with_advantages(theirs, batch), _with_advantages(ours, batch, ppo)
+    for key in ("advantages", "returns", "old_values"):
+        assert torch.equal(found[key], expected[key])
 
 
 @pytest.mark.parametrize("kind", ["exponential", "moving"])
@@ -269,21 +303,22 @@ def test_values_in_units_of_earlier_returns_change_no_advantage(kind):
     first = _with_advantages(ctx, batch)
     assert torch.equal(first["advantages"], plain["advantages"])
     moments, mask = _moments(ctx), plain["loss_mask"]
+    torch.testing.assert_close(first["returns"], moments.normalised(plain["returns"]))
     returns = plain["returns"][mask].double()
     assert moments.mean == pytest.approx(float(returns.mean()))
     assert moments.std == pytest.approx(float(returns.std(correction=0)))
     scaled = batch.with_keys(tokens={"values": moments.normalised(batch["values"])})
     second = _with_advantages(ctx, scaled)
-    for key in ("advantages", "returns", "values"):
-        expected = plain[key] if key != "values" else batch[key]
-        torch.testing.assert_close(second[key], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(second["advantages"], plain["advantages"], rtol=1e-4, atol=1e-5)
+    for key, expected in (("returns", plain["returns"]), ("old_values", batch["values"])):
+        torch.testing.assert_close(_moments(ctx).restored(second[key]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_minibatches_do_not_depend_on_who_holds_the_samples():
     """Every sample is in one mini-batch, whichever rank has it; a rank may have none of one."""
     batch, config = rollouts([0.0] * 6), context().config
-    whole = [[s.id for s in part.samples] for part in _minibatches(config, batch, 3)]
+    whole = [[s.id for s in part.samples] for part in minibatches(config, batch, 3)]
     assert whole == [[0, 1], [2, 3], [4, 5]]
-    shares = [_minibatches(config, batch.select(rows), 3) for rows in ([0, 1, 5], [2, 3, 4])]
+    shares = [minibatches(config, batch.select(rows), 3) for rows in ([0, 1, 5], [2, 3, 4])]
     joined = [sorted(s.id for share in shares for s in share[i].samples) for i in range(3)]
     assert joined == whole

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from realrl.api.batch import Sample, pack
-from realrl.recipes.sample_records import (
+from realrl.recipes.parts.sample_records import (
     MOST_TOKENS,
     MOST_WITH_TOKENS,
     advantage_records,

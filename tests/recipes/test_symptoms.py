@@ -12,9 +12,9 @@ import pytest
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Observed
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.symptoms import policy_symptoms, response_symptoms
+from realrl.recipes.gen import GenConfig
+from realrl.recipes.parts.symptoms import policy_symptoms, response_symptoms
+from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
 from tests.recipes.first_step import first_step
 from tests.tiny import tiny_llama
 
@@ -47,7 +47,7 @@ def sound(tmp_path_factory) -> PPOMathConfig:
         actor=TrainedModelConfig(model=model, optimizer=OptimizerConfig(lr=1e-5)),
         data=DataConfig(path=str(folder / "rows.jsonl"), template="plain"),
         generation=GenerationConfig(max_new_tokens=200, temperature=2.0),
-        ppo=PPOConfig(group_size=4),
+        ppo=PPOMathSettings(group_size=4),
         reward=f"{folder / 'rewards.py'}:sometimes",
     )
 

@@ -22,8 +22,8 @@ from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH, actor_train, graph
+from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings, graph
 from tests.engines.test_engine import check_weights
 from tests.tiny import tiny_llama
 from tests.world import run_world
@@ -33,15 +33,16 @@ LAYOUTS = [ParallelLayout(dp=3), ParallelLayout(pp=2), ParallelLayout(pp=2, dp=2
 NUM_PROMPTS, GROUP_SIZE = 3, 4
 LENGTHS = [3, 9, 5, 1, 7, 2, 4, 6, 3, 3, 8, 5]
 PROMPT = 4
+EVERY = range(len(LENGTHS))
 
-DECOUPLED = PPOConfig(old="trainer", importance="truncate", importance_cap=1.05, num_minibatches=2)
-MASKED = PPOConfig(old="trainer", importance="mask", importance_cap=1.05, num_minibatches=2)
-EARLY = PPOConfig(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
+DECOUPLED = PPOMathSettings(old="trainer", importance="truncate", importance_cap=1.05, num_minibatches=2)
+MASKED = PPOMathSettings(old="trainer", importance="mask", importance_cap=1.05, num_minibatches=2)
+EARLY = PPOMathSettings(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
 VARIANTS: dict[str, Recipe] = {
     **{
         name: r
         for name, r in RECIPES.items()
-        if isinstance(r.default_config, PPOMathConfig) and name != "ppo"
+        if isinstance(r.default_config, PolicyConfig) and not r.default_config.has_critic
     },
     "decoupled": replace(PPO_MATH, default_config=PPOMathConfig(ppo=DECOUPLED)),
     "masked": replace(PPO_MATH, default_config=PPOMathConfig(ppo=MASKED)),
@@ -50,7 +51,7 @@ VARIANTS: dict[str, Recipe] = {
 }
 
 
-def config_of(name: str, model: Path) -> PPOMathConfig:
+def config_of(name: str, model: Path) -> PolicyConfig:
     """As published, but for the sizes; Adam's eps is large, so that rounding stays small."""
     config = VARIANTS[name].default_config
     optimizer = OptimizerConfig(lr=1e-2, eps=1e-3, clip_grad_norm=0.0)
@@ -106,7 +107,8 @@ def engine_of(
 
 
 def updated(
-    config: PPOMathConfig,
+    recipe: Recipe,
+    config: PolicyConfig,
     model: Path,
     groups: Groups,
     batch: PackedBatch,
@@ -119,7 +121,8 @@ def updated(
     ctx = SimpleNamespace(
         config=config, step=0, engine=engine, reduce=groups.reduce, reduce_mesh=groups.reduce_mesh, memory={}
     )
-    return engine, actor_train(ctx, batch.select(mine)).metrics
+    estimated = recipe.bodies["advantages"](ctx, batch.select(mine)).batch
+    return engine, recipe.bodies["actor_train"](ctx, estimated).metrics
 
 
 def weights_of(engine: DecoderEngine) -> dict[str, Tensor]:
@@ -141,14 +144,16 @@ def model(tmp_path_factory) -> Path:
 def test_micro_batches_and_order_do_not_matter(name, model):
     """All at once, two at a time, one at a time, backwards."""
     config, batch = config_of(name, model), rollouts(model)
-    engine, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    engine, metrics = updated(
+        VARIANTS[name], config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS))
+    )
     expected = weights_of(engine)
     before = weights_of(engine_of(model, local_groups(ALONE), 1000))
     assert all((expected[key] - before[key]).abs().max() > 1e-4 for key in before), (
         "the step must do something"
     )
     for max_tokens, order in ((20, range(len(LENGTHS))), (13, range(len(LENGTHS) - 1, -1, -1))):
-        engine, found = updated(config, model, local_groups(ALONE), batch, max_tokens, order)
+        engine, found = updated(VARIANTS[name], config, model, local_groups(ALONE), batch, max_tokens, order)
         check_weights(engine, expected)
         assert_same_metrics(found, metrics)
 
@@ -166,14 +171,14 @@ def test_the_update_can_be_ended_early(model):
     those after the steps before it."""
     config, batch = config_of("early stop", model), rollouts(model)
     alone = local_groups(ALONE), batch, 1000
-    _, metrics = updated(config, model, *alone, range(len(LENGTHS)))
+    _, metrics = updated(PPO_MATH, config, model, *alone, range(len(LENGTHS)))
     assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 1
     patient = replace(config, ppo=replace(config.ppo, early_stop_kl=0.0))
-    _, metrics = updated(patient, model, *alone, range(len(LENGTHS)))
+    _, metrics = updated(PPO_MATH, patient, model, *alone, range(len(LENGTHS)))
     assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 3
     # A stale rollout is already too far, so that no step is made at all.
     stale = replace(config, ppo=replace(config.ppo, old="rollout", early_stop_kl=1e-4))
-    engine, metrics = updated(stale, model, *alone, range(len(LENGTHS)))
+    engine, metrics = updated(PPO_MATH, stale, model, *alone, range(len(LENGTHS)))
     assert metrics["actor_updates"].total == 0 and "actor_lr" not in metrics
     check_weights(engine, weights_of(engine_of(model, local_groups(ALONE), 1000)))
 
@@ -185,11 +190,11 @@ def test_the_old_policy_may_be_the_trainers(model):
     recorded = replace(config, ppo=replace(config.ppo, old="rollout"))
     assert "prox_inf" in graph(config).calls and "prox_inf" not in graph(recorded).calls
     alone = model, local_groups(ALONE)
-    found, _ = updated(config, *alone, batch, 1000, range(len(LENGTHS)))
+    found, _ = updated(PPO_MATH, config, *alone, batch, 1000, EVERY)
     own = batch.with_keys(tokens={"logprobs": batch["prox_logprobs"]})
-    expected, _ = updated(recorded, *alone, own, 1000, range(len(LENGTHS)))
+    expected, _ = updated(PPO_MATH, recorded, *alone, own, 1000, range(len(LENGTHS)))
     check_weights(found, weights_of(expected))
-    others, _ = updated(recorded, *alone, batch, 1000, range(len(LENGTHS)))
+    others, _ = updated(PPO_MATH, recorded, *alone, batch, 1000, EVERY)
     name = "layers.0.qkv"
     assert (others.local_tensors()[name] - found.local_tensors()[name]).abs().max() > 1e-4
 
@@ -202,14 +207,16 @@ def test_a_mini_batch_of_nothing_takes_no_step(model):
     batch = rollouts(model)
     is_graded = torch.arange(len(LENGTHS)) < GROUP_SIZE
     batch = batch.with_keys(per_sample={"is_graded": is_graded})
-    found, metrics = updated(config, model, local_groups(ALONE), batch, 1000, range(len(LENGTHS)))
+    found, metrics = updated(PPO_MATH, config, model, local_groups(ALONE), batch, 1000, EVERY)
     assert metrics["actor_updates"].total == metrics["actor_lr"].weight == 1
     once = replace(config, batch_size=1, ppo=replace(config.ppo, num_minibatches=1))
     first = batch.select(range(GROUP_SIZE))
-    expected, _ = updated(once, model, local_groups(ALONE), first, 1000, range(GROUP_SIZE))
+    expected, _ = updated(PPO_MATH, once, model, local_groups(ALONE), first, 1000, range(GROUP_SIZE))
     check_weights(found, weights_of(expected))
     nothing = batch.with_keys(per_sample={"is_graded": torch.zeros_like(is_graded)})
-    engine, metrics = updated(config, model, local_groups(ALONE), nothing, 1000, range(len(LENGTHS)))
+    engine, metrics = updated(
+        PPO_MATH, config, model, local_groups(ALONE), nothing, 1000, range(len(LENGTHS))
+    )
     assert metrics["actor_updates"].total == 0
     check_weights(engine, weights_of(engine_of(model, local_groups(ALONE), 1000)))
 
@@ -221,7 +228,13 @@ def test_layouts_do_not_matter(model, tmp_path):
     expected = {}
     for name in VARIANTS:
         engine, _ = updated(
-            config_of(name, model), model, local_groups(ALONE), batch, 1000, range(len(LENGTHS))
+            VARIANTS[name],
+            config_of(name, model),
+            model,
+            local_groups(ALONE),
+            batch,
+            1000,
+            range(len(LENGTHS)),
         )
         expected[name] = weights_of(engine)
     torch.save((batch, expected), tmp_path / "expected")
@@ -233,5 +246,7 @@ def _check_layouts(rank: int, model: Path, path: Path) -> None:
     placements = [Placement(DeviceMesh(tuple(range(layout.size))), layout) for layout in LAYOUTS]
     for _, groups in sorted(create_groups(placements, rank).items()):
         for name, weights in expected.items():
-            engine, _ = updated(config_of(name, model), model, groups, batch, 30, range(len(LENGTHS)))
+            engine, _ = updated(
+                VARIANTS[name], config_of(name, model), model, groups, batch, 30, range(len(LENGTHS))
+            )
             check_weights(engine, weights)

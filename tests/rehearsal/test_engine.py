@@ -19,9 +19,8 @@ from realrl.layouts.plan import plan
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import local_groups
 from realrl.realloc.transfer import Transfer
-from realrl.recipes.ppo_math import actor_train
 from tests.engines.test_engine import as_prompts
-from tests.recipes.test_variants import ALONE, config_of, rollouts
+from tests.recipes.test_variants import ALONE, VARIANTS, config_of, rollouts
 from tests.rehearsal.claimed import DEVICE, Ledger, counted
 from tests.tiny import tiny_llama
 
@@ -69,9 +68,11 @@ def trained(engine: DecoderEngine, model: Path, batch: PackedBatch, algorithm: s
         reduce_mesh=engine.groups.reduce_mesh,
         memory={},
     )
-    actor_train(ctx, batch)
+    bodies = VARIANTS[algorithm].bodies
+    batch = bodies["advantages"](ctx, batch).batch
+    bodies["actor_train"](ctx, batch)
     with counted() as ledger:
-        actor_train(ctx, batch)
+        bodies["actor_train"](ctx, batch)
     return ledger
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.normalise import group_relative
-from realrl.algorithms.policy import policy_loss
+from realrl.algorithms.policy import ResponseTokens, ppo_loss
 from realrl.rewards.math import Judge, check
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Verdict
@@ -93,12 +93,10 @@ def trained(rewards: Tensor, steps: int = STEPS) -> Policy:
         earned = rewards[problems, answers]
         advantages = group_relative(earned, problems, num_problems, lambda x: x, normalise_std=True)
         taken = logprobs[problems, answers]
-        found = policy_loss(
-            *(taken, taken.detach(), advantages, torch.arange(total)),
-            *(torch.full((total,), 1 / total), torch.arange(total + 1)),
-            clip_low=0.2,
-            clip_high=0.2,
-        )
+        weights = torch.full((total,), 1 / total)
+        places, bounds = torch.arange(total), torch.arange(total + 1)
+        tokens = ResponseTokens(taken, taken.detach(), advantages, weights, places, bounds)
+        found = ppo_loss(tokens, clip_low=0.2, clip_high=0.2)
         optimizer.zero_grad()
         found.loss.backward()
         optimizer.step()

@@ -9,7 +9,8 @@ import pytest
 from realrl.api.config import ModelConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.recipes import RECIPES
-from realrl.recipes.ppo_config import CriticConfig, PPOConfig
+from realrl.recipes.parts.config import CriticConfig
+from realrl.recipes.ppo_math import PPOMathSettings
 from realrl.runtime.master import accounting as accounting_module
 from realrl.runtime.master.accounting import accounting
 
@@ -23,7 +24,7 @@ def said(recipe: str, **settings) -> list[str]:
 
 
 def test_prompts_become_samples_become_optimizer_steps():
-    ppo = PPOConfig(group_size=16, num_minibatches=4)
+    ppo = PPOMathSettings(group_size=16, num_minibatches=4)
     found = said("ppo-math", batch_size=6, num_steps=10, ppo=ppo, critic=CriticConfig())
     expected = (
         "4 optimizer steps of 24 sequences a step, 12 on each of 2 data-parallel ranks, in micro-batches of"

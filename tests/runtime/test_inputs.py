@@ -18,10 +18,8 @@ from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets import prompts
 from realrl.datasets.digests import digest_rows
-from realrl.recipes.gen import GEN
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.gen import GEN, GenConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime import inputs
 from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.inputs import (
@@ -114,7 +112,7 @@ def ppo(tmp_path: Path, model: Path, **changes: object) -> PPOMathConfig:
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     config = PPOMathConfig(
         actor=trained,
-        ppo=PPOConfig(group_size=2, kl_coef=0.1),
+        ppo=PPOMathSettings(group_size=2, kl_coef=0.1),
         data=DataConfig(path=str(rows), eval_path=str(rows), template="plain"),
         runs_dir=str(tmp_path / "runs"),
         recover_every=1,

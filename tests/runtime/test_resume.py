@@ -12,12 +12,9 @@ from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets.digests import DataDigest, RowsDigest
-from realrl.recipes.gen import GEN
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
-from realrl.recipes.sft import SFT
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.gen import GEN, GenConfig
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig
+from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime import resume
 from realrl.runtime.master.recorder import run_directory
 from realrl.runtime.resume import is_finished, may_restart, resumes

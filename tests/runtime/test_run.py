@@ -20,8 +20,7 @@ from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
 from realrl.base.files import locked
 from realrl.launch.local import LocalLauncher
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.run import run
@@ -38,7 +37,7 @@ def config(tmp_path):
     return PPOMathConfig(
         actor=actor,
         data=data,
-        ppo=PPOConfig(group_size=2),
+        ppo=PPOMathSettings(group_size=2),
         generation=GenerationConfig(max_new_tokens=4),
         batch_size=4,
         num_steps=2,

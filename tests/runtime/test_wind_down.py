@@ -24,8 +24,8 @@ from realrl.program.instructions import Instruction, RunCall, Snapshot
 from realrl.program.jobs import in_order
 from realrl.program.program import Asynchrony, compile_recovery, home_placements
 from realrl.program.scheduler import Scheduler
-from realrl.recipes.gen_config import GenConfig
-from realrl.recipes.sft_config import SFTConfig
+from realrl.recipes.gen import GenConfig
+from realrl.recipes.sft import SFTConfig
 from realrl.runtime.failure import Terminated
 from realrl.runtime.inputs import InputDigests
 from realrl.runtime.master import master

@@ -28,8 +28,7 @@ from realrl.api.allocation import parse_allocation
 from realrl.api.config import GenerationConfig, ModelConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
 from realrl.launch.local import LocalLauncher
-from realrl.recipes.ppo_config import PPOConfig, PPOMathConfig
-from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.control.channel import KEYS_VARIABLE
 from realrl.runtime.run import run
 from tests.tiny import tiny_llama
@@ -130,7 +129,7 @@ def _config(folder: Path) -> PPOMathConfig:
     return PPOMathConfig(
         actor=TrainedModelConfig(model=model),
         data=DataConfig(path=str(folder / "rows.jsonl"), eval_path="", template="plain"),
-        ppo=PPOConfig(group_size=2),
+        ppo=PPOMathSettings(group_size=2),
         generation=GenerationConfig(max_new_tokens=4),
         reward=f"{folder / 'held.py'}:reward",
         batch_size=4,

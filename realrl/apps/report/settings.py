@@ -28,9 +28,9 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], list[str]]:
 def changed(settings: Mapping[str, Any]) -> list[str]:
     """Return the keys that differ from this version's defaults of the recipe."""
     recipe = settings.get("recipe")
-    if recipe not in RECIPES.entries:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         return []
-    default_config = RECIPES.entries[recipe].default_config
+    default_config = RECIPES[recipe].default_config
     # Through YAML, so that both have the same types.
     document = load_mapping(dump_config(default_config), "defaults")
     defaults = flattened(document)

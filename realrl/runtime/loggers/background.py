@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from realrl.api.config import RunConfig
 from realrl.base.files import write_atomically
 from realrl.runtime.loggers.interface import TOOLS, Logger, RunFacts, flattened, open_logger
 from realrl.runtime.loggers.logger_process import ChildLogger, End, Row
@@ -65,7 +66,7 @@ class Loggers:
 
 def start_loggers(
     names: Iterable[str],
-    config: Any,
+    config: RunConfig,
     recipe: str,
     directory: Path,
     *,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
+from realrl.api.traits import needed_generation
 from realrl.base.seeding import derive_seed
 from realrl.program.events import Job, Stage
 from realrl.program.jobs import Programs, compile_run, in_order, samples_of
@@ -63,7 +65,7 @@ class Schedule(Protocol):
 class Training:
     """The jobs of a run that trains."""
 
-    config: Any
+    config: TrainingConfig
     programs: Programs
     samples_per_row: int
     rows: Dataset
@@ -120,7 +122,7 @@ class Training:
     def may_recover_now(self) -> bool:
         """Not where generation is ahead in a run that repeats to the bit: there it would start ahead anew."""
         config = self.config
-        repeats = config.max_staleness and not config.generation.interruptible
+        repeats = config.max_staleness and not needed_generation(config).interruptible
         return bool(config.recover_every) and not repeats
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
@@ -199,7 +201,7 @@ class Training:
 class Pass:
     """The jobs of a run that trains nothing: each row once, in order, but those that are done."""
 
-    config: Any
+    config: RunConfig
     programs: Programs
     samples_per_row: int
     rows: Dataset
@@ -243,11 +245,11 @@ class Pass:
 
 
 def make_schedule(
-    recipe: Recipe, config: Any, plan: ExecutionPlan, data: RunData, run_directory: Path, past: Past
+    recipe: Recipe, config: RunConfig, plan: ExecutionPlan, data: RunData, run_directory: Path, past: Past
 ) -> Schedule:
     """What a recipe's run does: it trains, or passes over its rows, but for what is done."""
     programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
-    if recipe.graph(config).trains:
+    if isinstance(config, TrainingConfig):
         evaluated = any(line["kind"] == "eval" and line["step"] == past.steps for line in past.metrics)
         rows = data.rows, data.held_out
         return Training(config, programs, samples, *rows, run_directory, past.steps, evaluated)

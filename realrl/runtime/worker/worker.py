@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample
+from realrl.api.config import RunConfig
 from realrl.api.device_metrics import read
 from realrl.api.engine import NO_BREAKS, Breaks, CallEngine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
@@ -58,7 +59,7 @@ class Worker:
 
     rank: int
     recipe: Recipe
-    config: Any
+    config: RunConfig
     plan: ExecutionPlan
     channel: WorkerChannel
     groups: Mapping[Any, Groups]
@@ -202,7 +203,9 @@ class Worker:
     def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
         """Keep the outputs, and say what the master needs to know of them."""
         placement = self.plan[call.name]
-        holders = placement.output_ranks(placement.coordinate(self.rank).dp_rank)
+        dp_rank = placement.coordinate(self.rank).dp_rank
+        # Without a model, every rank of a share computes the outputs.
+        holders = placement.dp_slice(dp_rank) if call.model is None else placement.output_ranks(dp_rank)
         metrics = read(output.metrics)
         said: dict[str, Any] = {
             "metrics": {name: tuple(m) for name, m in metrics.items() if isinstance(m, Mean)},

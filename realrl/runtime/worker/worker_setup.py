@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,7 +47,9 @@ _PATIENCE = 2.0
 """The deadline, as a multiple of `call_timeout_s`, where calls may make no progress for days."""
 
 
-def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, local_rank: int) -> None:
+def serve(
+    channel: WorkerChannel, find_recipe: Callable[[str], Recipe], *, rank: int, local_rank: int
+) -> None:
     """Run a worker: connect to the master, build what it says, carry out its instructions."""
     try:
         _choose_interface(channel.master_host)
@@ -56,7 +58,7 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
         assert isinstance(setup, Setup), "the master's first message is the set-up"
         worker = build_worker(
             setup,
-            recipes,
+            find_recipe,
             channel,
             rank=rank,
             local_rank=local_rank,
@@ -76,10 +78,10 @@ def serve(channel: WorkerChannel, recipes: Mapping[str, Recipe], *, rank: int, l
 
 
 def build_worker(
-    setup: Setup, recipes: Mapping[str, Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
+    setup: Setup, find_recipe: Callable[[str], Recipe], channel: WorkerChannel, *, rank: int, local_rank: int
 ) -> Worker:
     """Return this rank's worker. Collective: over all workers of the run."""
-    recipe = recipes[setup.recipe]
+    recipe = find_recipe(setup.recipe)
     plan = setup.plan
     config = msgspec.json.decode(setup.config, type=type(recipe.default_config))
     data = open_data(recipe, config)
@@ -124,6 +126,9 @@ def _memories(setup: Setup) -> CallMemories:
     remembered: dict[str, Memory] = {}
     for directory in Path(setup.recovery.directory).iterdir():
         remembered.update(read_memories(directory))
+    if "advantages" not in remembered and "actor_train" in remembered:
+        # In points that were written while train calls estimated advantages, it is they that remember.
+        remembered["advantages"] = remembered["actor_train"]
     return CallMemories(remembered, setup.recovery.step)
 
 

@@ -41,7 +41,7 @@ def make_run(
     """A run of `num_steps` steps whose reward rises; every file but the checkpoints."""
     directory.mkdir(parents=True)
     given = [f"num_steps={num_steps}", f"experiment={directory.parent.name}", *overrides]
-    config = build_config(RECIPES.entries[recipe].default_config, overrides=given)
+    config = build_config(RECIPES[recipe].default_config, overrides=given)
     (directory / "config.yaml").write_text(dump_config(config, recipe=recipe), encoding="utf-8")
     draw = random.Random(1)
     write_lines(directory / "metrics.jsonl", [_metrics(step, num_steps, draw) for step in range(num_steps)])

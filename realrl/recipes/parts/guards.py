@@ -5,7 +5,7 @@
 
 A policy that finds a hole in its verifier looks like one that learns: its reward rises. Guards look at what
 cannot be so: one answer that is right for many problems, checks that say nothing more often than before, and
-verdicts that change. Symptoms (`realrl/recipes/symptoms.py`) are about single steps, or a whole run.
+verdicts that change. Symptoms (`realrl/recipes/parts/symptoms.py`) are about single steps, or a whole run.
 """
 
 from __future__ import annotations
@@ -77,9 +77,13 @@ class Guards:
 
     def warnings(self) -> list[str]:
         """Return everything that was found, each with its first step and how often it was."""
-        lines = [str(known) for found in self._known for known in found.values()]
+        lines: list[str] = []
+        for found in self._known:
+            lines += map(str, found.values())
         unsaid = sum(self._unsaid)
-        return [*lines, f"{counted(unsaid, 'further finding')} of these kinds"] if unsaid else lines
+        if unsaid:
+            lines.append(f"{counted(unsaid, 'further finding')} of these kinds")
+        return lines
 
     def _note(self, place: int, step: int, finding: Finding) -> str:
         """The line of a new finding; nothing of one that is known, or that is one too many."""
@@ -96,7 +100,13 @@ class Guards:
 def _graded(record: Mapping[str, Any]) -> Graded:
     solutions = tuple(record.get("solutions") or ())
     ended = record.get("ended", True)
-    return Graded(record.get("row", 0), record.get("answer"), solutions, record["verdict"], ended)
+    return Graded(
+        record.get("row", 0),
+        record.get("answer"),
+        solutions,
+        record["verdict"],
+        ended,
+    )
 
 
 Kept = TypeVar("Kept")

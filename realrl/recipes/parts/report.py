@@ -10,67 +10,84 @@ from torch import Tensor
 from realrl.algorithms.normalise import Reduce
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import Mean, Metrics, Peak
-from realrl.recipes.ppo_config import PPOConfig
+from realrl.recipes.parts.settings import Updates
 from realrl.rewards.verdict import Verdict
 
 
 def mean_of(values: Tensor) -> Mean:
-    """Of what each response token has, `[R]`."""
+    """Return the mean of what each response token has, `[R]`."""
     return Mean(values.detach().double().sum(), len(values))
 
 
 def mean_over(values: Tensor, batch: PackedBatch) -> Mean:
-    """Over the response tokens of `[T]`."""
+    """Return the mean over the response tokens of what each token has, `[T]`."""
     tokens = batch["loss_mask"] if batch.responses is None else batch.responses
     return mean_of(values[tokens])
 
 
 def share_of(loss: Tensor, num_tokens: float, micro: PackedBatch) -> Mean:
-    """A micro-batch's share of the loss: over all of them, the sum comes out as the mean."""
-    return Mean(loss.detach().double() * num_tokens, len(micro.responses))
+    """Return a micro-batch's share of the loss: joined over all of them, it is the mini-batch's loss."""
+    return Mean(
+        loss.detach().double() * num_tokens,
+        len(responses_of(micro)),
+    )
+
+
+def responses_of(micro: PackedBatch) -> Tensor:
+    """Return the places of a micro-batch's response tokens: int64 `[R]`."""
+    assert micro.responses is not None, "an engine gives micro-batches their response tokens"
+    return micro.responses
 
 
 def named(prefix: str, metrics: Metrics) -> Metrics:
-    """The same metrics under longer names."""
+    """Return the same metrics under longer names."""
     return {prefix + name: metric for name, metric in metrics.items()}
 
 
 def response_metrics(batch: PackedBatch, texts: Sequence[str]) -> dict[str, Mean]:
-    """The length of this rank's responses, and how many did not end by themselves or say nothing."""
+    """Return the length of this rank's responses, and how many did not end by themselves or say nothing."""
+    is_empty = [not text.strip() for text in texts]
     return {
         "response_tokens": _mean(_lengths(batch)),
         "truncated": _share((~batch["ended"]).tolist()),
-        "empty": _share([not text.strip() for text in texts]),
+        "empty": _share(is_empty),
     }
 
 
 def verdict_metrics(verdicts: Sequence[Verdict], batch: PackedBatch, *, evaluating: bool) -> dict[str, Mean]:
-    """Accuracy of this rank's responses, the lengths of right and of wrong ones, and how many had which
-    verdict.
-    """
-    lengths = _lengths(batch)
-    right = [verdict is Verdict.CORRECT for verdict in verdicts]
+    """Return this rank's accuracy, the lengths of right and of wrong responses, and shares of verdicts."""
+    is_right = [verdict is Verdict.CORRECT for verdict in verdicts]
+    right: list[float] = []
+    wrong: list[float] = []
+    for length, counts_as_right in zip(_lengths(batch), is_right):
+        target = right if counts_as_right else wrong
+        target.append(length)
     found = {
-        "greedy_accuracy" if evaluating else "accuracy": _share(right),
-        "response_tokens_right": _mean([n for n, is_right in zip(lengths, right) if is_right]),
-        "response_tokens_wrong": _mean([n for n, is_right in zip(lengths, right) if not is_right]),
+        "greedy_accuracy" if evaluating else "accuracy": _share(is_right),
+        "response_tokens_right": _mean(right),
+        "response_tokens_wrong": _mean(wrong),
     }
-    others = (Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR)
-    return found | {f"verdict_{v.value}": _share([verdict is v for verdict in verdicts]) for v in others}
+    for other in (Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR):
+        found[f"verdict_{other.value}"] = _share([verdict is other for verdict in verdicts])
+    return found
 
 
 def group_metrics(
     groups: Tensor, verdicts: Sequence[Verdict], num_groups: int, reduce: Reduce
 ) -> dict[str, Mean]:
-    """Of prompts: those with a right answer among their samples, with right ones alone, and with none.
+    """Return the share of prompts with a right answer among their samples, with right ones alone, with none.
 
     Collective: over the ranks of `reduce`, which may each hold a part of a group.
     """
-    right = torch.tensor([verdict is Verdict.CORRECT for verdict in verdicts], dtype=torch.double)
+    is_right = [verdict is Verdict.CORRECT for verdict in verdicts]
+    right = torch.tensor(is_right, dtype=torch.double)
     pairs = torch.stack((right, torch.ones_like(right)), dim=1)
-    num_right, number = reduce(torch.zeros(num_groups, 2, dtype=torch.double).index_add(0, groups, pairs)).T
+    nothing = torch.zeros(num_groups, 2, dtype=torch.double)
+    of_groups = reduce(nothing.index_add(0, groups, pairs))
     # Prompts that are drawn again come without the others.
-    num_right, number = num_right[number > 0], number[number > 0]
+    of_groups = of_groups[of_groups[:, 1] > 0]
+    num_right = of_groups[:, 0]
+    number = of_groups[:, 1]
     return {
         "pass_at_group": _share((num_right > 0).tolist()),
         "groups_all_right": _share((num_right == number).tolist()),
@@ -79,7 +96,7 @@ def group_metrics(
 
 
 def staleness_metrics(step: int, batch: PackedBatch) -> dict[str, Mean | Peak]:
-    """Training steps between the weights that drew a token and those that are trained on it."""
+    """Return the training steps between the weights that drew a token and those that are trained on it."""
     staleness = (step - batch["policy_versions"]) * batch["loss_mask"]
     return {"staleness": mean_over(staleness, batch), "staleness_max": _peak(staleness)}
 
@@ -99,7 +116,7 @@ class Drift:
 
     def add(self, logprobs: Tensor, micro: PackedBatch) -> None:
         """Note the differences of one micro-batch; `logprobs` are the trainer's, `[T]`."""
-        responses = micro.responses
+        responses = responses_of(micro)
         if not len(responses):
             return
         difference = (logprobs.detach() - micro["logprobs"])[responses].double()
@@ -116,32 +133,44 @@ class Drift:
         self._noted.append(torch.stack([*sums, fresh.max()]))
 
     def metrics(self, reduce: Reduce) -> dict[str, Mean | Peak]:
-        """The mean and the largest difference of fresh tokens on this rank; and of all tokens of the ranks of
-        `reduce`: KL(rollout || trainer) by the k3 estimator, and the effective sample size, as a share: (sum
-        of w)^2 / (n * sum of w^2).
+        """Return the mean and the largest difference of fresh tokens here, and two numbers of all tokens.
+
+        Over the ranks of `reduce`, these are KL(rollout || trainer) by the k3 estimator, and the effective
+        sample size as a share: (sum of w)^2 / (n * sum of w^2).
 
         Collective: over these ranks.
         """
-        noted = torch.stack(self._noted).cpu() if self._noted else torch.zeros(1, 7, dtype=torch.double)
-        difference, num_fresh = noted[:, 4:6].sum(0).tolist()
-        found = {}
+        noted = torch.zeros(1, 7, dtype=torch.double)
+        if self._noted:
+            noted = torch.stack(self._noted).cpu()
+        of_fresh = noted[:, 4:6].sum(0)
+        difference, num_fresh = of_fresh.tolist()
+        found: dict[str, Mean | Peak] = {}
         if num_fresh:
             largest = float(noted[:, 6].max())
-            found = {"logprob_diff": Mean(difference, num_fresh), "logprob_diff_max": Peak(largest)}
-        number, weight, square, kl = reduce(noted[:, :4].sum(0)).tolist()
+            found["logprob_diff"] = Mean(difference, num_fresh)
+            found["logprob_diff_max"] = Peak(largest)
+        of_all = noted[:, :4].sum(0)
+        number, weight, square, kl = reduce(of_all).tolist()
         if not number:
             return found
-        return found | {
-            "mismatch_kl": Mean(kl / number, 1.0),
-            "effective_sample_size": Mean(weight**2 / (number * square), 1.0),
-        }
+        sample_size = weight**2 / (number * square)
+        found["mismatch_kl"] = Mean(kl / number, 1.0)
+        found["effective_sample_size"] = Mean(sample_size, 1.0)
+        return found
 
 
-def importance_metrics(ppo: PPOConfig, micro: PackedBatch) -> dict[str, Mean]:
-    """The mean importance weight, and the share of tokens whose weight was above the cap."""
-    weights = micro["importance"][micro.responses]
-    above = weights >= ppo.importance_cap if ppo.importance == "truncate" else weights == 0
-    return {"importance": mean_of(weights), "importance_capped": mean_of(above)}
+def importance_metrics(ppo: Updates, micro: PackedBatch) -> dict[str, Mean]:
+    """Return the mean importance weight, and the share of tokens whose weight was above the cap."""
+    weights = micro["importance"][responses_of(micro)]
+    if ppo.importance == "truncate":
+        above = weights >= ppo.importance_cap
+    else:
+        above = weights == 0
+    return {
+        "importance": mean_of(weights),
+        "importance_capped": mean_of(above),
+    }
 
 
 def _lengths(batch: PackedBatch) -> list[float]:

@@ -10,11 +10,14 @@ Each symptom is a function of numbers that every run reports. A threshold lies w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from realrl.api.config import OptimizerConfig
+from realrl.api.config import GenerationConfig, OptimizerConfig, RunConfig
+from realrl.api.configure import sections
+from realrl.api.data import DataConfig
 from realrl.api.recipe import Observed
+from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.settings import Reference
 
 _MANY = 0.8
 """Share of responses from which a fault is the rule."""
@@ -34,7 +37,19 @@ _FAR_REFERENCE_NATS = 0.05
 _SHOWN_CHARACTERS = 60
 
 
-def response_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+class Answering(Protocol):
+    """A config of a recipe that generates answers to prompts."""
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """How responses are sampled."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Where prompts come from."""
+
+
+def response_symptoms(config: Answering, tokenizer: Any, seen: Observed) -> list[str]:
     """Return what is wrong with the responses of a recipe that generates and grades."""
     return [
         *_empty(config, tokenizer, seen),
@@ -45,7 +60,7 @@ def response_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
     ]
 
 
-def policy_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+def policy_symptoms(config: PolicyConfig, tokenizer: Any, seen: Observed) -> list[str]:
     """Return what is wrong with a run of PPO or one of its relatives."""
     return [
         *response_symptoms(config, tokenizer, seen),
@@ -57,10 +72,12 @@ def policy_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
     ]
 
 
-def optimizer_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]:
+def optimizer_symptoms(config: RunConfig, tokenizer: Any, seen: Observed) -> list[str]:
     """Return what is wrong with the learning rates and the updates of a recipe that trains."""
     found = list(_skipped_updates(seen))
-    for path, optimizer in _optimizers(config, ""):
+    for path, optimizer in sections(config):
+        if not isinstance(optimizer, OptimizerConfig):
+            continue
         if optimizer.lr == 0:
             found.append(f"{path}.lr is 0: the weights will not change; published runs have 1e-6 to 1e-5")
         elif optimizer.lr > _LARGE_LR:
@@ -71,17 +88,7 @@ def optimizer_symptoms(config: Any, tokenizer: Any, seen: Observed) -> list[str]
     return found
 
 
-def _optimizers(section: Any, path: str) -> Iterator[tuple[str, OptimizerConfig]]:
-    """Every optimizer of a config, by its dotted key."""
-    for field in fields(section):
-        inner, here = getattr(section, field.name), f"{path}.{field.name}".lstrip(".")
-        if isinstance(inner, OptimizerConfig):
-            yield here, inner
-        elif is_dataclass(inner):
-            yield from _optimizers(inner, here)
-
-
-def _empty(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+def _empty(config: Answering, tokenizer: Any, seen: Observed) -> Iterator[str]:
     if seen["empty"] >= _EMPTY:
         yield (
             f"{seen['empty']:.0%} of the responses are empty: the model ends at once;"
@@ -89,7 +96,7 @@ def _empty(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
         )
 
 
-def _truncated(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+def _truncated(config: Answering, tokenizer: Any, seen: Observed) -> Iterator[str]:
     # Short answers that are right need no end: nothing is lost but what would follow them.
     if seen["truncated"] < _MANY or seen["accuracy"] >= _MOSTLY:
         return
@@ -107,7 +114,7 @@ def _truncated(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
     yield f"{share} reach generation.max_new_tokens={limit} without an end: {cause}"
 
 
-def _without_answer(config: Any, tokenizer: Any, seen: Observed) -> Iterator[str]:
+def _without_answer(config: Answering, tokenizer: Any, seen: Observed) -> Iterator[str]:
     if seen["verdict_no_answer"] >= _MANY and seen["empty"] < _EMPTY:
         yield (
             f"{seen['verdict_no_answer']:.0%} of the responses have no answer that the verifier finds: ask"
@@ -160,8 +167,8 @@ def _skipped_updates(seen: Observed) -> Iterator[str]:
             )
 
 
-def _equal_rewards(config: Any, seen: Observed) -> Iterator[str]:
-    if seen["groups_equal"] < _ALL or config.critic is not None:
+def _equal_rewards(config: PolicyConfig, seen: Observed) -> Iterator[str]:
+    if seen["groups_equal"] < _ALL or config.has_critic:
         return
     if seen.metrics.get("accuracy") == 1:
         cause = "every response is right: are the problems too easy, or does the reward accept anything?"
@@ -173,7 +180,7 @@ def _equal_rewards(config: Any, seen: Observed) -> Iterator[str]:
     )
 
 
-def _two_engines(config: Any, seen: Observed) -> Iterator[str]:
+def _two_engines(config: PolicyConfig, seen: Observed) -> Iterator[str]:
     difference = seen["actor_logprob_diff"]
     if difference <= _FAR_NATS:
         return
@@ -189,8 +196,10 @@ def _two_engines(config: Any, seen: Observed) -> Iterator[str]:
     )
 
 
-def _reference(config: Any, seen: Observed) -> Iterator[str]:
+def _reference(config: PolicyConfig, seen: Observed) -> Iterator[str]:
     distance = seen["kl_to_ref"]
+    if not isinstance(config.ppo, Reference):
+        return
     if seen.is_first_step and abs(distance) > _FAR_REFERENCE_NATS:
         yield (
             f"the reference is another model than the actor at its start, {distance:.2f} nats a token apart,"
@@ -198,7 +207,7 @@ def _reference(config: Any, seen: Observed) -> Iterator[str]:
         )
 
 
-def _about_template(config: Any, tokenizer: Any) -> str:
+def _about_template(config: Answering, tokenizer: Any) -> str:
     """What the prompt's form may have to do with it."""
     template = config.data.template
     if template == "chat" and tokenizer.chat_template:
@@ -209,6 +218,8 @@ def _about_template(config: Any, tokenizer: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text as one line that fits into a message."""
+    """Return a text as one line that fits into a message."""
     line = " ".join(text.split())
-    return repr(line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…")
+    if len(line) > _SHOWN_CHARACTERS:
+        line = line[: _SHOWN_CHARACTERS - 1] + "…"
+    return repr(line)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from realrl.recipes.guards import Finding, Graded
+from realrl.recipes.parts.guards import Finding, Graded
 from realrl.rewards.verdict import Verdict
 
 LATELY, BEFORE = 4, 8
@@ -36,6 +36,7 @@ class _Share(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """The mean of what was noted."""
         return self.number / self.total
 
     @property
@@ -57,15 +58,18 @@ class JumpingShare:
         self._lowest: _Share | None = None
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         if not graded:
             return
-        number = sum(response.verdict == self._verdict for response in graded)
-        self._steps.append(_Share(number, len(graded)))
+        having_it = [response for response in graded if response.verdict == self._verdict]
+        share = _Share(len(having_it), len(graded))
+        self._steps.append(share)
         steps = list(self._steps)
         if len(steps) < BEFORE + LATELY:
             yield from self._from_the_start(steps)
             return
-        before, lately = _joined(steps[:BEFORE]), _joined(steps[BEFORE:])
+        before = _joined(steps[:BEFORE])
+        lately = _joined(steps[BEFORE:])
         if self._lowest is None or before.mean < self._lowest.mean:
             self._lowest = before
         if self._is_jump(lately, self._lowest):
@@ -77,8 +81,10 @@ class JumpingShare:
 
     def _from_the_start(self, steps: Sequence[_Share]) -> Iterator[Finding]:
         """A share so large in the run's first steps that there is nothing to compare it with."""
-        is_told = self._verdict in (Verdict.ERROR, Verdict.TIMEOUT) and len(steps) == LATELY
-        if is_told and (share := _joined(steps).mean) >= _FROM_THE_START:
+        if self._verdict not in (Verdict.ERROR, Verdict.TIMEOUT) or len(steps) != LATELY:
+            return
+        share = _joined(steps).mean
+        if share >= _FROM_THE_START:
             yield Finding(
                 self._verdict.value,
                 f"the share of responses with the verdict `{self._verdict.value}` is {share:.0%} over the"
@@ -87,8 +93,12 @@ class JumpingShare:
 
     def _is_jump(self, lately: _Share, before: _Share) -> bool:
         spread = math.sqrt(lately.variance + before.variance)
-        return lately.mean - before.mean > max(_MARGIN[self._verdict], _STANDARD_ERRORS * spread)
+        margin = max(_MARGIN[self._verdict], _STANDARD_ERRORS * spread)
+        return lately.mean - before.mean > margin
 
 
 def _joined(shares: Sequence[_Share]) -> _Share:
-    return _Share(sum(share.number for share in shares), sum(share.total for share in shares))
+    return _Share(
+        sum(share.number for share in shares),
+        sum(share.total for share in shares),
+    )

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, product
 
-from realrl.recipes.guards import Finding, Graded, Recent
-from realrl.recipes.symptoms import shortened
+from realrl.recipes.parts.guards import Finding, Graded, Recent
+from realrl.recipes.parts.symptoms import shortened
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Verdict
 
@@ -44,8 +44,9 @@ Gold = tuple[str, ...]
 @functools.lru_cache(maxsize=4096)
 def are_same(first: str, second: str) -> bool:
     """Whether two solutions may be one value: unless the verifier says in both orders that they are not."""
-    pairs = ((first, second), (second, first))
-    return any(judge_in_pool(*pair) is not Verdict.WRONG for pair in pairs)
+    if judge_in_pool(first, second) is not Verdict.WRONG:
+        return True
+    return judge_in_pool(second, first) is not Verdict.WRONG
 
 
 class UniversalAnswers:
@@ -60,6 +61,7 @@ class UniversalAnswers:
         """By answer: solutions that it was right for."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
             if response.verdict == Verdict.CORRECT and response.answer and self._is_usable(response):
                 yield from self._look_at("".join(response.answer.split()), response.solutions)
@@ -92,7 +94,8 @@ class UniversalAnswers:
         return found
 
     def _differ(self, first: Gold, second: Gold) -> bool:
-        return not any(self._may_be_same(*pair) for pair in product(first, second))
+        pairs = product(first, second)
+        return not any(self._may_be_same(*pair) for pair in pairs)
 
     def _may_be_same(self, first: str, second: str) -> bool:
         """Whether one answer may be right for both: the same value, or the same numbers of other things, as
@@ -100,16 +103,22 @@ class UniversalAnswers:
         """
         if "".join(first.split()) == "".join(second.split()):
             return True
-        mine, other = _numbers(first), _numbers(second)
-        # Of `2x` and `x^2` the number says too little, of `2 cm` and `2 m` all that an answer needs.
-        if mine and mine == other and (len(mine) > 1 or all(map(self._is_number_enough, (first, second)))):
-            return True
+        mine = _numbers(first)
+        other = _numbers(second)
+        if mine and mine == other:
+            # Of `2x` and `x^2` the number says too little, of `2 cm` and `2 m` all that an answer needs.
+            if len(mine) > 1:
+                return True
+            if self._is_number_enough(first) and self._is_number_enough(second):
+                return True
         if _PLAIN_NUMBER.fullmatch(first) and _PLAIN_NUMBER.fullmatch(second):
             return False
         return self._same(first, second)
 
     def _is_number_enough(self, solution: str) -> bool:
-        return self._same(_NUMBER.search(solution).group(), solution)
+        number = _NUMBER.search(solution)
+        assert number is not None, "it was found to have a number"
+        return self._same(number.group(), solution)
 
 
 class _Undecided(Exception):
@@ -130,6 +139,7 @@ class RightElsewhere:
         """By shape: the answers of that shape that were judged."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
             self._extend_panel(response.solutions)
         right = (response.answer for response in graded if response.verdict == Verdict.CORRECT)
@@ -141,9 +151,12 @@ class RightElsewhere:
                 return
 
     def _extend_panel(self, solutions: Gold) -> None:
-        if len(self._panel) < _PANEL and len(solutions) == 1 and _PLAIN_NUMBER.fullmatch(solutions[0]):
-            (value,) = _numbers(solutions[0])
-            self._panel.setdefault(value, solutions[0])
+        if len(self._panel) >= _PANEL or len(solutions) != 1:
+            return
+        (solution,) = solutions
+        if _PLAIN_NUMBER.fullmatch(solution):
+            (value,) = _numbers(solution)
+            self._panel.setdefault(value, solution)
 
     def _is_to_be_judged(self, answer: str) -> bool:
         """Whether an answer is no plain number, and one of the first of its shape."""
@@ -191,20 +204,23 @@ class ChangingVerdicts:
         """By answer and solutions: the first verdict, and its step."""
 
     def look(self, step: int, graded: Sequence[Graded]) -> Iterator[Finding]:
+        """Take in a step, and return what is wrong."""
         for response in graded:
-            if response.answer and (response.ended or self._with_truncated):
-                yield from self._look_at(step, response)
+            answer = response.answer
+            if answer and (response.ended or self._with_truncated):
+                yield from self._look_at(step, response, answer)
 
-    def _look_at(self, step: int, response: Graded) -> Iterator[Finding]:
+    def _look_at(self, step: int, response: Graded, answer: str) -> Iterator[Finding]:
         asked = (str(response.row),) if self._by_row else response.solutions
         verdict = response.verdict
-        first, first_step = self._first.get((response.answer, *asked), (verdict, step))
+        now = (verdict, step)
+        first, first_step = self._first.get((answer, *asked), now)
         if first == verdict:
             return
         is_decided = {first, verdict} <= _DECIDED
         shown = shortened(response.solutions[0]) if response.solutions else f"row {response.row}"
         yield Finding(
             "decided" if is_decided else "undecided",
-            f"the answer {shortened(response.answer)} to {shown} was `{first}` in step {first_step}, and is"
+            f"the answer {shortened(answer)} to {shown} was `{first}` in step {first_step}, and is"
             f" `{verdict}` now: {_OF_DECIDED if is_decided else _OF_UNDECIDED}",
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from realrl.recipes.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers
-from realrl.recipes.guards import Guard, Guards
-from realrl.recipes.ppo_config import PPOMathConfig
-from realrl.recipes.share_guards import JumpingShare
+from realrl.recipes.parts.answer_guards import ChangingVerdicts, RightElsewhere, UniversalAnswers
+from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.guards import Guard, Guards
+from realrl.recipes.parts.share_guards import JumpingShare
 from realrl.rewards.functions import MATH, weights_of
 from realrl.rewards.verdict import Verdict
 
 
-def watch_verdicts(config: PPOMathConfig) -> Guards:
+def watch_verdicts(config: PolicyConfig) -> Guards:
     """Return what looks at the verdicts of a run's steps; without verdicts it finds nothing."""
     is_math = MATH in weights_of(config.reward)
     # A truncated response that is right counts as wrong there, whatever its answer is.

@@ -47,7 +47,8 @@ def advantage_records(batch: PackedBatch, samples_per_row: int, batch_samples: i
         advantages = advantages[mask]
         if not len(advantages):
             continue
-        record = {**place_of(sample, samples_per_row), "advantage": float(advantages.mean())}
+        record: dict[str, Any] = dict(place_of(sample, samples_per_row))
+        record["advantage"] = float(advantages.mean())
         if with_tokens(sample, batch_samples):
             record["logprobs"] = _short(logprobs[mask])
             if _differ(advantages):
@@ -59,7 +60,8 @@ def advantage_records(batch: PackedBatch, samples_per_row: int, batch_samples: i
 def _differ(values: Tensor) -> bool:
     """Whether values differ by more than rounding, which is not the same on every plan."""
     spread = float(values.max() - values.min())
-    return spread > _ROUNDING * max(_SMALL, float(values.abs().max()))
+    largest = float(values.abs().max())
+    return spread > _ROUNDING * max(_SMALL, largest)
 
 
 def _short(values: Tensor) -> list[float]:

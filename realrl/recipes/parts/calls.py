@@ -1,0 +1,119 @@
+"""The calls that recipes of policies share, and the keys that they make."""
+
+from __future__ import annotations
+
+from realrl.api.config import ModelConfig
+from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
+from realrl.api.graph import ModelFunctionCall as Call
+from realrl.api.recipe import ModelSpec
+from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.settings import Reference
+
+ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
+"""What generation makes."""
+GRADED = ("rewards", "is_graded")
+"""What the reward makes."""
+RESPONSE = ("input_ids", "loss_mask")
+TRAINED = (*ROLLOUT, "is_graded")
+"""What every train call takes."""
+PROMPT = ("prompts",)
+"""The key of a dataset's row."""
+PAIR = ("input_ids", "loss_mask", "chosen_tokens")
+"""The keys of a row with two responses."""
+PER_PAIR = ("chosen_tokens",)
+
+
+def actor_gen(config: PolicyConfig) -> Call:
+    """Return the call that samples responses."""
+    return Call("actor_gen", "actor", CallKind.GENERATE, PROMPT, ROLLOUT, engine=config.generation.engine)
+
+
+def rewards(config: PolicyConfig) -> list[Call]:
+    """Return the call that rewards responses, after that of the reward model if there is one."""
+    graded = (*RESPONSE, "ended")
+    if config.reward_model is None:
+        return [Call("reward", None, CallKind.COMPUTE, graded, GRADED)]
+    return [
+        Call("reward_inf", "reward", CallKind.INFERENCE, RESPONSE, ("scores",)),
+        Call("reward", None, CallKind.COMPUTE, (*graded, "scores"), GRADED),
+    ]
+
+
+def ref_inf() -> Call:
+    """Return the call that takes log-probabilities of the reference."""
+    return Call("ref_inf", "ref", CallKind.INFERENCE, RESPONSE, ("ref_logprobs",))
+
+
+def prox_inf(config: PolicyConfig) -> list[Call]:
+    """Return the call that recomputes log-probabilities before the update, if the config asks for it."""
+    if config.ppo.old == "rollout":
+        return []
+    return [Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, ("prox_logprobs",))]
+
+
+def advantages(config: PolicyConfig, *more: str, outputs: tuple[str, ...] = ("advantages",)) -> Call:
+    """Return the call that estimates advantages, from the rollout, its rewards and the keys `more`.
+
+    It runs on the ranks of `actor_train`, each on the samples that it trains on: nothing has to move.
+    """
+    return Call(
+        "advantages",
+        None,
+        CallKind.COMPUTE,
+        (*ROLLOUT, *GRADED, *more),
+        outputs,
+        num_minibatches=config.ppo.num_minibatches,
+        beside="actor_train",
+    )
+
+
+def actor_train(config: PolicyConfig, *more: str) -> Call:
+    """Return the call that trains the actor on advantages, and on the keys `more`."""
+    keys = (*TRAINED, *more, "advantages")
+    if config.ppo.old == "trainer":
+        keys += ("prox_logprobs",)
+    num_minibatches = config.ppo.num_minibatches
+    return Call("actor_train", "actor", CallKind.TRAIN, keys, num_minibatches=num_minibatches)
+
+
+def step(config: PolicyConfig, *calls: Call) -> DataflowGraph:
+    """Return a training step: generation and rewards, then `calls`; prompts may be drawn again.
+
+    A reference follows the actor if the config says so.
+    """
+    ppo = config.ppo
+    blends: tuple[Blend, ...] = ()
+    if isinstance(ppo, Reference) and ppo.ref_eta:
+        blends = (Blend("actor", "ref", ppo.ref_eta),)
+    redraw = None
+    if ppo.max_draws > 1:
+        redraw = Redraw("reward", ppo.max_draws)
+    return DataflowGraph(
+        actor_gen(config),
+        *rewards(config),
+        *calls,
+        per_sample=_per_sample(config),
+        blends=blends,
+        redraw=redraw,
+    )
+
+
+def evaluation(config: PolicyConfig) -> DataflowGraph:
+    """Return an evaluation: greedy answers to held-out problems, rewarded."""
+    return DataflowGraph(actor_gen(config), *rewards(config), per_sample=_per_sample(config))
+
+
+def _per_sample(config: PolicyConfig) -> tuple[str, ...]:
+    scores = () if config.reward_model is None else ("scores",)
+    return ("ended", *scores, *GRADED)
+
+
+def models(config: PolicyConfig, ref: ModelConfig | None = None) -> dict[str, ModelSpec]:
+    """Return the actor, and the reference and the reward model where there are such."""
+    actor = config.actor
+    specs = {"actor": ModelSpec(actor.model, "lm", actor.optimizer)}
+    if isinstance(config.ppo, Reference) and config.ppo.kl_coef:
+        specs["ref"] = ModelSpec(ref or actor.model, "lm")
+    if config.reward_model is not None:
+        specs["reward"] = ModelSpec(config.reward_model, "scalar")
+    return specs

@@ -1,0 +1,179 @@
+"""The config of a recipe that trains a policy on its own rewarded responses, less its algorithm's keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from realrl.api.config import (
+    FixedKey,
+    GenerationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Section,
+    TrainedModelConfig,
+    TrainingConfig,
+)
+from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.recipes.parts.settings import Updates, require_at_least
+from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The model that estimates values, and how it is trained."""
+
+    model: ModelConfig | None = None
+    """Left out, the actor's, with a scalar head in place of its own."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    num_minibatches: int | None = None
+    """Optimizer steps a batch; left out, `ppo.num_minibatches`."""
+    clip_eps: float = 0.2
+    """How far a value may move from the value at the batch's start; 0 sets no bound."""
+    normalise: Literal["none", "exponential", "moving"] = "none"
+    """Train values in units of the returns' running mean and standard deviation: of all steps, the latest
+    counting most, or alike."""
+    normalise_beta: float = 0.99995
+    """How much less a step counts than the next one, with `exponential`."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, num_minibatches=self.num_minibatches)
+        require_at_least(0, clip_eps=self.clip_eps)
+        if not 0 <= self.normalise_beta < 1:
+            raise ValueError(f"normalise_beta must be in [0, 1), got {self.normalise_beta}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How a response's check becomes its reward."""
+
+    correct: float = 1.0
+    """Reward of a right answer."""
+    wrong: float = 0.0
+    """Reward of a wrong answer, or of none."""
+    ungraded: float | None = None
+    """Reward of a response whose check took too long or broke, which says nothing about the response. Left
+    out, the response takes no part in the step; the metric `ungraded` counts such responses."""
+    convert_units: bool = True
+    """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
+    bias: float = 0.0
+    """Added to each reward."""
+    scale: float = 1.0
+    """By which each is multiplied then."""
+    clip: float = 0.0
+    """Largest absolute value of a reward after that; 0 sets none."""
+    overlong_tokens: int = 0
+    """A response of as many tokens less than `generation.max_new_tokens`, or more, begins to lose reward."""
+    overlong_penalty: float = 1.0
+    """What one of `generation.max_new_tokens` loses."""
+    truncated: Literal["graded", "wrong", "left_out"] = "graded"
+    """A response cut off at `generation.max_new_tokens` is rewarded as graded; counts as wrong, for rewards
+    and for accuracy; or is left out of the step and of its group's baseline. As wrong, it gets `wrong` from
+    `math` and `gym`, and in all no more than that, whatever a reward model or functions say."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            0, clip=self.clip, overlong_tokens=self.overlong_tokens, overlong_penalty=self.overlong_penalty
+        )
+        rewards = {
+            "correct": self.correct,
+            "wrong": self.wrong,
+            "ungraded": self.ungraded,
+            "bias": self.bias,
+            "scale": self.scale,
+        }
+        for name, value in rewards.items():
+            if value is not None and abs(value) > LARGEST_REWARD:
+                bounds = f"from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
+                raise ValueError(f"{name} must be {bounds}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(TrainingConfig, Section):
+    """A policy that learns from rewards of its own responses."""
+
+    FIXED = MappingProxyType(
+        {
+            "critic": FixedKey((None,), "recipes ppo and ppo-math have a critic"),
+            "ref": FixedKey((None,), "recipes with ppo.kl_coef have a reference, as grpo"),
+        }
+    )
+
+    actor: TrainedModelConfig = field(
+        default_factory=lambda: TrainedModelConfig(optimizer=OptimizerConfig(lr=1e-6))
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    ppo: Updates = field(default_factory=Updates)
+    """The algorithm's own numbers."""
+    reward: str | dict[str, float] = MATH
+    """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
+    `scores`, in part where the answer is right in part; `model`, the reward model; a function of Python code
+    as `path/to/file.py:function`, called with a prompt, a response and the solutions, which returns a number,
+    or None where it has no opinion: that response takes no part in the step; or several, each with its
+    weight."""
+    reward_model: ModelConfig | None = None
+    """One that `rw` trained, for the reward `model`."""
+    scores: ScoreConfig = field(default_factory=ScoreConfig)
+    advantage: str | None = None
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`, with a
+    critic `gae`, or a function of Python code as `path/to/file.py:function`, called with what a step's
+    samples earned (`realrl.algorithms.advantages.Scored`)."""
+    loss: str | None = None
+    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
+    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
+    loss of each."""
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic says what a state is worth."""
+        return False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_reward()
+        self._check_sizes()
+
+    def _check_reward(self) -> None:
+        if (MODEL in weights_of(self.reward)) != (self.reward_model is not None):
+            raise ValueError(
+                "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
+                " or neither"
+            )
+        paths = filter(None, (self.data.path, self.data.held_out_path))
+        if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
+            raise ValueError(
+                "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"
+                " data.eval_path to such ones or ''"
+            )
+
+    def _check_sizes(self) -> None:
+        self._check_minibatches("ppo", self.ppo.num_minibatches)
+        if self.scores.overlong_tokens > self.generation.max_new_tokens:
+            raise ValueError(
+                f"scores.overlong_tokens must be at most generation.max_new_tokens="
+                f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
+            )
+
+    def _check_minibatches(self, section: str, number: int) -> None:
+        num_samples = self.batch_size * self.ppo.group_size
+        if number > num_samples:
+            raise ValueError(
+                f"{section}.num_minibatches must be at most batch_size * ppo.group_size = {num_samples}, got"
+                f" {number}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupConfig(PolicyConfig):
+    """A policy that learns from rewards relative to those of its other responses to a prompt."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ppo.group_size == 1:
+            raise ValueError(
+                "ppo.group_size must be at least 2: rewards are compared with those of the prompt's other"
+                " responses; raise it, or take a recipe with a critic (ppo) or without a baseline"
+                " (reinforce-pp)"
+            )

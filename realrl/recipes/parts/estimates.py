@@ -1,0 +1,156 @@
+"""The call `advantages`: what a step's samples earned, and what training takes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.advantages import ESTIMATORS, Estimator, Scored, spread
+from realrl.algorithms.normalise import group_relative, masked_normalise
+from realrl.api.batch import PackedBatch
+from realrl.api.recipe import CallContext, CallOutput
+from realrl.base.spelling import did_you_mean
+from realrl.base.user_code import is_reference, load_user_function
+from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.grading import groups_of, takes_part
+from realrl.recipes.parts.sample_records import advantage_records
+
+
+def estimator_of(config: PolicyConfig, default: str) -> Estimator:
+    """Return the estimator that a config names, or the recipe's own.
+
+    Raises:
+        ValueError: it names none.
+    """
+    name = default if config.advantage is None else config.advantage
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    if not is_reference(name):
+        raise ValueError(
+            f"advantage: expected {', '.join(ESTIMATORS)} or a path/to/file.py:function, got {name!r}"
+            f"{did_you_mean(name, ESTIMATORS)}"
+        )
+    return load_user_function("advantage", name, 1, "f(scored), with what a step's samples earned")
+
+
+def check(config: PolicyConfig) -> None:
+    """Check the estimator that a config names.
+
+    Raises:
+        ValueError: there is none of this name, its file cannot be loaded, or it needs a critic.
+    """
+    estimator_of(config, "grpo")
+    if config.advantage == "gae" and not config.has_critic:
+        raise ValueError(
+            "advantage: gae needs the values of a critic, and this run has none; take the recipe ppo, or"
+            " another estimator"
+        )
+
+
+def takes_part_in(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+    """Return whether each sample is trained on: bool `[B]`."""
+    return takes_part(config, batch["is_graded"], batch["ended"])
+
+
+def chosen(config: PolicyConfig, batch: PackedBatch) -> PackedBatch:
+    """Return the samples that are trained on."""
+    places = takes_part_in(config, batch).nonzero()[:, 0]
+    return batch.select(places.tolist())
+
+
+def scored(
+    ctx: CallContext[PolicyConfig],
+    batch: PackedBatch,
+    *,
+    rewards: Tensor | None = None,
+    token_rewards: Tensor | None = None,
+    values: Tensor | None = None,
+    bootstrap: Tensor | None = None,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+) -> Scored:
+    """Return what an estimator sees of a batch; left out, rewards are as graded, and tokens earn nothing."""
+    config = ctx.config
+    nothing = torch.zeros(batch.num_tokens)
+    return Scored(
+        rewards=batch["rewards"] if rewards is None else rewards,
+        groups=groups_of(config, batch),
+        num_groups=config.batch_size,
+        counts=takes_part_in(config, batch),
+        loss_mask=batch["loss_mask"],
+        cu_seqlens=batch.cu_seqlens,
+        reduce=ctx.reduce,
+        token_rewards=nothing if token_rewards is None else token_rewards,
+        values=values,
+        bootstrap=bootstrap,
+        gamma=gamma,
+        lam=lam,
+    )
+
+
+def differences(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tensor:
+    """Return rewards less their mean over the whole batch: float32 `[B]`, all 0 where they are equal.
+
+    Collective: over the ranks of `ctx.reduce`.
+    """
+    whole = torch.zeros(len(batch), dtype=torch.long)
+    counts = takes_part_in(ctx.config, batch)
+    return group_relative(batch["rewards"], whole, 1, ctx.reduce, counts=counts)
+
+
+def output(
+    ctx: CallContext[PolicyConfig],
+    batch: PackedBatch,
+    advantages: Tensor,
+    *,
+    normalised: bool = False,
+    more: Mapping[str, Tensor] | None = None,
+) -> CallOutput:
+    """Return the batch with its advantages and `more` keys, and a record of each sample that is trained on.
+
+    `normalised`: less their mean over the tokens that are trained on, in units of their standard deviation.
+
+    Shapes: advantages and each of `more` float32 `[T]`.
+    Collective: over the ranks of `ctx.reduce`, where normalised.
+    Raises:
+        ValueError: the advantages are not one a token.
+    """
+    config = ctx.config
+    advantages = _checked(advantages, batch)
+    whole = batch.with_keys(tokens={"advantages": advantages})
+    part = chosen(config, whole)
+    if normalised:
+        # Over these samples alone, in their order: a sum over zeros too would be rounded otherwise.
+        scaled = masked_normalise(part["advantages"], part["loss_mask"], ctx.reduce)
+        part = part.with_keys(tokens={"advantages": scaled})
+        tokens = _tokens_of(takes_part_in(config, batch), batch)
+        whole = batch.with_keys(tokens={"advantages": spread(scaled, tokens)})
+    group_size = config.ppo.group_size
+    batch_samples = config.batch_size * group_size
+    records = advantage_records(part, group_size, batch_samples)
+    return CallOutput(whole.with_keys(tokens=more), records=records)
+
+
+def _checked(advantages: Tensor, batch: PackedBatch) -> Tensor:
+    """Return a user's advantages as float32, and 0 outside the responses.
+
+    Raises:
+        ValueError: they are not one finite number a token.
+    """
+    if not isinstance(advantages, Tensor) or advantages.shape != (batch.num_tokens,):
+        is_tensor = isinstance(advantages, Tensor)
+        got = tuple(advantages.shape) if is_tensor else type(advantages).__name__
+        raise ValueError(
+            f"advantage: expected a tensor with one advantage for each of {batch.num_tokens} tokens, as"
+            f" scored.to_go(rewards) gives, got {got}"
+        )
+    if not advantages.isfinite().all():
+        raise FloatingPointError("advantage: the estimator gave advantages that are not finite")
+    return torch.where(batch["loss_mask"], advantages.float(), 0.0)
+
+
+def _tokens_of(samples: Tensor, batch: PackedBatch) -> Tensor:
+    """Return the tokens of some samples: bool `[B] -> [T]`."""
+    return torch.repeat_interleave(samples, batch.cu_seqlens.diff().long())

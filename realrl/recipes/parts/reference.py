@@ -1,0 +1,70 @@
+"""The distance to a reference policy, as a cost: where it is paid, and when it is only rounding noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from realrl.algorithms.choices import Estimator
+from realrl.algorithms.kl import kl_estimate, kl_rewards
+from realrl.algorithms.policy import ResponseTokens
+from realrl.api.batch import PackedBatch
+from realrl.api.recipe import CallContext
+from realrl.recipes.parts.config import PolicyConfig
+
+LOGPROB_NOISE = {"float32": 1e-4, "bfloat16": 0.1}
+"""Root mean square that two engines' log-probabilities of a token may differ by on equal weights, by the type
+of the weights: twice what was measured of vLLM and a trainer. What is nearer cannot be told apart."""
+
+
+def kl_coef_unless_noise(
+    ctx: CallContext[PolicyConfig], batch: PackedBatch, kl_coef: float, lesson: Tensor
+) -> float:
+    """Return `kl_coef`, or 0 where only rounding noise would be learned.
+
+    That is where no reward teaches anything, and the policy differs from the reference by no more than
+    rounding: AdamW scales a gradient up to steps of the full rate, however small it is.
+
+    Shapes: lesson, what this rank's rewards teach, of any shape; all 0 where they teach nothing.
+    Collective: over the ranks of `ctx.reduce`.
+    """
+    if not kl_coef:
+        return kl_coef
+    difference = batch["logprobs"] - batch["ref_logprobs"]
+    moved = difference[batch["loss_mask"]].double()
+    own_lesson = lesson.double().abs().sum()
+    own_squares = moved.square().sum()
+    own_number = torch.tensor(float(len(moved))).double()
+    sums = ctx.reduce(torch.stack([own_lesson, own_squares, own_number]))
+    taught, squares, number = sums.tolist()
+    if taught:
+        return kl_coef
+    noise = LOGPROB_NOISE[ctx.config.actor.model.dtype]
+    is_noise = squares <= number * noise**2
+    return 0.0 if is_noise else kl_coef
+
+
+def token_costs(batch: PackedBatch, kl_coef: float) -> Tensor:
+    """Return what the tokens earn by their KL (k1) to the reference: float32 `[T]`, 0 outside the mask."""
+    ref_logprobs = batch["ref_logprobs"] if kl_coef else batch["logprobs"]
+    return kl_rewards(batch["logprobs"], ref_logprobs, batch["loss_mask"], kl_coef=kl_coef)
+
+
+def response_costs(batch: PackedBatch, kl_coef: float) -> Tensor:
+    """Return what the responses cost by their KL (k1) to the reference: float32 `[B]`."""
+    if not kl_coef or not len(batch):
+        return torch.zeros(len(batch))
+    kl = kl_estimate(batch["logprobs"], batch["ref_logprobs"], "k1")
+    of_responses = kl * batch["loss_mask"]
+    responses = [part.sum() for part in of_responses.split(batch.lengths)]
+    return kl_coef * torch.stack(responses)
+
+
+def kl_loss(tokens: ResponseTokens, micro: PackedBatch, kl_coef: float, estimator: Estimator) -> Tensor:
+    """Return the cost of the distance as a term of a micro-batch's loss: a scalar."""
+    responses = tokens.responses
+    ref_logprobs = micro["ref_logprobs"][responses]
+    weights = micro["weights"][responses]
+    kl = kl_estimate(tokens.logprobs, ref_logprobs, estimator)
+    weighted = kl * weights
+    return kl_coef * weighted.sum()
