@@ -34,6 +34,9 @@ class ModelConfig:
     commit: str | None = None
     """The commit of a model of the Hub. Left out: the commit of its revision when the run starts, which is
     recorded in the run's `config.yaml` and kept by a resume."""
+    family: str | None = None
+    """A model family of your own, as `path/to/file.py:NAME`. Left out: it follows from `model_type` in the
+    model's `config.json`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of weights and activations; the optimizer keeps float32 masters."""
     replica_dtype: Literal["float32", "bfloat16"] | None = None
@@ -235,12 +238,20 @@ class RunConfig:
     mode: Literal["local", "ray", "slurm"] = "local"
     """Where workers run: on this host, on a Ray cluster, or on nodes that SLURM allocates. The nodes of a
     cluster need a shared file system."""
+    launcher: str | None = None
+    """A launcher of your own, as `path/to/file.py:NAME`, which starts the workers in place of `mode`'s. It is
+    called with the config and the number of workers. `allocation` and `device` must be given."""
     devices_per_node: int = 8
     """Workers on each node of a cluster; ranks fill one node after another."""
     cpus_per_worker: int = 4
     """CPU cores of each worker on a cluster; on this host, workers share all cores."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+
+    @property
+    def uses_this_host(self) -> bool:
+        """Whether workers run on this host, so that its devices can be looked at before a start."""
+        return self.mode == "local" and self.launcher is None
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size", "staging_mib", "devices_per_node", "cpus_per_worker")
@@ -255,6 +266,10 @@ class RunConfig:
         require(
             len(set(self.logger)) == len(self.logger),
             f"logger: expected each name at most once, got {', '.join(self.logger)}",
+        )
+        require(
+            self.launcher is None or self.mode == "local",
+            f"launcher: a launcher of your own replaces mode={self.mode}; leave one of them out",
         )
         require_not_negative(self, "restarts", "sigterm_grace_s")
         require(

@@ -83,7 +83,7 @@ def _main(argv: Sequence[str]) -> int:
             return _print_manual(arguments)
         entry = _chosen(arguments.recipe)
         config = build_config(entry.default_config, arguments.config, arguments.overrides, recipe=entry.name)
-        if arguments.submits and config.mode == "local":
+        if arguments.submits and config.uses_this_host:
             raise ValueError(
                 "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
             )

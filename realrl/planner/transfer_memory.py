@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.plan import Stream, TransferPlan
-from realrl.ops.box_copies import ALIGNMENT
+from realrl.ops.box_rows import ALIGNMENT
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
 from realrl.realloc.stream_endpoint import MANIFEST_BYTES
 from realrl.realloc.transfer import USUAL
