@@ -17,9 +17,18 @@ from realrl.launch.slurm_cli import ask
 from realrl.runtime.failure import RunFailed
 
 _ENDED = (
-    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"),
-    *("DEADLINE", "REVOKED"),
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "REVOKED",
 )
+"""States of a job that has ended. Source: SLURM, squeue(1), job state codes."""
 _LOOK_EVERY_S = 2.0
 _SILENT_LOOKS = 100
 """Number of consecutive failed queries that are tolerated, since controllers restart."""
@@ -37,11 +46,15 @@ class Job(NamedTuple):
 
     @property
     def has_ended(self) -> bool:
+        """Whether the job is over, successfully or not."""
         return self.state in _ENDED
 
     def __str__(self) -> str:
+        state = self.state.lower()
         detail = self.reason if self.state == "PENDING" else self.nodes
-        return self.state.lower() + (f" ({detail})" if detail not in ("", "None", "(null)") else "")
+        if detail in ("", "None", "(null)"):
+            return state
+        return f"{state} ({detail})"
 
 
 def check_slurm() -> None:
@@ -87,7 +100,10 @@ def follow(job: str, config: RunConfig) -> tuple[int, str]:
 
 
 def _followed(job: str, config: RunConfig) -> tuple[int, str]:
-    log, queued_s, shown = _Tail(log_path(config, job)), time.monotonic(), ""
+    """Do what `follow` says, without the care for Ctrl-C."""
+    log = _Tail(log_path(config, job))
+    queued_s = time.monotonic()
+    shown = ""
     while True:
         now = look(job)
         if str(now) != shown:
@@ -96,13 +112,16 @@ def _followed(job: str, config: RunConfig) -> tuple[int, str]:
         log.show()
         if now.has_ended:
             return now.code, f"SLURM job {job} {shown}, exit code {now.code}; see {log.path}"
+        waited_s = time.monotonic() - queued_s
+        timeout_s = config.slurm.queue_timeout_s
         if now.state != "PENDING":
+            # A job that is requeued waits anew.
             queued_s = time.monotonic()
-        elif 0 < config.slurm.queue_timeout_s < time.monotonic() - queued_s:
+        elif 0 < timeout_s < waited_s:
             _cancel(job)
             raise RunFailed(
-                f"SLURM job {job} waited longer than slurm.queue_timeout_s={config.slurm.queue_timeout_s:g}: "
-                f"{now.reason}; it is cancelled"
+                f"SLURM job {job} waited longer than slurm.queue_timeout_s={timeout_s:g}: {now.reason};"
+                " it is cancelled"
             )
         time.sleep(_LOOK_EVERY_S)
 
@@ -162,5 +181,6 @@ class _Tail:
 
 
 def _say(line: str) -> None:
+    """Show a line at once."""
     show(f"{line}\n")
     sys.stdout.flush()

@@ -57,7 +57,7 @@ class SlurmLauncher:
             )
         self.host = _own_address(self._nodes)
         self.shares_proc = False
-        self._step: subprocess.Popen | None = None
+        self._step: subprocess.Popen[bytes] | None = None
         self._log_directory = Path()
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
@@ -152,8 +152,7 @@ class SlurmLauncher:
 
     def dump_stacks(self) -> None:
         """Ask every worker for its stacks; `srun` forwards the signal to every task."""
-        if self._is_alive():
-            self._step.send_signal(signal.SIGUSR1)
+        self._signal(signal.SIGUSR1)
 
     def states(self, ranks: Collection[int]) -> Mapping[int, str]:
         """Return nothing: only SLURM's daemons know the processes."""
@@ -168,23 +167,31 @@ class SlurmLauncher:
     def stop(self, grace_s: float) -> None:
         """End all processes of the tasks through `srun`; if a node does not answer, the job's end does it."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            if self._is_alive():
-                self._step.send_signal(sign)
+            self._signal(sign)
             self.wait(grace_s)
 
     def close(self) -> None:
         """Do nothing: the nodes belong to the job."""
 
+    def _signal(self, sign: signal.Signals) -> None:
+        """Signal `srun`, unless it has exited."""
+        if self._step is not None and self._step.poll() is None:
+            self._step.send_signal(sign)
+
     def _is_alive(self) -> bool:
+        """Return whether `srun` runs."""
         return self._step is not None and self._step.poll() is None
 
     @property
     def _step_log(self) -> Path:
+        """The file of srun's own output."""
         return self._log_directory / "srun.log"
 
     def _said(self) -> str:
-        """Return srun's log."""
-        return self._step_log.read_text(errors="replace") if self._step else ""
+        """Return srun's log; empty before the start."""
+        if self._step is None:
+            return ""
+        return self._step_log.read_text(errors="replace")
 
 
 def ended_tasks(said: str) -> dict[int, int]:
