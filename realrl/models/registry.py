@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from realrl.base.user_files import load_from_file
 from realrl.models.config import DecoderConfig
 from realrl.models.families.gemma import GEMMA
 from realrl.models.families.gemma2 import GEMMA2
@@ -47,30 +48,63 @@ class _Generation(msgspec.Struct):
     eos_token_id: TokenIds | UnsetType = UNSET
 
 
-def read_family(directory: Path | str) -> Family:
-    """Return the family of the model in a Hugging Face directory.
+def load_family(reference: str | None, setting: str = "family") -> Family | None:
+    """Return the family that `path/to/file.py:NAME` names; None for None.
+
+    Args:
+        setting: The dotted path of the setting that has the reference, for messages.
 
     Raises:
-        ValueError: there is no `config.json`, or the family is not supported.
+        ValueError: the file cannot be run, or has no such family.
+    """
+    if reference is None:
+        return None
+    found = load_from_file(reference, setting=setting, what="Family", fits=_is_family)
+    assert isinstance(found, Family), "load_from_file returns what fits"
+    return found
+
+
+def _is_family(value: object) -> bool:
+    return isinstance(value, Family)
+
+
+def is_known_family(directory: Path | str) -> bool:
+    """Return whether the model in a Hugging Face directory is of a family in `FAMILIES`."""
+    return _decode(Path(directory) / "config.json", _Kind).model_type in FAMILIES
+
+
+def read_family(directory: Path | str, own: Family | None = None) -> Family:
+    """Return the family of the model in a Hugging Face directory; `own`, if the user names one.
+
+    Raises:
+        ValueError: no `config.json` there, a quantised model, or no family of ours.
     """
     file = Path(directory) / "config.json"
     if not file.is_file():
         raise ValueError(f"no config.json in {directory}: give a Hugging Face model directory")
     found = _decode(file, _Kind)
     _check_not_quantised(found, file)
+    if own is not None:
+        return own
     kind = found.model_type
     if kind not in FAMILIES:
-        raise ValueError(f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {kind!r}")
+        raise ValueError(
+            f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {kind!r}; for another one, name a"
+            " family of your own as the model's `family`"
+        )
     return FAMILIES[kind]
 
 
-def read_decoder_config(directory: Path | str) -> DecoderConfig:
-    """Return the description of the decoder in a Hugging Face model directory.
+def read_decoder_config(directory: Path | str, own: Family | None = None) -> DecoderConfig:
+    """Return the decoder that a Hugging Face model directory holds.
+
+    Args:
+        own: The model's family, if the user names one; else `model_type` says it.
 
     Raises:
         ValueError: there is no `config.json`, one of its keys does not fit, or the family is not supported.
     """
-    family = read_family(directory)
+    family = read_family(directory, own)
     file = Path(directory) / "config.json"
     keys = _decode(file, family.keys)
     try:
