@@ -60,8 +60,8 @@ class Sampler:
         if self._bars_enders:
             is_short = counts < self._config.min_new_tokens
             barred = is_short, self._enders
-        numbers = uniforms(seeds, counts)
         logits = self._decoder.logits(logits_part)
+        numbers = uniforms(seeds, counts)
         return draw(logits, numbers, self._config, barred=barred)
 
 
