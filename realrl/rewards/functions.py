@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 
 from realrl.base.progress import Progress, counted, no_progress
+from realrl.base.user_files import describe_error, load_from_file
 
 MATH = "math"
 """The reward by the verifier of mathematical answers."""
@@ -63,39 +60,12 @@ def load_function(reference: str) -> RewardFunction:
         ValueError: the reference names no file, the file cannot be run or has no such function, or the
             function cannot be called with a prompt, a response and solutions.
     """
-    path, _, name = reference.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ValueError(
-            f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
-        )
-    module = _loaded(path)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"reward: {path} has no function {name!r}; it has {_functions(module)}")
+    function = load_from_file(
+        reference, setting="reward", what="function", fits=callable, instead="`math`, `gym`, `model` or "
+    )
+    assert callable(function), "load_from_file returns what fits"
     _check_signature(reference, function)
     return function
-
-
-def _loaded(path: str) -> ModuleType:
-    """Run a Python file, and return it as a module.
-
-    Raises:
-        ValueError: there is no such file, or it cannot be run.
-    """
-    file = Path(os.path.expanduser(path))
-    if not file.is_file():
-        raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
-    spec = importlib.util.spec_from_file_location(f"realrl_reward_{file.stem}", file)
-    assert spec is not None and spec.loader is not None, "a Python file without a loader"
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    # A user's file may raise anything, also SystemExit if it is a script.
-    except BaseException as error:
-        raise ValueError(f"reward: {path} cannot be loaded ({_named(error)}); {_advice(error)}") from error
-    return module
 
 
 def _check_signature(reference: str, function: Callable[..., object]) -> None:
@@ -149,7 +119,7 @@ def _reward(
     # SystemExit, too, which would end this worker without a message.
     except BaseException as error:
         raise RuntimeError(
-            f"reward {reference} raised {_named(error)}; the response was {shown!r}"
+            f"reward {reference} raised {describe_error(error)}; the response was {shown!r}"
         ) from error
     if reward is not None and not is_usable(reward):
         raise RuntimeError(
@@ -157,22 +127,3 @@ def _reward(
             f" {LARGEST_REWARD:g} or None; the response was {shown!r}"
         )
     return reward
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return 'it ends the process when it is imported; guard that part by `if __name__ == "__main__"`'
-    return "mend it"
-
-
-def _functions(module: object) -> str:
-    """Return the names of a module's public functions, for an error."""
-    names = []
-    for name, value in vars(module).items():
-        if callable(value) and not name.startswith("_"):
-            names.append(name)
-    return ", ".join(names) or "none"
