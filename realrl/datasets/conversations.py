@@ -47,7 +47,8 @@ def question_of(prompt: Prompt, place: str, template: str) -> str:
         return prompt
     roles = [message.role for message in prompt]
     if roles == ["user"]:
-        return prompt[0].content
+        (only,) = prompt
+        return only.content
     raise ValueError(
         f"{place}: data.template={template} takes text or one message of a user, got messages of"
         f" {', '.join(roles)}; set data.template=chat, and give a model with a chat template"
@@ -71,13 +72,12 @@ def with_plain_messages(record: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         msgspec.ValidationError: a message with images, without text, or with tool calls.
     """
-    names = [name for name in ("prompt", *RESPONSES) if isinstance(record.get(name), list)]
-    if not names:
-        return record
-    found = dict(record)
-    for name in names:
-        found[name] = _plain_messages(record[name], name)
-    return found
+    found: dict[str, Any] = {}
+    for name in ("prompt", *RESPONSES):
+        messages = record.get(name)
+        if isinstance(messages, list):
+            found[name] = _plain_messages(messages, name)
+    return {**record, **found} if found else record
 
 
 def without_prompts(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,11 +94,13 @@ def without_prompts(record: Mapping[str, Any]) -> Mapping[str, Any]:
         return record
     found = dict(record)
     for name, messages in conversations.items():
-        found[name] = messages[-1].get("content")
+        last = messages[-1]
+        found[name] = last.get("content")
     if "prompt" not in record:
         found["prompt"] = _common_prompt(conversations)
     for name, messages in conversations.items():
-        role = messages[-1].get("role")
+        last = messages[-1]
+        role = last.get("role")
         if role in _ASKING_ROLES:
             raise msgspec.ValidationError(f"the last message of `{name}` is of {role}, not of the assistant")
     return found
@@ -114,7 +116,9 @@ def _common_prompt(conversations: Mapping[str, list]) -> list:
 
 
 def _is_conversation(response: Any) -> bool:
-    return isinstance(response, list) and bool(response) and isinstance(response[-1], Mapping)
+    if not isinstance(response, list) or not response:
+        return False
+    return isinstance(response[-1], Mapping)
 
 
 def _plain_messages(messages: list, name: str) -> list:
@@ -130,13 +134,9 @@ def _plain_messages(messages: list, name: str) -> list:
 def _plain_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a message as `{role, content, more}`, as far as it has a role and a content."""
     given = {key: value for key, value in message.items() if value is not None}
-    if any(given.get(key) for key in _CALLS):
+    if any(map(given.get, _CALLS)):
         raise msgspec.ValidationError(f"{where} calls tools, which are not read yet; leave such rows out")
-    is_sharegpt = "from" in given and "value" in given and "role" not in given
-    if is_sharegpt:
-        sender = given.pop("from")
-        given["role"] = _SHAREGPT_ROLES.get(sender, sender)
-        given["content"] = given.pop("value")
+    _rename_from_sharegpt(given)
     if "content" in message and "content" not in given:
         raise msgspec.ValidationError(f"{where} has no text: its `content` is null")
 
@@ -146,9 +146,20 @@ def _plain_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
             plain[key] = given.pop(key)
     parts = plain.get("content")
     if isinstance(parts, list):
-        plain["content"] = "\n".join(_text_of(part, where) for part in parts)
+        texts = [_text_of(part, where) for part in parts]
+        plain["content"] = "\n".join(texts)
     plain["more"] = given
     return plain
+
+
+def _rename_from_sharegpt(message: dict[str, Any]) -> None:
+    """Give the fields of a message of ShareGPT, `from` and `value`, the usual names; leave other messages."""
+    is_sharegpt = "from" in message and "value" in message
+    if not is_sharegpt or "role" in message:
+        return
+    sender = message.pop("from")
+    message["role"] = _SHAREGPT_ROLES.get(sender, sender)
+    message["content"] = message.pop("value")
 
 
 def _text_of(part: Any, where: str) -> str:

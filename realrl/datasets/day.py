@@ -1,4 +1,4 @@
-"""The date that chat templates see: the same on all ranks, and after a resume on another day."""
+"""Sets the date that chat templates see: the same on all ranks, and after a resume on another day."""
 
 from __future__ import annotations
 

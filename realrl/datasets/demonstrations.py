@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -55,12 +55,22 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         Raises:
             ValueError: as `EncodedRows`; or a row with neither a response nor solutions.
         """
-        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=(_response,))
+        super().__init__(
+            rows,
+            tokenizer,
+            data,
+            held_out=held_out,
+            notes=notes,
+            responses=(_response,),
+        )
         self._tensors: list[dict[str, Tensor]] = []
-        for row, prompt, (response,) in zip(self.rows, self.prompts, self.responses, strict=True):
-            # A response that was cut off did not end here: its end token is not learned.
-            learned = response[:-1] if row.is_cut_off else response
-            self._tensors.append(_with_mask(prompt, learned))
+        for row, prompt, responses in zip(self.rows, self.prompts, self.responses, strict=True):
+            (learned,) = responses
+            if row.is_cut_off:
+                # Such a response did not end here: its end token is not learned.
+                learned = learned[:-1]
+            tensors = _with_mask(prompt, learned)
+            self._tensors.append(tensors)
 
     def length(self, row: int) -> int:
         """Return the number of tokens of prompt and response."""
@@ -115,12 +125,10 @@ def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: LearnsFro
     if verdicts:
         wanted = " or ".join(verdicts)
         what = f"responses, whose `verdict` is not {wanted} (verdicts)"
-        keeps = [_has_verdict(row, verdicts) for row in rows]
-        rows = _kept(rows, keeps, notes, what)
+        rows = _kept(rows, lambda row: _has_verdict(row, verdicts), notes, what)
     if config.truncated == "drop":
         what = "responses, which were cut off (`ended: false`; truncated=drop)"
-        keeps = [not row.is_cut_off for row in rows]
-        rows = _kept(rows, keeps, notes, what)
+        rows = _kept(rows, lambda row: not row.is_cut_off, notes, what)
     return rows
 
 
@@ -129,7 +137,12 @@ def _has_verdict(row: Demonstration, verdicts: Sequence[str]) -> bool:
     return row.verdict is None or str(row.verdict) in verdicts
 
 
-def _kept(rows: list[Demonstration], keeps: list[bool], notes: list[str], what: str) -> list[Demonstration]:
+def _kept(
+    rows: list[Demonstration],
+    is_kept: Callable[[Demonstration], bool],
+    notes: list[str],
+    what: str,
+) -> list[Demonstration]:
     """Return the rows to keep, and append a note on the others.
 
     Raises:
@@ -137,9 +150,11 @@ def _kept(rows: list[Demonstration], keeps: list[bool], notes: list[str], what: 
     """
     kept: list[Demonstration] = []
     dropped: list[Demonstration] = []
-    for row, keep in zip(rows, keeps, strict=True):
-        target = kept if keep else dropped
-        target.append(row)
+    for row in rows:
+        if is_kept(row):
+            kept.append(row)
+        else:
+            dropped.append(row)
     if dropped:
         counts = f"{len(dropped)} of {len(rows)}"
         notes.append(f"dropped {counts} {what}; the first is {dropped[0].place}")
@@ -163,7 +178,8 @@ def _with_mask(prompt: Tensor, response: list[int]) -> dict[str, Tensor]:
 
     Shapes: `prompt` int64 `[P]`; returns `[P + R]` each.
     """
-    input_ids = torch.cat([prompt, torch.tensor(response)])
+    learned = torch.tensor(response)
+    input_ids = torch.cat([prompt, learned])
     positions = torch.arange(len(input_ids))
     loss_mask = positions >= len(prompt)
     return {"input_ids": input_ids, "loss_mask": loss_mask}

@@ -33,14 +33,15 @@ def digest_rows(dataset: Dataset) -> RowsDigest:
     """
     digest = hashlib.blake2b(digest_size=16)
     records = getattr(dataset, "rows", None)
-    for row in range(len(dataset)):
+    num_rows = len(dataset)
+    for row in range(num_rows):
         record = None if records is None else records[row]
         for part in _parts(dataset, row, record):
             # The length makes the boundaries of the parts count, not only their bytes.
             length = len(part).to_bytes(8, "little")
             digest.update(length)
             digest.update(part)
-    return RowsDigest(len(dataset), digest.hexdigest())
+    return RowsDigest(num_rows, digest.hexdigest())
 
 
 def _parts(dataset: Dataset, row: int, record: Any) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class EncodedRows(Generic[SomeRow]):
         self.prompts = encode_prompts(self.rows, tokenizer, data.template, data.date)
         self.responses: list[tuple[list[int], ...]] = [()] * len(self.rows)
         """Token ids of each row's responses, with the end token."""
-        prompt_lengths = [len(prompt) for prompt in self.prompts]
+        prompt_lengths = list(map(len, self.prompts))
         self._drop_long("prompt", prompt_lengths, data.max_prompt_tokens, "data.max_prompt_tokens")
         if responses:
             self._add_responses(responses, tokenizer, data)
@@ -63,7 +63,7 @@ class EncodedRows(Generic[SomeRow]):
         """The difficulty of each row if training takes the rows in its order, else empty."""
         is_rising = data.order == "rising" and not held_out
         if is_rising:
-            self.levels = [difficulty_of(row) for row in self.rows]
+            self.levels = list(map(difficulty_of, self.rows))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +77,8 @@ class EncodedRows(Generic[SomeRow]):
         return self.rows[row].query_id
 
     def _keep_difficulty(self, least: float, most: float) -> None:
-        keeps = [least <= difficulty_of(row) <= most for row in self.rows]
+        difficulties = map(difficulty_of, self.rows)
+        keeps = [least <= difficulty <= most for difficulty in difficulties]
         what = f"rows, whose difficulty is not from {least:g} to {most:g} (data.difficulty)"
         self._note_dropped(keeps, what)
         self.rows = list(compress(self.rows, keeps))
@@ -87,13 +88,14 @@ class EncodedRows(Generic[SomeRow]):
         end = learned_end(tokenizer, data.template)
         encoded = []
         for text_of in text_functions:
-            texts = [text_of(row) for row in self.rows]
+            texts = list(map(text_of, self.rows))
             encoded.append(encode_responses(texts, tokenizer, end))
         self.responses = list(zip(*encoded, strict=True))
 
         limit = data.max_response_tokens
         if limit is not None:
-            self._drop_long("response", self._longest_responses(), limit, "data.max_response_tokens")
+            lengths = self._longest_responses()
+            self._drop_long("response", lengths, limit, "data.max_response_tokens")
         decoder = decoder_of(tokenizer)
         if decoder:
             lengths = self._longest_sequences()
@@ -124,16 +126,20 @@ class EncodedRows(Generic[SomeRow]):
             ValueError: there are such rows and `data.drop_long` is off, or no rows are left.
         """
         keeps = [length <= limit for length in lengths]
-        if not all(keeps) and not self._drops_long:
+        if not self._drops_long and not all(keeps):
             raise self._too_long(what, lengths, keeps, f"{name} is {limit}")
         dropped = f"rows, whose {what} has more than {name}={limit} tokens"
         self._note_dropped(keeps, dropped)
-        kept_rows = compress(self.rows, keeps)
-        kept_prompts = compress(self.prompts, keeps)
-        kept_responses = compress(self.responses, keeps)
-        self.rows = list(kept_rows)
-        self.prompts = list(kept_prompts)
-        self.responses = list(kept_responses)
+        self._keep_only(keeps)
+
+    def _keep_only(self, keeps: Sequence[bool]) -> None:
+        """Drop the other rows, with their prompts and responses."""
+        rows = compress(self.rows, keeps)
+        prompts = compress(self.prompts, keeps)
+        responses = compress(self.responses, keeps)
+        self.rows = list(rows)
+        self.prompts = list(prompts)
+        self.responses = list(responses)
 
     def _too_long(self, what: str, lengths: Sequence[int], keeps: Sequence[bool], limit: str) -> ValueError:
         """Return the error for rows that are too long; `limit` names the limit and its value."""
@@ -165,14 +171,16 @@ class EncodedRows(Generic[SomeRow]):
     def _note_ends_within(self, end: int) -> None:
         """Note responses that contain the end token before their last position."""
         rows = []
-        for i, responses in enumerate(self.responses):
+        for row, responses in enumerate(self.responses):
             if any(end in ids[:-1] for ids in responses):
-                rows.append(i)
-        if rows:
-            self.notes.append(
-                f"{len(rows)} of {len(self)} responses have the end-of-sequence token before their end, too;"
-                f" the first is {self.place(rows[0])}"
-            )
+                rows.append(row)
+        if not rows:
+            return
+        first = self.place(rows[0])
+        self.notes.append(
+            f"{len(rows)} of {len(self)} responses have the end-of-sequence token before their end, too;"
+            f" the first is {first}"
+        )
 
 
 def difficulty_of(row: Row) -> float:
@@ -221,7 +229,7 @@ def encode_prompts(
             raise ValueError(
                 f"{row.place}: the prompt has no tokens; give a question there, or leave the row out"
             )
-    return [tensor(ids) for ids in encoded]
+    return list(map(tensor, encoded))
 
 
 def _in_named_template(rows: Sequence[Row], tokenizer: Any, template: str) -> list[str]:
@@ -231,7 +239,8 @@ def _in_named_template(rows: Sequence[Row], tokenizer: Any, template: str) -> li
     texts = []
     for row in rows:
         question = question_of(row.prompt, row.place, template)
-        texts.append(form.text(question))
+        text = form.text(question)
+        texts.append(text)
     return texts
 
 

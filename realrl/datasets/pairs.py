@@ -63,10 +63,18 @@ class PairDataset(EncodedRows[Pair]):
             ValueError: as `EncodedRows`.
         """
         responses = (attrgetter("chosen"), attrgetter("rejected"))
-        super().__init__(rows, tokenizer, data, held_out=held_out, notes=notes, responses=responses)
+        super().__init__(
+            rows,
+            tokenizer,
+            data,
+            held_out=held_out,
+            notes=notes,
+            responses=responses,
+        )
         self._pairs: list[_Joined] = []
-        for prompt, (chosen, rejected) in zip(self.prompts, self.responses, strict=True):
-            pair = _joined(prompt, torch.tensor(chosen), torch.tensor(rejected))
+        for prompt, both in zip(self.prompts, self.responses, strict=True):
+            chosen, rejected = map(torch.tensor, both)
+            pair = _joined(prompt, chosen, rejected)
             self._pairs.append(pair)
 
     def length(self, row: int) -> int:
@@ -76,8 +84,9 @@ class PairDataset(EncodedRows[Pair]):
     def longest_sequence(self, row: int) -> int:
         """Return the number of tokens of the longer sequence."""
         pair = self._pairs[row]
-        rejected_tokens = len(pair.input_ids) - pair.chosen_tokens
-        return max(pair.chosen_tokens, rejected_tokens)
+        chosen_tokens = pair.chosen_tokens
+        rejected_tokens = len(pair.input_ids) - chosen_tokens
+        return max(chosen_tokens, rejected_tokens)
 
     def tensors(self, row: int) -> dict[str, Tensor]:
         """Return both sequences end to end, the chosen one first.
@@ -123,13 +132,15 @@ def sequences_of(pairs: PackedBatch) -> PackedBatch:
     samples = []
     chosen_lengths = pairs["chosen_tokens"].tolist()
     for sample, length, chosen_length in zip(pairs.samples, pairs.lengths, chosen_lengths):
-        lengths.append(chosen_length)
-        lengths.append(length - chosen_length)
+        rejected_length = length - chosen_length
+        lengths += [chosen_length, rejected_length]
         # Two ids per pair: each sample's is unique, and a pair's are neighbours.
         chosen_id = 2 * sample.id
-        samples.append(Sample(chosen_id, sample.row))
-        samples.append(Sample(chosen_id + 1, sample.row))
-    return PackedBatch(tuple(samples), cu_seqlens_of(lengths), pairs.tokens)
+        chosen = Sample(chosen_id, sample.row)
+        rejected = Sample(chosen_id + 1, sample.row)
+        samples += [chosen, rejected]
+    cu_seqlens = cu_seqlens_of(lengths)
+    return PackedBatch(tuple(samples), cu_seqlens, pairs.tokens)
 
 
 def _joined(prompt: Tensor, chosen: Tensor, rejected: Tensor) -> _Joined:
@@ -138,8 +149,10 @@ def _joined(prompt: Tensor, chosen: Tensor, rejected: Tensor) -> _Joined:
     Shapes: int64 `[P]`, `[C]` and `[R]`.
     """
     input_ids = torch.cat((prompt, chosen, prompt, rejected))
-    no_prompt = torch.zeros(len(prompt), dtype=torch.bool)
-    all_chosen = torch.ones_like(chosen).bool()
-    all_rejected = torch.ones_like(rejected).bool()
-    loss_mask = torch.cat((no_prompt, all_chosen, no_prompt, all_rejected))
-    return _Joined(input_ids, loss_mask, chosen_tokens=len(prompt) + len(chosen))
+    no_prompt = torch.zeros_like(prompt)
+    all_chosen = torch.ones_like(chosen)
+    all_rejected = torch.ones_like(rejected)
+    learned = torch.cat((no_prompt, all_chosen, no_prompt, all_rejected))
+    loss_mask = learned.bool()
+    chosen_tokens = len(prompt) + len(chosen)
+    return _Joined(input_ids, loss_mask, chosen_tokens)

@@ -109,11 +109,13 @@ def _split_of(datasets: Any, path: str, split: str, key: str, commit: str | None
         repo = _repo(path, key)
         revision = commit or repo.revision
         rows = datasets.load_dataset(repo.name, _config_name(path), split=split, revision=revision)
-    except Exception as error:  # of many kinds: the network's, the Hub's, the files'
+    # The errors are of many kinds: the network's, the Hub's, the files'.
+    except Exception as error:
         why = None
         if not os.path.exists(_folder(path)):
             why = explain(error, _repo(path, key))
-        why = why or f"cannot read the split {split!r} of it ({_line(error)})"
+        if not why:
+            why = f"cannot read the split {split!r} of it ({_line(error)})"
         raise ValueError(f"{key}: {path}: {why}") from None
     _check_commit(rows, path, key, commit)
     return rows
@@ -122,10 +124,10 @@ def _split_of(datasets: Any, path: str, split: str, key: str, commit: str | None
 def _local_split(datasets: Any, path: str, split: str) -> Any:
     """Return a split of a folder, written by `save_to_disk` or of data files; None if there is no folder."""
     folder = _folder(path)
-    if (folder / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(str(folder))[split]
-    if (folder / "state.json").is_file():
-        return datasets.load_from_disk(str(folder))
+    has_splits = (folder / "dataset_dict.json").is_file()
+    if has_splits or (folder / "state.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        return saved[split] if has_splits else saved
     if folder.is_dir():
         return datasets.load_dataset(str(folder), _config_name(path), split=split)
     return None
@@ -139,11 +141,12 @@ def _check_commit(rows: Any, path: str, key: str, commit: str | None) -> None:
     if not commit:
         return
     files = [file["filename"] for file in rows.cache_files]
-    if not all(commit in file for file in files):
-        raise ValueError(
-            f"{key}: {path}: the Hugging Face Hub is out of reach, and the cache has another commit of it"
-            f" than {commit} ({files[0]}); start where there is a network"
-        )
+    for file in files:
+        if commit not in file:
+            raise ValueError(
+                f"{key}: {path}: the Hugging Face Hub is out of reach, and the cache has another commit of it"
+                f" than {commit} ({files[0]}); start where there is a network"
+            )
 
 
 def _repo(path: str, key: str) -> Repo:

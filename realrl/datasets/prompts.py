@@ -111,8 +111,8 @@ def load_problems(
         _check_solutions(rows, given)
     for row, solutions in zip(rows, given, strict=True):
         row.solutions = _non_empty(solutions)
-    notes = notes + _note_of_blank_ones(rows, given)
-    return rows, notes
+    notes_of_blank_ones = _note_of_blank_ones(rows, given)
+    return rows, notes + notes_of_blank_ones
 
 
 def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: bool) -> PromptDataset:
@@ -127,10 +127,12 @@ def _read_info(path: str) -> dict[str, _Info]:
     example = '{"1": {"solutions": ["2"]}}'
     try:
         content = check_is_file(path, key).read_bytes()
-        document = decode(plain_text(content, path, key, example))
+        text = plain_text(content, path, key, example)
+        document = decode(text)
         entries = msgspec.convert(document, dict[str, dict])
         return {query_id: _info(entry) for query_id, entry in entries.items()}
-    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+    # The errors of msgspec are ValueErrors.
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
         raise ValueError(
             f"{key}: {path!r}: cannot read solutions ({reason}); expected a JSON file like {example}"
@@ -154,19 +156,21 @@ def _solutions(row: Problem, info: Mapping[str, _Info]) -> list[str] | None:
 
 def _non_empty(solutions: list[str] | None) -> list[str]:
     """Return the solutions that a response can match."""
-    return [solution for solution in solutions or () if not _NOTHING.fullmatch(solution)]
+    if not solutions:
+        return []
+    return [solution for solution in solutions if not _NOTHING.fullmatch(solution)]
 
 
 def _check_solutions(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> None:
     """Raise ValueError if a row has neither a solution that a response can match nor a scorer."""
-    lacking: list[tuple[Problem, list[str] | None]] = []
-    for row, solutions in zip(rows, given, strict=True):
-        if not row.gym and not _non_empty(solutions):
-            lacking.append((row, solutions))
+    lacking: list[int] = []
+    for number, solutions in enumerate(given):
+        if not rows[number].gym and not _non_empty(solutions):
+            lacking.append(number)
     if not lacking:
         return
-    first, solutions = lacking[0]
-    problem = _problem_of_solutions(first, solutions)
+    first = rows[lacking[0]]
+    problem = _problem_of_solutions(first, given[lacking[0]])
     others = ""
     if len(lacking) > 1:
         others = f" (so are {len(lacking)} of {len(rows)} rows)"

@@ -15,7 +15,8 @@ def encode_responses(texts: Sequence[str], tokenizer: Any, end: int) -> list[lis
     A text may already end with the text of that token or of the tokenizer's `eos_token`, and blanks after it,
     as the output of a chat template does: these are removed first.
     """
-    end_texts = filter(None, (tokenizer.convert_ids_to_tokens(end), tokenizer.eos_token))
+    end_text = tokenizer.convert_ids_to_tokens(end)
+    end_texts = filter(None, (end_text, tokenizer.eos_token))
     any_end = "|".join(map(re.escape, end_texts))
     written_end = re.compile(rf"(?:(?:{any_end})\s*)+\Z")
     bare_texts = [written_end.sub("", text) for text in texts]

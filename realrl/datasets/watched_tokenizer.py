@@ -21,13 +21,15 @@ class WatchedTokenizer:
         self._steps = steps
 
     def __call__(self, texts: Sequence[str], **options: Any) -> Any:
-        beginning = texts[0][:_SHOWN] if texts else ""
+        first = texts[0] if texts else ""
+        beginning = first[:_SHOWN]
         with self._steps.doing(TEXTS + repr(beginning)):
             return self._tokenizer(texts, **options)
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]], **options: Any) -> Any:
         """Apply the tokenizer's chat template, as a step."""
-        beginning = messages[0]["content"][:_SHOWN]
+        content = messages[0]["content"]
+        beginning = content[:_SHOWN]
         with self._steps.doing(TEMPLATE + repr(beginning)):
             return self._tokenizer.apply_chat_template(messages, **options)
 

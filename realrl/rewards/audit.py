@@ -1,4 +1,4 @@
-"""Refuses a process that judges an answer what judging does not need, whatever its libraries try.
+"""Refuses actions that judging does not need, in a process that judges an answer.
 
 The kernel's filter bounds what a process can do to others. This hook finds a scorer that evaluates an answer,
 or takes it for the name of a file: then there is an error in place of a score.

@@ -1,4 +1,4 @@
-"""The entry of a child process that judges. `rewards/child_process.py` starts it; a person does not.
+"""Runs a child process that judges answers. `rewards/child_process.py` starts it; a person does not.
 
     python -m realrl.rewards.child_entry PARENT MODULE MEMORY_BYTES
 

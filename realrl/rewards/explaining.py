@@ -1,4 +1,4 @@
-"""Verdicts with reasons: the extracted answer and its place, how both sides were read, what decided."""
+"""Grades answers with reasons: the answer and its place, how both sides were read, what decided."""
 
 from __future__ import annotations
 
@@ -76,14 +76,15 @@ def explain(
     if answer is None:
         explanation = Explanation(_NO_ANSWER[place], comparisons=())
         return Explained(Verdict.NO_ANSWER, None, explanation)
-    comparisons = []
-    verdicts = []
+    comparisons: list[Comparison] = []
+    verdicts: list[Verdict] = []
     for solution, verdict in compared(answer, solutions, judge):
         comparison = _explained(answer, solution, verdict, reasons)
         comparisons.append(comparison)
         verdicts.append(verdict)
     explanation = Explanation(place.value, tuple(comparisons))
-    return Explained(verdict_of(verdicts), answer, explanation)
+    verdict = verdict_of(verdicts)
+    return Explained(verdict, answer, explanation)
 
 
 def _explained(answer: str, solution: str, verdict: Verdict, reasons: Explain) -> Comparison:
@@ -109,8 +110,9 @@ def explain_all(
     Raises:
         ValueError: `texts` and `solutions` differ in length.
     """
-    judging = Budget(seconds_for(len(texts)))
-    explaining = Budget(seconds_for(len(texts)))
+    seconds = seconds_for(len(texts))
+    judging = Budget(seconds)
+    explaining = Budget(seconds)
     judge_one = judge_in_pool
     explain_one = explain_in_pool
     if not convert_units:

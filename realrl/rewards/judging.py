@@ -1,4 +1,4 @@
-"""Judges answers in forks of this process, which itself never sees an answer at work.
+"""Judges answers in forks of this process, which never judges one itself.
 
     parent ──fork──▶ fork: confined further, audited
       │                │  ▲

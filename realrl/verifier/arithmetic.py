@@ -1,4 +1,4 @@
-"""Arithmetic with numbers that are exact while they are rational and small, else balls that contain them.
+"""Computes with numbers that are exact while they are rational and small, else with balls that contain them.
 
 Balls are those of FLINT (Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
 arithmetic"): every operation takes bounded time and memory, whatever its operands. Their precision is that of

@@ -32,7 +32,7 @@ class Cursor:
         return self.tokens[self.at]
 
     def read(self) -> Token:
-        """Return the next token, of which the caller knows that it exists, and move behind it."""
+        """Return the next token, of which the caller knows that it exists, and move past it."""
         token = self.tokens[self.at]
         self.at += 1
         return token

@@ -35,7 +35,7 @@ _AGREEING = 0.5
 LEAST_COMPARED = 0.5
 """The share of the points at which both formulas must have a value."""
 MAX_UNKNOWN = 12
-"""Points that may tell nothing; after so many the comparison stops, and the formulas count as different."""
+"""The number of undecided points after which the comparison stops and the formulas count as different."""
 
 SAME = "same"
 APART = "apart"
@@ -96,8 +96,8 @@ def decision(left: Node, right: Node) -> Decision:
 def _of_arrays(left: Node, right: Node) -> Decision:
     if not (isinstance(left, Array) and isinstance(right, Array)):
         return Decision(False, Means.SHAPES)
-    lengths = [len(row) for row in left.rows]
-    other_lengths = [len(row) for row in right.rows]
+    lengths = list(map(len, left.rows))
+    other_lengths = list(map(len, right.rows))
     if lengths != other_lengths:
         return Decision(False, Means.SHAPES)
     for row, other in zip(left.rows, right.rows, strict=True):

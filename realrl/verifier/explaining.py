@@ -4,9 +4,9 @@
                             ├▶ no such meaning  ─▶ differences.py ┼▶ a sentence
                             └▶ any other rule ────────────────────┘
 
-Two formulas are explained by formula_reasons.py. Whether values are the same is asked of the code that
-judges, at every level; these modules only word it. Answers are at work in them as in a comparison, so they
-run where comparisons do.
+Two formulas are explained by formula_reasons.py. The code that judges decides at every level whether values
+are the same; these modules only word it. An answer can do to them what it can do to a comparison, so they run
+in the same processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Reads tokens as a formula. Tokens that it does not know it does not read: nothing is dropped.
+r"""Reads tokens as a formula. No token is dropped: an unknown one makes the formula unreadable.
 
     sum      := product (("+" | "-") product)*
     product  := run (("*" | "/" | "\angle" | next to each other) run)*

@@ -1,4 +1,4 @@
-"""The tree of a formula as it is written, before anything is computed."""
+"""The tree of a formula as it is written: nothing is computed."""
 
 from __future__ import annotations
 

@@ -307,9 +307,11 @@ def _rational_rows(rows: Sequence[Sequence[Scalar]]) -> list[list[int | fmpz | f
     """Return a matrix whose entries are all rational; None of any other."""
     found: list[list[int | fmpz | fmpq]] = []
     for row in rows:
-        entries: list[int | fmpz | fmpq] = [entry for entry in row if isinstance(entry, fmpq)]
-        if len(entries) < len(row):
-            return None
+        entries: list[int | fmpz | fmpq] = []
+        for entry in row:
+            if not isinstance(entry, fmpq):
+                return None
+            entries.append(entry)
         found.append(entries)
     return found
 
@@ -325,8 +327,10 @@ def unknown(name: str, arguments: Sequence[Scalar]) -> Scalar:
     shown = ",".join(map(str, arguments))
     text = f"{name}({shown})"
     digest = hashlib.sha256(text.encode()).digest()
-    number = int.from_bytes(digest[:8], "big") % _UNKNOWN_VALUES
-    return fmpq(number - _UNKNOWN_VALUES // 2, _UNKNOWN_DENOMINATOR)
+    number = int.from_bytes(digest[:8], "big")
+    # As many values are positive as negative.
+    numerator = number % _UNKNOWN_VALUES - _UNKNOWN_VALUES // 2
+    return fmpq(numerator, _UNKNOWN_DENOMINATOR)
 
 
 RULES: dict[str, Callable[..., Scalar]] = {

@@ -1,4 +1,4 @@
-"""Phrases that announce an answer: "the answer is" in several languages, headings, "####"."""
+"""Finds phrases that announce an answer: "the answer is" in several languages, headings, "####"."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _after_hashes(text: str, end: int) -> int | None:
 
 
 def _under_heading(text: str, begin: int, end: int) -> int | None:
-    """Return where the text under "**Final Answer**" begins, if the word stands alone on its line."""
+    """Return where the text under "**Final Answer**" begins, if the heading is alone on its line."""
     window_begin = max(0, begin - _MAX_HEADING_CHARS)
     line_begin = text.rfind("\n", window_begin, begin) + 1
     if line_begin == 0 and begin > _MAX_HEADING_CHARS:

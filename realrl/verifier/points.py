@@ -1,4 +1,4 @@
-"""Points at which two formulas are compared: over many scales, signs and kinds, drawn from both formulas.
+"""Draws the points at which two formulas are compared, of many scales, signs and kinds.
 
 The draw depends on the two formulas alone, in either order, so a verdict is the same in every process. An
 answer cannot be written to agree at the points only: they change with it.
@@ -93,14 +93,16 @@ def points(kinds: dict[str, str], formulas: tuple[Node, Node]) -> Iterator[tuple
     """Yield each point, and whether it is a special one."""
     draw = random.Random(_seed(formulas))
     names = sorted(kinds)
-    boundaries = list(_boundaries(formulas, names))
-    beyond = list(_beyond_constants(formulas, kinds))
-    for point in (*boundaries, *beyond):
-        yield point, True
+    special = list(_boundaries(formulas, names))
+    special += _beyond_constants(formulas, kinds)
+    for special_point in special:
+        yield special_point, True
     num_points = NUM_POINTS if names else 1
     for index in range(num_points):
         is_special = index % SPECIAL == SPECIAL - 1
-        point = {name: _drawn(kinds[name], index, is_special, draw) for name in names}
+        point: dict[str, Scalar] = {}
+        for name in names:
+            point[name] = _drawn(kinds[name], index, is_special, draw)
         yield point, is_special
 
 
@@ -226,5 +228,8 @@ def _real(index: int, draw: random.Random) -> fmpq:
     denominator = draw.choice(_DENOMINATORS)
     numerator = draw.randint(scale // 10 + 1, 100 * scale)
     size = fmpq(numerator, denominator)
-    is_negative = index % 2 == 1 if is_huge else draw.random() < 0.5
+    if is_huge:
+        is_negative = index % 2 == 1
+    else:
+        is_negative = draw.random() < 0.5
     return -size if is_negative else size

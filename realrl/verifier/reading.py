@@ -1,10 +1,10 @@
-"""Reads an answer: what kind of thing it is, by one list of readers in one order.
+"""Reads an answer by one list of readers, one for each kind of answer, in one order.
 
     edges and remarks off ─▶ moment ─▶ list ─▶ relation ─▶ set ─▶ congruence ─▶ numeral ─▶ ratio ─▶ signs
                              ─▶ brackets ─▶ quantity, percentage, formula ─▶ labelled value ─▶ words
 
-The first reader that knows the tokens decides. A reading holds all that a text may mean, the usual meaning
-first. What no reader knows is words, and equal to the same words.
+The first reader that knows the tokens decides. A reading has all meanings of a text, the usual one first.
+Tokens that no reader knows are words, and equal only to the same words.
 """
 
 from __future__ import annotations
@@ -32,42 +32,52 @@ from realrl.verifier.tokens import CLOSE, COMMAND, NUMBER, SIGN, Token, Tokens, 
 from realrl.verifier.tree import Reading
 
 MAX_TOKENS = 700
-"""The largest number of tokens of an answer that is read; a longer one is text."""
+"""The largest number of tokens of an answer that is read; a longer one is words."""
 MAX_TOKENS_READ = 4_000
-"""The largest number of tokens of all parts together: brackets in brackets are read again at each depth."""
+"""The largest number of tokens of all parts together: a bracket in brackets is read again at each depth."""
 _NEGATED = {r"\in": r"\notin", "=": r"\ne"}
+r"""The command that each sign becomes after `\not`."""
+_DEGREES = (Token(SIGN, "^"), Token(COMMAND, r"\circ"))
+_NO_TOKEN = Token("", "")
+"""The token before the first one."""
 
 
 @functools.lru_cache(maxsize=4096)
 def read(text: str, groups: bool = True) -> Reading:
-    """The reading of an answer; with `groups`, `1,234` is one number."""
+    """Return the reading of an answer; with `groups`, `1,234` is one number."""
     return read_tokens(tokenized(text, groups=groups))
 
 
 def read_tokens(tokens: Tokens) -> Reading:
-    """The reading of an answer from its tokens."""
+    """Return the reading of an answer from its tokens."""
     if len(tokens) > MAX_TOKENS:
         return (as_words(tokens),)
     session = _Session()
     try:
         if not is_balanced(tokens):
-            return read_open_interval(tokens, session.read) or (as_words(tokens),)
+            interval = read_open_interval(tokens, session.read)
+            return interval or (as_words(tokens),)
         return session.read(_in_one_spelling(tokens))
     except TooManyParts:
         return (as_words(tokens),)
 
 
 class TooManyParts(Exception):
-    """The parts of an answer are read again and again."""
+    """The parts of an answer have too many tokens together."""
 
 
 class _Session:
-    """Reads one answer, whose parts are read by the same readers."""
+    """Reads one answer and its parts, within a number of tokens."""
 
     def __init__(self) -> None:
         self._left = MAX_TOKENS_READ
 
     def read(self, tokens: Tokens) -> Reading:
+        """Return the reading of an answer or a part of it.
+
+        Raises:
+            TooManyParts: All parts together have more than `MAX_TOKENS_READ` tokens.
+        """
         self._left -= len(tokens)
         if self._left < 0:
             raise TooManyParts
@@ -80,17 +90,18 @@ class _Session:
 
 
 def _in_one_spelling(tokens: Tokens) -> Tokens:
-    r"""The tokens with one for `\not\in` and the like, and with the sign of degrees for the word."""
+    r"""Return tokens with one for `\not\in` and the like, and with the sign of degrees for the word."""
     found: list[Token] = []
+    before = _NO_TOKEN
     for token in tokens:
-        before = found[-1] if found else None
-        negated = _NEGATED.get(token.text) if before is not None and before.text == r"\not" else None
-        if negated:
-            found[-1] = Token(COMMAND, negated)
-        elif before is not None and before.kind in (NUMBER, CLOSE) and token.text in ("degree", "degrees"):
-            found += [Token(SIGN, "^"), Token(COMMAND, r"\circ")]
+        text = token.text
+        if before.text == r"\not" and text in _NEGATED:
+            found[-1] = Token(COMMAND, _NEGATED[text])
+        elif before.kind in (NUMBER, CLOSE) and text in ("degree", "degrees"):
+            found.extend(_DEGREES)
         else:
             found.append(token)
+        before = found[-1]
     return tuple(found)
 
 

@@ -233,11 +233,13 @@ class _Cutter:
     def _words(self, content: str) -> None:
         """Add the tokens of a text, whose letters are words."""
         inner = _Cutter(content, self._groups).tokens()
-        for index, token in enumerate(inner):
-            kind = TEXT if token.kind == LETTERS else token.kind
-            is_first_after_space = index == 0 and self._after_space
-            self._after_space = token.after_space or is_first_after_space
-            self._add(kind, token.text)
+        for token in inner:
+            kind, text, after_space = token
+            if kind == LETTERS:
+                kind = TEXT
+            # Only before the first one, a space outside of the text counts, too.
+            self._after_space |= after_space
+            self._add(kind, text)
         self._after_space = content[-1:].isspace()
 
     def _argument_or_nothing(self) -> str:

@@ -98,7 +98,7 @@ class Items:
     alternatives, `:` a ratio."""
     items: tuple[Reading, ...]
     decimal: Number | None = None
-    """The number that the same text is where a comma stands before decimals."""
+    """The number that the same text is if its comma separates decimals."""
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,17 @@ _NO_THINGS = (SCALES, NUMBER_WORDS, CONSTANTS, GREEK, FUNCTIONS, COUNTED_STOP, Q
 def _table() -> dict[str, Unit]:
     table: dict[str, Unit] = {}
     for kind, size, symbols, words in _PREFIXED:
-        for name in (*symbols.split(), *words.split()):
-            table[name] = Unit(kind, Fraction(size))
+        base = Fraction(size)
+        short_names = symbols.split()
+        long_names = words.split()
+        for name in (*short_names, *long_names):
+            table[name] = Unit(kind, base)
         for short, (power, long) in _PREFIXES.items():
-            factor = Fraction(10) ** power * Fraction(size)
-            names = [short + symbol for symbol in symbols.split()]
-            names += [long + word for word in words.split()]
-            for name in names:
-                table.setdefault(name, Unit(kind, factor))
+            unit = Unit(kind, Fraction(10) ** power * base)
+            for name in short_names:
+                table.setdefault(short + name, unit)
+            for name in long_names:
+                table.setdefault(long + name, unit)
     for kind, units in _OTHERS.items():
         for size, spellings in units:
             for name in spellings.split():

@@ -1,1 +1,1 @@
-"""Readers of tokens, each of one kind of value. They read what is inside by the reading that calls them."""
+"""Readers of tokens, each for one kind of value. They ask the reading that calls them to read the parts."""
