@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import dump_config, shown
+from realrl.api.config_keys import shown
+from realrl.api.configure import dump_config
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically

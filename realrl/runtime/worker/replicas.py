@@ -15,7 +15,7 @@ from torch import Tensor
 from realrl.api.config import TrainingConfig
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
+from realrl.api.messages import Recovery
 from realrl.api.recipe import ModelSpec
 from realrl.engines.engine import NO_WEIGHTS, Engine
 from realrl.engines.vllm.engine import VLLMEngine
@@ -27,7 +27,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
 from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Weights
+from realrl.program.instructions import Offload, Reallocate, Release, Save, Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.runtime.model_directories import resolve_model
