@@ -37,7 +37,7 @@ class PinnedLauncher:
         if num_workers > len(cores):
             raise ValueError(f"{num_workers} workers need as many cores, this machine gives {len(cores)}")
         self._device = config.device
-        self._cores = [set(cores[rank::num_workers]) for rank in range(num_workers)]
+        self._cores = [cores[rank::num_workers] for rank in range(num_workers)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log_directory = Path()
 
@@ -70,8 +70,12 @@ class PinnedLauncher:
 
     def poll(self) -> list[tuple[int, int]]:
         """Return (rank, exit code) of each worker that has ended; minus the signal's number, if by one."""
-        codes = [process.poll() for process in self._processes]
-        return [(rank, code) for rank, code in enumerate(codes) if code is not None]
+        ended: list[tuple[int, int]] = []
+        for rank, process in enumerate(self._processes):
+            code = process.poll()
+            if code is not None:
+                ended.append((rank, code))
+        return ended
 
     def explain(self) -> str:
         """Return nothing: an exit code says all that is known of a process on this machine."""

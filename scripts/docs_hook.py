@@ -54,15 +54,22 @@ def _site_link(link: re.Match[str], folder: PurePosixPath) -> str:
 
     A target that does not exist is left as it is, for MkDocs to report.
     """
-    target = PurePosixPath(os.path.normpath(folder / link["target"]))
+    target = os.path.normpath(folder / link["target"])
     if not (ROOT / target).exists():
         return link[0]
-    anchor = link["anchor"] or ""
-    site_folder = os.path.relpath(folder, "docs") if folder.parts[:1] == ("docs",) else "."
-    if str(target) in ROOT_PAGES:
-        page = ROOT_PAGES[str(target)]
-    elif target.parts[0] == "docs":
-        page = str(target.relative_to("docs"))
-    else:
+    page = _page_of(target)
+    if page is None:
         return link["text"]
-    return f"[{link['text']}]({os.path.relpath(page, site_folder)}{anchor})"
+    is_in_docs = folder.parts[:1] == ("docs",)
+    site_folder = os.path.relpath(folder, "docs") if is_in_docs else "."
+    place = os.path.relpath(page, site_folder)
+    anchor = link["anchor"] or ""
+    return f"[{link['text']}]({place}{anchor})"
+
+
+def _page_of(source: str) -> str | None:
+    """Return the site's page of a file of the project; None if there is none."""
+    if source in ROOT_PAGES:
+        return ROOT_PAGES[source]
+    path = PurePosixPath(source)
+    return str(path.relative_to("docs")) if path.parts[0] == "docs" else None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "experiments", "realrl", "scripts")
-FILES = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+FOLDERS = ("docs", "examples", "experiments", "realrl", "scripts")
+FILES = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE")
 """What the site is made of, and what its pages link to."""
 ROOMS = ("api", "layouts", "algorithms", "program", "planner", "recipes")
 """Packages with a page of the reference."""

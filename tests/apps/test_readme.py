@@ -135,3 +135,21 @@ def _short(placement: Placement) -> str:
     layout = placement.layout
     degrees = {"p": layout.pp, "d": layout.dp, "t": layout.tp}
     return "".join(f"{letter}{degree}" for letter, degree in degrees.items() if degree > 1)
+
+
+def test_the_excerpts_of_examples_are_in_their_files():
+    """Blocks of docs/extending.md whose first line names a file."""
+    excerpts = [block.split("\n", 1) for block in blocks("python", "docs/extending.md")]
+    found = {first.removeprefix("# "): rest for first, rest in excerpts if first.startswith("# examples/")}
+    assert {"examples/model_family.py", "examples/launcher.py"} <= set(found)
+    for name, excerpt in found.items():
+        if (ROOT / name).is_file():
+            assert excerpt in text_of(name), name
+
+
+def test_the_yaml_of_extensions_can_be_given_so():
+    """Each block whose objects exist, after its first, which is tested with the rewards."""
+    documents = blocks("yaml", "docs/extending.md")
+    for text in ("family:", "launcher:"):
+        (document,) = [block for block in documents if text in block]
+        build_config(RECIPES["ppo-math"].default_config, document)
