@@ -176,6 +176,7 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
 
 def _answer(prepared: PreparedRun) -> None:
     from realrl.launch.local import LocalLauncher
+    from realrl.launch.workers import imports_of
     from realrl.recipes.gen import GEN
     from realrl.runtime.resume import is_done
     from realrl.runtime.run import run
@@ -185,7 +186,7 @@ def _answer(prepared: PreparedRun) -> None:
             GEN,
             prepared.config,
             prepared.plan,
-            LocalLauncher(device=prepared.config.device),
+            LocalLauncher(device=prepared.config.device, imports=imports_of(prepared.plan)),
             notes=prepared.notes,
         )
 

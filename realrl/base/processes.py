@@ -5,6 +5,9 @@ Source: Linux, proc_pid_stat(5).
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _STATES = {
@@ -16,7 +19,7 @@ _STATES = {
     "Z": "ended",
     "X": "ended",
 }
-_STATE, _START = 0, 19
+_STATE, _START, _ARGUMENTS_START, _ARGUMENTS_END = 0, 19, 45, 46
 """Fields, counted from the first after the command's name."""
 
 
@@ -45,3 +48,14 @@ def _fields(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def show_command(words: Sequence[str]) -> None:
+    """Have the system show `words` as this process's command, cut to the room that its own command took.
+
+    Source: Linux, proc_pid_stat(5), arg_start and arg_end; proc_pid_cmdline(5).
+    """
+    fields = _fields(os.getpid())
+    start, end = int(fields[_ARGUMENTS_START]), int(fields[_ARGUMENTS_END])
+    shown = "".join(f"{word}\0" for word in words).encode()
+    ctypes.memmove(start, shown.ljust(end - start, b"\0"), end - start)
