@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+
+from realrl.apps import train
 
 _DEADLINE_S = 180
 
 
 def command(recipe: str, overrides: Mapping[str, object]) -> list[str]:
     """That runs a recipe, with keys set."""
-    given = [f"{key}={value}" for key, value in overrides.items()]
-    return [sys.executable, "-m", "realrl.apps.quickstart", recipe, *given]
+    return [sys.executable, "-m", "realrl.apps.quickstart", *_words(recipe, overrides)]
 
 
-def run_recipe(recipe: str, overrides: Mapping[str, object]) -> None:
-    """Until it has ended well."""
+def run_recipe(recipe: str, overrides: Mapping[str, object]) -> str:
+    """Run a recipe until it has ended well; returns what it said.
+
+    Its master is this process, so that what it needs is imported once; workers are processes, as ever. It has
+    no logger, which would be a process too.
+    """
+    code, said = call(train.main, _words(recipe, {"logger": "[]", **overrides}))
+    assert code == 0, said
+    return said
+
+
+def run_process(recipe: str, overrides: Mapping[str, object]) -> None:
+    """Run a recipe in a process of its own, until it has ended well."""
     done = subprocess.run(command(recipe, overrides), capture_output=True, text=True, timeout=_DEADLINE_S)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def call(main: Callable[[Sequence[str]], int], words: Sequence[str]) -> tuple[int, str]:
+    """The exit code of a command that this process carries out, and what it said."""
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = main(words)
+    return code, said.getvalue()
+
+
+def _words(recipe: str, overrides: Mapping[str, object]) -> list[str]:
+    return [recipe, *(f"{key}={value}" for key, value in overrides.items())]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import run_recipe
+from tests.command_line import run_process
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def run(folder: Path, recipe: str, **overrides: object) -> tuple[Path, dict]:
     """Where the model that a run leaves is, and its summary."""
-    run_recipe(recipe, {"runs_dir": folder, "data.template": "plain", **overrides})
+    run_process(recipe, {"runs_dir": folder, "data.template": "plain", **overrides})
     (checkpoint,) = (folder / overrides.get("experiment", recipe) / "trial" / "checkpoints").iterdir()
     summary = json.loads((checkpoint.parents[1] / "summary.json").read_text())
     return checkpoint, summary

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.command_line import command
 from tests.tiny import tiny_llama
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.quiet]
 
 
 @pytest.fixture(scope="module")

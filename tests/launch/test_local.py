@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from realrl.launch import local
+from realrl.launch.forking import ForkServer
 from realrl.launch.local import LocalLauncher
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,12 @@ def launcher_of(code, folder, *, is_forked, imports=(), device="cpu"):
     (folder / "life.py").write_text(MODULE.format(code=code))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
     return LocalLauncher(module="life", imports=imports, device=device)
+
+
+@pytest.fixture(autouse=True)
+def no_shared_server(monkeypatch):
+    """Each start has a fork server of its own, as outside of tests."""
+    monkeypatch.setattr(local, "ForkServer", ForkServer)
 
 
 @pytest.fixture(params=[False, True], ids=["started", "forked"])
