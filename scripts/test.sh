@@ -4,6 +4,8 @@
 #   REALRL_MATH_DATA   folder of maths problems as JSONL; tests that need it are skipped without
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Tests start hundreds of processes: what one of them has compiled, the others load.
+unset PYTHONDONTWRITEBYTECODE
 
 if (($# == 0)); then
     # Beside the environment: all of them mostly download and unpack.

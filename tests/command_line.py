@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,12 +9,10 @@ from io import StringIO
 
 from realrl.apps import train
 
-_DEADLINE_S = 180
-
 
 def command(recipe: str, overrides: Mapping[str, object]) -> list[str]:
     """That runs a recipe, with keys set."""
-    return [sys.executable, "-m", "realrl.apps.quickstart", *_words(recipe, overrides)]
+    return [sys.executable, "-m", "realrl.apps.quickstart", *words(recipe, overrides)]
 
 
 def run_recipe(recipe: str, overrides: Mapping[str, object]) -> str:
@@ -24,15 +21,9 @@ def run_recipe(recipe: str, overrides: Mapping[str, object]) -> str:
     Its master is this process, so that what it needs is imported once; workers are processes, as ever. It has
     no logger, which would be a process too.
     """
-    code, said = call(train.main, _words(recipe, {"logger": "[]", **overrides}))
+    code, said = call(train.main, words(recipe, {"logger": "[]", **overrides}))
     assert code == 0, said
     return said
-
-
-def run_process(recipe: str, overrides: Mapping[str, object]) -> None:
-    """Run a recipe in a process of its own, until it has ended well."""
-    done = subprocess.run(command(recipe, overrides), capture_output=True, text=True, timeout=_DEADLINE_S)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def call(main: Callable[[Sequence[str]], int], words: Sequence[str]) -> tuple[int, str]:
@@ -43,5 +34,6 @@ def call(main: Callable[[Sequence[str]], int], words: Sequence[str]) -> tuple[in
     return code, said.getvalue()
 
 
-def _words(recipe: str, overrides: Mapping[str, object]) -> list[str]:
+def words(recipe: str, overrides: Mapping[str, object]) -> list[str]:
+    """The arguments of the command line that run a recipe, with keys set."""
     return [recipe, *(f"{key}={value}" for key, value in overrides.items())]
