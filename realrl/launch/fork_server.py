@@ -22,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _serve(requests: socket.socket) -> str | None:
             return None
         request = msgspec.json.decode(data, type=ForkRequest)
         (reports,) = descriptors
-        child = os.fork()
+        child = _fork()
         if child == 0:
             requests.close()
             _fork_workers(request, reports)
@@ -91,7 +92,7 @@ def _fork_workers(request: ForkRequest, reports: int) -> None:
     """Fork every worker and exit, so that the launcher adopts them; return in the workers alone."""
     parent = os.getpid()
     for rank, log in enumerate(request.logs):
-        if os.fork() == 0:
+        if _fork() == 0:
             _become_worker(rank, request, log)
             wait_for_adoption(parent)
             die_with_parent(int(os.environ[PARENT_VARIABLE]))
@@ -100,6 +101,14 @@ def _fork_workers(request: ForkRequest, reports: int) -> None:
             return
     # Nothing is to be cleaned up here: all of it is the server's.
     os._exit(0)
+
+
+def _fork() -> int:
+    """Fork this process, as `os.fork` does."""
+    with warnings.catch_warnings():
+        # Python warns of threads, but those of NumPy's BLAS end before a fork and start again when needed.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _become_worker(rank: int, request: ForkRequest, log: str) -> None:

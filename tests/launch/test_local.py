@@ -41,6 +41,8 @@ MODULE = """
 def main():
     exec({code!r}, {{}})
     return 0
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -215,6 +217,19 @@ def test_forked_workers_are_as_started_ones_but_import_once(tmp_path, monkeypatc
         assert fact["folder"] == os.getcwd() and fact["input"] == os.devnull
         assert fact["command"] == ["-m", "life"]
     assert not _children() & set(launcher.pids)
+
+
+def test_forks_start_anew_where_an_import_has_opened_a_device(tmp_path, monkeypatch):
+    """With their ranks and logs, and without what the server has imported."""
+    (tmp_path / "opening.py").write_text("import __main__\n__main__._has_opened_cuda = lambda: True\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    code = "import os, sys; print(os.environ['REALRL_RANK'], os.environ['KEY'], 'opening' in sys.modules)"
+    launcher = launcher_of(code, tmp_path, is_forked=True, imports=("opening",))
+    launcher.start(2, {"KEY": "value"}, tmp_path)
+    _wait_until(lambda: launcher.poll() == [(0, 0), (1, 0)])
+    assert [launcher.log_path(rank).read_text() for rank in range(2)] == [
+        f"{r} value False\n" for r in range(2)
+    ]
 
 
 def test_a_failed_import_ends_every_worker(tmp_path, monkeypatch):
