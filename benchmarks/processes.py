@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from realrl.api.launcher import RANK_VARIABLE
 from realrl.launch.workers import WORKER_MODULE
 
 _PROC = Path("/proc")
@@ -77,14 +76,14 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def _worker(pid: int) -> str | None:
-    """Its name, if it is a worker."""
+    """Its name, if it is a worker, by its log."""
     try:
         command = (_PROC / str(pid) / "cmdline").read_text().split("\0")
-        variables = (_PROC / str(pid) / "environ").read_text().split("\0")
+        output = (_PROC / str(pid) / "fd" / "1").readlink()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    ranks = [v.partition("=")[2] for v in variables if v.startswith(f"{RANK_VARIABLE}=")]
-    return f"worker {ranks[0]}" if WORKER_MODULE in command and ranks else None
+    kind, _, rank = output.stem.partition("-")
+    return f"worker {rank}" if WORKER_MODULE in command and kind == "worker" else None
 
 
 def _usage(pid: int) -> Usage:

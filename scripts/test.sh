@@ -4,6 +4,8 @@
 #   REALRL_MATH_DATA   folder of maths problems as JSONL; tests that need it are skipped without
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Tests start hundreds of processes: what one of them has compiled, the others load.
+unset PYTHONDONTWRITEBYTECODE
 
 if (($# == 0)); then
     # Beside the environment: all of them mostly download and unpack.
@@ -23,14 +25,16 @@ fi
 if (($# == 0)); then
     wait "$programs"
     if wait "$peer"; then
-        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py tests/engines/test_contract.py
+        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py tests/engines/test_contract.py || failed=1
     else
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi
-    # One core is enough for each of these, and no clock is in them; all others have the machine for themselves.
-    beside=(tests/{algorithms,api,datasets,layouts,models,ops,parallel,planner,program,recipes,rehearsal})
-    OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist worksteal "${beside[@]}" || failed=1
-    set -- "${beside[@]/#/--ignore=}"
+    # A file's tests share what it makes, so they stay together; one core is enough for each.
+    OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not quiet" \
+        --numprocesses 2 --dist loadfile --no-loadscope-reorder || failed=1
+    # Named, so that nothing else is imported.
+    mapfile -t quiet < <(grep --recursive --files-with-matches --include="test_*.py" "mark\.quiet" tests)
+    set -- -m quiet "${quiet[@]}"
 fi
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest "$@" || failed=1
 exit "${failed:-0}"

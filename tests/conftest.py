@@ -10,10 +10,44 @@ from typing import Any
 
 import pytest
 
+from realrl.launch import local
 from tests.hub import Hub, serving
+from tests.warm_workers import WarmServers
 
 SLOWEST_FILES = 20
 """Lines of the table at the end of a run of the tests."""
+LONGEST_FILES = (
+    "launch/test_slurm.py",
+    "engines/test_engine.py",
+    "first_hour/test_first_hour.py",
+    "launch/test_ray.py",
+    "e2e/test_recovery.py",
+    "e2e/test_plans.py",
+    "planner/test_engine_memory.py",
+    "e2e/test_weights.py",
+    "faults/test_faults.py",
+    "ops/test_cuda_build.py",
+    "realloc/test_matrix.py",
+    "e2e/test_chain.py",
+    "runtime/test_run.py",
+    "rehearsal/test_gpu_check.py",
+    "benchmarks/test_peer.py",
+    "benchmarks/test_bench.py",
+    "rehearsal/test_decode.py",
+    "rehearsal/test_engine.py",
+    "engines/test_generate.py",
+)
+"""By the table at the end; a file that is missing here costs time only."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers(tmp_path_factory) -> Iterator[None]:
+    """Workers of runs whose master is this process import PyTorch once for all of these runs."""
+    servers = WarmServers(tmp_path_factory.mktemp("warm-workers") / "log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "ForkServer", servers.open)
+        yield
+    servers.close()
 
 
 @pytest.fixture
@@ -53,6 +87,15 @@ def replay_file(path: Path) -> None:
                 pass
         except Exception as error:
             raise AssertionError(f"{path}: {error}") from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, begin with the longest files: no process works on alone."""
+    if not hasattr(config, "workerinput"):
+        return
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -15,9 +15,13 @@ _PRELOADED = [
     "torch",
     "torch.distributed",
     "transformers",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.tokenization_auto",
     "realrl.runtime.worker.worker_setup",
-    "realrl.recipes",
+    "realrl.parallel.megatron",
+    "realrl.recipes.ppo_math",
     "hypothesis",
+    "pytest",
 ]
 """What most processes import: a server does so once, and they are forked from it."""
 

@@ -212,6 +212,7 @@ def _model_of(recipe: Recipe, config: RunConfig) -> ModelConfig:
 def _answer(prepared: PreparedRun) -> None:
     """Run `gen`, unless it is done already."""
     from realrl.launch.local import LocalLauncher
+    from realrl.launch.workers import imports_of
     from realrl.recipes import RECIPES
     from realrl.runtime.resume import is_done
     from realrl.runtime.run import run
@@ -221,7 +222,7 @@ def _answer(prepared: PreparedRun) -> None:
             RECIPES["gen"],
             prepared.config,
             prepared.plan,
-            LocalLauncher(device=prepared.config.device),
+            LocalLauncher(device=prepared.config.device, imports=imports_of(prepared.plan)),
             notes=prepared.notes,
         )
 

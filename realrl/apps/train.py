@@ -168,7 +168,7 @@ def _start(prepared: PreparedRun) -> int:
         if goes_to_queue(config):
             return _run_in_queue(prepared)
         try:
-            launcher = open_launcher(config, plan.num_workers)
+            launcher = open_launcher(config, plan)
         except ValueError as error:
             return complain(str(error), BAD_INPUT)
         run(prepared.recipe, config, plan, launcher, notes=prepared.notes)

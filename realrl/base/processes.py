@@ -5,6 +5,9 @@ Source: Linux, proc_pid_stat(5).
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _STATES = {
@@ -18,6 +21,8 @@ _STATES = {
 }
 _STATE = 0
 _START = 19
+_ARGUMENTS_START = 45
+_ARGUMENTS_END = 46
 """These are fields, counted from the first after the command's name."""
 
 
@@ -55,3 +60,14 @@ def _fields(pid: int) -> list[str]:
         return []
     _, _, after_name = text.rpartition(")")
     return after_name.split()
+
+
+def show_command(words: Sequence[str]) -> None:
+    """Have the system show `words` as this process's command, cut to the room that its own command took.
+
+    Source: Linux, proc_pid_stat(5), arg_start and arg_end; proc_pid_cmdline(5).
+    """
+    fields = _fields(os.getpid())
+    start, end = int(fields[_ARGUMENTS_START]), int(fields[_ARGUMENTS_END])
+    shown = "".join(f"{word}\0" for word in words).encode()
+    ctypes.memmove(start, shown.ljust(end - start, b"\0"), end - start)

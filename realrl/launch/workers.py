@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from realrl.api.mesh import ExecutionPlan
+
 WORKER_MODULE = "realrl.apps.worker"
+IMPORTS = (
+    "realrl.runtime.control.channel",
+    "realrl.runtime.worker.worker_setup",
+    # What a tokenizer needs, which imports most of what takes long.
+    "transformers.activations",
+    "transformers.models.auto.tokenization_auto",
+)
+"""Modules that every worker needs and that take long to import, most of all PyTorch."""
+_TENSOR_PARALLEL = "realrl.parallel.megatron"
+
+
+def imports_of(plan: ExecutionPlan) -> tuple[str, ...]:
+    """Return the modules that the workers of a plan need and that take long to import."""
+    if any(placement.layout.tp > 1 for placement in plan.placements.values()):
+        return (*IMPORTS, _TENSOR_PARALLEL)
+    return IMPORTS
 
 
 def ranks_by_node(num_workers: int, devices_per_node: int) -> list[range]:

@@ -19,6 +19,7 @@ from realrl.program.instructions import Instruction
 SECONDS = 0.1
 
 
+@pytest.mark.quiet
 def test_a_run_with_simulated_workers_is_the_run_of_the_scheduler(capsys):
     """As many instructions and reports as without any worker, and no step is faster than its longest chain of
     calls: generation, a value or a reward, training.
@@ -155,6 +156,7 @@ def test_a_plot_has_a_line_for_each_process_and_quantity():
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 def test_a_short_run_leaks_nothing():
     """Neither its master nor its workers, though weights move and are saved all the time."""
     found = leaks.trends(leaks.measure(steps=60, every=2, allocation="actor_gen:d2,*:p2", recover_every=4))

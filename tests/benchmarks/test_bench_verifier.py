@@ -76,6 +76,7 @@ def test_precision_and_recall():
     assert verifier_cases.render([score]).splitlines()[-1].split() == ["x", "80.0%", "80.0%", "1", "1", "1.0"]
 
 
+@pytest.mark.quiet
 def test_a_small_run_prints_every_figure(capsys, monkeypatch):
     """No wrong answer is accepted, no right one refused, and the hostile ones change nothing."""
     monkeypatch.setattr(verifier, "NUM_MADE", 15)

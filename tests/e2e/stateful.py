@@ -41,6 +41,7 @@ def stateful_overrides(folder: Path, trial: str, **more: object) -> dict[str, ob
         "ppo.ref_eta": 0.3,
         "generation.max_new_tokens": 8,
         "recover_every": 1,
+        "logger": "[]",
         "runs_dir": folder / "runs",
         "trial": trial,
         **more,

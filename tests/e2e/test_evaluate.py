@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from realrl.apps.evaluate import main
+from tests.command_line import call
 from tests.tiny import tiny_llama
 
 NUM_PROBLEMS = 5
@@ -40,11 +39,10 @@ def options(folder: Path, output: str, *more: str) -> list[str]:
 
 
 def evaluated(folder: Path, output: str, *more: str) -> str:
-    """Run the command as a person would; what it says."""
-    command = [sys.executable, "-m", "realrl.apps.evaluate", *options(folder, output, *more)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """Evaluate in this process; what it says."""
+    code, said = call(main, options(folder, output, *more))
+    assert code == 0, said
+    return said
 
 
 @pytest.fixture(scope="module")

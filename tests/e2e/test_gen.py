@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def generate(folder: Path, trial: str, **more: object) -> Path:
-    """Run the command line as a person would; returns the run's directory."""
+    """Run the command line; returns the run's directory."""
     overrides = {
         "model.path": folder / "model",
         "model.dtype": "float32",

@@ -9,7 +9,7 @@ import pytest
 from tests.command_line import run_recipe
 from tests.tiny import tiny_llama
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.quiet]
 
 
 def test_actor_and_critic_train_at_once(tmp_path):

@@ -38,7 +38,7 @@ def files(tmp_path_factory) -> Path:
 
 
 def train(folder: Path, trial: str, allocation: str, *, critic: bool, **more: object) -> Path:
-    """Run the command line as a person would; returns the run's directory."""
+    """Run the command line; returns the run's directory."""
     overrides = {
         "actor.model.path": folder / "model",
         "actor.model.dtype": "float32",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command_line import command
+from tests.command_line import command, run_recipe
 from tests.e2e.stateful import stateful_overrides, write_inputs
 from tests.e2e.test_faults import workers
 from tests.e2e.test_plans import ROUNDING, TOLERANCE, check_rollouts, metrics, rollouts, weights
@@ -32,11 +32,15 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-def start(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> subprocess.Popen:
+def overrides(folder: Path, trial: str, allocation: str, **more: object) -> dict[str, object]:
     keys = {"num_steps": NUM_STEPS, "eval_every": EVAL_EVERY, "allocation": allocation, **more}
-    overrides = stateful_overrides(folder, trial, **keys)
+    return stateful_overrides(folder, trial, **keys)
+
+
+def start(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> subprocess.Popen:
+    """A run in processes of its own, to be killed."""
     return subprocess.Popen(
-        command("ppo-math", overrides),
+        command("ppo-math", overrides(folder, trial, allocation, **more)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -50,10 +54,7 @@ def directory_of(folder: Path, trial: str) -> Path:
 
 def finish(folder: Path, trial: str, allocation: str = ALLOCATION, **more: object) -> str:
     """Start a run, or resume it; returns what it said."""
-    process = start(folder, trial, allocation, **more)
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, said
-    return said
+    return run_recipe("ppo-math", overrides(folder, trial, allocation, **more))
 
 
 def recoveries(run: Path) -> list[int]:

@@ -56,6 +56,7 @@ def test_a_plan_does_not_change_what_stale_training_comes_to(files):
             assert (close[name] - weight).norm() <= TOLERANCE * weight.norm(), name
 
 
+@pytest.mark.quiet
 def test_a_step_is_generated_while_the_one_before_is_trained_on(files):
     """The trace shows it; without staleness, one comes after the other."""
     for max_staleness in (0, 1):
@@ -81,6 +82,7 @@ def check_rates(run: Path, trace: list[dict]) -> None:
     assert summary["tokens_per_s"] == pytest.approx(sum(step["num_tokens"] for step in steps) / taken_s)
 
 
+@pytest.mark.quiet
 def test_new_weights_come_into_responses_that_are_under_way(files):
     """Some of a step's tokens are of the newest weights, and some are not."""
     options = {"max_staleness": 1, "generation.interruptible": "true"}

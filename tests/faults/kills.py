@@ -32,6 +32,7 @@ def killed_run(folder: Path, times: int, num_steps: int, seed: int) -> tuple[Pat
     """
     chance, killed = random.Random(seed), []
     keys = {"num_steps": num_steps, "allocation": ALLOCATION, "recover_every": 5, "restarts": times}
+    keys["logger"] = "[tensorboard]"
     arguments = command("ppo-math", stateful_overrides(folder, "killed", **keys))
     with (folder / "said").open("wb") as log:
         process = None

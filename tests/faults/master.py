@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from realrl.apps.quickstart import main
 from realrl.launch import modes
@@ -10,7 +11,6 @@ from realrl.launch.local import LocalLauncher
 from tests.faults.places import watch_master
 
 if __name__ == "__main__":
-    worker = (sys.executable, "-m", "tests.faults.worker")
-    modes.LocalLauncher = lambda device: LocalLauncher(worker, device=device)
+    modes.LocalLauncher = partial(LocalLauncher, module="tests.faults.worker")
     watch_master()
     sys.exit(main())

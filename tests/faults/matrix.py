@@ -64,7 +64,8 @@ def campaign(folder: Path, name: str, faults: Sequence[Fault]) -> tuple[list[Out
     num_steps = max(fault.step for fault in faults) + 2
     timeout_s = min(CALL_TIMEOUT_S.get(kind, 120.0) for kind in kinds)
     keys = {"num_steps": num_steps, "allocation": ALLOCATION, "runs_dir": place / "disk"}
-    keys |= {"call_timeout_s": timeout_s, "restarts": 3 * len(faults)}
+    # A logger is one more process that must not be left behind.
+    keys |= {"call_timeout_s": timeout_s, "restarts": 3 * len(faults), "logger": "[tensorboard]"}
     with _small_disk(place / "disk") if "disk full" in kinds else _folder(place / "disk"):
         process = _Process(place, stateful_overrides(folder, name, **keys))
         run = place / "disk" / "ppo-math" / name

@@ -38,6 +38,7 @@ def arguments(folder: Path, trial: str, **overrides: object) -> list[str]:
         "device": "cpu",
         "devices_per_node": 1,
         "cpus_per_worker": 1,
+        "logger": "[]",
         "runs_dir": folder / "runs",
         "trial": trial,
         **overrides,

@@ -243,6 +243,7 @@ def test_regions_are_kept_alive():
     assert torch.equal(message.view(torch.float32), torch.full((1 << 16,), 3.0)) and len(other) == 8
 
 
+@pytest.mark.quiet
 def test_building_is_cheap():
     """Thousands of regions are listed in each step: a fraction of a millisecond for ten of them."""
     regions = [torch.zeros(64, 64)[:, :32] for _ in range(2000)]

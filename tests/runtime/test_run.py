@@ -47,6 +47,7 @@ def config(tmp_path):
         runs_dir=str(tmp_path / "runs"),
         allocation="actor_gen:d2,*:t2",
         call_timeout_s=120,
+        logger=(),
     )
 
 
@@ -63,7 +64,7 @@ def _directory(config) -> Path:
 
 def test_a_run_leaves_what_it_promises(config):
     """Checkpoints that transformers opens, metrics, rollouts, trace, logs, summary; and no process."""
-    launcher = LocalLauncher()
+    config, launcher = replace(config, logger=("tensorboard",)), LocalLauncher()
     summary = _run(config, launcher)
     assert [code for _, code in launcher.poll()] == [0, 0]
     directory = _directory(config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import msgspec
 
 from realrl.api.launcher import RANK_VARIABLE
 from realrl.api.messages import Done, Failed, ToMaster, Underway
-from realrl.apps.worker import main
+from realrl.apps import worker
 from realrl.runtime.control import channel
 from realrl.runtime.control.wire import PIECE_BYTES
 from tests.security.wires import mutated, noise
@@ -82,6 +81,7 @@ def _has_sense(frames: list[bytes]) -> bool:
     return isinstance(said, Failed) or isinstance(said, Done | Underway) and 0 <= said.seq < _NEVER
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """A worker's life, with a channel of its own."""
     channel.WorkerChannel = BabblingChannel
-    sys.exit(main())
+    return worker.main()

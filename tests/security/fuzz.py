@@ -72,7 +72,7 @@ class BesetLauncher(LocalLauncher):
     """Starts babbling workers, and strangers beside them."""
 
     def __init__(self, folder: Path, strangers: int, babble: int, seed: int) -> None:
-        super().__init__([sys.executable, "-m", "tests.security.babbler"])
+        super().__init__(module="tests.security.babbler")
         self._folder, self._strangers, self._seed = folder, strangers, seed
         self.counts = folder / "counts"
         self.counts.mkdir()
