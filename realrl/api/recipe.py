@@ -1,7 +1,7 @@
 """What a recipe gives the runtime: its graph, its models, and the body of each call.
 
-Recipe[C] ── graph(config: C) ──▶ calls ── bodies[call](CallContext[C], PackedBatch) ──▶ CallOutput
-    └─ checked when it is made: every call has a body, every input a producer, every name is known
+    Recipe ── graph(config) ──▶ calls ── the body of each: CallContext, PackedBatch ──▶ CallOutput
+      └─ checked when it is made: every call has a body, every input a producer, every name is known
 
 Who writes a recipe finds the names of engines and metrics that bodies use here too.
 """

@@ -87,5 +87,5 @@ def test_metrics_of_parts_add_up():
     first = {"loss": Mean(1.0, 2.0), "largest": Peak(3.0)}
     second = {"loss": Mean(5.0, 1.0), "largest": Peak(2.0), "other": Peak(1.0)}
     assert joined(first, second) == {"loss": (6.0, 3.0), "largest": Peak(3.0), "other": Peak(1.0)}
-    with pytest.raises(AssertionError, match="loss is a mean and a peak"):
+    with pytest.raises(AssertionError, match="loss is a mean in one part, a peak in another"):
         joined(first, {"loss": Peak(1.0)})
