@@ -7,20 +7,15 @@ from typing import TypeAlias
 
 from realrl.verifier import lexicon, units
 from realrl.verifier.equality import equal
-from realrl.verifier.families import same_up_to_constant, same_with_other_constants
+from realrl.verifier.formula_rules import same_formula
 from realrl.verifier.nodes import (
-    Constant,
     Node,
     Number,
-    Operation,
     Symbol,
-    free_symbols,
     operation,
     substituted,
-    walk,
     whole,
 )
-from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
 from realrl.verifier.tree import (
     Congruence,
     Family,
@@ -34,10 +29,9 @@ from realrl.verifier.tree import (
 )
 
 Amount: TypeAlias = Formula | Quantity | Percentage
+"""A number, with or without a unit or a percent sign."""
 _OF_A_FAMILY = "n_{family}"
 """The common name for the whole number of every family, so that its own name does not matter."""
-_ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
-"""The operations in which a sign of degrees may be left out."""
 
 
 def same_number(answer: Amount, solution: Amount) -> bool:
@@ -46,13 +40,13 @@ def same_number(answer: Amount, solution: Amount) -> bool:
         return _same_percentage(answer, solution)
     if isinstance(answer, Quantity) and isinstance(solution, Quantity):
         return _same_quantity(answer, solution)
-    return _same_node(answer.node, solution.node)
+    return same_formula(answer.node, solution.node)
 
 
 def same_family(answer: Formula | Family, solution: Formula | Family) -> bool:
     """Return whether two families are the same, or a family and a formula without a range."""
     if not (isinstance(answer, Family) and isinstance(solution, Family)):
-        return _same_node(answer.node, solution.node)
+        return same_formula(answer.node, solution.node)
     if answer.range != solution.range:
         return False
     return equal(_with_common_name(answer), _with_common_name(solution))
@@ -63,102 +57,6 @@ def _with_common_name(family: Family) -> Node:
     return substituted(family.node, {family.variable: Symbol(_OF_A_FAMILY)})
 
 
-def _same_node(answer: Node, solution: Node) -> bool:
-    """Return whether two formulas are equal, or equal by one of the rules for what may be left out."""
-    if equal(answer, solution):
-        return True
-    if same_up_to_constant(answer, solution):
-        return True
-    if stands_for(answer, solution, ANSWER_DIGITS):
-        return True
-    if stands_for(solution, answer, SOLUTION_DIGITS):
-        return True
-    if same_by_engineers_j(answer, solution):
-        return True
-    if same_angles(answer, solution):
-        return True
-    if same_with_other_constants(answer, solution):
-        return True
-    return same_without_degrees(answer, solution)
-
-
-def same_angles(answer: Node, solution: Node) -> bool:
-    r"""Return whether two families of angles differ only in the name of a whole number: `n\pi` for `k\pi`."""
-    mine = _counter(answer)
-    wanted = _counter(solution)
-    if mine is None or wanted is None or mine == wanted:
-        return False
-    if not (_is_angle(answer) and _is_angle(solution)):
-        return False
-    renamed = substituted(answer, {mine: Symbol(wanted)})
-    return equal(renamed, solution)
-
-
-def _counter(node: Node) -> str | None:
-    """Return the only variable of a formula if it names a whole number by custom; else None."""
-    names = free_symbols(node)
-    if len(names) != 1:
-        return None
-    if not names <= lexicon.COUNTERS:
-        return None
-    (name,) = names
-    return name
-
-
-def same_without_degrees(answer: Node, solution: Node) -> bool:
-    r"""Return whether one side only leaves out the sign of degrees: `90 - x` for `90^\circ - x`."""
-    names = free_symbols(solution)
-    if not names or names != free_symbols(answer):
-        return False
-    if _is_marked(answer) == _is_marked(solution):
-        return False
-    if not (_is_arithmetic(answer) and _is_arithmetic(solution)):
-        return False
-    return equal(_without_degrees(answer), _without_degrees(solution))
-
-
-def _is_arithmetic(node: Node) -> bool:
-    """Return whether a formula has only operations in which a sign of degrees may be left out."""
-    return _operations(node) <= _ARITHMETIC
-
-
-def _is_marked(node: Node) -> bool:
-    """Return whether a formula has a sign of degrees."""
-    return "degrees" in _operations(node)
-
-
-def _operations(node: Node) -> set[str]:
-    """Return the names of the operations in a formula."""
-    return {inner.name for inner in walk(node) if isinstance(inner, Operation)}
-
-
-def _without_degrees(node: Node) -> Node:
-    if not isinstance(node, Operation):
-        return node
-    operands = tuple(map(_without_degrees, node.operands))
-    if node.name == "degrees":
-        return operands[0]
-    return Operation(node.name, operands)
-
-
-def _is_angle(node: Node) -> bool:
-    """Return whether a formula contains pi or a sign of degrees."""
-    if _is_marked(node):
-        return True
-    return Constant("pi") in walk(node)
-
-
-def same_by_engineers_j(answer: Node, solution: Node) -> bool:
-    """Return whether an answer is a complex solution with j as the imaginary unit: `3 + 4j` for `3 + 4i`."""
-    imaginary_unit = Constant("i")
-    if imaginary_unit not in walk(solution):
-        return False
-    if free_symbols(answer) != {"j"} or free_symbols(solution):
-        return False
-    renamed = substituted(answer, {"j": imaginary_unit})
-    return equal(renamed, solution)
-
-
 def _same_percentage(answer: Amount, solution: Amount) -> bool:
     """Return whether two values, at least one of them a percentage, are the same.
 
@@ -167,14 +65,14 @@ def _same_percentage(answer: Amount, solution: Amount) -> bool:
     mine = answer.node
     wanted = solution.node
     if isinstance(answer, Percentage) and isinstance(solution, Percentage):
-        return _same_node(mine, wanted)
+        return same_formula(mine, wanted)
     if isinstance(answer, Quantity) or isinstance(solution, Quantity):
         return False
     if isinstance(solution, Percentage):
-        if _same_node(mine, wanted):
+        if same_formula(mine, wanted):
             return True
-        return _same_node(mine, _hundredth(wanted))
-    if _same_node(_hundredth(mine), wanted):
+        return same_formula(mine, _hundredth(wanted))
+    if same_formula(_hundredth(mine), wanted):
         return True
     if not _is_at_least_one(wanted):
         return False
@@ -197,13 +95,13 @@ def _same_quantity(answer: Quantity, solution: Quantity) -> bool:
     wanted = solution.unit
     if mine.is_known and wanted.is_known:
         if units.same_kind(mine, wanted):
-            return _same_node(_in_base_units(answer), _in_base_units(solution))
+            return same_formula(_in_base_units(answer), _in_base_units(solution))
         are_comparable = _is_money_rate(mine, wanted)
     else:
         are_comparable = _same_thing(mine, wanted)
     if not are_comparable:
         return False
-    return _same_node(answer.node, solution.node)
+    return same_formula(answer.node, solution.node)
 
 
 def _in_base_units(quantity: Quantity) -> Node:

@@ -42,6 +42,7 @@ def boxed_answer(text: str) -> str | None:
     if opening is None:
         return None
     begin, inside = opening
+    # Without braces, the box has one number.
     number = _BARE_NUMBER.match(text, inside)
     if number is not None:
         return number.group().rstrip(",")

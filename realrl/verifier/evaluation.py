@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from flint import acb, arb, ctx, fmpq
 
 from realrl.verifier.arithmetic import NoValue, Scalar, Unwieldy, add, checked, multiply, power
+from realrl.verifier.combinatorics import scalar_as_int
 from realrl.verifier.nodes import (
     Applied,
     Array,
@@ -19,7 +20,7 @@ from realrl.verifier.nodes import (
     Repeated,
     Symbol,
 )
-from realrl.verifier.operations import RULES, determinant, order_of, scalar_as_int, unknown
+from realrl.verifier.operations import RULES, determinant, order_of, unknown
 
 MAX_TERMS = 1000
 """The largest number of terms of a sum or a product over whole numbers."""

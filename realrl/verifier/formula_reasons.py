@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from flint import acb, arb, ctx, fmpq
 
-from realrl.verifier.amounts import same_angles, same_by_engineers_j, same_without_degrees
 from realrl.verifier.arithmetic import NoValue, Scalar, ball
 from realrl.verifier.equality import CONSTANT_PRECISIONS, PRECISIONS, Decision, Means, decision, equal
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.families import same_up_to_constant, same_with_other_constants
+from realrl.verifier.formula_rules import same_angles, same_by_engineers_j, same_without_degrees
 from realrl.verifier.nodes import Array, Node, free_symbols
 from realrl.verifier.points import points, variable_kinds
 from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
@@ -40,7 +40,7 @@ def why_equal(answer: Node, solution: Node) -> str:
 
 def _why_counted(answer: Node, solution: Node) -> str:
     """Return which rule counts an answer as a solution's value that it is not equal to."""
-    # The order is that of amounts.py, so that the rule that decided is the one that is named.
+    # The order is that of formula_rules.py, so that the rule that decided is the one that is named.
     if same_up_to_constant(answer, solution):
         return "they differ by a constant, for which the solution has a letter"
     if stands_for(answer, solution, ANSWER_DIGITS):

@@ -1,4 +1,4 @@
-r"""Names that are given a value: `x`, `f(2)`, `|AB|`, `\frac{dy}{dx}`, `(p, q)`, `\text{mean}`, `x + y`."""
+r"""Reads the names of values: `x`, `f(2)`, `|AB|`, `\frac{dy}{dx}`, `(p, q)`, `\text{mean}`, `x + y`."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from flint import acb, arb, fmpq, fmpq_mat, fmpz
 
+from realrl.verifier import combinatorics
 from realrl.verifier.arithmetic import (
     Imprecise,
     NoValue,
-    Pole,
     Scalar,
     add,
     ball,
@@ -23,18 +23,10 @@ from realrl.verifier.arithmetic import (
     square_root,
 )
 
-MAX_FACTORIAL = 2000
-"""The largest whole number whose factorial is computed exactly."""
 MAX_EXPONENT = 2048
 """The largest logarithm to base 2 of an argument: periodic functions need as many bits of it."""
-MAX_UPPER = 5000
-"""The largest upper number of a binomial coefficient that is computed exactly."""
-MAX_LOWER = (1 << 64) - 1
-"""The largest lower number of a binomial coefficient: FLINT takes no larger one."""
 MAX_ROWS = 4
 """The largest number of rows of a determinant whose entries are not all rational."""
-MAX_FACTORS = 60
-"""The largest number of factors of a binomial coefficient whose upper number is not whole."""
 _UNKNOWN_VALUES = 2_000_003
 """The number of values that an unknown function may have, a prime."""
 _UNKNOWN_DENOMINATOR = 99_991
@@ -198,89 +190,6 @@ def _larger(left: Scalar, right: Scalar) -> Scalar:
     return left if order >= 0 else right
 
 
-def scalar_as_int(value: Scalar) -> int:
-    """Return an exact whole number as an int.
-
-    Raises:
-        NoValue: The value is anything else.
-    """
-    if not isinstance(value, fmpq) or value.q != 1:
-        raise NoValue("no whole number")
-    return int(value.p)
-
-
-def _gcd(*values: Scalar) -> Scalar:
-    found = fmpz(0)
-    for value in values:
-        number = scalar_as_int(value)
-        found = found.gcd(fmpz(number))
-    return fmpq(found)
-
-
-def _lcm(*values: Scalar) -> Scalar:
-    found = fmpz(1)
-    for value in values:
-        number = scalar_as_int(value)
-        found = found.lcm(fmpz(number))
-    return fmpq(found)
-
-
-def _factorial(value: Scalar) -> Scalar:
-    if isinstance(value, fmpq) and value.q == 1:
-        if value < 0:
-            raise Pole("a factorial of a negative number")
-        if value <= MAX_FACTORIAL:
-            return fmpq(fmpz.fac_ui(value.p))
-    return (ball(value) + 1).gamma()
-
-
-def _double_factorial(value: Scalar) -> Scalar:
-    """Return the product of a whole number and every second one below it."""
-    number = scalar_as_int(value)
-    if not -1 <= number <= MAX_FACTORIAL:
-        raise NoValue("a double factorial")
-    half = (number + 1) // 2
-    power_of_two = fmpz(2) ** half
-    if number % 2 == 0:
-        half_factorial = fmpz.fac_ui(fmpz(half))
-        return fmpq(power_of_two * half_factorial)
-    # (2h - 1)!! = (2h)! / (2^h h!)
-    half_factorial = fmpz.fac_ui(fmpz(half))
-    whole_factorial = fmpz.fac_ui(fmpz(2 * half))
-    return fmpq(whole_factorial, power_of_two * half_factorial)
-
-
-def _binomial(top: Scalar, bottom: Scalar) -> Scalar:
-    """Return a binomial coefficient.
-
-    It is a falling factorial over a factorial if the lower number is whole; else gamma functions define it.
-    """
-    if not isinstance(bottom, fmpq) or bottom.q != 1:
-        return _binomial_by_gamma(ball(top), ball(bottom))
-    count = int(bottom.p)
-    if count < 0:
-        return fmpq(0)
-    if isinstance(top, fmpq) and top.q == 1 and 0 <= top <= MAX_UPPER:
-        if count > MAX_LOWER:
-            raise NoValue("a binomial coefficient with a large lower number")
-        return fmpq(fmpz.bin_uiui(int(top.p), count))
-    if count > MAX_FACTORS:
-        return _binomial_by_gamma(ball(top), ball(bottom))
-    product: Scalar = fmpq(1)
-    for index in range(count):
-        factor = add(top, fmpq(-index))
-        product = divide(multiply(product, factor), fmpq(index + 1))
-    return product
-
-
-def _binomial_by_gamma(top: acb, bottom: acb) -> Scalar:
-    above = (top + 1).gamma()
-    # The reciprocal gamma function is 0 where the gamma function has a pole.
-    below = (bottom + 1).rgamma()
-    difference = (top - bottom + 1).rgamma()
-    return above * below * difference
-
-
 def determinant(rows: Sequence[Sequence[Scalar]]) -> Scalar:
     """Return the determinant of a square matrix: by elimination if it is rational, else by expansion.
 
@@ -357,11 +266,11 @@ RULES: dict[str, Callable[..., Scalar]] = {
     "sign": _sign,
     "maximum": _maximum,
     "minimum": _minimum,
-    "gcd": _gcd,
-    "lcm": _lcm,
-    "factorial": _factorial,
-    "double_factorial": _double_factorial,
-    "binomial": _binomial,
+    "gcd": combinatorics.gcd,
+    "lcm": combinatorics.lcm,
+    "factorial": combinatorics.factorial,
+    "double_factorial": combinatorics.double_factorial,
+    "binomial": combinatorics.binomial,
     "sin": _zero_at_zero("sin"),
     "cos": _by("cos"),
     "tan": _zero_at_zero("tan"),

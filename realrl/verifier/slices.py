@@ -1,4 +1,4 @@
-"""Slices of tokens: the depth of brackets around each token, and the places where an answer can be cut."""
+"""Cuts tokens into slices, by the depth of brackets around each token."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from realrl.verifier.series import summed
 from realrl.verifier.slices import enclosed, has_text, words_of
 from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Tokens
 from realrl.verifier.tree import Formula, Percentage, Quantity, Reading, Unit, Value
+from realrl.verifier.unit_table import CURRENCIES
 
 _LONGEST_UNIT = 18
 """The largest number of tokens of a unit together with the tokens around it."""
@@ -102,10 +103,10 @@ def _currency_at_start(tokens: Tokens) -> tuple[Unit | None, Tokens]:
     code = first.lower()
     after = tokens[1:]
     second = after[0].text if after else ""
-    if first in units.CURRENCIES:
-        return units.CURRENCIES[first], after
-    if first == "-" and len(after) > 1 and second in units.CURRENCIES:
-        return units.CURRENCIES[second], (tokens[0], *after[1:])
+    if first in CURRENCIES:
+        return CURRENCIES[first], after
+    if first == "-" and len(after) > 1 and second in CURRENCIES:
+        return CURRENCIES[second], (tokens[0], *after[1:])
     if code in _CURRENCY_CODES:
         # "Rs." has a point.
         amount = after[1:] if second == "." else after
@@ -189,7 +190,7 @@ def _units(rest: Tokens) -> Iterator[Unit]:
         yield unit
         # A pound is a unit of mass and of money.
         if words_of(rest) in (["pound"], ["pounds"]):
-            yield units.CURRENCIES["£"]
+            yield CURRENCIES["£"]
         return
     if around is not None and around[0] == "(":
         rest = around[1]
@@ -278,7 +279,7 @@ def _may_begin_unit(tokens: Tokens, place: int) -> bool:
         return True
     if token.text in _UNIT_STARTS:
         return True
-    if token.text in units.CURRENCIES:
+    if token.text in CURRENCIES:
         return True
     if token.text != "{":
         return False
