@@ -85,7 +85,7 @@ class CallOutput:
 
     batch: PackedBatch | None = None
     metrics: Metrics = field(default_factory=dict)
-    records: list[dict] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
     """Rollouts worth writing down, as JSON objects."""
     rejected: tuple[int, ...] = ()
     """Ids of samples whose rows are to give way to others, all samples of a row alike: a `Redraw`'s judge

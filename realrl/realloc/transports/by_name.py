@@ -60,7 +60,7 @@ def transport_for(topology: Topology) -> Transport:
 
 def _open_own(reference: str, device: str) -> Transport:
     make = load_from_file(reference, setting="transport", what="transport", fits=callable)
-    assert isinstance(make, Callable), "load_from_file returns what fits"
+    assert callable(make), "load_from_file returns what fits"
     try:
         transport: Transport = make(device)
     except Exception as error:  # whatever a user's file raises

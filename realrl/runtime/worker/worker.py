@@ -16,7 +16,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample
 from realrl.api.device_metrics import read
-from realrl.api.engine import NO_BREAKS, Breaks, CallEngine
+from realrl.api.engine import NO_BREAKS, Breaks, CallEngine, Engine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import (
@@ -74,8 +74,13 @@ class Worker:
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
         while not isinstance(instruction := self.channel.receive(), Stop):
-            if not isinstance(instruction, StepAside):  # else it was for a call that has ended
-                self.channel.send(self._report(instruction))
+            # A sign to step aside that comes here was for a call that has ended.
+            if not isinstance(instruction, StepAside):
+                self._carry_out_and_report(instruction)
+
+    def _carry_out_and_report(self, message: ToWorker) -> None:
+        assert isinstance(message, Instruction), f"the set-up is over, and {message} is no instruction"
+        self.channel.send(self._report(message))
 
     def _report(self, instruction: Instruction) -> Done | Failed:
         started_s = time.time()
@@ -108,6 +113,7 @@ class Worker:
                 return {"files": self.snapshots.end(instruction.job, instruction.model)}
             case Forget():
                 self.store.forget(instruction.job)
+        return None
 
     def _begin_snapshot(self, instruction: Snapshot) -> None:
         """Of the model here, and of what the calls that train it remember, alike on its ranks."""
@@ -126,16 +132,19 @@ class Worker:
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)
         call, placement = graph.calls[instruction.call], self.plan[instruction.call]
-        weights = Weights(call.model, placement, call.engine)
-        engine = self.replicas.engine(weights) if call.model else None
-        if engine:
+        engine: Engine | None = None
+        if call.model is not None:
+            weights = Weights(call.model, placement, call.engine)
+            engine = self.replicas.engine(weights)
             check_version(engine, instruction.version, call.model)
             self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
+
         context = self._context(instruction, engine or NoEngine(call.name))
         inputs = self._inputs(instruction, graph, call)
         with engine.reporting(context.progress) if engine else nullcontext():
             output = self.recipe.bodies[call.name](context, inputs)
         if call.kind is CallKind.TRAIN:
+            assert engine is not None, "a call that trains has a model"
             engine.version = instruction.step + 1
         return self._describe(instruction, call, output)
 
@@ -181,7 +190,7 @@ class Worker:
 
         def take() -> None:
             while not is_the_sign(message := self.channel.receive()):
-                self.channel.send(self._report(message))
+                self._carry_out_and_report(message)
 
         return Breaks(due=lambda: any(map(is_the_sign, self.channel.arrived())), take=take)
 
