@@ -52,7 +52,7 @@ def _spread(bits: Tensor, noise: Tensor) -> None:
 
 
 def _noise(seed: int, start: Shape, shape: Shape, device: torch.device) -> Tensor:
-    """Return a hash of each element's index: odd, in (-2^15, 2^15), so that it is never half a step; int32."""
+    """Return a hash of each element's index: odd, in (-2^15, 2^15), so that it is never half a step."""
     mixed = torch.tensor(seed, device=device)
     for first, size in zip(start, shape):
         index = torch.arange(first, first + size, device=device)
