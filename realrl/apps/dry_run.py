@@ -109,7 +109,7 @@ def _reallocations(
     rows = [
         _reallocation(node, when, config, models, topology, transport)
         for when, program in (("each step", programs.step), ("each evaluation", programs.evaluate))
-        for node in program.nodes
+        for node in program.instructions
         if isinstance(node, Reallocate)
     ]
     if not rows:

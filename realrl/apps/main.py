@@ -25,8 +25,7 @@ usage: realrl COMMAND [options]
        realrl [{SUBMIT}] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
 """
 HINTS = """\
-`realrl COMMAND --help` shows a command's options, `realrl RECIPE --help` every key that can be set,
-`realrl RECIPE --help WORD` the keys with WORD in them.
+`realrl COMMAND --help` shows its options, `realrl RECIPE --help` every key, `--help WORD` those with WORD.
 Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 _LINE = "  {:<11} {}\n"

@@ -43,6 +43,7 @@ VERBS = {
     "grade": Verb("realrl.apps.grade", "compare answers in a file with their solutions"),
     "status": Verb("realrl.apps.status", "show what a run's workers do and what they wait for"),
     "stacks": Verb("realrl.apps.stacks", "print the Python stacks of a run's workers"),
+    "replay": Verb("realrl.apps.replay", "follow a run's scheduler through its event log"),
     "report": Verb("realrl.apps.report", "write a report of runs that opens in any browser"),
     "completion": Verb("realrl.apps.completion", "print the completion script of bash, zsh or fish"),
     "version": Verb("realrl.apps.version", "print the version"),
@@ -55,7 +56,7 @@ GENERATING = "gen"
 GROUPS = {
     "begin": ("init", "doctor"),
     "run": ("train", GENERATING, "eval", "grade"),
-    "look at a run": ("status", "stacks", "report"),
+    "look at a run": ("status", "stacks", "replay", "report"),
     "other": ("completion", "version"),
 }
 

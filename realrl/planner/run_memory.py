@@ -28,7 +28,7 @@ from realrl.planner.loads import PassRows, generation_load, model_load, recomput
 from realrl.planner.model_memory import Stage
 from realrl.planner.run_inputs import FoundModel, RunInputs
 from realrl.planner.transfer_memory import peak_memory
-from realrl.program.instructions import Call, Offload, Reallocate, Release, Weights
+from realrl.program.instructions import Offload, Reallocate, Release, RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
 from realrl.realloc.hosts import topology_of
@@ -96,7 +96,7 @@ class _Walk:
             if not self._model(weights).offload:
                 self._present.add(weights)
 
-        calls = [node for node in programs.step.nodes if isinstance(node, Call)]
+        calls = [node for node in programs.step.instructions if isinstance(node, RunCall)]
         self._is_interruptible = any(call.interruptible for call in calls)
         self._in_other_engines = _weights_in_other_engines(calls)
         self._standing: dict[int, MemoryUse] = {}
@@ -104,7 +104,7 @@ class _Walk:
 
     def through(self, program: Program, rows: PassRows) -> Iterator[Moment]:
         """Yield the fullest rank of each node that takes memory, in the order of the program."""
-        for node in program.nodes:
+        for node in program.instructions:
             if isinstance(node, Reallocate):
                 self._present.add(_written(node))
                 staging = self._staging(node)
@@ -114,7 +114,7 @@ class _Walk:
                 self._present.difference_update(node.weights)
             elif isinstance(node, Offload):
                 self._follow_offload(node)
-            elif isinstance(node, Call) and node.model:
+            elif isinstance(node, RunCall) and node.model:
                 working = self._working(node, rows)
                 yield self._fullest(node.call, working)
 
@@ -126,7 +126,7 @@ class _Walk:
         else:
             self._present.discard(weights)
 
-    def _working(self, node: Call, rows: PassRows) -> dict[int, MemoryUse]:
+    def _working(self, node: RunCall, rows: PassRows) -> dict[int, MemoryUse]:
         """Return what a call takes on each of its ranks."""
         (weights,) = node.weights
         working = {}
@@ -138,7 +138,9 @@ class _Walk:
         self._standing.update(working)
         return working
 
-    def _while_preempting(self, node: Call | Reallocate, uses: dict[int, MemoryUse]) -> dict[int, MemoryUse]:
+    def _while_preempting(
+        self, node: RunCall | Reallocate, uses: dict[int, MemoryUse]
+    ) -> dict[int, MemoryUse]:
         """Add what generation holds on the ranks where this node preempts it."""
         if isinstance(node, Reallocate) and not self._is_interruptible:
             return uses
@@ -218,7 +220,7 @@ class _Walk:
             staging[rank] = MemoryUse(staging_bytes=memory.staging_bytes)
         return staging
 
-    def _call(self, node: Call, stage: Stage, rows: PassRows) -> MemoryUse:
+    def _call(self, node: RunCall, stage: Stage, rows: PassRows) -> MemoryUse:
         """Return what a call takes on one rank in addition to what the rank holds."""
         config = self._config
         kind = node.function.kind
@@ -284,7 +286,7 @@ def _written(node: Reallocate) -> Weights:
     return Weights(node.into, node.target, node.engine)
 
 
-def _weights_in_other_engines(calls: Iterable[Call]) -> set[Weights]:
+def _weights_in_other_engines(calls: Iterable[RunCall]) -> set[Weights]:
     """Return the weights that calls use in engines that are processes of their own."""
     found: set[Weights] = set()
     for call in calls:

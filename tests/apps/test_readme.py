@@ -122,8 +122,8 @@ def test_the_hops_of_a_step_are_those_of_its_program():
     program = compile_program(graph, plan, home_placements(graph, plan), models)
     (shown,) = [block for block in blocks("", "docs/architecture.md") if block.startswith("Reallocate  ")]
     words = [line.split() for line in shown.splitlines()]
-    assert [line[0] for line in words] == [type(node).__name__ for node in program.nodes]
-    for line, node in zip(words, program.nodes, strict=True):
+    assert [line[0] for line in words] == [type(node).__name__ for node in program.instructions]
+    for line, node in zip(words, program.instructions, strict=True):
         if isinstance(node, Reallocate):
             assert line[1:5] == [node.model, _short(node.source), "->", _short(node.target)]
         elif not isinstance(node, Forget):

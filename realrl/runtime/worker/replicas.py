@@ -16,7 +16,7 @@ from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.engine import NO_WEIGHTS, Engine, HomeEngine
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
+from realrl.api.messages import Recovery
 from realrl.api.recipe import ModelSpec
 from realrl.api.traits import needed_generation
 from realrl.engines.decoder_engine import DecoderEngine
@@ -30,7 +30,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
 from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Weights
+from realrl.program.instructions import Offload, Reallocate, Release, Save, Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.runtime.model_directories import resolve_model

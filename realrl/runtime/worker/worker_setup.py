@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import msgspec
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from realrl.api.config import RunConfig
 from realrl.api.messages import Failed, Hello, Ready, Setup
@@ -22,7 +20,7 @@ from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import create_groups
-from realrl.program.instructions import Call, Weights
+from realrl.program.instructions import RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
@@ -32,6 +30,7 @@ from realrl.runtime.control.rendezvous import open_store
 from realrl.runtime.failure import RunRefused
 from realrl.runtime.inputs import check_digests
 from realrl.runtime.run_data import open_data
+from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.devices import open_device
 from realrl.runtime.worker.replicas import Replicas
 from realrl.runtime.worker.sample_store import SampleStore
@@ -118,14 +117,14 @@ def build_worker(
     )
 
 
-def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
-    """Return what calls remember: nothing at the start of a run, else what the recovery has."""
-    memories: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    if setup.recovery:
-        for directory in Path(setup.recovery.directory).iterdir():
-            memories.update(read_memories(directory))
-
-    return memories
+def _memories(setup: Setup) -> CallMemories:
+    """Return what calls remember where the run begins or resumes."""
+    if not setup.recovery:
+        return CallMemories()
+    remembered: dict[str, Memory] = {}
+    for directory in Path(setup.recovery.directory).iterdir():
+        remembered.update(read_memories(directory))
+    return CallMemories(remembered, setup.recovery.step)
 
 
 def _open_transport(config: RunConfig) -> tuple[Topology, TransferSettings]:
@@ -181,11 +180,8 @@ def _data_addresses() -> tuple[str, ...]:
 
 def _used_weights(programs: Programs) -> set[Weights]:
     """Return every model at every placement where a call uses it, and at its home."""
-    nodes = (*programs.step.nodes, *programs.evaluate.nodes)
     used = {Weights(model, home) for model, home in programs.homes.items()}
-
-    for node in nodes:
-        if isinstance(node, Call):
-            used.update(node.weights)
-
+    for instruction in (*programs.step.instructions, *programs.evaluate.instructions):
+        if isinstance(instruction, RunCall):
+            used.update(instruction.weights)
     return used
