@@ -1,4 +1,4 @@
-"""Names weights that are no finite numbers."""
+"""Names weights that are not finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from realrl.layouts.layout import Shard
 
 
 def not_finite(shards: Iterable[Shard], weights: Mapping[str, Tensor]) -> str | None:
-    """The first of a rank's weights that has NaN or infinities, by its name in the checkpoint."""
+    """Return the first of a rank's weights that has NaN or infinities, by its name in the checkpoint."""
     for shard in shards:
         box = tuple(slice(start, start + size) for start, size in zip(shard.offset, shard.box.shape))
         if not _is_finite(weights[shard.local][box]):
@@ -20,13 +20,18 @@ def not_finite(shards: Iterable[Shard], weights: Mapping[str, Tensor]) -> str | 
 
 
 def _is_finite(weight: Tensor) -> bool:
-    """By the least and the largest element, which are NaN if one is: without a copy, as weights are large."""
-    bounds = weight.detach().aminmax() if weight.numel() else ()
-    return all(bool(bound.isfinite()) for bound in bounds)
+    """Return whether every element is finite.
+
+    The least and the largest element are NaN if one is. This takes no copy of a large weight.
+    """
+    if not weight.numel():
+        return True
+    least, largest = weight.detach().aminmax()
+    return bool(least.isfinite()) and bool(largest.isfinite())
 
 
 def why_not_finite(shards: Iterable[Shard], weights: Mapping[str, Tensor], version: int) -> str:
-    """Why a model computes what is no finite number: a weight that is none, or all are finite."""
+    """Return why a model's results are not finite: it names a weight, or says that all are finite."""
     after = f"after {version} training steps" if version else "as they were loaded"
     if name := not_finite(shards, weights):
         return f"the weight {name}, {after}, has NaN or infinities; give other weights, or lower the lr"

@@ -1,4 +1,4 @@
-"""Masters of bfloat16 weights, on which no update is lost."""
+"""Masters of bfloat16 weights that lose no update."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from realrl.layouts.layout import Layout, Rank, Shape
 from realrl.realloc.views import view_of
 
 _ELEMENTS_AT_ONCE = 1 << 20
+"""Bounds the memory of the noise."""
 _MIX = 0x2545F4914F6CDD1D
 """An odd multiplier that spreads a number's bits; from Vigna 2016, arXiv:1402.6246, of xorshift*."""
 
@@ -21,12 +22,12 @@ _MIX = 0x2545F4914F6CDD1D
 def spread(layout: Layout, rank: Rank, values: Mapping[str, Tensor]) -> None:
     """Move float32 values that bfloat16 holds exactly to anywhere in the interval that rounds to them.
 
-    A checkpoint's weights lie on bfloat16's grid. Were their masters to begin there too, updates of much
-    less than the grid's step would reach no rounded weight for many steps, then all of them at once; so
-    spread, every update reaches its share of them. It is dithering: Roberts 1962, "Picture coding using
-    pseudo-random noise", with the noise added once. Values off the grid, zeros and infinities are left alone.
+    A checkpoint's weights lie on bfloat16's grid. If their masters began there too, updates much smaller than
+    the grid's step would reach no rounded weight for many steps, and then all of them at once. With masters
+    spread over the interval, every update reaches its share of the weights. Values off the grid, zeros and
+    infinities do not move. The new value depends only on the element's place in the global tensor.
 
-    Where a value goes depends on its place in the global tensor alone, whoever holds it.
+    Source: dithering, Roberts 1962, "Picture coding using pseudo-random noise", with the noise added once.
 
     Shapes: `values` are `rank`'s local tensors in `layout`, float32.
     """
@@ -44,14 +45,14 @@ def spread(layout: Layout, rank: Rank, values: Mapping[str, Tensor]) -> None:
 
 
 def _spread(bits: Tensor, noise: Tensor) -> None:
-    """Floats of one sign are ordered as their bits are, and bfloat16 keeps the upper half of these."""
+    """Add noise to the bits that bfloat16 drops; floats of one sign are ordered as their bits are."""
     exponent = bits & 0x7F800000
     is_on_grid = (bits & 0xFFFF == 0) & (exponent != 0) & (exponent != 0x7F800000)
     bits.add_(noise.mul_(is_on_grid))
 
 
 def _noise(seed: int, start: Shape, shape: Shape, device: torch.device) -> Tensor:
-    """Odd int32 numbers in (-2^15, 2^15), so that none is half a step: hashes of the elements' indices."""
+    """Return a hash of each element's index: odd, in (-2^15, 2^15), so that it is never half a step."""
     mixed = torch.tensor(seed, device=device)
     for first, size in zip(start, shape):
         index = torch.arange(first, first + size, device=device)
@@ -61,5 +62,5 @@ def _noise(seed: int, start: Shape, shape: Shape, device: torch.device) -> Tenso
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """One to one, on int64."""
+    """Return a one-to-one mixture of int64 numbers."""
     return (numbers ^ (numbers >> 32 & 0xFFFFFFFF)) * _MIX

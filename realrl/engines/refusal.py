@@ -21,11 +21,11 @@ class RefusesScoring:
         self._why = why
 
     def logprobs(self, batch: PackedBatch, *, temperature: float) -> Tensor | None:
-        """Refuse."""
+        """Raise ValueError."""
         self._refuse("logprobs")
 
     def values(self, batch: PackedBatch) -> Tensor | None:
-        """Refuse."""
+        """Raise ValueError."""
         self._refuse("values")
 
     def train_logprobs(
@@ -38,11 +38,11 @@ class RefusesScoring:
         whole_rows: bool = False,
         accept: Callable[[], bool] = lambda: True,
     ) -> Metrics:
-        """Refuse."""
+        """Raise ValueError."""
         self._refuse("train_logprobs")
 
     def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
-        """Refuse."""
+        """Raise ValueError."""
         self._refuse("train_values")
 
     def _refuse(self, method: str) -> NoReturn:
@@ -67,5 +67,5 @@ class NoEngine(RefusesScoring):
         ends: Ends | None = None,
         breaks: Breaks = NO_BREAKS,
     ) -> PackedBatch:
-        """Refuse."""
+        """Raise ValueError."""
         self._refuse("generate")

@@ -27,13 +27,13 @@ class Borrower:
         self._device: tuple[DeviceLoan, DeviceMemory] | None = None
 
     def tensors(self, loan: Loan, dtype: str, views: Sequence[View]) -> dict[str, Tensor]:
-        """Tensors by name, which share the lent memory."""
+        """Return tensors by name, which share the lent memory."""
         memory = self._host_memory(loan) if isinstance(loan, HostLoan) else self._device_memory(loan)
         buffer = memory.view(getattr(torch, dtype))
         return {view.name: buffer.as_strided(view.shape, view.stride, view.offset) for view in views}
 
     def give_back(self) -> None:
-        """Close device memory. Nobody may have a tensor of it any more.
+        """Close device memory, of which nobody may have a tensor any more.
 
         Raises:
             RuntimeError: somebody has: the owner would free memory that is in use.
@@ -66,7 +66,7 @@ class Borrower:
 
 
 def read_lent(loan: DeviceLoan) -> bytes:
-    """The content of lent memory, which is closed again.
+    """Return the content of lent memory, which is closed again.
 
     Raises:
         OSError: the driver does not share memory between these processes.

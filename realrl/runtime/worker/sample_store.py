@@ -63,11 +63,13 @@ class SampleStore:
 
 
 def move_layouts(keys: Sequence[KeyMove]) -> tuple[Layout, Layout]:
-    """Who holds which samples, and who lacks which: each key of a sample is a tensor."""
-    return tuple(
-        Layout(tuple(pattern for move in keys for pattern in _patterns(move, getattr(move, side))))
-        for side in ("source", "target")
-    )
+    """Return who holds which samples, and who lacks which: each key of a sample is a tensor."""
+    source: list[Pattern] = []
+    target: list[Pattern] = []
+    for move in keys:
+        source += _patterns(move, move.source)
+        target += _patterns(move, move.target)
+    return Layout(tuple(source)), Layout(tuple(target))
 
 
 def batch_of(

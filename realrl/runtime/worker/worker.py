@@ -17,7 +17,7 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, Sample
 from realrl.api.config import RunConfig
 from realrl.api.device_metrics import read
-from realrl.api.engine import NO_BREAKS, Breaks, CallEngine
+from realrl.api.engine import NO_BREAKS, Breaks, CallEngine, Engine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Failed, StepAside, Stop, Underway
@@ -72,8 +72,13 @@ class Worker:
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
         while not isinstance(instruction := self.channel.receive(), Stop):
-            if not isinstance(instruction, StepAside):  # else it was for a call that has ended
-                self.channel.send(self._report(instruction))
+            # A sign to step aside that comes here was for a call that has ended.
+            if not isinstance(instruction, StepAside):
+                self._carry_out_and_report(instruction)
+
+    def _carry_out_and_report(self, message: ToWorker) -> None:
+        assert isinstance(message, Instruction), f"the set-up is over, and {message} is no instruction"
+        self.channel.send(self._report(message))
 
     def _report(self, instruction: AnyInstruction) -> Done | Failed:
         started_s = time.time()
@@ -111,16 +116,19 @@ class Worker:
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)
         call, placement = graph.calls[instruction.call], self.plan[instruction.call]
-        weights = Weights(call.model, placement, call.engine)
-        engine = self.replicas.engine(weights) if call.model else None
-        if engine:
+        engine: Engine | None = None
+        if call.model is not None:
+            weights = Weights(call.model, placement, call.engine)
+            engine = self.replicas.engine(weights)
             check_version(engine, instruction.version, call.model)
             self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
+
         context = self._context(instruction, engine or NoEngine(call.name))
         inputs = self._inputs(instruction, graph, call)
         with engine.reporting(context.progress) if engine else nullcontext():
             output = self.recipe.bodies[call.name](context, inputs)
         if call.kind is CallKind.TRAIN:
+            assert engine is not None, "a call that trains has a model"
             engine.version = instruction.step + 1
         return self._describe(instruction, call, output)
 
@@ -172,7 +180,7 @@ class Worker:
 
         def take() -> None:
             while not is_the_sign(message := self.channel.receive()):
-                self.channel.send(self._report(message))
+                self._carry_out_and_report(message)
 
         return Breaks(due=lambda: any(map(is_the_sign, self.channel.arrived())), take=take)
 

@@ -185,8 +185,8 @@ def _data_addresses() -> tuple[str, ...]:
 
 def _used_weights(programs: Programs) -> set[Weights]:
     """Return every model at every placement where a call uses it, and at its home."""
-    used: set[Weights] = set()
+    used = {Weights(model, home) for model, home in programs.homes.items()}
     for instruction in (*programs.step.instructions, *programs.evaluate.instructions):
         if isinstance(instruction, RunCall):
             used.update(instruction.weights)
-    return used | {Weights(model, home) for model, home in programs.homes.items()}
+    return used
