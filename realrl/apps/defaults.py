@@ -99,7 +99,7 @@ def _filled(section: Any, recorded: Mapping[str, Any]) -> Any:
 
 
 def _device(config: RunConfig) -> str:
-    if config.mode != "local":
+    if not config.uses_this_host:
         return "cuda"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -119,7 +119,7 @@ def _devices(recipe: Recipe, config: RunConfig) -> _Devices:
 
 def _with_allocation(recipe: Recipe, config: Any, inputs: RunInputs, devices: _Devices) -> Any:
     """Take the first allocation that the batch, the models and the memory allow."""
-    if config.mode != "local":
+    if not config.uses_this_host:
         raise ValueError(
             "allocation: auto is for mode: local; on a cluster, say which layouts are to get devices, as"
             " allocation=gen.d16+d8p2"

@@ -7,12 +7,15 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import ConfigKey, config_keys, describe, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 USAGE = """\
 usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
@@ -28,22 +31,26 @@ OPTIONS = """\
 `realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
 SHARED = {"": RunConfig, " that trains": TrainingConfig}
-"""Whose keys several recipes have."""
+"""Classes of keys that several recipes have, by the end of the title over them."""
+_INDENT = " " * 6
 
 
 class NamedConfig(Protocol):
-    """What the manual needs of a recipe."""
+    """The part of a recipe that the manual needs."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The recipe's name."""
 
     @property
-    def default_config(self) -> RunConfig: ...
+    def default_config(self) -> RunConfig:
+        """The recipe's defaults."""
 
 
 def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
-    """Usage, the recipes, the keys that all of them share, and the keys of each; with `words`, only the keys
-    that have one of them in their path.
+    """Return usage, recipes, the keys that all recipes share, and the keys of each.
+
+    With `words`, only keys with one of the words in their path.
 
     Raises:
         ValueError: no key has one of the words.
@@ -51,35 +58,48 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
     recipes = list(recipes)
     if words:
         return _keys_with(recipes, words)
-    names = "\n".join(f"  {r.name:<18}  {summary(r.default_config)}" for r in recipes)
-    parts = [USAGE, OPTIONS, "", "recipes:", names]
+    parts = [USAGE, OPTIONS, "", "recipes:"]
+    for recipe in recipes:
+        parts.append(f"  {recipe.name:<18}  {summary(recipe.default_config)}")
     shared: set[str] = set()
     for title, cls in SHARED.items():
         examples = [recipe.default_config for recipe in recipes if isinstance(recipe.default_config, cls)]
-        if examples:
-            keys = [key for key in config_keys(cls) if key.path not in shared]
-            shared |= {key.path for key in keys}
-            default = examples[0] if len(recipes) == 1 else None
-            parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
+        if not examples:
+            continue
+        keys = [key for key in config_keys(cls) if key.path not in shared]
+        shared.update(key.path for key in keys)
+        # Recipes may have other defaults than the class.
+        default = examples[0] if len(recipes) == 1 else None
+        parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
     for index, recipe in enumerate(recipes):
         parts.append("")
-        if kin := next((r for r in recipes[:index] if _extends(recipe, r)), None):
-            parts.append(f"keys of {recipe.name}: those of {kin.name}, with the defaults")
-            parts += [f"  {line}" for line in _differences(recipe.default_config, kin.default_config)]
-            continue
-        keys = config_keys(type(recipe.default_config))
-        own = [key for key in keys if key.path not in shared]
-        parts += [f"keys of {recipe.name}:", _described(own, recipe.default_config)]
+        parts += _recipe_keys(recipe, recipes[:index], shared)
     return "\n".join(parts) + "\n"
 
 
+def _recipe_keys(recipe: NamedConfig, earlier: Sequence[NamedConfig], shared: Collection[str]) -> list[str]:
+    """Return the part on a recipe's own keys: all, or how they differ from those of an earlier recipe."""
+    default = recipe.default_config
+    for kin in earlier:
+        if _extends(recipe, kin):
+            differences = _differences(default, kin.default_config)
+            head = f"keys of {recipe.name}: those of {kin.name}, with the defaults"
+            return [head, *(f"  {line}" for line in differences)]
+    own = [key for key in config_keys(type(default)) if key.path not in shared]
+    return [f"keys of {recipe.name}:", _described(own, default)]
+
+
 def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
+    """Return the keys of each recipe with one of the words in their path."""
     parts = []
     for recipe in recipes:
-        keys = config_keys(type(recipe.default_config))
-        found = [key for key in keys if any(word in key.path for word in words)]
+        default = recipe.default_config
+        found = []
+        for key in config_keys(type(default)):
+            if any(word in key.path for word in words):
+                found.append(key)
         if found:
-            parts += [f"keys of {recipe.name}:", _described(found, recipe.default_config)]
+            parts += [f"keys of {recipe.name}:", _described(found, default)]
     if not parts:
         names = ", ".join(recipe.name for recipe in recipes)
         raise ValueError(f"--help {' '.join(words)}: no key of {names} has this in its path")
@@ -87,66 +107,88 @@ def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
 
 
 def _extends(recipe: NamedConfig, other: NamedConfig) -> bool:
+    """Return whether a recipe has all keys of another one."""
     return isinstance(recipe.default_config, type(other.default_config))
 
 
-def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """The keys of a config that differ from another's, as one would set them."""
+def _differences(ours: DataclassInstance, theirs: DataclassInstance, path: str = "") -> Iterator[str]:
+    """Yield the keys of a config that differ from another's, as a command line sets them."""
     for field in fields(ours):
-        own, other = (getattr(config, field.name, None) for config in (ours, theirs))
-        here = f"{path}{field.name}"
+        own = getattr(ours, field.name)
+        other = getattr(theirs, field.name, None)
+        key = f"{path}{field.name}"
         if is_dataclass(own) and is_dataclass(other):
-            yield from _differences(own, other, f"{here}.")
+            assert not isinstance(own, type) and not isinstance(other, type), "sections are objects"
+            yield from _differences(own, other, f"{key}.")
         elif own != other:
-            yield f"{here}={{}}" if is_dataclass(own) else f"{here}={shown(own)}"
+            value = "{}" if is_dataclass(own) else shown(own)
+            yield f"{key}={value}"
 
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass and its bases, as the source has it."""
+    """Return the string under each field of a dataclass and its bases, as the source has it."""
     docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
+    classes = cls.__mro__[:-1]
+    # From the base on: the nearest class wins.
+    for base in reversed(classes):
         docs.update(_own_docs(base))
     return docs
 
 
-def _own_docs(cls: type) -> Iterable[tuple[str, str]]:
+def _own_docs(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the names of a class's own fields, each with the string under it."""
     definition = _classes_of(cls.__module__).get(cls.__name__)
     body = definition.body if definition else []
     for field, below in zip(body, body[1:]):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            yield field.target.id, inspect.cleandoc(str(below.value.value))
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            text = str(below.value.value)
+            yield field.target.id, inspect.cleandoc(text)
 
 
 @functools.cache
 def _classes_of(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of a module, by name; parsed once, as `inspect.getsource` would do for each of them."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    """Return the classes of a module, by name.
+
+    The module is parsed once, while `inspect.getsource` would parse it for each class.
+    """
+    source = inspect.getsource(sys.modules[module])
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node
+    return found
 
 
-def _described(keys: Iterable[ConfigKey], default: Any) -> str:
-    return "\n".join(_entry(key, default) for key in keys)
+def _described(keys: Iterable[ConfigKey], default: RunConfig | None) -> str:
+    """Return the entries of keys; `default` has their values in a recipe."""
+    entries = [_entry(key, default) for key in keys]
+    return "\n".join(entries)
 
 
-def _entry(key: ConfigKey, default: Any) -> str:
+def _entry(key: ConfigKey, default: RunConfig | None) -> str:
+    """Return a key with its type and default, over its docstring."""
+    title = f"  {key.path}: {describe(key.hint)}"
     value = default_of(default, key)
-    ending = "" if value is MISSING else f", default {shown(value)}"
-    title = f"  {key.path}: {describe(key.hint)}{ending}"
+    if value is not MISSING:
+        title += f", default {shown(value)}"
     doc = field_docs(key.owner).get(key.name, "")
-    indent = " " * 6
-    return title + (
-        "\n" + textwrap.fill(doc, WIDTH, initial_indent=indent, subsequent_indent=indent) if doc else ""
+    if not doc:
+        return title
+    text = textwrap.fill(
+        doc,
+        WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
     )
+    return f"{title}\n{text}"
 
 
-def default_of(default: Any, key: ConfigKey) -> Any:
-    """A key's value in a recipe's own defaults; the class's default where they have no such section."""
-    value = default
+def default_of(default: RunConfig | None, key: ConfigKey) -> Any:
+    """Return a key's value in a recipe's defaults, or the class's default if they have no such section."""
+    value: Any = default
     for name in key.path.split("."):
         value = getattr(value, name, None)
         if value is None:
@@ -155,5 +197,6 @@ def default_of(default: Any, key: ConfigKey) -> Any:
 
 
 def summary(config: RunConfig) -> str:
-    """The first line of a config's docstring, which says what its recipe does."""
-    return (inspect.getdoc(type(config)) or "").partition("\n")[0]
+    """Return the first line of a config's docstring, which says what its recipe does."""
+    doc = inspect.getdoc(type(config)) or ""
+    return doc.partition("\n")[0]

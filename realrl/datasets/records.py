@@ -156,7 +156,7 @@ def _rows_of(
     first = next(records, None)
     if first is None:
         raise ValueError(f"{source.key}: {source.path}: the dataset is empty; expected lines like {example}")
-    notes = []
+    notes: list[str] = []
     if not source.fields:
         first_place, first_record = first
         source, notes = _recognised(source, names, first_place, first_record, example)

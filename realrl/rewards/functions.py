@@ -1,36 +1,36 @@
-"""Rewards by functions of a user's own, named as `path/to/file.py:function`."""
+"""Rewards by a user's functions, named as `path/to/file.py:function`."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from realrl.base.progress import Progress, counted, no_progress
+from realrl.base.user_files import describe_error, load_from_file
 
 MATH = "math"
-"""Stands for the verifier of mathematical answers."""
+"""The reward by the verifier of mathematical answers."""
 GYM = "gym"
-"""Stands for the scorers of reasoning-gym's tasks."""
+"""The reward by the scorers of reasoning-gym's tasks."""
 MODEL = "model"
-"""Stands for a reward model."""
+"""The reward by a reward model."""
 
 LARGEST_REWARD = 1e30
-"""Bound on the absolute value of a reward: sums and products of larger ones overflow float32."""
+"""The largest absolute value of a reward: sums and products of larger ones overflow float32."""
+_SHOWN_CHARS = 200
+"""The largest number of characters of a response in an error."""
 
 RewardFunction = Callable[[str, str, Sequence[str]], float | None]
 """`(prompt, response, solutions) -> reward`, or None for no opinion; the prompt is without its template."""
 
 
 def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
-    """What rewards a response, each with its weight, from a config's `reward`.
+    """Return the rewards that a config's `reward` names, each with its weight.
 
     Raises:
-        ValueError: there is none, a weight is not finite or too large, or two say what is right.
+        ValueError: there is none, a weight is not finite or too large, or two of them grade answers.
     """
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
@@ -48,49 +48,36 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
 
 
 def is_usable(reward: float) -> bool:
-    """Whether a number can be a reward: finite, and not too large to be summed."""
+    """Return whether a number can be a reward: it is finite, and not too large to be summed."""
     return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
 @functools.cache
 def load_function(reference: str) -> RewardFunction:
-    """The function of a Python file, which is run for that.
+    """Return a function of a Python file, which this runs.
 
     Raises:
-        ValueError: it names no file, the file cannot be run, has no such function, or one that cannot be
-            called with a prompt, a response and solutions.
+        ValueError: the reference names no file, the file cannot be run or has no such function, or the
+            function cannot be called with a prompt, a response and solutions.
     """
-    path, _, name = reference.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ValueError(
-            f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
-        )
-    file = Path(os.path.expanduser(path))
-    if not file.is_file():
-        raise ValueError(f"reward: {path} is no file; give the path of a Python file, from here or absolute")
-    spec = importlib.util.spec_from_file_location(f"realrl_reward_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's file raises, SystemExit of a script included
-        raise ValueError(f"reward: {path} cannot be loaded ({_named(error)}); {_advice(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"reward: {path} has no function {name!r}; it has {_functions(module)}")
+    function = load_from_file(
+        reference, setting="reward", what="function", fits=callable, instead="`math`, `gym`, `model` or "
+    )
+    assert callable(function), "load_from_file returns what fits"
     _check_signature(reference, function)
     return function
 
 
 def _check_signature(reference: str, function: Callable[..., object]) -> None:
+    """Raise ValueError for a function that cannot be called as a reward."""
     if inspect.iscoroutinefunction(function):
         raise ValueError(
             f"reward: {reference} is an async function; give a plain one, which returns the reward"
         )
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions of C modules have none that can be looked at
+    except (TypeError, ValueError):
+        # Some functions of C modules have no signature.
         return
     try:
         signature.bind("", "", [])
@@ -108,10 +95,10 @@ def rewards_by(
     solutions: Sequence[Sequence[str]],
     progress: Progress = no_progress,
 ) -> list[float | None]:
-    """What a function says of each response; None where it has no opinion.
+    """Return a function's reward for each response; None where it has no opinion.
 
     Raises:
-        RuntimeError: it raised, or gave no number that can be a reward.
+        RuntimeError: the function raised an error, or returned a number that cannot be a reward.
     """
     function = load_function(reference)
     cases = zip(prompts, responses, solutions, strict=True)
@@ -122,33 +109,21 @@ def rewards_by(
 def _reward(
     reference: str, function: RewardFunction, prompt: str, response: str, solutions: Sequence[str]
 ) -> float | None:
+    """Return the function's reward for one response."""
+    shown = response[:_SHOWN_CHARS]
     try:
         given = function(prompt, response, solutions)
         reward = None if given is None else float(given)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit too, which would end this worker without a word
+    # SystemExit, too, which would end this worker without a message.
+    except BaseException as error:
         raise RuntimeError(
-            f"reward {reference} raised {_named(error)}; the response was {response[:200]!r}"
+            f"reward {reference} raised {describe_error(error)}; the response was {shown!r}"
         ) from error
     if reward is not None and not is_usable(reward):
         raise RuntimeError(
             f"reward {reference} gave {reward}, expected a number from {-LARGEST_REWARD:g} to"
-            f" {LARGEST_REWARD:g} or None; the response was {response[:200]!r}"
+            f" {LARGEST_REWARD:g} or None; the response was {shown!r}"
         )
     return reward
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return 'it ends the process when it is imported; guard that part by `if __name__ == "__main__"`'
-    return "mend it"
-
-
-def _functions(module: object) -> str:
-    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    return ", ".join(names) or "none"

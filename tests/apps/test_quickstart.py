@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from realrl.api.config import OptimizerConfig
-from realrl.api.configure import build_config, config_keys, dump_config
+from realrl.api.config_keys import config_keys
+from realrl.api.configure import build_config, dump_config
 from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 import msgspec
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
 from realrl.parallel.groups import create_groups
-from realrl.program.instructions import Call, Weights
+from realrl.program.instructions import RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
@@ -30,6 +28,7 @@ from realrl.runtime.control.rendezvous import open_store
 from realrl.runtime.failure import RunRefused
 from realrl.runtime.inputs import check_digests
 from realrl.runtime.run_data import open_data
+from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.devices import open_device
 from realrl.runtime.worker.replicas import Replicas
 from realrl.runtime.worker.sample_store import SampleStore
@@ -107,13 +106,14 @@ def build_worker(
     )
 
 
-def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
-    """What calls remember at the run's beginning, or where it is gone on with."""
-    memories = defaultdict(dict)
-    if setup.recovery:
-        for directory in Path(setup.recovery.directory).iterdir():
-            memories.update(read_memories(directory))
-    return memories
+def _memories(setup: Setup) -> CallMemories:
+    """Return what calls remember where the run begins or resumes."""
+    if not setup.recovery:
+        return CallMemories()
+    remembered: dict[str, Memory] = {}
+    for directory in Path(setup.recovery.directory).iterdir():
+        remembered.update(read_memories(directory))
+    return CallMemories(remembered, setup.recovery.step)
 
 
 def _transfer_settings(config: Any) -> TransferSettings:
@@ -160,6 +160,8 @@ def _data_addresses() -> tuple[str, ...]:
 
 def _used_weights(programs: Programs) -> set[Weights]:
     """Every model at every placement where some call uses it, and at its home."""
-    nodes = (*programs.step.nodes, *programs.evaluate.nodes)
-    away = {weights for node in nodes if isinstance(node, Call) for weights in node.weights}
-    return away | {Weights(model, home) for model, home in programs.homes.items()}
+    used: set[Weights] = set()
+    for instruction in (*programs.step.instructions, *programs.evaluate.instructions):
+        if isinstance(instruction, RunCall):
+            used.update(instruction.weights)
+    return used | {Weights(model, home) for model, home in programs.homes.items()}

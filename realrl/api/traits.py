@@ -1,0 +1,65 @@
+"""What the runtime asks of a recipe's config beyond `RunConfig`, each as a protocol.
+
+A config that trains is a `TrainingConfig`. The rest may be true of any config: it has the section, or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+from realrl.api.config import GenerationConfig, RunConfig
+from realrl.api.data import DataConfig
+
+
+@runtime_checkable
+class Generating(Protocol):
+    """A config of a recipe that generates responses."""
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """How responses are sampled."""
+        ...
+
+
+@runtime_checkable
+class ReadingData(Protocol):
+    """A config that names the rows of a run."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Where rows come from."""
+        ...
+
+
+@runtime_checkable
+class Rewarding(Protocol):
+    """A config of a recipe that rewards responses."""
+
+    @property
+    def reward(self) -> str | dict[str, float]:
+        """What rewards a response, or several rewards with their weights."""
+        ...
+
+
+def generation_of(config: RunConfig) -> GenerationConfig | None:
+    """Return how a config's responses are sampled, or None if its recipe generates none."""
+    return config.generation if isinstance(config, Generating) else None
+
+
+def needed_generation(config: RunConfig) -> GenerationConfig:
+    """Return how a config's responses are sampled, for a graph that has a generate call."""
+    generation = generation_of(config)
+    assert generation is not None, f"{type(config).__name__} generates, but has no section generation"
+    return generation
+
+
+def with_generation(config: RunConfig, generation: GenerationConfig) -> RunConfig:
+    """Return the config with other settings of its generation, which it must have."""
+    changes: dict[str, Any] = {"generation": generation}
+    return replace(config, **changes)
+
+
+def data_of(config: RunConfig) -> DataConfig | None:
+    """Return where a config's rows come from, or None if it names none."""
+    return config.data if isinstance(config, ReadingData) else None
