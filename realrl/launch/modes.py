@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from realrl.api.config import RunConfig
 from realrl.api.launcher import Launcher
-from realrl.api.mesh import ExecutionPlan
 from realrl.launch.bundles import render_bundles
 from realrl.launch.local import LocalLauncher
 from realrl.launch.own import load_launcher, open_own_launcher
 from realrl.launch.queue import check_slurm
 from realrl.launch.sbatch import sbatch_script
 from realrl.launch.slurm import SlurmLauncher, inside_job
-from realrl.launch.workers import imports_of
+from realrl.launch.workers import IMPORTS
 
 
 def check_mode(config: RunConfig) -> None:
@@ -35,8 +35,8 @@ def goes_to_queue(config: RunConfig) -> bool:
     return config.mode == "slurm" and not inside_job()
 
 
-def open_launcher(config: RunConfig, plan: ExecutionPlan) -> Launcher:
-    """Return the launcher of the configured mode.
+def open_launcher(config: RunConfig, num_workers: int, imports: Sequence[str] = IMPORTS) -> Launcher:
+    """Return the launcher of the configured mode; every worker needs the modules `imports`.
 
     Raises:
         ValueError: the cluster lacks resources that the plan needs, or the user's launcher lacks a method.
@@ -44,13 +44,13 @@ def open_launcher(config: RunConfig, plan: ExecutionPlan) -> Launcher:
     if config.launcher is not None:
         return open_own_launcher(config.launcher, config, plan.num_workers)
     if config.mode == "slurm":
-        return SlurmLauncher(config, plan.num_workers)
+        return SlurmLauncher(config, num_workers)
     if config.mode == "ray":
         # Ray is an optional dependency.
         from realrl.launch.ray import RayLauncher
 
-        return RayLauncher(config, plan.num_workers)
-    return LocalLauncher(device=config.device, imports=imports_of(plan))
+        return RayLauncher(config, num_workers)
+    return LocalLauncher(device=config.device, imports=imports)
 
 
 def render_request(recipe: str, config: RunConfig, num_workers: int) -> dict[str, str]:
