@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from realrl.apps.tables import table
-from realrl.ops.box_copies import ALIGNMENT, Boxes, pack, unpack
+from realrl.ops.box_copies import Boxes, pack, unpack
+from realrl.ops.box_rows import ALIGNMENT
 
 _ROWS, _COLUMNS = 2048, 8192
 _MEMCPY_BYTES = 256 << 20

@@ -21,10 +21,12 @@ from realrl.api.config import ModelConfig, TrainedModelConfig
 from realrl.api.data import DataConfig
 from realrl.api.graph import CallKind
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import Done, Instruction, ToMaster, ToWorker
+from realrl.api.messages import Done, ToMaster
+from realrl.program.instructions import Instruction
 from realrl.recipes.parts.config import CriticConfig
 from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
 from realrl.runtime.control.channel import MasterChannel
+from realrl.runtime.control.wire import ToWorker
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.run import run
 from realrl.runtime.simulated_workers import Notes

@@ -13,8 +13,9 @@ import msgspec
 
 from benchmarks.control import make_plan, ppo_config
 from benchmarks.fake_launcher import scripts
-from realrl.api.messages import Done, Instruction, RunCall
-from realrl.program.events import Event, Job, Reported
+from realrl.api.messages import Done
+from realrl.program.events import Closed, Event, Job, Reported
+from realrl.program.instructions import Instruction, RunCall
 from realrl.program.jobs import compile_run
 from realrl.program.scheduler import Scheduler
 from realrl.recipes.ppo_math import PPO_MATH
@@ -85,7 +86,7 @@ class Drive:
         while self._sent:
             self._handle(list(self._reports(self._sent.popleft())))
             for job in [job for job in self._open if not self._scheduler.is_open(job)]:
-                self._scheduler.close(job)
+                self._scheduler.handle(Closed(job.number))
                 self._open.remove(job)
             self._begin()
         assert not self._open, "the run stands still"

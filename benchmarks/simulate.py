@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
@@ -76,7 +77,7 @@ def render(scenarios: Sequence[Scenario], rates: Mapping[str, float], *, as_json
 
 def predict(scenario: Scenario, rates: Mapping[str, float]) -> Prediction:
     """Plan a scenario, and judge the plan and the other systems' ways."""
-    topology = Topology.even(scenario.num_gpus, GPUS_PER_NODE, **rates)
+    topology = replace(Topology.even(scenario.num_gpus, GPUS_PER_NODE), **rates)
     source, target = scenario.layouts()
     begin_s = time.perf_counter()
     found = plan(source, target, topology)

@@ -15,7 +15,7 @@ namespace realrl {
 // How an element is read. `kByte` stands for whatever is only ever copied.
 enum Kind : int { kByte = 0, kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3, kFloat64 = 4 };
 
-// A row of the table that realrl/ops/box_copies.py builds; all its columns are int64. Elements of a row lie
+// A row of the table that realrl/ops/box_rows.py builds; all its columns are int64. Elements of a row lie
 // side by side, in the tensor as in the message.
 struct Box {
   int64_t position;        // where its first element lies, for dividing the work

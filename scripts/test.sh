@@ -19,6 +19,7 @@ if [[ -z ${REALRL_MATH_DATA:-} && -d ../shared/data/math ]]; then
 fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
+.venv/bin/python -m codespell_lib
 if (($# == 0)); then
     wait "$programs"
     if wait "$peer"; then

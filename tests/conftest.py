@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,32 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging-face"))
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
         yield served
+
+
+@pytest.fixture(scope="session", autouse=True)
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Replay the event log of every run in a test's folder: the same events lead to the same instructions.
+
+    A log that was replayed otherwise is an error of the last test; its path names the test that left it.
+    """
+    yield
+    for log in sorted(tmp_path_factory.getbasetemp().rglob("events*.jsonl")):
+        replay_file(log)
+
+
+def replay_file(path: Path) -> None:
+    """Raise where a log's events lead to other instructions."""
+    from realrl.program.event_log import read_head
+    from realrl.program.replay import replay
+    from realrl.program.scheduler import Scheduler
+
+    with path.open("rb") as file:
+        try:
+            head = read_head(file.readline())
+            for _ in replay(Scheduler.resumed(head.state), head, file):
+                pass
+        except Exception as error:
+            raise AssertionError(f"{path}: {error}") from error
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

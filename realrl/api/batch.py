@@ -30,34 +30,44 @@ class PackedBatch:
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     per_sample: Mapping[str, Tensor] = field(default_factory=dict)
     responses: Tensor | None = None
-    """int64 `[R]`, on the device of the other tensors: the tokens of `loss_mask`. A micro-batch that an
-    engine gives to a loss has them; to look for them on a device would make the host wait."""
+    """The indices of the tokens of `loss_mask`: int64 `[R]`, on the device of the other tensors. A
+    micro-batch that an engine gives to a loss has them; to look for them on a device would make the host
+    wait."""
 
     def __post_init__(self) -> None:
-        assert len(self.cu_seqlens) == len(self.samples) + 1, "cu_seqlens does not fit the samples"
+        num_samples = len(self.samples)
+        assert len(self.cu_seqlens) == num_samples + 1, "cu_seqlens does not fit the samples"
+        num_tokens = self.num_tokens
         for key, tensor in self.tokens.items():
-            assert len(tensor) == self.num_tokens, f"{key}: {len(tensor)} tokens, not {self.num_tokens}"
+            found = len(tensor)
+            assert found == num_tokens, f"{key}: {found} tokens, not {num_tokens}"
         for key, tensor in self.per_sample.items():
-            assert len(tensor) == len(self.samples), f"{key}: {len(tensor)} samples, not {len(self.samples)}"
+            found = len(tensor)
+            assert found == num_samples, f"{key}: {found} samples, not {num_samples}"
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: str) -> Tensor:
-        return self.tokens[key] if key in self.tokens else self.per_sample[key]
+        if key in self.tokens:
+            return self.tokens[key]
+        return self.per_sample[key]
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of all samples."""
         return int(self.cu_seqlens[-1])
 
     @property
     def lengths(self) -> list[int]:
-        return self.cu_seqlens.diff().tolist()
+        """Tokens of each sample."""
+        lengths: list[int] = self.cu_seqlens.diff().tolist()
+        return lengths
 
     def with_keys(
         self, *, tokens: Mapping[str, Tensor] | None = None, per_sample: Mapping[str, Tensor] | None = None
     ) -> PackedBatch:
-        """The same samples with more keys."""
+        """Return the same samples with more keys."""
         return replace(
             self,
             tokens={**self.tokens, **(tokens or {})},
@@ -65,41 +75,53 @@ class PackedBatch:
         )
 
     def select(self, indices: Sequence[int]) -> PackedBatch:
-        """The samples at `indices`, in that order."""
+        """Return the samples at `indices`, in that order."""
         starts = self.cu_seqlens.tolist()
-        pieces = [slice(starts[i], starts[i + 1]) for i in indices]
+        spans = [slice(starts[i], starts[i + 1]) for i in indices]
         picked = torch.as_tensor(list(indices), dtype=torch.long)
+        samples = [self.samples[i] for i in indices]
+        lengths = [span.stop - span.start for span in spans]
+        tokens = {}
+        for key, tensor in self.tokens.items():
+            pieces = [tensor[span] for span in spans]
+            tokens[key] = _joined(pieces, tensor)
+        per_sample = {}
+        for key, tensor in self.per_sample.items():
+            per_sample[key] = tensor[picked.to(tensor.device)]
         return PackedBatch(
-            tuple(self.samples[i] for i in indices),
-            cu_seqlens_of(piece.stop - piece.start for piece in pieces),
-            {
-                key: _joined([tensor[piece] for piece in pieces], tensor)
-                for key, tensor in self.tokens.items()
-            },
-            {key: tensor[picked.to(tensor.device)] for key, tensor in self.per_sample.items()},
+            tuple(samples),
+            cu_seqlens_of(lengths),
+            tokens,
+            per_sample,
         )
 
     def unpacked(self, key: str) -> list[Tensor]:
-        """One tensor a sample: its tokens' values, or `[1]`."""
+        """Return one tensor for each sample: the values of its tokens, or `[1]`."""
         if not self.samples:
             return []
+        lengths = self.lengths
         if key in self.per_sample:
-            return list(self.per_sample[key].split(1))
-        return list(self.tokens[key].split(self.lengths))
+            lengths = [1] * len(self.samples)
+        parts = self[key].split_with_sizes(lengths)
+        return list(parts)
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch with every tensor but `cu_seqlens` on `device`."""
+        """Return the same batch with every tensor but `cu_seqlens` on `device`."""
+        responses = None
+        if self.responses is not None:
+            responses = self.responses.to(device)
         return replace(
             self,
-            tokens={key: tensor.to(device) for key, tensor in self.tokens.items()},
-            per_sample={key: tensor.to(device) for key, tensor in self.per_sample.items()},
-            responses=None if self.responses is None else self.responses.to(device),
+            tokens=_moved(self.tokens, device),
+            per_sample=_moved(self.per_sample, device),
+            responses=responses,
         )
 
 
 def cu_seqlens_of(lengths: Iterable[int]) -> Tensor:
-    """Cumulative lengths, int32 `[B+1]`."""
-    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    """Return the cumulative lengths, int32 `[B+1]`."""
+    sums = torch.tensor([0, *lengths]).cumsum(0)
+    return sums.to(torch.int32)
 
 
 def pack(
@@ -107,28 +129,62 @@ def pack(
     tokens: Mapping[str, Sequence[Tensor]],
     per_sample: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> PackedBatch:
-    """Lay one tensor a sample end to end, for each key; at least one token key gives the lengths."""
-    lengths = [len(tensor) for tensor in next(iter(tokens.values()))]
+    """Lay one tensor for each sample end to end, for each key.
+
+    At least one key of `tokens` gives the lengths.
+    """
+    of_any_key = next(iter(tokens.values()))
+    lengths = [len(tensor) for tensor in of_any_key]
+    joined_tokens = {}
+    for key, tensors in tokens.items():
+        joined_tokens[key] = _joined(tensors)
+    joined_numbers = {}
+    for key, tensors in (per_sample or {}).items():
+        joined_numbers[key] = _joined(tensors)
     return PackedBatch(
         tuple(samples),
         cu_seqlens_of(lengths),
-        {key: _joined(list(tensors)) for key, tensors in tokens.items()},
-        {key: _joined(list(tensors)) for key, tensors in (per_sample or {}).items()},
+        joined_tokens,
+        joined_numbers,
     )
 
 
 def concatenated(*batches: PackedBatch) -> PackedBatch:
-    """The samples of several batches that have the same keys, one batch after the other."""
-    first, lengths = batches[0], [length for batch in batches for length in batch.lengths]
+    """Return the samples of several batches with the same keys, one batch after the other."""
+    samples: list[Sample] = []
+    lengths: list[int] = []
+    for batch in batches:
+        samples += batch.samples
+        lengths += batch.lengths
+    first = batches[0]
+    tokens = {}
+    for key in first.tokens:
+        parts = [batch.tokens[key] for batch in batches]
+        tokens[key] = torch.cat(parts)
+    per_sample = {}
+    for key in first.per_sample:
+        parts = [batch.per_sample[key] for batch in batches]
+        per_sample[key] = torch.cat(parts)
     return PackedBatch(
-        tuple(sample for batch in batches for sample in batch.samples),
+        tuple(samples),
         cu_seqlens_of(lengths),
-        {key: torch.cat([batch.tokens[key] for batch in batches]) for key in first.tokens},
-        {key: torch.cat([batch.per_sample[key] for batch in batches]) for key in first.per_sample},
+        tokens,
+        per_sample,
     )
 
 
-def _joined(tensors: list[Tensor], like: Tensor | None = None) -> Tensor:
+def _moved(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Return every tensor on `device`, under its key."""
+    moved = {}
+    for key, tensor in tensors.items():
+        moved[key] = tensor.to(device)
+    return moved
+
+
+def _joined(tensors: Sequence[Tensor], like: Tensor | None = None) -> Tensor:
+    """Return tensors end to end; without any, an empty one of the type of `like`."""
     if tensors:
-        return torch.cat(tensors)
-    return torch.empty(0) if like is None else like[:0]
+        return torch.cat(list(tensors))
+    if like is None:
+        return torch.empty(0)
+    return like[:0]

@@ -6,53 +6,71 @@ Source: https://yaml.org/spec/1.2.2/, section 10.3 (the core schema).
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import yaml
-
-_INT = r"[-+]?(?:0|[1-9][0-9_]*)"
-_FLOAT = (
-    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-_PLAIN = (
-    ("null", r"~|null|Null|NULL|", "~nN"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", _INT, "-+0123456789"),
-    ("float", _FLOAT, "-+.0123456789"),
-)
-
+from yaml.reader import ReaderError
+from yaml.resolver import BaseResolver
 
 _MOST_DEPTH = 32
 """Nested lists and mappings; no config has half as many."""
 
 
+class _Plain(NamedTuple):
+    """How a type of value is written without quotes."""
+
+    tag: str
+    pattern: str
+    first_letters: list[str]
+    """PyYAML tries the pattern only on texts that begin so; empty for the empty text."""
+
+
+_FLOAT = (
+    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+_PLAIN = (
+    _Plain("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    _Plain("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    _Plain("int", r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
+    _Plain("float", _FLOAT, list("-+.0123456789")),
+)
+
+
 class _Unfit(yaml.MarkedYAMLError):
-    """YAML that is none of a config, where quotes would not help."""
+    """YAML that is not that of a config, where quotes would not help."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Also refuses a key that is given twice, a key that is no text, aliases, tags and great depth."""
+    """Also refuses a key that is given twice, a key that is not text, aliases, tags and great depth."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
     _depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not for configs", problem_mark=event.start_mark)
-        if event.tag is not None:
-            problem = f"tags as {event.tag} are not for configs"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        if self._depth == _MOST_DEPTH:
-            problem = f"it is nested more than {_MOST_DEPTH} levels deep"
-            raise _Unfit(problem=problem, problem_mark=event.start_mark)
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose the next node, unless a config may not have it."""
+        self._check_event(self.peek_event())  # type: ignore[no-untyped-call]
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
+    def _check_event(self, event: yaml.NodeEvent) -> None:
+        """Check the beginning of a node."""
+        mark = event.start_mark
+        assert isinstance(mark, yaml.Mark), "PyYAML's own parser marks its events"
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not for configs", problem_mark=mark)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise yaml.MarkedYAMLError(problem=f"tags as {tag} are not for configs", problem_mark=mark)
+        if self._depth == _MOST_DEPTH:
+            problem = f"it is nested more than {_MOST_DEPTH} levels deep"
+            raise _Unfit(problem=problem, problem_mark=mark)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node."""
         try:
             return super().construct_object(node, deep)
         except ValueError:
@@ -60,35 +78,46 @@ class _Loader(yaml.SafeLoader):
             problem = f"{len(node.value)} digits are too many for a number"
             raise _Unfit(problem=problem, problem_mark=node.start_mark) from None
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping of a node whose keys are distinct texts."""
+        found = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            mark = key_node.start_mark
             if not isinstance(key, str):
-                raise _Unfit(problem=f"expected a name, got {key!r}", problem_mark=key_node.start_mark)
-            if key in seen:
-                raise _Unfit(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
+                raise _Unfit(problem=f"expected a name, got {key!r}", problem_mark=mark)
+            if key in found:
+                raise _Unfit(problem=f"{key!r} is given twice", problem_mark=mark)
+            found.add(key)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would not take for text; writes no aliases."""
+    """Quotes text that `_Loader` would read as another value; writes no aliases."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Return that every value is written in full."""
         return True
 
 
-for _tag, _pattern, _first in _PLAIN:
-    for _class in (_Loader, _Dumper):
-        _letters = [*_first, ""] if _tag == "null" else list(_first)
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _letters)
+def _add_plain_values(resolver: type[BaseResolver]) -> None:
+    """Let a loader or a dumper know how plain values are written."""
+    for plain in _PLAIN:
+        resolver.add_implicit_resolver(
+            f"tag:yaml.org,2002:{plain.tag}",
+            re.compile(f"^(?:{plain.pattern})$"),
+            plain.first_letters,
+        )
+
+
+_add_plain_values(_Loader)
+_add_plain_values(_Dumper)
 
 
 def load_value(text: str) -> Any:
-    """The value of a YAML text.
+    """Return the value of a YAML text.
 
     Raises:
         yaml.YAMLError: it is not YAML.
@@ -97,7 +126,7 @@ def load_value(text: str) -> Any:
 
 
 def load_mapping(text: str, name: str) -> dict[str, Any]:
-    """The mapping in a YAML document; `name` stands for it in messages.
+    """Return the mapping in a YAML document; `name` stands for it in messages.
 
     Raises:
         ValueError: it is not YAML, or no mapping.
@@ -114,26 +143,41 @@ def load_mapping(text: str, name: str) -> dict[str, Any]:
 
 
 def _explained(error: yaml.YAMLError, name: str, text: str) -> str:
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
-    return f"{name}:{_line_of(error, text)}: not the YAML of a config: {problem}{_hint(error, problem)}"
+    """Return the message about a text that cannot be read: where, why, and what may help."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+    what = problem or "cannot be read"
+    line = _line_of(error, text)
+    return f"{name}:{line}: not the YAML of a config: {what}{_hint(error, what)}"
 
 
 def _line_of(error: yaml.YAMLError, text: str) -> int:
-    if mark := getattr(error, "problem_mark", None):
+    """Return the number of the line that cannot be read."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(mark, yaml.Mark):
         return mark.line + 1
-    return text.count("\n", 0, getattr(error, "position", 0)) + 1
+    position = getattr(error, "position", 0)
+    return text.count("\n", 0, position) + 1
 
 
 def _hint(error: yaml.YAMLError, problem: str) -> str:
+    """Return the end of a message about an error: the character, or what may help."""
     if isinstance(error, _Unfit):
         return ""
-    if isinstance(error, yaml.reader.ReaderError):
-        return f" ({chr(error.character)!r})" if isinstance(error.character, int) else ""
+    if isinstance(error, ReaderError):
+        # The character is a number, or bytes where the text is no UTF-8.
+        character = error.character
+        return f" ({chr(character)!r})" if isinstance(character, int) else ""
     if "'\\t'" in problem:
         return "; indent with spaces in place of tabs"
     return "; text that begins with one of * & ! % @ [ { needs quotes"
 
 
 def dump(value: Any) -> str:
-    """YAML that `load_value` reads back equal."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Return YAML that `load_value` reads back equal."""
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )

@@ -1,4 +1,4 @@
-"""What the master needs of whoever starts its workers."""
+"""What the master needs from the launcher that starts its workers."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ LOCAL_RANK_VARIABLE = "LOCAL_RANK"
 
 
 class Launcher(Protocol):
-    """Starts one process a rank, and ends every one of them."""
+    """Starts one process for each rank, and ends all of them."""
 
-    host: str
-    """The master's address, as the workers see it."""
-    shares_proc: bool
-    """Whether every worker sees this process in its `/proc`: none is on another host or in a container."""
+    @property
+    def host(self) -> str:
+        """The master's address, as the workers see it."""
+
+    @property
+    def shares_proc(self) -> bool:
+        """Whether every worker sees this process in `/proc`: none is on another host or in a container."""
 
     def start(self, num_workers: int, environment: Mapping[str, str], log_directory: Path) -> None:
-        """Start `realrl.apps.worker` with `environment`, its rank, and a log file each."""
+        """Start `realrl.apps.worker` for each rank, with `environment`, its rank and a log file."""
 
     def poll(self) -> list[tuple[int, int]]:
-        """(rank, return code) of workers that have ended; minus the signal's number, if by a signal."""
+        """Return (rank, return code) of each worker that has ended.
+
+        The code of a worker that a signal ended is minus the signal's number.
+        """
 
     def explain(self) -> str:
-        """Why workers ended, where that is more than an end of theirs, as a node that was lost; else empty.
+        """Return why workers ended, where the reason is not their own, such as a lost node; else empty.
 
-        It may take seconds to find out.
+        Finding out may take seconds.
         """
 
     def log_path(self, rank: int) -> Path:
-        """Where a worker's output goes."""
+        """Return the path of a worker's log."""
 
     def dump_stacks(self) -> None:
-        """Have every worker write its Python stacks to its log."""
+        """Make every worker write its Python stacks to its log."""
 
     def states(self, ranks: Collection[int]) -> Mapping[int, str]:
-        """What their systems say of workers' processes, as `stopped (T)`, where that is known."""
+        """Return the states of workers' processes, as `stopped (T)`, as far as their systems tell."""
 
     def wait(self, timeout_s: float) -> None:
         """Return when every worker has ended, or after `timeout_s`."""
 
     def stop(self, grace_s: float) -> None:
-        """End every worker and its children: politely, and after `grace_s` by force; `start` may follow."""
+        """End every worker and its children: by SIGTERM, and after `grace_s` by force; `start` may follow."""
 
     def close(self) -> None:
-        """Give back what is held for workers."""
+        """Release the resources that are held for workers."""

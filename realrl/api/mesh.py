@@ -1,4 +1,8 @@
-"""Where a call runs: ranks, and how a model is cut over them."""
+"""Where a call runs: on which ranks, and how a model is sharded over them.
+
+ExecutionPlan ── call ──▶ Placement ──┬─▶ DeviceMesh: global ranks
+                                      └─▶ ParallelLayout: pp x dp x tp, a Coordinate for each rank
+"""
 
 from __future__ import annotations
 
@@ -26,29 +30,32 @@ class ParallelLayout:
     tp: int = 1
     """Tensor-parallel shards of each weight."""
     vp: int = 1
-    """Chunks of layers on each pipeline stage: the model goes through the stages so often (interleaved
-    stages; Narayanan et al. 2021, arXiv:2104.04473, section 2.2.2). No axis of the mesh."""
+    """Model chunks per pipeline stage: a micro-batch passes every stage `vp` times (interleaved stages;
+    Narayanan et al. 2021, arXiv:2104.04473, section 2.2.2). It is not an axis of the mesh."""
 
     def __post_init__(self) -> None:
         for axis in ("pp", "dp", "tp", "vp"):
-            if (degree := getattr(self, axis)) < 1:
+            degree = getattr(self, axis)
+            if degree < 1:
                 raise ValueError(f"layout.{axis} must be at least 1, got {degree}")
         if self.vp > 1 and self.pp == 1:
             raise ValueError(f"layout.vp must be 1 where there is one pipeline stage, got {self.vp}")
 
     @property
     def size(self) -> int:
+        """The number of ranks."""
         return self.pp * self.dp * self.tp
 
     def coordinate(self, index: int) -> Coordinate:
-        """The place of the mesh's `index`-th rank."""
+        """Return the place of the mesh's `index`-th rank."""
         rest, tp_rank = divmod(index, self.tp)
         pp_rank, dp_rank = divmod(rest, self.dp)
         return Coordinate(pp_rank, dp_rank, tp_rank)
 
     def index(self, pp_rank: int, dp_rank: int, tp_rank: int) -> int:
-        """The inverse of `coordinate`."""
-        return (pp_rank * self.dp + dp_rank) * self.tp + tp_rank
+        """Return the index of the rank at a place: the inverse of `coordinate`."""
+        row = pp_rank * self.dp + dp_rank
+        return row * self.tp + tp_rank
 
     def __str__(self) -> str:
         interleaved = f"v{self.vp}" if self.vp > 1 else ""
@@ -57,19 +64,24 @@ class ParallelLayout:
 
 @dataclass(frozen=True, order=True)
 class DeviceMesh:
-    """A set of global ranks, in ascending order: the order that a process group gives them too."""
+    """A set of global ranks in ascending order, which is also their order in a process group."""
 
     ranks: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 0:
-            raise ValueError(f"a mesh needs distinct ranks from 0 up in ascending order, got {[*self.ranks]}")
+        ranks = list(self.ranks)
+        is_ascending = ranks == sorted(set(ranks))
+        if not ranks or not is_ascending or ranks[0] < 0:
+            raise ValueError(f"a mesh needs distinct ranks from 0 up in ascending order, got {ranks}")
 
     def __str__(self) -> str:
-        first, last = self.ranks[0], self.ranks[-1]
-        if len(self.ranks) > 1 and self.ranks == tuple(range(first, last + 1)):
+        first = self.ranks[0]
+        last = self.ranks[-1]
+        # Distinct ranks in order leave no gap if there are as many as numbers.
+        if last > first and last - first + 1 == len(self.ranks):
             return f"[{first}-{last}]"
-        return "[" + ",".join(map(str, self.ranks)) + "]"
+        names = ",".join(map(str, self.ranks))
+        return f"[{names}]"
 
 
 @dataclass(frozen=True, order=True)
@@ -80,36 +92,51 @@ class Placement:
     layout: ParallelLayout
 
     def __post_init__(self) -> None:
-        if len(self.mesh.ranks) != self.layout.size:
+        num_ranks = len(self.mesh.ranks)
+        if num_ranks != self.layout.size:
             raise ValueError(
-                f"layout {self.layout} needs {self.layout.size} ranks,"
-                f" the mesh {self.mesh} has {len(self.mesh.ranks)}"
+                f"layout {self.layout} needs {self.layout.size} ranks, the mesh {self.mesh} has {num_ranks}"
             )
 
     @property
     def ranks(self) -> tuple[int, ...]:
+        """The global ranks, in ascending order."""
         return self.mesh.ranks
 
     def coordinate(self, rank: int) -> Coordinate:
-        """The place of a global rank."""
-        return self.layout.coordinate(self.mesh.ranks.index(rank))
+        """Return the place of a global rank."""
+        index = self.mesh.ranks.index(rank)
+        return self.layout.coordinate(index)
 
     def rank(self, *, pp_rank: int = 0, dp_rank: int = 0, tp_rank: int = 0) -> int:
-        """The global rank at a place."""
-        return self.mesh.ranks[self.layout.index(pp_rank, dp_rank, tp_rank)]
+        """Return the global rank at a place."""
+        index = self.layout.index(pp_rank, dp_rank, tp_rank)
+        return self.mesh.ranks[index]
 
     def data_parallel(self) -> Placement:
-        """The same ranks, each with a share of its own."""
-        return Placement(self.mesh, ParallelLayout(dp=self.layout.size))
+        """Return the same ranks with a data-parallel share for each."""
+        layout = ParallelLayout(dp=self.layout.size)
+        return Placement(self.mesh, layout)
 
     def dp_slice(self, dp_rank: int) -> tuple[int, ...]:
-        """The ranks that work on one data-parallel share of a batch."""
-        return tuple(r for r in self.ranks if self.coordinate(r).dp_rank == dp_rank)
+        """Return the ranks that work on one data-parallel share of a batch."""
+        found = []
+        for rank in self.ranks:
+            place = self.coordinate(rank)
+            if place.dp_rank == dp_rank:
+                found.append(rank)
+        return tuple(found)
 
     def output_ranks(self, dp_rank: int) -> tuple[int, ...]:
-        """The ranks that hold a call's outputs for one share: the last stage's tensor-parallel ranks."""
+        """Return the ranks that hold a call's outputs for one share: the tensor-parallel ranks of the last
+        stage.
+        """
         last = self.layout.pp - 1
-        return tuple(self.rank(pp_rank=last, dp_rank=dp_rank, tp_rank=t) for t in range(self.layout.tp))
+        found = []
+        for tp_rank in range(self.layout.tp):
+            rank = self.rank(pp_rank=last, dp_rank=dp_rank, tp_rank=tp_rank)
+            found.append(rank)
+        return tuple(found)
 
     def __str__(self) -> str:
         return f"{self.layout}@{self.mesh}"
@@ -123,7 +150,9 @@ class ExecutionPlan:
 
     @property
     def num_workers(self) -> int:
-        return 1 + max(max(p.ranks) for p in self.placements.values())
+        """The number of workers: ranks are numbered from 0 without gaps."""
+        last_ranks = [max(placement.ranks) for placement in self.placements.values()]
+        return 1 + max(last_ranks)
 
     def __getitem__(self, call: str) -> Placement:
         return self.placements[call]

@@ -1,6 +1,6 @@
-"""What master and workers say to each other: typed, schema-checked, and small.
+"""What master and workers say to each other, except instructions: typed, schema-checked, and small.
 
-Instructions go to workers, reports come back. Tensors never pass here.
+Instructions (`realrl.program.instructions`) go to workers, reports come back. Tensors never pass here.
 """
 
 from __future__ import annotations
@@ -58,69 +58,6 @@ class Stop(Message, frozen=True, kw_only=True):
     """End in good order."""
 
 
-class Instruction(Message, frozen=True, kw_only=True):
-    """A piece of work that `ranks` carry out together."""
-
-    seq: int
-    """Its place in the one order that every worker keeps."""
-    ranks: tuple[int, ...]
-    job: int
-    """The pass over a program that it belongs to."""
-    step: int
-    evaluating: bool = False
-    call: str = ""
-    """The call that it is or serves."""
-
-    def __str__(self) -> str:
-        what = f"{'call' if isinstance(self, RunCall) else type(self).__name__.lower()} {self.call}".rstrip()
-        return f"{what} of {'the evaluation at ' if self.evaluating else ''}step {self.step}"
-
-
-class RunCall(Instruction, frozen=True, kw_only=True):
-    """Run a call's body on each data-parallel rank's share."""
-
-    shares: tuple[tuple[tuple[int, int], ...], ...]
-    """(sample id, dataset row) pairs by dp_rank."""
-    version: int
-    """The policy version that the call's model must have."""
-    steps_aside: bool
-    """Whether what else its ranks are to do comes first, between two tokens."""
-    dtypes: dict[str, str]
-    """Types of the inputs that other calls made; a rank without samples needs them too."""
-
-
-class Reallocate(Instruction, frozen=True, kw_only=True):
-    """Copy a model's weights from one placement to another, or blend them into another model's."""
-
-    model: str
-    source: Placement
-    target: Placement
-    into: str
-    eta: float
-    engine: str
-    """Of the target."""
-    version: int
-
-
-class OfModel(Instruction, frozen=True, kw_only=True):
-    """About a model's weights at a placement."""
-
-    model: str
-    placement: Placement
-
-
-class Release(OfModel, frozen=True, kw_only=True):
-    """Give a reallocated replica's memory back."""
-
-    engine: str
-
-
-class Offload(OfModel, frozen=True, kw_only=True):
-    """Keep a model's weights in host memory, or bring them `back` to the device."""
-
-    back: bool
-
-
 class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
     """Keys of the samples that a move brings to ranks that lack them."""
 
@@ -132,32 +69,6 @@ class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that each rank holds."""
     target: dict[int, tuple[int, ...]]
     """Samples that each rank lacks."""
-
-
-class Move(Instruction, frozen=True, kw_only=True):
-    """Bring a call's inputs from where they were made to where it runs."""
-
-    keys: tuple[KeyMove, ...]
-
-
-class Save(OfModel, frozen=True, kw_only=True):
-    """Write a model's Hugging Face checkpoint."""
-
-    directory: str
-
-
-class Snapshot(OfModel, frozen=True, kw_only=True):
-    """Copy all that a model needs to be gone on with, and begin to write it."""
-
-    directory: str
-
-
-class Flush(OfModel, frozen=True, kw_only=True):
-    """Wait until a model's snapshot of the same job is written."""
-
-
-class Forget(Instruction, frozen=True, kw_only=True):
-    """Drop the samples of a job."""
 
 
 class StepAside(Message, frozen=True, kw_only=True):
@@ -233,18 +144,4 @@ class Failed(Message, frozen=True, kw_only=True):
     """A restart would fail in the same way: a person has to repair something."""
 
 
-ToWorker = (
-    Setup
-    | Stop
-    | RunCall
-    | Reallocate
-    | Release
-    | Offload
-    | Move
-    | Save
-    | Snapshot
-    | Flush
-    | Forget
-    | StepAside
-)
 ToMaster = Hello | Ready | Underway | Done | Failed

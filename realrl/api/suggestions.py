@@ -1,4 +1,4 @@
-"""Suggests a key for one that a config does not have: by the words of other trainers, else by spelling."""
+"""Suggests a key for one that a config does not have: by other trainers' words, else by spelling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_WORDS = {
     "data.max_response_tokens": "max_tokens max_length max_response_length",
     "runs_dir": "output_dir",
 }
-"""The end of a key, and the words that other trainers have for what it sets."""
+"""The words that other trainers use for a key, by the end of its path."""
 
 
 def suggested_key(path: str, siblings: Sequence[str], known: Collection[str]) -> str | None:
@@ -34,19 +34,25 @@ def suggested_key(path: str, siblings: Sequence[str], known: Collection[str]) ->
     section, _, word = path.rpartition(".")
     within = f"{section}." if section else ""
     meant = list(_meant(word, known))
-    by_spelling = (within + name for name in difflib.get_close_matches(word, siblings, n=1))
-    candidates = [
-        *(key for key in meant if key.startswith(within)),
-        *by_spelling,
-        *meant,
-        *(key for key in known if key.rpartition(".")[2] == word),
-        *difflib.get_close_matches(path, known, n=1),
-    ]
-    return next(iter(candidates), None)
+    candidates = [key for key in meant if key.startswith(within)]
+    for name in difflib.get_close_matches(word, siblings, n=1):
+        candidates.append(within + name)
+    candidates += meant
+    candidates += [key for key in known if _last_name(key) == word]
+    candidates += difflib.get_close_matches(path, known, n=1)
+    return candidates[0] if candidates else None
 
 
 def _meant(word: str, known: Collection[str]) -> Iterator[str]:
-    """Known keys that set what another trainer's `word` sets."""
+    """Yield the known keys that set what another trainer calls `word`."""
     for end, words in _OTHER_WORDS.items():
-        if word in words.split():
-            yield from (key for key in known if f".{key}".endswith(f".{end}"))
+        if word not in words.split():
+            continue
+        for key in known:
+            if key == end or key.endswith(f".{end}"):
+                yield key
+
+
+def _last_name(key: str) -> str:
+    """Return the name of a key in its section."""
+    return key.rpartition(".")[2]

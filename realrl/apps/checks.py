@@ -31,7 +31,7 @@ from realrl.datasets.sums import SUMS
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
 from realrl.models.layout import check_fits
-from realrl.models.registry import read_decoder_config, read_family
+from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.ops.kernels import CUDA_LIBRARY, NO_CUDA_KERNELS
 from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
 from realrl.program.program import home_placements
@@ -137,7 +137,7 @@ def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, F
     check_loggers(config)
     if lacking := lacking_devices(config, plan):
         raise ValueError(lacking)
-    if config.mode == "local":
+    if config.uses_this_host:
         _check_judges(config)
     generation = generation_of(config)
     if generation and generation.engine == "vllm":
@@ -195,9 +195,10 @@ def _find(path: str, spec: ModelSpec) -> FoundModel:
             f"{path}: expected a model, got none; give a Hugging Face model directory, as {path}=FOLDER, a"
             f" model of the Hugging Face Hub, as OWNER/NAME, or {DEMO_MODEL}, the demo model"
         )
+    family = load_family(spec.model.family, f"{path.removesuffix('path')}family")
     try:
         directory = resolve_model(spec.model.path, spec.model.commit, weights=False)
-        return FoundModel(path, spec, directory, read_decoder_config(directory))
+        return FoundModel(path, spec, directory, read_decoder_config(directory, family))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -217,7 +218,8 @@ def _check_vllm(
     config: RunConfig, call: ModelFunctionCall, layout: ParallelLayout, model: FoundModel
 ) -> None:
     vllm.check_layout(layout, config, call.name, _place(config, call.name))
-    family, dtype = read_family(model.directory), model.spec.model.away_dtype
+    family = read_family(model.directory, load_family(model.spec.model.family))
+    dtype = model.spec.model.away_dtype
     vllm.check_model(model.decoder, family, dtype, config, model.path)
 
 
@@ -295,7 +297,7 @@ def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
 
 def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:
     """Say which devices a start would not find here; empty where none is missing, or a cluster has them."""
-    if config.device != "cuda" or config.mode != "local":
+    if config.device != "cuda" or not config.uses_this_host:
         return ""
     if not torch.cuda.is_available():
         return "device: expected a CUDA device for 'cuda', this machine has none; set device: cpu"

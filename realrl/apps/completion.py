@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -17,11 +17,17 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
-from realrl.api.configure import ConfigKey, config_keys, describe, recipe_of, shown
+from realrl.api.config import RunConfig
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
+from realrl.api.configure import recipe_of
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
 from realrl.apps.manual import default_of, summary
 from realrl.apps.verbs import SUBMIT, VERBS, commands
 from realrl.recipes import RECIPES
+
+Completer = Callable[..., Iterable[str]]
+"""Returns the completions of a word; argcomplete calls it with keywords. The values of a mapping are shown
+as descriptions."""
 
 LOADED_BY = {
     "bash": """eval "$(realrl completion bash)" in ~/.bashrc""",
@@ -30,8 +36,9 @@ LOADED_BY = {
 }
 """Shells, and how each loads its script."""
 _FILES = ("path", "eval_path", "solutions_path", "runs_dir")
-"""Keys, by their last name, that take files or folders."""
+"""Last names of keys that take files or folders."""
 _STATUS = "status.json"
+_SUBMITS = "run a recipe on a cluster"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     ways = "; ".join(f"{shell}: {way}" for shell, way in LOADED_BY.items())
     parser = Parser(prog="realrl completion", description=f"Print a shell's completion script. {ways}")
     parser.add_argument("shell", choices=list(LOADED_BY))
@@ -57,7 +65,8 @@ def _main(argv: Sequence[str]) -> int:
 
 def complete() -> NoReturn:
     """Answer the shell, and end the process."""
-    _, _, _, words, _ = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
+    cursor = int(os.environ["COMP_POINT"])
+    _, _, _, words, _ = split_line(os.environ["COMP_LINE"], cursor)
     parser, before = parser_of(words[1:])
     # argcomplete skips as many words, less one, as this variable says.
     os.environ["_ARGCOMPLETE"] = str(1 + before)
@@ -70,103 +79,134 @@ class _Finder(argcomplete.CompletionFinder):
 
     def _get_completions(self, comp_words: list[str], *rest: Any) -> list[str]:
         program, *words = comp_words
-        return super()._get_completions([program, *_options_first(self._parser, words)], *rest)
+        parser = self._parser
+        assert parser is not None, "a finder is called with a parser"
+        reordered = _options_first(parser, words)
+        return super()._get_completions([program, *reordered], *rest)
 
 
 def _options_first(parser: argparse.ArgumentParser, words: Iterable[str]) -> list[str]:
-    """The same words with options, and their values, before the others; but an option that has yet to get its
-    value is the last.
+    """Return the same words with options and their values first.
+
+    An option that does not have its value yet is the last word.
     """
-    options, others, waiting = [], [], []
+    options: list[str] = []
+    others: list[str] = []
+    without_value: list[str] = []
     for word in words:
         action = parser._option_string_actions.get(word)
-        if waiting:
-            options += [*waiting, word]
-            waiting = []
+        if without_value:
+            options += [*without_value, word]
+            without_value = []
         elif action is not None and action.nargs is None:
-            waiting = [word]
+            without_value = [word]
+        elif word.startswith("-"):
+            options.append(word)
         else:
-            (options if word.startswith("-") else others).append(word)
-    return [*options, *others, *waiting]
+            others.append(word)
+    return [*options, *others, *without_value]
 
 
 def parser_of(words: Sequence[str]) -> tuple[Parser, int]:
-    """The parser for a command line, of which `words` are those after `realrl` and before the cursor; and how
-    many of them it does not parse.
+    """Return the parser for a command line, and how many of its words it does not parse.
+
+    `words` are those after `realrl` and before the cursor.
     """
     if not words:
         return _first_word_parser(), 0
     if words[0] not in VERBS:
-        return _train_parser(words), 0
+        return _train_parser(), 0
     if words[0] == "train":
-        return _train_parser(words[1:]), 1
+        return _train_parser(), 1
     parser = VERBS[words[0]].load().make_parser()
     for action in parser._actions:
         if action.metavar == "RUN":
-            action.completer = _runs
+            _complete_by(action, _runs)
     return parser, 1
 
 
+def _complete_by(action: argparse.Action, completer: Completer) -> None:
+    """Let argcomplete complete an argument by `completer`: it looks for an attribute of that name."""
+    vars(action)["completer"] = completer
+
+
 def _first_word_parser() -> Parser:
+    """Return the parser for a command line without any words."""
     parser = Parser(prog="realrl")
     parser.add_argument("--version", action="store_true", help="print the version")
-    does = {name: verb.does for name, verb in VERBS.items()} | {SUBMIT: "run a recipe on a cluster"}
-    does |= {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
+    does = {name: verb.does for name, verb in VERBS.items()}
+    does[SUBMIT] = _SUBMITS
+    does.update(_recipes())
     first = parser.add_argument("command", choices=commands())
-    first.completer = lambda **_: does
+    _complete_by(first, lambda **_: does)
     return parser
 
 
-def _train_parser(words: Sequence[str]) -> Parser:
-    """The parser of a run, of which `words` come before the cursor."""
+def _train_parser() -> Parser:
+    """Return the parser of a run."""
     parser = VERBS["train"].load().make_parser()
     for action in parser._actions:
         if action.dest == "config":
-            action.completer = FilesCompleter(("yaml", "yml"))
+            _complete_by(action, FilesCompleter(("yaml", "yml")))
         if action.dest == "words":
-            action.completer = lambda prefix, parsed_args, **_: _words(prefix, parsed_args)
+            _complete_by(action, lambda prefix, parsed_args, **_: _words(prefix, parsed_args))
     return parser
 
 
+def _recipes() -> dict[str, str]:
+    """Return what each recipe does."""
+    return {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
+
+
 def _words(prefix: str, arguments: argparse.Namespace) -> Mapping[str, str]:
-    """Recipes where none is named yet; else keys, or the values of one."""
+    """Return the words that may come next: recipes if none is named yet, else keys, or a key's values."""
     given = list(arguments.words or ())
     named = [word for word in given if word in RECIPES] or _named_in(arguments.config)
     if not named:
-        words = {name: summary(recipe.default_config) for name, recipe in RECIPES.items()}
-        return words if given else {**words, SUBMIT: "run a recipe on a cluster"}
+        words = _recipes()
+        if not given:
+            words[SUBMIT] = _SUBMITS
+        return words
     default = RECIPES[named[0]].default_config
     keys = {key.path: key for key in config_keys(type(default))}
-    path, sign, value = prefix.partition("=")
+    path, sign, begun = prefix.partition("=")
     if not sign:
-        return {f"{path}=": describe(key.hint) for path, key in keys.items()}
+        return {f"{key}=": describe(keys[key].hint) for key in keys}
     if path not in keys:
         return {}
-    return {f"{path}={v}": "" for v in _values(keys[path], default, value)}
+    values = _values(keys[path], default, begun)
+    return {f"{path}={value}": "" for value in values}
 
 
 def _named_in(file: Path | None) -> list[str]:
-    """The recipe that a file names, if it is one that there is."""
+    """Return the recipe that a file names, if there is such a recipe."""
+    # A pipe can be read only once, and is left for the command.
+    if file is None or file.is_fifo():
+        return []
     try:
-        name = None if file is None or file.is_fifo() else recipe_of(file)
+        name = recipe_of(file)
     except ValueError:
         return []
-    return [name] if name in RECIPES else []
+    if name is None or name not in RECIPES:
+        return []
+    return [name]
 
 
-def _values(key: ConfigKey, default: Any, begun: str) -> Iterable[str]:
-    """Values of a key: its choices, files, or else its default."""
+def _values(key: ConfigKey, default: RunConfig, begun: str) -> Iterable[str]:
+    """Return values of a key: its choices, files that begin with `begun`, or else its default."""
     choices = list(_choices(key.hint))
     if choices:
         return choices
     if key.name in _FILES:
         return FilesCompleter()(begun)
     value = default_of(default, key)
-    is_plain = isinstance(value, (str, int, float)) and value != ""
-    return [value if isinstance(value, str) else shown(value)] if is_plain else []
+    if isinstance(value, str):
+        return [value] if value else []
+    return [shown(value)] if isinstance(value, (int, float)) else []
 
 
 def _choices(hint: Any) -> Iterable[str]:
+    """Yield the values of a type that has only some."""
     if hint is bool:
         yield from ("true", "false")
     elif get_origin(hint) is Literal:
@@ -177,9 +217,13 @@ def _choices(hint: Any) -> Iterable[str]:
 
 
 def _runs(prefix: str, **_: Any) -> list[str]:
-    """Runs below `runs`, as EXPERIMENT/TRIAL, and folders."""
-    found = Path("runs").glob(f"*/*/{_STATUS}")
-    return [str(path.parent.relative_to("runs")) for path in found] + list(FilesCompleter()(prefix))
+    """Return the runs below `runs`, as EXPERIMENT/TRIAL, and folders."""
+    found = []
+    for path in Path("runs").glob(f"*/*/{_STATUS}"):
+        run = path.parent.relative_to("runs")
+        found.append(str(run))
+    found += FilesCompleter()(prefix)
+    return found
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def _recorded_settings(section: RunConfig | GenerationConfig, recorded: Mapping[
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
-    if config.mode != "local":
+    if not config.uses_this_host:
         return "cuda"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -121,7 +121,7 @@ def _devices(recipe: Recipe, config: RunConfig) -> _Devices:
 
 def _with_allocation(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> RunConfig:
     """Take the first allocation that the batch, the models and the memory allow."""
-    if config.mode != "local":
+    if not config.uses_this_host:
         raise ValueError(
             "allocation: auto is for mode: local; on a cluster, say which layouts are to get devices, as"
             " allocation=gen.d16+d8p2"
@@ -160,7 +160,8 @@ def _allocations(recipe: Recipe, config: RunConfig, number: int) -> Iterator[str
 
 def _generates_ahead(recipe: Recipe, config: RunConfig) -> bool:
     """Whether generation is ahead of training: the two need ranks of their own then."""
-    return isinstance(config, TrainingConfig) and config.max_staleness > 0 and bool(_engines(recipe, config))
+    is_ahead = isinstance(config, TrainingConfig) and config.max_staleness > 0
+    return is_ahead and bool(_engines(recipe, config))
 
 
 def _engines(recipe: Recipe, config: RunConfig) -> set[str]:
@@ -188,7 +189,8 @@ def _budgets(config: RunConfig, devices: _Devices) -> Iterator[RunConfig]:
             yield trial
             continue
         for share in _CACHE_SHARES:
-            yield with_generation(trial, replace(generation, cache_mib=_power_of_two(devices, share)))
+            cache_mib = _power_of_two(devices, share)
+            yield with_generation(trial, replace(generation, cache_mib=cache_mib))
 
 
 def _power_of_two(devices: _Devices, share: int) -> int:

@@ -105,7 +105,7 @@ def _reallocations(
     rows = [
         _reallocation(node, when, config, models, topology)
         for when, program in (("each step", programs.step), ("each evaluation", programs.evaluate))
-        for node in program.nodes
+        for node in program.instructions
         if isinstance(node, Reallocate)
     ]
     if not rows:
@@ -149,7 +149,7 @@ def _memory(recipe: Recipe, config: RunConfig, execution_plan: ExecutionPlan, in
     peak = max(found, key=lambda moment: moment.use.total_bytes)
     parts = ("weights", "optimizer", "activations", "cache", "staging", "context", "in all")
     rows = [
-        (node, str(rank), *(f"{num_bytes / 2**20:,.1f}" for num_bytes in (*use, use.total_bytes)))
+        (node, str(rank), *(f"{num_bytes / 2**20:,.1f}" for num_bytes in (*use.parts, use.total_bytes)))
         for node, rank, use in found
     ]
     first = f"in MiB; most is held by rank {peak.rank} in {peak.node}"

@@ -1,9 +1,9 @@
 """Evaluates a model: `realrl eval --model MODEL --data math500,aime24 --output FOLDER`.
 
 Each problem is answered once greedily and `--n` times by sampling, on any layout, by the recipe `gen`. The
-folder gets a line for each problem in a file for each benchmark, `results.json` and `results.md`. The same
-command goes on with an evaluation that was interrupted. Exit codes: 0 done, 1 the run failed, 2 bad input,
-130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+folder gets a file for each benchmark with a line for each problem, `results.json` and `results.md`. The same
+command resumes an evaluation that was interrupted. Exit codes: 0 done, 1 the run failed, 2 bad input, 130
+stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from realrl.base.terminal import show
 from realrl.datasets.templates import TEMPLATES
 
 if TYPE_CHECKING:
+    from realrl.api.config import ModelConfig, RunConfig
+    from realrl.api.recipe import Recipe
     from realrl.apps.preparation import PreparedRun
 
-RESULTS, TABLES = "results.json", "results.md"
-EXPERIMENT, TRIAL = "run", "gen"
-"""Where in the folder the run of `gen` lies."""
+RESULTS = "results.json"
+TABLES = "results.md"
+EXPERIMENT = "run"
+TRIAL = "gen"
+"""Names of the run of `gen`, which is in the folder of results."""
 KEYS = {
     "model": "model.path",
     "dtype": "model.dtype",
@@ -52,13 +56,13 @@ _ADVICE = {
     "recover=off": "restore that, or give another --output",
     "data.drop_long=true": "give a smaller --max-new-tokens, or leave such problems out",
 }
-"""A setting of `gen` that an evaluation fixes: what a message that advises to set it says instead."""
+"""Replaces the advice of messages to set a key of `gen` that an evaluation fixes."""
 SHOWN = ("n", "temperature", "top_p", "top_k", "max_new_tokens", "prompt_type", "dtype", "engine", "seed")
 """Options that results depend on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate a model; returns the exit code."""
+    """Evaluate a model; return the exit code."""
     return run_command(_main, argv)
 
 
@@ -73,23 +77,27 @@ def _main(argv: Sequence[str]) -> int:
         prepared = _prepare(options, benchmarks)
     except ValueError as error:
         return complain(_in_own_words(str(error)), BAD_INPUT)
-    for note in (note for benchmark in benchmarks for note in benchmark.notes):
-        mention(note)
+    for benchmark in benchmarks:
+        for note in benchmark.notes:
+            mention(note)
     try:
         _answer(prepared)
     except RunRefused as error:
         return complain(_in_own_words(str(error)), BAD_INPUT)
     except RunFailed as error:
         return complain(str(error), FAILED)
-    results = _results(options, prepared.config.model.commit, benchmarks)
+    model = _model_of(prepared.recipe, prepared.config)
+    results = _results(options, model.commit, benchmarks)
     text = render([results, *others])
-    write_atomically(options.output / RESULTS, json.dumps(results, indent=2) + "\n")
+    document = json.dumps(results, indent=2)
+    write_atomically(options.output / RESULTS, document + "\n")
     write_atomically(options.output / TABLES, text)
     show(text)
     return OK
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = Parser(prog="realrl eval", description="Evaluate a model")
     add = parser.add_argument
     add("--model", required=True, help="a model's directory, OWNER/NAME of the Hub, or the demo model's name")
@@ -126,20 +134,34 @@ def _add_setting(parser: Parser, name: str, default: Any, about: str, **more: An
 
 
 def _in_own_words(message: str) -> str:
-    """Return a message on keys of `gen` as one on the options that set them."""
+    """Return a message about keys of `gen` as one about the options that set them."""
     what, _, advice = message.rpartition("; ")
-    advice = next((ours for setting, ours in _ADVICE.items() if setting in advice), advice)
+    for setting, own_advice in _ADVICE.items():
+        if setting in advice:
+            advice = own_advice
+            break
     message = f"{what}; {advice}" if what else advice
-    options = {key: f"--{name.replace('_', '-')}" for name, key in KEYS.items()}
-    options |= {"data.path": "--data", "recover": "--output"}
-    for key, option in options.items():
-        # A key that is one plain word is one only where a message begins with it.
+    for key, option in _options_by_key().items():
+        # A key that is one plain word may also be an ordinary word, except at the beginning.
         begins = r"(?<![\w./-])" if "." in key else "^"
-        message = re.sub(rf"{begins}{re.escape(key)}(?![\w./-])", option, message)
+        pattern = rf"{begins}{re.escape(key)}(?![\w./-])"
+        message = re.sub(pattern, option, message)
     return message
 
 
+def _options_by_key() -> dict[str, str]:
+    """Return the option that sets each key."""
+    options = {}
+    for name, key in KEYS.items():
+        with_dashes = name.replace("_", "-")
+        options[key] = f"--{with_dashes}"
+    options["data.path"] = "--data"
+    options["recover"] = "--output"
+    return options
+
+
 def _count(text: str) -> int:
+    """Return the number that an option gives, at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
@@ -147,7 +169,11 @@ def _count(text: str) -> int:
 
 
 def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> PreparedRun:
-    """The run of `gen`, checked, and the folder with its problems. Raises ValueError."""
+    """Write the problems into the folder, and return the run of `gen`, checked.
+
+    Raises:
+        ValueError: the run cannot start, or the folder has another evaluation.
+    """
     from realrl.apps.preparation import check_start, prepare
     from realrl.recipes.gen import GEN
     from realrl.runtime.model_directories import resolve_model
@@ -162,19 +188,28 @@ def _prepare(options: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Pr
         "experiment": EXPERIMENT,
         "trial": TRIAL,
     }
-    given = {key: getattr(options, name) for name, key in KEYS.items()}
-    overrides = [f"{key}={value}" for key, value in given.items()]
+    overrides = [f"{key}={getattr(options, name)}" for name, key in KEYS.items()]
     overrides += options.more
+    # The last one wins, so nothing can change these.
     overrides += [f"{key}={value}" for key, value in fixed.items()]
-    config = pin(GEN, build_config(GEN.default_config, None, overrides, recipe=GEN.name))
+    config = build_config(GEN.default_config, None, overrides, recipe=GEN.name)
+    config = pin(GEN, config)
     is_begun = (options.output / EXPERIMENT / TRIAL).exists()
-    directory = resolve_model(config.model.path, config.model.commit)
+    model = _model_of(GEN, config)
+    directory = resolve_model(model.path, model.commit)
     open_folder(options.output, directory, benchmarks, is_begun=is_begun)
     prepared = prepare(GEN, config)
     return check_start(prepared)
 
 
+def _model_of(recipe: Recipe, config: RunConfig) -> ModelConfig:
+    """Return the model that is evaluated."""
+    (spec,) = recipe.models(config).values()
+    return spec.model
+
+
 def _answer(prepared: PreparedRun) -> None:
+    """Run `gen`, unless it is done already."""
     from realrl.launch.local import LocalLauncher
     from realrl.recipes.gen import GEN
     from realrl.runtime.resume import is_done
@@ -193,44 +228,62 @@ def _answer(prepared: PreparedRun) -> None:
 def _results(
     options: argparse.Namespace, commit: str | None, benchmarks: Sequence[Benchmark]
 ) -> dict[str, Any]:
-    """All numbers; on the way each benchmark's problems are written to its file.
+    """Return all numbers, and write each benchmark's problems with their answers to its file.
 
     `commit` is that of a model of the Hub.
     """
     from realrl.apps.evaluation.scores import problems_of
     from realrl.runtime.run_files import RECORDS
 
-    with (options.output / EXPERIMENT / TRIAL / RECORDS["pass"]).open(encoding="utf-8") as file:
+    scores = {}
+    records = options.output / EXPERIMENT / TRIAL / RECORDS["pass"]
+    with records.open(encoding="utf-8") as file:
+        # Answers are in the order of the problems, one benchmark after the other.
         problems = problems_of(map(json.loads, file))
-        return {
-            "name": options.name or options.model,
-            "model": options.model,
-            "commit": commit,
-            "settings": _settings(options),
-            "benchmarks": {
-                benchmark.name: _scored(benchmark, problems, options.output) for benchmark in benchmarks
-            },
-        }
+        for benchmark in benchmarks:
+            scores[benchmark.name] = _scored(benchmark, problems, options.output)
+    return {
+        "name": options.name or options.model,
+        "model": options.model,
+        "commit": commit,
+        "settings": _settings(options),
+        "benchmarks": scores,
+    }
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Those that results depend on."""
-    more = {"set": " ".join(options.more)} if options.more else {}
-    return {name.replace("_", "-"): getattr(options, name) for name in SHOWN} | more
+    """Return the settings that results depend on."""
+    found = {}
+    for name in SHOWN:
+        with_dashes = name.replace("_", "-")
+        found[with_dashes] = getattr(options, name)
+    if options.more:
+        found["set"] = " ".join(options.more)
+    return found
 
 
 def _scored(benchmark: Benchmark, problems: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Write the next problems, those of a benchmark, to its file; return their scores."""
     from realrl.apps.evaluation.scores import score
 
     own = [next(problems) for _ in benchmark.problems]
-    lines = (json.dumps(problem, ensure_ascii=False) + "\n" for problem in own)
-    write_atomically(folder / f"{benchmark.name}.jsonl", "".join(lines))
+    text = ""
+    for problem in own:
+        line = json.dumps(problem, ensure_ascii=False)
+        text += line + "\n"
+    write_atomically(folder / f"{benchmark.name}.jsonl", text)
     return {"title": benchmark.title, **score(own)}
 
 
 def _read_results(folder: Path) -> dict[str, Any]:
+    """Return the results in another folder.
+
+    Raises:
+        ValueError: there are none.
+    """
+    path = folder / RESULTS
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--beside: {folder}: cannot read {RESULTS} ({error}); give a folder of results"

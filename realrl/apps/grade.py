@@ -1,10 +1,10 @@
-"""The math verifier on a file: `realrl grade FILE.jsonl [--explain] [--json]`.
+"""Runs the math verifier on a file: `realrl grade FILE.jsonl [--explain] [--json]`.
 
 Each line of the file is `{"completion": …, "solutions": […]}`; a run's own `generations.jsonl` and
 `rollouts.jsonl`, which have `response` in place of `completion`, are graded too. Each line of the output is
-`{"verdict": …, "answer": …}`, in the same order; how many there are of each verdict goes to the errors,
-unless `--json`. `--explain` says why: in words, or with `--json` in the field `explanation`. Exit codes: 0
-done, 1 the children that compare could not start, 2 bad input, 130 stopped by Ctrl-C.
+`{"verdict": …, "answer": …}`, in the same order; the number of each verdict goes to stderr, unless `--json`.
+`--explain` says why: in words, or with `--json` in the field `explanation`. Exit codes: 0 done, 1 the
+children that compare could not start, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,21 +31,24 @@ from realrl.rewards.verdict import Checked, Verdict
 
 EXAMPLE = r'{"completion": "So it is \\boxed{4}.", "solutions": ["4"]}'
 RESPONSE = "response"
-"""The name that a run's own records have for a completion."""
+"""The name of a completion in a run's own records."""
 BATCH = 64
 """Lines whose verdicts are written together."""
 EXPLAINED_BATCH = 8
+"""Fewer lines for explanations, because a user waits to read them."""
 MOST_SHOWN = 300
-"""Characters of a text that is shown to a person."""
+"""Characters of a text in an explanation in words."""
 
 
 class Line(msgspec.Struct, frozen=True):
+    """A completion, and the solutions that it is compared with."""
+
     completion: str
     solutions: Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Grade a file; returns the exit code."""
+    """Grade a file; return the exit code."""
     return run_command(_main, argv)
 
 
@@ -56,7 +59,8 @@ def _main(argv: Sequence[str]) -> int:
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
     try:
-        counts = _write_verdicts(_checked(lines, arguments), as_json=arguments.json)
+        graded = _checked(lines, arguments)
+        counts = _write_verdicts(graded, as_json=arguments.json)
     except RuntimeError as error:
         return complain(str(error), FAILED)
     if not arguments.json:
@@ -65,23 +69,30 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _checked(lines: Sequence[Line], arguments: argparse.Namespace) -> Iterator[Checked]:
-    converts = not arguments.no_conversion
-    return _explained(lines, converts) if arguments.explain else _graded(lines, converts)
+    """Yield the verdict of each line, explained if the command line asks for it."""
+    convert_units = not arguments.no_conversion
+    if arguments.explain:
+        return _explained(lines, convert_units)
+    return _graded(lines, convert_units)
 
 
 def _write_verdicts(graded: Iterator[Checked], *, as_json: bool) -> Counter[Verdict]:
+    """Write a line for each verdict as soon as it is there; return the number of each."""
     counts: Counter[Verdict] = Counter()
     for number, checked in enumerate(graded, 1):
         counts[checked.verdict] += 1
         if isinstance(checked, Explained) and not as_json:
-            print(in_words(number, checked), flush=True)
+            text = in_words(number, checked)
         else:
             # In ASCII, which every terminal and file has.
-            print(json.dumps(msgspec.to_builtins(checked), separators=(",", ":")), flush=True)
+            document = msgspec.to_builtins(checked)
+            text = json.dumps(document, separators=(",", ":"))
+        print(text, flush=True)
     return counts
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = Parser(
         prog="realrl grade",
         description=f"Compare the answer in each completion with its solutions; a line is {EXAMPLE}, or has"
@@ -101,7 +112,11 @@ def make_parser() -> Parser:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Every line; blank ones are left out. Raises ValueError, which names the file and the line."""
+    """Return every line of a file that is not blank.
+
+    Raises:
+        ValueError: a line does not fit; the message names the file and the line.
+    """
     name = str(path)
     text = plain_text(_content(path), name, "FILE", EXAMPLE)
     rows = parse_json(text, name, EXAMPLE, (*Line.__struct_fields__, RESPONSE))
@@ -112,6 +127,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def _line(place: str, record: dict[str, Any]) -> Line:
+    """Return the line of a record; `place` is its file and number."""
     if "completion" not in record and RESPONSE in record:
         record["completion"] = record[RESPONSE]
     try:
@@ -123,9 +139,11 @@ def _line(place: str, record: dict[str, Any]) -> Line:
 
 
 def _content(path: Path) -> bytes:
-    """Of a file, or of a pipe, which is read but once here."""
+    """Return the content of a file, of a pipe, or of stdin for `-`."""
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if str(path) == "-":
+            return sys.stdin.buffer.read()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
         raise ValueError(
@@ -134,48 +152,69 @@ def _content(path: Path) -> bytes:
 
 
 def _graded(lines: Sequence[Line], convert_units: bool) -> Iterator[Checked]:
-    for start in range(0, len(lines), BATCH):
-        batch = lines[start : start + BATCH]
-        texts, solutions = [line.completion for line in batch], [line.solutions for line in batch]
+    """Yield the verdict of each line."""
+    for batch in _batches(lines, BATCH):
+        texts = [line.completion for line in batch]
+        solutions = [line.solutions for line in batch]
         yield from check_all(texts, solutions, convert_units=convert_units)
 
 
 def _explained(lines: Sequence[Line], convert_units: bool) -> Iterator[Explained]:
-    # Fewer at a time, as somebody waits to read them.
-    for start in range(0, len(lines), EXPLAINED_BATCH):
-        batch = lines[start : start + EXPLAINED_BATCH]
-        texts, solutions = [line.completion for line in batch], [line.solutions for line in batch]
+    """Yield the verdict of each line, with its reasons."""
+    for batch in _batches(lines, EXPLAINED_BATCH):
+        texts = [line.completion for line in batch]
+        solutions = [line.solutions for line in batch]
         yield from explain_all(texts, solutions, convert_units=convert_units)
 
 
+def _batches(lines: Sequence[Line], size: int) -> Iterator[Sequence[Line]]:
+    """Yield lines in batches of `size`."""
+    for start in range(0, len(lines), size):
+        yield lines[start : start + size]
+
+
 def in_words(number: int, explained: Explained) -> str:
-    """Why a line has its verdict, over several lines; `number` is its place in the file, from 1 on."""
+    """Return why a line has its verdict, on several lines; `number` is its place in the file, from 1 on."""
     explanation = explained.explanation
-    rows = [("answer", "none" if explained.answer is None else explained.answer)]
-    rows.append(("from" if explained.answer is not None else "because", explanation.place))
-    # It is read alike for every solution; of one that has no reasons nothing is known.
-    readings = (comparison.answer_read for comparison in explanation.comparisons)
-    rows.append(("read as", next(filter(None, readings), "")))
+    if explained.answer is None:
+        rows = [("answer", "none"), ("because", explanation.place)]
+    else:
+        rows = [("answer", explained.answer), ("from", explanation.place)]
+    # The answer is read alike for every solution, and a comparison without reasons has no reading.
+    readings = [comparison.answer_read for comparison in explanation.comparisons]
+    answer_read = next(filter(None, readings), "")
+    rows.append(("read as", answer_read))
     for comparison in explanation.comparisons:
         rows += [
             ("solution", comparison.solution),
             ("read as", comparison.solution_read),
             (comparison.verdict.value, comparison.why),
         ]
-    shown = [f"   {name:<9} {_one_line(text)}" for name, text in rows if text]
-    return printable("\n".join([f"{number}: {explained.verdict.value}", *shown]))
+    lines = [f"{number}: {explained.verdict.value}"]
+    for name, text in rows:
+        if text:
+            lines.append(f"   {name:<9} {_one_line(text)}")
+    return printable("\n".join(lines))
 
 
 def _one_line(text: str) -> str:
+    """Return a text on one line, of bounded length."""
     line = " ".join(text.split())
-    return line if len(line) <= MOST_SHOWN else f"{line[: MOST_SHOWN - 1]}…"
+    if len(line) <= MOST_SHOWN:
+        return line
+    return f"{line[: MOST_SHOWN - 1]}…"
 
 
 def summary(counts: Counter[Verdict]) -> str:
-    """How many there are of each verdict, and their share."""
+    """Return a table of the number and the share of each verdict."""
     total = counts.total()
-    rows = [(verdict.value, str(counts[verdict]), f"{counts[verdict] / total:.1%}") for verdict in Verdict]
-    return table([("verdict", "number", "share"), *rows, ("all", str(total), "")], numbers=True)
+    rows = [("verdict", "number", "share")]
+    for verdict in Verdict:
+        number = counts[verdict]
+        share = number / total
+        rows.append((verdict.value, str(number), f"{share:.1%}"))
+    rows.append(("all", str(total), ""))
+    return table(rows, numbers=True)
 
 
 if __name__ == "__main__":

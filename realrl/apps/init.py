@@ -1,7 +1,7 @@
 """Writes a commented YAML file of a recipe: `realrl init NAME [--recipe RECIPE] [--model M] [--data D]`.
 
-The file has the recipe's defaults: first what a run must be told, then what is often set, each key under its
-docstring. Exit codes: 0 done, 2 bad input.
+The file has the recipe's defaults: first the keys that a run needs, then those that are often set, each under
+its docstring. Exit codes: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import ConfigKey, build_config, config_keys, describe, plain, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
+from realrl.api.configure import build_config, plain
 from realrl.api.documents import dump
 from realrl.api.recipe import Recipe
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
@@ -24,7 +25,7 @@ from realrl.recipes import RECIPES
 
 DEFAULT_RECIPE = "grpo"
 MODEL_KEYS = ("actor.model.path", "model.path")
-"""What the key of the trained model is called; a recipe has one of them."""
+"""Names of the key of the trained model; a recipe has one of them."""
 DATA_KEY = "data.path"
 FIRST = (*MODEL_KEYS, DATA_KEY, "data.eval_path", "data.fields", "data.template", "reward")
 """Keys that a run depends on most; recipes have some of them."""
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = Parser(prog="realrl init", description="Write a commented YAML file for a run")
     add = parser.add_argument
     add("name", metavar="NAME", help="the file, or its name without .yaml; it is the experiment's name, too")
@@ -72,7 +74,8 @@ def make_parser() -> Parser:
 def _main(argv: Sequence[str]) -> int:
     try:
         options = make_parser().parse_args(list(argv))
-        recipe, path = RECIPES[options.recipe], _path_of(options.name)
+        recipe = RECIPES[options.recipe]
+        path = _path_of(options.name)
         config = _config_of(recipe, path, options)
         _create(path, render(recipe, config, path))
     except ValueError as error:
@@ -82,26 +85,36 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _path_of(name: str) -> Path:
+    """Return the file that NAME stands for."""
     path = Path(name).expanduser()
-    return path if path.suffix in _SUFFIXES else path.with_name(f"{path.name}.yaml")
+    if path.suffix in _SUFFIXES:
+        return path
+    return path.with_name(f"{path.name}.yaml")
 
 
 def _config_of(recipe: Recipe, path: Path, options: argparse.Namespace) -> RunConfig:
-    given = {
-        "experiment": path.stem,
-        _model_key(recipe.default_config): options.model,
-        DATA_KEY: options.data,
-    }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    """Return the recipe's defaults with what the command line gives."""
+    model_key = _model_key(recipe.default_config)
+    overrides = [f"experiment={path.stem}"]
+    if options.model is not None:
+        overrides.append(f"{model_key}={options.model}")
+    if options.data is not None:
+        overrides.append(f"{DATA_KEY}={options.data}")
     return build_config(recipe.default_config, None, overrides, recipe=recipe.name)
 
 
 def _model_key(config: RunConfig) -> str:
+    """Return the key of the trained model."""
     known = {key.path for key in config_keys(type(config))}
     return next(key for key in MODEL_KEYS if key in known)
 
 
 def _create(path: Path, text: str) -> None:
+    """Write a new file.
+
+    Raises:
+        ValueError: the file exists, or cannot be written.
+    """
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -112,35 +125,53 @@ def _create(path: Path, text: str) -> None:
 
 
 def _next_step(config: RunConfig, path: Path) -> str:
+    """Return how the run is started, and the keys that must be set before."""
     keys = (_model_key(config), DATA_KEY)
     missing = [key for key in keys if not _value_of(config, key)]
-    start = f"realrl --config {path}"
-    return f"set {' and '.join(missing)} in it, then start: {start}" if missing else f"start: {start}"
+    start = f"start: realrl --config {path}"
+    if not missing:
+        return start
+    return f"set {' and '.join(missing)} in it, then {start}"
 
 
 def render(recipe: Recipe, config: RunConfig, path: Path) -> str:
-    """The file: a config that differs from the recipe's defaults in the keys of the file alone."""
+    """Return the text of the file; `config` differs from the recipe's defaults only in keys of the file."""
     keys = {key.path: key for key in config_keys(type(config))}
-    trains = isinstance(config, TrainingConfig)
-    first = [key for key in FIRST if key in keys and (trains or key != "data.eval_path")]
-    chosen = [*first, *(key for key in OFTEN if key in keys)]
-    sections = {key.partition(".")[0] for key in first}
-    tree = _tree(chosen)
-    parts = {
-        "What to decide first": {name: inner for name, inner in tree.items() if name in sections},
-        "What is often set": {name: inner for name, inner in tree.items() if name not in sections},
-    }
+    first = [key for key in FIRST if key in keys]
+    if not isinstance(config, TrainingConfig) and "data.eval_path" in first:
+        first.remove("data.eval_path")
+    often = [key for key in OFTEN if key in keys]
 
     def entry_of(key: str, indent: str) -> Iterator[str]:
+        """Return the lines of one key."""
         return _entry(keys[key], config, recipe.default_config, indent)
 
-    lines = [*_head(recipe, path), f"recipe: {recipe.name}", *entry_of("experiment", "")]
-    for title, part in parts.items():
-        lines += ["", f"# {title}", "", *_lines(part, entry_of)]
+    lines = [
+        *_head(recipe, path),
+        f"recipe: {recipe.name}",
+        *entry_of("experiment", ""),
+    ]
+    for title, part in _parts(first, often).items():
+        lines += ["", f"# {title}", ""]
+        lines += _lines(part, entry_of)
     return "\n".join(lines) + "\n"
 
 
+def _parts(first: Sequence[str], often: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the trees of keys under each title: sections of keys to decide first, and the others."""
+    sections = {key.partition(".")[0] for key in first}
+    to_decide = {}
+    others = {}
+    for name, inner in _tree([*first, *often]).items():
+        if name in sections:
+            to_decide[name] = inner
+        else:
+            others[name] = inner
+    return {"What to decide first": to_decide, "What is often set": others}
+
+
 def _head(recipe: Recipe, path: Path) -> Iterator[str]:
+    """Yield the lines at the top of the file."""
     yield from _comment(f"{recipe.name}: {summary(recipe.default_config)}", "")
     yield f"#   realrl --config {path} --dry-run   shows what would run"
     yield f"#   realrl --config {path}             starts it"
@@ -148,21 +179,24 @@ def _head(recipe: Recipe, path: Path) -> Iterator[str]:
 
 
 def _tree(keys: Sequence[str]) -> dict[str, Any]:
-    """Dotted keys as nested mappings; a leaf is None."""
+    """Return dotted keys as nested mappings; a key is None there."""
     tree: dict[str, Any] = {}
     for key in keys:
         *sections, name = key.split(".")
-        place = tree
+        inner = tree
         for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = None
+            inner = inner.setdefault(section, {})
+        inner[name] = None
     return tree
 
 
 def _lines(
     tree: Mapping[str, Any], entry_of: Callable[[str, str], Iterable[str]], above: str = ""
 ) -> Iterator[str]:
-    """A part of the file; `entry_of(key, indent)` has the lines of one key."""
+    """Yield the lines of a part of the file.
+
+    `entry_of(key, indent)` returns the lines of one key, `above` is the path of the part with a dot after it.
+    """
     indent = "  " * above.count(".")
     for name, inner in tree.items():
         if inner is None:
@@ -173,21 +207,31 @@ def _lines(
 
 
 def _entry(key: ConfigKey, config: RunConfig, defaults: RunConfig, indent: str) -> Iterator[str]:
-    """A key with its value, under its docstring, what it takes, and its default."""
+    """Yield a key with its value, under its docstring, its type and its default."""
     doc = field_docs(key.owner).get(key.name, "")
     default = plain(_value_of(defaults, key.path))
     takes = f"{describe(key.hint)}; default {shown(default)}"
-    yield from _comment(f"{doc} ({takes})" if doc else takes.capitalize(), indent)
+    about = f"{doc} ({takes})" if doc else takes.capitalize()
+    yield from _comment(about, indent)
     value = plain(_value_of(config, key.path))
-    yield from textwrap.indent(dump({key.name: value}), indent).splitlines()
+    document = dump({key.name: value})
+    yield from textwrap.indent(document, indent).splitlines()
 
 
 def _comment(text: str, indent: str) -> list[str]:
+    """Return the lines of a comment."""
     lead = f"{indent}# "
-    return textwrap.wrap(text, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False)
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=lead,
+        subsequent_indent=lead,
+        break_on_hyphens=False,
+    )
 
 
 def _value_of(config: RunConfig, path: str) -> Any:
+    """Return the value at a dotted path."""
     value: Any = config
     for name in path.split("."):
         value = getattr(value, name)

@@ -1,7 +1,7 @@
-"""The command `realrl`: what its first word names, which is a command or a recipe.
+"""The command `realrl`: runs the command or the recipe that its first word names.
 
-Nothing heavy is imported before it is needed: help, completion and the commands that only look at files start
-in a few hundredths of a second, training in seconds.
+Heavy packages are imported only when they are needed: help, completion and the commands that only read files
+start in a few hundredths of a second, training in seconds.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ usage: realrl COMMAND [options]
        realrl [{SUBMIT}] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
 """
 HINTS = """\
-`realrl COMMAND --help` shows a command's options, `realrl RECIPE --help` every key that can be set,
-`realrl RECIPE --help WORD` the keys with WORD in them.
+`realrl COMMAND --help` shows its options, `realrl RECIPE --help` every key, `--help WORD` those with WORD.
 Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 _LINE = "  {:<11} {}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the first word says; return the exit code."""
+    """Run what the first word names; return the exit code."""
     if COMPLETING in os.environ:
         from realrl.apps.completion import complete
 
@@ -58,32 +57,38 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _verb_of(words: list[str]) -> tuple[str, list[str]]:
-    """A command and its own words; whatever names none is for `train`."""
+    """Return a command and its own words; words that name no command are for `train`."""
     first, *rest = words
     if first in ("-V", "--version"):
         return "version", rest
-    return (first, rest) if first in VERBS else ("train", words)
+    if first in VERBS:
+        return first, rest
+    return "train", words
 
 
 def overview() -> str:
-    """The help of one screen."""
+    """Return the help, which fits on one screen."""
     does = {name: verb.does for name, verb in VERBS.items()}
     does[GENERATING] = "answer prompts with a model, graded where there are solutions"
-    lines = [USAGE]
+    text = USAGE
     for title, names in GROUPS.items():
-        lines.append(f"\n{title}\n")
-        lines += [_LINE.format(name, does[name]) for name in names]
-    lines += ["\nrecipes\n", f"  {', '.join(RECIPES)}\n", "\n", HINTS]
-    return "".join(lines)
+        text += f"\n{title}\n"
+        for name in names:
+            text += _LINE.format(name, does[name])
+    recipes = ", ".join(RECIPES)
+    return f"{text}\nrecipes\n  {recipes}\n\n{HINTS}"
 
 
 def _is_unknown(word: str) -> bool:
-    """Whether a first word is neither a command, nor a recipe, an option or a key with its value."""
+    """Return whether a first word is neither a command, nor a recipe, an option or a key with its value."""
+    is_option = word.startswith("-")
+    is_override = "=" in word
     is_known = word in commands() or is_recipe(word)
-    return not is_known and not word.startswith("-") and "=" not in word
+    return not is_option and not is_override and not is_known
 
 
 def _unknown(word: str) -> str:
+    """Return the message about an unknown first word."""
     if word.endswith((".yaml", ".yml")):
         return f"{word!r}: expected a command or a recipe; a file is given as --config {word}"
     hint = did_you_mean(word, commands()) or "; `realrl --help` lists both"

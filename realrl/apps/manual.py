@@ -7,12 +7,12 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
-from realrl.api.configure import ConfigKey, config_keys, describe, shown
+from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
 from realrl.recipes.parts.config import PolicyConfig
 
 USAGE = """\
@@ -29,22 +29,26 @@ OPTIONS = """\
 `realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
 SHARED = {"": RunConfig, " that trains": TrainingConfig, " that learns from rewards": PolicyConfig}
-"""Whose keys several recipes have."""
+"""Classes of keys that several recipes have, by the end of the title over them."""
+_INDENT = " " * 6
 
 
 class NamedConfig(Protocol):
-    """What the manual needs of a recipe."""
+    """The part of a recipe that the manual needs."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The recipe's name."""
 
     @property
-    def default_config(self) -> RunConfig: ...
+    def default_config(self) -> RunConfig:
+        """The recipe's defaults."""
 
 
 def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
-    """Usage, the recipes, the keys that all of them share, and the keys of each; with `words`, only the keys
-    that have one of them in their path.
+    """Return usage, recipes, the keys that all recipes share, and the keys of each.
+
+    With `words`, only keys with one of the words in their path.
 
     Raises:
         ValueError: no key has one of the words.
@@ -52,16 +56,19 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
     recipes = list(recipes)
     if words:
         return _keys_with(recipes, words)
-    names = "\n".join(f"  {r.name:<18}  {summary(r.default_config)}" for r in recipes)
-    parts = [USAGE, OPTIONS, "", "recipes:", names]
+    parts = [USAGE, OPTIONS, "", "recipes:"]
+    for recipe in recipes:
+        parts.append(f"  {recipe.name:<18}  {summary(recipe.default_config)}")
     shared: dict[str, Any] = {}
     for title, cls in SHARED.items():
         examples = [recipe.default_config for recipe in recipes if isinstance(recipe.default_config, cls)]
-        if examples:
-            keys = [key for key in config_keys(cls) if key.path not in shared]
-            default = examples[0] if len(recipes) == 1 else None
-            shared |= {key.path: default_of(default, key) for key in keys}
-            parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
+        if not examples:
+            continue
+        keys = [key for key in config_keys(cls) if key.path not in shared]
+        # Recipes may have other defaults than the class.
+        default = examples[0] if len(recipes) == 1 else None
+        shared.update({key.path: default_of(default, key) for key in keys})
+        parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
     for recipe in recipes:
         every = config_keys(type(recipe.default_config))
         own = [key for key in every if _is_own(key, recipe, shared)]
@@ -69,72 +76,94 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
+    """Return whether a recipe alone has a key, or has another default for it than the others."""
+    if key.path == "experiment":  # it differs by its nature
+        return False
+    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
+
+
 def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
+    """Return the keys of each recipe with one of the words in their path."""
     parts = []
     for recipe in recipes:
-        keys = config_keys(type(recipe.default_config))
-        found = [key for key in keys if any(word in key.path for word in words)]
+        default = recipe.default_config
+        found = []
+        for key in config_keys(type(default)):
+            if any(word in key.path for word in words):
+                found.append(key)
         if found:
-            parts += [f"keys of {recipe.name}:", _described(found, recipe.default_config)]
+            parts += [f"keys of {recipe.name}:", _described(found, default)]
     if not parts:
         names = ", ".join(recipe.name for recipe in recipes)
         raise ValueError(f"--help {' '.join(words)}: no key of {names} has this in its path")
     return "\n".join(parts) + "\n"
 
 
-def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
-    """Whether a recipe has a key alone, or with another default than the others."""
-    if key.path == "experiment":  # it differs by its nature
-        return False
-    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
-
-
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass and its bases, as the source has it."""
+    """Return the string under each field of a dataclass and its bases, as the source has it."""
     docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
+    classes = cls.__mro__[:-1]
+    # From the base on: the nearest class wins.
+    for base in reversed(classes):
         docs.update(_own_docs(base))
     return docs
 
 
-def _own_docs(cls: type) -> Iterable[tuple[str, str]]:
+def _own_docs(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the names of a class's own fields, each with the string under it."""
     definition = _classes_of(cls.__module__).get(cls.__name__)
     body = definition.body if definition else []
     for field, below in zip(body, body[1:]):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            yield field.target.id, inspect.cleandoc(str(below.value.value))
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            text = str(below.value.value)
+            yield field.target.id, inspect.cleandoc(text)
 
 
 @functools.cache
 def _classes_of(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of a module, by name; parsed once, as `inspect.getsource` would do for each of them."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    """Return the classes of a module, by name.
+
+    The module is parsed once, while `inspect.getsource` would parse it for each class.
+    """
+    source = inspect.getsource(sys.modules[module])
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node
+    return found
 
 
-def _described(keys: Iterable[ConfigKey], default: Any) -> str:
-    return "\n".join(_entry(key, default) for key in keys)
+def _described(keys: Iterable[ConfigKey], default: RunConfig | None) -> str:
+    """Return the entries of keys; `default` has their values in a recipe."""
+    entries = [_entry(key, default) for key in keys]
+    return "\n".join(entries)
 
 
-def _entry(key: ConfigKey, default: Any) -> str:
+def _entry(key: ConfigKey, default: RunConfig | None) -> str:
+    """Return a key with its type and default, over its docstring."""
+    title = f"  {key.path}: {describe(key.hint)}"
     value = default_of(default, key)
-    ending = "" if value is MISSING else f", default {shown(value)}"
-    title = f"  {key.path}: {describe(key.hint)}{ending}"
+    if value is not MISSING:
+        title += f", default {shown(value)}"
     doc = field_docs(key.owner).get(key.name, "")
-    indent = " " * 6
-    return title + (
-        "\n" + textwrap.fill(doc, WIDTH, initial_indent=indent, subsequent_indent=indent) if doc else ""
+    if not doc:
+        return title
+    text = textwrap.fill(
+        doc,
+        WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
     )
+    return f"{title}\n{text}"
 
 
-def default_of(default: Any, key: ConfigKey) -> Any:
-    """A key's value in a recipe's own defaults; the class's default where they have no such section."""
-    value = default
+def default_of(default: RunConfig | None, key: ConfigKey) -> Any:
+    """Return a key's value in a recipe's defaults, or the class's default if they have no such section."""
+    value: Any = default
     for name in key.path.split("."):
         value = getattr(value, name, None)
         if value is None:
@@ -143,5 +172,6 @@ def default_of(default: Any, key: ConfigKey) -> Any:
 
 
 def summary(config: RunConfig) -> str:
-    """The first line of a config's docstring, which says what its recipe does."""
-    return (inspect.getdoc(type(config)) or "").partition("\n")[0]
+    """Return the first line of a config's docstring, which says what its recipe does."""
+    doc = inspect.getdoc(type(config)) or ""
+    return doc.partition("\n")[0]

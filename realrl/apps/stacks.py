@@ -1,7 +1,7 @@
-"""The Python stacks of a run's workers and master, as they are now: `realrl stacks RUN`.
+"""Prints the Python stacks of a run's workers and master, as they are now: `realrl stacks RUN`.
 
-RUN is a run's directory, or its experiment/trial below `runs`; who may write there may ask. Exit codes: 0
-done, 1 the master does not answer, 2 bad input, 130 stopped by Ctrl-C.
+RUN is a run's directory, or its experiment/trial below `runs`; users who may write there may ask. Exit codes:
+0 done, 1 the master does not answer, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _LOOK_EVERY_S = 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a run's stacks; returns the exit code."""
+    """Print a run's stacks; return the exit code."""
     return run_command(_main, argv)
 
 
 def _main(argv: Sequence[str]) -> int:
     try:
-        directory = run_of(make_parser().parse_args(list(argv)).run)
+        arguments = make_parser().parse_args(list(argv))
+        directory = run_of(arguments.run)
         read_status(directory)
         (directory / WANTED).touch()
     except ValueError as error:
@@ -43,20 +44,26 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def make_parser() -> Parser:
-    return run_parser("stacks", __doc__)
+    """Return the parser of the command's options."""
+    about = "The Python stacks of a run's workers and master, as they are now: `realrl stacks RUN`."
+    return run_parser("stacks", about)
 
 
 def _answer(directory: Path) -> str:
-    """
+    """Wait for the master's answer, and return it.
+
     Raises:
-        TimeoutError: there is none.
+        TimeoutError: there is no answer.
     """
-    before, deadline_s = _version(directory / STACKS), time.monotonic() + _WITHIN_S
-    while _version(directory / STACKS) == before:
+    answer = directory / STACKS
+    before = _version(answer)
+    deadline_s = time.monotonic() + _WITHIN_S
+    while _version(answer) == before:
         status = read_status(directory)
         if status.is_over:
             raise TimeoutError(f"{directory} is over ({status.phase}), so it has no workers")
-        if trouble := find_trouble(status, time.time()):
+        trouble = find_trouble(status, time.time())
+        if trouble:
             raise TimeoutError(trouble)
         if time.monotonic() > deadline_s:
             raise TimeoutError(
@@ -64,12 +71,15 @@ def _answer(directory: Path) -> str:
                 f" {_WITHIN_S:g} s; see `realrl status {directory}`"
             )
         time.sleep(_LOOK_EVERY_S)
-    return (directory / STACKS).read_text(encoding="utf-8")
+    return answer.read_text(encoding="utf-8")
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """Another for each file of that name."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+    """Return a value that differs for each file that ever had this path."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 if __name__ == "__main__":

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 
 def table(lines: Sequence[Sequence[str]], *, numbers: bool = False, indent: str = "") -> str:
-    """Lines of cells as wide as the widest of their column; with `numbers` all but the first stand right."""
+    """Return lines of cells in columns; with `numbers`, all columns but the first are aligned right."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    rows = (
-        (cell.rjust(w) if numbers and i else cell.ljust(w) for i, (cell, w) in enumerate(zip(cells, widths)))
-        for cells in lines
-    )
-    return "".join(indent + "  ".join(row).rstrip() + "\n" for row in rows)
+    text = ""
+    for cells in lines:
+        padded = []
+        for column, cell in enumerate(cells):
+            width = widths[column]
+            is_number = numbers and column > 0
+            padded.append(cell.rjust(width) if is_number else cell.ljust(width))
+        row = "  ".join(padded).rstrip()
+        text += f"{indent}{row}\n"
+    return text

@@ -1,9 +1,8 @@
 """Runs a recipe: `realrl RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]`.
 
-A file that names its recipe needs no RECIPE. `realrl submit ...` is the same for what runs on a cluster.
+A file that names its recipe needs no RECIPE. `realrl submit ...` is the same for runs on a cluster.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C,
-143 stopped by SIGTERM.
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realrl.api.configure import build_config, config_keys, recipe_of, replaced_overrides
+from realrl.api.config_keys import config_keys
+from realrl.api.configure import build_config, recipe_of
+from realrl.api.overrides import replaced_overrides
 from realrl.api.suggestions import suggested_key
 from realrl.apps.command_line import (
     BAD_INPUT,
@@ -40,19 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _TrainParser(Parser):
-    """A parser that knows that keys have no dashes."""
+    """A parser that suggests a key for an unknown option, because other trainers set keys by options."""
 
     def hint(self, option: str) -> str:
-        if near := super().hint(option):
+        """Return the end of a message about an unknown option: the option or key that was probably meant."""
+        near = super().hint(option)
+        if near:
             return near
         key = option.lstrip("-").replace("-", "_")
-        configs = [type(entry.default_config) for entry in RECIPES.values()]
-        known = dict.fromkeys(found.path for config in configs for found in config_keys(config))
+        known = _known_keys()
         meant = key if key in known else suggested_key(key, [], known)
-        return f"; keys have no dashes: did you mean {meant}=VALUE?" if meant else ""
+        if meant is None:
+            return ""
+        return f"; keys have no dashes: did you mean {meant}=VALUE?"
+
+
+def _known_keys() -> list[str]:
+    """Return the keys of all recipes, each once."""
+    known: dict[str, None] = {}
+    for recipe in RECIPES.values():
+        for key in config_keys(type(recipe.default_config)):
+            known[key.path] = None
+    return list(known)
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = _TrainParser(prog="realrl train", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--config", type=Path, help="a YAML file of keys that differ from the defaults")
@@ -68,9 +82,12 @@ def _main(argv: Sequence[str]) -> int:
             return _print_manual(arguments)
         recipe = find_recipe(arguments.recipe)
         config = build_config(
-            recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
+            recipe.default_config,
+            arguments.config,
+            arguments.overrides,
+            recipe=recipe.name,
         )
-        if arguments.submits and config.mode == "local":
+        if arguments.submits and config.uses_this_host:
             raise ValueError(
                 "mode: submit is for a cluster; set mode=slurm or mode=ray, or leave `submit` out"
             )
@@ -88,36 +105,53 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    The result has `submits`, `recipe` and `overrides` in addition to the parser's options.
+    """
     arguments = make_parser().parse_intermixed_args(list(argv))
-    arguments.submits = arguments.words[:1] == [SUBMIT]
-    words = arguments.words[arguments.submits :]
-    named = [word for word in words[:1] if "=" not in word]
-    arguments.recipe = named[0] if named else _named_in(arguments.config)
-    arguments.overrides = words[len(named) :]
+    words = list(arguments.words)
+    arguments.submits = words[:1] == [SUBMIT]
+    if arguments.submits:
+        words.pop(0)
+    if words and "=" not in words[0]:
+        arguments.recipe = words.pop(0)
+    else:
+        arguments.recipe = _named_in(arguments.config)
+    arguments.overrides = words
     return arguments
 
 
 def _named_in(file: Path | None) -> str | None:
-    """The recipe that a file names; a pipe can be read but once, and is not for that."""
-    return None if file is None or _is_pipe(file) else recipe_of(file)
+    """Return the recipe that a file names; a pipe can be read only once, so it cannot name one."""
+    if file is None or _is_pipe(file):
+        return None
+    return recipe_of(file)
 
 
 def _is_pipe(file: Path) -> bool:
+    """Return whether a path is that of a pipe."""
     try:
         return file.is_fifo()
-    except OSError:  # a name that no file can have; who reads it says so
+    except OSError:
+        # No file can have this name; reading it gives the message.
         return False
 
 
 def _print_manual(arguments: argparse.Namespace) -> int:
+    """Print the manual of all recipes, or of one, or of keys with certain words."""
     from realrl.apps.manual import manual
 
-    recipes = list(RECIPES.values()) if arguments.recipe is None else [find_recipe(arguments.recipe)]
-    sys.stdout.write(manual(recipes, [word.partition("=")[0] for word in arguments.overrides]))
+    recipes = list(RECIPES.values())
+    if arguments.recipe is not None:
+        recipes = [find_recipe(arguments.recipe)]
+    words = [word.partition("=")[0] for word in arguments.overrides]
+    sys.stdout.write(manual(recipes, words))
     return OK
 
 
 def _show(prepared: PreparedRun) -> int:
+    """Print what a run would do."""
     from realrl.apps.dry_run import render
 
     show(render(prepared))
@@ -126,11 +160,13 @@ def _show(prepared: PreparedRun) -> int:
 
 
 def _start(prepared: PreparedRun) -> int:
+    """Start a run, here or in a cluster's queue, and wait for its end."""
     from realrl.launch.modes import goes_to_queue, open_launcher
     from realrl.runtime.failure import RunFailed, RunRefused
     from realrl.runtime.run import run
 
-    config, plan = prepared.config, prepared.plan
+    config = prepared.config
+    plan = prepared.plan
     try:
         if goes_to_queue(config):
             return _run_in_queue(prepared)
@@ -151,8 +187,9 @@ def _run_in_queue(prepared: PreparedRun) -> int:
     from realrl.launch.queue import follow, submit
 
     config = prepared.config
-    code, word = follow(submit(prepared.recipe.name, config, prepared.plan.num_workers), config)
-    return complain(word, code) if code else OK
+    job = submit(prepared.recipe.name, config, prepared.plan.num_workers)
+    code, message = follow(job, config)
+    return complain(message, code) if code else OK
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands of `realrl`, each in a module that is imported when it is used."""
+"""The commands of `realrl`; the module of each is imported when it is used."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from realrl.recipes import RECIPES
 
 
 class Verb(NamedTuple):
-    """A command: the module with its `main(argv) -> exit code` and `make_parser()`, and what it does."""
+    """A command."""
 
     module: str
+    """The module with `main(argv) -> exit code` and `make_parser()`."""
     does: str
+    """What it does, for the help."""
 
     def load(self) -> ModuleType:
         """Import the command.
@@ -25,7 +27,8 @@ class Verb(NamedTuple):
             return import_module(self.module)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            if package == __package__.partition(".")[0]:
+            # A missing module of realrl's own is a defect.
+            if package == __name__.partition(".")[0]:
                 raise
             raise ValueError(
                 f"{package}: this package is not installed; install realrl again, with what it needs"
@@ -40,6 +43,7 @@ VERBS = {
     "grade": Verb("realrl.apps.grade", "compare answers in a file with their solutions"),
     "status": Verb("realrl.apps.status", "show what a run's workers do and what they wait for"),
     "stacks": Verb("realrl.apps.stacks", "print the Python stacks of a run's workers"),
+    "replay": Verb("realrl.apps.replay", "follow a run's scheduler through its event log"),
     "report": Verb("realrl.apps.report", "write a report of runs that opens in any browser"),
     "completion": Verb("realrl.apps.completion", "print the completion script of bash, zsh or fish"),
     "version": Verb("realrl.apps.version", "print the version"),
@@ -52,11 +56,11 @@ GENERATING = "gen"
 GROUPS = {
     "begin": ("init", "doctor"),
     "run": ("train", GENERATING, "eval", "grade"),
-    "look at a run": ("status", "stacks", "report"),
+    "look at a run": ("status", "stacks", "replay", "report"),
     "other": ("completion", "version"),
 }
 
 
 def commands() -> list[str]:
-    """Every word that may come first."""
+    """Return every word that may come first."""
     return [*VERBS, SUBMIT, *RECIPES]

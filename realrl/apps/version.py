@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     return Parser(prog="realrl version", description="Print the version of realrl")
 
 

@@ -18,7 +18,7 @@ _SHOWN = 3
 
 
 def check_weights(directory: Path, decoder: DecoderConfig, spec: ModelSpec) -> list[str]:
-    """Check that files hold what a model needs, and no other model; returns notes on what else they hold.
+    """Check that files hold the tensors of a model and of no other; return notes on further tensors.
 
     A scalar head that is trained may be missing.
 
@@ -27,12 +27,14 @@ def check_weights(directory: Path, decoder: DecoderConfig, spec: ModelSpec) -> l
     """
     placement = Placement(DeviceMesh((0,)), ParallelLayout())
     layout = decoder_layout(decoder, placement, spec.head)
-    files, head = file_layout(directory, decoder.names.base), decoder.scalar_head
-    starts_afresh = spec.optimizer is not None and head not in files.extents()
-    wanted = (p for p in layout.patterns if p.tensor != head or not starts_afresh)
-    check_tensors(directory, files, Layout(tuple(wanted)))
-    extra = files.extents().keys() - layout.extents().keys()
-    extra = {tensor for tensor in extra if not tensor.endswith(BUFFERS)}
+    files = file_layout(directory, decoder.names.base)
+    check_tensors(directory, files, _required(layout, files, decoder, spec))
+
+    extra = set(files.extents())
+    extra.difference_update(layout.extents())
+    for tensor in tuple(extra):
+        if tensor.endswith(BUFFERS):
+            extra.remove(tensor)
     _check_layers(directory, decoder, extra)
     output_head = f"{decoder.names.head}.weight"
     if output_head in extra:
@@ -42,10 +44,22 @@ def check_weights(directory: Path, decoder: DecoderConfig, spec: ModelSpec) -> l
     return _notes(directory, sorted(extra))
 
 
+def _required(layout: Layout, files: Layout, decoder: DecoderConfig, spec: ModelSpec) -> Layout:
+    """Return the layout of the tensors that files must have."""
+    head = decoder.scalar_head
+    if spec.optimizer is None or head in files.extents():
+        return layout
+    # A scalar head that is to be trained is initialised by the run.
+    patterns = [pattern for pattern in layout.patterns if pattern.tensor != head]
+    return Layout(tuple(patterns))
+
+
 def _check_layers(directory: Path, decoder: DecoderConfig, extra: Collection[str]) -> None:
+    """Check that files do not have more layers than the config."""
     before_number = decoder.names.layer.split("*")[0]
-    unused = (tensor for tensor in extra if tensor.startswith(before_number))
-    if tensor := min(unused, default=None):
+    unused = [tensor for tensor in extra if tensor.startswith(before_number)]
+    tensor = min(unused, default=None)
+    if tensor is not None:
         raise ValueError(
             f"{directory}: its config.json, with {decoder.num_layers} layers, has no place for the weight"
             f" {tensor}; give the config.json that belongs to the weights"
@@ -53,6 +67,7 @@ def _check_layers(directory: Path, decoder: DecoderConfig, extra: Collection[str
 
 
 def _check_tied(directory: Path, files: Layout, decoder: DecoderConfig, output_head: str) -> None:
+    """Check that an output head in the files is the embedding, as the config says."""
     if not are_equal(directory, files, decoder.embedding, output_head):
         raise ValueError(
             f"{directory}: its config.json has the embedding as the output head (tie_word_embeddings), but"
@@ -61,6 +76,7 @@ def _check_tied(directory: Path, files: Layout, decoder: DecoderConfig, output_h
 
 
 def _notes(directory: Path, extra: list[str]) -> list[str]:
+    """Return a note on tensors that are not used, if there are any."""
     if not extra:
         return []
     more = ", …" if len(extra) > _SHOWN else ""

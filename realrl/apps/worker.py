@@ -1,6 +1,6 @@
-"""The entry of a worker process. Launchers start it; a person does not.
+"""The entry point of a worker process, which launchers start.
 
-Heavy imports come after the process is bound to its parent, so that none is orphaned while it loads.
+Heavy imports come after the process is bound to its parent, so that no process is orphaned while it loads.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 
 
 def main() -> int:
-    """Dial in, build what the master says, and serve."""
-    if parent := os.environ.get(PARENT_VARIABLE):
+    """Connect to the master, set up what it asks for, and serve it."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent:
         die_with_parent(int(parent))
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -27,9 +28,10 @@ def main() -> int:
     from realrl.runtime.worker.worker_setup import serve
 
     rank = int(os.environ[RANK_VARIABLE])
+    local_rank = int(os.environ[LOCAL_RANK_VARIABLE])
     with logging_to(None, str(rank)):
         channel = WorkerChannel.from_environment(rank, os.environ)
-        serve(channel, find_recipe, rank=rank, local_rank=int(os.environ[LOCAL_RANK_VARIABLE]))
+        serve(channel, find_recipe, rank=rank, local_rank=local_rank)
     return 0
 
 

@@ -9,11 +9,15 @@ import ctypes
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_LOAD_WORD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _JUMP_IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD_WORD = 0x20
+_JUMP_IF_EQUAL = 0x15
+_JUMP_IF_AT_LEAST = 0x35
+_JUMP_IF_ANY_BIT = 0x45
+_RETURN = 0x06
 
 
 class Instruction(NamedTuple):
-    """One step; the numbers of steps to skip are a jump's."""
+    """One step; only a jump skips steps."""
 
     code: int
     skip_if_true: int
@@ -31,18 +35,21 @@ class _Instruction(ctypes.Structure):
 
 
 class Program(ctypes.Structure):
-    """What the kernel takes; it copies the instructions."""
+    """A program as the kernel takes it; the kernel copies the instructions."""
 
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction))]
 
 
 def program(steps: Iterable[Instruction]) -> Program:
-    steps = list(steps)
-    return Program(len(steps), (_Instruction * len(steps))(*map(tuple, steps)))
+    """Return a program of some steps."""
+    instructions = [_Instruction(*step) for step in steps]
+    number = len(instructions)
+    array_type = _Instruction * number
+    return Program(number, array_type(*instructions))
 
 
 def load(offset: int) -> Instruction:
-    """The word at `offset`, for the jumps after it to look at."""
+    """Load the word at `offset`, which the jumps after it test."""
     return Instruction(_LOAD_WORD, 0, 0, offset & 0xFFFFFFFF)
 
 
@@ -52,26 +59,32 @@ def give(value: int) -> Instruction:
 
 
 def give_if_equal(operand: int, value: int) -> list[Instruction]:
+    """End with `value` if the word is `operand`."""
     return [Instruction(_JUMP_IF_EQUAL, 0, 1, operand), give(value)]
 
 
 def give_if_at_least(operand: int, value: int) -> list[Instruction]:
+    """End with `value` if the word is at least `operand`."""
     return [Instruction(_JUMP_IF_AT_LEAST, 0, 1, operand), give(value)]
 
 
 def give_unless_equal(operand: int, value: int) -> list[Instruction]:
+    """End with `value` unless the word is `operand`."""
     return [Instruction(_JUMP_IF_EQUAL, 1, 0, operand), give(value)]
 
 
 def skip_unless_equal(operand: int, steps: Iterable[Instruction]) -> list[Instruction]:
-    """`steps`, where the word is `operand`."""
-    steps = list(steps)
-    return [Instruction(_JUMP_IF_EQUAL, 0, len(steps), operand), *steps]
+    """Run `steps` if the word is `operand`, else skip them."""
+    body = list(steps)
+    jump = Instruction(_JUMP_IF_EQUAL, 0, len(body), operand)
+    return [jump, *body]
 
 
 def give_if_any_bit(bits: int, value: int) -> list[Instruction]:
+    """End with `value` if the word has any of `bits`."""
     return [Instruction(_JUMP_IF_ANY_BIT, 0, 1, bits), give(value)]
 
 
 def give_unless_any_bit(bits: int, value: int) -> list[Instruction]:
+    """End with `value` unless the word has any of `bits`."""
     return [Instruction(_JUMP_IF_ANY_BIT, 1, 0, bits), give(value)]

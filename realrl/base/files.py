@@ -21,7 +21,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file, or replace one, so that a reader sees the old content or the new, never a part.
 
-    Missing parent directories are made. Unless it is to be `durable`, nothing waits for the disk.
+    Missing parent directories are created. Only if `durable`, the function waits for the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,23 +35,26 @@ def write_atomically(path: Path | str, content: str | bytes, *, durable: bool = 
                 os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
-        with suppress(FileNotFoundError):  # a signal came as the file had its name
+        # After a signal, the file may have its name already.
+        with suppress(FileNotFoundError):
             os.unlink(aside)
         raise
+
     if durable:
         sync(path.parent)
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file that appears whole, and on disk, or not at all.
+    """Let `write` create a file that appears whole, and on disk, or not at all.
 
-    Its mode is what the umask or the folder's default gives a new file. (safetensors writes private ones.)
+    Its mode is the one of a new file, by the umask or the folder's default. (safetensors writes private
+    files.)
     """
     aside = path.with_name(f".{path.name}.partial")
     aside.touch()
-    mode = stat.S_IMODE(aside.stat().st_mode)
+    mode = _mode(aside)
     write(aside)
-    if stat.S_IMODE(aside.stat().st_mode) != mode:
+    if _mode(aside) != mode:
         aside.chmod(mode)
     sync(aside)
     os.replace(aside, path)
@@ -59,12 +62,13 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_directory(aside: Path | str, final: Path | str) -> None:
-    """Publish the finished directory `aside` under the name `final`, in place of what had that name.
+    """Publish the finished directory `aside` under the name `final`, and replace an earlier one.
 
     Both are on one file system. All of `aside` is on disk before it gets its name. The earlier directory
     keeps its content until the new one is in place, under the name `.NAME.old` for a moment.
     """
-    aside, final = Path(aside), Path(final)
+    aside = Path(aside)
+    final = Path(final)
     sync_tree(aside)
     old = final.with_name(f".{final.name}.old")
     if old.exists():
@@ -78,7 +82,7 @@ def replace_directory(aside: Path | str, final: Path | str) -> None:
 
 
 def finish_replacement(old: Path, final: Path) -> None:
-    """Clear up after a process that ended within `replace_directory`, which left `old` behind."""
+    """Clean up after a process that ended within `replace_directory`, which left `old` behind."""
     if final.exists():
         shutil.rmtree(old)
     else:
@@ -87,10 +91,12 @@ def finish_replacement(old: Path, final: Path) -> None:
 
 @contextmanager
 def locked(path: Path, holder: str) -> Iterator[None]:
-    """Hold a lock meanwhile: a file at `path`, which says who does. Whoever ends, however, holds it no more.
+    """Hold a lock within the context: a file at `path`, which names the holder.
+
+    A process that ends in any way releases its locks.
 
     Raises:
-        BlockingIOError: another process holds it; the message is who.
+        BlockingIOError: another process holds the lock; the message is its `holder`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path) as file:
@@ -104,7 +110,7 @@ def locked(path: Path, holder: str) -> Iterator[None]:
 
 
 def _lock(path: Path) -> TextIO:
-    """The file at `path`, locked, where its file system has locks."""
+    """Return the file at `path`, locked if its file system has locks."""
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
@@ -116,16 +122,22 @@ def _lock(path: Path) -> TextIO:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-        if _is_at(path, file):  # else its holder dropped it meanwhile
+        # The earlier holder may have unlinked the file in the meantime.
+        if _is_at(path, file):
             return file
         file.close()
 
 
 def _is_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def sync_tree(directory: Path) -> None:
@@ -146,7 +158,7 @@ def sync(path: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Of a file's content: BLAKE2b, 16 bytes, in hexadecimal."""
+    """Return the BLAKE2b digest of a file's content: 16 bytes, in hexadecimal."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(_BYTES_AT_ONCE):

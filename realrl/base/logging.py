@@ -1,4 +1,4 @@
-"""Where a process's log lines go."""
+"""The destination of a process's log lines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from realrl.base.terminal import printable
 
 @contextmanager
 def logging_to(path: Path | str | None, rank: str) -> Iterator[None]:
-    """This process's log, warnings included, goes to a file meanwhile, or to stderr for None; nowhere else.
+    """Within the context, write this process's log and warnings to a file, or to stderr for None.
 
-    `rank` stands in each line: a worker's global rank, or a name such as `master`. A file is appended to.
+    `rank` is in each line: a worker's global rank, or a name such as `master`. Lines are appended to a file.
     """
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:], handler = [], _handler(path, rank)
-    root.addHandler(handler)
+    handlers = root.handlers[:]
+    level = root.level
+    handler = _handler(path, rank)
+    root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
@@ -29,14 +30,19 @@ def logging_to(path: Path | str | None, rank: str) -> Iterator[None]:
         logging.captureWarnings(False)
         root.handlers[:] = handlers
         root.setLevel(level)
-        with suppress(OSError):  # of a full disk
+        # The disk may be full.
+        with suppress(OSError):
             handler.close()
 
 
 def _handler(path: Path | str | None, rank: str) -> logging.Handler:
-    if path is not None:
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler()
+    else:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.StreamHandler() if path is None else _LogFile(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
+
     # A rank is data, not a format.
     shown = rank.replace("%", "%%")
     handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s [{shown}] %(name)s: %(message)s"))
@@ -44,15 +50,17 @@ def _handler(path: Path | str | None, rank: str) -> logging.Handler:
 
 
 class _Formatter(logging.Formatter):
-    """Escapes what a terminal would obey: people read logs there."""
+    """Escapes control characters, because people read logs in terminals."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return a record as printable text."""
         return printable(super().format(record))
 
 
 class _LogFile(logging.FileHandler):
-    """Loses what it cannot write; that a disk is full is for others to say, once."""
+    """Drops what it cannot write: a full disk is reported once, by others."""
 
     def handleError(self, record: logging.LogRecord) -> None:
+        """Report an error of a record, except one of the file."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)

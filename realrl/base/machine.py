@@ -1,4 +1,4 @@
-"""How much memory and how many cores' time this process may take.
+"""The memory and the processor time that this process may use.
 
 Source: Linux, cgroups(7); Documentation: admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst,
     scheduler/sched-bwc.rst.
@@ -15,13 +15,14 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def memory_bytes() -> int:
-    """Return this host's memory, or what a container leaves of it, in bytes."""
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([host, *memory_limits()])
+    """Return this host's memory, or a container's limit, in bytes."""
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    num_pages = os.sysconf("SC_PHYS_PAGES")
+    return min([page_bytes * num_pages, *memory_limits()])
 
 
 def memory_limits(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> Iterator[int]:
-    """The limits, in bytes, of this process's control group and of those above it, if they have one."""
+    """Yield the limits, in bytes, of this process's control group and of the groups above it."""
     for folder in _folders(root, own, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(folder / name)
@@ -30,30 +31,38 @@ def memory_limits(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> Iterator[int
 
 
 def cpu_quotas(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> Iterator[float]:
-    """How many cores' time this process's control group and those above it may use, if they have a limit."""
+    """Yield the limits, in cores, of this process's control group and of the groups above it."""
     for folder in _folders(root, own, "cpu"):
-        old = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
-        for text in (_read(folder / "cpu.max"), old):
-            quota, _, period = text.partition(" ")
-            if quota.isdigit() and period.isdigit():
-                yield int(quota) / int(period)
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
+        # Version 1 has a file for each of the two numbers.
+        quota = _read(folder / "cpu.cfs_quota_us")
+        period = _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
 
 
 def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process's groups and of those above: version 2's, and version 1's of a controller.
+    """Yield the folders of this process's groups and of the groups above.
 
-    In a container the own group may be shown as the root, or by a path that only the host has.
+    There are those of version 2, and those of version 1 for a controller. In a container, the own group may
+    be shown as the root, or by a path that exists only on the host.
     """
     for line in _read(own).splitlines():
         _, controllers, path = line.split(":", 2)
-        top = root / controllers if controllers else root
-        if controller in controllers.split(",") or not controllers:
-            group = Path(f"{top}{path}")
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+        is_version_2 = not controllers
+        if not is_version_2 and controller not in controllers.split(","):
+            continue
+        top = root if is_version_2 else root / controllers
+        group = Path(f"{top}{path}")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                yield folder
 
 
 def _read(path: Path) -> str:
-    """A file's text; empty where it cannot be read."""
+    """Return a file's text; empty if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -8,14 +8,16 @@ import struct
 from collections.abc import Iterable
 
 _SIOCGIFADDR = 0x8915
+_ADDRESS = slice(20, 24)
+"""The place of the address in the kernel's answer."""
 _DISCARD_PORT = 9
 
 
 def address_towards(host: str) -> str:
-    """The address that this host has on its way to `host`; nothing is sent.
+    """Return the address that this host uses towards `host`; nothing is sent.
 
     Raises:
-        OSError: `host` has no address, or there is no way to it.
+        OSError: `host` has no address, or there is no route to it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, _DISCARD_PORT))
@@ -23,14 +25,18 @@ def address_towards(host: str) -> str:
 
 
 def addresses_of(interfaces: Iterable[str]) -> list[str]:
-    """The addresses of those of the interfaces that have one."""
+    """Return the addresses of the interfaces that have one."""
+    found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        found = [_address_of(asked, name) for name in interfaces]
-    return [address for address in found if address is not None]
+        for name in interfaces:
+            address = _address_of(asked, name)
+            if address is not None:
+                found.append(address)
+    return found
 
 
 def answers(host: str, port: int, *, within_s: float) -> bool:
-    """Whether a connection can be made to it."""
+    """Whether a connection to a port can be made within some seconds."""
     try:
         with socket.create_connection((host, port), timeout=within_s):
             return True
@@ -39,25 +45,25 @@ def answers(host: str, port: int, *, within_s: float) -> bool:
 
 
 def interface_of(address: str) -> str:
-    """The network interface that has an address of this host.
-
-    Source: Linux, netdevice(7), SIOCGIFADDR.
+    """Return the network interface that has an address of this host.
 
     Raises:
-        ValueError: none has.
+        ValueError: no interface has it.
+    Source: Linux, netdevice(7), SIOCGIFADDR.
     """
     names = [name for _, name in socket.if_nameindex()]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        found = next((name for name in names if _address_of(asked, name) == address), None)
-    if found is None:
-        raise ValueError(f"expected a network interface with the address {address}, got {', '.join(names)}")
-    return found
+        for name in names:
+            if _address_of(asked, name) == address:
+                return name
+    raise ValueError(f"expected a network interface with the address {address}, got {', '.join(names)}")
 
 
 def _address_of(asked: socket.socket, interface: str) -> str | None:
-    """An interface's address; None for one that has none."""
+    """Return an interface's address, or None."""
     request = struct.pack("256s", interface.encode())
     try:
-        return socket.inet_ntoa(fcntl.ioctl(asked, _SIOCGIFADDR, request)[20:24])
+        answer = fcntl.ioctl(asked, _SIOCGIFADDR, request)
     except OSError:
         return None
+    return socket.inet_ntoa(answer[_ADDRESS])

@@ -12,12 +12,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which started it, ends.
+    """Let the kernel kill this process when `parent`, which started it, ends.
 
     Source: Linux, prctl(2), PR_SET_PDEATHSIG.
     """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel knew
+    # The parent may have ended before the call.
+    if os.getppid() != parent:
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Who is at the other end of this process's connections.
+"""Checks who is at the other end of this process's connections.
 
 Source: Linux, Documentation/networking/proc_net_tcp.rst.
 """
@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +21,13 @@ logger = logging.getLogger(__name__)
 
 _TABLE = Path("/proc/self/net/tcp")
 _ESTABLISHED = "01"
-_LOCAL, _REMOTE, _STATE, _UID, _INODE = 1, 2, 3, 7, 9
+_LOCAL = 1
+_REMOTE = 2
+_STATE = 3
+_UID = 7
+_INODE = 9
 _PATIENCE_S = 3.0
-"""Older kernels know no user of a connection's end until its process has accepted it."""
+"""The longest wait for a user: older kernels know none until a process has accepted a connection."""
 
 Address = tuple[str, int]
 
@@ -38,15 +42,15 @@ class Connection(NamedTuple):
 
 
 class StrangerConnected(ConnectionError):
-    """Somebody who is no part of the run got in."""
+    """Somebody who is no part of the run has connected."""
 
 
 @contextmanager
 def connected_to(hosts: Collection[str]) -> Iterator[None]:
-    """Close what libraries listen at since the block began, and check who connected to it meanwhile.
+    """Close the listeners that libraries opened within the context, and check who has connected to them.
 
     Raises:
-        StrangerConnected: neither one of `hosts` nor, on this host, this user.
+        StrangerConnected: a peer is neither on one of `hosts` nor, on this host, this user.
     """
     before = open_sockets()
     with closed_when_left():
@@ -59,13 +63,14 @@ def check_peers(is_own: Callable[[Connection], bool], hosts: Collection[str]) ->
     """Check the other ends of the connections for which `is_own` holds.
 
     Raises:
-        StrangerConnected: neither one of `hosts` nor, on this host, this user.
+        StrangerConnected: a peer is neither on one of `hosts` nor, on this host, this user.
     """
     try:
         connections()
     except OSError as error:
         logger.warning("who connected to this process cannot be seen here: %s: %s", _TABLE, error.strerror)
         return
+
     deadline_s = time.monotonic() + _PATIENCE_S
     while found := list(_strangers(is_own, hosts)):
         if time.monotonic() > deadline_s:
@@ -74,30 +79,45 @@ def check_peers(is_own: Callable[[Connection], bool], hosts: Collection[str]) ->
 
 
 def _strangers(is_own: Callable[[Connection], bool], hosts: Collection[str]) -> Iterator[str]:
+    """Yield the names of peers that may not be connected."""
     ends = connections()
     users = {(end.local, end.remote): end.uid for end in ends}
-    for end in filter(is_own, ends):
+    own_uid = os.geteuid()
+    for end in ends:
+        if not is_own(end):
+            continue
+        host, _ = end.remote
+        # Only a peer on this host has an entry of its own.
         uid = users.get((end.remote, end.local))
-        if uid is None and end.remote[0] not in hosts:
-            yield f"the host {end.remote[0]}"
-        elif uid is not None and uid != os.geteuid():
+        if uid is None and host not in hosts:
+            yield f"the host {host}"
+        elif uid is not None and uid != own_uid:
             yield f"user {uid} of this host"
 
 
 def connections() -> list[Connection]:
-    """All that are established in this process's network namespace, other processes' too."""
+    """Return all established connections in this network namespace, including other processes'."""
     _, *lines = _TABLE.read_text(encoding="ascii").splitlines()
-    return list(_read(map(str.split, lines)))
-
-
-def _read(lines: Iterable[list[str]]) -> Iterator[Connection]:
+    found = []
     for line in lines:
-        if line[_STATE] == _ESTABLISHED:
-            local, remote = _address(line[_LOCAL]), _address(line[_REMOTE])
-            yield Connection(local, remote, int(line[_UID]), int(line[_INODE]))
+        fields = line.split()
+        if fields[_STATE] == _ESTABLISHED:
+            found.append(_connection(fields))
+    return found
+
+
+def _connection(fields: list[str]) -> Connection:
+    return Connection(
+        _address(fields[_LOCAL]),
+        _address(fields[_REMOTE]),
+        int(fields[_UID]),
+        int(fields[_INODE]),
+    )
 
 
 def _address(written: str) -> Address:
-    """Of `0100007F:1F90`: a word in the host's order, and a number."""
+    """Read an address such as `0100007F:1F90`: a word in the host's byte order, and a port."""
     host, _, port = written.partition(":")
-    return socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(port, 16)
+    word = int(host, 16)
+    packed = struct.pack("=I", word)
+    return socket.inet_ntoa(packed), int(port, 16)

@@ -1,4 +1,4 @@
-"""What the system says of processes on this host.
+"""The states of processes on this host.
 
 Source: Linux, proc_pid_stat(5).
 """
@@ -16,14 +16,19 @@ _STATES = {
     "Z": "ended",
     "X": "ended",
 }
-_STATE, _START = 0, 19
-"""Fields, counted from the first after the command's name."""
+_STATE = 0
+_START = 19
+"""These are fields, counted from the first after the command's name."""
 
 
 def state_of(pid: int) -> str:
-    """Such as `stopped (T)`; empty where that cannot be known."""
+    """Return a process's state, such as `stopped (T)`; empty if it is not known."""
     fields = _fields(pid)
-    return f"{_STATES.get(fields[_STATE], 'in state')} ({fields[_STATE]})" if fields else ""
+    if not fields:
+        return ""
+    letter = fields[_STATE]
+    word = _STATES.get(letter, "in state")
+    return f"{word} ({letter})"
 
 
 def is_stopped(pid: int) -> bool:
@@ -33,15 +38,20 @@ def is_stopped(pid: int) -> bool:
 
 
 def start_of(pid: int) -> int | None:
-    """When a process started, in ticks since the host did, which tells it from a later one of that id; None
-    where there is no such process, or it has ended.
+    """Return when a process started, in ticks since the host did; None if there is none, or it has ended.
+
+    The time tells the process from a later one with the same id.
     """
     fields = _fields(pid)
-    return int(fields[_START]) if fields and fields[_STATE] not in "ZX" else None
+    if not fields or fields[_STATE] in "ZX":
+        return None
+    return int(fields[_START])
 
 
 def _fields(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return []
+    _, _, after_name = text.rpartition(")")
+    return after_name.split()

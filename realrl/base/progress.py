@@ -1,4 +1,4 @@
-"""How somebody who does a long piece of work says that it goes forward."""
+"""Reports of progress from long pieces of work."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]
-"""`(done, total)` samples. Each call says that there is progress: a token, a micro-batch, an answer."""
+"""Called with `(done, total)` samples after each bit of progress: a token, a micro-batch, an answer."""
 
 Item = TypeVar("Item")
 
 
 def no_progress(done: int, total: int) -> None:
-    """For whoever does not want to know."""
+    """Ignore the progress."""
 
 
 def counted(items: Iterable[Item], total: int, progress: Progress) -> Iterator[Item]:
-    """The items, each of which `progress` is told of once it is there."""
+    """Yield the items, and report each to `progress` before."""
     for done, item in enumerate(items, start=1):
         progress(done, total)
         yield item

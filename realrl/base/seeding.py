@@ -1,4 +1,4 @@
-"""Random streams that depend on what they are for, not on who draws them."""
+"""Random streams that depend on their use, not on the process that draws them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed out of a run's seed and the names and numbers that tell this use from others."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    """Return a 63-bit seed from a run's seed and the names and numbers that identify its use."""
+    text = "/".join(map(str, parts))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -19,7 +19,7 @@ class _Numbers(NamedTuple):
 
 
 COMPUTING = {
-    # Files that are open, and what is told of others. `open` and `openat` depend on their flags.
+    # Open files, and the attributes of others. `open` and `openat` depend on their flags.
     "read": _Numbers(0, 63),
     "write": _Numbers(1, 64),
     "close": _Numbers(3, 57),
@@ -55,7 +55,7 @@ COMPUTING = {
     "madvise": _Numbers(28, 233),
     "brk": _Numbers(12, 214),
     "futex": _Numbers(202, 98),
-    # Time, chance, and what it is.
+    # Time, random numbers, and the process's identity.
     "clock_gettime": _Numbers(228, 113),
     "clock_getres": _Numbers(229, 114),
     "clock_nanosleep": _Numbers(230, 115),
@@ -88,13 +88,13 @@ COMPUTING = {
     "exit": _Numbers(60, 93),
     "exit_group": _Numbers(231, 94),
 }
-"""Allowed whatever their arguments: none changes a file, another process or the system."""
+"""Calls that are allowed with any arguments: none changes a file, another process or the system."""
 
 FORKING = {
     "pipe2": _Numbers(293, 59),
     "wait4": _Numbers(61, 260),
 }
-"""What a process that forks needs as well, whatever the arguments."""
+"""Calls that are also allowed with any arguments in a process that forks."""
 
 DEPENDING = {
     "open": _Numbers(2, None),
@@ -109,21 +109,25 @@ DEPENDING = {
     "clone3": _Numbers(435, 435),
     "openat2": _Numbers(437, 437),
 }
-"""What is looked at more closely."""
+"""Calls that are allowed or refused by their arguments."""
 
 _AUDIT = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}
 
 
 def audit_architecture(machine: str) -> int:
-    """The kernel's number of an architecture (include/uapi/linux/audit.h)."""
+    """Return the kernel's number of an architecture (include/uapi/linux/audit.h)."""
     return _AUDIT[machine]
 
 
 def is_known(machine: str) -> bool:
+    """Whether the numbers of an architecture's system calls are known."""
     return machine in _AUDIT
 
 
 def number_of(name: str, machine: str = platform.machine()) -> int | None:
-    """The number of a system call; None where the architecture has none of this name."""
-    numbers = (COMPUTING | FORKING | DEPENDING)[name]
-    return numbers.x86_64 if machine == X86_64 else numbers.aarch64
+    """Return the number of a system call; None if the architecture has none of this name."""
+    known = COMPUTING | FORKING | DEPENDING
+    numbers = known[name]
+    if machine == X86_64:
+        return numbers.x86_64
+    return numbers.aarch64

@@ -11,12 +11,16 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 
 
 def printable(text: str) -> str:
-    r"""The text with `\x1b` and the like in place of what a terminal would obey, or could not show."""
-    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    r"""Return the text with `\x1b` and the like for what a terminal would obey, or could not show."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
 
 
 def tolerate_encodings() -> None:
-    """Have stdout and stderr escape what their encoding lacks, instead of failing."""
+    """Let stdout and stderr escape what their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""Runs a function in a fork of this process, with a deadline for each step of it and a limit to its memory.
+"""Runs a function in a fork of this process, with a deadline for each of its steps and a limit on its memory.
 
-What a stranger's file can have run without end, or eat all memory, runs here: no exception could end it.
+Code that a stranger's file can make run forever, or take all memory, runs here: no exception could end it.
 
     this process                              the fork
         │ fork ───────────────────────────────▶ │ work(steps)
@@ -40,14 +40,14 @@ _HEAD = struct.Struct("<QI")
 
 
 class Steps:
-    """What a fork is doing, in memory that it shares with its parent."""
+    """The current step of a fork, in memory that it shares with its parent."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _HEAD.size + _WORDS_BYTES)
 
     @contextmanager
     def doing(self, words: str) -> Iterator[None]:
-        """Mark a step that has a deadline of its own."""
+        """Mark a step, which has a deadline of its own."""
         self._write(words)
         try:
             yield
@@ -55,47 +55,55 @@ class Steps:
             self._write("")
 
     def read(self) -> tuple[int, str]:
-        """How many steps began or ended, and the words of the one that goes on; empty between steps."""
+        """Return how many steps have begun or ended, and the current one's words; empty between steps."""
         number, size = _HEAD.unpack_from(self._memory)
-        return number, self._memory[_HEAD.size : _HEAD.size + size].decode(errors="replace")
+        stop = _HEAD.size + size
+        text = self._memory[_HEAD.size : stop]
+        return number, text.decode(errors="replace")
 
     def _write(self, words: str) -> None:
         number, _ = _HEAD.unpack_from(self._memory)
-        text = words.encode(errors="replace")[:_WORDS_BYTES]
-        self._memory[_HEAD.size : _HEAD.size + len(text)] = text
+        encoded = words.encode(errors="replace")
+        text = encoded[:_WORDS_BYTES]
+        stop = _HEAD.size + len(text)
+        self._memory[_HEAD.size : stop] = text
         _HEAD.pack_into(self._memory, 0, number + 1, len(text))
 
 
-_REFUSED, _OUT_OF_MEMORY, _FAILED = "refused", "out of memory", "failed"
+_REFUSED = "refused"
+_OUT_OF_MEMORY = "out of memory"
+_FAILED = "failed"
 
 
 class _Outcome(msgspec.Struct):
-    """What a fork ended with."""
+    """The result or the error of a fork."""
 
     result: bytes = b""
     error: str = ""
-    """Its kind; empty for none."""
+    """The kind of the error; empty for none."""
     message: str = ""
     traceback: str = ""
 
 
 def run_watched(work: Callable[[Steps], Result], result_type: type[Result], *, step_s: float) -> Result:
-    """Return what `work` returns, in a fork of this process: data that msgspec decodes as `result_type`.
+    """Run `work` in a fork of this process, and return its result, which msgspec decodes as `result_type`.
 
     A step that takes longer than `step_s` ends it. It may take as much memory as the machine has left.
 
     Raises:
-        ValueError, MemoryError: as `work` does.
+        ValueError, MemoryError: `work` raised it.
         TimeoutError: a step took too long; the message is the step's words.
-        ChildProcessError: `work` raised another error, or the fork died; the message says which, or how and
-            within which step.
+        ChildProcessError: `work` raised another error, or the fork died; the message names the error, or the
+            way and the step in which it died.
     """
-    steps, (receiver, sender) = Steps(), Pipe(duplex=False)
+    steps = Steps()
+    receiver, sender = Pipe(duplex=False)
     parent = os.getpid()
     with warnings.catch_warnings():
-        # Other threads' locks stay locked in a fork; what it runs takes none of theirs.
+        # Other threads' locks stay locked in a fork, but `work` takes none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
+
     if child == 0:
         _live(work, steps, sender, parent)
     sender.close()
@@ -106,6 +114,7 @@ def run_watched(work: Callable[[Steps], Result], result_type: type[Result], *, s
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise
+
     _, status = os.waitpid(child, 0)
     if outcome is None:
         raise ChildProcessError(_death(os.waitstatus_to_exitcode(status), steps))
@@ -115,14 +124,17 @@ def run_watched(work: Callable[[Steps], Result], result_type: type[Result], *, s
 
 
 def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent: int) -> None:
-    """The life of the fork; does not return."""
+    """Run the fork, and end it; does not return."""
     code = 1
     try:
         die_with_parent(parent)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent's handler says is said by the parent
+        # The parent gets SIGINT, too, and ends this process.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The parent's handler must not run here as well.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _limit_memory()
-        sender.send_bytes(msgspec.msgpack.encode(_carried_out(work, steps)))
+        outcome = _carried_out(work, steps)
+        sender.send_bytes(msgspec.msgpack.encode(outcome))
         code = 0
     finally:
         os._exit(code)
@@ -131,33 +143,43 @@ def _live(work: Callable[[Steps], Any], steps: Steps, sender: Connection, parent
 def _carried_out(work: Callable[[Steps], Any], steps: Steps) -> _Outcome:
     try:
         return _Outcome(msgspec.msgpack.encode(work(steps)))
-    except BaseException as error:  # also what extensions raise that panic
+    except BaseException as error:
+        # Extensions that panic raise errors that are no Exception.
         return _described(error, traceback.format_exc())
 
 
 def _described(error: BaseException, where: str) -> _Outcome:
-    """An error as text: of two kinds that are raised again, or of others, with their names."""
-    for kind, error_type in ((_REFUSED, ValueError), (_OUT_OF_MEMORY, MemoryError)):
-        if isinstance(error, error_type):
-            return _Outcome(error=kind, message=str(error), traceback=where)
-    return _Outcome(error=_FAILED, message=f"{type(error).__name__}: {error}", traceback=where)
+    """Return an error as text: two kinds are raised again as they are, others with their names."""
+    if isinstance(error, ValueError):
+        return _Outcome(error=_REFUSED, message=str(error), traceback=where)
+    if isinstance(error, MemoryError):
+        return _Outcome(error=_OUT_OF_MEMORY, message=str(error), traceback=where)
+    message = f"{type(error).__name__}: {error}"
+    return _Outcome(error=_FAILED, message=message, traceback=where)
 
 
 def _error(outcome: _Outcome) -> Exception:
-    kinds = {_REFUSED: ValueError, _OUT_OF_MEMORY: MemoryError, _FAILED: ChildProcessError}
-    return kinds[outcome.error](outcome.message)
+    """Return the error to raise in this process."""
+    if outcome.error == _REFUSED:
+        return ValueError(outcome.message)
+    if outcome.error == _OUT_OF_MEMORY:
+        return MemoryError(outcome.message)
+    return ChildProcessError(outcome.message)
 
 
 def _outcome(receiver: Connection, steps: Steps, step_s: float) -> _Outcome | None:
-    """What the fork sends; None where it died."""
-    number, since_s = -1, 0.0
+    """Return what the fork sends; None if it died."""
+    number = -1
+    since_s = 0.0
     while not receiver.poll(_LOOK_EVERY_S):
         now_number, words = steps.read()
         now_s = time.monotonic()
         if now_number != number or not words:
-            number, since_s = now_number, now_s
+            number = now_number
+            since_s = now_s
         elif now_s - since_s > step_s:
             raise TimeoutError(words)
+
     try:
         return msgspec.msgpack.decode(receiver.recv_bytes(), type=_Outcome)
     except EOFError:
@@ -165,15 +187,24 @@ def _outcome(receiver: Connection, steps: Steps, step_s: float) -> _Outcome | No
 
 
 def _death(code: int, steps: Steps) -> str:
-    how = f"ended with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    """Describe how the fork died, and in which step."""
+    if code >= 0:
+        how = f"ended with code {code}"
+    else:
+        how = f"was ended by {signal.Signals(-code).name}"
+
     _, words = steps.read()
-    return f"{how} within {words}" if words else how
+    if not words:
+        return how
+    return f"{how} within {words}"
 
 
 def _limit_memory() -> None:
-    """To what the process has and what the machine has left, so that greed fails here and harms no other."""
-    wanted = _bytes_of("VmData:", "/proc/self/status") + _bytes_of("MemAvailable:", "/proc/meminfo")
-    # Of data alone: files that are mapped, as those of large datasets, take no memory of their own.
+    """Limit memory to what the process has and the machine has left, so that no other process suffers."""
+    held = _bytes_of("VmData:", "/proc/self/status")
+    available = _bytes_of("MemAvailable:", "/proc/meminfo")
+    wanted = held + available
+    # Only data is limited: mapped files, such as those of large datasets, take no memory of their own.
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
@@ -181,6 +212,10 @@ def _limit_memory() -> None:
 
 
 def _bytes_of(name: str, file: str) -> int:
-    """A number of one of the kernel's files, which count in KiB."""
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+    """Return a number of one of the kernel's files, which count in KiB, in bytes."""
+    text = Path(file).read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith(name):
+            _, kib, *_ = line.split()
+            return int(kib) << 10
+    raise LookupError(f"{file} has no {name}")

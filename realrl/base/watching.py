@@ -1,4 +1,4 @@
-"""Time that passes only while somebody looks."""
+"""A clock that stops while nobody looks at it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 LONGEST_LOOK_S = 2.0
-"""A longer time between two looks is one in which this process was stopped, frozen, or busy elsewhere."""
+"""In a longer time between two looks, this process was stopped, frozen, or busy elsewhere."""
 
 
 class AttentiveClock:
-    """A clock for deadlines of others, to be looked at at least every second.
+    """A clock for the deadlines of other processes, to be read at least every second.
 
-    A process that was stopped (by a debugger, in a frozen container) has not watched the others meanwhile,
-    and they may have been stopped as well. Of such a gap the clock counts `LONGEST_LOOK_S` alone: who seems
-    late gets the time to be seen first.
+    A process that was stopped (by a debugger, in a frozen container) has not watched the others, and they may
+    have been stopped as well. The clock counts only `LONGEST_LOOK_S` of such a gap, so that processes that
+    seem late have time to be seen first.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -23,8 +23,9 @@ class AttentiveClock:
         self._missed_s = 0.0
 
     def now_s(self) -> float:
-        """Seconds since some moment, without the gaps."""
+        """Return the seconds since some moment, without the gaps."""
         now_s = self._now()
-        self._missed_s += max(0.0, now_s - self._looked_s - LONGEST_LOOK_S)
+        gap_s = now_s - self._looked_s
+        self._missed_s += max(0.0, gap_s - LONGEST_LOOK_S)
         self._looked_s = now_s
         return now_s - self._missed_s

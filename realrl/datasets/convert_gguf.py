@@ -77,7 +77,7 @@ def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
         num_key_value_heads=llama["attention.head_count_kv"],
         max_position_embeddings=llama["context_length"],
         rms_norm_eps=rms_norm_eps,
-        rope_theta=llama["rope.freq_base"],
+        rope_parameters={"rope_type": "default", "rope_theta": llama["rope.freq_base"]},
         tie_word_embeddings=tied,
         bos_token_id=fields["tokenizer.ggml.bos_token_id"],
         eos_token_id=fields["tokenizer.ggml.eos_token_id"],
@@ -96,11 +96,12 @@ def _hf_name(name: str) -> str:
 def _weight(tensor: Any, config: LlamaConfig) -> torch.Tensor:
     """Return a tensor in bfloat16, with the rows of queries and keys in Hugging Face's order."""
     dequantized = dequantize(tensor.data, tensor.tensor_type)
-    weight = torch.from_numpy(np.array(dequantized, dtype=np.float32))
+    float32 = np.array(dequantized, dtype=np.float32)
+    weight = torch.from_numpy(float32)
     if ".attn_q." in tensor.name:
         weight = _halves(weight, config.num_attention_heads)
     if ".attn_k." in tensor.name:
-        weight = _halves(weight, config.num_key_value_heads)
+        weight = _halves(weight, config.num_key_value_heads or config.num_attention_heads)
     return weight.to(torch.bfloat16).contiguous()
 
 
@@ -121,16 +122,18 @@ def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
     It splits off each digit before the byte-level words: GGUF has no field for that.
     """
     tokens = fields["tokenizer.ggml.tokens"]
+    ids = {token: token_id for token_id, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    tokenizer = Tokenizer(models.BPE(ids, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token, kind in kinds if kind == _CONTROL_TOKEN]
-    )
+    special_tokens: list[AddedToken] = []
+    for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True):
+        if kind == _CONTROL_TOKEN:
+            special_tokens.append(AddedToken(token, special=True, normalized=False))
+    tokenizer.add_special_tokens(special_tokens)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=tokens[fields["tokenizer.ggml.bos_token_id"]],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from types import SimpleNamespace
+from typing import Any
 
 
 @contextmanager
@@ -19,10 +20,11 @@ def templates_at(day: str | None) -> Iterator[None]:
         return
     from transformers.utils import chat_template_utils
 
-    clock = chat_template_utils.datetime
+    module: Any = chat_template_utils
+    clock = module.datetime
     midnight = datetime.fromisoformat(day)
-    chat_template_utils.datetime = SimpleNamespace(now=lambda: midnight)
+    module.datetime = SimpleNamespace(now=lambda: midnight)
     try:
         yield
     finally:
-        chat_template_utils.datetime = clock
+        module.datetime = clock

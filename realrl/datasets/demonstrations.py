@@ -111,13 +111,16 @@ def load_demonstrations(
 
 def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: LearnsFromRows) -> list[Demonstration]:
     """Drop responses with other verdicts and those cut off, as the config says; append to `notes`."""
-    if config.verdicts:
-        wanted = " or ".join(config.verdicts)
-        keeps = [_has_verdict(row, config.verdicts) for row in rows]
-        rows = _kept(rows, keeps, notes, f"responses, whose `verdict` is not {wanted} (verdicts)")
+    verdicts = config.verdicts
+    if verdicts:
+        wanted = " or ".join(verdicts)
+        what = f"responses, whose `verdict` is not {wanted} (verdicts)"
+        keeps = [_has_verdict(row, verdicts) for row in rows]
+        rows = _kept(rows, keeps, notes, what)
     if config.truncated == "drop":
+        what = "responses, which were cut off (`ended: false`; truncated=drop)"
         keeps = [not row.is_cut_off for row in rows]
-        rows = _kept(rows, keeps, notes, "responses, which were cut off (`ended: false`; truncated=drop)")
+        rows = _kept(rows, keeps, notes, what)
     return rows
 
 
@@ -132,13 +135,14 @@ def _kept(rows: list[Demonstration], keeps: list[bool], notes: list[str], what: 
     Raises:
         ValueError: no rows are left.
     """
-    kept = []
-    dropped = []
+    kept: list[Demonstration] = []
+    dropped: list[Demonstration] = []
     for row, keep in zip(rows, keeps, strict=True):
         target = kept if keep else dropped
         target.append(row)
     if dropped:
-        notes.append(f"dropped {len(dropped)} of {len(rows)} {what}; the first is {dropped[0].place}")
+        counts = f"{len(dropped)} of {len(rows)}"
+        notes.append(f"dropped {counts} {what}; the first is {dropped[0].place}")
     if not kept:
         raise ValueError(f"data: no rows are left; {notes[-1]}")
     return kept

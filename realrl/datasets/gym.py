@@ -70,12 +70,13 @@ def _tasks(path: str, gym: GymConfig, *, held_out: bool) -> Iterator[GymTask]:
     for name in gym_tasks(path):
         given_parameters = gym.parameters.get(name, {})
         parameters = msgspec.json.encode(given_parameters).decode()
-        for i, level in enumerate(levels):
-            begin = size * i // len(levels)
-            end = size * (i + 1) // len(levels)
+        begin = 0
+        for place, level in enumerate(levels, 1):
+            end = size * place // len(levels)
             full_seed = derive_seed(gym.seed, side, name, str(level))
             seed = full_seed % _NUM_SEEDS
             yield GymTask(name, seed, end - begin, level, parameters)
+            begin = end
 
 
 def _record(row: Question) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _record(row: Question) -> dict[str, Any]:
 
 def _id(row: Question) -> str:
     task = row.item.task
-    index = row.item.index
+    number = row.item.number
     if task.level is None:
-        return f"{task.name}/{index}"
-    return f"{task.name}/{task.level}/{index}"
+        return f"{task.name}/{number}"
+    return f"{task.name}/{task.level}/{number}"

@@ -24,7 +24,8 @@ class LooseRecord(dict):
 # Numbers keep their digits: the text of 0.00001 must not become 1e-05, as answers are compared by text.
 _RECORD = msgspec.json.Decoder(Record, float_hook=Decimal)
 _DOCUMENT = msgspec.json.Decoder(float_hook=Decimal)
-_BLANKS = re.compile(rb"\s*")
+_LIST = re.compile(rb"\s*\[")
+"""The beginning of a file that is one list."""
 _LONGEST_INT = 4300
 """Digits of the longest number that Python converts to an int."""
 _MESSAGE_KEYS = ("role", "from")
@@ -49,8 +50,7 @@ def parse_json(text: bytes, path: str, example: str, columns: Collection[str]) -
     Raises:
         ValueError: the text is no JSON of these forms.
     """
-    first = _BLANKS.match(text).end()
-    if text.startswith(b"[", first):
+    if _LIST.match(text):
         rows = _decoded_list(path, text, example)
         return _listed(path, rows)
     lines = text.splitlines()

@@ -62,7 +62,7 @@ class PromptDataset(EncodedRows[Problem]):
 
     def solutions(self, row: int) -> list[str]:
         """Return the right answers to the question."""
-        return self.rows[row].solutions
+        return self.rows[row].solutions or []
 
     def gym(self, row: int) -> GymItem | None:
         """Return the scorer of answers to a row of reasoning-gym; None for other rows."""
@@ -111,7 +111,8 @@ def load_problems(
         _check_solutions(rows, given)
     for row, solutions in zip(rows, given, strict=True):
         row.solutions = _non_empty(solutions)
-    return rows, notes + _note_of_blank_ones(rows, given)
+    notes = notes + _note_of_blank_ones(rows, given)
+    return rows, notes
 
 
 def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: bool) -> PromptDataset:
@@ -158,7 +159,7 @@ def _non_empty(solutions: list[str] | None) -> list[str]:
 
 def _check_solutions(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> None:
     """Raise ValueError if a row has neither a solution that a response can match nor a scorer."""
-    lacking = []
+    lacking: list[tuple[Problem, list[str] | None]] = []
     for row, solutions in zip(rows, given, strict=True):
         if not row.gym and not _non_empty(solutions):
             lacking.append((row, solutions))
@@ -185,10 +186,11 @@ def _problem_of_solutions(row: Problem, solutions: list[str] | None) -> str:
 
 def _note_of_blank_ones(rows: Sequence[Problem], given: Sequence[list[str] | None]) -> list[str]:
     """Return a note if empty solutions were dropped."""
-    cut = []
+    cut: list[Problem] = []
     for row, solutions in zip(rows, given, strict=True):
         num_given = len(solutions or ())
-        if num_given > len(row.solutions):
+        num_left = len(row.solutions or ())
+        if num_given > num_left:
             cut.append(row)
     if not cut:
         return []

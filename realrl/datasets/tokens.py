@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from realrl.models.config import DecoderConfig
-from realrl.models.registry import read_decoder_config
+from realrl.models.registry import is_known_family, read_decoder_config
 
 _TEXTS_AT_ONCE = 1024
 """The most texts of one call of the tokenizer."""
@@ -41,8 +41,12 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def decoder_of(tokenizer: Any) -> DecoderConfig | None:
-    """Return the config of the model in the tokenizer's directory; None if there is no such directory."""
+    """Return the config of the model in the tokenizer's directory.
+
+    Return None if there is no such directory, or if its model is of a family of the user's own, whose rows
+    are checked against the context at the start of the run.
+    """
     directory = Path(tokenizer.name_or_path)
     if not tokenizer.name_or_path or not (directory / "config.json").is_file():
         return None
-    return read_decoder_config(directory)
+    return read_decoder_config(directory) if is_known_family(directory) else None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
+
+Candidate = TypeVar("Candidate", bound=Hashable)
+"""Who can take a part of a demand."""
 
 _TOLERANCE = 1.002
 """Iteration stops once the largest load is at most this factor above its proven lower bound."""
@@ -16,21 +20,23 @@ _SLACKS = (1e-9, 1e-4, 1e-2)
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(Generic[Candidate]):
     """The amount of each demand that each of its candidates takes."""
 
-    quotas: tuple[dict[Hashable, float], ...]
+    quotas: tuple[dict[Candidate, float], ...]
     """For each demand: its candidates and the amount that each takes."""
     largest: float
     """The largest load."""
     lower_bound: float
-    """A lower bound on the largest load of any division: work that only one set of candidates can take,
-    divided evenly over that set."""
+    """A lower bound on the largest load of any division.
+
+    It is work that only one set of candidates can take, divided evenly over that set.
+    """
 
 
 def balance(
-    demands: Sequence[tuple[float, Sequence[Hashable]]], base: Mapping[Hashable, float] | None = None
-) -> Balanced:
+    demands: Sequence[tuple[float, Sequence[Candidate]]], base: Mapping[Candidate, float] | None = None
+) -> Balanced[Candidate]:
     """Divide each demand `(amount, candidates)` over its candidates, in addition to the loads of `base`.
 
     Each step divides one demand anew: water filling over its least loaded candidates. Passes over all
@@ -44,6 +50,7 @@ def balance(
     fixed_loads = [base.get(name, 0.0) for name in index]
     fixed = np.array(fixed_loads)
     loads = fixed.copy()
+
     amounts = []
     members = []
     quotas = []
@@ -66,15 +73,14 @@ def balance(
         share = dict(zip(candidates, quota.tolist(), strict=True))
         shares.append(share)
     largest = float(loads.max(initial=0.0))
-    lower_bound = float(bound)
-    return Balanced(tuple(shares), largest, lower_bound)
+    return Balanced(tuple(shares), largest, lower_bound=float(bound))
 
 
 def _numbered(
-    demands: Sequence[tuple[float, Sequence[Hashable]]], base: Mapping[Hashable, float]
-) -> dict[Hashable, int]:
+    demands: Sequence[tuple[float, Sequence[Candidate]]], base: Mapping[Candidate, float]
+) -> dict[Candidate, int]:
     """Number all candidates in the order of their first occurrence, those of `base` first."""
-    index: dict[Hashable, int] = {}
+    index: dict[Candidate, int] = {}
     for name in base:
         index[name] = len(index)
     for _, candidates in demands:
@@ -103,12 +109,15 @@ def _fill(loads: np.ndarray, amount: float) -> np.ndarray:
     ordered = np.sort(loads)
     num_loads = len(ordered)
     depth = np.arange(1, num_loads + 1)
+
     # The level that the amount reaches if the lowest `depth` loads are filled.
     totals = ordered.cumsum() + amount
     levels = totals / depth
     reached = np.flatnonzero(levels >= ordered)
-    level = levels[reached[-1]]
-    return np.maximum(level - loads, 0.0)
+    deepest = reached[-1]
+    level = levels[deepest]
+    missing: np.ndarray = np.maximum(level - loads, 0.0)
+    return missing
 
 
 def _lower_bound(

@@ -26,7 +26,7 @@ from realrl.layouts.layout import Rank
 from realrl.layouts.senders import Delivery, Peer
 
 _DIGITS = 6
-"""Fractions of a content that agree to so many decimal digits are taken as equal."""
+"""Fractions of a content that agree to this many decimal digits are taken as equal."""
 _SMALLEST_FRACTION = 10.0**-_DIGITS
 
 Edge = tuple[Peer, Peer]
@@ -54,10 +54,22 @@ def _stars(delivery: Delivery, quotas: Mapping[Peer, float]) -> Iterator[Stretch
     """Yield one stretch per holder, which sends it to every peer that lacks it."""
     total = sum(quotas.values())
     smallest = _SMALLEST_FRACTION * total
+    roots = _roots(delivery)
     for holder, quota in quotas.items():
-        if quota > smallest:
-            edges = [(holder, peer) for peer in delivery.lacking]
-            yield quota / total, {holder: edges}
+        if quota <= smallest:
+            continue
+        edges: list[Edge] = []
+        for peer in delivery.lacking:
+            edges.append((holder, peer))
+
+        fraction = quota / total
+        root = roots[holder]
+        yield fraction, {root: edges}
+
+
+def _roots(delivery: Delivery) -> dict[Peer, Rank]:
+    """Return the holders among all peers: each is a rank, and may be the root of a tree."""
+    return {holder: holder for holder in delivery.holders}
 
 
 def _forests(delivery: Delivery, quotas: Mapping[Peer, float]) -> Iterator[Stretch]:
@@ -66,7 +78,10 @@ def _forests(delivery: Delivery, quotas: Mapping[Peer, float]) -> Iterator[Stret
     Holders come first, so that the first sender of each column is a holder. A relay's own receipt then comes
     from a sender above it in its column.
     """
-    senders = [holder for holder in delivery.holders if holder in quotas]
+    senders: list[Peer] = []
+    for holder in delivery.holders:
+        if holder in quotas:
+            senders.append(holder)
     relays = [peer for peer in quotas if peer not in delivery.holders]
     relays.sort(key=lambda peer: -quotas[peer])
     senders += relays
@@ -90,7 +105,8 @@ def _ends(senders: Sequence[Peer], quotas: Mapping[Peer, float], num_rows: int) 
     ends = []
     position = 0.0
     for sender in senders:
-        position += quotas[sender] / total * num_rows
+        fraction = quotas[sender] / total
+        position += fraction * num_rows
         ends.append((position, sender))
     return ends
 
@@ -119,10 +135,12 @@ def _trees(delivery: Delivery, senders: Sequence[Peer]) -> Trees:
     places = Counter(senders)
     root_of: dict[Peer, Rank] = {}
     trees: Trees = {}
+    roots = _roots(delivery)
     for sender in places:
-        if sender in delivery.holders:
-            root_of[sender] = sender
-            trees[sender] = []
+        if sender in roots:
+            root = roots[sender]
+            root_of[sender] = root
+            trees[root] = []
 
     informed = deque(root_of)
     # Peers that send most receive first, so that a sender is always at hand.

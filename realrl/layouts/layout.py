@@ -1,4 +1,4 @@
-"""Which rank holds which box of which global tensor."""
+"""A layout: which rank holds which box of which global tensor."""
 
 from __future__ import annotations
 
@@ -116,8 +116,13 @@ class Layout:
         parts: dict[str, list[Part]] = defaultdict(list)
         for shard in shards:
             box = shard.box
-            ranks = (shard.rank,)
-            part = Part(ranks, box.start, box.stop, shard.local, shard.offset)
+            part = Part(
+                (shard.rank,),
+                box.start,
+                box.stop,
+                shard.local,
+                shard.offset,
+            )
             parts[box.tensor].append(part)
 
         patterns = []
@@ -157,7 +162,9 @@ class Layout:
         """Return the smallest shape of each tensor that contains all of its parts."""
         shapes: dict[str, Shape] = {}
         for pattern in self.patterns:
-            stops = [part.stop for part in pattern.parts]
+            stops = []
+            for part in pattern.parts:
+                stops.append(part.stop)
             stops_by_dim = zip(*stops, strict=True)
             shape = tuple(map(max, stops_by_dim))
             for tensor in pattern.tensors:

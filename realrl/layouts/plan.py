@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from realrl.layouts.boxes import Cell, cells
 from realrl.layouts.contents import Content
-from realrl.layouts.layout import Layout, Pattern, Rank
+from realrl.layouts.layout import Layout, Part, Pattern, Rank
 from realrl.layouts.pieces import Block, Piece
 from realrl.layouts.routes import Group, Route, Ways, route
 from realrl.layouts.topology import ONE_NODE, Node, Topology
@@ -91,6 +91,7 @@ class TransferPlan:
         """Return the number of elements that enter each node from others."""
 
         def entered_node(sender: Rank, receiver: Rank) -> Node | None:
+            """Return the node that an edge enters."""
             node = topology.node(receiver)
             return None if topology.node(sender) == node else node
 
@@ -100,6 +101,7 @@ class TransferPlan:
         """Return the number of elements that leave each node for others."""
 
         def left_node(sender: Rank, receiver: Rank) -> Node | None:
+            """Return the node that an edge leaves."""
             node = topology.node(sender)
             return None if topology.node(receiver) == node else node
 
@@ -228,15 +230,21 @@ def _blocks(source: Layout, destination: Layout) -> Iterator[Block]:
         for alike in _group_alike(target, places):
             source_keys = tuple(alike.source_keys)
             target_keys = tuple(alike.target_keys)
-            held = ()
+            held: tuple[Part, ...] = ()
             if alike.source is not None:
                 held = alike.source.parts
 
             for cell in cells(held, target.parts):
-                if not cell.held:
+                if alike.source is None or not cell.held:
                     message = _nobody_holds(target, target_keys[0], cell)
                     raise ValueError(message)
-                yield Block(alike.source, target, source_keys, target_keys, cell)
+                yield Block(
+                    alike.source,
+                    target,
+                    source_keys,
+                    target_keys,
+                    cell,
+                )
 
 
 def _pattern_places(layout: Layout) -> dict[str, tuple[Pattern, int]]:
@@ -257,7 +265,11 @@ def _group_alike(target: Pattern, places: Mapping[str, tuple[Pattern, int]]) -> 
         identity = id(pattern)
         group = groups.get(identity)
         if group is None:
-            group = _AlikeTensors(pattern, [], [])
+            group = _AlikeTensors(
+                pattern,
+                source_keys=[],
+                target_keys=[],
+            )
             groups[identity] = group
 
         group.source_keys.append(source_key)

@@ -219,14 +219,14 @@ def _ways_inside_nodes(
 ) -> dict[int, Ways]:
     """Return the routes inside nodes that hold the content already."""
     # The same links carry what enters from other nodes.
-    base: dict[Rank, float] = {}
+    base: dict[Peer, float] = {}
     for crossing in crossings:
         for rank, load in crossing.loads_inside():
             base[rank] = base.get(rank, 0.0) + load
 
     deliveries = []
     for group in inner.values():
-        peers = {rank: (rank,) for rank in group.lacking}
+        peers: dict[Peer, tuple[Rank, ...]] = {rank: (rank,) for rank in group.lacking}
         deliveries.append(Delivery(group.holders, peers, group.numel))
     quotas = sender_quotas(
         deliveries,
@@ -241,10 +241,20 @@ def _ways_inside_nodes(
     for index, delivery, senders in zip(inner, deliveries, quotas, strict=True):
         ways: Ways = []
         for fraction, trees in stretches(delivery, senders):
-            routes = [Route(root, tuple(edges)) for root, edges in trees.items()]
+            routes = [_route_inside(root, edges) for root, edges in trees.items()]
             ways.append((fraction, routes))
         found[index] = ways
     return found
+
+
+def _route_inside(root: Rank, edges: Iterable[Edge]) -> Route:
+    """Return the route of a tree inside a node, where every peer is a rank."""
+    steps: list[tuple[Rank, Rank]] = []
+    for sender, receiver in edges:
+        assert not isinstance(sender, tuple), "inside a node, ranks send"
+        assert not isinstance(receiver, tuple), "inside a node, ranks receive"
+        steps.append((sender, receiver))
+    return Route(root, tuple(steps))
 
 
 def _through_nodes(crossing: _Crossing, stretch: Stretch, turn: int) -> Iterator[tuple[float, list[Route]]]:

@@ -1,4 +1,4 @@
-"""How many elements each rank sends of each content, so that no rank sends much more than it must."""
+"""Decides how many elements each rank sends of each content, so that no rank sends much more than it must."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from realrl.layouts.layout import Rank
 from realrl.layouts.topology import Node, Topology
 
 ELEMENT_BYTES = 2
-"""Element size that the links' model assumes for every dtype: a plan does not know dtypes, and bf16 is the
-common one."""
+"""Element size that the links' model assumes for every dtype.
+
+A plan does not know dtypes, and bf16 is the common one.
+"""
 _RELAY_GAIN = 1.02
 """Relays are used only where the links' model says that they are faster by this factor."""
 _SMALL_SHARE = 1 << 15
@@ -26,6 +28,9 @@ Peer = tuple[str, Node] | Rank
 
 Demand = tuple[int, tuple[Rank, ...]]
 """Elements to send, and the ranks that can send them."""
+
+Quotas = dict[Peer, float]
+"""Elements that each peer sends."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +54,28 @@ class Delivery:
         second = (further, self.holders + relays)
         return [first, second]
 
-    def by_peer(self, quotas: Mapping[Rank, float]) -> dict[Peer, float]:
+    def by_peer(self, quotas: Mapping[Peer, float]) -> Quotas:
         """Return the quotas of holders, and of each peer the sum over its ranks, which send equal parts."""
-        found: dict[Peer, float] = {}
+        found: Quotas = {}
         for holder in self.holders:
             found[holder] = quotas[holder]
         for peer, ranks in self.lacking.items():
-            parts = [quotas.get(rank, 0.0) for rank in ranks]
-            found[peer] = sum(parts)
+            total = 0.0
+            for rank in ranks:
+                total += quotas.get(rank, 0.0)
+            found[peer] = total
         return found
 
 
 def sender_quotas(
     deliveries: Sequence[Delivery],
-    base: Mapping[Rank, float],
+    base: Mapping[Peer, float],
     rate: float,
     topology: Topology,
     floor_s: float,
     *,
     send_once: bool,
-) -> list[dict[Peer, float]]:
+) -> list[Quotas]:
     """Return for each delivery how many elements each peer sends.
 
     Peers that lack the content relay it only where that ends clearly earlier than sending from holders alone.
@@ -81,8 +88,7 @@ def sender_quotas(
     direct, loads = _balance(direct_demands, base)
 
     # With one copy or one receiver there is nothing to relay.
-    peer_counts = [len(delivery.lacking) for delivery in deliveries]
-    most_peers = max(peer_counts, default=1)
+    most_peers = max((len(delivery.lacking) for delivery in deliveries), default=1)
     if send_once or most_peers == 1:
         return direct
 
@@ -95,22 +101,20 @@ def sender_quotas(
     relayed, relayed_loads = _relay(deliveries, relieved, direct, base)
     busiest_s = max(relayed_loads.values()) * element_s
     # A tree has at most as many hops as receivers.
-    latency_s = most_peers * topology.latency_s
-    relayed_s = max(busiest_s, floor_s) + latency_s
+    relayed_s = max(busiest_s, floor_s) + most_peers * topology.latency_s
     if relayed_s * _RELAY_GAIN >= direct_s:
         return direct
-
-    for i, quotas in zip(relieved, relayed, strict=True):
-        direct[i] = deliveries[i].by_peer(quotas)
+    for index, quotas in zip(relieved, relayed, strict=True):
+        direct[index] = deliveries[index].by_peer(quotas)
     return direct
 
 
 def _relay(
     deliveries: Sequence[Delivery],
     relieved: Sequence[int],
-    direct: Sequence[Mapping[Rank, float]],
-    base: Mapping[Rank, float],
-) -> tuple[list[dict[Rank, float]], dict[Rank, float]]:
+    direct: Sequence[Quotas],
+    base: Mapping[Peer, float],
+) -> tuple[list[Quotas], dict[Peer, float]]:
     """Return the quotas of the deliveries at `relieved` if receivers relay, and the load of every rank.
 
     All other deliveries keep their quotas of `direct`.
@@ -146,11 +150,12 @@ def _limit_senders(deliveries: Sequence[Delivery]) -> list[Delivery]:
     turn = 0
     for delivery in deliveries:
         holders = delivery.holders
-        num = max(1, min(len(holders), delivery.numel // smallest))
+        number = max(1, min(len(holders), delivery.numel // smallest))
         ring = holders * 2
         start = turn % len(holders)
-        limited.append(replace(delivery, holders=ring[start : start + num]))
-        turn += num
+        chosen = ring[start : start + number]
+        limited.append(replace(delivery, holders=chosen))
+        turn += number
     return limited
 
 
@@ -165,7 +170,7 @@ def _direct_demands(deliveries: Sequence[Delivery], *, send_once: bool) -> list[
 
 
 def _above_floor(
-    deliveries: Sequence[Delivery], loads: Mapping[Rank, float], element_s: float, floor_s: float
+    deliveries: Sequence[Delivery], loads: Mapping[Peer, float], element_s: float, floor_s: float
 ) -> list[int]:
     """Return the indices of deliveries with a holder that sends for longer than `floor_s`.
 
@@ -173,15 +178,15 @@ def _above_floor(
     """
     found = []
     for index, delivery in enumerate(deliveries):
-        busiest = max(map(loads.get, delivery.holders))
+        busiest = max(loads[holder] for holder in delivery.holders)
         if busiest * element_s > floor_s:
             found.append(index)
     return found
 
 
 def _balance(
-    demands: Sequence[list[Demand]], base: Mapping[Rank, float]
-) -> tuple[list[dict[Rank, float]], dict[Rank, float]]:
+    demands: Sequence[list[Demand]], base: Mapping[Peer, float]
+) -> tuple[list[Quotas], dict[Peer, float]]:
     """Return the quotas of each list of demands, and the load of every rank."""
     # Demands with the same candidates are balanced as one: a pass visits each set of candidates once.
     totals: dict[tuple[Rank, ...], float] = defaultdict(float)
@@ -189,15 +194,15 @@ def _balance(
         for numel, candidates in several:
             totals[candidates] += numel
 
-    combined = []
-    for candidates, numel in totals.items():
-        combined.append((numel, candidates))
+    combined: list[tuple[float, Sequence[Peer]]] = []
+    for candidates, total in totals.items():
+        combined.append((total, candidates))
     balanced = balance(combined, base)
     shares = dict(zip(totals, balanced.quotas, strict=True))
 
-    found: list[dict[Rank, float]] = []
+    found: list[Quotas] = []
     for several in demands:
-        quotas: dict[Rank, float] = defaultdict(float)
+        quotas: Quotas = defaultdict(float)
         for numel, candidates in several:
             # Each demand takes its proportion of what was shared for all with its candidates.
             total = totals[candidates]
@@ -208,7 +213,7 @@ def _balance(
     return found, _add_loads(base, found)
 
 
-def _add_loads(base: Mapping[Rank, float], quotas: Iterable[Mapping[Rank, float]]) -> dict[Rank, float]:
+def _add_loads(base: Mapping[Peer, float], quotas: Iterable[Quotas]) -> dict[Peer, float]:
     """Return the load of every rank: `base` and its quotas."""
     loads = dict(base)
     for several in quotas:

@@ -1,4 +1,4 @@
-"""Which ranks share a node, and how fast their links are."""
+"""The nodes of ranks, and the bandwidth of their links."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class Topology:
     nodes: Mapping[Rank, Node] = field(default_factory=dict)
     """The node of each rank. All ranks without an entry share one further node."""
     link_bytes_s: float = 450e9
-    """Bandwidth from one rank to the other ranks of its node. Default: NVIDIA H100 data sheet,
-    NVLink 900 GB/s for both directions together."""
+    """Bandwidth from one rank to the other ranks of its node.
+
+    Default: NVIDIA H100 data sheet, NVLink 900 GB/s for both directions together.
+    """
     nic_bytes_s: float = 50e9
     """Bandwidth from one rank to other nodes. Default: one 400 Gb/s NIC per GPU."""
     node_nic_bytes_s: float = math.inf
@@ -51,10 +53,10 @@ class Topology:
         return by_node
 
     @staticmethod
-    def even(num_ranks: int, ranks_per_node: int, **rates: float) -> Topology:
-        """Return nodes of equal size, filled in rank order; `rates` are further fields."""
-        nodes = {rank: rank // ranks_per_node for rank in range(num_ranks)}
-        return Topology(nodes=nodes, **rates)
+    def even(num_ranks: int, ranks_per_node: int) -> Topology:
+        """Return nodes of equal size, filled in rank order."""
+        nodes: dict[Rank, Node] = {rank: rank // ranks_per_node for rank in range(num_ranks)}
+        return Topology(nodes=nodes)
 
 
 ONE_NODE = Topology()

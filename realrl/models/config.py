@@ -1,4 +1,4 @@
-"""What a decoder is: its sizes, its traits, and the names of its tensors."""
+"""The description of a decoder: its sizes, its traits, and the names of its tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Names:
     """
 
     base: str = "model."
-    """How the names of all but the heads begin; files saved from the bare model lack it."""
+    """The prefix of all names except the heads'; files saved from the bare model lack it."""
     embed: str = "model.embed_tokens"
     positions: str = "model.embed_positions"
     layer: str = "model.layers.*."
@@ -63,7 +63,7 @@ class DecoderConfig:
     qk_norm: bool = False
     """Queries and keys are normalised, head by head."""
     post_norms: bool = False
-    """What attention and MLP add is normalised too."""
+    """The outputs of attention and MLP are normalised, too."""
     activation: Activation = "silu"
     gated: bool = True
     """The MLP's activation gates a second product."""
@@ -71,29 +71,36 @@ class DecoderConfig:
     attn_out_bias: bool = False
     mlp_bias: bool = False
     attention_scale: float | None = None
-    """What scores are multiplied by; None: `head_dim ** -0.5`."""
+    """The factor of attention scores; None: `head_dim ** -0.5`."""
     attention_softcap: float | None = None
-    """Bound that scores are squeezed into, as `cap * tanh(score / cap)`."""
+    """The bound of attention scores, as `cap * tanh(score / cap)`; None: no bound."""
     logit_softcap: float | None = None
+    """The bound of logits, in the same form."""
     windows: tuple[int | None, ...] = ()
-    """How many tokens back, itself included, a token sees in each layer; None or nothing: all."""
+    """The number of tokens that a token sees in each layer, itself included; None or empty: all before it."""
     embed_scale: float = 1.0
-    """What embeddings of tokens are multiplied by."""
+    """The factor of the embeddings of tokens."""
     names: Names = field(default_factory=Names)
 
     @property
     def score_scale(self) -> float:
-        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+        """The factor of attention scores."""
+        if self.attention_scale is None:
+            return self.head_dim**-0.5
+        return self.attention_scale
 
     def window(self, layer: int) -> int | None:
-        return self.windows[layer] if self.windows else None
+        """Return the number of tokens that a token sees in a layer; None: all before it."""
+        if not self.windows:
+            return None
+        return self.windows[layer]
 
     @property
     def embedding(self) -> str:
-        """The embedding's tensor."""
+        """The name of the embedding's tensor."""
         return f"{self.names.embed}.weight"
 
     @property
     def scalar_head(self) -> str:
-        """The tensor of the head that gives a scalar a token."""
+        """The name of the tensor of the head with one scalar per token."""
         return f"{self.names.scalar_head}.weight"

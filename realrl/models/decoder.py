@@ -1,13 +1,14 @@
-"""The packed decoder: one pipeline stage of it, on one tensor-parallel rank.
+"""One pipeline stage of the packed decoder, on one tensor-parallel rank.
 
-Shapes: T packed tokens, H hidden size, N heads on this rank (queries', keys', values'), D head size.
+Shapes: T packed tokens, H hidden size, N heads on this rank (of queries, keys and values), Q of queries, D
+head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from realrl.models.config import DecoderConfig
-from realrl.models.layout import Head, kv_heads, layer_chunks, stage_layers
+from realrl.models.layout import Head, kv_heads, layer_chunks, padded_vocab, stage_layers
 from realrl.models.rope import inverse_frequencies
 from realrl.ops.gated import activate, gated
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
@@ -27,19 +28,30 @@ from realrl.parallel.tensor import TensorParallel
 from realrl.parallel.vocab import label_logprobs, vocab_logprobs
 
 Attend = Callable[[int, Tensor], Tensor]
-"""`(layer, qkv [T, N, D]) -> [T, Q, D]`, Q the query heads: who sees whom is the caller's."""
+"""`(layer, qkv [T, N, D]) -> [T, Q, D]`; the caller decides which tokens each token sees."""
 
 
 class _Shared(NamedTuple):
-    """What all layers of a pass have in common."""
+    """What all layers of a pass share."""
 
     tp: TensorParallel
     rotation: tuple[Tensor, Tensor] | None
     attend: Attend
 
 
+class _AttentionArguments(TypedDict):
+    """Scaling, sliding window and soft cap of a layer's attention."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+
+
 class Decoder:
-    """A stage's arithmetic over weights that its caller owns. What a family lacks, it has no weights for."""
+    """A stage's arithmetic over weights that its caller owns.
+
+    A family that lacks a part has no weights of its name.
+    """
 
     def __init__(
         self,
@@ -53,29 +65,34 @@ class Decoder:
         weight_gradients: WeightGradients | None = None,
         sequence_pieces: int = 0,
     ) -> None:
-        """`deterministic`, `weight_gradients`: as `TensorParallel` has them. `recompute`: a backward pass
-        finds each layer's input alone, and computes the layer again (Chen et al. 2016, arXiv:1604.06174).
-        `sequence_pieces`: `forward` may spread tokens over the tensor-parallel ranks, in so many pieces (0:
-        it may not); not where `deterministic`, which wants the sums that generation makes."""
-        self.config, self.groups, self.head, self.weights = config, groups, head, weights
+        """`deterministic` and `weight_gradients` are those of `TensorParallel`.
+
+        With `recompute`, only each layer's input is kept for the backward pass, which computes the layer
+        again (Chen et al. 2016, arXiv:1604.06174).
+
+        `sequence_pieces` lets `forward` spread tokens over the tensor-parallel ranks, in this many pieces; 0:
+        never. `deterministic` overrides it, because the sums would differ from those of generation.
+        """
+        self.config = config
+        self.groups = groups
+        self.head = head
+        self.weights = weights
         self._recompute = recompute
         self._packed: dict[str, PackedWeight] = {}
         self._tp = TensorParallel(groups.tp, deterministic=deterministic, weight_gradients=weight_gradients)
         self._sp: SequenceParallel | None = None
-        if sequence_pieces and groups.tp is not None and not deterministic:
-            self._sp = SequenceParallel(
-                groups.tp, num_pieces=sequence_pieces, weight_gradients=weight_gradients
-            )
-        layout, place = groups.placement.layout, groups.place
+        if not deterministic:
+            self._sp = _sequence_parallel(groups, sequence_pieces, weight_gradients)
+        layout = groups.placement.layout
+        place = groups.place
         self.is_last = groups.is_last_stage
         self.chunks = layer_chunks(config, layout, place.pp_rank)
         self.layers = stage_layers(config, layout, place.pp_rank)
-        """Of all chunks."""
+        """The layers of all chunks."""
         self.num_heads = config.num_heads // layout.tp
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
-        rows = -(-config.vocab_size // layout.tp)
-        self._num_real_logits = min(rows, config.vocab_size - place.tp_rank * rows)
-        self._frequencies = config.rope and inverse_frequencies(config.rope, config.head_dim)
+        self._num_real_logits = _num_real_logits(config, layout.tp, place.tp_rank)
+        self._frequencies = _frequencies(config)
 
     def forward(
         self,
@@ -87,57 +104,66 @@ class Decoder:
         chunk: int = 0,
         spread: bool = False,
     ) -> Tensor:
-        """Through a chunk of this stage's layers, and the final norm behind the last: `[T, H]`.
+        """Run a chunk of this stage's layers, and the final norm after the last layer.
 
-        `hidden` comes from the chunk before; without one, `ids [T]` are embedded. `spread`: where the decoder
-        may, hidden states between chunks are this rank's `num_rows(T)` rows.
+        `hidden` comes from the chunk before; without it, `ids` are embedded. With `spread`, if the decoder
+        spreads tokens, hidden states between chunks are this rank's `num_rows(T)` rows.
+
+        Shapes: ids and positions int64 `[T]`; hidden `[T, H]`; returns `[T, H]`.
         """
         tp = self._sp if spread and self._sp else self._tp
         num_tokens = len(ids)
-        ids, positions = tp.padded(ids), tp.padded(positions)
+        ids = tp.padded(ids)
+        positions = tp.padded(positions)
         if hidden is None:
             hidden = self._embedded(tp, ids, positions)
 
         def attend_tokens(layer: int, qkv: Tensor) -> Tensor:
+            """Attend without the padding: `[T_padded, N, D]` to `[T_padded, Q, D]`."""
             return tp.padded(attend(layer, qkv[:num_tokens]))
 
         shared = _Shared(tp, self._rotation(positions), attend_tokens)
         for layer in self.chunks[chunk]:
-            if self._recompute and torch.is_grad_enabled():
-                hidden = checkpoint(
-                    self._layer, layer, hidden, shared, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                hidden = self._layer(layer, hidden, shared)
-        ends = self.is_last and chunk == len(self.chunks) - 1
-        return tp.whole(self._norm("norm", hidden))[:num_tokens] if ends else hidden
+            hidden = self._layer_or_checkpoint(layer, hidden, shared)
+        is_last_chunk = chunk == len(self.chunks) - 1
+        if not (self.is_last and is_last_chunk):
+            return hidden
+        return tp.whole(self._norm("norm", hidden))[:num_tokens]
 
     def num_rows(self, num_tokens: int) -> int:
-        """Rows of the hidden states between chunks, of tokens that are spread where they may be."""
-        return self._sp.num_rows(num_tokens) if self._sp else num_tokens
+        """Return the number of rows of the hidden states between chunks, which may be a share."""
+        if self._sp is None:
+            return num_tokens
+        return self._sp.num_rows(num_tokens)
 
     @property
     def spreads(self) -> bool:
-        """Whether tokens may be spread, so that a rank's gradients of norms are those of its own tokens."""
+        """Whether tokens may be spread, so that a rank's gradients of norms are of its own tokens only."""
         return self._sp is not None
 
-    def attention_rule(self, layer: int) -> dict:
-        """How a layer attends, as keyword arguments of the attention kernels."""
-        config = self.config
+    def attention_rule(self, layer: int) -> _AttentionArguments:
+        """Return how a layer attends, as keyword arguments of the attention kernels."""
         return {
-            "scale": config.score_scale,
-            "window": config.window(layer),
-            "softcap": config.attention_softcap,
+            "scale": self.config.score_scale,
+            "window": self.config.window(layer),
+            "softcap": self.config.attention_softcap,
         }
 
     def values(self, hidden: Tensor) -> Tensor:
-        """The scalar head: float32 `[T]`."""
-        weight_gradients = self._tp.weight_gradients
-        return linear(hidden, self.weights["head"], weight_gradients=weight_gradients)[:, 0].float()
+        """Return the scalar head's output: `[T, H]` to float32 `[T]`."""
+        scalars = linear(
+            hidden,
+            self.weights["head"],
+            weight_gradients=self._tp.weight_gradients,
+        )
+        return scalars[:, 0].float()
 
     def logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Of logits over `temperature`: log-probability of `labels [T]`, and entropy; float32 `[T]` each."""
-        return vocab_logprobs(
+        """Return each label's log-probability, and the entropy, of logits divided by `temperature`.
+
+        Shapes: hidden `[T, H]`, labels int64 `[T]`; returns float32 `[T]` each.
+        """
+        logprobs, entropy = vocab_logprobs(
             hidden,
             self.weights[self._head_name],
             labels,
@@ -149,22 +175,39 @@ class Decoder:
             tiled=self._tp.deterministic,
             weight_gradients=self._tp.weight_gradients,
         )
+        assert entropy is not None, "the entropy was asked for"
+        return logprobs, entropy
 
     def logits_part(self, hidden: Tensor) -> Tensor:
-        """This rank's columns `[T, V_part]` of the logits, in the type of `hidden`, before any soft cap."""
-        return linear(hidden, self._matrix(self._head_name), tiled=self._tp.deterministic)
+        """Return this rank's columns of the logits, in the dtype of `hidden`, before any soft cap.
+
+        Shapes: `[T, H]` to `[T, V_part]`.
+        """
+        return linear(
+            hidden,
+            self._matrix(self._head_name),
+            tiled=self._tp.deterministic,
+        )
 
     def logits(self, logits_part: Tensor) -> Tensor:
-        """`[T, V]`, whole on every tensor-parallel rank; not differentiable across them.
+        """Return the whole logits on every tensor-parallel rank; not differentiable across ranks.
 
-        In float32 where there is a soft cap, else in the type of the part, whose memory it may share.
+        With a soft cap, they are float32. Otherwise they have the dtype of the part, and may share its
+        memory.
+
+        Shapes: `[T, V_part]` to `[T, V]`.
         """
         logits = self._tp.gather(logits_part)[:, : self.config.vocab_size]
         cap = self.config.logit_softcap
-        return logits if cap is None else torch.tanh(logits.float() / cap) * cap
+        if cap is None:
+            return logits
+        return torch.tanh(logits.float() / cap) * cap
 
     def label_logprobs(self, logits_part: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """As `logprobs`, from logits: float32 `[T]`, the same bits."""
+        """Return the log-probabilities of `logprobs` from logits, the same bits.
+
+        Shapes: logits_part `[T, V_part]`, labels int64 `[T]`; returns float32 `[T]`.
+        """
         return label_logprobs(
             logits_part,
             labels,
@@ -176,12 +219,17 @@ class Decoder:
 
     @contextmanager
     def packed(self, num_rows: int) -> Iterator[None]:
-        """Meanwhile, products are fastest with about `num_rows` rows; for that, matrices are held twice.
+        """Within the context, products are fastest with about `num_rows` rows.
 
-        Not where arithmetic is deterministic: the layout changes the order of sums.
+        Matrices are held twice for this. Deterministic decoders stay as they are, because the layout changes
+        the order of sums.
         """
-        names = [name for name, weight in self.weights.items() if self._may_pack(name, weight)]
-        self._packed = {name: PackedWeight(self._plain_matrix(name), num_rows) for name in names}
+        packed: dict[str, PackedWeight] = {}
+        for name, weight in self.weights.items():
+            if self._may_pack(name, weight):
+                packed[name] = PackedWeight(self._plain_matrix(name), num_rows)
+
+        self._packed = packed
         try:
             yield
         finally:
@@ -189,83 +237,171 @@ class Decoder:
 
     @contextmanager
     def unpacked(self) -> Iterator[None]:
-        """Meanwhile, products are those of the weights themselves, which may change."""
-        packed, self._packed = self._packed, {}
+        """Within the context, products use the weights themselves, which may change."""
+        packed = self._packed
+        self._packed = {}
         try:
             yield
         finally:
             self._packed = packed
 
     def _may_pack(self, name: str, weight: Tensor) -> bool:
-        is_product = name.startswith("layers.") or (self.is_last and name == self._head_name)
-        return is_product and weight.dim() == 2 and not self._tp.deterministic and PackedWeight.fits(weight)
+        is_head = self.is_last and name == self._head_name
+        is_product = name.startswith("layers.") or is_head
+        is_matrix = weight.dim() == 2
+        return is_product and is_matrix and not self._tp.deterministic and PackedWeight.fits(weight)
 
     @property
     def _head_name(self) -> str:
         return "head" if "head" in self.weights else "embed"
 
     def _embedded(self, tp: TensorParallel, ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the embeddings of tokens, and of learned positions: `[T]` to `[T, H]`."""
         hidden = tp.embedding(ids, self.weights["embed"])
         if self.config.embed_scale != 1:
-            hidden = hidden * torch.tensor(self.config.embed_scale, dtype=hidden.dtype)
+            scale = torch.tensor(self.config.embed_scale, dtype=hidden.dtype)
+            hidden = hidden * scale
+
         if "positions" in self.weights:
-            hidden = hidden + F.embedding(tp.own(positions), self.weights["positions"])
+            own_positions = tp.own(positions)
+            hidden = hidden + F.embedding(own_positions, self.weights["positions"])
         return hidden
 
+    def _layer_or_checkpoint(self, layer: int, hidden: Tensor, shared: _Shared) -> Tensor:
+        """Run a layer, whose input alone is kept where the backward pass recomputes."""
+        if not (self._recompute and torch.is_grad_enabled()):
+            return self._layer(layer, hidden, shared)
+        return checkpoint(
+            self._layer,
+            layer,
+            hidden,
+            shared,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+
+    # In the following methods, an intermediate result gets no name where it would outlive its last use: the
+    # activations of one step are a large part of a device's memory.
+
     def _layer(self, layer: int, hidden: Tensor, shared: _Shared) -> Tensor:
+        """Run attention and MLP: `[T, H]` to `[T, H]`."""
         name = f"layers.{layer}."
-        hidden = self._added(hidden, name + "attn", self._attention(layer, hidden, shared))
-        return self._added(hidden, name + "mlp", self._mlp(name, hidden, shared.tp))
+        hidden = self._added(
+            hidden,
+            name + "attn",
+            self._attention(layer, hidden, shared),
+        )
+        return self._added(
+            hidden,
+            name + "mlp",
+            self._mlp(name, hidden, shared.tp),
+        )
 
     def _attention(self, layer: int, hidden: Tensor, shared: _Shared) -> Tensor:
-        name, (tp, rotation, attend) = f"layers.{layer}.", shared
-        qkv = self._column(tp, name + "qkv", self._norm(name + "attn_norm", hidden))
-        qkv = self._normed_heads(name, qkv.view(len(qkv), -1, self.config.head_dim))
+        """Return the output of a layer's attention: `[T, H]` to `[T, H]`."""
+        tp, rotation, attend = shared
+        name = f"layers.{layer}."
+        qkv = self._column(
+            tp,
+            name + "qkv",
+            self._norm(name + "attn_norm", hidden),
+        )
+        qkv = qkv.view(len(qkv), -1, self.config.head_dim)
+        qkv = self._normed_heads(name, qkv)
         if rotation is not None:
-            qkv = rotate(qkv, *rotation, self.num_heads + self.num_kv_heads)
-        return self._row(tp, name + "attn_out", attend(layer, qkv).flatten(1))
+            cos, sin = rotation
+            num_rotated = self.num_heads + self.num_kv_heads
+            qkv = rotate(qkv, cos, sin, num_rotated)
+
+        attended = attend(layer, qkv).flatten(1)
+        return self._row(tp, name + "attn_out", attended)
 
     def _normed_heads(self, name: str, qkv: Tensor) -> Tensor:
+        """Normalise queries and keys, head by head: `[T, N, D]` to `[T, N, D]`."""
         if f"{name}q_norm" not in self.weights:
             return qkv
-        q, k, v = qkv.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
-        return torch.cat((self._norm(name + "q_norm", q), self._norm(name + "k_norm", k), v), dim=1)
+        sizes = self.num_heads, self.num_kv_heads, self.num_kv_heads
+        q, k, v = qkv.split(sizes, dim=1)
+        normed_q = self._norm(name + "q_norm", q)
+        normed_k = self._norm(name + "k_norm", k)
+        return torch.cat((normed_q, normed_k, v), dim=1)
 
     def _mlp(self, name: str, hidden: Tensor, tp: TensorParallel) -> Tensor:
-        x = self._column(tp, name + "gate_up", self._norm(name + "mlp_norm", hidden))
+        """Return the output of a layer's MLP: `[T, H]` to `[T, H]`."""
+        x = self._column(
+            tp,
+            name + "gate_up",
+            self._norm(name + "mlp_norm", hidden),
+        )
         act = gated if self.config.gated else activate
-        return self._row(tp, name + "mlp_down", act(x, self.config.activation))
+        activated = act(x, self.config.activation)
+        return self._row(tp, name + "mlp_down", activated)
 
     def _added(self, hidden: Tensor, part: str, delta: Tensor) -> Tensor:
+        """Add a part's output to the hidden states, after its own norm if it has one."""
         if f"{part}_post_norm" in self.weights:
             delta = self._norm(f"{part}_post_norm", delta)
         return hidden + delta
 
     def _column(self, tp: TensorParallel, name: str, x: Tensor) -> Tensor:
-        return tp.column(x, self._matrix(name), self.weights.get(f"{name}_bias"))
+        bias = self.weights.get(f"{name}_bias")
+        return tp.column(x, self._matrix(name), bias)
 
     def _row(self, tp: TensorParallel, name: str, x_part: Tensor) -> Tensor:
-        return tp.row(x_part, self._matrix(name), self.weights.get(f"{name}_bias"))
+        bias = self.weights.get(f"{name}_bias")
+        return tp.row(x_part, self._matrix(name), bias)
 
     def _matrix(self, name: str) -> Tensor | PackedWeight:
         return self._packed.get(name) or self._plain_matrix(name)
 
     def _plain_matrix(self, name: str) -> Tensor:
-        transposed = self.config.names.transposed and name.startswith("layers.")
-        return self.weights[name].t() if transposed else self.weights[name]
+        """Return a matrix as `[out, in]`."""
+        weight = self.weights[name]
+        is_transposed = self.config.names.transposed and name.startswith("layers.")
+        return weight.t() if is_transposed else weight
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = self.weights[name], self.weights.get(f"{name}_bias")
+        """Normalise the last dim."""
+        weight = self.weights[name]
+        eps = self.config.norm_eps
         if self.config.norm == "layer":
-            return F.layer_norm(x, weight.shape, weight, bias, self.config.norm_eps)
-        return rms_norm(x, weight, eps=self.config.norm_eps, offset=self.config.norm_offset)
+            bias = self.weights.get(f"{name}_bias")
+            return F.layer_norm(x, weight.shape, weight, bias, eps)
+        return rms_norm(x, weight, eps=eps, offset=self.config.norm_offset)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines of rotary embeddings: float32 `[T, D/2]`."""
-        if self._frequencies is None:
+        """Return cosines and sines of rotary embeddings: float32 `[T, D/2]` each."""
+        rope = self.config.rope
+        if rope is None or self._frequencies is None:
             return None
         if self._frequencies.device != positions.device:
             self._frequencies = self._frequencies.to(positions.device)
         angles = positions[:, None].float() * self._frequencies
-        factor = self.config.rope.attention_factor
-        return angles.cos() * factor, angles.sin() * factor
+        cos = angles.cos() * rope.attention_factor
+        sin = angles.sin() * rope.attention_factor
+        return cos, sin
+
+
+def _sequence_parallel(
+    groups: Groups, num_pieces: int, weight_gradients: WeightGradients | None
+) -> SequenceParallel | None:
+    if num_pieces == 0 or groups.tp is None:
+        return None
+    return SequenceParallel(
+        groups.tp,
+        num_pieces=num_pieces,
+        weight_gradients=weight_gradients,
+    )
+
+
+def _frequencies(config: DecoderConfig) -> Tensor | None:
+    if config.rope is None:
+        return None
+    return inverse_frequencies(config.rope, config.head_dim)
+
+
+def _num_real_logits(config: DecoderConfig, tp: int, tp_rank: int) -> int:
+    """Return the number of a rank's logits that are no padding; may be negative."""
+    num_logits = padded_vocab(config, tp) // tp
+    num_left = config.vocab_size - tp_rank * num_logits
+    return min(num_logits, num_left)

@@ -1,10 +1,10 @@
-"""Decoding steps on a device, with all that they read and write there: cache, rows of sequences, recordings.
+"""Decoding steps on a device, with what they read and write there: cache, rows of sequences, recordings.
 
     follow --> chunk 0 --> chunk 1 ... --> head, draw, log-probabilities --> [broadcast] --> advance
     upload     `------------------- one recorded step each chunk -----------'   of the slice
 
-Alone, the last chunk's step advances the rows too; in a slice of several ranks, the drawn tokens go from the
-output rank to all others first.
+On a single rank, the last chunk's step also advances the rows. In a slice of several ranks, the output rank
+first sends the drawn tokens to all others.
 """
 
 from __future__ import annotations
@@ -12,51 +12,69 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
 from realrl.models.decode_state import DecodeState, HostBlock, Lanes
-from realrl.models.decoder import Decoder
+from realrl.models.decoder import Attend, Decoder
 from realrl.models.graphs import CudaRecorder, RecordedStep, size_of
 from realrl.models.sampling import Sampler
 from realrl.models.sequences import Rollout
 from realrl.ops.cache import KeyValueCache
 from realrl.parallel.pipeline import StageLink
 
+Step = Callable[[int], Tensor]
+"""A step of a number of lanes."""
+
 _RECORDING_PAYS = 64
-"""New tokens from which on it pays to record decoding steps as CUDA graphs."""
+"""The fewest new tokens for which decoding steps are recorded as CUDA graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSize:
-    """What a generation needs memory for."""
+    """The size of a decoding's memory."""
 
     num_rows: int
-    """Sequences that run at once."""
+    """Sequences that run at the same time."""
     pages_each: int
+    """The most pages of a sequence."""
     num_pages: int
+    """Pages of all sequences."""
 
     def fits(self, other: DecodingSize) -> bool:
-        """Whether this is enough for another one."""
-        rows_and_pages = self.num_rows >= other.num_rows and self.num_pages >= other.num_pages
-        return rows_and_pages and self.pages_each >= other.pages_each
+        """Whether this size is enough for another one."""
+        has_rows = self.num_rows >= other.num_rows
+        has_pages = self.num_pages >= other.num_pages
+        has_width = self.pages_each >= other.pages_each
+        return has_rows and has_pages and has_width
 
 
 class Decoding:
-    """A rank's cache, rows and steps. What was recorded is valid while the weights are where they are.
+    """A rank's cache, rows and steps. Recorded steps are valid while the weights stay where they are.
 
-    Nothing that it holds refers to it, so that the memory is free as soon as it is dropped.
+    Nothing that it holds refers back to it, so that its memory is freed as soon as it is dropped.
     """
 
     def __init__(self, decoder: Decoder, link: StageLink, size: DecodingSize) -> None:
         self.size = size
-        self._decoder, self._link = decoder, link
+        self._decoder = decoder
+        self._link = link
         self._device = next(iter(decoder.weights.values())).device
-        # One page more is for rows of a recorded step that no sequence has.
-        self.cache = KeyValueCache(num_pages=size.num_pages + 1, **cache_shape(decoder))
-        self.state = DecodeState(size.num_rows, size.pages_each, size.num_pages, self._device)
+        # One more page is for lanes of a recorded step that no sequence has.
+        self.cache = KeyValueCache(
+            num_pages=size.num_pages + 1,
+            **cache_shape(decoder),
+        )
+        self.state = DecodeState(
+            size.num_rows,
+            size.pages_each,
+            spare_page=size.num_pages,
+            device=self._device,
+        )
         self._layers = _Layers(decoder, link, self.cache, self.state, size.num_rows)
         self._recorder: CudaRecorder | None = None
         self._made: dict[GenerationConfig, _Steps] = {}
@@ -64,32 +82,37 @@ class Decoding:
 
     @property
     def is_recordable(self) -> bool:
-        """Whether a graph can hold a step."""
+        """Whether a graph can capture a step."""
         return self.cache.is_recordable
 
     @property
     def has_recordings(self) -> bool:
+        """Whether steps may have been recorded."""
         return self._recorder is not None
 
     def check_recordings(self) -> None:
-        """Forget what was recorded with weights that have moved since."""
+        """Drop recordings if the weights have moved since."""
         found = addresses(self._decoder)
         if found != self._recorded_at:
-            self._made, self._recorder, self._recorded_at = {}, None, found
+            self._made = {}
+            self._recorder = None
+            self._recorded_at = found
 
     def decode(
         self, config: GenerationConfig, rollouts: Sequence[Rollout], is_break_due: Callable[[], bool]
     ) -> HostBlock:
         """Draw a token for each rollout, whose newest token is not in the cache yet.
 
-        `is_break_due` is asked on the output rank of the slice alone, once the step is launched.
+        `is_break_due` is called on the output rank of the slice alone, after the step is launched.
         """
         steps = self._steps(config)
         size = steps.size_for(len(rollouts))
         self.state.follow(rollouts, size)
         for chunk, step in enumerate(steps.chunks):
-            self._layers.take_hidden(self._link.receive_hidden(size, chunk), chunk)
+            received = self._link.receive_hidden(size, chunk)
+            self._layers.take_hidden(received, chunk)
             self._link.send_hidden(step(size), chunk)
+
         self._link.finish()
         return self._finish(size, steps.advance, is_break_due)
 
@@ -97,15 +120,17 @@ class Decoding:
         """Draw a token for each lane from the hidden states `[B, H]` of a prefill."""
         size = len(hidden)
         if self._decoder.is_last:
-            self._layers.draw(self._steps(config).sampler, hidden, self.state.read(size))
+            sampler = self._steps(config).sampler
+            self._layers.draw(sampler, hidden, self.state.read(size))
         return self._finish(size, self.state.advance, is_break_due)
 
     def _finish(
         self, size: int, advance: Callable[[int], Tensor], is_break_due: Callable[[], bool]
     ) -> HostBlock:
-        """Let every rank of the slice take what its output rank drew, and its word on breaks."""
+        """Send every rank of the slice what its output rank drew, and whether a break is due."""
         groups = self._decoder.groups
-        source = groups.placement.output_ranks(groups.place.dp_rank)[0]
+        output_ranks = groups.placement.output_ranks(groups.place.dp_rank)
+        source = output_ranks[0]
         if groups.rank == source:
             self.state.mark_break(is_break_due())
         block = self.state.drawn(size)
@@ -121,36 +146,50 @@ class Decoding:
 
     def _make_steps(self, config: GenerationConfig) -> _Steps:
         sampler = Sampler(self._decoder, config, self._device)
-        chunks = [partial(self._layers.step, sampler, chunk) for chunk in range(len(self._decoder.chunks))]
+        chunks: list[Step] = []
+        for chunk in range(len(self._decoder.chunks)):
+            chunks.append(partial(self._layers.step, sampler, chunk))
         launched = _Steps(sampler, chunks, self.state.advance)
-        if config.max_new_tokens < _RECORDING_PAYS or not self.is_recordable:
+        pays = config.max_new_tokens >= _RECORDING_PAYS
+        if not pays or not self.is_recordable:
             return launched
-        self._recorder = self._recorder or CudaRecorder()
+        if self._recorder is None:
+            self._recorder = CudaRecorder()
         return _RecordedSteps(launched, self._recorder, self.state)
 
 
 class _Layers:
-    """A rank's layers on the newest token of each sequence, and the draw behind the last one."""
+    """A rank's layers on the newest token of each sequence, and the draw after the last layer."""
 
     def __init__(
         self, decoder: Decoder, link: StageLink, cache: KeyValueCache, state: DecodeState, num_rows: int
     ) -> None:
-        self._decoder, self._link, self._cache, self._state = decoder, link, cache, state
-        self._cache_layers = {layer: i for i, layer in enumerate(decoder.layers)}
+        self._decoder = decoder
+        self._link = link
+        self._cache = cache
+        self._state = state
+        self._cache_layers = {layer: index for index, layer in enumerate(decoder.layers)}
         self._hidden = [self._hidden_of(chunk, num_rows) for chunk in range(len(decoder.chunks))]
+        """The input of each chunk, `[lanes, H]`; None for the first."""
 
     def take_hidden(self, received: Tensor | None, chunk: int) -> None:
-        """Put what the chunk before made where a step finds it, recorded or not."""
-        if received is not None:
-            self._hidden[chunk][: len(received)].copy_(received)
+        """Copy the output of the chunk before, `[B, H]`, to where a recorded step reads it."""
+        buffer = self._hidden[chunk]
+        if received is not None and buffer is not None:
+            buffer[: len(received)].copy_(received)
 
     def step(self, sampler: Sampler, chunk: int, size: int) -> Tensor:
-        """One chunk of layers, and the head and the draw behind the last one."""
+        """Run one chunk of layers, and after the last one the head and the draw.
+
+        Returns the hidden states, `[size, H]`.
+        """
         lanes = self._state.read(size)
         received = self._hidden[chunk]
+        if received is not None:
+            received = received[:size]
         hidden = self._decoder.forward(
             lanes.ids,
-            None if received is None else received[:size],
+            received,
             lanes.positions,
             self._attend(lanes),
             chunk=chunk,
@@ -160,106 +199,134 @@ class _Layers:
         return hidden
 
     def draw(self, sampler: Sampler, hidden: Tensor, lanes: Lanes) -> None:
-        """Draw a token for each lane; where there is no other rank to be told, go on to it."""
-        self._state.write(sampler(hidden, lanes.seeds, lanes.counts))
+        """Draw a token for each lane from `[B, H]`; on a single rank, also advance to it."""
+        drawn = sampler(hidden, lanes.seeds, lanes.counts)
+        self._state.write(drawn)
         if self._decoder.groups.dp_slice is None:
             self._state.advance(len(hidden))
 
-    def _attend(self, lanes: Lanes) -> Callable[[int, Tensor], Tensor]:
-        page = self._cache.page_tokens
-        pages = lanes.table.gather(1, (lanes.positions // page)[:, None])[:, 0]
-        slots = pages.long() * page + lanes.positions % page
+    def _attend(self, lanes: Lanes) -> Attend:
+        """Return the attention of each lane's newest token to its sequence, in the cache."""
+        page_tokens = self._cache.page_tokens
+        page_index = lanes.positions // page_tokens
+        pages = lanes.table.gather(1, page_index[:, None])[:, 0]
+        offsets = lanes.positions % page_tokens
+        slots = pages.long() * page_tokens + offsets
         lengths = lanes.positions + 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
+            """Write keys and values into the cache, and attend: `[B, N, D]` to `[B, Q, D]`."""
             row = self._cache_layers[layer]
             self._cache.write(row, qkv, slots)
+            queries = qkv[:, : self._decoder.num_heads]
             rule = self._decoder.attention_rule(layer)
-            return self._cache.attend(row, qkv[:, : self._decoder.num_heads], lanes.table, lengths, **rule)
+            return self._cache.attend(row, queries, lanes.table, lengths, **rule)
 
         return attend
 
     def _hidden_of(self, chunk: int, num_rows: int) -> Tensor | None:
-        """Memory for what the chunk before made; none where there is none."""
+        """Return memory for the input of a chunk, `[lanes, H]`; None for the first chunk."""
         if self._link.is_first(chunk):
             return None
         weight = next(iter(self._decoder.weights.values()))
-        return weight.new_zeros(size_of(num_rows), self._decoder.config.hidden_size)
+        num_lanes = size_of(num_rows)
+        return weight.new_zeros(num_lanes, self._decoder.config.hidden_size)
 
 
 class _Steps:
-    """A step for each chunk of layers, of any number of rows."""
+    """A step for each chunk of layers, of any number of lanes."""
 
-    def __init__(
-        self, sampler: Sampler, chunks: Sequence[Callable[[int], Tensor]], advance: Callable[[int], Tensor]
-    ) -> None:
-        self.sampler, self.chunks, self.advance = sampler, chunks, advance
+    def __init__(self, sampler: Sampler, chunks: Sequence[Step], advance: Step) -> None:
+        self.sampler = sampler
+        self.chunks = chunks
+        self.advance = advance
 
     def size_for(self, num_rows: int) -> int:
+        """Return the number of lanes of a step for this many sequences."""
         return num_rows
 
 
 class _RecordedSteps(_Steps):
-    """The same, recorded for some numbers of rows."""
+    """Steps that are recorded for some numbers of lanes."""
 
     def __init__(self, launched: _Steps, recorder: CudaRecorder, state: DecodeState) -> None:
-        super().__init__(
-            launched.sampler,
-            [RecordedStep(step, recorder) for step in launched.chunks],
-            RecordedStep(launched.advance, recorder),
-        )
+        chunks = [RecordedStep(step, recorder) for step in launched.chunks]
+        advance = RecordedStep(launched.advance, recorder)
+        super().__init__(launched.sampler, chunks, advance)
+        self._recorded = (*chunks, advance)
         self._state = state
         self._sizes: set[int] = set()
 
     def size_for(self, num_rows: int) -> int:
+        """Return the number of lanes of a step for this many sequences, and record it if it is new."""
         size = size_of(num_rows)
         if size not in self._sizes:
-            # A step that is recorded is run too, and must not advance any sequence.
+            # To record a step also runs it, which must not advance any sequence.
             self._state.park_lanes(size)
-            for step in (*self.chunks, self.advance):
+            for step in self._recorded:
                 step.prepare(size)
             self._sizes.add(size)
         return size
 
 
 class KeptDecoding:
-    """Where an engine keeps a decoding from one generation to the next, for its recordings."""
+    """The decoding that an engine keeps from one generation to the next, for its recordings."""
 
     def __init__(self) -> None:
         self._decoding: Decoding | None = None
         self._size: DecodingSize | None = None
 
     def take(self, needed: DecodingSize) -> Decoding | None:
-        """The one that is kept, if it is large enough; in any case it is kept no more."""
-        found, self._decoding = self._decoding, None
-        return found if found is not None and found.size.fits(needed) else None
+        """Return the kept decoding if it is large enough; it is not kept any longer in any case."""
+        found = self._decoding
+        self._decoding = None
+        if found is None or not found.size.fits(needed):
+            return None
+        return found
 
     def keep(self, decoding: Decoding) -> None:
-        """Keep it if steps were recorded: else it would take memory for nothing."""
+        """Keep a decoding that has recordings; another one would only take memory."""
         if decoding.has_recordings:
-            self._decoding, self._size = decoding, decoding.size
+            self._decoding = decoding
+            self._size = decoding.size
 
     def size_for(self, needed: DecodingSize, most_pages: int) -> DecodingSize:
-        """A size for what was kept before, too, so that one serves training and evaluation in turn."""
-        if self._size is None:
+        """Return a size that also fits what was kept before.
+
+        One decoding then serves training and evaluation in turn.
+        """
+        before = self._size
+        if before is None:
             return needed
+        num_pages = max(needed.num_pages, before.num_pages)
         return DecodingSize(
-            num_rows=max(needed.num_rows, self._size.num_rows),
-            pages_each=max(needed.pages_each, self._size.pages_each),
-            num_pages=min(max(needed.num_pages, self._size.num_pages), most_pages),
+            num_rows=max(needed.num_rows, before.num_rows),
+            pages_each=max(needed.pages_each, before.pages_each),
+            num_pages=min(num_pages, most_pages),
         )
 
     def drop(self) -> None:
+        """Free the kept decoding."""
         self._decoding = None
 
 
 def addresses(decoder: Decoder) -> list[int]:
-    """Where the weights are."""
+    """Return the addresses of the weights."""
     return [weight.data_ptr() for weight in decoder.weights.values()]
 
 
-def cache_shape(decoder: Decoder) -> dict:
-    """What a key/value cache has to know of a decoder."""
+class CacheShape(TypedDict):
+    """The arguments of a key/value cache that depend on the decoder."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+def cache_shape(decoder: Decoder) -> CacheShape:
+    """Return the arguments of a key/value cache for a decoder."""
     weight = next(iter(decoder.weights.values()))
     return {
         "num_layers": len(decoder.layers),

@@ -17,34 +17,35 @@ RopeKind = Literal["default", "linear", "llama3", "yarn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """How fast each pair of a head's elements turns with the position."""
+    """The angles by which the pairs of a head's elements turn with the position."""
 
     theta: float = 10000.0
     kind: RopeKind = "default"
     factor: float = 1.0
-    """How many times longer the context is than the original one."""
+    """The length of the context, as a multiple of the original one."""
     original_max_position: int = 0
     low_freq_factor: float = 1.0
     """`llama3`: pairs that turn less often than this over the original context are slowed by `factor`."""
     high_freq_factor: float = 4.0
-    """`llama3`: those that turn more often than this are left alone."""
+    """`llama3`: pairs that turn more often than this are unchanged."""
     beta_fast: float = 32.0
-    """`yarn`: pairs that turn more often than this over the original context are left alone."""
+    """`yarn`: pairs that turn more often than this over the original context are unchanged."""
     beta_slow: float = 1.0
-    """`yarn`: those that turn less often than this are slowed by `factor`."""
+    """`yarn`: pairs that turn less often than this are slowed by `factor`."""
     truncate: bool = True
-    """`yarn`: those bounds are taken at whole pairs."""
+    """`yarn`: the two bounds are rounded to whole pairs."""
     attention_factor: float = 1.0
-    """What cosines and sines are multiplied by."""
+    """The factor of cosines and sines."""
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """Radians a position of each pair: float32 `[head_dim / 2]`.
+    """Return how far each pair turns per position, in radians: float32 `[head_dim / 2]`.
 
     Source: `linear`, Chen et al. 2023, arXiv:2306.15595; `llama3`, the reference code of Llama 3.1;
         `yarn`, Peng et al. 2023, arXiv:2309.00071, section 3.2.
     """
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    even = torch.arange(0, head_dim, 2, dtype=torch.int64)
+    pairs = even.float() / head_dim
     frequencies = 1.0 / rope.theta**pairs
     if rope.kind == "linear":
         return frequencies / rope.factor
@@ -56,30 +57,47 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
 
 
 def yarn_attention_factor(factor: float) -> float:
-    """YaRN's temperature (arXiv:2309.00071, eq. 22), as a factor of both queries and keys."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    """Return YaRN's temperature (arXiv:2309.00071, eq. 22), as a factor of both queries and keys."""
+    if factor <= 1:
+        return 1.0
+    return 0.1 * math.log(factor) + 1.0
 
 
 def _slow_by_wavelength(rope: Rope, frequencies: Tensor) -> Tensor:
-    turns = rope.original_max_position / (2 * math.pi / frequencies)
-    kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    """Slow pairs that turn rarely over the original context: `[head_dim / 2]` to `[head_dim / 2]`."""
+    wavelengths = 2 * math.pi / frequencies
+    turns = rope.original_max_position / wavelengths
+    above_low = turns - rope.low_freq_factor
+    kept = above_low / (rope.high_freq_factor - rope.low_freq_factor)
     return _mixed(frequencies, rope.factor, kept.clamp(0, 1))
 
 
 def _slow_by_index(rope: Rope, frequencies: Tensor, head_dim: int) -> Tensor:
-    def pair_that_turns(turns: float) -> float:
-        """Which pair, counted in elements of half a head, turns so often over the original context."""
-        wavelength = rope.original_max_position / (turns * 2 * math.pi)
-        return head_dim * math.log(wavelength) / (2 * math.log(rope.theta))
-
-    low, high = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    """Slow pairs with a large index: `[head_dim / 2]` to `[head_dim / 2]`."""
+    low = _pair_that_turns(rope, head_dim, rope.beta_fast)
+    high = _pair_that_turns(rope, head_dim, rope.beta_slow)
     if rope.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, head_dim - 1)
+        low = math.floor(low)
+        high = math.ceil(high)
+
+    low = max(low, 0)
+    high = min(high, head_dim - 1)
+    # The small width of an empty ramp avoids a division by zero, as in transformers.
+    width = high - low if high > low else 0.001
     index = torch.arange(head_dim // 2, dtype=torch.float32)
-    slowed = ((index - low) / (high - low if high > low else 0.001)).clamp(0, 1)
+    slowed = ((index - low) / width).clamp(0, 1)
     return _mixed(frequencies, rope.factor, 1 - slowed)
 
 
+def _pair_that_turns(rope: Rope, head_dim: int, turns: float) -> float:
+    """Return the index of the pair that turns this often over the original context."""
+    wavelength = rope.original_max_position / (turns * 2 * math.pi)
+    log_base = 2 * math.log(rope.theta)
+    return head_dim * math.log(wavelength) / log_base
+
+
 def _mixed(frequencies: Tensor, factor: float, kept: Tensor) -> Tensor:
-    return frequencies * kept + frequencies / factor * (1 - kept)
+    """Slow each frequency by `factor`, except for the share `kept` of it: each `[head_dim / 2]`."""
+    own = frequencies * kept
+    slowed = frequencies / factor * (1 - kept)
+    return own + slowed

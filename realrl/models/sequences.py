@@ -1,8 +1,13 @@
-"""Samples while they are generated, and which of them run next."""
+"""Samples while they are generated, and the choice of those that run next.
+
+waiting -- admit --> running -- finish --> done
+   ^                    |
+   +--- grow, stop -----+        preempted: their pages are released, their tokens computed again
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,139 +18,161 @@ from realrl.models.pages import PagePool
 
 @dataclass(eq=False)
 class Rollout:
-    """One sample: its prompt and what was generated so far, with a log-probability for each token."""
+    """One sample: its prompt, and the tokens generated so far, with log-probabilities for each."""
 
     prompt: tuple[int, ...]
     seed: int
-    """Of the sample alone: see `realrl.models.sampling.uniforms`."""
+    """The seed of this sample alone: see `realrl.models.sampling.uniforms`."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     """Under the distribution at the sampling temperature."""
     raw_logprobs: list[float] = field(default_factory=list)
     """Under the model's own distribution, at temperature 1."""
     versions: list[int] = field(default_factory=list)
-    """Of the weights that each token was drawn with."""
+    """The version of the weights that drew each token."""
     ended: bool = False
-    """By a token or a string that ends it, not for its length."""
+    """Whether a token or a string ended it, rather than its length."""
     pages: list[int] = field(default_factory=list)
-    """Of the key/value cache, in order; those of a prompt that others share come first."""
+    """Pages of the key/value cache, in order; a prompt's shared pages come first."""
     row: int = -1
-    """Its place among the running ones."""
+    """The row among the running ones; -1 if it does not run."""
     num_unread: int = 0
     """Tokens that are drawn, and not read from the device yet."""
 
     @property
     def length(self) -> int:
+        """The number of tokens, of the prompt and drawn."""
         return len(self.prompt) + self.num_drawn
 
     @property
     def num_drawn(self) -> int:
+        """The number of drawn tokens, including those that are not read from the device yet."""
         return len(self.tokens) + self.num_unread
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Rollouts of one prompt that start, or go on, together."""
+    """Rollouts of one prompt that begin, or resume, together."""
 
     prompt: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
 
     @property
     def num_tokens(self) -> int:
-        """To be computed before they can go on: the prompt once, and what each has beyond it."""
-        return len(self.prompt) + sum(len(r.tokens) for r in self.rollouts)
+        """The tokens to compute before decoding: the prompt once, and what each rollout has after it."""
+        return len(self.prompt) + sum(len(rollout.tokens) for rollout in self.rollouts)
+
+
+def _prompt_length(rollout: Rollout) -> int:
+    return len(rollout.prompt)
 
 
 class Sequences:
     """The waiting and the running rollouts, and the pages of the running ones.
 
-    A pure state machine, so that every rank of a slice comes to the same decisions. Longest prompts go first.
-    A rollout gets pages as it grows; where none is free, the one that was admitted last gives its own back
-    and waits to be computed again.
+    A pure state machine, so that every rank of a slice makes the same decisions. Longest prompts go first. A
+    rollout gets pages as it grows. If no page is free, the rollout that was admitted last is preempted: it
+    releases its pages, and waits to be computed again.
     """
 
     def __init__(
         self, rollouts: Sequence[Rollout], *, num_pages: int, page_tokens: int, max_running: int, max_new: int
     ) -> None:
         self.running: list[Rollout] = []
-        self._pool, self._page_tokens = PagePool(num_pages), page_tokens
-        self._max_new, self.num_rollouts = max_new, len(rollouts)
+        self.num_rollouts = len(rollouts)
+        self._pool = PagePool(num_pages)
+        self._page_tokens = page_tokens
+        self._max_new = max_new
         self._rows = list(range(max_running - 1, -1, -1))
-        self._waiting = sorted(
-            (r for r in rollouts if not self.is_done(r)), key=lambda r: len(r.prompt), reverse=True
-        )
-        longest = max((len(r.prompt) + max_new for r in rollouts), default=0)
+        """Rows that are free; the next one is last."""
+
+        self._waiting = [rollout for rollout in rollouts if not self.is_done(rollout)]
+        # Stable: rollouts of one prompt stay together.
+        self._waiting.sort(key=_prompt_length, reverse=True)
+        longest = 0
+        for rollout in rollouts:
+            longest = max(longest, _prompt_length(rollout) + max_new)
         assert self.pages_for(longest) <= num_pages, "the cache cannot hold one rollout"
 
     @property
     def busy(self) -> bool:
+        """Whether a rollout runs or waits."""
         return bool(self.running or self._waiting)
 
     @property
     def num_done(self) -> int:
+        """The number of rollouts that neither run nor wait."""
         return self.num_rollouts - len(self.running) - len(self._waiting)
 
     def is_done(self, rollout: Rollout) -> bool:
+        """Whether a rollout needs no more tokens."""
         return rollout.ended or len(rollout.tokens) >= self._max_new
 
     @property
     def decodable(self) -> list[Rollout]:
-        """The running rollouts that a token can be drawn for, before those that are drawn have been read."""
+        """The running rollouts for which a token can be drawn before the drawn ones are read."""
         return [rollout for rollout in self.running if rollout.num_drawn < self._max_new]
 
     @property
     def lacks_pages(self) -> bool:
-        """Whether `grow` would have to put rollouts back. Their tokens must have been read before."""
-        return sum(map(self._needs_page, self.running)) > self._pool.num_free
+        """Whether `grow` would preempt rollouts, whose tokens must be read before that."""
+        num_needed = sum(map(self._needs_page, self.running))
+        return num_needed > self._pool.num_free
 
     def pages_for(self, num_tokens: int) -> int:
+        """Return the number of pages for a sequence of tokens."""
         return -(-num_tokens // self._page_tokens)
 
     def admit(self, max_tokens: int) -> list[Admission]:
-        """Let waiting rollouts run, as many as rows, pages and `max_tokens` to compute allow; one at least
-        where nothing runs. Neighbours of one prompt share the pages that it fills.
+        """Run as many waiting rollouts as rows, pages and `max_tokens` to compute allow.
+
+        If nothing runs, at least one is admitted. Neighbours of one prompt share the pages that it fills.
         """
         admitted: list[Admission] = []
         budget = max_tokens
         while self._waiting and self._rows:
-            chosen = self._next(budget, must=not admitted and not self.running)
+            is_idle = not admitted and not self.running
+            chosen = self._next(budget, must=is_idle)
             if not chosen:
                 break
-            admitted.append(self._start(chosen))
-            budget -= admitted[-1].num_tokens
+            admission = self._start(chosen)
+            admitted.append(admission)
+            budget -= admission.num_tokens
         return admitted
 
     def grow(self) -> list[Rollout]:
-        """Give each running rollout a place for one token more; returns those that had to be put back."""
-        put_back: list[Rollout] = []
+        """Give each running rollout room for one more token, and return those that were preempted."""
+        preempted: list[Rollout] = []
         for rollout in list(self.running):
-            if rollout.row < 0 or not self._needs_page(rollout):
+            is_running = rollout.row >= 0
+            if not is_running or not self._needs_page(rollout):
                 continue
             while not self._pool.num_free and self.running[-1] is not rollout:
-                put_back.append(self._put_back())
+                preempted.append(self._preempt_last())
             if self._pool.num_free:
                 rollout.pages += self._pool.take(1)
             else:
-                put_back.append(self._put_back())
-        return put_back
+                preempted.append(self._preempt_last())
+        return preempted
 
     def finish(self, rollout: Rollout) -> None:
-        """It runs no more, and its pages are free."""
+        """Stop a rollout, and release its pages and its row."""
         self.running.remove(rollout)
         self._pool.release(rollout.pages)
         self._rows.append(rollout.row)
-        rollout.pages, rollout.row = [], -1
+        rollout.pages = []
+        rollout.row = -1
 
     def stop(self) -> None:
-        """None runs any more; all can be started again later."""
+        """Preempt all rollouts; they can be admitted again."""
         while self.running:
-            self._put_back()
+            self._preempt_last()
 
     def _needs_page(self, rollout: Rollout) -> bool:
-        """For the newest token, which the next step puts into the cache."""
+        """Whether the newest token, which the next step puts into the cache, has no page."""
         return rollout.length > len(rollout.pages) * self._page_tokens
 
-    def _put_back(self) -> Rollout:
+    def _preempt_last(self) -> Rollout:
         last = self.running[-1]
         assert not last.num_unread, "a rollout with unread tokens cannot be computed again"
         self.finish(last)
@@ -153,57 +180,89 @@ class Sequences:
         return last
 
     def _next(self, budget: int, *, must: bool) -> list[Rollout]:
-        """The first waiting rollouts of one prompt that fit."""
+        """Return the first waiting rollouts of one prompt that fit; with `must`, at least one."""
         prompt = self._waiting[0].prompt
-        shared = len(prompt) // self._page_tokens
-        # A page to grow into is kept for each one that runs.
-        pages = self._pool.num_free - len(self.running) - shared
-        tokens = budget - len(prompt)
+        num_shared = len(prompt) // self._page_tokens
+        # Each running rollout keeps a page to grow into.
+        pages_left = self._pool.num_free - len(self.running) - num_shared
+        tokens_left = budget - len(prompt)
         chosen: list[Rollout] = []
         for rollout in self._waiting:
             if rollout.prompt != prompt or len(chosen) == len(self._rows):
                 break
-            own = self.pages_for(rollout.length) - shared
-            pages, tokens = pages - own - 1, tokens - len(rollout.tokens)
-            if (pages < 0 or tokens < 0) and not (must and not chosen):
+
+            num_own = self.pages_for(rollout.length) - num_shared
+            pages_left -= num_own + 1
+            tokens_left -= len(rollout.tokens)
+            fits = pages_left >= 0 and tokens_left >= 0
+            is_needed = must and not chosen
+            if not fits and not is_needed:
                 break
             chosen.append(rollout)
         return chosen
 
     def _start(self, chosen: list[Rollout]) -> Admission:
+        """Give rows and pages to the first waiting rollouts, which are those of one prompt."""
         del self._waiting[: len(chosen)]
         prompt = chosen[0].prompt
-        shared = self._pool.take(len(prompt) // self._page_tokens)
+        num_shared = len(prompt) // self._page_tokens
+        shared = self._pool.take(num_shared)
         for index, rollout in enumerate(chosen):
-            if index:
+            if index > 0:
                 self._pool.share(shared)
-            own = self._pool.take(self.pages_for(rollout.length) - len(shared))
-            rollout.pages, rollout.row = shared + own, self._rows.pop()
+            num_own = self.pages_for(rollout.length) - num_shared
+            own = self._pool.take(num_own)
+            rollout.pages = shared + own
+            rollout.row = self._rows.pop()
             self.running.append(rollout)
         return Admission(prompt, tuple(chosen))
 
 
 def rollouts_of(batch: PackedBatch, seeds: Sequence[int]) -> list[Rollout]:
-    """The rollouts that a batch of `prompts` begins."""
-    prompts = batch.unpacked("prompts")
-    return [Rollout(tuple(p.tolist()), seed) for p, seed in zip(prompts, seeds, strict=True)]
+    """Return the rollouts that begin with the `prompts` of a batch."""
+    rollouts = []
+    for prompt, seed in zip(batch.unpacked("prompts"), seeds, strict=True):
+        ids = tuple(prompt.tolist())
+        rollouts.append(Rollout(ids, seed))
+    return rollouts
 
 
 def batch_of(samples: Sequence[Sample], rollouts: Sequence[Rollout]) -> PackedBatch:
-    """Prompts and responses end to end; a prompt's tokens are unmasked: log-probability 0, version -1."""
+    """Return prompts and responses end to end.
 
-    def flat(dtype: torch.dtype, of_prompt: Callable, of_response: Callable) -> torch.Tensor:
-        return torch.tensor([x for r in rollouts for x in (*of_prompt(r), *of_response(r))], dtype=dtype)
+    A prompt's tokens are not in `loss_mask`. They have log-probability 0 and version -1.
+    """
+    ids: list[int] = []
+    loss_mask: list[bool] = []
+    logprobs: list[float] = []
+    raw_logprobs: list[float] = []
+    versions: list[int] = []
+    for rollout in rollouts:
+        num_prompt = len(rollout.prompt)
+        ids += rollout.prompt
+        loss_mask += [False] * num_prompt
+        logprobs += [0.0] * num_prompt
+        raw_logprobs += [0.0] * num_prompt
+        versions += [-1] * num_prompt
 
-    def written(dtype: torch.dtype, fill: float, of_response: Callable) -> torch.Tensor:
-        return flat(dtype, lambda r: [fill] * len(r.prompt), of_response)
+        ids += rollout.tokens
+        loss_mask += [True] * len(rollout.tokens)
+        logprobs += rollout.logprobs
+        raw_logprobs += rollout.raw_logprobs
+        versions += rollout.versions
 
     tokens = {
-        "input_ids": flat(torch.long, lambda r: r.prompt, lambda r: r.tokens),
-        "loss_mask": written(torch.bool, False, lambda r: [True] * len(r.tokens)),
-        "logprobs": written(torch.float32, 0.0, lambda r: r.logprobs),
-        "raw_logprobs": written(torch.float32, 0.0, lambda r: r.raw_logprobs),
-        "policy_versions": written(torch.long, -1, lambda r: r.versions),
+        "input_ids": torch.tensor(ids, dtype=torch.long),
+        "loss_mask": torch.tensor(loss_mask, dtype=torch.bool),
+        "logprobs": torch.tensor(logprobs, dtype=torch.float32),
+        "raw_logprobs": torch.tensor(raw_logprobs, dtype=torch.float32),
+        "policy_versions": torch.tensor(versions, dtype=torch.long),
     }
-    ended = torch.tensor([r.ended for r in rollouts], dtype=torch.bool)
-    return PackedBatch(tuple(samples), cu_seqlens_of(r.length for r in rollouts), tokens, {"ended": ended})
+    lengths = [rollout.length for rollout in rollouts]
+    ended = [rollout.ended for rollout in rollouts]
+    return PackedBatch(
+        tuple(samples),
+        cu_seqlens_of(lengths),
+        tokens,
+        per_sample={"ended": torch.tensor(ended, dtype=torch.bool)},
+    )

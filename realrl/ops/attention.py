@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from realrl.ops import flash, flex
-from realrl.ops.kernels import NO_WINDOW, cpu_module
+from realrl.ops.kernel_arguments import NO_WINDOW
+from realrl.ops.kernels import built_cpu_module, cpu_module
 from realrl.ops.segments import Segments
 
 _TYPES = (torch.float32, torch.bfloat16)
@@ -51,7 +52,14 @@ def packed_attention(
         return flash.attention(qkv, num_kv_heads, segments, scale, window)
     if flex.can_run(qkv):
         return flex.attention(qkv, num_kv_heads, segments, *rule)
-    return packed_attention_reference(qkv, num_kv_heads, segments, **rule._asdict())
+    return packed_attention_reference(
+        qkv,
+        num_kv_heads,
+        segments,
+        scale=scale,
+        window=window,
+        softcap=softcap,
+    )
 
 
 def packed_attention_reference(
@@ -69,19 +77,22 @@ def packed_attention_reference(
     """
     rule = AttentionRule(scale, window, softcap)
     num_heads = qkv.shape[1] - 2 * num_kv_heads
+    sizes = num_heads, num_kv_heads, num_kv_heads
     wide = qkv if qkv.dtype == torch.float64 else qkv.float()
-    q, k, v = wide.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    q, k, v = wide.split(sizes, dim=1)
     bounds = segments.bounds()
     # The empty tensor lets `cat` accept a batch without segments.
     outputs = [q[:0]]
     for first, end, prefix in bounds:
-        prefix_first = 0
-        prefix_end = 0
+        own = slice(first, end)
+        before = slice(0, 0)
         if prefix >= 0:
             prefix_first, prefix_end, _ = bounds[prefix]
-        keys = torch.cat((k[prefix_first:prefix_end], k[first:end]))
-        values = torch.cat((v[prefix_first:prefix_end], v[first:end]))
-        output = attend_explicitly(q[first:end], keys, values, rule)
+            before = slice(prefix_first, prefix_end)
+
+        keys = torch.cat((k[before], k[own]))
+        values = torch.cat((v[before], v[own]))
+        output = attend_explicitly(q[own], keys, values, rule)
         outputs.append(output)
     return torch.cat(outputs).to(qkv.dtype)
 
@@ -91,21 +102,28 @@ def attend_explicitly(q: Tensor, keys: Tensor, values: Tensor, rule: AttentionRu
 
     Shapes: q `[N, Q, D]`, keys and values `[L, K, D]`; returns `[N, Q, D]`.
     """
-    num_queries = len(q)
-    num_keys = len(keys)
-    grouped = q.unflatten(1, (keys.shape[1], -1))
+    num_kv_heads = keys.shape[1]
+    grouped = q.unflatten(1, (num_kv_heads, -1))
     scores = torch.einsum("nkgd,lkd->kgnl", grouped, keys) * rule.scale
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    positions = torch.arange(num_keys, device=q.device)
-    query_positions = positions[num_keys - num_queries :, None]
-    behind = query_positions - positions
-    hidden = behind < 0
-    if rule.window is not None:
-        hidden = hidden | (behind >= rule.window)
+
+    hidden = _hidden_keys(len(q), len(keys), rule.window, q.device)
     weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
     output = torch.einsum("kgnl,lkd->nkgd", weights, values)
     return output.flatten(1, 2)
+
+
+def _hidden_keys(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which keys each of the last queries of a sequence does not see: bool `[queries, keys]`."""
+    positions = torch.arange(num_keys, device=device)
+    first_query = num_keys - num_queries
+    query_positions = positions[first_query:, None]
+    behind = query_positions - positions
+    hidden = behind < 0
+    if window is not None:
+        hidden = hidden | (behind >= window)
+    return hidden
 
 
 def runs_on_kernel(qkv: Tensor) -> bool:
@@ -121,9 +139,14 @@ def runs_on_kernel(qkv: Tensor) -> bool:
 def kernel_shape(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, rule: AttentionRule):
     """Return the `AttentionShape` argument of the CPU kernels."""
     window = NO_WINDOW if rule.window is None else rule.window
-    is_bf16 = dtype == torch.bfloat16
-    return cpu_module().AttentionShape(
-        num_heads, num_kv_heads, head_dim, rule.scale, rule.softcap or 0.0, window, is_bf16
+    return built_cpu_module().AttentionShape(
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        rule.scale,
+        rule.softcap or 0.0,
+        window,
+        dtype == torch.bfloat16,
     )
 
 
@@ -132,6 +155,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, qkv: Tensor, num_kv_heads: int, segments: Segments, rule: AttentionRule) -> Tensor:
+        """Return the attention output: `[T, Q + 2K, D]` to `[T, Q, D]`."""
         qkv = qkv.contiguous()
         num_tokens, num_rows, head_dim = qkv.shape
         num_heads = num_rows - 2 * num_kv_heads
@@ -139,24 +163,38 @@ class _Attention(torch.autograd.Function):
         ctx.segments = segments
         out = qkv.new_empty(num_tokens, num_heads, head_dim)
         lse = torch.empty(num_tokens, num_heads, dtype=torch.float32)
-        arguments = _arguments(qkv, ctx.shape, segments)
-        cpu_module().attention(*arguments, out.data_ptr(), lse.data_ptr(), torch.get_num_threads())
+        built_cpu_module().attention(
+            *_arguments(qkv, ctx.shape, segments),
+            out.data_ptr(),
+            lse.data_ptr(),
+            torch.get_num_threads(),
+        )
         ctx.save_for_backward(qkv, out, lse)
         return out
 
     @staticmethod
     def backward(ctx, dout: Tensor):
+        """Return the gradient of qkv, `[T, Q + 2K, D]`, from that of the output, `[T, Q, D]`."""
         qkv, out, lse = ctx.saved_tensors
         dqkv = torch.empty_like(qkv)
         dout = dout.contiguous()
-        arguments = _arguments(qkv, ctx.shape, ctx.segments)
-        tensors = [x.data_ptr() for x in (out, lse, dout, dqkv)]
-        cpu_module().attention_backward(*arguments, *tensors, torch.get_num_threads())
+        built_cpu_module().attention_backward(
+            *_arguments(qkv, ctx.shape, ctx.segments),
+            out.data_ptr(),
+            lse.data_ptr(),
+            dout.data_ptr(),
+            dqkv.data_ptr(),
+            torch.get_num_threads(),
+        )
         return dqkv, None, None, None
 
 
 def _arguments(qkv: Tensor, shape, segments: Segments) -> tuple:
-    """The arguments that the forward and the backward kernel share."""
-    cu_seqlens = segments.cu_seqlens.data_ptr()
-    prefix = segments.prefix.data_ptr()
-    return shape, qkv.data_ptr(), cu_seqlens, prefix, len(segments)
+    """Return the arguments that the forward and the backward kernel share."""
+    return (
+        shape,
+        qkv.data_ptr(),
+        segments.cu_seqlens.data_ptr(),
+        segments.prefix.data_ptr(),
+        len(segments),
+    )

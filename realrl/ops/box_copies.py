@@ -1,51 +1,56 @@
 """Gather boxes of tensors into one message and scatter a message into boxes, each with one kernel launch.
 
-The kernels see a region as rows of contiguous elements. `Boxes` lists the rows in an int64 table, whose
-columns are those of `Box` in csrc/boxes.h.
+region 0 | row | ... | row |          strided views of tensors, on one device
+region 1 | row | row |
+           |                 pack: regions to message; unpack: message to regions
+message  | region 0   | . | region 1 | .  each region begins at a multiple of the alignment
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from realrl.ops import kernels
+from realrl.ops.box_rows import ALIGNMENT, KINDS, Rows, Side, aligned, row_major, side_of
 
-ALIGNMENT = 64
-"""Alignment, in bytes, of every region's offset in a message."""
-
-_KINDS = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.float64: 4}
-"""Codes of the dtypes whose elements the kernels can convert; elements of any other dtype are only copied."""
 _CASTABLE = frozenset((torch.float32, torch.bfloat16, torch.float16))
-_COLUMNS = 8
+
+
+class _Span(NamedTuple):
+    """The bytes `[begin, end)` of a region in the message."""
+
+    begin: int
+    end: int
+    region: int
+    """The index of the region."""
 
 
 def _message_spans(
     regions: Sequence[Tensor], begins: Sequence[int], wire_dtypes: Sequence[torch.dtype]
-) -> list[tuple[int, int, int]]:
-    """Return the first byte, end and index of each region that is not empty, in the message's order."""
+) -> list[_Span]:
+    """Return the span of each region that is not empty, in the message's order."""
     spans = []
     for index, region in enumerate(regions):
         begin = begins[index]
         num_bytes = region.numel() * wire_dtypes[index].itemsize
         if num_bytes > 0:
-            spans.append((begin, begin + num_bytes, index))
+            span = _Span(begin, begin + num_bytes, index)
+            spans.append(span)
     return sorted(spans)
 
 
-def _are_disjoint(spans: Sequence[tuple[int, int, int]]) -> bool:
+def _are_disjoint(spans: Sequence[_Span]) -> bool:
     """Whether no two of the sorted spans share a byte."""
     previous_end = 0
-    for begin, end, _ in spans:
-        if begin < previous_end:
+    for span in spans:
+        if span.begin < previous_end:
             return False
-        previous_end = end
+        previous_end = span.end
     return True
 
 
@@ -55,17 +60,18 @@ def _check_boxes(
     if not len(regions) == len(begins) == len(wire_dtypes):
         counts = f"{len(regions)}, {len(begins)} and {len(wire_dtypes)}"
         raise ValueError(f"boxes: regions, begins and wire_dtypes must be as many, got {counts}")
+
     for region, begin, wire in zip(regions, begins, wire_dtypes):
         is_aligned = begin >= 0 and begin % ALIGNMENT == 0
         if not is_aligned:
             raise ValueError(f"boxes: a region must begin at a multiple of {ALIGNMENT}, got {begin}")
-        device = regions[0].device
-        _check_region(region, wire, device)
+        _check_region(region, wire, regions[0].device)
 
 
 def _check_region(region: Tensor, wire: torch.dtype, device: torch.device) -> None:
+    is_equal = region.dtype == wire
     can_cast = region.dtype in _CASTABLE and wire in _CASTABLE
-    if region.dtype != wire and not can_cast:
+    if not is_equal and not can_cast:
         raise ValueError(f"boxes: cannot cast between {region.dtype} and {wire}")
     if region.device != device:
         raise ValueError(f"boxes: all regions must be on one device, got {device} and {region.device}")
@@ -91,35 +97,42 @@ class Boxes:
         self.regions = tuple(regions)
         self.begins = tuple(begins)
         self.wire_dtypes = tuple(wire_dtypes)
-        self.device = regions[0].device if regions else None
+        self.device: torch.device | None = None
+        """The device of the regions; None without regions."""
+        if regions:
+            self.device = regions[0].device
         self._spans = _message_spans(self.regions, self.begins, self.wire_dtypes)
-        self.num_bytes = max((end for _, end, _ in self._spans), default=0)
+        self.num_bytes = max((span.end for span in self._spans), default=0)
+        """The smallest size of the message."""
         self.disjoint = _are_disjoint(self._spans)
-        self.blendable = all(region.dtype in _KINDS for region in regions)
+        """Whether no two regions share a byte of the message."""
+        self.blendable = all(region.dtype in KINDS for region in regions)
+        """Whether all regions are floats."""
 
     @cached_property
     def num_positions(self) -> int:
         """The number of bytes over which the kernels divide their work."""
         if self.disjoint:
             return self.num_bytes
-        return sum(_aligned(end - begin) for begin, end, _ in self._spans)
+        return sum(aligned(span.end - span.begin) for span in self._spans)
 
     @cached_property
     def _host_table(self) -> Tensor:
-        table = array("q")
+        rows = Rows()
         next_position = 0
         for begin, end, index in self._spans:
             # Positions are the message's own bytes unless spans overlap; then spans follow one another.
             position = begin if self.disjoint else next_position
             region = self.regions[index]
-            message_strides = _row_major(region.shape)
-            place = _Side(begin, message_strides, self.wire_dtypes[index])
-            _list_rows(table, position, region.shape, _side(region), place)
-            next_position += _aligned(end - begin)
-        return _as_tensor(table)
+            message_strides = row_major(region.shape)
+            place = Side(begin, message_strides, self.wire_dtypes[index])
+            rows.add(position, region.shape, side_of(region), place)
+            next_position += aligned(end - begin)
+        return rows.as_tensor()
 
     @cached_property
     def _uploaded(self) -> tuple[Tensor, torch.cuda.Event]:
+        assert self.device is not None, "only the table of some regions is uploaded"
         return _upload(self._host_table, self.device)
 
     @property
@@ -153,7 +166,14 @@ def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     kernel = kernels.for_device(message.device)
     if kernel is None:
         return pack_reference(boxes, message, checksum)
-    kernel.move_boxes(boxes.table, message, message.numel(), into_message=True, eta=1.0, checksum=checksum)
+    kernel.move_boxes(
+        boxes.table,
+        message,
+        message.numel(),
+        into_message=True,
+        eta=1.0,
+        checksum=checksum,
+    )
 
 
 def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta: float = 1.0) -> None:
@@ -177,10 +197,25 @@ def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta
         # Positions are then not the message's bytes, so the kernel that moves cannot also sum them.
         if checksum is not None:
             no_rows = table[:0]
-            kernel.move_boxes(no_rows, message, num_bytes, into_message=False, eta=1.0, checksum=checksum)
+            kernel.move_boxes(
+                no_rows,
+                message,
+                num_bytes,
+                into_message=False,
+                eta=1.0,
+                checksum=checksum,
+            )
         checksum = None
         num_bytes = boxes.num_positions
-    kernel.move_boxes(table, message, num_bytes, into_message=False, eta=eta, checksum=checksum)
+
+    kernel.move_boxes(
+        table,
+        message,
+        num_bytes,
+        into_message=False,
+        eta=eta,
+        checksum=checksum,
+    )
 
 
 def add_up(message: Tensor, checksum: Tensor) -> None:
@@ -203,28 +238,47 @@ def copy(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1
     if len(sources) != len(targets):
         raise ValueError(f"boxes: {len(sources)} sources for {len(targets)} targets")
     for source, target in zip(sources, targets):
-        if source.shape != target.shape:
-            shapes = f"{list(source.shape)} to {list(target.shape)}"
-            raise ValueError(f"boxes: cannot copy {shapes}: the shapes must be equal")
-        _check_region(target, source.dtype, targets[0].device)
-        _check_region(source, target.dtype, targets[0].device)
-    _check_eta(eta, all(target.dtype in _KINDS for target in targets))
+        _check_pair(source, target, targets[0].device)
+    are_floats = all(target.dtype in KINDS for target in targets)
+    _check_eta(eta, are_floats)
     if not targets:
         return
     kernel = kernels.for_device(targets[0].device)
     if kernel is None:
         return copy_reference(sources, targets, eta=eta)
+
     table, num_positions = _pairs_table(sources, targets)
-    kernel.move_boxes(table, None, num_positions, into_message=False, eta=eta, checksum=None)
+    kernel.move_boxes(
+        table,
+        None,
+        num_positions,
+        into_message=False,
+        eta=eta,
+        checksum=None,
+    )
+
+
+def _check_pair(source: Tensor, target: Tensor, device: torch.device) -> None:
+    if source.shape != target.shape:
+        shapes = f"{list(source.shape)} to {list(target.shape)}"
+        raise ValueError(f"boxes: cannot copy {shapes}: the shapes must be equal")
+    _check_region(target, source.dtype, device)
+    _check_region(source, target.dtype, device)
 
 
 @torch.no_grad()
 def pack_reference(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     """Compute `pack` in PyTorch: the oracle and fallback of the kernels."""
     for region, begin, wire in zip(boxes.regions, boxes.begins, boxes.wire_dtypes):
-        packed = torch.empty(region.shape, dtype=wire, device=region.device).copy_(region)
+        packed = torch.empty(
+            region.shape,
+            dtype=wire,
+            device=region.device,
+        )
+        packed.copy_(region)
         end = begin + packed.nbytes
         message[begin:end] = packed.view(-1).view(torch.uint8)
+
     _write_checksum(message, checksum)
 
 
@@ -235,7 +289,8 @@ def unpack_reference(
     """Compute `unpack` in PyTorch: the oracle and fallback of the kernels."""
     _write_checksum(message, checksum)
     for region, begin, wire in zip(boxes.regions, boxes.begins, boxes.wire_dtypes):
-        end = begin + region.numel() * wire.itemsize
+        num_bytes = region.numel() * wire.itemsize
+        end = begin + num_bytes
         packed = message[begin:end].clone()
         incoming = packed.view(wire).view(region.shape)
         _write_or_blend(incoming, region, eta)
@@ -255,8 +310,10 @@ def checksum(message: Tensor) -> int:
 
     Shapes: uint8 `[n]`, n a multiple of 8.
     """
+    # A copy, because the message may not be aligned to a word.
     words = message.clone().view(torch.int64)
-    weights = 2 * torch.arange(len(words), device=words.device) + 1
+    index = torch.arange(len(words), device=words.device)
+    weights = 2 * index + 1
     return int((weights * words).sum())
 
 
@@ -275,118 +332,25 @@ def _write_or_blend(incoming: Tensor, region: Tensor, eta: float) -> None:
     region.copy_(new + old)
 
 
-class _Side(NamedTuple):
-    """The memory of one end of a copy: the tensor or the message."""
-
-    address: int
-    strides: Sequence[int]
-    dtype: torch.dtype
-
-
-def _side(tensor: Tensor) -> _Side:
-    return _Side(tensor.data_ptr(), tensor.stride(), tensor.dtype)
-
-
-def _list_rows(table: array, position: int, shape: Sequence[int], tensor: _Side, message: _Side) -> None:
-    """Append the rows that move `shape` elements: one row of the table for each two innermost dimensions."""
-    kind = _KINDS.get(tensor.dtype, 0)
-    message_kind = _KINDS.get(message.dtype, 0)
-    size = tensor.dtype.itemsize
-    message_size = message.dtype.itemsize
-    innermost, second, *outer = _dims(shape, tensor.strides, message.strides)
-    elements = innermost[0]
-    rows, stride, message_stride = second
-    row_step = stride * size
-    message_row_step = message_stride * message_size
-    num_bytes = rows * elements * message_size
-    # Elements that are only copied are counted in bytes.
-    row_elements = elements if kind else elements * size
-    for offset, message_offset in _offsets(outer):
-        address = tensor.address + offset * size
-        place = message.address + message_offset * message_size
-        table.extend((position, rows, row_elements, address, row_step, place, message_row_step))
-        table.append(kind | message_kind << 32)
-        position += num_bytes
-
-
-def _dims(
-    shape: Sequence[int], strides: Sequence[int], message_strides: Sequence[int]
-) -> list[tuple[int, int, int]]:
-    """Merge dimensions while the element order stays the same.
-
-    Returns at least two dimensions `(length, stride, message stride)`, the innermost first; the innermost is
-    dense.
-    """
-    dims = [(1, 1, 1)]
-    for axis in reversed(range(len(shape))):
-        length = shape[axis]
-        if length == 1:
-            continue
-        stride = strides[axis]
-        message_stride = message_strides[axis]
-        inner, inner_stride, inner_message_stride = dims[-1]
-        continues_tensor = stride == inner * inner_stride
-        continues_message = message_stride == inner * inner_message_stride
-        if continues_tensor and continues_message:
-            dims[-1] = (inner * length, inner_stride, inner_message_stride)
-        else:
-            dims.append((length, stride, message_stride))
-    if len(dims) == 1:
-        dims.append((1, 0, 0))
-    return dims
-
-
-def _offsets(outer: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield both offsets of each index over the outer dimensions, the first of which varies fastest."""
-    slowest_first = outer[::-1]
-    lengths = [length for length, _, _ in slowest_first]
-    for index in product(*map(range, lengths)):
-        offset = 0
-        message_offset = 0
-        for step, (_, stride, message_stride) in zip(index, slowest_first):
-            offset += step * stride
-            message_offset += step * message_stride
-        yield offset, message_offset
-
-
-def _row_major(shape: Sequence[int]) -> list[int]:
-    """The strides of a contiguous tensor of this shape."""
-    strides = []
-    stride = 1
-    for length in reversed(shape):
-        strides.append(stride)
-        stride *= length
-    return strides[::-1]
-
-
 def _pairs_table(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, int]:
-    """The table that copies sources to targets, and the number of its positions.
+    """Return the table that copies sources to targets, and the number of its positions.
 
     The sources play the part of a message that starts at address 0.
     """
-    table = array("q")
+    rows = Rows()
     position = 0
     for source, target in zip(sources, targets):
         num_bytes = source.numel() * source.itemsize
         if not num_bytes:
             continue
-        _list_rows(table, position, source.shape, _side(target), _side(source))
-        position += _aligned(num_bytes)
-    rows = _as_tensor(table)
+        rows.add(position, source.shape, side_of(target), side_of(source))
+        position += aligned(num_bytes)
+
+    table = rows.as_tensor()
     device = targets[0].device
     if device.type != "cpu":
-        rows, _ = _upload(rows, device)
-    return rows, position
-
-
-def _aligned(num_bytes: int) -> int:
-    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
-
-
-def _as_tensor(table: array) -> Tensor:
-    # `frombuffer` refuses an empty buffer.
-    rows = torch.frombuffer(table, dtype=torch.int64) if table else torch.empty(0, dtype=torch.int64)
-    return rows.view(-1, _COLUMNS)
+        table, _ = _upload(table, device)
+    return table, position
 
 
 def _upload(table: Tensor, device: torch.device) -> tuple[Tensor, torch.cuda.Event]:
@@ -405,9 +369,11 @@ def _check_eta(eta: float, blendable: bool) -> None:
 
 def _check_message(boxes: Boxes, message: Tensor, checksum: Tensor | None) -> None:
     """Raise if the message or the checksum does not fit: the kernels read and write raw memory."""
-    if message.dtype != torch.uint8 or message.dim() != 1 or not message.is_contiguous():
+    has_shape = message.dim() == 1 and message.is_contiguous()
+    if message.dtype != torch.uint8 or not has_shape:
         got = f"{message.dtype} {list(message.shape)} of strides {list(message.stride())}"
         raise ValueError(f"boxes: the message must be contiguous torch.uint8 [n], got {got}")
+
     if len(message) < boxes.num_bytes:
         raise ValueError(f"boxes: the regions need a message of {boxes.num_bytes} bytes, got {len(message)}")
     if message.data_ptr() % 8:
@@ -419,7 +385,9 @@ def _check_message(boxes: Boxes, message: Tensor, checksum: Tensor | None) -> No
 
 
 def _check_checksum(message: Tensor, checksum: Tensor) -> None:
-    if checksum.dtype != torch.int64 or checksum.shape != (1,) or checksum.device != message.device:
+    is_word = checksum.dtype == torch.int64 and checksum.shape == (1,)
+    if not is_word or checksum.device != message.device:
         got = f"{checksum.dtype} {list(checksum.shape)} on {checksum.device}"
         raise ValueError(f"boxes: checksum must be torch.int64 [1] on {message.device}, got {got}")
-    assert len(message) % 8 == 0, f"a checksum needs whole 64-bit words, got {len(message)} bytes"
+    num_bytes = len(message)
+    assert num_bytes % 8 == 0, f"a checksum needs whole 64-bit words, got {num_bytes} bytes"

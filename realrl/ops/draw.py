@@ -35,11 +35,16 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: flo
         raise ValueError(
             f"draw_tokens: expected float32 or bfloat16, and float64, got {logits.dtype} and {uniforms.dtype}"
         )
+
     if top_p < 1 and not kernel.draws_nucleus:
         logits = _nucleus(logits, temperature, top_p)
     logits = logits.contiguous()
     uniforms = uniforms.contiguous()
-    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    tokens = torch.empty(
+        len(logits),
+        dtype=torch.int64,
+        device=logits.device,
+    )
     kernel.draw(logits, uniforms, 1 / temperature, top_p, tokens)
     return tokens
 
@@ -51,11 +56,19 @@ def draw_tokens_reference(logits: Tensor, uniforms: Tensor, temperature: float, 
     """
     if top_p < 1:
         logits = _nucleus(logits, temperature, top_p)
-    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
-    cumulative = probabilities.cumsum(dim=-1)
-    threshold = uniforms.double()[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    return tokens.clamp(max=logits.shape[-1] - 1)
+    cumulative = _probabilities(logits, temperature).cumsum(dim=-1)
+    # Rounding may leave the sum of all probabilities below or above 1.
+    total = cumulative[:, -1:]
+    threshold = uniforms.double()[:, None] * total
+    tokens = torch.searchsorted(cumulative, threshold, right=True)
+    last = logits.shape[-1] - 1
+    return tokens[:, 0].clamp(max=last)
+
+
+def _probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Return the softmax of each row: float64 `[B, V]`."""
+    scaled = logits.double() / temperature
+    return torch.softmax(scaled, dim=-1)
 
 
 def _nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -75,6 +88,7 @@ def _nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
         if bool(is_enough.all()):
             break
         count = min(count * 16, width)
+
     # The token that crosses the bound is kept, so the sum before each token decides.
     before = cumulative - weights
     kept = ordered.masked_fill(before >= top_p, float("-inf"))

@@ -21,8 +21,11 @@ def can_run(qkv: Tensor, segments: Segments, window: int | None, softcap: float 
     Shapes: qkv `[T, Q + 2K, D]`.
     """
     head_dim = qkv.shape[-1]
-    fits = qkv.is_cuda and qkv.dtype == torch.bfloat16 and head_dim % 8 == 0 and head_dim <= 256
-    return fits and softcap is None and (window is None or not segments.has_prefix)
+    has_type = qkv.is_cuda and qkv.dtype == torch.bfloat16
+    has_size = head_dim % 8 == 0 and head_dim <= 256
+    if not has_type or not has_size or softcap is not None:
+        return False
+    return window is None or not segments.has_prefix
 
 
 def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, window: int | None) -> Tensor:
@@ -31,7 +34,8 @@ def attention(qkv: Tensor, num_kv_heads: int, segments: Segments, scale: float, 
     Shapes: qkv `[T, Q + 2K, D]`; returns `[T, Q, D]`.
     """
     num_heads = qkv.shape[1] - 2 * num_kv_heads
-    q, k, v = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    sizes = num_heads, num_kv_heads, num_kv_heads
+    q, k, v = qkv.split(sizes, dim=1)
     return _FlashAttention.apply(q, k, v, segments, scale, window)
 
 
@@ -40,32 +44,66 @@ class _FlashAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, window: int | None):
+        """Return the output, `[T, Q, D]`."""
         index = segments.on(q.device)
         ctx.own = index.own
         ctx.prefixed = index.prefixed
         ctx.scale = scale
         ctx.window = window
-        out, lse = _forward(q, k, v, ctx.own, scale, is_causal=True, window=window)
+        out, lse = _forward(
+            q,
+            k,
+            v,
+            ctx.own,
+            scale,
+            is_causal=True,
+            window=window,
+        )
         if ctx.prefixed is not None:
             tokens, seen, bounds = ctx.prefixed
-            prefix_out, prefix_lse = _forward(q[tokens], k[seen], v[seen], bounds, scale, is_causal=False)
+            prefix_out, prefix_lse = _forward(
+                q[tokens],
+                k[seen],
+                v[seen],
+                bounds,
+                scale,
+                is_causal=False,
+            )
             _merge(out, lse, tokens, prefix_out, prefix_lse)
+
         ctx.save_for_backward(q, k, v, out, lse)
         return out
 
     @staticmethod
     def backward(ctx, dout: Tensor):
+        """Return the gradients of q, k and v, from that of the output, `[T, Q, D]`."""
         q, k, v, out, lse = ctx.saved_tensors
         dout = dout.contiguous()
-        own = dout, q, k, v, out, lse
-        dq, dk, dv = _backward(*own, ctx.own, ctx.scale, is_causal=True, window=ctx.window)
+        dq, dk, dv = _backward(
+            dout,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            ctx.own,
+            ctx.scale,
+            is_causal=True,
+            window=ctx.window,
+        )
         if ctx.prefixed is not None:
             tokens, seen, bounds = ctx.prefixed
-            queries = dout[tokens], q[tokens]
-            keys = k[seen], v[seen]
-            outputs = out[tokens], lse[:, tokens].contiguous()
-            part = *queries, *keys, *outputs
-            more_dq, more_dk, more_dv = _backward(*part, bounds, ctx.scale, is_causal=False)
+            more_dq, more_dk, more_dv = _backward(
+                dout[tokens],
+                q[tokens],
+                k[seen],
+                v[seen],
+                out[tokens],
+                lse[:, tokens].contiguous(),
+                bounds,
+                ctx.scale,
+                is_causal=False,
+            )
             dq.index_add_(0, tokens, more_dq)
             dk.index_add_(0, seen, more_dk)
             dv.index_add_(0, seen, more_dv)
@@ -78,6 +116,7 @@ def _merge(out: Tensor, lse: Tensor, tokens: Tensor, out_prefix: Tensor, lse_pre
     merged = torch.logaddexp(own, lse_prefix)
     own_share = _share(own, merged)
     prefix_share = _share(lse_prefix, merged)
+    # The products have no names, because each is as large as the output.
     weighted = out[tokens] * own_share + out_prefix * prefix_share
     out[tokens] = weighted.to(out.dtype)
     lse[:, tokens] = merged
@@ -92,8 +131,18 @@ def _share(part: Tensor, merged: Tensor) -> Tensor:
 def _forward(q, k, v, bounds: Bounds, scale: float, *, is_causal: bool, window: int | None = None):
     """Return the output `[T, Q, D]` and its logsumexp `[Q, T]`."""
     causal, extent = _extent(is_causal, window)
+    no_dropout = 0.0
+    returns_mask = False
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
-        q, k, v, *bounds, 0.0, causal, False, scale=scale, **extent
+        q,
+        k,
+        v,
+        *bounds,
+        no_dropout,
+        causal,
+        returns_mask,
+        scale=scale,
+        **extent,
     )
     return out, lse
 
@@ -106,9 +155,21 @@ def _backward(
     # The state is not read, as there is no dropout.
     random_state = torch.empty(2, dtype=torch.uint64, device=q.device)
     unused = torch.empty(0, device=q.device)
-    tensors = dout, q, k, v, out, lse
+    no_dropout = 0.0
     return torch.ops.aten._flash_attention_backward(
-        *tensors, *bounds, 0.0, causal, random_state, unused, scale=scale, **extent
+        dout,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        *bounds,
+        no_dropout,
+        causal,
+        random_state,
+        unused,
+        scale=scale,
+        **extent,
     )
 
 

@@ -51,7 +51,8 @@ def attention(
     Shapes: qkv `[T, Q + 2K, D]`; returns `[T, Q, D]`.
     """
     num_heads = qkv.shape[1] - 2 * num_kv_heads
-    parts = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    sizes = num_heads, num_kv_heads, num_kv_heads
+    parts = qkv.split(sizes, dim=1)
     # The kernel takes `[1, heads, T, D]`.
     q, k, v = (part.transpose(0, 1)[None] for part in parts)
     key = "flex", qkv.device, window, softcap
@@ -85,8 +86,6 @@ def _rules(
 
     Numbers are tensors, because the compiler would treat Python numbers as dynamic sizes.
     """
-    from torch.nn.attention.flex_attention import BlockMask
-
     numbers, indices = _blocks(segments)
     owners = torch.arange(len(segments)).repeat_interleave(segments.lengths.long())
     prefixes = segments.prefix.long()[owners]
@@ -96,10 +95,13 @@ def _rules(
     numbers, indices, owners, prefixes, positions, reach, cap = upload(host, device)
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Bound a score."""
         return cap * torch.tanh(score / cap)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        own = (owners[query] == owners[key]) & (key <= query)
+        """Whether a query sees a key."""
+        is_own = owners[query] == owners[key]
+        own = is_own & (key <= query)
         in_prefix = owners[key] == prefixes[query]
         seen = own | in_prefix
         if window is None:
@@ -107,15 +109,25 @@ def _rules(
         distance = positions[query] - positions[key]
         return seen & (distance < reach)
 
-    mask = BlockMask.from_kv_blocks(
+    mask = _block_mask(numbers, indices, sees, len(owners))
+    score = None if softcap is None else capped
+    return mask, score
+
+
+def _block_mask(numbers: Tensor, indices: Tensor, sees: Callable[..., Tensor], num_tokens: int) -> BlockMask:
+    """Return PyTorch's mask from the blocks of keys that each block of queries may see.
+
+    Shapes: int32 `[N]` and `[N, N]`.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    return BlockMask.from_kv_blocks(
         numbers[None, None],
         indices[None, None],
         BLOCK_SIZE=_BLOCK_TOKENS,
         mask_mod=sees,
-        seq_lengths=(len(owners), len(owners)),
+        seq_lengths=(num_tokens, num_tokens),
     )
-    score = None if softcap is None else capped
-    return mask, score
 
 
 def _blocks(segments: Segments) -> tuple[Tensor, Tensor]:
@@ -132,7 +144,10 @@ def _blocks(segments: Segments) -> tuple[Tensor, Tensor]:
         may_see[own, own] = True
         if prefix >= 0:
             prefix_first, prefix_end, _ = bounds[prefix]
-            may_see[own, _blocks_of(prefix_first, prefix_end)] = True
+            before = _blocks_of(prefix_first, prefix_end)
+            may_see[own, before] = True
+
+    # No token sees a later one.
     may_see = may_see.tril().int()
     order = may_see.argsort(dim=1, descending=True, stable=True)
     counts = may_see.sum(1)

@@ -36,7 +36,16 @@ def gae(
     bootstrap = bootstrap.to(rewards.device).contiguous()
     advantages = torch.empty_like(rewards)
     returns = torch.empty_like(rewards)
-    kernel.gae(rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns)
+    kernel.gae(
+        rewards,
+        values,
+        cu_seqlens,
+        bootstrap,
+        gamma,
+        lam,
+        advantages,
+        returns,
+    )
     return advantages, returns
 
 
@@ -58,53 +67,70 @@ def gae_reference(
     advantages = rewards.double() + gamma * following - current
     longest = 0
     if len(cu_seqlens) > 1:
-        longest = int(cu_seqlens.diff().max())
+        lengths = cu_seqlens.diff()
+        longest = int(lengths.max())
+
     distance = 1
     weight = gamma * lam
     while distance < longest:
-        same_sequence = sequence[distance:] == sequence[:-distance]
-        later = torch.where(same_sequence, advantages[distance:], 0.0)
+        is_same_sequence = sequence[distance:] == sequence[:-distance]
+        later = torch.where(is_same_sequence, advantages[distance:], 0.0)
         head = advantages[:-distance] + weight * later
         tail = advantages[-distance:]
         advantages = torch.cat((head, tail))
+
         distance = 2 * distance
         weight = weight * weight
+
     returns = advantages + current
     return advantages.float(), returns.float()
 
 
 def _sequence_of_tokens(cu_seqlens: Tensor) -> Tensor:
+    """Return the sequence of each token: int32 `[B+1]` to int64 `[T]`."""
     lengths = cu_seqlens.diff()
     sequences = torch.arange(len(lengths), device=lengths.device)
     return torch.repeat_interleave(sequences, lengths)
 
 
 def _next_values(values: Tensor, sequence: Tensor, bootstrap: Tensor) -> Tensor:
-    """Return the value of the state after each token, float64 `[T]`."""
-    token = torch.arange(len(sequence), device=sequence.device)
+    """Return the value of the state after each token.
+
+    Shapes: values `[T+B]`, sequence int64 `[T]`, bootstrap bool `[B]`; returns float64 `[T]`.
+    """
+    device = sequence.device
+    token = torch.arange(len(sequence), device=device)
     is_last = torch.ones_like(sequence, dtype=torch.bool)
     is_last[:-1] = sequence[1:] != sequence[:-1]
-    bootstraps = bootstrap.to(sequence.device)[sequence]
-    following = values.double()[token + sequence + 1]
+    bootstraps = bootstrap.to(device)[sequence]
+
+    index = token + sequence + 1
+    following = values.double()[index]
     # A sequence that ended by itself has no value after its last token.
-    return following.masked_fill(is_last & ~bootstraps, 0.0)
+    has_no_value = is_last & ~bootstraps
+    return following.masked_fill(has_no_value, 0.0)
 
 
 def _check(rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor) -> None:
     """Raise if an argument does not fit: the kernels read raw memory."""
+    num_tokens = len(rewards)
     num_sequences = len(cu_seqlens) - 1
-    expected = {
-        "rewards": (rewards, torch.float32, len(rewards)),
-        "values": (values, torch.float32, len(rewards) + num_sequences),
-        "cu_seqlens": (cu_seqlens, torch.int32, max(num_sequences, 0) + 1),
-        "bootstrap": (bootstrap, torch.bool, num_sequences),
-    }
-    for name, (tensor, dtype, length) in expected.items():
-        if tensor.dtype != dtype or tensor.shape != (length,):
-            got = f"{tensor.dtype} {list(tensor.shape)}"
-            raise ValueError(f"gae: {name} must be {dtype} [{length}], got {got}")
+    num_bounds = max(num_sequences, 0) + 1
+    _check_vector("rewards", rewards, torch.float32, num_tokens)
+    _check_vector("values", values, torch.float32, num_tokens + num_sequences)
+    _check_vector("cu_seqlens", cu_seqlens, torch.int32, num_bounds)
+    _check_vector("bootstrap", bootstrap, torch.bool, num_sequences)
     if values.device != rewards.device:
         raise ValueError(f"gae: rewards are on {rewards.device}, values on {values.device}")
+
     bounds = cu_seqlens.cpu()
-    if bounds[0] != 0 or bounds[-1] != len(rewards) or (bounds.diff() < 0).any():
-        raise ValueError(f"gae: cu_seqlens must rise from 0 to {len(rewards)}, got {bounds.tolist()[:8]}…")
+    has_ends = bounds[0] == 0 and bounds[-1] == num_tokens
+    if not has_ends or (bounds.diff() < 0).any():
+        got = bounds.tolist()[:8]
+        raise ValueError(f"gae: cu_seqlens must rise from 0 to {num_tokens}, got {got}…")
+
+
+def _check_vector(name: str, tensor: Tensor, dtype: torch.dtype, length: int) -> None:
+    if tensor.dtype != dtype or tensor.shape != (length,):
+        got = f"{tensor.dtype} {list(tensor.shape)}"
+        raise ValueError(f"gae: {name} must be {dtype} [{length}], got {got}")

@@ -56,11 +56,15 @@ def gated_reference(gate_up: Tensor, activation: Activation) -> Tensor:
 
 
 def _activation(x: Tensor, activation: Activation) -> Tensor:
-    return F.silu(x) if activation == "silu" else F.gelu(x, approximate="tanh")
+    if activation == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="tanh")
 
 
 def _kernel(x: Tensor) -> kernels.Kernels | None:
-    return kernels.for_device(x.device) if x.dtype in _TYPES else None
+    if x.dtype not in _TYPES:
+        return None
+    return kernels.for_device(x.device)
 
 
 class _Gated(torch.autograd.Function):
@@ -68,6 +72,7 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gate_up: Tensor, activation: Activation, kernel: kernels.Kernels) -> Tensor:
+        """Return the gated unit's output: `[T, 2I]` to `[T, I]`."""
         gate_up = gate_up.contiguous()
         ctx.save_for_backward(gate_up)
         ctx.activation = activation
@@ -76,15 +81,18 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the gates and ups, `[T, 2I]`, from that of the output, `[T, I]`."""
         (gate_up,) = ctx.saved_tensors
         dy = dy.contiguous()
         gradient = torch.empty_like(gate_up)
-        ctx.kernel.gated_backward(_job(gate_up, ctx.activation), dy, gradient)
+        job = _job(gate_up, ctx.activation)
+        ctx.kernel.gated_backward(job, dy, gradient)
         return gradient, None, None
 
 
 def _forward(gate_up: Tensor, activation: Activation, kernel: kernels.Kernels) -> Tensor:
-    y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+    rows, width = gate_up.shape
+    y = gate_up.new_empty(rows, width // 2)
     kernel.gated(_job(gate_up, activation), y)
     return y
 
@@ -94,5 +102,10 @@ def _job(gate_up: Tensor, activation: Activation) -> tuple:
     rows, width = gate_up.shape
     if width % 2:
         raise ValueError(f"gated: expected as many gates as ups, got {width} columns")
-    is_bf16 = gate_up.dtype == torch.bfloat16
-    return gate_up.data_ptr(), rows, width // 2, activation == "gelu_tanh", is_bf16
+    return (
+        gate_up.data_ptr(),
+        rows,
+        width // 2,
+        activation == "gelu_tanh",
+        gate_up.dtype == torch.bfloat16,
+    )

@@ -8,6 +8,7 @@ then the same in a batch of any size and at any position.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ def has_bf16_products() -> bool:
 
     They are faster than float32 products in hardware, and several times slower without it.
     """
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class PackedWeight:
@@ -45,7 +48,14 @@ class PackedWeight:
 
     def product(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T`: `[T, K]` to `[T, N]`."""
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(
+            x,
+            self._packed,
+            None,
+            "none",
+            [],
+            "",
+        )
 
 
 class WeightGradients:
@@ -69,10 +79,12 @@ class WeightGradients:
         """Return a function of `(x, grad)` that adds `grad.T @ x` to the sum of `weight`, now or later."""
 
         def add(x: Tensor, grad: Tensor) -> None:
+            """Add the product now, or defer it."""
+            product = partial(self._add, weight, x, grad)
             if self._puts_off:
-                self._products.append(lambda: self._add(weight, x, grad))
+                self._products.append(product)
             else:
-                self._add(weight, x, grad)
+                product()
 
         return add
 
@@ -111,10 +123,12 @@ def linear(
     if isinstance(weight, PackedWeight):
         product = weight.product(x)
         return product if bias is None else product + bias
+
     add = None
     if weight_gradients is not None and torch.is_grad_enabled():
         add = weight_gradients.of(weight)
         weight = weight.detach()
+
     if not tiled and add is None:
         return F.linear(x, weight, bias)
     return _Product.apply(x, weight, bias, tiled, add)
@@ -130,6 +144,7 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
     if not total.is_contiguous():
         # The sum is stored transposed, and a product writes contiguous rows.
         total, left, right = total.t(), right.t(), left.t()
+
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     elif total.is_cuda:
@@ -145,12 +160,14 @@ def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
     """
     out = x.new_empty(len(x), len(weight))
     for start in range(0, len(x), TILE_ROWS):
-        rows = x[start : start + TILE_ROWS]
+        place = slice(start, start + TILE_ROWS)
+        rows = x[place]
         num_rows = len(rows)
-        if num_rows < TILE_ROWS:
-            rows = F.pad(rows, (0, 0, 0, TILE_ROWS - num_rows))
+        num_missing = TILE_ROWS - num_rows
+        if num_missing:
+            rows = F.pad(rows, (0, 0, 0, num_missing))
         product = torch.mm(rows, weight.t())
-        out[start : start + TILE_ROWS] = product[:num_rows]
+        out[place] = product[:num_rows]
     return out
 
 
@@ -166,6 +183,7 @@ class _Product(torch.autograd.Function):
         tiled: bool,
         add: Callable[[Tensor, Tensor], None] | None,
     ):
+        """Return the product: x `[T, K]`, weight `[N, K]`, bias `[N]` to `[T, N]`."""
         ctx.save_for_backward(x, weight)
         ctx.add = add
         if not tiled:
@@ -175,10 +193,15 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
+        """Return the gradients of x, weight and bias, from that of the product, `[T, N]`."""
         x, weight = ctx.saved_tensors
-        if ctx.add is not None:
+        grad_weight: Tensor | None = None
+        if ctx.add is None:
+            grad_weight = grad.t() @ x
+        else:
             ctx.add(x, grad)
-        grad_weight = grad.t() @ x if ctx.add is None else None
-        grad_bias = grad.sum(0) if ctx.needs_input_grad[2] else None
+
+        needs_bias = ctx.needs_input_grad[2]
+        grad_bias = grad.sum(0) if needs_bias else None
         grad_x = grad @ weight
         return grad_x, grad_weight, grad_bias, None, None

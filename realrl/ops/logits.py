@@ -64,9 +64,19 @@ def statistics(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> Tensor:
     kernel = _kernel(logits)
     if kernel is None:
         return statistics_reference(logits, labels, mapping)
-    found = torch.empty(len(logits), 4, dtype=torch.float32, device=logits.device)
+    found = torch.empty(
+        len(logits),
+        4,
+        dtype=torch.float32,
+        device=logits.device,
+    )
     if len(logits):
-        kernel.logits_statistics(logits, labels.contiguous(), _fields(mapping), found)
+        kernel.logits_statistics(
+            logits,
+            labels.contiguous(),
+            _fields(mapping),
+            found,
+        )
     return found
 
 
@@ -89,14 +99,20 @@ def finish(parts: Tensor) -> TokenLogprobs:
         factor = shift.exp()
         total += factor * part_sum
         # Below -1e3 the factor is 0, so that the clamp only keeps the product small.
-        part_weighted = part[:, WEIGHTED] + shift.clamp(min=-1e3) * part_sum
+        bounded = shift.clamp(min=-1e3)
+        part_weighted = part[:, WEIGHTED] + bounded * part_sum
         weighted += factor * part_weighted
+
     log_total = total.log()
     label = parts[..., LABEL].amax(dim=0)
     logprobs = label - largest - log_total
     entropy = log_total - weighted / total
     logsumexp = largest + log_total
-    return TokenLogprobs(logprobs.float(), entropy.float(), logsumexp.float())
+    return TokenLogprobs(
+        logprobs.float(),
+        entropy.float(),
+        logsumexp.float(),
+    )
 
 
 @torch.no_grad()
@@ -123,13 +139,22 @@ def gradient_(
     if kernel is None:
         gradient = gradient_reference(logits, labels, mapping, found, of_logprobs, of_entropy)
         return logits.copy_(gradient)
+
     if len(logits):
-        rows = found.logsumexp, found.entropy, of_logprobs, of_entropy
-        kernel.logits_gradient(logits, labels.contiguous(), _fields(mapping), *rows)
+        kernel.logits_gradient(
+            logits,
+            labels.contiguous(),
+            _fields(mapping),
+            found.logsumexp,
+            found.entropy,
+            of_logprobs,
+            of_entropy,
+        )
     return logits
 
 
 def _gradient_or_zeros(gradient: Tensor | None, found: TokenLogprobs) -> Tensor:
+    """Return a gradient that may be None: float32 `[T]`."""
     if gradient is None:
         return torch.zeros_like(found.logsumexp)
     return gradient.float().contiguous()
@@ -145,6 +170,7 @@ def statistics_reference(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> 
         # A part without ids adds nothing to a sum and has no label.
         row = torch.tensor((_LEAST, 0.0, 0.0, -torch.inf), device=logits.device)
         return row.repeat(len(logits), 1)
+
     largest = z.amax(dim=-1).clamp(min=_LEAST)
     shifted = z - largest[:, None]
     terms = shifted.exp()
@@ -152,6 +178,7 @@ def statistics_reference(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> 
     finite = shifted.clamp(min=-1e3)
     weighted = (terms * finite).sum(dim=-1)
     total = terms.sum(dim=-1)
+
     column, is_here = _columns_of(labels, mapping)
     label = z.gather(-1, column[:, None])[:, 0]
     label = label.masked_fill(~is_here, -torch.inf)
@@ -170,15 +197,21 @@ def gradient_reference(
 
     Shapes: as for `gradient_`; returns float32 `[T, V]`.
     """
-    gradient = torch.zeros(logits.shape, dtype=torch.float32, device=logits.device)
+    gradient = torch.zeros(
+        logits.shape,
+        dtype=torch.float32,
+        device=logits.device,
+    )
     if not mapping.num_real:
         return gradient
+
     z, slope = _scaled(logits, mapping)
     logp = (z - found.logsumexp[:, None]).clamp(min=-1e3)
     centred = logp + found.entropy[:, None]
     from_entropy = grad_entropy[:, None] * centred
     total = grad_logprobs[:, None] + from_entropy
     of_z = -logp.exp() * total
+
     column, is_here = _columns_of(labels, mapping)
     from_label = torch.where(is_here, grad_logprobs, 0)
     of_z.scatter_add_(-1, column[:, None], from_label[:, None])
@@ -207,18 +240,32 @@ def _columns_of(labels: Tensor, mapping: LogitsMap) -> tuple[Tensor, Tensor]:
 
 
 def _fields(mapping: LogitsMap) -> tuple[int, int, float, float]:
-    return mapping.num_real, mapping.first, mapping.temperature, mapping.softcap or 0.0
+    """Return the fields of `LogitsJob` that describe the mapping."""
+    return (
+        mapping.num_real,
+        mapping.first,
+        mapping.temperature,
+        mapping.softcap or 0.0,
+    )
 
 
 def _kernel(logits: Tensor) -> kernels.Kernels | None:
     fits = logits.dtype in _TYPES and logits.is_contiguous()
-    return kernels.for_device(logits.device) if fits else None
+    if not fits:
+        return None
+    return kernels.for_device(logits.device)
 
 
 def _check(logits: Tensor, labels: Tensor, mapping: LogitsMap) -> None:
     """Raise if logits or labels do not fit: the kernels read raw memory."""
-    if logits.dim() != 2 or not 0 <= mapping.num_real <= logits.shape[1]:
-        raise ValueError(f"logits: expected [T, {mapping.num_real} or more], got {list(logits.shape)}")
-    if labels.dtype != torch.int64 or labels.shape != logits.shape[:1] or labels.device != logits.device:
+    num_real = mapping.num_real
+    is_matrix = logits.dim() == 2
+    if not is_matrix or not 0 <= num_real <= logits.shape[1]:
+        raise ValueError(f"logits: expected [T, {num_real} or more], got {list(logits.shape)}")
+    num_tokens = len(logits)
+    device = logits.device
+    is_index = labels.dtype == torch.int64
+    fits = labels.shape == (num_tokens,) and labels.device == device
+    if not is_index or not fits:
         got = f"{labels.dtype} {list(labels.shape)} on {labels.device}"
-        raise ValueError(f"logits: labels must be torch.int64 [{len(logits)}] on {logits.device}, got {got}")
+        raise ValueError(f"logits: labels must be torch.int64 [{num_tokens}] on {device}, got {got}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from realrl.ops.kernels import cpu_module
+from realrl.ops.kernels import built_cpu_module, cpu_module
 
 _TYPES = (torch.float32, torch.bfloat16)
 _PARALLEL_ELEMENTS = 1 << 14
@@ -52,6 +52,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        """Return the normalised rows: `[..., W]` to `[..., W]`."""
         x = x.contiguous()
         weight = weight.contiguous()
         y, inverse = _forward(x, weight, eps, offset)
@@ -62,32 +63,50 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor):
+        """Return the gradients of x, `[..., W]`, and of the weight, `[W]`, from that of the output."""
         x, weight, inverse = ctx.saved_tensors
         dy = dy.contiguous()
         dx = torch.empty_like(x)
         threads = 1
         if x.numel() >= _PARALLEL_ELEMENTS:
             threads = torch.get_num_threads()
+
         # Each thread sums its own rows.
         dweight = torch.empty(threads, len(weight), dtype=torch.float32)
-        job = _job(x, weight, ctx.eps, ctx.offset)
-        addresses = [t.data_ptr() for t in (dy, inverse, dx, dweight)]
-        cpu_module().rms_norm_backward(*job, *addresses, threads)
+        built_cpu_module().rms_norm_backward(
+            *_job(x, weight, ctx.eps, ctx.offset),
+            dy.data_ptr(),
+            inverse.data_ptr(),
+            dx.data_ptr(),
+            dweight.data_ptr(),
+            threads,
+        )
         total = dweight.sum(0).to(weight.dtype)
         return dx, total, None, None
 
 
 def _forward(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:
-    """Return the normalised rows and the inverse root mean square of each."""
+    """Return the normalised rows, `[..., W]`, and the inverse root mean square of each, `[...]`."""
     y = torch.empty_like(x)
     inverse = torch.empty(x.shape[:-1], dtype=torch.float32)
-    job = _job(x, weight, eps, offset)
-    cpu_module().rms_norm(*job, y.data_ptr(), inverse.data_ptr(), torch.get_num_threads())
+    built_cpu_module().rms_norm(
+        *_job(x, weight, eps, offset),
+        y.data_ptr(),
+        inverse.data_ptr(),
+        torch.get_num_threads(),
+    )
     return y, inverse
 
 
 def _job(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple:
+    """Return the arguments that the forward and the backward kernel share."""
     width = len(weight)
-    rows = x.numel() // width
-    is_bf16 = x.dtype == torch.bfloat16
-    return x.data_ptr(), weight.data_ptr(), rows, width, eps, offset, is_bf16
+    return (
+        x.data_ptr(),
+        weight.data_ptr(),
+        x.numel() // width,
+        width,
+        eps,
+        offset,
+        x.dtype == torch.bfloat16,
+    )

@@ -68,10 +68,11 @@ def karmarkar_karp(lengths: Sequence[int], num_bins: int) -> list[int]:
 
 def first_fit_decreasing_reference(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Compute `first_fit_decreasing` in Python."""
-    rooms = _Rooms(len(lengths), budget)
-    bins = [0] * len(lengths)
+    num_items = len(lengths)
+    rooms = _Rooms(num_items, budget)
+    bins = [0] * num_items
     num_open = 0
-    longest_first = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    longest_first = sorted(range(num_items), key=lambda item: -lengths[item])
     for item in longest_first:
         length = lengths[item]
         if length > budget:
@@ -80,7 +81,9 @@ def first_fit_decreasing_reference(lengths: Sequence[int], budget: int) -> list[
             rooms.set(index, _CLOSED)
         else:
             index = rooms.first_with(length)
-            rooms.set(index, rooms[index] - length)
+            room_left = rooms[index] - length
+            rooms.set(index, room_left)
+
         bins[item] = index
         num_open = max(num_open, index + 1)
     return _gathered(bins)
@@ -97,15 +100,20 @@ def karmarkar_karp_reference(lengths: Sequence[int], num_bins: int) -> list[int]
         # The sum orders parts by length, and equal lengths by the number of items.
         total = length * (len(lengths) + 1) + 1
         parts = [_Part(total, [item])]
-        partitions.append((-_difference(parts, num_bins), next(numbers), parts))
+        difference = _difference(parts, num_bins)
+        partitions.append((-difference, next(numbers), parts))
+
     heapify(partitions)
     while len(partitions) > 1:
         _, _, into = heappop(partitions)
         _, _, part = heappop(partitions)
         if len(part) > len(into):
             into, part = part, into
+
         _combine(into, part, num_bins)
-        heappush(partitions, (-_difference(into, num_bins), next(numbers), into))
+        difference = _difference(into, num_bins)
+        heappush(partitions, (-difference, next(numbers), into))
+
     _, _, parts = partitions[0]
     return _numbered_by_first_item(parts, len(lengths))
 
@@ -166,7 +174,9 @@ def _combine(into: list[_Part], other: Sequence[_Part], num_bins: int) -> None:
     for place in range(kept, len(into)):
         part = other[num_bins - 1 - place]
         added.append(_joined(into[place], part))
-    added.extend(other[: num_bins - len(into)])
+
+    num_kept_of_other = num_bins - len(into)
+    added.extend(other[:num_kept_of_other])
     del into[kept:]
     for part in sorted(added, key=_lightness):
         insort_right(into, part, key=_lightness)
@@ -183,6 +193,7 @@ def _joined(a: _Part, b: _Part) -> _Part:
 
 
 def _numbered_by_first_item(parts: Sequence[_Part], num_items: int) -> list[int]:
+    """Return the bin of each item."""
     bins = [0] * num_items
     by_first_item = sorted(parts, key=lambda part: min(part.items))
     for number, part in enumerate(by_first_item):
@@ -192,6 +203,7 @@ def _numbered_by_first_item(parts: Sequence[_Part], num_items: int) -> list[int]
 
 
 def _gathered(bins: Sequence[int]) -> list[list[int]]:
+    """Return the items of each bin."""
     num_bins = max(bins, default=-1) + 1
     gathered: list[list[int]] = [[] for _ in range(num_bins)]
     for item, index in enumerate(bins):

@@ -22,7 +22,9 @@ def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
     Raises:
         ValueError: heads or angles that do not fit into `qkv`.
     """
-    kernel = kernels.for_device(qkv.device) if qkv.dtype in _TYPES else None
+    kernel = None
+    if qkv.dtype in _TYPES:
+        kernel = kernels.for_device(qkv.device)
     if kernel is None:
         return rotate_reference(qkv, cos, sin, num_heads)
     if torch.is_grad_enabled() and qkv.requires_grad:
@@ -54,6 +56,7 @@ class _Rotate(torch.autograd.Function):
     def forward(
         ctx, qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, kernel: kernels.Kernels
     ) -> Tensor:
+        """Return the rotated heads: `[T, N, D]` to `[T, N, D]`."""
         ctx.save_for_backward(cos, sin)
         ctx.num_heads = num_heads
         ctx.kernel = kernel
@@ -61,40 +64,60 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Return the gradient of the heads: `[T, N, D]` to `[T, N, D]`."""
         cos, sin = ctx.saved_tensors
-        dx = _rotated(dy, cos, sin, ctx.num_heads, ctx.kernel, inverse=True)
+        dx = _rotated(
+            dy,
+            cos,
+            sin,
+            ctx.num_heads,
+            ctx.kernel,
+            inverse=True,
+        )
         return dx, None, None, None, None
 
 
 def _rotated(
     x: Tensor, cos: Tensor, sin: Tensor, num_heads: int, kernel: kernels.Kernels, *, inverse: bool
 ) -> Tensor:
+    """Return the heads, `[T, N, D]`, with the first `num_heads` rotated by the kernel."""
     x = x.contiguous()
     cos = cos.contiguous()
     sin = sin.contiguous()
     _check(x, cos, sin, num_heads)
-    tokens, heads, size = x.shape
+    num_tokens, num_all_heads, size = x.shape
     y = torch.empty_like(x)
-    is_bf16 = x.dtype == torch.bfloat16
-    addresses = x.data_ptr(), cos.data_ptr(), sin.data_ptr()
-    sizes = tokens, heads, num_heads, size // 2
-    job = *addresses, *sizes, inverse, is_bf16
+    job = (
+        x.data_ptr(),
+        cos.data_ptr(),
+        sin.data_ptr(),
+        num_tokens,
+        num_all_heads,
+        num_heads,
+        size // 2,
+        inverse,
+        x.dtype == torch.bfloat16,
+    )
     kernel.rotate(job, y)
     return y
 
 
 def _check(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> None:
     """Raise if an argument does not fit: the kernel reads raw memory."""
-    tokens, heads, size = x.shape
-    if size % 2 or not 0 <= num_heads <= heads:
+    num_tokens, num_all_heads, size = x.shape
+    is_even = size % 2 == 0
+    if not is_even or not 0 <= num_heads <= num_all_heads:
         raise ValueError(f"rotate: {num_heads} heads of even size do not fit into {list(x.shape)}")
-    for angles in (cos, sin):
-        _check_angles(angles, (tokens, size // 2), x.device)
+    shape = num_tokens, size // 2
+    _check_angles(cos, shape, x.device)
+    _check_angles(sin, shape, x.device)
 
 
 def _check_angles(angles: Tensor, shape: tuple[int, int], device: torch.device) -> None:
-    fits = angles.shape == shape and angles.dtype == torch.float32
-    if not fits or angles.device != device:
-        got = f"{angles.dtype} {list(angles.shape)} on {angles.device}"
-        wanted = f"float32 {list(shape)} on {device}"
-        raise ValueError(f"rotate: cos and sin must be {wanted}, got {got}")
+    has_shape = angles.shape == shape
+    has_type = angles.dtype == torch.float32
+    if has_shape and has_type and angles.device == device:
+        return
+    got = f"{angles.dtype} {list(angles.shape)} on {angles.device}"
+    wanted = f"float32 {list(shape)} on {device}"
+    raise ValueError(f"rotate: cos and sin must be {wanted}, got {got}")

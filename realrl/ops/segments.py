@@ -70,15 +70,16 @@ class Segments:
     """
 
     def __post_init__(self) -> None:
-        for name, tensor in (("cu_seqlens", self.cu_seqlens), ("prefix", self.prefix)):
-            assert tensor.is_cpu and tensor.dtype == torch.int32, f"{name} must be int32 on the host"
-            assert tensor.is_contiguous(), f"{name} must be contiguous"
-        assert len(self.cu_seqlens) == len(self.prefix) + 1, "expected one bound more than segments"
+        _check_host("cu_seqlens", self.cu_seqlens)
+        _check_host("prefix", self.prefix)
+        num_segments = len(self.prefix)
+        assert len(self.cu_seqlens) == num_segments + 1, "expected one bound more than segments"
         starts_at_zero = int(self.cu_seqlens[0]) == 0
         ascends = not bool((self.lengths < 0).any())
         assert starts_at_zero and ascends, "bounds must ascend from 0"
+
         seen = self.prefix.long()
-        is_earlier = seen < torch.arange(len(seen))
+        is_earlier = seen < torch.arange(num_segments)
         assert bool(((seen >= -1) & is_earlier).all()), "a prefix stands before its segments"
         prefixes = seen[seen >= 0]
         assert bool((seen[prefixes] == -1).all()), "a prefix has none of its own"
@@ -114,7 +115,8 @@ class Segments:
     def on(self, device: torch.device | str) -> SegmentIndex:
         """Return the tensors that a device's kernels need, built once and copied without a wait."""
         device = torch.device(device)
-        return self.kept(("index", device), lambda: self._index_on(device))
+        key = "index", device
+        return self.kept(key, lambda: self._index_on(device))
 
     def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         """Return `make()`, called once for each key; all layers share the result."""
@@ -130,7 +132,7 @@ class Segments:
         lengths = self.lengths.long()
         queries, prefixes, prefix_of_query = self._with_prefix()
         num_queries = torch.zeros(len(prefixes), dtype=torch.long)
-        num_queries = num_queries.index_add_(0, prefix_of_query, lengths[queries])
+        num_queries.index_add_(0, prefix_of_query, lengths[queries])
         num_keys = lengths[prefixes]
         host = (
             self.positions(),
@@ -142,11 +144,17 @@ class Segments:
         )
         # One upload, because each has a fixed cost.
         positions, starts, tokens, prefix_tokens, query_starts, key_starts = upload(host, device)
+
         longest = _longest(lengths)
         own = Bounds(starts, starts, longest, longest)
         if not len(queries):
             return SegmentIndex(positions, own, None)
-        bounds = Bounds(query_starts, key_starts, _longest(num_queries), _longest(num_keys))
+        bounds = Bounds(
+            query_starts,
+            key_starts,
+            _longest(num_queries),
+            _longest(num_keys),
+        )
         prefixed = PrefixIndex(tokens, prefix_tokens, bounds)
         return SegmentIndex(positions, own, prefixed)
 
@@ -165,28 +173,46 @@ class Segments:
 
     def _tokens(self, segments: Tensor) -> Tensor:
         """Return the tokens of some segments, concatenated: int64."""
-        starts = self.cu_seqlens[:-1].long()[segments]
+        starts = self._first_tokens()[segments]
         lengths = self.lengths.long()[segments]
         before = lengths.cumsum(0) - lengths
-        shifts = (starts - before).repeat_interleave(lengths)
-        return torch.arange(int(lengths.sum())) + shifts
+        offsets = starts - before
+        shifts = offsets.repeat_interleave(lengths)
+        num_tokens = int(lengths.sum())
+        return torch.arange(num_tokens) + shifts
+
+    def _first_tokens(self) -> Tensor:
+        """Return the first token of each segment: int64 `[S]`."""
+        return self.cu_seqlens[:-1].long()
 
     def positions(self) -> Tensor:
         """Return the position of each token in its sequence, prefix included: int64 `[T]`."""
-        offsets = self.prefix_lengths.long() - self.cu_seqlens[:-1].long()
-        shifts = offsets.repeat_interleave(self.lengths.long())
-        return torch.arange(int(self.cu_seqlens[-1])) + shifts
+        offsets = self.prefix_lengths.long() - self._first_tokens()
+        lengths = self.lengths.long()
+        shifts = offsets.repeat_interleave(lengths)
+        num_tokens = int(self.cu_seqlens[-1])
+        return torch.arange(num_tokens) + shifts
 
     def bounds(self) -> list[tuple[int, int, int]]:
         """Return the first token, the end and the prefix of each segment."""
-        ends = self.cu_seqlens.tolist()
-        return list(zip(ends, ends[1:], self.prefix.tolist()))
+        bounds = self.cu_seqlens.tolist()
+        prefixes = self.prefix.tolist()
+        return list(zip(bounds, bounds[1:], prefixes))
 
 
 def _starts(lengths: Tensor) -> Tensor:
     """Return the start of each of consecutive runs, and the end of the last one: int32."""
-    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    ends = lengths.cumsum(0)
+    starts = torch.nn.functional.pad(ends, (1, 0))
+    return starts.to(torch.int32)
 
 
 def _longest(lengths: Tensor) -> int:
-    return int(lengths.max()) if len(lengths) else 0
+    if not len(lengths):
+        return 0
+    return int(lengths.max())
+
+
+def _check_host(name: str, tensor: Tensor) -> None:
+    assert tensor.is_cpu and tensor.dtype == torch.int32, f"{name} must be int32 on the host"
+    assert tensor.is_contiguous(), f"{name} must be contiguous"

@@ -18,9 +18,11 @@ def upload(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor
     keeps the pinned memory until the copy is complete, and then reuses it.
     """
     device = torch.device(device)
-    if device.type == "cpu" or all(tensor.device.type == device.type for tensor in tensors):
+    are_there = all(tensor.device.type == device.type for tensor in tensors)
+    if device.type == "cpu" or are_there:
         return [tensor.to(device) for tensor in tensors]
-    message = packed(tensors, pin_memory=True).to(device, non_blocking=True)
+    on_host = packed(tensors, pin_memory=True)
+    message = on_host.to(device, non_blocking=True)
     return unpacked(message, tensors)
 
 
@@ -35,15 +37,21 @@ def packed(tensors: Sequence[Tensor], *, pin_memory: bool = False) -> Tensor:
 
 def unpacked(message: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Return views of a buffer that `packed` made of tensors like these."""
-    return [_view(message, start, tensor) for start, tensor in zip(_starts(like), like)]
+    views = []
+    for start, tensor in zip(_starts(like), like):
+        view = _view(message, start, tensor)
+        views.append(view)
+    return views
 
 
 def _starts(tensors: Sequence[Tensor]) -> list[int]:
     """Return the start of each tensor, and the end of the buffer."""
     starts = [0]
+    end = 0
     for tensor in tensors:
-        aligned_bytes = -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-        starts.append(starts[-1] + aligned_bytes)
+        num_units = -(-tensor.nbytes // _ALIGNMENT)
+        end += num_units * _ALIGNMENT
+        starts.append(end)
     return starts
 
 

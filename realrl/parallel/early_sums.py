@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch.distributed as dist
 from torch import Tensor
@@ -26,36 +25,54 @@ from realrl.parallel.groups import Groups
 from realrl.parallel.zero_shards import Span
 
 PART = 1 << 25
-"""Elements of a part, or a tensor more: messages of 128 MiB have NCCL's full throughput."""
+"""Least elements of a full part: messages of 128 MiB reach NCCL's full throughput."""
 
 
 @dataclass
 class Part:
-    """Neighbouring tensors of the flat buffer."""
+    """Neighbouring tensors of the flat buffer: its elements `[start, stop)`."""
 
     start: int
     stop: int
     tensors: set[int] = field(default_factory=set)
-    """Where they begin."""
+    """The first element of each tensor."""
 
 
 def early_parts(spans: Mapping[str, Span], names: Collection[str]) -> list[Part]:
-    """Parts of the tensors `names`, from the buffer's end to its beginning."""
+    """Return the parts of the tensors `names`, from the buffer's end to its beginning."""
+    chosen = [spans[name] for name in names]
     parts: list[Part] = []
-    for start, stop in sorted((spans[name] for name in names), reverse=True):
-        is_neighbour = bool(parts) and parts[-1].start == stop
-        if not is_neighbour or parts[-1].stop - parts[-1].start >= PART:
-            parts.append(Part(start, stop))
-        parts[-1].start = start
-        parts[-1].tensors.add(start)
+    for start, stop in sorted(chosen, reverse=True):
+        if parts and _takes(parts[-1], stop):
+            part = parts[-1]
+        else:
+            part = Part(start, stop)
+            parts.append(part)
+        part.start = start
+        part.tensors.add(start)
     return parts
 
 
+def _takes(part: Part, stop: int) -> bool:
+    """Whether a part is not full yet, and the tensor that ends at `stop` lies right before it."""
+    is_neighbour = part.start == stop
+    size = part.stop - part.start
+    is_full = size >= PART
+    return is_neighbour and not is_full
+
+
 def gaps(parts: Collection[Part], length: int) -> list[Span]:
-    """What lies in none of the parts."""
-    taken = sorted((part.start, part.stop) for part in parts)
-    edges = pairwise([(0, 0), *taken, (length, length)])
-    return [(before[1], after[0]) for before, after in edges if before[1] < after[0]]
+    """Return the spans of a buffer of `length` elements that lie in no part."""
+    found: list[Span] = []
+    end = 0
+    for part in sorted(parts, key=lambda part: (part.start, part.stop)):
+        if end < part.start:
+            found.append((end, part.start))
+        end = part.stop
+
+    if end < length:
+        found.append((end, length))
+    return found
 
 
 class EarlySums:
@@ -64,7 +81,10 @@ class EarlySums:
     def __init__(
         self, spans: Mapping[str, Span], names: Collection[str], length: int, groups: Groups
     ) -> None:
-        """`names`: tensors that `finished` tells of; the others are summed by `finish`."""
+        """`names` are the tensors that `finished` is called for; `finish` sums all others.
+
+        Each tensor has a span of the buffer, which has `length` elements.
+        """
         self._groups = groups
         self._parts = early_parts(spans, names)
         self._others = gaps(self._parts, length)
@@ -78,14 +98,19 @@ class EarlySums:
     def finished(self, start: int, buffer: Tensor) -> None:
         """Begin to sum the parts that are complete with the tensor at `start`."""
         self._complete.add(start)
-        # NCCL wants one order on every rank: a part waits for those before it.
-        while self._num_sent < len(self._parts) and self._parts[self._num_sent].tensors <= self._complete:
+        # NCCL needs the same order on every rank: a part waits for those before it.
+        while self._num_sent < len(self._parts):
             part = self._parts[self._num_sent]
+            if not part.tensors <= self._complete:
+                return
             self._sum(buffer, part.start, part.stop)
             self._num_sent += 1
 
     def finish(self, buffer: Tensor) -> None:
-        """Sum what is left, and wait: a rank's own share is then the sum, and the others are of no use."""
+        """Sum the rest and wait for all sums.
+
+        Afterwards, a rank's own share is the sum, and the other shares are useless.
+        """
         for part in self._parts[self._num_sent :]:
             self._sum(buffer, part.start, part.stop)
         for start, stop in self._others:
@@ -95,15 +120,26 @@ class EarlySums:
         self._begin()
 
     def _sum(self, buffer: Tensor, start: int, stop: int) -> None:
-        """Begin to sum `[start, stop)`, each owner's part to its owner."""
-        placement = self._groups.placement
-        place = self._groups.place
-        size = len(buffer) // placement.layout.dp
+        """Begin to sum the elements `[start, stop)`, each owner's part to its owner."""
+        size = len(buffer) // self._groups.placement.layout.dp
         first_owner = start // size
         last_owner = (stop - 1) // size
         for owner in range(first_owner, last_owner + 1):
             low = max(start, owner * size)
             high = min(stop, (owner + 1) * size)
-            rank = placement.rank(pp_rank=place.pp_rank, dp_rank=owner, tp_rank=place.tp_rank)
-            work = dist.reduce(buffer[low:high], rank, group=self._groups.dp, async_op=True)
+            work = dist.reduce(
+                buffer[low:high],
+                self._rank_of(owner),
+                group=self._groups.dp,
+                async_op=True,
+            )
             self._sums.append(work)
+
+    def _rank_of(self, owner: int) -> int:
+        """Return the global rank of a data-parallel rank of this rank's stage and shard."""
+        place = self._groups.place
+        return self._groups.placement.rank(
+            pp_rank=place.pp_rank,
+            dp_rank=owner,
+            tp_rank=place.tp_rank,
+        )

@@ -12,8 +12,8 @@ from torch import Tensor
 class FlatTensors:
     """Tensors laid end to end in one buffer, matrices before vectors.
 
-    The buffer's length is a multiple of `multiple_of`, so that data-parallel ranks get even shares. It is
-    zeros, or `buffer`, that of an earlier object of the same shapes.
+    The buffer's length is a multiple of `multiple_of`, so that data-parallel ranks get even shares. The
+    buffer is new and zero, or `buffer`: that of an earlier object with the same shapes.
     """
 
     def __init__(
@@ -24,16 +24,30 @@ class FlatTensors:
         multiple_of: int = 1,
         buffer: Tensor | None = None,
     ) -> None:
-        names = sorted(shapes, key=lambda name: len(shapes[name]) < 2)
         self.spans: dict[str, tuple[int, int]] = {}
+        """The elements `[start, stop)` of each tensor."""
+        self.num_matrix_elements = 0
+        """Elements before the first vector."""
         position = 0
-        for name in names:
-            self.spans[name] = (position, position + math.prod(shapes[name]))
-            position = self.spans[name][1]
-        self.num_matrix_elements = max((self.spans[n][1] for n in names if len(shapes[n]) > 1), default=0)
+        matrices_first = sorted(shapes, key=lambda name: len(shapes[name]) < 2)
+        for name in matrices_first:
+            shape = shapes[name]
+            stop = position + math.prod(shape)
+            self.spans[name] = (position, stop)
+            if len(shape) > 1:
+                self.num_matrix_elements = stop
+            position = stop
+
         if buffer is None:
-            buffer = torch.zeros(-(-position // multiple_of) * multiple_of, dtype=dtype, device=device)
+            num_units = -(-position // multiple_of)
+            buffer = torch.zeros(
+                num_units * multiple_of,
+                dtype=dtype,
+                device=device,
+            )
+
         self.buffer = buffer
-        self.views: dict[str, Tensor] = {
-            name: self.buffer[start:stop].view(shapes[name]) for name, (start, stop) in self.spans.items()
-        }
+        self.views: dict[str, Tensor] = {}
+        """Each tensor, as a view of the buffer."""
+        for name, (start, stop) in self.spans.items():
+            self.views[name] = buffer[start:stop].view(shapes[name])

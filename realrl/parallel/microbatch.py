@@ -1,15 +1,23 @@
-"""Cutting a batch into micro-batches by a token budget, and putting their results together again."""
+"""Splits a batch into micro-batches by a token budget, and joins their results.
+
+Samples that share a prompt may share its computation. The prompt is then laid once before what follows it:
+
+    samples     p p p a a | p p p b | q c c        T = 12 tokens
+    computed    p p p | a a | b | q c c            U = 9 tokens, in four segments; a's and b's prefix is p
+    index       0 1 2 3 4   0 1 2 5   6 7 8        the computed token of each token of the samples
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch, cu_seqlens_of
+from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.ops.packing import first_fit_decreasing, karmarkar_karp
 from realrl.ops.segments import Segments
 from realrl.ops.upload import upload
@@ -19,174 +27,287 @@ Prompt = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Microbatch:
-    """What one pass through a model takes: samples, and the tokens to compute, a shared prompt's once.
+    """The input of one pass through a model: samples, and the tokens to compute, a shared prompt's once.
 
-    Shapes: T tokens of the samples, U <= T computed ones, R of `loss_mask`. All but the segments are on the
-        batch's device.
+    Shapes: T tokens of the samples, U <= T computed ones, R of `loss_mask`. All tensors but the segments are
+        on the batch's device.
     """
 
     batch: PackedBatch
-    """With `responses`, which are none where it has no `loss_mask`."""
+    """With `responses`, which are empty if it has no `loss_mask`."""
     ids: Tensor
     """int64 `[U]`."""
     segments: Segments
     index: Tensor
-    """int64 `[T]`: which of the computed tokens each token of the samples is."""
+    """int64 `[T]`: the computed token of each token of the samples."""
     sources: Tensor
     """int64 `[R]`: the computed token before each of the batch's `responses`."""
 
     @property
     def num_tokens(self) -> int:
+        """The number of computed tokens."""
         return len(self.ids)
 
     def to(self, device: torch.device) -> Microbatch:
-        """The same on a device, by one copy that the host does not wait for."""
-        tokens, per_sample = self.batch.tokens, self.batch.per_sample
-        own = self.ids, self.index, self.batch.responses, self.sources
-        ids, index, responses, sources, *columns = upload(
-            (*own, *tokens.values(), *per_sample.values()), device
-        )
+        """Return the micro-batch on a device, by one copy that the host does not wait for."""
+        tokens = self.batch.tokens
+        per_sample = self.batch.per_sample
+        responses = self.batch.responses
+        assert responses is not None, "a micro-batch has its responses"
+        own = self.ids, self.index, responses, self.sources
+        host = (*own, *tokens.values(), *per_sample.values())
+        ids, index, responses, sources, *columns = upload(host, device)
+
+        of_tokens = columns[: len(tokens)]
+        of_samples = columns[len(tokens) :]
         batch = replace(
             self.batch,
-            tokens=dict(zip(tokens, columns)),
-            per_sample=dict(zip(per_sample, columns[len(tokens) :], strict=True)),
+            tokens=dict(zip(tokens, of_tokens, strict=True)),
+            per_sample=dict(zip(per_sample, of_samples, strict=True)),
             responses=responses,
         )
         return Microbatch(batch, ids, self.segments, index, sources)
 
 
+class _Units(NamedTuple):
+    """Samples that stay together, as indices into a batch."""
+
+    members: list[list[int]]
+    """The samples of each unit."""
+    weights: list[int]
+    """The number of tokens to compute for each unit."""
+
+
 def split(
     batch: PackedBatch, max_tokens: int, *, share_prompts: bool, whole_rows: bool = False
 ) -> list[Microbatch]:
-    """The micro-batches of a batch, both on the host, of at most `max_tokens` computed tokens each.
+    """Return the micro-batches of a batch, both on the host, of at most `max_tokens` computed tokens each.
 
-    A longer sample goes alone.
-    Samples that share a prompt, the tokens before the first of `loss_mask`, stay together as far as they fit;
-    with `whole_rows`, those of a dataset row in any case.
+    A longer sample has a micro-batch of its own. A prompt is the tokens before the first of `loss_mask`.
+    Samples that share a prompt stay together as far as they fit. With `whole_rows`, all samples of a dataset
+    row stay together.
     """
-    shared = share_prompts and "loss_mask" in batch.tokens
-    prompts = _prompts(batch) if shared else [None] * len(batch)
-    items, weights = _rows(batch, prompts) if whole_rows else _items(batch.lengths, prompts, max_tokens)
-    return [
-        _microbatch(batch.select(chosen), [prompts[i] for i in chosen])
-        for members in microbatches(weights, max_tokens)
-        if (chosen := [i for item in members for i in items[item]])
-    ]
+    prompts: list[Prompt | None] = [None] * len(batch)
+    if share_prompts and "loss_mask" in batch.tokens:
+        prompts = _prompts(batch)
+    if whole_rows:
+        units = _rows(batch, prompts)
+    else:
+        units = _units(batch.lengths, prompts, max_tokens)
+
+    micros = []
+    for chosen_units in microbatches(units.weights, max_tokens):
+        chosen: list[int] = []
+        for unit in chosen_units:
+            chosen += units.members[unit]
+        if chosen:
+            own_prompts = [prompts[sample] for sample in chosen]
+            micros.append(_microbatch(batch.select(chosen), own_prompts))
+    return micros
 
 
 def microbatches(weights: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """The items of each micro-batch, which has at most `max_tokens` tokens; a longer item goes alone.
+    """Return the items of each micro-batch of at most `max_tokens` tokens; a longer item goes alone.
 
-    First-fit decreasing finds how many there are, Karmarkar-Karp evens the tokens of as many. Where one of
-    these is over the budget, those of first-fit stay: then nearly all are full. Items of a micro-batch, and
-    micro-batches by their first item, keep the batch's order.
+    First-fit decreasing finds the number of micro-batches, and Karmarkar-Karp evens their tokens. If one of
+    these is over the budget, the result of first-fit is kept: its micro-batches are nearly full. Items of a
+    micro-batch, and micro-batches by their first item, keep the batch's order.
     """
     bins = first_fit_decreasing(weights, max_tokens)
-    alone = [members for members in bins if weights[members[0]] > max_tokens]
-    return sorted(alone + _evened(weights, bins[len(alone) :], max_tokens))
+    # First-fit begins with the longest items: bins of too long ones come first.
+    num_alone = 0
+    for members in bins:
+        longest = members[0]
+        if weights[longest] > max_tokens:
+            num_alone += 1
+    alone = bins[:num_alone]
+    evened = _evened(weights, bins[num_alone:], max_tokens)
+    return sorted(alone + evened)
 
 
 def in_batch_order(batch: PackedBatch, micros: Sequence[Microbatch], outputs: Sequence[Tensor]) -> Tensor:
-    """What `split`'s micro-batches gave, `[their samples' tokens]`, in the order of the batch's samples."""
-    pieces = {
-        sample: piece
-        for micro, output in zip(micros, outputs, strict=True)
-        for sample, piece in zip(micro.batch.samples, output.split(micro.batch.lengths), strict=True)
-    }
+    """Return the outputs of `split`'s micro-batches in the order of the batch's samples.
+
+    Shapes: each output `[tokens of the micro-batch's samples]`; returns `[T]`.
+    """
+    pieces: dict[Sample, Tensor] = {}
+    for micro, output in zip(micros, outputs, strict=True):
+        parts = output.split(micro.batch.lengths)
+        pieces.update(zip(micro.batch.samples, parts, strict=True))
+
     assert len(pieces) == len(batch), "each sample must be once in the batch, and in one micro-batch"
-    return torch.cat([pieces[sample] for sample in batch.samples]) if pieces else torch.empty(0)
+    if not pieces:
+        return torch.empty(0)
+    ordered = [pieces[sample] for sample in batch.samples]
+    return torch.cat(ordered)
 
 
 def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> list[list[int]]:
-    items = sorted(item for members in bins for item in members)
+    """Return as many bins of the same items with more even weights, if they keep to the budget."""
+    items: list[int] = []
+    for members in bins:
+        items += members
+    items.sort()
+    own_weights = [weights[item] for item in items]
+    num_bins = max(len(bins), 1)
+    chosen = karmarkar_karp(own_weights, num_bins)
+
     evened: list[list[int]] = [[] for _ in bins]
-    for item, index in zip(items, karmarkar_karp([weights[i] for i in items], max(len(bins), 1))):
+    sums = [0] * len(bins)
+    for item, index in zip(items, chosen):
         evened[index].append(item)
-    fits = all(sum(weights[i] for i in members) <= max_tokens for members in evened)
+        sums[index] += weights[item]
+
+    fits = max(sums, default=0) <= max_tokens
     return evened if fits else bins
 
 
 def _prompts(batch: PackedBatch) -> list[Prompt | None]:
-    """Each sample's prompt; None where no token follows it, or none is before."""
+    """Return each sample's prompt; None if no token follows it or precedes the response."""
     prompts: list[Prompt | None] = []
-    for ids, mask in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"), strict=True):
-        first = int(mask.int().argmax()) if len(mask) else 0
-        prompts.append(tuple(ids[:first].tolist()) or None)
+    all_ids = batch.unpacked("input_ids")
+    masks = batch.unpacked("loss_mask")
+    for ids, mask in zip(all_ids, masks, strict=True):
+        first = 0
+        if len(mask):
+            first = int(mask.int().argmax())
+        prompt = tuple(ids[:first].tolist())
+        prompts.append(prompt or None)
     return prompts
 
 
-def _items(
-    lengths: Sequence[int], prompts: Sequence[Prompt | None], max_tokens: int
-) -> tuple[list[list[int]], list[int]]:
-    """Samples that go together, and how many tokens they are to compute."""
-    items: list[list[int]] = []
-    weights: list[int] = []
-    open_item: dict[Prompt, int] = {}
+def _units(lengths: Sequence[int], prompts: Sequence[Prompt | None], max_tokens: int) -> _Units:
+    """Join samples that share a prompt, as far as they fit into the budget."""
+    units = _Units([], [])
+    open_unit: dict[Prompt, int] = {}
     for sample, (length, prompt) in enumerate(zip(lengths, prompts, strict=True)):
-        item = open_item.get(prompt) if prompt is not None else None
-        more = length if item is None else length - len(prompt)
-        if item is None or weights[item] + more > max_tokens:
-            open_item[prompt] = len(items)
-            items.append([sample])
-            weights.append(length)
-        else:
-            items[item].append(sample)
-            weights[item] += more
-    return items, weights
+        if prompt is not None and prompt in open_unit:
+            unit = open_unit[prompt]
+            new_tokens = length - len(prompt)
+            new_weight = units.weights[unit] + new_tokens
+            if new_weight <= max_tokens:
+                units.members[unit].append(sample)
+                units.weights[unit] = new_weight
+                continue
+
+        if prompt is not None:
+            open_unit[prompt] = len(units.members)
+        units.members.append([sample])
+        units.weights.append(length)
+    return units
 
 
-def _rows(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> tuple[list[list[int]], list[int]]:
-    """The samples of each row, and how many tokens they are to compute."""
+def _rows(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> _Units:
+    """Join the samples of each row."""
     rows: dict[int, list[int]] = defaultdict(list)
     for index, sample in enumerate(batch.samples):
         rows[sample.row].append(index)
-    lengths, weights = batch.lengths, []
+
+    lengths = batch.lengths
+    units = _Units([], [])
     for members in rows.values():
-        shared = Counter(prompts[i] for i in members if prompts[i] is not None)
-        saved = sum((count - 1) * len(prompt) for prompt, count in shared.items())
-        weights.append(sum(lengths[i] for i in members) - saved)
-    return list(rows.values()), weights
+        num_tokens = 0
+        own_prompts = []
+        for index in members:
+            num_tokens += lengths[index]
+            own_prompts.append(prompts[index])
+
+        num_saved = _saved_tokens(own_prompts)
+        units.members.append(members)
+        units.weights.append(num_tokens - num_saved)
+    return units
+
+
+def _saved_tokens(prompts: Sequence[Prompt | None]) -> int:
+    """Count the tokens that need not be computed if equal prompts are computed once."""
+    saved = 0
+    for prompt, count in Counter(prompts).items():
+        if prompt is not None:
+            saved += (count - 1) * len(prompt)
+    return saved
 
 
 def _microbatch(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> Microbatch:
     """Lay a prompt that several samples share before what follows it in each of them."""
-    sharers, starts = Counter(prompts), batch.cu_seqlens.tolist()
-    laid, index = _Segments(), []
-    first_of: dict[Prompt, tuple[int, range]] = {}
-    for start, stop, prompt in zip(starts, starts[1:], prompts):
-        if prompt is None or sharers[prompt] == 1:
-            index += laid.add(range(start, stop))
-            continue
-        end = start + len(prompt)
-        if prompt not in first_of:
-            first_of[prompt] = len(laid.runs), laid.add(range(start, end))
-        segment, shared = first_of[prompt]
-        index += [*shared, *laid.add(range(end, stop), prefix=segment)]
-    ids, computed = batch["input_ids"], torch.tensor(index, dtype=torch.long)
-    responses = batch["loss_mask"].nonzero()[:, 0] if "loss_mask" in batch.tokens else computed[:0]
+    laid = _Laid()
+    index = _lay(laid, batch, prompts)
+    computed = torch.tensor(index, dtype=torch.long)
+    if "loss_mask" in batch.tokens:
+        responses = batch["loss_mask"].nonzero()[:, 0]
+    else:
+        responses = computed[:0]
     return Microbatch(
         replace(batch, responses=responses),
-        torch.cat([ids[run.start : run.stop] for run in laid.runs]) if laid.runs else ids,
+        laid.tokens(batch["input_ids"]),
         laid.segments(),
-        computed,
-        computed[responses - 1],
+        index=computed,
+        sources=computed[responses - 1],
     )
 
 
-class _Segments:
-    """Runs of a batch's tokens, one behind another, each with the number of the one that it sees in full."""
+def _lay(laid: _Laid, batch: PackedBatch, prompts: Sequence[Prompt | None]) -> list[int]:
+    """Lay the samples' tokens, and return the place of each of them."""
+    index: list[int] = []
+    sharers = Counter(prompts)
+    shared_runs: dict[Prompt, _SharedRun] = {}
+    starts = batch.cu_seqlens.tolist()
+    for start, stop, prompt in zip(starts, starts[1:], prompts):
+        if prompt is None or sharers[prompt] == 1:
+            run = range(start, stop)
+            index += laid.add(run)
+            continue
+
+        end = start + len(prompt)
+        if prompt not in shared_runs:
+            segment = laid.num_segments
+            places = laid.add(range(start, end))
+            shared_runs[prompt] = _SharedRun(segment, places)
+
+        shared = shared_runs[prompt]
+        rest = range(end, stop)
+        index += shared.places
+        index += laid.add(rest, prefix=shared.segment)
+    return index
+
+
+class _SharedRun(NamedTuple):
+    """A prompt that is laid once."""
+
+    segment: int
+    places: range
+
+
+class _Laid:
+    """Runs of a batch's tokens laid end to end, each with the number of the run that it sees in full."""
 
     def __init__(self) -> None:
-        self.runs: list[range] = []
+        self._runs: list[range] = []
         self._prefix: list[int] = []
         self._num_tokens = 0
 
+    @property
+    def num_segments(self) -> int:
+        """The number of runs."""
+        return len(self._runs)
+
     def add(self, run: range, prefix: int = -1) -> range:
-        """Where its tokens come to lie."""
-        self.runs.append(run)
+        """Add a run, and return the places of its tokens."""
+        self._runs.append(run)
         self._prefix.append(prefix)
+        first = self._num_tokens
         self._num_tokens += len(run)
-        return range(self._num_tokens - len(run), self._num_tokens)
+        return range(first, self._num_tokens)
+
+    def tokens(self, ids: Tensor) -> Tensor:
+        """Return the tokens of all runs, of a batch's tokens.
+
+        Shapes: `[T]` to `[U]`.
+        """
+        if not self._runs:
+            return ids
+        return torch.cat([ids[run.start : run.stop] for run in self._runs])
 
     def segments(self) -> Segments:
-        return Segments(cu_seqlens_of(map(len, self.runs)), torch.tensor(self._prefix, dtype=torch.int32))
+        """Return the runs as segments."""
+        prefix = torch.tensor(self._prefix, dtype=torch.int32)
+        return Segments(cu_seqlens_of(map(len, self._runs)), prefix)

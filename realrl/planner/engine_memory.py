@@ -1,10 +1,9 @@
-"""What an engine's calls take of a rank's memory, predicted from configs alone."""
+"""Predicts the memory that an engine's calls take on a rank, from configs alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple
+from operator import add
 
 from realrl.api.config import GenerationConfig
 from realrl.models.generation import PACKING_PAYS
@@ -15,84 +14,120 @@ from realrl.parallel.pipeline_schedule import Kind, training_order
 from realrl.planner.model_memory import Stage
 
 
-class MemoryUse(NamedTuple):
+@dataclass(frozen=True)
+class MemoryUse:
     """Bytes of one rank, by what they are for."""
 
     weights_bytes: int = 0
-    """Copies that generation packs among them."""
+    """Weights, including the copies that generation packs."""
     optimizer_bytes: int = 0
     """Float32 masters, moments and gradients."""
     activations_bytes: int = 0
-    """Kept for a backward pass, or on the way."""
+    """Tensors that are kept for a backward pass, or in use."""
     cache_bytes: int = 0
     """Keys and values."""
     staging_bytes: int = 0
     """Messages in which weights move, and other buffers of communication."""
     context_bytes: int = 0
-    """What CUDA itself takes, for this process and for a vLLM process beside it, and NCCL."""
+    """What CUDA itself takes, for this process and for a vLLM process next to it, and NCCL."""
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The bytes of each field, in their order."""
+        return (
+            self.weights_bytes,
+            self.optimizer_bytes,
+            self.activations_bytes,
+            self.cache_bytes,
+            self.staging_bytes,
+            self.context_bytes,
+        )
 
     @property
     def total_bytes(self) -> int:
-        return sum(self)
+        """The sum of all parts."""
+        return sum(self.parts)
 
     def __add__(self, other: MemoryUse) -> MemoryUse:
-        return MemoryUse(*(a + b for a, b in zip(self, other)))
+        """Return the sum, field by field."""
+        sums = map(add, self.parts, other.parts)
+        return MemoryUse(*sums)
 
 
 CONTEXT_BYTES = 600 << 20
 """CUDA's context of a process, with the libraries that it loads and their work space, on Hopper GPUs."""
-_GROUP_BYTES, _PAIR_BYTES = 256 << 20, 64 << 20
-"""NCCL's buffers for a communicator of a group, and for that of two ranks: a few MiB a channel and peer, with
-up to 32 channels."""
+_GROUP_BYTES = 256 << 20
+"""NCCL's buffers for a communicator of a group: a few MiB per channel and peer, with up to 32 channels."""
+_PAIR_BYTES = 64 << 20
+"""NCCL's buffers for a communicator of two ranks."""
 _GLOO_BYTES = 2 << 20
-"""Of gloo's all-reduce: two segments of a ring (`kMaxSegmentSize` in gloo/allreduce.cc)."""
+"""Buffers of gloo's all-reduce: two segments of a ring (`kMaxSegmentSize` in gloo/allreduce.cc)."""
+_FLOAT32_BYTES = 4
 
 
 def context(links: Links, device: str) -> MemoryUse:
-    """What is taken before anything is computed, once all communicators have been used."""
+    """Return what a process takes besides tensors, once all of its communicators have been used."""
     if device == "cpu":
         return MemoryUse()
-    return MemoryUse(context_bytes=CONTEXT_BYTES + links.groups * _GROUP_BYTES + links.pairs * _PAIR_BYTES)
+    groups = links.groups * _GROUP_BYTES
+    pairs = links.pairs * _PAIR_BYTES
+    return MemoryUse(context_bytes=CONTEXT_BYTES + groups + pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a data-parallel rank does in one call."""
+    """The work of a data-parallel rank in one call."""
 
     num_micros: int
+    """Micro-batches."""
     num_tokens: int
-    """Computed in the fullest micro-batch."""
+    """Tokens that are computed in the fullest micro-batch."""
     num_logits: int
-    """Tokens of it that get logits: those of `loss_mask`."""
+    """Tokens of that micro-batch that get logits: those of `loss_mask`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationLoad:
-    """What a data-parallel rank generates in one call."""
+    """The work of a data-parallel rank in one generate call."""
 
     num_sequences: int
     longest_prompt: int
+    """Tokens of the longest prompt."""
     num_prompt_tokens: int
-    """Of all prompts, each of a group's counted once."""
+    """Tokens of all prompts; a prompt that a group shares counts once."""
 
 
 def resident(stage: Stage, *, trained: bool, states_elsewhere: bool = False) -> MemoryUse:
-    """Between the calls; `states_elsewhere`: the optimizer keeps gradients alone on the device."""
-    gradients = 4 * stage.num_elements
-    states = 0 if states_elsewhere else states_bytes(stage)
+    """Return what an engine holds between calls.
+
+    With `states_elsewhere` only gradients are on the device, and the optimizer's states are not.
+    """
+    optimizer = 0
+    if trained:
+        gradients = _FLOAT32_BYTES * stage.num_elements
+        states = 0 if states_elsewhere else states_bytes(stage)
+        optimizer = gradients + states
     return MemoryUse(
         weights_bytes=stage.num_elements * stage.itemsize,
-        optimizer_bytes=gradients + states if trained else 0,
+        optimizer_bytes=optimizer,
     )
 
 
 def states_bytes(stage: Stage) -> int:
-    """Masters and two moments of this rank's share; float32 weights are their own masters."""
-    return stage.num_elements // stage.layout.dp * (8 if stage.itemsize == 4 else 12)
+    """Return the bytes of this rank's shard of the masters and of the two moments.
+
+    Float32 weights are their own masters.
+    """
+    share = stage.num_elements // stage.layout.dp
+    num_states = 2 if stage.itemsize == _FLOAT32_BYTES else 3
+    return share * num_states * _FLOAT32_BYTES
 
 
 def training(stage: Stage, load: Load, *, recompute: bool) -> MemoryUse:
-    """Beyond what is resident: the larger of a micro-batch's peak and the optimizer step's."""
+    """Return what a train call takes in addition to what is resident.
+
+    That is the larger of the peak of a micro-batch and that of the optimizer's step.
+    """
     passes = max(
         _forward_peak(stage, load, recompute),
         _backward_peak(stage, load, recompute),
@@ -100,126 +135,217 @@ def training(stage: Stage, load: Load, *, recompute: bool) -> MemoryUse:
     step = step_bytes(stage)
     if step > passes:
         return MemoryUse(staging_bytes=step)
-    return MemoryUse(activations_bytes=passes, staging_bytes=_sum_bytes(stage))
+    return MemoryUse(
+        activations_bytes=passes,
+        staging_bytes=_sum_bytes(stage),
+    )
 
 
 def inference(stage: Stage, load: Load) -> MemoryUse:
-    """Beyond the weights: a layer's or the head's tensors, and what was sent before."""
+    """Return what an inference call takes in addition to the weights.
+
+    That is the tensors of a layer or of the head, and what was sent to the next stage before.
+    """
     peak = stage.forward_bytes(load.num_tokens)
     if stage.is_last:
-        peak = max(peak, stage.head_forward_bytes(load.num_tokens, load.num_logits, trains=False))
+        head = stage.head_forward_bytes(load.num_tokens, load.num_logits, trains=False)
+        peak = max(peak, head)
     else:
-        num_sent = min(load.num_micros - 1, max_sending(stage.layout))
+        num_earlier = load.num_micros - 1
+        num_sent = min(num_earlier, max_sending(stage.layout))
         peak += num_sent * stage.hidden_bytes(load.num_tokens)
-    return MemoryUse(activations_bytes=peak, staging_bytes=_sum_bytes(stage))
+    return MemoryUse(
+        activations_bytes=peak,
+        staging_bytes=_sum_bytes(stage),
+    )
 
 
 def generation(
     stage: Stage, load: GenerationLoad, config: GenerationConfig, *, max_prefill_tokens: int
 ) -> MemoryUse:
-    """Beyond the weights: their packed copies, the cache, and a prefill or the logits of a draw."""
+    """Return what a generate call takes in addition to the weights.
+
+    That is packed copies of the weights, the cache, and a prefill or the logits of a draw.
+    """
     cache = _Cache(stage, load, config)
-    tokens_each = load.num_prompt_tokens / load.num_sequences
-
-    def prefill(num_sequences: int) -> int:
-        most = max(max_prefill_tokens, load.longest_prompt)
-        return stage.forward_bytes(min(most, round(num_sequences * tokens_each)))
-
-    at_once = min(max(int(max_prefill_tokens / tokens_each), 1), cache.num_started)
-    num_last = cache.num_started % at_once
-    peaks = [
-        (prefill(at_once), cache.bytes_after(cache.num_started - num_last)),
-        (prefill(num_last), cache.bytes_after(cache.num_started)),
-        (prefill(load.num_sequences - cache.num_started), cache.num_bytes),
-        (stage.drawing_bytes(cache.num_running, config), cache.num_bytes),
-    ]
-    activations, cached = max(peaks, key=sum)
-    packed = stage.packed_bytes if config.max_new_tokens >= PACKING_PAYS else 0
-    return MemoryUse(
-        weights_bytes=packed,
-        activations_bytes=activations,
-        cache_bytes=cached,
+    peak = max(
+        _generation_peaks(stage, load, config, cache, max_prefill_tokens),
+        key=lambda moment: moment.total_bytes,
+    )
+    # Packing costs as much as some tokens' products, so short generations do not pack.
+    packs = config.max_new_tokens >= PACKING_PAYS
+    more = MemoryUse(
+        weights_bytes=stage.packed_bytes if packs else 0,
         staging_bytes=_sum_bytes(stage),
     )
+    return peak + more
+
+
+def _generation_peaks(
+    stage: Stage,
+    load: GenerationLoad,
+    config: GenerationConfig,
+    cache: _Cache,
+    max_prefill_tokens: int,
+) -> list[MemoryUse]:
+    """Return activations and cache at the moments that may be the fullest.
+
+    These are the first prefills and the last one of those that start at once, the prefills after them, and a
+    draw with all sequences.
+    """
+    tokens_each = load.num_prompt_tokens / load.num_sequences
+    most_tokens = max(max_prefill_tokens, load.longest_prompt)
+
+    def prefill_bytes(num_sequences: int) -> int:
+        num_tokens = round(num_sequences * tokens_each)
+        return stage.forward_bytes(min(most_tokens, num_tokens))
+
+    num_fitting = int(max_prefill_tokens / tokens_each)
+    at_once = min(max(num_fitting, 1), cache.num_started)
+    num_last = cache.num_started % at_once
+    num_before_last = cache.num_started - num_last
+    num_later = load.num_sequences - cache.num_started
+    first = MemoryUse(
+        activations_bytes=prefill_bytes(at_once),
+        cache_bytes=cache.bytes_after(num_before_last),
+    )
+    last_of_start = MemoryUse(
+        activations_bytes=prefill_bytes(num_last),
+        cache_bytes=cache.bytes_after(cache.num_started),
+    )
+    later = MemoryUse(
+        activations_bytes=prefill_bytes(num_later),
+        cache_bytes=cache.num_bytes,
+    )
+    draw = MemoryUse(
+        activations_bytes=stage.drawing_bytes(cache.num_running, config),
+        cache_bytes=cache.num_bytes,
+    )
+    return [first, last_of_start, later, draw]
 
 
 class _Cache:
-    """Pages for as many sequences as run at once, or for what is allowed."""
+    """The pages of keys and values: for as many sequences as run at once, or as many as are allowed."""
 
     def __init__(self, stage: Stage, load: GenerationLoad, config: GenerationConfig) -> None:
         page_bytes = KeyValueCache.page_bytes(**stage.cache_shape())
         page_tokens = KeyValueCache.tokens_of_page(stage.device)
-        pages_each = -(-(load.longest_prompt + config.max_new_tokens) // page_tokens)
+        longest = load.longest_prompt + config.max_new_tokens
+        pages_each = -(-longest // page_tokens)
         pages_of_prompt = -(-load.longest_prompt // page_tokens)
+
         self.num_running = min(config.max_sequences, load.num_sequences)
-        needed = self.num_running * pages_each
-        num_pages = min((config.cache_mib << 20) // page_bytes, needed) if config.cache_mib else needed
-        self.num_started = max(min(self.num_running, num_pages // (pages_of_prompt + 1)), 1)
+        num_pages = self.num_running * pages_each
+        if config.cache_mib:
+            allowed_bytes = config.cache_mib << 20
+            num_allowed = allowed_bytes // page_bytes
+            num_pages = min(num_allowed, num_pages)
+
+        num_starting = num_pages // (pages_of_prompt + 1)
+        self.num_started = max(min(self.num_running, num_starting), 1)
         """Sequences that start before one ends: each keeps a page to grow into."""
-        if stage.device == "cpu":
+        is_on_cpu = stage.device == "cpu"
+        if is_on_cpu:
             num_pages = min(num_pages, self.num_started * pages_each)
-        self.num_bytes = (num_pages + 1) * page_bytes  # with the one that recorded steps write to
-        self._bytes_each = pages_of_prompt * page_bytes if stage.device == "cpu" else self.num_bytes
+        # Recorded steps write to one further page.
+        self.num_bytes = (num_pages + 1) * page_bytes
+        self._bytes_each = pages_of_prompt * page_bytes if is_on_cpu else self.num_bytes
 
     def bytes_after(self, num_prompts: int) -> int:
-        """When so many prompts are in it: on the CPU, memory is taken when it is written to.
+        """Return the bytes that are taken once `num_prompts` prompts are in the cache.
 
-        Where pages of the system are huge, up to one more of them in each layer.
+        On the CPU, memory is taken when it is written to. Where pages of the system are huge, up to one more
+        of them is taken in each layer.
         """
-        return min(num_prompts * self._bytes_each, self.num_bytes)
+        written = num_prompts * self._bytes_each
+        return min(written, self.num_bytes)
 
 
 def step_bytes(stage: Stage) -> int:
-    """What the optimizer's step takes beyond its states.
+    """Return what the optimizer's step takes in addition to its states.
 
-    On CUDA gradients are summed where they are, and a copy of the share's new weights is sent. On the CPU
-    there is the share of the sum, and gloo sums in a copy of all gradients.
+    On CUDA gradients are summed in place, and a copy of the new weights of this rank's shard is sent. On the
+    CPU there is this rank's shard of the sum, and gloo sums in a copy of all gradients.
     """
     if stage.layout.dp == 1:
         return 0
     share = stage.num_elements // stage.layout.dp
-    return share * stage.itemsize if stage.device == "cuda" else 4 * (share + stage.num_elements)
+    if stage.device == "cuda":
+        return share * stage.itemsize
+    return _FLOAT32_BYTES * (share + stage.num_elements)
 
 
 def _sum_bytes(stage: Stage) -> int:
-    """For sums over tensor-parallel ranks."""
-    return _GLOO_BYTES if stage.layout.tp > 1 and stage.device == "cpu" else 0
+    """Return the bytes of the buffers for sums over tensor-parallel ranks."""
+    uses_gloo = stage.layout.tp > 1 and stage.device == "cpu"
+    return _GLOO_BYTES if uses_gloo else 0
 
 
 def _in_flight(stage: Stage, load: Load) -> int:
-    """Micro-batches of which something is kept when the stage has most of them."""
-    until = Kind.WEIGHTS if stage.device == "cuda" else Kind.BACKWARD
-    changes = {Kind.FORWARD: 1, until: -1}
-    order = training_order(stage.layout, stage.place.pp_rank, load.num_micros)
-    held = accumulate(changes.get(step.kind, 0) for step in order)
-    return -(-max(held, default=0) // stage.layout.vp)
+    """Return the largest number of micro-batches of which the stage keeps something at one time."""
+    frees = Kind.WEIGHTS if stage.device == "cuda" else Kind.BACKWARD
+    num_chunks = 0
+    most_chunks = 0
+    for step in training_order(stage.layout, stage.place.pp_rank, load.num_micros):
+        if step.kind is Kind.FORWARD:
+            num_chunks += 1
+        elif step.kind is frees:
+            num_chunks -= 1
+        most_chunks = max(most_chunks, num_chunks)
+    chunks_per_stage = stage.layout.vp
+    return -(-most_chunks // chunks_per_stage)
 
 
 def _sent_bytes(stage: Stage, load: Load) -> int:
-    """Outputs and gradients of earlier micro-batches, some of which stay until later ones are sent."""
-    directions = (not stage.is_last) + (not stage.is_first)
-    num = min(directions * (load.num_micros - _in_flight(stage, load)), max_sending(stage.layout))
-    return num * stage.hidden_bytes(load.num_tokens)
+    """Return the bytes of earlier micro-batches' outputs and gradients that are still being sent.
+
+    Some of them stay until later ones are sent.
+    """
+    num_directions = 0
+    if not stage.is_last:
+        num_directions += 1
+    if not stage.is_first:
+        num_directions += 1
+    num_done = load.num_micros - _in_flight(stage, load)
+    num_sent = min(num_directions * num_done, max_sending(stage.layout))
+    return num_sent * stage.hidden_bytes(load.num_tokens)
+
+
+def _earlier_bytes(stage: Stage, load: Load, recompute: bool) -> int:
+    """Return what earlier micro-batches keep while another one is computed."""
+    each = stage.kept_bytes(load.num_tokens, recompute=recompute)
+    num_earlier = _in_flight(stage, load) - 1
+    kept = num_earlier * each
+    sent = _sent_bytes(stage, load)
+    return kept + sent
 
 
 def _forward_peak(stage: Stage, load: Load, recompute: bool) -> int:
-    kept = stage.kept_bytes(load.num_tokens, recompute=recompute)
-    earlier = (_in_flight(stage, load) - 1) * kept + _sent_bytes(stage, load)
-    layers = stage.kept_bytes(load.num_tokens, recompute=recompute) + stage.forward_bytes(load.num_tokens)
-    layers -= stage.hidden_bytes(load.num_tokens)
-    head = stage.head_forward_bytes(load.num_tokens, load.num_logits, trains=True) if stage.is_last else 0
-    return earlier + max(layers if recompute else 0, kept + head)
+    """Return the peak of a micro-batch's forward pass, in a layer or in the head."""
+    num_tokens = load.num_tokens
+    kept = stage.kept_bytes(num_tokens, recompute=recompute)
+    head = 0
+    if stage.is_last:
+        head = stage.head_forward_bytes(num_tokens, load.num_logits, trains=True)
+    layers = 0
+    if recompute:
+        # The input of the layer that is computed is among what is kept.
+        layers = kept + stage.forward_bytes(num_tokens) - stage.hidden_bytes(num_tokens)
+    return _earlier_bytes(stage, load, recompute) + max(layers, kept + head)
 
 
 def _backward_peak(stage: Stage, load: Load, recompute: bool) -> int:
-    tokens = load.num_tokens
-    kept = stage.kept_bytes(tokens, recompute=recompute)
-    tied = stage.tied_gradient_bytes
+    """Return the peak of a micro-batch's backward pass: in a layer, the embedding or the head."""
+    num_tokens = load.num_tokens
+    kept = stage.kept_bytes(num_tokens, recompute=recompute)
+    in_layer = stage.backward_bytes(num_tokens, recompute=recompute)
     peaks = [
-        kept + tied + stage.backward_bytes(tokens, recompute=recompute),
-        stage.embedding_gradient_bytes + stage.hidden_bytes(tokens),
+        kept + stage.tied_gradient_bytes + in_layer,
+        stage.embedding_gradient_bytes + stage.hidden_bytes(num_tokens),
     ]
     if stage.is_last:
-        peaks.append(kept + stage.head_backward_bytes(tokens, load.num_logits))
-        peaks.append(kept + stage.head_gradient_bytes(tokens))
-    return (_in_flight(stage, load) - 1) * kept + _sent_bytes(stage, load) + max(peaks)
+        in_head = stage.head_backward_bytes(num_tokens, load.num_logits)
+        after_head = stage.head_gradient_bytes(num_tokens)
+        peaks.append(kept + in_head)
+        peaks.append(kept + after_head)
+    return _earlier_bytes(stage, load, recompute) + max(peaks)

@@ -1,4 +1,4 @@
-"""What a run reads, as far as plans, memory and checks depend on it."""
+"""What a run reads before it starts, as far as plans, memory and checks depend on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from realrl.models.config import DecoderConfig
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model of the recipe, with what its directory says."""
+    """A model of the recipe, and what its directory says."""
 
     path: str
     """The config key that names its directory."""
@@ -24,23 +24,23 @@ class FoundModel:
 
 @dataclass(frozen=True)
 class RowFacts:
-    """One side of a run's data, as far as plans, memory and checks depend on it."""
+    """Facts about one side of a run's data, its training rows or its held-out rows."""
 
     longest: int
     """Tokens of the longest row, as `Dataset.length` counts them."""
     sequence_lengths: tuple[int, ...]
     """Tokens of each row's longest sequence."""
     longest_place: str
-    """Where the row with the longest sequence is from."""
+    """File and line of the row with the longest sequence."""
     largest_token: int
     largest_place: str
-    """Where the row with the largest token is from."""
+    """File and line of the row with the largest token."""
     notes: tuple[str, ...]
-    """What a person should know of the rows."""
+    """What a user should know about the rows."""
     form: str
     """The form of their prompts, in words."""
     digest: RowsDigest
-    """Of all that a rank looks up in them."""
+    """A digest of everything that a rank looks up in them."""
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)
@@ -48,7 +48,7 @@ class RowFacts:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads before anything starts."""
+    """The models and rows of a run."""
 
     models: Mapping[str, FoundModel]
     rows: RowFacts

@@ -1,23 +1,21 @@
-"""What every rank of a run holds while its nodes run one by one, predicted from the config."""
+"""Predicts, from the config, what every rank of a run holds while its nodes run one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from realrl.api.config import ModelConfig, RunConfig, TrainingConfig
+from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-from realrl.api.traits import generation_of, needed_generation
+from realrl.api.traits import needed_generation
+from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
 from realrl.parallel.groups import links_of
 from realrl.planner import vllm_memory as vllm
 from realrl.planner.engine_memory import (
-    GenerationLoad,
-    Load,
     MemoryUse,
     context,
     generation,
@@ -26,10 +24,11 @@ from realrl.planner.engine_memory import (
     states_bytes,
     training,
 )
+from realrl.planner.loads import PassRows, generation_load, model_load, recomputes
 from realrl.planner.model_memory import Stage
-from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
+from realrl.planner.run_inputs import FoundModel, RunInputs
 from realrl.planner.transfer_memory import peak_memory
-from realrl.program.instructions import Call, Offload, Reallocate, Release, Weights
+from realrl.program.instructions import Offload, Reallocate, Release, RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
 from realrl.realloc.hosts import topology_of
@@ -45,35 +44,36 @@ class Moment(NamedTuple):
     use: MemoryUse
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What one pass works on, at most."""
-
-    num_rows: int
-    samples_per_row: int
-    longest: int
-    """Tokens of a row, of all rows as long as the longest."""
-
-
 def moments(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunInputs) -> list[Moment]:
-    """Of a step, then of an evaluation: each call of a model, and each reallocation."""
+    """Return the moments of a step, then those of an evaluation.
+
+    Each call of a model and each reallocation is a moment.
+    """
     programs = compile_run(recipe, config, plan)
     walk = _Walk(config, inputs.models, programs, plan)
-    of_a_step = _rows(inputs.rows, config.batch_size, recipe.samples_per_row(config))
-    found = list(walk.through(programs.step, of_a_step))
-    if inputs.held_out is not None:
-        of_an_evaluation = _rows(inputs.held_out, len(inputs.held_out), 1)
-        for node, *rest in walk.through(programs.evaluate, of_an_evaluation):
-            found.append(Moment(f"{node}, evaluating", *rest))
+    samples_per_row = recipe.samples_per_row(config)
+    rows = PassRows(
+        num_rows=config.batch_size,
+        samples_per_row=samples_per_row,
+        longest=inputs.rows.longest,
+    )
+    found = list(walk.through(programs.step, rows))
+    if inputs.held_out is None:
+        return found
+
+    held_out = PassRows(
+        num_rows=len(inputs.held_out),
+        samples_per_row=1,
+        longest=inputs.held_out.longest,
+    )
+    for moment in walk.through(programs.evaluate, held_out):
+        name = f"{moment.node}, evaluating"
+        found.append(moment._replace(node=name))
     return found
 
 
-def _rows(rows: RowFacts, num_rows: int, samples_per_row: int) -> _Rows:
-    return _Rows(num_rows, samples_per_row, rows.longest)
-
-
 class _Walk:
-    """Follows which weights are where."""
+    """Follows where the weights of all models are, from one node of a run to the next."""
 
     def __init__(
         self,
@@ -82,125 +82,171 @@ class _Walk:
         programs: Programs,
         plan: ExecutionPlan,
     ) -> None:
-        self._config, self._models, self._homes = config, models, programs.homes
-        self._placements, self._num_workers = plan.placements.values(), plan.num_workers
-        calls = [node for node in programs.step.nodes if isinstance(node, Call)]
-        self._is_interruptible = any(call.interruptible for call in calls)
-        self._elsewhere = {w for call in calls if call.engine != OWN_ENGINE for w in call.weights}
-        """Weights of engines in processes of their own."""
-        self._standing: dict[int, MemoryUse] = {}
-        """What generation takes, by rank, where it steps aside for other work."""
+        self._config = config
+        self._models = models
+        self._placements = plan.placements.values()
+        self._num_workers = plan.num_workers
+        self._homes: dict[str, Weights] = {}
+        for model, home in programs.homes.items():
+            self._homes[model] = Weights(model, home)
         self._present: set[Weights] = set()
-        self._present |= {
-            w for w in map(Weights, *zip(*programs.homes.items())) if not self._model(w).offload
-        }
+        """Weights that are on the device now."""
+        for weights in self._homes.values():
+            if not self._model(weights).offload:
+                self._present.add(weights)
 
-    def through(self, program: Program, rows: _Rows) -> Iterator[Moment]:
-        for node in program.nodes:
+        calls = [node for node in programs.step.instructions if isinstance(node, RunCall)]
+        self._is_interruptible = any(call.interruptible for call in calls)
+        self._in_other_engines = _weights_in_other_engines(calls)
+        self._standing: dict[int, MemoryUse] = {}
+        """What generation takes, by rank, where it is preempted by other work."""
+
+    def through(self, program: Program, rows: PassRows) -> Iterator[Moment]:
+        """Yield the fullest rank of each node that takes memory, in the order of the program."""
+        for node in program.instructions:
             if isinstance(node, Reallocate):
-                self._present.update(node.writes)
+                self._present.add(_written(node))
                 staging = self._staging(node)
-                yield self._fullest(f"reallocate {node.model}", self._in_breaks(node, staging))
+                uses = self._while_preempting(node, staging)
+                yield self._fullest(f"reallocate {node.model}", uses)
             elif isinstance(node, Release):
                 self._present.difference_update(node.weights)
             elif isinstance(node, Offload):
-                change = self._present.add if node.back else self._present.discard
-                change(Weights(node.model, node.placement))
-            elif isinstance(node, Call) and node.model:
+                self._follow_offload(node)
+            elif isinstance(node, RunCall) and node.model:
                 working = self._working(node, rows)
-                if node.steps_aside:
-                    self._standing.update(working)
-                else:
-                    working = self._in_breaks(node, working)
                 yield self._fullest(node.call, working)
 
-    def _in_breaks(self, node: Call | Reallocate, uses: dict[int, MemoryUse]) -> dict[int, MemoryUse]:
-        """Beside what generation takes on the ranks that step aside for a node."""
+    def _follow_offload(self, node: Offload) -> None:
+        """Note that weights were brought to host memory or back."""
+        weights = Weights(node.model, node.placement)
+        if node.back:
+            self._present.add(weights)
+        else:
+            self._present.discard(weights)
+
+    def _working(self, node: RunCall, rows: PassRows) -> dict[int, MemoryUse]:
+        """Return what a call takes on each of its ranks."""
+        (weights,) = node.weights
+        working = {}
+        for rank in node.ranks:
+            stage = self._stage(weights, rank)
+            working[rank] = self._call(node, stage, rows)
+        if not node.steps_aside:
+            return self._while_preempting(node, working)
+        self._standing.update(working)
+        return working
+
+    def _while_preempting(
+        self, node: RunCall | Reallocate, uses: dict[int, MemoryUse]
+    ) -> dict[int, MemoryUse]:
+        """Add what generation holds on the ranks where this node preempts it."""
         if isinstance(node, Reallocate) and not self._is_interruptible:
             return uses
-        return {rank: use + self._standing.get(rank, MemoryUse()) for rank, use in uses.items()}
+        sums = {}
+        for rank, use in uses.items():
+            standing = self._standing.get(rank, MemoryUse())
+            sums[rank] = use + standing
+        return sums
 
     def _fullest(self, node: str, uses: Mapping[int, MemoryUse]) -> Moment:
-        held = {rank: self._held(rank) + use for rank, use in uses.items()}
-        rank = max(held, key=lambda r: held[r].total_bytes)
-        return Moment(node, rank, held[rank])
+        """Return the rank that holds most when each takes `uses` in addition to what it holds."""
+        found = []
+        for rank, use in uses.items():
+            held = self._held(rank)
+            found.append(Moment(node, rank, held + use))
+        return max(found, key=lambda moment: moment.use.total_bytes)
 
     def _held(self, rank: int) -> MemoryUse:
-        total = context(links_of(self._placements, rank, self._num_workers), self._config.device)
-        for weights in {*self._present, *self._elsewhere, *map(Weights, *zip(*self._homes.items()))}:
+        """Return what a rank holds between nodes."""
+        links = links_of(self._placements, rank, self._num_workers)
+        total = context(links, self._config.device)
+        everywhere = {
+            *self._present,
+            *self._in_other_engines,
+            *self._homes.values(),
+        }
+        for weights in everywhere:
             if rank in weights.placement.ranks:
                 total += self._resident(weights, rank)
         return total
 
     def _resident(self, weights: Weights, rank: int) -> MemoryUse:
-        """On the CPU, what is offloaded counts too."""
-        is_home, is_present = self._is_home(weights), weights in self._present
-        spec, stage = self._models[weights.model].spec, self._stage(weights, rank)
+        """Return what a rank holds of these weights; on the CPU, what is offloaded counts too."""
+        is_home = self._is_home(weights)
+        is_present = weights in self._present
+        stage = self._stage(weights, rank)
         if weights.engine != OWN_ENGINE:
-            return vllm.standing(stage, needed_generation(self._config), is_present=is_present)
+            return vllm.standing(stage, self._generation, is_present=is_present)
+
+        spec = self._models[weights.model].spec
         optimizer = spec.optimizer if is_home else None
+        trained = optimizer is not None
         states_elsewhere = optimizer is not None and optimizer.offload
-        held = resident(stage, trained=optimizer is not None, states_elsewhere=states_elsewhere)
+        held = resident(stage, trained=trained, states_elsewhere=states_elsewhere)
         if not (is_home and spec.model.offload):
             return held
+
         use = held if is_present else MemoryUse()
-        if self._config.device == "cpu" and (optimizer is None or not is_present):
-            use += MemoryUse(held.weights_bytes, states_bytes(stage) if optimizer else 0)
-        return use
+        if self._config.device != "cpu" or (trained and is_present):
+            return use
+        host_copy = MemoryUse(
+            weights_bytes=held.weights_bytes,
+            optimizer_bytes=states_bytes(stage) if trained else 0,
+        )
+        return use + host_copy
 
     def _staging(self, node: Reallocate) -> dict[int, MemoryUse]:
-        (goal,) = node.writes
-        ends = Weights(node.model, node.source), goal
-        layouts = [decoder_layout(self._models[m].decoder, p, self._models[m].spec.head) for m, p, _ in ends]
+        """Return the staging buffers of a reallocation, by rank."""
+        origin = Weights(node.model, node.source)
+        goal = _written(node)
+        source = self._layout(origin)
+        destination = self._layout(goal)
+        topology = topology_of({}, self._config.device)
         found = peak_memory(
-            cached_plan(*layouts, topology_of({}, self._config.device)),
-            *layouts,
-            itemsizes=tuple(map(self._itemsize, ends)),
+            cached_plan(source, destination, topology),
+            source,
+            destination,
+            itemsizes=(self._itemsize(origin), self._itemsize(goal)),
             staging_bytes=self._config.staging_mib << 20,
             device=self._config.device,
         )
-        return {rank: MemoryUse(staging_bytes=memory.staging_bytes) for rank, memory in found.items()}
+        staging = {}
+        for rank, memory in found.items():
+            assert isinstance(rank, int), f"the ranks of a run are numbers, not {rank!r}"
+            staging[rank] = MemoryUse(staging_bytes=memory.staging_bytes)
+        return staging
 
-    def _working(self, node: Call, rows: _Rows) -> dict[int, MemoryUse]:
-        (weights,) = node.weights
-        return {rank: self._call(node, self._stage(weights, rank), rows) for rank in node.ranks}
-
-    def _call(self, node: Call, stage: Stage, rows: _Rows) -> MemoryUse:
-        kind, config = node.function.kind, self._config
-        num_rows = -(-rows.num_rows // stage.layout.dp)
+    def _call(self, node: RunCall, stage: Stage, rows: PassRows) -> MemoryUse:
+        """Return what a call takes on one rank in addition to what the rank holds."""
+        config = self._config
+        kind = node.function.kind
+        own_rows = rows.on_each(stage.layout.dp)
         if node.engine != OWN_ENGINE:
-            longest = rows.longest + needed_generation(config).max_new_tokens
-            num_tokens = num_rows * rows.samples_per_row * longest
-            return vllm.generating(stage, needed_generation(config), num_tokens=num_tokens)
+            longest = own_rows.longest + self._generation.max_new_tokens
+            num_tokens = own_rows.num_samples * longest
+            return vllm.generating(stage, self._generation, num_tokens=num_tokens)
         if kind is CallKind.GENERATE:
-            sequences = GenerationLoad(
-                num_sequences=num_rows * rows.samples_per_row,
-                longest_prompt=rows.longest,
-                num_prompt_tokens=num_rows * rows.longest,
+            return generation(
+                stage,
+                generation_load(own_rows),
+                self._generation,
+                max_prefill_tokens=config.max_tokens_per_microbatch,
             )
-            budget = config.max_tokens_per_microbatch
-            return generation(stage, sequences, needed_generation(config), max_prefill_tokens=budget)
-        load = self._load(num_rows, rows, node.function.num_minibatches)
+        load = model_load(config, own_rows, node.function.num_minibatches)
         if kind is CallKind.TRAIN:
-            recompute = isinstance(config, TrainingConfig) and config.gradient_checkpointing
-            return training(stage, load, recompute=recompute)
+            return training(stage, load, recompute=recomputes(config))
         return inference(stage, load)
 
-    def _load(self, num_rows: int, rows: _Rows, num_minibatches: int) -> Load:
-        """Full micro-batches, each of whose tokens may be a response's."""
-        generated = generation_of(self._config)
-        new = 0 if generated is None else generated.max_new_tokens
-        num_samples = num_rows * rows.samples_per_row
-        shares = isinstance(self._config, TrainingConfig) and self._config.share_prompts
-        prompts = num_rows if shares else num_samples
-        total = -(-(prompts * rows.longest + num_samples * new) // num_minibatches)
-        num_tokens = min(max(self._config.max_tokens_per_microbatch, rows.longest + new), total)
-        num_micros = -(-total // num_tokens)
-        most = num_samples * new if new else num_tokens
-        return Load(num_micros=num_micros, num_tokens=num_tokens, num_logits=min(num_tokens, most))
+    @property
+    def _generation(self) -> GenerationConfig:
+        """How this run generates."""
+        return needed_generation(self._config)
 
     def _stage(self, weights: Weights, rank: int) -> Stage:
-        model, placement = self._models[weights.model], weights.placement
+        """Return a rank's part of these weights."""
+        model = self._models[weights.model]
+        placement = weights.placement
         return Stage(
             decoder=model.decoder,
             layout=placement.layout,
@@ -210,12 +256,37 @@ class _Walk:
             device=self._config.device,
         )
 
+    def _layout(self, weights: Weights) -> Layout:
+        """Return which rank holds which boxes of these weights."""
+        model = self._models[weights.model]
+        return decoder_layout(model.decoder, weights.placement, model.spec.head)
+
     def _itemsize(self, weights: Weights) -> int:
+        """Return the bytes of an element of these weights."""
         model = self._model(weights)
-        return ITEMSIZE_BYTES[model.dtype if self._is_home(weights) else model.away_dtype]
+        dtype = model.dtype if self._is_home(weights) else model.away_dtype
+        return ITEMSIZE_BYTES[dtype]
 
     def _is_home(self, weights: Weights) -> bool:
-        return weights == Weights(weights.model, self._homes[weights.model])
+        """Return whether these are the model's own weights, and not a replica."""
+        home = self._homes[weights.model]
+        return weights == home
 
     def _model(self, weights: Weights) -> ModelConfig:
-        return self._models[weights.model].spec.model
+        """Return the settings of the model that these weights are of."""
+        found = self._models[weights.model]
+        return found.spec.model
+
+
+def _written(node: Reallocate) -> Weights:
+    """Return the weights that a reallocation writes."""
+    return Weights(node.into, node.target, node.engine)
+
+
+def _weights_in_other_engines(calls: Iterable[RunCall]) -> set[Weights]:
+    """Return the weights that calls use in engines that are processes of their own."""
+    found: set[Weights] = set()
+    for call in calls:
+        if call.engine != OWN_ENGINE:
+            found.update(call.weights)
+    return found

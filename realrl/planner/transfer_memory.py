@@ -1,13 +1,14 @@
-"""What a reallocation takes of a rank's memory, known from its plan alone."""
+"""Predicts the memory that a reallocation takes on each rank, from its plan alone."""
 
 from __future__ import annotations
 
 import math
+from operator import add
 from typing import NamedTuple
 
 from realrl.layouts.layout import Layout, Rank
 from realrl.layouts.plan import Stream, TransferPlan
-from realrl.ops.box_copies import ALIGNMENT
+from realrl.ops.box_rows import ALIGNMENT
 from realrl.realloc.staging import bundle_bytes, places, usual_bytes
 from realrl.realloc.stream_endpoint import MANIFEST_BYTES
 from realrl.realloc.transfer import USUAL
@@ -19,12 +20,13 @@ class Memory(NamedTuple):
     source_bytes: int
     """The weights that it holds in the source layout."""
     target_bytes: int
-    """Those that it is to hold in the destination."""
+    """The weights that it will hold in the destination layout."""
     staging_bytes: int
-    """Room for messages: at most this, where streams are cut unevenly a little less."""
+    """Staging buffers. This is an upper bound: streams that are cut unevenly need a little less."""
 
     @property
     def total_bytes(self) -> int:
+        """The sum of all parts."""
         return sum(self)
 
 
@@ -37,33 +39,63 @@ def peak_memory(
     staging_bytes: int = USUAL.staging_bytes,
     device: str = "cpu",
 ) -> dict[Rank, Memory]:
-    """What each rank needs when all elements have these sizes, in the source and in the destination.
+    """Return the memory of each rank of `source` and `destination` at the peak of a reallocation.
 
-    The narrower ones travel.
+    `itemsizes` are the bytes of an element in the source and in the destination; the smaller ones are sent.
+    `staging_bytes` limits the staging buffers of a rank.
     """
-    located = [places(stream.route, plan.topology) for stream in plan.streams]
-    limit = min(bundle_bytes(plan, located, staging_bytes), usual_bytes(plan.topology, device))
-    longest = [min(limit, _longest(stream, min(itemsizes))) for stream in plan.streams]
-    return {
-        rank: Memory(
-            held_elements(source, rank) * itemsizes[0],
-            held_elements(destination, rank) * itemsizes[1],
-            sum(located[i][rank].num_slots * longest[i] for i in plan.by_rank.get(rank, ())),
+    source_itemsize, target_itemsize = itemsizes
+    staging = _staging_by_rank(plan, min(itemsizes), staging_bytes, device)
+    found = {}
+    for rank in dict.fromkeys((*source.ranks, *destination.ranks)):
+        found[rank] = Memory(
+            source_bytes=held_elements(source, rank) * source_itemsize,
+            target_bytes=held_elements(destination, rank) * target_itemsize,
+            staging_bytes=staging.get(rank, 0),
         )
-        for rank in dict.fromkeys((*source.ranks, *destination.ranks))
-    }
+    return found
 
 
-def _longest(stream: Stream, itemsize: int) -> int:
-    """All of a stream in one bundle, or its manifest."""
-    num_regions = sum(piece.last - piece.first for piece in stream.pieces)
-    return stream.numel * itemsize + num_regions * (ALIGNMENT + MANIFEST_BYTES)
+def _staging_by_rank(plan: TransferPlan, itemsize: int, staging_bytes: int, device: str) -> dict[Rank, int]:
+    """Return the bytes of staging buffers on each rank that takes part in a stream."""
+    located = [places(stream.route, plan.topology) for stream in plan.streams]
+    limit = min(
+        bundle_bytes(plan, located, staging_bytes),
+        usual_bytes(plan.topology, device),
+    )
+    slot_bytes = [min(limit, _stream_bytes(stream, itemsize)) for stream in plan.streams]
+    staging = {}
+    for rank, streams in plan.by_rank.items():
+        total = 0
+        for index in streams:
+            place = located[index][rank]
+            total += place.num_slots * slot_bytes[index]
+        staging[rank] = total
+    return staging
+
+
+def _stream_bytes(stream: Stream, itemsize: int) -> int:
+    """Return an upper bound on the bytes of a stream in one bundle, and on those of its manifest."""
+    num_regions = 0
+    for piece in stream.pieces:
+        num_regions += piece.last - piece.first
+    content = stream.numel * itemsize
+    # Each region may need padding up to the alignment of messages.
+    overhead = num_regions * (ALIGNMENT + MANIFEST_BYTES)
+    return content + overhead
 
 
 def held_elements(layout: Layout, rank: Rank) -> int:
-    """Elements of the local tensors of `rank`, as far as boxes lie in them."""
+    """Return the elements of the local tensors of `rank`; padding after the last box is not counted."""
     shapes: dict[str, tuple[int, ...]] = {}
     for shard in layout.shards(rank):
-        stop = tuple(a + n for a, n in zip(shard.offset, shard.box.shape))
-        shapes[shard.local] = tuple(map(max, stop, shapes.get(shard.local, stop)))
-    return sum(map(math.prod, shapes.values()))
+        name = shard.local
+        stop = tuple(map(add, shard.offset, shard.box.shape))
+        # The box that ends last in a dimension gives the tensor's size there.
+        earlier = shapes.get(name, stop)
+        shapes[name] = tuple(map(max, stop, earlier))
+
+    total = 0
+    for shape in shapes.values():
+        total += math.prod(shape)
+    return total

@@ -2,7 +2,7 @@
 
 sent ──▶ held up ──▶ runs ──progressed──▶ runs ──all reported──▶ done
                       │ ▲                  │
-             stands aside (its time stands still)       no progress for `timeout_s`: overdue
+          preempted (its time stands still)       no progress for `timeout_s`: overdue
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from realrl.api.messages import Instruction, RunCall
+from realrl.program.instructions import Instruction, RunCall
 
 
 @dataclass(eq=False)
@@ -21,15 +21,15 @@ class Outstanding:
     instruction: Instruction
     awaited: set[int]
     held_up: set[int] = field(default_factory=set)
-    """Ranks that are busy with an earlier one, which does not step aside."""
+    """Ranks that are busy with an earlier instruction, which cannot be preempted."""
     behind: set[int] = field(default_factory=set)
-    """Ranks that have something else at hand, if it steps aside."""
+    """Ranks that have other work at hand, if this instruction can be preempted."""
     started_s: float | None = None
-    """When every awaited rank was free for it, put off by the time that it stood aside."""
+    """When every awaited rank was free for it, later by the time for which it was preempted."""
     progressed_s: float | None = None
-    """When a rank last got on with it, at first when it started; put off likewise."""
+    """When a rank last made progress, at first when it started; later by the same time."""
     aside_s: float | None = None
-    """Since when it stands aside, if it has started and does."""
+    """Since when it is preempted, if it has started and is."""
 
 
 class Duty(NamedTuple):
@@ -44,8 +44,8 @@ class Duty(NamedTuple):
 class Deadlines:
     """Follows the workers' queues. Pure: the caller gives the time.
 
-    A worker carries out its instructions one by one, and ranks that share one wait for each other, so an
-    instruction's time begins when none of its ranks is busy with an earlier one that does not step aside.
+    A worker carries out its instructions one by one, and ranks that share one wait for each other. So an
+    instruction's time begins when none of its ranks is busy with an earlier one that cannot be preempted.
     """
 
     timeout_s: float
@@ -55,12 +55,13 @@ class Deadlines:
     _by_seq: dict[int, Outstanding] = field(default_factory=dict)
 
     def sent(self, instruction: Instruction, now_s: float) -> None:
+        """Note that an instruction was sent to its ranks."""
         outstanding = Outstanding(instruction, set(instruction.ranks))
         self._by_seq[instruction.seq] = outstanding
         before: set[Outstanding] = set()
         for rank in instruction.ranks:
             queue = self._queues.setdefault(rank, [])
-            if not all(_steps_aside(o.instruction) for o in queue):
+            if not all(_is_preemptible(earlier.instruction) for earlier in queue):
                 outstanding.held_up.add(rank)
             for earlier in queue:
                 earlier.behind.add(rank)
@@ -70,8 +71,8 @@ class Deadlines:
         self._follow((outstanding, *before), now_s)
 
     def reported(self, rank: int, seq: int, now_s: float) -> Instruction:
-        """The instruction that `rank` has done."""
-        outstanding = next((o for o in self._at_hand(rank) if o.instruction.seq == seq), None)
+        """Note that `rank` has done the instruction of number `seq`, and return it."""
+        outstanding = self._outstanding_at_hand(rank, seq)
         assert outstanding, f"rank {rank} reports {seq} out of order"
         queue = self._queues[rank]
         queue.remove(outstanding)
@@ -90,71 +91,104 @@ class Deadlines:
         return outstanding.instruction
 
     def progressed(self, seq: int, now_s: float) -> None:
-        """Some rank has got on with an instruction, whose deadline is put off by that."""
+        """Note that some rank has made progress with an instruction, which puts off its deadline."""
         outstanding = self._by_seq[seq]
         if outstanding.started_s is not None:
-            # What was sent before it stood aside counts as the last that it did.
+            # What was sent before it was preempted counts as the last that it did.
             outstanding.progressed_s = now_s if outstanding.aside_s is None else outstanding.aside_s
 
     def current(self, rank: int) -> Instruction | None:
-        """What `rank` is busy with; None when it is idle."""
-        started = [o.instruction for o in self._at_hand(rank) if o.started_s is not None]
-        return started[-1] if started else None
+        """Return what `rank` is busy with; None when it is idle."""
+        current = None
+        for outstanding in self._at_hand(rank):
+            if outstanding.started_s is not None:
+                current = outstanding.instruction
+        return current
 
     def duty(self, rank: int) -> Duty:
+        """Return what `rank` has to do first."""
         return self._duties.get(rank, Duty(None, self.began_s))
 
     def outstanding(self) -> list[Outstanding]:
-        """Oldest first."""
-        return sorted(self._by_seq.values(), key=lambda o: o.instruction.seq)
+        """Return all instructions that some rank has yet to report, the oldest first."""
+        return sorted(self._by_seq.values(), key=_seq)
 
     def find(self, rank: int, seq: int) -> Instruction | None:
-        """What `rank` was sent under that number and has not reported."""
-        return next((o.instruction for o in self._queues.get(rank, ()) if o.instruction.seq == seq), None)
+        """Return the instruction of number `seq` that `rank` was sent and has not reported."""
+        for outstanding in self._queues.get(rank, ()):
+            if outstanding.instruction.seq == seq:
+                return outstanding.instruction
+        return None
 
     def is_at_hand(self, rank: int, seq: int) -> bool:
         """Whether `rank` may be busy with it."""
-        return any(outstanding.instruction.seq == seq for outstanding in self._at_hand(rank))
+        return self._outstanding_at_hand(rank, seq) is not None
 
     def running(self) -> list[Instruction]:
-        """What has started and not ended, oldest first."""
-        return [o.instruction for o in self._started()]
+        """Return what has started and not ended, the oldest first."""
+        return [outstanding.instruction for outstanding in self._started()]
 
     def overdue(self, now_s: float) -> Outstanding | None:
-        """The oldest instruction in which nothing has progressed for longer than may be."""
-        going = (o for o in self._started() if o.aside_s is None)
-        return next((o for o in going if now_s - o.progressed_s > self.timeout_s), None)
+        """Return the oldest instruction in which nothing has progressed for longer than may be."""
+        for outstanding in self._started():
+            progressed_s = outstanding.progressed_s
+            if outstanding.aside_s is not None or progressed_s is None:
+                continue
+            if now_s - progressed_s > self.timeout_s:
+                return outstanding
+        return None
 
     def _started(self) -> list[Outstanding]:
-        started = (o for o in self._by_seq.values() if o.started_s is not None)
-        return sorted(started, key=lambda o: o.instruction.seq)
+        started = [outstanding for outstanding in self._by_seq.values() if outstanding.started_s is not None]
+        return sorted(started, key=_seq)
+
+    def _outstanding_at_hand(self, rank: int, seq: int) -> Outstanding | None:
+        for outstanding in self._at_hand(rank):
+            if outstanding.instruction.seq == seq:
+                return outstanding
+        return None
 
     def _at_hand(self, rank: int) -> Iterator[Outstanding]:
-        """What a rank may be busy with: its first, and where that steps aside, what comes after it."""
+        """Return what a rank may be busy with: its first, and if that may be preempted, what comes next."""
         for outstanding in self._queues.get(rank, ()):
             yield outstanding
-            if not _steps_aside(outstanding.instruction):
+            if not _is_preemptible(outstanding.instruction):
                 return
 
     def _turn_to(self, ranks: Iterable[int], now_s: float) -> None:
+        """Note what the ranks have to do first from now on."""
         for rank in ranks:
-            *_, first = (None, *self._at_hand(rank))
+            at_hand = list(self._at_hand(rank))
+            first = at_hand[-1] if at_hand else None
             if rank not in self._duties or self._duties[rank].outstanding is not first:
                 self._duties[rank] = Duty(first, now_s)
 
     def _follow(self, changed: Iterable[Outstanding], now_s: float) -> None:
-        """Start what nothing holds up; stop the time of what stands aside, and go on with it then."""
+        """Start what nothing holds up; stop the time of what is preempted, and let it run on afterwards."""
         for outstanding in changed:
             if outstanding.started_s is None and not outstanding.held_up:
-                outstanding.started_s = outstanding.progressed_s = now_s
-            is_aside = bool(outstanding.behind) and _steps_aside(outstanding.instruction)
-            if outstanding.started_s is None or is_aside == (outstanding.aside_s is not None):
+                outstanding.started_s = now_s
+                outstanding.progressed_s = now_s
+            if outstanding.started_s is None:
                 continue
-            if not is_aside:
-                outstanding.started_s += now_s - outstanding.aside_s
-                outstanding.progressed_s += now_s - outstanding.aside_s
-            outstanding.aside_s = now_s if is_aside else None
+            is_preempted = bool(outstanding.behind) and _is_preemptible(outstanding.instruction)
+            if is_preempted and outstanding.aside_s is None:
+                outstanding.aside_s = now_s
+            elif not is_preempted and outstanding.aside_s is not None:
+                _put_off(outstanding, now_s - outstanding.aside_s)
+                outstanding.aside_s = None
 
 
-def _steps_aside(instruction: Instruction) -> bool:
+def _put_off(outstanding: Outstanding, by_s: float) -> None:
+    """Add to an instruction's times that for which it was preempted."""
+    assert outstanding.started_s is not None and outstanding.progressed_s is not None
+    outstanding.started_s += by_s
+    outstanding.progressed_s += by_s
+
+
+def _seq(outstanding: Outstanding) -> int:
+    return outstanding.instruction.seq
+
+
+def _is_preemptible(instruction: Instruction) -> bool:
     return isinstance(instruction, RunCall) and instruction.steps_aside

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from realrl.api.batch import Sample
 from realrl.api.messages import Done
-from realrl.program.instructions import Node
+from realrl.program.instructions import AnyInstruction
 from realrl.program.program import Program
 
 
@@ -38,10 +38,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """Nodes of a job that enter the run's one order together."""
+    """Instructions of a job that enter the run's one order together."""
 
     job: Job
-    nodes: tuple[Node, ...]
+    instructions: tuple[AnyInstruction, ...]
     is_last: bool
     """Whether the job has no further stage."""
 
@@ -54,4 +54,20 @@ class Reported:
     done: Done
 
 
-Event = Stage | Reported
+@dataclass(frozen=True)
+class Withdrawn:
+    """Jobs that have changed no weights are given up: what runs of them ends, the rest is dropped."""
+
+    jobs: tuple[int, ...]
+    """By number."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A job has ended, and nothing more will be asked of its samples."""
+
+    job: int
+    """By number."""
+
+
+Event = Stage | Reported | Withdrawn | Closed

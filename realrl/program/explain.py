@@ -1,44 +1,65 @@
-"""The edges between nodes, in words."""
+"""The edges between instructions, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from realrl.program.instructions import Call, Inputs, Move, Node, Outputs, Resource, Weights
-
-
-def edge(first: Node, then: Node, *, of_one_pass: bool) -> str:
-    """What `then` waits for `first` for, as `actor_gen -> move reward (input_ids)`."""
-    what = dict.fromkeys(
-        word for resource in _shared(first, then) for word in _words(resource, first, then, of_one_pass)
-    )
-    return f"{_name(first)} -> {_name(then)} ({', '.join(what) or 'their order'})"
-
-
-def _name(node: Node) -> str:
-    kind = "" if isinstance(node, Call) else f"{type(node).__name__.lower()} "
-    return f"{kind}{node.call or getattr(node, 'model', '')}".rstrip()
+from realrl.program.instructions import (
+    AnyInstruction,
+    Inputs,
+    Memory,
+    Move,
+    Outputs,
+    Resource,
+    RunCall,
+    Weights,
+)
 
 
-def _shared(first: Node, then: Node) -> Iterator[Resource]:
-    """What both use and one of them writes."""
-    writes, uses = {*first.writes, *then.writes}, {*then.reads, *then.writes}
-    return (r for r in (*first.reads, *first.writes) if r in writes and r in uses)
+def edge(first: AnyInstruction, then: AnyInstruction, *, of_one_pass: bool) -> str:
+    """Return what `then` waits for `first` for, such as `actor_gen -> move reward (input_ids)`."""
+    words: list[str] = []
+    for resource in _shared(first, then):
+        words += _words(resource, first, then, of_one_pass)
+    what = ", ".join(dict.fromkeys(words)) or "their order"
+    return f"{_name(first)} -> {_name(then)} ({what})"
 
 
-def _words(resource: Resource, first: Node, then: Node, of_one_pass: bool) -> list[str]:
+def _name(instruction: AnyInstruction) -> str:
+    kind = "" if isinstance(instruction, RunCall) else f"{type(instruction).__name__.lower()} "
+    return f"{kind}{instruction.call or instruction.read_model or ''}".rstrip()
+
+
+def _shared(first: AnyInstruction, then: AnyInstruction) -> list[Resource]:
+    """Return what both use and one of them writes."""
+    writes = {*first.writes, *then.writes}
+    uses = {*then.reads, *then.writes}
+    return [resource for resource in (*first.reads, *first.writes) if resource in writes and resource in uses]
+
+
+def _words(
+    resource: Resource, first: AnyInstruction, then: AnyInstruction, of_one_pass: bool
+) -> Sequence[str]:
     match resource:
         case Weights():
             return [f"weights of {resource.model} at {resource.placement}"]
         case Outputs() | Inputs():
             return _keys(first, then) if of_one_pass else []
+        case Memory():
+            return [f"memory of {resource.call}"]
     return ["turn to generate"]
 
 
-def _keys(first: Node, then: Node) -> list[str]:
-    """That the one makes or brings, and the other takes or drops."""
-    given = first.keys if isinstance(first, Move) else first.function.outputs
-    if not isinstance(then, Move | Call):
-        return list(given)
-    taken = then.keys if isinstance(then, Move) else then.function.inputs
-    return [key for key in given if key in taken]
+def _keys(first: AnyInstruction, then: AnyInstruction) -> Sequence[str]:
+    """Return the keys that the one makes or brings, and the other takes or drops."""
+    if isinstance(first, Move):
+        given = first.keys
+    elif isinstance(first, RunCall):
+        given = first.function.outputs
+    else:
+        return []
+    if isinstance(then, Move):
+        return [key for key in given if key in then.keys]
+    if isinstance(then, RunCall):
+        return [key for key in given if key in then.function.inputs]
+    return given

@@ -1,11 +1,14 @@
-"""What a run's jobs are made of, and the order in which their parts go."""
+"""The programs of a run, and the order in which the stages of its jobs begin.
+
+jobs, one by one ──in_order()──▶ stages: what a job does ahead comes before the rest of earlier jobs
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import groupby
 
 from realrl.api.batch import Sample
 from realrl.api.config import RunConfig, TrainingConfig
@@ -36,33 +39,37 @@ class Programs:
     homes: dict[str, Placement]
     max_draws: int = 1
     """Rows that training tries in one place of its batch."""
+    changed: tuple[str, ...] = ()
+    """The models that have other weights after a step."""
 
 
 def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Programs:
-    """Both graphs of a recipe on one plan; a model of both has the home that training gives it."""
-    graph, eval_graph = recipe.graph(config), recipe.eval_graph(config)
-    models = {name: spec.model for name, spec in recipe.models(config).items()}
+    """Compile both graphs of a recipe on one plan; a model of both has the home that training gives it."""
+    graph = recipe.graph(config)
+    eval_graph = recipe.eval_graph(config)
     homes = {**home_placements(eval_graph, plan), **home_placements(graph, plan)}
+    models = {name: spec.model for name, spec in recipe.models(config).items()}
     if not graph.trains:
         # Weights that never change are brought once.
         models = {name: replace(model, keep_replicas=True) for name, model in models.items()}
     steps_aside = isinstance(config, TrainingConfig) and config.max_staleness > 0
     interruptible = steps_aside and needed_generation(config).interruptible
     return Programs(
-        compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
-        compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
-        compile_save(graph, homes, models),
-        compile_recovery(graph, homes, models),
-        homes,
-        graph.redraw.max_draws if graph.redraw else 1,
+        step=compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
+        evaluate=compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
+        save=compile_save(graph, homes, models),
+        recovery=compile_recovery(graph, plan, homes, models),
+        homes=homes,
+        max_draws=graph.redraw.max_draws if graph.redraw else 1,
+        changed=graph.changed,
     )
 
 
 def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
-    """The jobs one by one, but for what a job does ahead: that comes before the rest of `max_staleness`
-    earlier ones, and so sees weights which are as many training steps older.
+    """Return the stages of jobs, one job after the other, except for what a job does ahead.
 
-    Nothing is ahead of what recovery goes on from, whose files are written while the next job goes on.
+    That comes before the rest of `max_staleness` earlier jobs, and so sees weights that are as many training
+    steps older. Nothing is ahead of a recovery point, whose files are written while the next job runs.
     """
     recovery: Job | None = None
     for recovers, group in groupby(jobs, key=lambda job: job.recovers):
@@ -75,27 +82,39 @@ def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
             if recovery and stage.is_last:
                 yield Stage(recovery, recovery.program.rest, is_last=True)
                 recovery = None
-    if recovery:  # of the run's end: nothing comes after it
+    if recovery:  # at the run's end, where nothing comes after it
         yield Stage(recovery, recovery.program.rest, is_last=True)
 
 
 def _overlapped(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
+    """Return the stages of jobs between two recovery points."""
     waiting: deque[Job] = deque()
-    for job in chain(jobs, [None]):
-        if job and job.program.ahead:
+    for job in jobs:
+        if job.program.ahead:
             yield Stage(job, job.program.ahead, is_last=False)
-        waiting += [job] if job else []
-        while waiting and (not job or _is_due(waiting, max_staleness)):
-            first = waiting.popleft()
-            yield Stage(first, first.program.rest, is_last=True)
+        waiting.append(job)
+        while waiting and _is_due(waiting, max_staleness):
+            yield _last_stage(waiting.popleft())
+    while waiting:
+        yield _last_stage(waiting.popleft())
+
+
+def _last_stage(job: Job) -> Stage:
+    return Stage(job, job.program.rest, is_last=True)
 
 
 def _is_due(waiting: Sequence[Job], max_staleness: int) -> bool:
-    """Whether the first may go: it does nothing ahead, or enough of those after it have."""
-    return not waiting[0].program.ahead or sum(bool(job.program.ahead) for job in waiting) > max_staleness
+    """Whether the first job's rest may begin: it does nothing ahead, or enough of the jobs after it have."""
+    if not waiting[0].program.ahead:
+        return True
+    num_ahead = sum(1 for job in waiting if job.program.ahead)
+    return num_ahead > max_staleness
 
 
 def samples_of(rows: Sequence[int], samples_per_row: int, *, first_id: int = 0) -> tuple[Sample, ...]:
-    """Every sample of a batch; those of one row are neighbours."""
-    of_rows = (row for row in rows for _ in range(samples_per_row))
-    return tuple(Sample(i, row) for i, row in enumerate(of_rows, start=first_id))
+    """Return every sample of a batch; those of one row are neighbours."""
+    samples: list[Sample] = []
+    for row in rows:
+        for _ in range(samples_per_row):
+            samples.append(Sample(first_id + len(samples), row))
+    return tuple(samples)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
 from realrl.api.batch import Sample
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import Placement
@@ -16,6 +18,20 @@ from realrl.program.balance import assign
 
 Shares = list[list[Sample]]
 """A call's samples by dp_rank."""
+
+
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a ledger knows, as data; see `Ledger`."""
+
+    samples: list[Sample]
+    row_lengths: dict[int, int]
+    group_size: int
+    spare_rows: list[int]
+    rejected: list[int]
+    lengths: dict[str, dict[int, int]]
+    dtypes: dict[str, str]
+    holders: dict[str, dict[int, list[int]]]
+    shares: dict[str, list[list[Sample]]]
 
 
 class Ledger:
@@ -42,6 +58,37 @@ class Ledger:
         """Ranks that hold each key of each sample."""
         self._shares: dict[str, Shares] = {}
         self._lacks: dict[str, tuple[KeyMove, ...]] = {}
+
+    def state(self) -> LedgerState:
+        """Return all that it knows, as data."""
+        holders: dict[str, dict[int, list[int]]] = {}
+        for key, by_sample in self.holders.items():
+            holders[key] = {sample: sorted(ranks) for sample, ranks in by_sample.items()}
+        return LedgerState(
+            samples=list(self.samples),
+            row_lengths=dict(self.row_lengths),
+            group_size=self.group_size,
+            spare_rows=list(self._spare_rows),
+            rejected=sorted(self._rejected),
+            lengths={key: dict(lengths) for key, lengths in self.lengths.items()},
+            dtypes=dict(self.dtypes),
+            holders=holders,
+            shares={call: [list(share) for share in shares] for call, shares in self._shares.items()},
+        )
+
+    @classmethod
+    def resumed(cls, state: LedgerState) -> Ledger:
+        """Return a ledger that knows what `state` says."""
+        ledger = cls(state.samples, state.row_lengths, state.group_size, state.spare_rows)
+        ledger._rejected = set(state.rejected)
+        ledger.dtypes = dict(state.dtypes)
+        ledger._shares = dict(state.shares)
+        for key, lengths in state.lengths.items():
+            ledger.lengths[key].update(lengths)
+        for key, by_sample in state.holders.items():
+            for sample, ranks in by_sample.items():
+                ledger.holders[key][sample] = set(ranks)
+        return ledger
 
     @property
     def num_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""One pass over a dataflow graph, compiled to nodes."""
+"""One pass over a dataflow graph, compiled to instructions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.program.instructions import (
-    Call,
+    AnyInstruction,
     Flush,
     Forget,
     Move,
-    Node,
     Offload,
     Reallocate,
     Release,
+    RunCall,
     Save,
     Snapshot,
     Weights,
@@ -27,14 +27,15 @@ from realrl.program.instructions import (
 
 @dataclass(frozen=True)
 class Program:
-    """The nodes of one pass, in an order in which they could run one by one."""
+    """The instructions of one pass, in an order in which they could run one by one."""
 
-    rest: tuple[Node, ...]
-    ahead: tuple[Node, ...] = ()
+    rest: tuple[AnyInstruction, ...]
+    ahead: tuple[AnyInstruction, ...] = ()
     """The first ones, which may come before the rest of earlier passes."""
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
+    def instructions(self) -> tuple[AnyInstruction, ...]:
+        """All of them, in order."""
         return self.ahead + self.rest
 
 
@@ -82,20 +83,32 @@ def compile_program(
     its last, in what is ahead and in the rest.
     """
     models = models or {}
-    ahead = _ahead(graph) if asynchrony.steps_aside else set()
+    names_ahead = _ahead(graph) if asynchrony.steps_aside else set()
     kept = {name for name, model in models.items() if model.keep_replicas}
+
+    def instructions_of(names: Collection[str]) -> list[AnyInstruction]:
+        return _CallInstructions(graph, _in_turn(graph, names), plan, homes, kept, asynchrony).all()
+
     # What is ahead leaves no replica to the rest: other passes may come between them.
-    parts = [
-        _CallNodes(graph, _in_turn(graph, names), plan, homes, kept, asynchrony).nodes()
-        for names in (graph.calls.keys() - ahead, ahead)
-    ]
-    parts[0] += [
-        Reallocate("", blend.source, homes[blend.source], homes[blend.target], blend.target, blend.eta)
-        for blend in graph.blends
-    ]
-    rest, first = (_on_devices(part, homes, models) for part in parts)
-    rest.append(Forget(tuple(graph.calls), union(*(plan[name] for name in graph.calls))))
-    return Program(tuple(rest), tuple(first))
+    ahead = instructions_of(names_ahead)
+    rest = instructions_of(graph.calls.keys() - names_ahead)
+    rest += _blends(graph, homes)
+    ahead = _on_devices(ahead, homes, models)
+    rest = _on_devices(rest, homes, models)
+    ranks = union(*(plan[name] for name in graph.calls))
+    forget = Forget(calls=tuple(graph.calls), ranks=ranks)
+    return Program((*rest, forget), tuple(ahead))
+
+
+def _blends(graph: DataflowGraph, homes: Mapping[str, Placement]) -> list[Reallocate]:
+    """Return a reallocation for each blend of the graph."""
+    found = []
+    for blend in graph.blends:
+        source, target = homes[blend.source], homes[blend.target]
+        found.append(
+            Reallocate(model=blend.source, source=source, target=target, into=blend.target, eta=blend.eta)
+        )
+    return found
 
 
 def _ahead(graph: DataflowGraph) -> set[str]:
@@ -130,8 +143,8 @@ def _in_turn(graph: DataflowGraph, names: Collection[str]) -> list[ModelFunction
     return redrawn * draws + others
 
 
-class _CallNodes:
-    """The nodes of some calls in turn, and which replicas have their model's newest weights meanwhile."""
+class _CallInstructions:
+    """The instructions of some calls in turn. Meanwhile, it knows which replicas have the newest weights."""
 
     def __init__(
         self,
@@ -155,38 +168,40 @@ class _CallNodes:
             if weights := self._replica(call):
                 self._last_use[weights] = index
 
-    def nodes(self) -> list[Node]:
-        """Return the nodes of every call, in an order in which they could run one by one."""
-        nodes: list[Node] = []
+    def all(self) -> list[AnyInstruction]:
+        """Return those of every call, in an order in which they could run one by one."""
+        instructions: list[AnyInstruction] = []
         for index, call in enumerate(self._calls):
-            nodes += self._nodes_of(index, call)
-        return nodes
+            instructions += self._of_call(index, call)
+        return instructions
 
-    def _nodes_of(self, index: int, call: ModelFunctionCall) -> Iterator[Node]:
+    def _of_call(self, index: int, call: ModelFunctionCall) -> Iterator[AnyInstruction]:
         replica = self._replica(call)
         if replica and replica not in self._up_to_date:
             yield _reallocate(call.name, replica, self._homes[replica.model])
             self._up_to_date.add(replica)
         yield from _move(self._graph, call, self._plan)
-        node = self._call_node(index, call)
-        yield node
-        is_kept = call.model in self._kept or node.interruptible
+        run = self._run(index, call)
+        yield run
+        is_kept = call.model in self._kept or run.interruptible
         if replica and self._last_use[replica] == index and not is_kept:
-            yield Release(call.name, replica.model, replica.placement, replica.engine)
+            model, placement, engine = replica
+            yield Release(call=call.name, model=model, placement=placement, engine=engine)
         if call.kind is CallKind.TRAIN:
             # Training changes the weights at home, so every replica of them is out of date.
             self._up_to_date = {weights for weights in self._up_to_date if weights.model != call.model}
 
-    def _call_node(self, index: int, call: ModelFunctionCall) -> Call:
+    def _run(self, index: int, call: ModelFunctionCall) -> RunCall:
         asynchrony = self._asynchrony if call.kind is CallKind.GENERATE else SYNCHRONOUS
         judge = self._graph.redraw.judge if self._graph.redraw else ""
         is_repeated_later = call in self._calls[index + 1 :]
         is_repetition = call in self._calls[:index]
-        return Call(
-            call,
-            self._plan[call.name],
+        return RunCall(
+            function=call,
+            placement=self._plan[call.name],
             steps_aside=asynchrony.steps_aside,
             interruptible=asynchrony.interruptible,
+            remembers=self._graph.trains,
             redraws=self._graph.redrawn if call.name == judge and is_repeated_later else (),
             again=(judge,) if is_repetition else (),
         )
@@ -201,54 +216,79 @@ class _CallNodes:
 
 def _reallocate(call: str, weights: Weights, home: Placement) -> Reallocate:
     model, placement, engine = weights
-    return Reallocate(call, model, home, placement, into=model, engine=engine)
+    return Reallocate(call=call, model=model, source=home, target=placement, into=model, engine=engine)
 
 
 def _on_devices(
-    nodes: Sequence[Node], homes: Mapping[str, Placement], models: Mapping[str, ModelConfig]
-) -> list[Node]:
+    instructions: Sequence[AnyInstruction], homes: Mapping[str, Placement], models: Mapping[str, ModelConfig]
+) -> list[AnyInstruction]:
     """Have what is offloaded on its devices while it is used."""
     for name, config in models.items():
         if config.offload and name in homes:
-            nodes = _while_used(nodes, Weights(name, homes[name]))
-    return list(nodes)
+            instructions = _while_used(instructions, Weights(name, homes[name]))
+    return list(instructions)
 
 
-def _while_used(nodes: Sequence[Node], weights: Weights) -> list[Node]:
-    """Have a model's own weights on their devices from the first node that uses them to the last."""
-    used = [i for i, node in enumerate(nodes) if weights in (*node.reads, *node.writes)]
+def _while_used(instructions: Sequence[AnyInstruction], weights: Weights) -> list[AnyInstruction]:
+    """Have a model's own weights on their devices from the first instruction that uses them to the last."""
+    used = []
+    for index, instruction in enumerate(instructions):
+        if weights in (*instruction.reads, *instruction.writes):
+            used.append(index)
     if not used:
-        return list(nodes)
-    first, last = used[0], used[-1] + 1
+        return list(instructions)
+    first = used[0]
+    last = used[-1] + 1
     return [
-        *nodes[:first],
-        Offload(weights.model, weights.placement, back=True),
-        *nodes[first:last],
-        Offload(weights.model, weights.placement, back=False),
-        *nodes[last:],
+        *instructions[:first],
+        Offload(model=weights.model, placement=weights.placement, back=True),
+        *instructions[first:last],
+        Offload(model=weights.model, placement=weights.placement, back=False),
+        *instructions[last:],
     ]
 
 
 def compile_save(
     graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
 ) -> Program:
-    """Write every model that `graph` trains."""
-    nodes = [Save(model, homes[model]) for model in graph.trained]
-    return Program(tuple(_on_devices(nodes, homes, models or {})))
+    """Return a program that writes every model that `graph` trains."""
+    saves = [Save(model=model, placement=homes[model]) for model in graph.trained]
+    return Program(tuple(_on_devices(saves, homes, models or {})))
 
 
 def compile_recovery(
-    graph: DataflowGraph, homes: Mapping[str, Placement], models: Mapping[str, ModelConfig] | None = None
+    graph: DataflowGraph,
+    plan: ExecutionPlan,
+    homes: Mapping[str, Placement],
+    models: Mapping[str, ModelConfig] | None = None,
 ) -> Program:
-    """Take a snapshot of every model that `graph` changes, ahead of the steps that go on meanwhile."""
-    nodes = [Snapshot(model, homes[model]) for model in graph.changed]
-    flushes = tuple(Flush(model, homes[model]) for model in graph.changed)
-    return Program(flushes, ahead=tuple(_on_devices(nodes, homes, models or {})))
+    """Return a program that copies, ahead of later steps, all that resuming needs, and then waits for files.
+
+    That is every model that `graph` changes, and what every call of it remembers.
+    """
+    if not graph.changed:
+        return Program(())
+    snapshots = [Snapshot(model=model, placement=homes[model]) for model in graph.changed]
+    snapshots += _snapshots_of_calls(graph, plan)
+    flushes = [
+        Flush(model=snapshot.model, placement=snapshot.placement, calls=snapshot.calls)
+        for snapshot in snapshots
+    ]
+    return Program(tuple(flushes), ahead=tuple(_on_devices(snapshots, homes, models or {})))
+
+
+def _snapshots_of_calls(graph: DataflowGraph, plan: ExecutionPlan) -> list[Snapshot]:
+    """Return a snapshot of memories for each placement of the graph's calls."""
+    calls: dict[Placement, list[str]] = {}
+    for name in graph.calls:
+        calls.setdefault(plan[name], []).append(name)
+    return [Snapshot(model="", placement=placement, calls=tuple(names)) for placement, names in calls.items()]
 
 
 def _move(graph: DataflowGraph, call: ModelFunctionCall, plan: ExecutionPlan) -> list[Move]:
+    """Return what brings a call the keys that other calls made; nothing where it needs none of them."""
     producers = graph.producers(call.name)
     if not producers:
         return []
     keys = tuple(key for key in call.inputs if key in graph.producer)
-    return [Move(call, plan[call.name], keys, tuple(producers))]
+    return [Move(function=call, placement=plan[call.name], keys=keys, producers=tuple(producers))]

@@ -1,6 +1,6 @@
 """The pure heart of the master: events in, instructions out.
 
-    Stage, Reported ──▶ Scheduler.handle ──▶ Instruction, StepAside
+    Stage, Reported, Withdrawn, Closed ──▶ Scheduler.handle ──▶ instructions, StepAside
 
 An instruction is emitted when everything that it waits for is done, and has its place (`seq`) in one linear
 order. Workers carry theirs out in that order, one at a time, so collectives of different calls never cross.
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from realrl.api import messages
-from realrl.program import instructions
-from realrl.program.events import Event, Job, Reported, Stage
+from realrl.api.messages import StepAside
+from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.explain import edge
-from realrl.program.ledger import Ledger, Shares
+from realrl.program.instructions import AnyInstruction, Reallocate, Replicas, Start
+from realrl.program.ledger import Ledger
+from realrl.program.scheduler_state import SchedulerState, records_of, tasks_of, without_program
 from realrl.program.tasks import Hazards, Task, TaskState
+
+Emitted = AnyInstruction | StepAside
+"""What the scheduler has sent to workers."""
 
 
 class Waiting(NamedTuple):
@@ -43,13 +46,13 @@ class Scheduler:
         """Tasks that are pending or ready, in the run's order."""
         self._running: dict[int, Task] = {}
         """By `seq` of their instruction."""
-        self._versions: dict[str | None, int] = defaultdict(int, versions or {})
+        self._versions: defaultdict[str, int] = defaultdict(int, versions or {})
         """What each model is trained to once every task so far is done."""
-        self._replicas: dict[instructions.Weights, int] = {}
+        self._replicas: Replicas = {}
         """The version that each replica holds."""
         self._hazards = Hazards()
         self._next_seq = 0
-        self._places = count()
+        self._next_place = 0
         self._complete: set[int] = set()
         """Jobs whose last stage has begun, by number."""
         self._changing: set[int] = set()
@@ -61,13 +64,66 @@ class Scheduler:
         self._watched: set[int] = set()
         """One busy rank of each ready task."""
 
-    def handle(self, event: Event) -> list[messages.Instruction | messages.StepAside]:
-        """Return the instructions that `event` allows, in order; stages come in the run's order."""
-        if isinstance(event, Stage):
-            self._begin(event)
-        elif not self._record_report(event) and event.rank not in self._watched:
-            return []
+    def handle(self, event: Event) -> list[Emitted]:
+        """Return what `event` allows, in order; stages come in the run's order."""
+        match event:
+            case Stage():
+                self._begin(event)
+            case Reported():
+                is_done = self._record_report(event)
+                if not is_done and event.rank not in self._watched:
+                    return []
+            case Withdrawn():
+                self._withdraw(event.jobs)
+            case Closed():
+                self._close(event.job)
+                return []
         return self._emit_with_preemptions()
+
+    def state(self) -> SchedulerState:
+        """Return all that it knows, as data."""
+        jobs: dict[int, Job] = {}
+        for task in (*self._running.values(), *self._waiting):
+            jobs[task.job.number] = without_program(task.job)
+        return SchedulerState(
+            versions=dict(self._versions),
+            replicas=list(self._replicas.items()),
+            next_seq=self._next_seq,
+            next_place=self._next_place,
+            jobs=list(jobs.values()),
+            ledgers={number: ledger.state() for number, ledger in self.ledgers.items()},
+            waiting=records_of(self._waiting),
+            running=records_of(self._running.values()),
+            complete=sorted(self._complete),
+            changing=sorted(self._changing),
+            num_left=dict(self._num_left),
+            generating=sorted(self._generating),
+            watched=sorted(self._watched),
+        )
+
+    @classmethod
+    def resumed(cls, state: SchedulerState) -> Scheduler:
+        """Return a scheduler that knows what `state` says, and does what the one of that state would do."""
+        scheduler = cls(state.versions)
+        scheduler.ledgers = {number: Ledger.resumed(ledger) for number, ledger in state.ledgers.items()}
+        scheduler._replicas = dict(state.replicas)
+        scheduler._next_seq = state.next_seq
+        scheduler._next_place = state.next_place
+        scheduler._complete = set(state.complete)
+        scheduler._changing = set(state.changing)
+        scheduler._num_left = Counter(state.num_left)
+        scheduler._generating = set(state.generating)
+        scheduler._watched = set(state.watched)
+        jobs = {job.number: job for job in state.jobs}
+        tasks = tasks_of([*state.running, *state.waiting], jobs)
+        scheduler._waiting = [tasks[record.place] for record in state.waiting]
+        for record in state.running:
+            task = tasks[record.place]
+            assert task.sent is not None, f"{task.instruction} runs, and was not sent"
+            scheduler._running[task.sent.seq] = task
+        for place in sorted(tasks):
+            scheduler._hazards.add(tasks[place])
+        return scheduler
 
     def is_open(self, job: Job) -> bool:
         """Whether any part of the job is still to be done."""
@@ -82,18 +138,15 @@ class Scheduler:
         """The last open job that has begun to change weights; None where none has."""
         return max(self._changing, default=None)
 
-    def withdraw(self, jobs: Collection[int]) -> list[messages.Instruction | messages.StepAside]:
-        """Drop the waiting tasks of jobs, by number, that have changed no weights; what is running ends.
-
-        Returns the instructions that this allows.
-        """
-        withdrawn = [task for task in self._waiting if task.job.number in jobs]
-        for task in withdrawn:
-            if model := _changed_model(task.node):
+    def _withdraw(self, jobs: Collection[int]) -> None:
+        """Drop the waiting tasks of jobs that have changed no weights."""
+        kept = []
+        for task in self._waiting:
+            if task.job.number not in jobs:
+                kept.append(task)
+            elif model := task.instruction.changed_model:
                 self._versions[model] = min(self._versions[model], task.job.step)
-        kept = [task for task in self._waiting if task.job.number not in jobs]
         self._reorder([*self._running.values(), *kept])
-        return self._emit_with_preemptions()
 
     def _reorder(self, tasks: Sequence[Task]) -> None:
         """Let each task wait for these tasks alone; before, it may have waited through one that is gone."""
@@ -102,32 +155,37 @@ class Scheduler:
         for task in sorted(tasks, key=lambda task: task.place):
             if task.state is not TaskState.RUNNING:
                 task.state = TaskState.PENDING
-                task.waits_for = self._hazards.of(task.job, task.node)
+                task.waits_for = self._hazards.of(task.job, task.instruction)
                 self._waiting.append(task)
             self._hazards.add(task)
+
+    def running(self) -> list[str]:
+        """Return in words what runs, in order, and which ranks have not reported."""
+        found = []
+        for task in self._running.values():
+            ranks = ", ".join(str(rank) for rank in sorted(task.awaited))
+            found.append(f"{task.sent}, on ranks {ranks}")
+        return found
 
     def waiting(self) -> list[Waiting]:
         """Return what has begun and cannot start yet, in order."""
         found: dict[Task, Waiting] = {}
         for task in self._waiting:
-            edges: dict[int, str] = {}
-            behind: set[int] = set()
+            edges = _edges_to(task)
+            seqs = set(edges)
             for other in task.waits_for:
-                if other.state is TaskState.RUNNING and other.instruction is not None:
-                    of_one_pass = other.job is task.job
-                    edges[other.instruction.seq] = edge(other.node, task.node, of_one_pass=of_one_pass)
                 if other in found:
-                    behind |= found[other].seqs
-            found[task] = Waiting(_all_ranks(task.node), edges, frozenset(edges) | behind)
+                    seqs |= found[other].seqs
+            found[task] = Waiting(task.instruction.possible_ranks, edges, frozenset(seqs))
         return list(found.values())
 
-    def close(self, job: Job) -> Ledger:
-        """Drop what is known of an ended job's samples, and return it."""
-        assert not self.is_open(job), f"job {job.number} has not ended"
-        self._complete.remove(job.number)
-        self._changing.discard(job.number)
-        del self._num_left[job.number]
-        return self.ledgers.pop(job.number)
+    def _close(self, job: int) -> None:
+        """Drop what is known of an ended job's samples."""
+        assert job in self._complete and not self._num_left[job], f"job {job} has not ended"
+        self._complete.remove(job)
+        self._changing.discard(job)
+        del self._num_left[job]
+        del self.ledgers[job]
 
     def _begin(self, stage: Stage) -> None:
         job = stage.job
@@ -135,27 +193,29 @@ class Scheduler:
             self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size, job.spare_rows)
         if stage.is_last:
             self._complete.add(job.number)
-        for node in stage.nodes:
-            self._add(job, node)
+        for instruction in stage.instructions:
+            self._add(job, instruction)
 
-    def _add(self, job: Job, node: instructions.Node) -> None:
-        """Add a pending task for a node; it comes after every task so far."""
-        version = self._versions[getattr(node, "model", None)]
-        task = Task(job, node, version, self._hazards.of(job, node), next(self._places))
+    def _add(self, job: Job, instruction: AnyInstruction) -> None:
+        """Add a pending task for an instruction; it comes after every task so far."""
+        model = instruction.read_model
+        version = self._versions[model] if model else 0
+        waits_for = self._hazards.of(job, instruction)
+        task = Task(job, instruction, version, waits_for, self._next_place)
+        self._next_place += 1
         self._hazards.add(task)
         self._waiting.append(task)
         self._num_left[job.number] += 1
         if task.is_preemptible:
-            self._generating.update(node.ranks)
-        if model := _changed_model(node):
-            self._versions[model] = job.step + 1
+            self._generating.update(instruction.ranks)
+        if changed := instruction.changed_model:
+            self._versions[changed] = job.step + 1
 
     def _record_report(self, event: Reported) -> bool:
         """Take in a rank's report; returns whether the task is done by it."""
         task = self._running[event.done.seq]
         task.awaited.remove(event.rank)
-        if isinstance(task.node, instructions.Call):
-            self.ledgers[task.job.number].record_outputs(event.rank, event.done)
+        task.instruction.note_report(self.ledgers[task.job.number], event.rank, event.done)
         if task.awaited:
             return False
         del self._running[event.done.seq]
@@ -165,20 +225,19 @@ class Scheduler:
     def _finish(self, task: Task) -> None:
         """running or ready -> done."""
         task.state = TaskState.DONE
-        if isinstance(task.node, instructions.Call) and task.node.redraws:
-            self.ledgers[task.job.number].redraw(task.node.redraws)
+        task.instruction.note_end(self.ledgers[task.job.number])
         self._num_left[task.job.number] -= 1
         for other in self._waiting:
             other.waits_for.discard(task)
         self._hazards.remove(task)
 
-    def _emit_with_preemptions(self) -> list[messages.Instruction | messages.StepAside]:
+    def _emit_with_preemptions(self) -> list[Emitted]:
         emitted = self._emit()
         return [*emitted, *self._preemptions(emitted)]
 
-    def _emit(self) -> list[messages.Instruction]:
+    def _emit(self) -> list[AnyInstruction]:
         """Start every task that can start, and return their instructions."""
-        emitted: list[messages.Instruction] = []
+        emitted: list[AnyInstruction] = []
         while startable := self._update_ready():
             # Generation comes last, so that it is not preempted at once.
             for task in sorted(startable, key=lambda task: task.is_preemptible):
@@ -203,29 +262,43 @@ class Scheduler:
                 self._watched.add(busy_rank)
         return startable
 
-    def _start(self, task: Task) -> list[messages.Instruction]:
+    def _start(self, task: Task) -> list[AnyInstruction]:
         """ready -> running; or ready -> done, where nothing is to be done. Returns its instruction."""
         self._waiting.remove(task)
-        instruction = self._instruction(task)
-        task.instruction = instruction
-        is_needless = self._is_needless(task, instruction)
-        self._record_start(task, instruction)
+        start = self._start_of(task)
+        sent = task.instruction.started(start)
+        task.sent = sent
+        is_needless = sent.is_needless(start)
+        sent.note_start(start)
         if is_needless:
             self._finish(task)
             return []
         self._next_seq += 1
-        self._running[instruction.seq] = task
+        self._running[sent.seq] = task
         task.state = TaskState.RUNNING
-        task.awaited = set(instruction.ranks)
-        if _changed_model(task.node):
+        task.awaited = set(sent.ranks)
+        if task.instruction.changed_model:
             self._changing.add(task.job.number)
-        return [instruction]
+        return [sent]
+
+    def _start_of(self, task: Task) -> Start:
+        job = task.job
+        return Start(
+            seq=self._next_seq,
+            job=job.number,
+            step=job.step,
+            evaluating=job.evaluating,
+            directory=job.directory,
+            version=task.version,
+            ledger=self.ledgers[job.number],
+            replicas=self._replicas,
+        )
 
     def _busy_rank(self, task: Task) -> int | None:
         """Return a rank that is at other work while ranks that generate would wait for it; else None."""
         if not self._generating:
             return None
-        ranks = self._ranks(task)
+        ranks = task.instruction.ranks_now(self.ledgers[task.job.number])
         others = ranks - self._generating
         if others == ranks:
             return None
@@ -234,13 +307,7 @@ class Scheduler:
                 return rank
         return None
 
-    def _ranks(self, task: Task) -> set[int]:
-        """Return the ranks that would take part if the task started now."""
-        if not isinstance(task.node, instructions.Move):
-            return set(task.node.ranks)
-        return _ranks_of_keys(self._lacking(task.job, task.node))
-
-    def _preemptions(self, emitted: Sequence[messages.Instruction]) -> list[messages.StepAside]:
+    def _preemptions(self, emitted: Sequence[AnyInstruction]) -> list[StepAside]:
         """Return one for each generation under way on whose ranks a later instruction is due."""
         found = []
         for seq, task in self._running.items():
@@ -248,99 +315,8 @@ class Scheduler:
                 continue
             later = (instruction for instruction in emitted if instruction.seq > seq)
             if any(not task.awaited.isdisjoint(instruction.ranks) for instruction in later):
-                ranks = _instruction_of(task).ranks
-                found.append(messages.StepAside(seq=seq, ranks=ranks))
+                found.append(StepAside(seq=seq, ranks=task.instruction.ranks))
         return found
-
-    def _is_needless(self, task: Task, instruction: messages.Instruction) -> bool:
-        """Whether everything is in its place already, or no sample is to be resampled."""
-        node = task.node
-        match instruction:
-            case messages.RunCall():
-                assert isinstance(node, instructions.Call)
-                return bool(node.again) and not any(instruction.shares)
-            case messages.Move():
-                return not instruction.keys
-            case messages.Reallocate() if instruction.into == instruction.model:
-                return self._replicas.get(_replica_of(instruction)) == task.version
-        return False
-
-    def _record_start(self, task: Task, instruction: messages.Instruction) -> None:
-        """Note what an instruction brings, from its start on: workers keep the one order."""
-        match instruction:
-            case messages.Move():
-                self.ledgers[task.job.number].record_move(instruction.keys)
-            case messages.Reallocate() if instruction.into == instruction.model:
-                self._replicas[_replica_of(instruction)] = task.version
-            case messages.Release():
-                replica = instructions.Weights(instruction.model, instruction.placement, instruction.engine)
-                self._replicas.pop(replica, None)
-
-    def _instruction(self, task: Task) -> messages.Instruction:
-        job, node = task.job, task.node
-        common = {
-            "seq": self._next_seq,
-            "job": job.number,
-            "step": job.step,
-            "evaluating": job.evaluating,
-            "call": node.call,
-        }
-        match node:
-            case instructions.Call():
-                return messages.RunCall(**common, ranks=node.ranks, **self._what_to_run(task, node))
-            case instructions.Move():
-                keys = self._lacking(job, node)
-                return messages.Move(**common, ranks=tuple(sorted(_ranks_of_keys(keys))), keys=keys)
-            case instructions.Reallocate():
-                return messages.Reallocate(
-                    **common,
-                    ranks=node.ranks,
-                    model=node.model,
-                    source=node.source,
-                    target=node.target,
-                    into=node.into,
-                    eta=node.eta,
-                    engine=node.engine,
-                    version=task.version,
-                )
-            case instructions.Forget():
-                return messages.Forget(**common, ranks=node.ranks)
-        of_model = {**common, "ranks": node.ranks, "model": node.model, "placement": node.placement}
-        match node:
-            case instructions.Release():
-                return messages.Release(**of_model, engine=node.engine)
-            case instructions.Offload():
-                return messages.Offload(**of_model, back=node.back)
-            case instructions.Save():
-                return messages.Save(**of_model, directory=job.directory)
-            case instructions.Snapshot():
-                return messages.Snapshot(**of_model, directory=job.directory)
-            case instructions.Flush():
-                return messages.Flush(**of_model)
-
-    def _what_to_run(self, task: Task, node: instructions.Call) -> dict[str, Any]:
-        ledger = self.ledgers[task.job.number]
-        shares = ledger.shares(node.function, node.placement)
-        dtypes = {key: ledger.dtypes[key] for key in node.function.inputs if key in ledger.dtypes}
-        return {
-            "shares": _pairs(shares),
-            "version": task.version,
-            "steps_aside": node.steps_aside,
-            "dtypes": dtypes,
-        }
-
-    def _lacking(self, job: Job, move: instructions.Move) -> tuple[messages.KeyMove, ...]:
-        """Return what a move must bring."""
-        return self.ledgers[job.number].lacking(move.function, move.keys, move.placement)
-
-
-def _changed_model(node: instructions.Node) -> str | None:
-    """Return the model that has other weights after the node, if there is one."""
-    if isinstance(node, instructions.Call) and node.trains:
-        return node.model
-    if isinstance(node, instructions.Reallocate) and node.into != node.model:
-        return node.into
-    return None
 
 
 def _may_start(task: Task) -> bool:
@@ -350,7 +326,7 @@ def _may_start(task: Task) -> bool:
     """
     if not task.waits_for:
         return True
-    if not isinstance(task.node, instructions.Reallocate):
+    if not isinstance(task.instruction, Reallocate):
         return False
     for other in task.waits_for:
         if other.state is not TaskState.RUNNING or not other.accepts_new_weights:
@@ -358,31 +334,11 @@ def _may_start(task: Task) -> bool:
     return True
 
 
-def _instruction_of(task: Task) -> messages.Instruction:
-    assert task.instruction is not None, f"{task.node} has no instruction before it starts"
-    return task.instruction
-
-
-def _replica_of(instruction: messages.Reallocate) -> instructions.Weights:
-    return instructions.Weights(instruction.into, instruction.target, instruction.engine)
-
-
-def _ranks_of_keys(keys: Sequence[messages.KeyMove]) -> set[int]:
-    """Return the ranks that send or receive."""
-    ranks: set[int] = set()
-    for key in keys:
-        ranks.update(key.source, key.target)
-    return ranks
-
-
-def _all_ranks(node: instructions.Node) -> tuple[int, ...]:
-    """Return the ranks that a node may need; a move's are those of the call that it serves."""
-    return node.placement.ranks if isinstance(node, instructions.Move) else node.ranks
-
-
-def _pairs(shares: Shares) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Return (sample id, dataset row) pairs of each share."""
-    pairs = []
-    for share in shares:
-        pairs.append(tuple((sample.id, sample.row) for sample in share))
-    return tuple(pairs)
+def _edges_to(task: Task) -> dict[int, str]:
+    """Return, for each running instruction that a task waits for, by `seq`: why, in words."""
+    edges: dict[int, str] = {}
+    for other in task.waits_for:
+        if other.state is TaskState.RUNNING and other.sent is not None:
+            of_one_pass = other.job.number == task.job.number
+            edges[other.sent.seq] = edge(other.instruction, task.instruction, of_one_pass=of_one_pass)
+    return edges

@@ -1,4 +1,4 @@
-"""Tasks of the scheduler: nodes of jobs, their states, and which of them must wait for which.
+"""Tasks of the scheduler: instructions of jobs, their states, and which of them must wait for which.
 
     pending ──────────▶ ready ──────────▶ running ──────────▶ done
        nothing is left     its ranks are     every rank of it
@@ -12,13 +12,11 @@ A job that is withdrawn drops its pending and ready tasks; what is running ends.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 
-from realrl.api.messages import Instruction
 from realrl.program.events import Job
-from realrl.program.instructions import Call, Inputs, Node, Outputs, Resource
+from realrl.program.instructions import AnyInstruction, Inputs, Memory, Outputs, Resource, RunCall
 
 
 class TaskState(Enum):
@@ -36,30 +34,31 @@ class TaskState(Enum):
 
 @dataclass(eq=False)
 class Task:
-    """A node of a job, from the stage that brings it to the last report."""
+    """An instruction of a job, from the stage that brings it to the last report."""
 
     job: Job
-    node: Node
+    instruction: AnyInstruction
+    """As the program has it."""
     version: int
-    """The version of the node's model when the node runs."""
+    """The version of the instruction's model when it runs."""
     waits_for: set[Task]
     place: int
-    """Its place in the run's one order of nodes."""
+    """Its place in the run's one order of instructions."""
     state: TaskState = TaskState.PENDING
-    instruction: Instruction | None = None
-    """Set once the task leaves the state `ready`."""
+    sent: AnyInstruction | None = None
+    """The instruction as it was sent; set once the task leaves the state `ready`."""
     awaited: set[int] = field(default_factory=set)
     """Ranks that have not reported."""
 
     @property
     def is_preemptible(self) -> bool:
         """Whether it generates, and other work of its ranks goes first, between two tokens."""
-        return isinstance(self.node, Call) and self.node.steps_aside
+        return isinstance(self.instruction, RunCall) and self.instruction.steps_aside
 
     @property
     def accepts_new_weights(self) -> bool:
         """Whether it generates, and its model's weights may change between two tokens."""
-        return isinstance(self.node, Call) and self.node.interruptible
+        return isinstance(self.instruction, RunCall) and self.instruction.interruptible
 
 
 class Hazards:
@@ -70,45 +69,60 @@ class Hazards:
 
     def __init__(self) -> None:
         self._writer: dict[object, Task] = {}
-        self._readers: dict[object, list[Task]] = defaultdict(list)
+        self._readers: dict[object, list[Task]] = {}
 
-    def of(self, job: Job, node: Node) -> set[Task]:
-        """Return the tasks that must end before `node` of `job` may begin."""
+    def of(self, job: Job, instruction: AnyInstruction) -> set[Task]:
+        """Return the tasks that must end before `instruction` of `job` may begin."""
         found: set[Task] = set()
-        for resource in (*node.reads, *node.writes):
-            writer = self._writer.get(_scoped(job, resource))
+        written = _written(job, instruction)
+        for key in (*_read(job, instruction), *written):
+            writer = self._writer.get(key)
             if writer is not None:
                 found.add(writer)
-        for resource in node.writes:
-            found.update(self._readers.get(_scoped(job, resource), ()))
+        for key in written:
+            found.update(self._readers.get(key, ()))
         return found
 
     def add(self, task: Task) -> None:
         """Record what a task reads and writes; later tasks wait for it."""
-        for resource in task.node.reads:
-            self._readers[_scoped(task.job, resource)].append(task)
-        for resource in task.node.writes:
-            scoped = _scoped(task.job, resource)
-            self._writer[scoped] = task
+        for key in _read(task.job, task.instruction):
+            self._readers.setdefault(key, []).append(task)
+        for key in _written(task.job, task.instruction):
+            self._writer[key] = task
             # A generation that accepts new weights keeps reading them after they are written.
-            readers = self._readers.get(scoped, ())
-            self._readers[scoped] = [reader for reader in readers if reader.accepts_new_weights]
+            readers = self._readers.get(key, ())
+            self._set_readers(key, [reader for reader in readers if reader.accepts_new_weights])
 
     def remove(self, task: Task) -> None:
         """Forget a task that is done: nothing waits for it any more."""
-        for resource in task.node.writes:
-            scoped = _scoped(task.job, resource)
-            if self._writer.get(scoped) is task:
-                del self._writer[scoped]
-        for resource in task.node.reads:
-            scoped = _scoped(task.job, resource)
-            readers = self._readers.pop(scoped, ())
-            left = [reader for reader in readers if reader is not task]
-            if left:
-                self._readers[scoped] = left
+        for key in _written(task.job, task.instruction):
+            if self._writer.get(key) is task:
+                del self._writer[key]
+        for key in _read(task.job, task.instruction):
+            readers = self._readers.get(key, ())
+            self._set_readers(key, [reader for reader in readers if reader is not task])
+
+    def _set_readers(self, key: object, readers: list[Task]) -> None:
+        if readers:
+            self._readers[key] = readers
+        else:
+            self._readers.pop(key, None)
 
 
-def _scoped(job: Job, resource: Resource) -> object:
-    """Return the key of a resource: inputs and outputs belong to a job, weights and turns to the run."""
-    is_of_job = isinstance(resource, Inputs | Outputs)
-    return (job.number, resource) if is_of_job else resource
+def _read(job: Job, instruction: AnyInstruction) -> list[object]:
+    """Return the keys of what the instruction reads."""
+    return [_key(job, resource, step=job.step) for resource in instruction.reads]
+
+
+def _written(job: Job, instruction: AnyInstruction) -> list[object]:
+    """Return the keys of what the instruction writes; memory is written for the next step."""
+    return [_key(job, resource, step=job.step + 1) for resource in instruction.writes]
+
+
+def _key(job: Job, resource: Resource, *, step: int) -> object:
+    """Return a resource's key: inputs and outputs belong to a job, memory to a step, the rest to the run."""
+    if isinstance(resource, Inputs | Outputs):
+        return job.number, resource
+    if isinstance(resource, Memory):
+        return step, resource
+    return resource

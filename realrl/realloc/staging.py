@@ -18,7 +18,7 @@ from realrl.layouts.layout import Rank, Shape
 from realrl.layouts.plan import TransferPlan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
-from realrl.ops.box_copies import ALIGNMENT
+from realrl.ops.box_rows import ALIGNMENT
 
 _SHARED_BYTES = 4 << 20
 """Bytes that a stream moves in a turn through shared memory: they stay in the cache until they are read."""

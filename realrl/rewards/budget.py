@@ -1,4 +1,4 @@
-"""How long judging the answers of one call may take together; answers that come after it are `timeout`.
+"""Bounds the time that all answers of one call take to judge; the answers that are left are `timeout`.
 
 Without it, a policy that finds answers which each take their whole deadline makes every step take hours.
 """
@@ -16,33 +16,39 @@ from realrl.rewards.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
-_AT_LEAST_S, _PER_ANSWER_S = 60.0, 1.0
-"""Summed over the threads that wait. An answer takes about 0.01 s, on a crowded machine ten times as long."""
+_AT_LEAST_S = 60.0
+"""The budget without any answers, summed over the threads that wait."""
+_PER_ANSWER_S = 1.0
+"""The budget per answer, which takes about 0.01 s, or ten times as long on a crowded machine."""
 _LONGEST_S = 10.0
-"""More than one answer takes, deadline and a replaced child included: the rest of a longer wait is time in
-which this process was stopped."""
+"""The largest time that one answer can take, with its deadline and a replaced child. In the rest of a longer
+wait this process was stopped."""
 
 Result = TypeVar("Result")
 
 
 def seconds_for(num_answers: int, call_timeout_s: float = math.inf) -> float:
-    """What judging so many answers may take: a multiple of what it takes, and less than a call may go without
-    progress, as one answer with many solutions might take all of it.
+    """Return the seconds that judging some answers may take together.
+
+    They are many times as long as it usually takes, and less than `call_timeout_s`, the time that a call may
+    run without progress: one answer with many solutions might take all of them.
     """
-    return min(_AT_LEAST_S + _PER_ANSWER_S * num_answers, call_timeout_s / 2)
+    usual_bound_s = _AT_LEAST_S + _PER_ANSWER_S * num_answers
+    return min(usual_bound_s, call_timeout_s / 2)
 
 
 class Budget:
-    """Seconds that are spent by several threads."""
+    """Seconds that several threads spend."""
 
     def __init__(self, seconds: float) -> None:
         self.num_refused = 0
-        """How much was asked for that was not done."""
-        self._seconds = self._left_s = seconds
+        """The number of pieces of work that were not done."""
+        self._seconds = seconds
+        self._left_s = seconds
         self._lock = threading.Lock()
 
     def spend(self, work: Callable[[], Result], instead: Result) -> Result:
-        """Do some work, which takes what it takes; nothing but `instead` once all is spent."""
+        """Do some work and return its result; return `instead` at once if the budget is spent."""
         with self._lock:
             if self._left_s <= 0:
                 self.num_refused += 1
@@ -51,15 +57,20 @@ class Budget:
         try:
             return work()
         finally:
+            taken_s = time.monotonic() - began_s
             with self._lock:
-                self._left_s -= min(time.monotonic() - began_s, _LONGEST_S)
+                self._left_s -= min(taken_s, _LONGEST_S)
 
     def bounded(self, judge: Callable[[str, str], Verdict]) -> Callable[[str, str], Verdict]:
-        """A judge that says `TIMEOUT` at once when all is spent."""
-        return lambda answer, solution: self.spend(lambda: judge(answer, solution), Verdict.TIMEOUT)
+        """Return a judge that returns `TIMEOUT` at once if the budget is spent."""
+
+        def bounded_judge(answer: str, solution: str) -> Verdict:
+            return self.spend(lambda: judge(answer, solution), instead=Verdict.TIMEOUT)
+
+        return bounded_judge
 
     def report(self, num_answers: int) -> None:
-        """Say what was not done, if there is any."""
+        """Log a warning if some work was not done."""
         if self.num_refused:
             logger.warning(
                 "%d comparisons, of %d answers, were not made and count as timed out: others took all of the"

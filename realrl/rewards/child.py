@@ -1,11 +1,16 @@
-"""The child process that compares mathematical answers; `realrl/rewards/serving.py` says how it is asked.
+"""Compares mathematical answers in a child process, over the protocol of `realrl/rewards/serving.py`.
 
-A request is `{"answer": …, "solution": …}`, a reply `{"verdict": …}` or `{"error": str}`. To one with
-`"explain": true` the reply is `{"answer": …, "solution": …, "why": …}`: how both were read, and why they are
-the same or not.
+    request                                             reply, or {"error": str}
+    {"answer": …, "solution": …}                        {"verdict": …}
+    {"answer": …, "solution": …, "explain": true}       {"answer": …, "solution": …, "why": …}
+
+The second reply says how both texts were read, and why they are the same or not. A request with
+`"convert_units": false` does not take 100 cm for 1 m.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
@@ -27,38 +32,39 @@ _WARM_UP = (
     (r"x \le 4", r"(-\infty, 4]"),
     (r"\begin{pmatrix} 1 & x \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & x \\ 3 & 5 \end{pmatrix}"),
 )
-"""Comparisons of the common kinds: what they import would be imported anew in each fork."""
+"""Comparisons of the common kinds. Without them, each fork would import and cache what these need."""
 
 _ANSWERS_PER_FORK = 32
+"""Answers to one question that share a fork: it costs as much as two comparisons, and its caches grow."""
 
 
 class MathJudge:
-    """Compares two answers."""
+    """Compares answers with solutions; a `realrl.rewards.judging.Judge`."""
 
-    evaluators = ()
+    evaluators: Sequence[Callable[..., object]] = ()
 
     def __init__(self) -> None:
         for answer, solution in _WARM_UP:
             same_answer(answer, solution)
 
     def prepared(self, request: Reply) -> None:
-        """Nothing is known before the answer is looked at."""
+        """Return None: every request has an answer to judge."""
 
     def batch(self, request: Reply) -> Batch:
-        """Answers to one question, as a fork costs about as much as two comparisons; not all of them, so that
-        what its caches hold is bounded.
-        """
+        """Return a batch of answers to one question."""
         return Batch(request["solution"], _ANSWERS_PER_FORK)
 
     def judged(self, request: Reply) -> Reply:
-        texts = request["answer"], request["solution"]
+        """Return the verdict of a comparison, or the reasons for it."""
+        answer = request["answer"]
+        solution = request["solution"]
         converts = request.get("convert_units", True)
         if request.get("explain"):
-            return explained(*texts, convert_units=converts)._asdict()
-        same = same_answer(*texts, convert_units=converts)
-        return {"verdict": Verdict.CORRECT if same else Verdict.WRONG}
+            return explained(answer, solution, convert_units=converts)._asdict()
+        is_same = same_answer(answer, solution, convert_units=converts)
+        return {"verdict": Verdict.CORRECT if is_same else Verdict.WRONG}
 
 
 def run(memory_bytes: int) -> None:
-    """Compare answers."""
+    """Serve requests for comparisons."""
     serve(MathJudge, memory_bytes)

@@ -1,32 +1,35 @@
-"""Rewards by functions of a user's own, named as `path/to/file.py:function`."""
+"""Rewards by a user's functions, named as `path/to/file.py:function`."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 from realrl.base.progress import Progress, counted, no_progress
-from realrl.base.user_code import is_reference, load_user_function, named
+from realrl.base.user_files import describe_error, load_function_from_file
 
 MATH = "math"
-"""Stands for the verifier of mathematical answers."""
+"""The reward by the verifier of mathematical answers."""
 GYM = "gym"
-"""Stands for the scorers of reasoning-gym's tasks."""
+"""The reward by the scorers of reasoning-gym's tasks."""
 MODEL = "model"
-"""Stands for a reward model."""
+"""The reward by a reward model."""
 
 LARGEST_REWARD = 1e30
-"""Bound on the absolute value of a reward: sums and products of larger ones overflow float32."""
+"""The largest absolute value of a reward: sums and products of larger ones overflow float32."""
+_SHOWN_CHARS = 200
+"""The largest number of characters of a response in an error."""
 
 RewardFunction = Callable[[str, str, Sequence[str]], float | None]
 """`(prompt, response, solutions) -> reward`, or None for no opinion; the prompt is without its template."""
 
 
 def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
-    """What rewards a response, each with its weight, from a config's `reward`.
+    """Return the rewards that a config's `reward` names, each with its weight.
 
     Raises:
-        ValueError: there is none, a weight is not finite or too large, or two say what is right.
+        ValueError: there is none, a weight is not finite or too large, or two of them grade answers.
     """
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
@@ -44,23 +47,25 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
 
 
 def is_usable(reward: float) -> bool:
-    """Whether a number can be a reward: finite, and not too large to be summed."""
+    """Return whether a number can be a reward: it is finite, and not too large to be summed."""
     return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
+@functools.cache
 def load_function(reference: str) -> RewardFunction:
-    """Return the function of a Python file, which is run for that.
+    """Return a function of a Python file, which this runs.
 
     Raises:
-        ValueError: it names no file, the file cannot be run, has no such function, or one that cannot be
-            called with a prompt, a response and solutions.
+        ValueError: the reference names no file, the file cannot be run or has no such function, or the
+            function cannot be called with a prompt, a response and solutions.
     """
-    if not is_reference(reference):
-        raise ValueError(
-            f"reward: expected `math`, `gym`, `model` or a path/to/file.py:function, got {reference!r}"
-        )
-    form = "f(prompt, response, solutions): two texts and the list of right answers"
-    function: RewardFunction = load_user_function("reward", reference, 3, form)
+    function: RewardFunction = load_function_from_file(
+        reference,
+        setting="reward",
+        num_arguments=3,
+        form="f(prompt, response, solutions): two texts and the list of right answers",
+        instead="`math`, `gym`, `model` or ",
+    )
     return function
 
 
@@ -71,10 +76,10 @@ def rewards_by(
     solutions: Sequence[Sequence[str]],
     progress: Progress = no_progress,
 ) -> list[float | None]:
-    """What a function says of each response; None where it has no opinion.
+    """Return a function's reward for each response; None where it has no opinion.
 
     Raises:
-        RuntimeError: it raised, or gave no number that can be a reward.
+        RuntimeError: the function raised an error, or returned a number that cannot be a reward.
     """
     function = load_function(reference)
     cases = zip(prompts, responses, solutions, strict=True)
@@ -85,18 +90,21 @@ def rewards_by(
 def _reward(
     reference: str, function: RewardFunction, prompt: str, response: str, solutions: Sequence[str]
 ) -> float | None:
+    """Return the function's reward for one response."""
+    shown = response[:_SHOWN_CHARS]
     try:
         given = function(prompt, response, solutions)
         reward = None if given is None else float(given)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit too, which would end this worker without a word
+    # SystemExit, too, which would end this worker without a message.
+    except BaseException as error:
         raise RuntimeError(
-            f"reward {reference} raised {named(error)}; the response was {response[:200]!r}"
+            f"reward {reference} raised {describe_error(error)}; the response was {shown!r}"
         ) from error
     if reward is not None and not is_usable(reward):
         raise RuntimeError(
             f"reward {reference} gave {reward}, expected a number from {-LARGEST_REWARD:g} to"
-            f" {LARGEST_REWARD:g} or None; the response was {response[:200]!r}"
+            f" {LARGEST_REWARD:g} or None; the response was {shown!r}"
         )
     return reward

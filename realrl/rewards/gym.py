@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -52,15 +52,16 @@ class GymTask(NamedTuple):
 
 
 class GymItem(NamedTuple):
-    """The number of a row of a task, from which the row can be generated again."""
+    """A row of a task, by which the row can be generated again."""
 
     task: GymTask
-    index: int
+    number: int
+    """The row's number in the task, from 0 on."""
 
     @property
-    def request(self) -> dict:
+    def request(self) -> dict[str, Any]:
         """The request to a child for this row."""
-        return {"task": self.task.as_json, "index": self.index}
+        return {"task": self.task.as_json, "index": self.number}
 
 
 class Question(NamedTuple):
@@ -87,10 +88,10 @@ def questions(tasks: tuple[GymTask, ...]) -> tuple[Question, ...]:
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ValueError("these rows need the package reasoning-gym; install realrl[gym]")
-    rows = []
+    rows: list[Question] = []
     for task in tasks:
-        for index in range(task.size):
-            item = GymItem(task, index)
+        for number in range(task.size):
+            item = GymItem(task, number)
             rows.append(_question(item))
     return tuple(rows)
 
@@ -160,16 +161,13 @@ def _judged(item: GymItem, answer: str) -> Scored:
         return Scored(0.0, Verdict.TIMEOUT)
     score = reply.get("score")
     # The reply was written where the answer was judged: it may hold anything.
-    if "error" in reply or not _is_score(score):
+    is_score = isinstance(score, float) and 0.0 <= score <= 1.0
+    if "error" in reply or score is None or not is_score:
         error = reply.get("error", f"expected a score from 0 to 1, got {score!r:.100}")
         logger.warning("scoring %.200r by %s: %s", answer, item.task.name, error)
         return Scored(0.0, Verdict.ERROR)
     verdict = Verdict.CORRECT if score == 1.0 else Verdict.WRONG
     return Scored(score, verdict)
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, float) and 0.0 <= value <= 1.0
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import difflib
 import functools
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -40,7 +40,7 @@ _ANSWERS_PER_FORK = 8
 class Gym:
     """Generates rows and scores answers; a `realrl.rewards.judging.Judge`."""
 
-    evaluators = (read_expression,)
+    evaluators: Sequence[Callable[..., object]] = (read_expression,)
 
     def __init__(self) -> None:
         self._warm: set[str] = set()
@@ -139,13 +139,14 @@ def _unknown_task(name: str) -> ValueError:
 
 def _check_parameters(name: str, parameters: dict[str, Any]) -> None:
     """Raise ValueError for a parameter that the task does not have."""
-    config_class = DATASETS[name][1]
-    known = {field.name for field in dataclasses.fields(config_class)} - {"seed", "size"}
+    _, config_class = DATASETS[name]
+    known = {field.name for field in dataclasses.fields(config_class)}
+    known -= {"seed", "size"}
     unknown = sorted(parameters.keys() - known)
     if unknown:
+        expected = ", ".join(sorted(known))
         raise ValueError(
-            f"data.gym.parameters.{name}: unknown name {unknown[0]!r}; expected some of"
-            f" {', '.join(sorted(known))}"
+            f"data.gym.parameters.{name}: unknown name {unknown[0]!r}; expected some of {expected}"
         )
 
 
@@ -158,12 +159,14 @@ def _at_level(name: str, level: int, given: dict[str, Any]) -> Any:
         raise ValueError(f"data.gym.levels: {name} has no curriculum; leave them out")
     curriculum = CURRICULA[name]()
     attributes = curriculum.attributes.values()
-    num_levels = max((len(attribute.levels) for attribute in attributes), default=0)
-    highest = num_levels - 1
+    highest = -1
+    for attribute in attributes:
+        highest = max(highest, len(attribute.levels) - 1)
     if level > highest:
         raise ValueError(f"data.gym.levels: the curriculum of {name} ends with level {highest}, got {level}")
     curriculum.set_global_level(level)
-    both = sorted(_fields_of(attributes) & given.keys())
+    fields = _fields_of(attributes)
+    both = sorted(fields & given.keys())
     if both:
         raise ValueError(f"data.gym.parameters.{name}: {both[0]} is set by data.gym.levels; give one of both")
     return curriculum.generate_configuration(given)

@@ -34,8 +34,12 @@ _FUNCTIONS = frozenset(
 )
 _CONSTANTS = frozenset({"E", "I", "pi"})
 _VARIABLE = re.compile(r"[A-Za-z](?:_?\d{1,3})?")
-_SIGNS = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Invert: operator.invert}
-_OPERATIONS = {
+_SIGNS: dict[type[ast.unaryop], Callable[[int], int]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+}
+_OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -98,15 +102,17 @@ def _value(node: ast.expr) -> int:
     """Return the value of an arithmetic expression."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value
-    if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGNS:
-        apply_sign = _SIGNS[type(node.op)]
-        operand = _value(node.operand)
-        return apply_sign(operand)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        operate = _OPERATIONS[type(node.op)]
-        left = _value(node.left)
-        right = _value(node.right)
-        return operate(left, right)
+    if isinstance(node, ast.UnaryOp):
+        apply_sign = _SIGNS.get(type(node.op))
+        if apply_sign is not None:
+            operand = _value(node.operand)
+            return apply_sign(operand)
+    if isinstance(node, ast.BinOp):
+        operate = _OPERATIONS.get(type(node.op))
+        if operate is not None:
+            left = _value(node.left)
+            right = _value(node.right)
+            return operate(left, right)
     raise ValueError(f"expected whole numbers and operators, got {ast.unparse(node):.100}")
 
 

@@ -8,8 +8,8 @@
       ├─ no reply in time, or something else, or a batch's last answer ──▶ the fork is killed
       └─ the next answer ──▶ another fork of the same parent
 
-Whatever an answer does to the process that judges it ends with that process, which judges no more than a
-batch. A reply counts for its own answer alone, and is checked by whoever asked.
+An answer can change only the process that judges it, which ends after a batch. A reply counts for its own
+answer alone, and is checked by the process that asked.
 """
 
 from __future__ import annotations
@@ -35,40 +35,46 @@ from realrl.rewards.verdict import Verdict
 Reply = dict[str, Any]
 
 _MOST_BYTES = 1 << 16
-"""A reply is a verdict or a number; a longer one is none."""
+"""The largest number of bytes of a reply, which is a verdict or a number."""
+_LONGEST_ERROR = 300
+"""The largest number of characters of an error in a reply."""
 _LOOK_S = 1.0
-OF_ITS_OWN = (
-    *(signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT),
-    *(signal.SIGFPE, signal.SIGILL, signal.SIGSYS),
+"""The longest wait in one piece: between two looks, the clock can tell that this process was stopped."""
+OF_ITS_OWN = frozenset(
+    (
+        *(signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT),
+        *(signal.SIGFPE, signal.SIGILL, signal.SIGSYS),
+    )
 )
-"""Signals that an answer brings about; others are sent by somebody, or by a system without memory."""
+"""Signals that an answer can cause; another process sends others, or a system without memory."""
 
 
 class Batch(NamedTuple):
     """Answers that one process may judge one after another."""
 
     name: str
-    """Answers of other batches are judged elsewhere."""
+    """The name that the answers of the batch have in common; another name needs another process."""
     size: int
-    """How many there may be."""
+    """The largest number of answers."""
 
 
 class Judge(Protocol):
-    """Decides about answers. It is made once, with all that it imports, before there is an answer."""
+    """Judges answers. It is made once, with all that it imports, before the first answer."""
 
     evaluators: Sequence[Callable[..., object]]
-    """The functions within which a text may be evaluated as Python, as it was checked there."""
+    """The functions that may evaluate a text as Python, as they check it first."""
 
     def prepared(self, request: Reply) -> Reply | None:
-        """The reply to a request that has no answer in it, or none that needs judging; else None. It must not
-        depend on an answer.
+        """Return the reply to a request without an answer to judge; None for any other request.
+
+        The reply must not depend on an answer.
         """
 
     def batch(self, request: Reply) -> Batch:
-        """The answers that one fork may judge together with this one."""
+        """Return the batch of a request: its answers may be judged by one fork."""
 
     def judged(self, request: Reply) -> Reply:
-        """The reply to a request with an answer."""
+        """Return the reply to a request with an answer."""
 
 
 class _Fork(NamedTuple):
@@ -80,96 +86,115 @@ class _Fork(NamedTuple):
 
 
 class Forks:
-    """Has a judge decide in forks of this process, of which there is at most one at a time."""
+    """Judges answers in forks of this process, of which there is at most one at a time."""
 
     def __init__(self, judge: Judge, asked: int) -> None:
-        """`asked` is where requests come to this process: at its end a fork is ended too.
+        """Prepare the forks; `asked` is the file of this process's requests, with whose end a fork ends, too.
 
         Raises:
             RuntimeError: this process has threads, whose locks a fork would inherit as they are.
         """
-        threads = len(os.listdir("/proc/self/task"))
-        if threads != 1:
-            raise RuntimeError(f"expected one thread before answers are judged, found {threads}")
-        self._judge, self._asked = judge, asked
+        threads = os.listdir("/proc/self/task")
+        if len(threads) != 1:
+            raise RuntimeError(f"expected one thread before answers are judged, found {len(threads)}")
+        self._judge = judge
+        self._asked = asked
         self._confine = fork_confinement()
         self._nowhere = os.open(os.devnull, os.O_RDONLY)
         self._fork: _Fork | None = None
-        self._batch, self._answers_left = "", 0
-        # What was made so far is never garbage; a collection in a fork would copy all of its pages.
+        # The name of the fork's batch, and how many answers more the fork may judge.
+        self._batch = ""
+        self._answers_left = 0
+        # The objects made so far are never garbage; a collection in a fork would copy all of their pages.
         gc.collect()
         gc.freeze()
 
     def judged(self, request: Reply, deadline_s: float) -> Reply:
-        """The judge's reply; or one with an `error`, with a `verdict` where that is known, or with
-        `interrupted` if somebody else stopped or killed the fork.
+        """Return the judge's reply, or one about its failure.
+
+        That has an `error`, with a `verdict` if it is known, or `interrupted` if another process stopped or
+        killed the fork.
         """
-        batch = self._judge.batch(request)
-        if batch.name != self._batch:
-            self.end()
-        if self._fork is None:
-            self._fork = self._start()
-            self._batch, self._answers_left = batch
+        fork = self._fork_for(request)
         self._answers_left -= 1
         try:
-            line = self._exchanged(json.dumps(request).encode() + b"\n", deadline_s)
+            asked = json.dumps(request).encode() + b"\n"
+            line = self._exchanged(fork, asked, deadline_s)
         except TimeoutError:
-            was_stopped = is_stopped(self._fork.pid)
+            was_stopped = is_stopped(fork.pid)
             self.end()
             if was_stopped:
                 return {"interrupted": "it was stopped"}
             return {"verdict": Verdict.TIMEOUT, "error": f"no reply within {deadline_s:g} s"}
         except EOFError:
-            return _lost(self.end())
+            status = self.end()
+            return _lost(status)
         reply = _reply(line)
         if reply is None or not self._answers_left:
             self.end()
         return reply or {"error": f"expected a reply, got {line!r:.100}"}
 
+    def _fork_for(self, request: Reply) -> _Fork:
+        """Return the fork that judges a request's batch; start it if it does not run."""
+        batch = self._judge.batch(request)
+        if batch.name != self._batch:
+            self.end()
+        if self._fork is None:
+            self._fork = self._start()
+            self._batch = batch.name
+            self._answers_left = batch.size
+        return self._fork
+
     def _start(self) -> _Fork:
-        (theirs_in, requests), (replies, theirs_out) = os.pipe(), os.pipe()
+        requests_of_fork, requests = os.pipe()
+        replies, replies_of_fork = os.pipe()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._judge_and_end(parent, theirs_in, theirs_out)
-        os.close(theirs_in)
-        os.close(theirs_out)
+            self._judge_and_end(parent, requests_of_fork, replies_of_fork)
+        os.close(requests_of_fork)
+        os.close(replies_of_fork)
         return _Fork(pid, requests, replies)
 
     def end(self) -> int:
-        """Kill the fork, if there is one and it lives, and return the status that it ended with."""
+        """Kill the fork, if there is one, and return the status that it ended with."""
         if self._fork is None:
             return 0
         pid, requests, replies = self._fork
         self._fork = None
         os.close(requests)
         os.close(replies)
-        # This changes nothing about how one ended that has begun to.
+        # A fork that has ended already keeps its status.
         os.kill(pid, signal.SIGKILL)
-        return os.waitpid(pid, 0)[1]
+        _, status = os.waitpid(pid, 0)
+        return status
 
-    def _exchanged(self, request: bytes, deadline_s: float) -> bytes:
-        """Write the request; read until a line ends, or is too long to be a reply.
+    def _exchanged(self, fork: _Fork, request: bytes, deadline_s: float) -> bytes:
+        """Write the request, and return the reply, which is one line or too long to be a reply.
 
         Raises:
-            TimeoutError: that was not in time.
-            EOFError: the fork ended.
-            SystemExit: nobody waits for the reply any more.
+            TimeoutError: There was no reply in time.
+            EOFError: The fork ended.
+            SystemExit: No process waits for the reply any more.
         """
-        _, requests, replies = self._fork
-        clock, line = AttentiveClock(), b""
+        line = b""
+        clock = AttentiveClock()
         end_s = clock.now_s() + deadline_s
         while (left_s := end_s - clock.now_s()) > 0:
-            writes = [requests] if request else []
-            reads, can_write, _ = select.select([replies, self._asked], writes, [], min(left_s, _LOOK_S))
-            if self._asked in reads:  # its end: no request comes before the reply to the last
+            to_read = [fork.replies, self._asked]
+            to_write = [fork.requests] if request else []
+            wait_s = min(left_s, _LOOK_S)
+            can_read, can_write, _ = select.select(to_read, to_write, [], wait_s)
+            # No request comes before the reply to the last one, so this is the end of the file.
+            if self._asked in can_read:
                 self.end()
                 sys.exit("nobody waits for the reply")
             if can_write:
                 with suppress(BrokenPipeError):
-                    request = request[os.write(requests, request[: select.PIPE_BUF]) :]
-            if reads:
-                chunk = os.read(replies, _MOST_BYTES)
+                    num_written = os.write(fork.requests, request[: select.PIPE_BUF])
+                    request = request[num_written:]
+            if can_read:
+                chunk = os.read(fork.replies, _MOST_BYTES)
                 if not chunk:
                     raise EOFError
                 line += chunk
@@ -178,9 +203,9 @@ class Forks:
         raise TimeoutError
 
     def _judge_and_end(self, parent: int, requests: int, replies: int) -> NoReturn:
-        """The fork, which has nothing but its pipes; what a library prints goes nowhere.
+        """Run the fork, which has no files but its pipes; the output of libraries is lost.
 
-        It ends without a reply when it is out of memory: after that it is in no known state.
+        It ends without a reply when it is out of memory: after that its state is unknown.
         """
         code = 1
         try:
@@ -189,25 +214,30 @@ class Forks:
             self._confine()
             audit = Audit(self._judge.evaluators)
             for line in lines_of(requests):
-                write_all(replies, json.dumps(self._judged_here(line, audit)).encode() + b"\n")
+                reply = self._judged_here(line, audit)
+                write_all(replies, json.dumps(reply).encode() + b"\n")
             code = 0
         finally:
             os._exit(code)
 
     def _judged_here(self, line: bytes, audit: Audit) -> Reply:
-        """The judge's reply, unless it asked for what judging has no need of. A failure is a reply, too."""
+        """Return the judge's reply, or an error if it failed or the audit refused an action."""
         audit.refused = ""
         try:
             reply = self._judge.judged(json.loads(line))
         except MemoryError:
             raise
         except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:300]}
+            message = f"{type(error).__name__}: {error}"
+            reply = {"error": message[:_LONGEST_ERROR]}
         return {"error": audit.refused} if audit.refused else reply
 
 
 def _keep_only(files: Sequence[int], nowhere: int) -> None:
-    """Close every other file, standard ones too: requests and replies of others are among them."""
+    """Close all other files, among which are the requests and replies of other processes.
+
+    The standard files become `nowhere`.
+    """
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
     begin = 3
@@ -218,20 +248,21 @@ def _keep_only(files: Sequence[int], nowhere: int) -> None:
 
 
 def _reply(line: bytes) -> Reply | None:
-    """What a fork wrote, if it is one flat JSON object that is not empty."""
+    """Return a fork's output if it is one flat JSON object that is not empty; else None."""
     if len(line) > _MOST_BYTES:
         return None
     try:
         reply = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(reply, dict) or any(isinstance(value, dict | list) for value in reply.values()):
+    if not isinstance(reply, dict) or not reply:
         return None
-    return reply or None
+    is_nested = any(isinstance(value, dict | list) for value in reply.values())
+    return None if is_nested else reply
 
 
 def _lost(status: int) -> Reply:
-    """The reply for a fork that left none: it crashed, ran out of memory or was killed."""
+    """Return the reply for a fork that left none: it crashed, ran out of memory or was killed."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return {"error": "its process left no reply, as when it runs out of memory"}

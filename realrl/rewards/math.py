@@ -72,7 +72,7 @@ def grade(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> 
 def check_all(
     texts: Sequence[str],
     solutions: Sequence[Sequence[str]],
-    judge: Judge = judge_in_pool,
+    judge: Judge | None = None,
     *,
     num_threads: int = 4,
     progress: Progress = no_progress,
@@ -81,7 +81,8 @@ def check_all(
 ) -> list[Checked]:
     """Run `check` on many texts in parallel threads, and return the results in the texts' order.
 
-    Without `convert_units`, 100 cm does not equal 1 m.
+    `judge` replaces this process's pool of children. Without `convert_units`, 100 cm does not equal 1 m to
+    the pool.
 
     `budget_s` bounds the seconds of judging, summed over the threads (None: by the number of texts). Once it
     is spent, every further comparison is `TIMEOUT` at once.
@@ -93,8 +94,8 @@ def check_all(
     if budget_s is None:
         budget_s = seconds_for(len(texts))
     budget = Budget(budget_s)
-    if not convert_units:
-        judge = partial(judge, convert_units=False)
+    if judge is None:
+        judge = partial(judge_in_pool, convert_units=convert_units)
     bounded = budget.bounded(judge)
 
     def check_one(case: tuple[str, Sequence[str]]) -> Checked:

@@ -51,9 +51,11 @@ class ChildPool:
         self._deadline_s = deadline_s
         # The kernel ends a child with the thread that started it, so one lasting thread starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starts-children")
-        self._children = [ChildProcess(module, memory_bytes, self._starter) for _ in range(num_children)]
+        self._children: list[ChildProcess] = []
         self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
-        for child in self._children:
+        for _ in range(num_children):
+            child = ChildProcess(module, memory_bytes, self._starter)
+            self._children.append(child)
             self._idle.put(child)
 
     def ask(self, request: Reply, *, deadline_s: float | None = None) -> Reply:
@@ -143,9 +145,9 @@ class JudgePool(ChildPool):
             "explain": True,
         }
         reply = self.ask(request)
-        texts = [reply.get(name) for name in Reasons._fields]
-        if "error" not in reply and all(map(_is_reason, texts)):
-            return Reasons(*texts)
+        reasons = _reasons_in(reply)
+        if "error" not in reply and reasons is not None:
+            return reasons
         error = reply.get("error", f"a reply without reasons: {reply!r:.200}")
         return Reasons("", "", f"no reasons were found: {error}")
 
@@ -158,5 +160,12 @@ class Reasons(NamedTuple):
     why: str
 
 
-def _is_reason(text: object) -> bool:
-    return isinstance(text, str) and len(text) <= _LONGEST_REASON
+def _reasons_in(reply: Reply) -> Reasons | None:
+    """Return the reasons of a reply; None if one is missing, not a text or too long."""
+    texts: list[str] = []
+    for name in Reasons._fields:
+        text = reply.get(name)
+        if not isinstance(text, str) or len(text) > _LONGEST_REASON:
+            return None
+        texts.append(text)
+    return Reasons(*texts)

@@ -1,8 +1,10 @@
-"""The child process in which answers are judged: it serves the pipes that it was started with.
+"""Serves requests to judge answers, in a child process, over the pipes that it was started with.
 
-`child_entry.py` runs it. The first line of its output is `{"ready": true}`, or `{"error": str}` if it cannot
-start. Then each line of its input is `{"deadline_s": …, "request": {…}}`, and each line of its output the
-reply to it, which `realrl/rewards/judging.py` has a fork make. It ends with its input.
+    input   {"deadline_s": …, "request": {…}}  …
+    output  {"ready": true} or {"error": str}, then the reply to each request
+
+`child_entry.py` runs it. A fork makes each reply (`realrl/rewards/judging.py`). The process ends with its
+input.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from realrl.rewards.lines import lines_of, write_all
 
 
 def serve(make: Callable[[], Judge], memory_bytes: int) -> None:
-    """Serve the pipes that this process was started with; what a library prints goes to the errors.
+    """Serve the pipes that this process was started with, with the judge that `make` returns.
 
-    Answers were written by a model, so this process and its forks keep nothing that judging does not need.
-    Out of memory it just ends: its parent sees that, and says so.
+    A model wrote the answers, so this process and its forks keep nothing that judging does not need. When it
+    is out of memory, it ends: its parent reports that.
     """
-    requests, replies = os.dup(0), os.dup(1)
+    requests = os.dup(0)
+    replies = os.dup(1)
+    # The output of libraries goes to the errors.
     os.dup2(2, 1)
     try:
         confine(memory_bytes=memory_bytes, may_fork=True)
@@ -30,7 +34,8 @@ def serve(make: Callable[[], Judge], memory_bytes: int) -> None:
         forks = Forks(judge, requests)
     except MemoryError:
         os._exit(1)
-    except (ImportError, OSError, RuntimeError) as error:  # where else would it say so?
+    except (ImportError, OSError, RuntimeError) as error:
+        # The parent can learn the reason only from the first line.
         _write(replies, {"error": f"{type(error).__name__}: {error}"})
         return
     _write(replies, {"ready": True})
@@ -42,4 +47,5 @@ def serve(make: Callable[[], Judge], memory_bytes: int) -> None:
 
 
 def _write(replies: int, reply: Reply) -> None:
-    write_all(replies, json.dumps(reply).encode() + b"\n")
+    line = json.dumps(reply).encode() + b"\n"
+    write_all(replies, line)

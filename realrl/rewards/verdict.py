@@ -1,4 +1,4 @@
-"""What a check of an answer can end in."""
+"""The results of checking an answer."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import Enum
 
 
 class Verdict(str, Enum):
-    """How an answer compares with its solutions; only `CORRECT` and `WRONG` say something of the answer."""
+    """The result of a check of an answer; only `CORRECT` and `WRONG` say something about the answer."""
 
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
     """The text has no box, no "answer is" and no number."""
     TIMEOUT = "timeout"
-    """The check ran past its deadline and was killed, or would have: its numbers are too large to compute."""
+    """The check ran past its deadline and was killed, or its numbers are too large to compute in time."""
     ERROR = "error"
-    """The check broke, or ran out of memory."""
+    """The check failed, or ran out of memory."""
 
 
 @dataclass(frozen=True)
@@ -25,4 +25,4 @@ class Checked:
 
     verdict: Verdict
     answer: str | None
-    """As it stands in the text; None if there is none."""
+    """The answer as it is written in the text; None if there is none."""

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from realrl.api.config import FixedKey, RunConfig, Section, TrainingConfig
-from realrl.api.configure import dump_config, sections, shown
+from realrl.api.config_keys import shown
+from realrl.api.configure import dump_config, sections
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
 from realrl.base.files import write_atomically
@@ -23,7 +24,7 @@ from realrl.runtime.master.recovery import recorded_inputs as inputs_of_points
 from realrl.runtime.run_files import CONFIG, INPUTS, SUMMARY
 
 _NAMES = ("experiment", "trial", "runs_dir")
-_CLUSTER = ("mode", "devices_per_node", "cpus_per_worker", "slurm", "ray")
+_CLUSTER = ("mode", "launcher", "devices_per_node", "cpus_per_worker", "slurm", "ray")
 _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_replicas")
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")

@@ -13,4 +13,6 @@ SUMMARY = "summary.json"
 RECORDS = {"train": "rollouts.jsonl", "pass": "generations.jsonl"}
 """Where the records of calls go, by the kind of steps that a run makes."""
 TRACE = "trace.json"
+EVENTS = "events.jsonl"
+"""What the scheduler was told, and what it sent."""
 LOGS = "logs"

@@ -22,8 +22,9 @@ import zmq
 
 from realrl.api.launcher import RANK_VARIABLE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Done, Hello, Ready, RunCall, Setup, StepAside, Stop
+from realrl.api.messages import Done, Hello, Ready, Setup, StepAside, Stop
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
+from realrl.program.instructions import RunCall
 from realrl.runtime.control.channel import WorkerChannel
 
 SCRIPT_VARIABLE = "REALRL_SIMULATED"
@@ -60,13 +61,24 @@ class Notes(msgspec.Struct):
     reported: list[tuple[int, int, int]] = []
 
 
+class ToldFunction(msgspec.Struct, frozen=True):
+    """What a simulated worker looks at of the function that a call runs."""
+
+    name: str
+
+
 class Told(msgspec.Struct, frozen=True):
     """Of a message to a worker, what a simulated one looks at."""
 
     type: str
     seq: int = 0
-    call: str = ""
+    function: ToldFunction | None = None
     shares: tuple[tuple[tuple[int, int], ...], ...] = ()
+
+    @property
+    def call(self) -> str:
+        """The call that it runs or serves."""
+        return self.function.name if self.function else ""
 
 
 @lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from realrl.verifier.comparison import same
 from realrl.verifier.describing import ORDERED, described_value, kind_of
@@ -30,10 +31,12 @@ def why_same(found: Reading, expected: Reading) -> str:
         return "both say the same"
     mine, wanted = pair
     why = _same(mine, wanted)
-    are_usual = mine == found[0] and wanted == expected[0]
+    are_usual = (mine, wanted) == (found[0], expected[0])
     if mine == wanted or are_usual:
         return why
-    return f"{why}, with the answer as {described_value(mine)} and the solution as {described_value(wanted)}"
+    answer = described_value(mine)
+    solution = described_value(wanted)
+    return f"{why}, with the answer as {answer} and the solution as {solution}"
 
 
 def _first_same(found: Reading, expected: Reading) -> tuple[Value, Value] | None:
@@ -48,20 +51,23 @@ def _same(mine: Value, wanted: Value) -> str:
     """Return why two values are the same."""
     if mine == wanted:
         return f"both are read as {described_value(mine)}"
-    reason = _SAME.get((type(mine), type(wanted)))
+    kinds = (type(mine), type(wanted))
+    reason = _SAME.get(kinds)
     if reason is not None:
         return reason(mine, wanted)
     if isinstance(mine, Named):
         return f"the name may be left out, and {why_same(mine.value, (wanted,))}"
     if isinstance(wanted, Named) and same((mine,), wanted.value):
         return f"the name may be left out, and {why_same((mine,), wanted.value)}"
-    if isinstance(mine, Percentage) or isinstance(wanted, Percentage):
+    if Percentage in kinds:
         return "a percentage and the number that it is are the same"
-    if isinstance(mine, RealSet) or isinstance(wanted, RealSet):
+    if RealSet in kinds:
         return "they are one set of real numbers"
-    if kind_of(mine) == kind_of(wanted):
-        return f"both are {kind_of(mine)}, and say the same"
-    return f"{kind_of(mine)} that says the same as {kind_of(wanted)}"
+    kind = kind_of(mine)
+    wanted_kind = kind_of(wanted)
+    if kind == wanted_kind:
+        return f"both are {kind}, and say the same"
+    return f"{kind} that says the same as {wanted_kind}"
 
 
 def _same_formula(mine: Formula, wanted: Formula) -> str:
@@ -85,9 +91,9 @@ def _same_amount(mine: Quantity, wanted: Quantity) -> str:
 
 
 def _same_items(mine: Items, wanted: Items) -> str:
-    is_ordered = mine.kind in ORDERED or wanted.kind in ORDERED
-    order = "one by one" if is_ordered else "in some order"
-    return f"the members are equal, {order}"
+    if mine.kind in ORDERED or wanted.kind in ORDERED:
+        return "the members are equal, one by one"
+    return "the members are equal, in some order"
 
 
 def _same_named(mine: Named, wanted: Named) -> str:
@@ -98,7 +104,7 @@ def _same_relation(mine: Relation, wanted: Relation) -> str:
     return "the sides are equal, or one equation is a multiple of the other"
 
 
-_SAME: dict[tuple[type, type], Callable[[Value, Value], str]] = {
+_SAME: dict[tuple[type, type], Callable[[Any, Any], str]] = {
     (Formula, Formula): _same_formula,
     (Family, Family): _same_family,
     (Family, Formula): _same_family,

@@ -46,17 +46,17 @@ class _Bounds:
         """
         match node:
             case Number(value=value):
-                top = log2(abs(value.numerator) or 1)
-                return top, log2(value.denominator)
+                size = abs(value.numerator) or 1
+                return log2(size), log2(value.denominator)
             case Constant("i"):
                 self.radicals[node] = 2
                 return 0.0, 0.0
             case Operation("negative", (inner,)):
                 return self.of(inner)
             case Operation("add", operands):
-                return self._sum([self.of(operand) for operand in operands])
+                return self._sum(list(map(self.of, operands)))
             case Operation("multiply", operands):
-                return self._product([self.of(operand) for operand in operands])
+                return self._product(list(map(self.of, operands)))
             case Operation("divide", (left, right)):
                 top, bottom = self.of(left)
                 divisor_top, divisor_bottom = self.of(right)
@@ -73,15 +73,16 @@ class _Bounds:
 
     def _product(self, parts: list[tuple[float, float]]) -> tuple[float, float]:
         """Return the bounds of a product."""
-        top = sum(above for above, _ in parts)
-        bottom = sum(below for _, below in parts)
-        return top, bottom
+        tops, bottoms = zip(*parts)
+        return sum(tops), sum(bottoms)
 
     def _sum(self, parts: list[tuple[float, float]]) -> tuple[float, float]:
         """Return the bounds of a sum, whose denominator is the product of all denominators."""
-        bottom = sum(below for _, below in parts)
+        _, bottoms = zip(*parts)
+        bottom = sum(bottoms)
         tops = [above + bottom - below for above, below in parts]
-        return max(tops) + log2(len(tops)), bottom
+        largest = max(tops)
+        return largest + log2(len(tops)), bottom
 
     def _power(self, node: Node, base: Node, exponent: Node) -> tuple[float, float]:
         top, bottom = self.of(base)
@@ -97,9 +98,12 @@ class _Bounds:
     def _root(self, node: Node, inner: tuple[float, float], degree: int) -> tuple[float, float]:
         self.radicals[node] = degree
         top, bottom = inner
+        # Numerator or denominator becomes rational, whichever keeps the bounds smaller.
         if top >= bottom:
-            return (top + (degree - 1) * bottom) / degree, bottom
-        return top, ((degree - 1) * top + bottom) / degree
+            rational_top = (top + (degree - 1) * bottom) / degree
+            return rational_top, bottom
+        rational_bottom = ((degree - 1) * top + bottom) / degree
+        return top, rational_bottom
 
     @property
     def degree(self) -> float:
@@ -118,13 +122,13 @@ def _fraction(exponent: Node) -> tuple[int, int]:
     """
     match exponent:
         case Number(value=value):
-            return value.numerator, value.denominator
+            return value.as_integer_ratio()
         case Operation("negative", (inner,)):
             top, bottom = _fraction(inner)
             return -top, bottom
         case Operation("divide", (Number(value=top), Number(value=bottom))) if bottom:
-            value = top / bottom
-            return value.numerator, value.denominator
+            quotient = top / bottom
+            return quotient.as_integer_ratio()
     raise NotAlgebraic
 
 
@@ -136,18 +140,21 @@ def is_zero(node: Node) -> bool | None:
     try:
         bounds = _Bounds()
         top, bottom = bounds.of(node)
-        bits = max(bottom, 0.0) + (bounds.degree - 1) * max(top, 0.0)
+        bits_of_top = (bounds.degree - 1) * max(top, 0.0)
+        bits = max(bottom, 0.0) + bits_of_top
     except (NotAlgebraic, OverflowError):
         return None
     # So written, the comparison also rejects a bound that is not a number.
     if not bits < MAX_BITS:
         return None
+    precision = int(bits) + _SPARE_BITS
     try:
-        value = ball(evaluated(node, {}, int(bits) + _SPARE_BITS))
+        value = ball(evaluated(node, {}, precision))
     except NoValue:
         return None
     with ctx.workprec(64):
         if not value.contains(0):
             return False
         bound = arb(2) ** -int(bits + 1)
-        return True if bool(value.abs_upper() < bound) else None
+        is_below_bound = bool(value.abs_upper() < bound)
+    return True if is_below_bound else None

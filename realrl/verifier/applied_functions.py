@@ -29,7 +29,9 @@ def read_function(parser: Parser, name: str, *, is_plain: bool) -> Node:
     if power == whole(-1) and name in INVERSES:
         return _applied(parser, name, INVERSES[name], base, is_plain=is_plain)
     value = _applied(parser, name, FUNCTIONS[name], base, is_plain=is_plain)
-    return value if power is None else operation("power", value, power)
+    if power is None:
+        return value
+    return operation("power", value, power)
 
 
 def _power_and_base(parser: Parser, *, is_plain: bool) -> tuple[Node | None, Node | None]:
@@ -91,7 +93,8 @@ def _argument(parser: Parser) -> Node:
 
 
 def _argument_in_brackets(parser: Parser) -> Node:
-    entries = parser.entries(parser.peek().text)
+    opening = parser.current().text
+    entries = parser.entries(opening)
     if len(entries) != 1:
         raise Unreadable("too many arguments")
     return entries[0]

@@ -44,7 +44,9 @@ class Imprecise(NoValue):
 
 def ball(value: Scalar) -> acb:
     """Return a value as a ball."""
-    return value if isinstance(value, acb) else acb(arb(value))
+    if isinstance(value, acb):
+        return value
+    return acb(arb(value))
 
 
 def is_real(value: Scalar) -> bool:
@@ -60,7 +62,9 @@ def checked(value: Scalar) -> Scalar:
     """
     if isinstance(value, fmpq):
         is_small = value.height_bits() <= MAX_BITS
-        return value if is_small else acb(arb(value))
+        if is_small:
+            return value
+        return acb(arb(value))
     if not value.is_finite():
         raise NoValue("not finite")
     return value
@@ -99,7 +103,9 @@ def divide(top: Scalar, bottom: Scalar) -> Scalar:
     if isinstance(bottom, fmpq):
         if bottom == 0:
             raise Pole("a division by 0")
-        return top / bottom if isinstance(top, fmpq) else top / ball(bottom)
+        if isinstance(top, fmpq):
+            return top / bottom
+        return top / ball(bottom)
     if bottom.contains(0):
         raise Imprecise("a division by what may be 0")
     return ball(top) / bottom
@@ -123,7 +129,9 @@ def power(base: Scalar, exponent: Scalar, written: int | None = None) -> Scalar:
         return _whole_power(base, int(exponent.p))
     if isinstance(exponent, fmpq) and written and written % 2 and _is_negative(base):
         magnitude = power(negated(base), exponent)
-        return negated(magnitude) if int(exponent.p) % 2 else magnitude
+        if int(exponent.p) % 2:
+            return negated(magnitude)
+        return magnitude
     exact = _exact_power(base, exponent)
     if exact is not None:
         return exact
@@ -134,7 +142,9 @@ def power(base: Scalar, exponent: Scalar, written: int | None = None) -> Scalar:
 
 def _exact_power(base: Scalar, exponent: Scalar) -> Scalar | None:
     """Return a rational power of a positive rational number whose root is rational; else None."""
-    if not (isinstance(base, fmpq) and isinstance(exponent, fmpq)) or base <= 0:
+    if not (isinstance(base, fmpq) and isinstance(exponent, fmpq)):
+        return None
+    if base <= 0:
         return None
     root = _exact_root(base, int(exponent.q))
     if root is None:
@@ -152,7 +162,9 @@ def _power_of_zero(exponent: Scalar) -> Scalar:
 def _whole_power(base: Scalar, exponent: int) -> Scalar:
     if isinstance(base, fmpq):
         if base in (1, -1):
-            return base if exponent % 2 else fmpq(1)
+            if exponent % 2:
+                return base
+            return fmpq(1)
         if base.height_bits() * abs(exponent) <= MAX_BITS:
             return base**exponent
         base = acb(arb(base))
@@ -166,13 +178,17 @@ def _exact_root(value: fmpq, degree: int) -> fmpq | None:
     top = value.p.root(degree)
     bottom = value.q.root(degree)
     is_exact = top**degree == value.p and bottom**degree == value.q
-    return fmpq(top, bottom) if is_exact else None
+    if is_exact:
+        return fmpq(top, bottom)
+    return None
 
 
 def _is_negative(value: Scalar) -> bool:
     if isinstance(value, fmpq):
         return value < 0
-    return value.imag.is_zero() and bool(value.real < 0)
+    if not value.imag.is_zero():
+        return False
+    return bool(value.real < 0)
 
 
 def square_root(value: Scalar) -> Scalar:
@@ -229,7 +245,9 @@ def logarithm(value: Scalar, base: Scalar = _TEN) -> Scalar:
 def _is_positive(value: Scalar) -> bool:
     if isinstance(value, fmpq):
         return bool(value > 0)
-    return value.imag.is_zero() and bool(value.real > 0)
+    if not value.imag.is_zero():
+        return False
+    return bool(value.real > 0)
 
 
 def _exact_logarithm(value: Scalar, base: Scalar) -> fmpq | None:
@@ -248,4 +266,6 @@ def _exact_logarithm(value: Scalar, base: Scalar) -> fmpq | None:
     if abs(guess.numerator) > MAX_EXPONENT:
         return None
     is_exact = base**guess.numerator == value**guess.denominator
-    return fmpq(guess.numerator, guess.denominator) if is_exact else None
+    if is_exact:
+        return fmpq(guess.numerator, guess.denominator)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from itertools import islice
 
@@ -32,29 +32,39 @@ def written_out(node: Node) -> Node:
     whose shapes do not fit or whose entries would be too long.
     """
     if isinstance(node, Array):
-        has_one_entry = len(node.rows) == len(node.rows[0]) == 1
-        return node.rows[0][0] if has_one_entry else node
+        first_row = node.rows[0]
+        has_one_entry = len(node.rows) == len(first_row) == 1
+        return first_row[0] if has_one_entry else node
     if not isinstance(node, Operation) or node.name not in _RULES:
         return node
-    operands = tuple(written_out(operand) for operand in node.operands)
-    if not any(isinstance(operand, Array) for operand in operands):
+    operands = tuple(map(written_out, node.operands))
+    if not _arrays_of(operands):
         return node
     rule = _RULES[node.name]
     found = rule(operands)
     return node if found is None else found
 
 
+def _arrays_of(operands: tuple[Node, ...]) -> list[Array]:
+    return [operand for operand in operands if isinstance(operand, Array)]
+
+
 def _sum(operands: tuple[Node, ...]) -> Node | None:
-    if not all(isinstance(operand, Array) for operand in operands):
+    arrays = _arrays_of(operands)
+    if len(arrays) < len(operands):
         return None
-    shapes = {_lengths_of_rows(operand) for operand in operands}
+    shapes = set(map(_lengths_of_rows, arrays))
     if len(shapes) != 1:
         return None
-    return _by_entry(lambda *entries: operation("add", *entries), *operands)
+    return _by_entry(_sum_of_entries, *arrays)
+
+
+def _sum_of_entries(*entries: Node) -> Node:
+    return operation("add", *entries)
 
 
 def _lengths_of_rows(array: Array) -> tuple[int, ...]:
-    return tuple(len(row) for row in array.rows)
+    return tuple(map(len, array.rows))
 
 
 def _by_entry(rule: Callable[..., Node], *arrays: Array) -> Array:
@@ -70,9 +80,10 @@ def _by_entry(rule: Callable[..., Node], *arrays: Array) -> Array:
 def _product(operands: tuple[Node, ...]) -> Node | None:
     total = operands[0]
     for operand in operands[1:]:
-        total = _multiplied(total, operand)
-        if total is None:
+        product = _multiplied(total, operand)
+        if product is None:
             return None
+        total = product
     return total
 
 
@@ -80,10 +91,14 @@ def _multiplied(left: Node, right: Node) -> Node | None:
     if isinstance(left, Array) and isinstance(right, Array):
         return _matrix_product(left, right)
     if isinstance(left, Array):
-        left, right = right, left
+        return _multiple(right, left)
     if isinstance(right, Array):
-        return _by_entry(lambda entry: operation("multiply", left, entry), right)
+        return _multiple(left, right)
     return operation("multiply", left, right)
+
+
+def _multiple(factor: Node, array: Array) -> Array:
+    return _by_entry(lambda entry: operation("multiply", factor, entry), array)
 
 
 def _matrix_product(left: Array, right: Array) -> Node | None:
@@ -93,23 +108,31 @@ def _matrix_product(left: Array, right: Array) -> Node | None:
         return None
     rows: list[tuple[Node, ...]] = []
     for row in left.rows:
-        entries = tuple(_dot(row, column) for column in columns)
-        rows.append(entries)
+        entries = [_dot(row, column) for column in columns]
+        rows.append(tuple(entries))
     product = Array(tuple(rows))
-    return None if _is_large(product) else product
+    if _is_large(product):
+        return None
+    return product
 
 
 def _dot(row: tuple[Node, ...], column: tuple[Node, ...]) -> Node:
     """Return the product of a row and a column."""
-    pairs = list(zip(row, column, strict=True))
     # Numbers are multiplied at once, so that the entries of repeated products stay short.
-    if all(isinstance(entry, Number) for entry in (*row, *column)):
-        total = Fraction(0)
-        for left, right in pairs:
+    total = Fraction(0)
+    are_numbers = True
+    terms: list[Node] = []
+    for left, right in zip(row, column, strict=True):
+        terms.append(operation("multiply", left, right))
+        if isinstance(left, Number) and isinstance(right, Number):
             total += left.value * right.value
+        else:
+            are_numbers = False
+    if are_numbers:
         return Number(total)
-    terms = [operation("multiply", left, right) for left, right in pairs]
-    return terms[0] if len(terms) == 1 else operation("add", *terms)
+    if len(terms) == 1:
+        return terms[0]
+    return operation("add", *terms)
 
 
 def _is_large(array: Array) -> bool:
@@ -134,11 +157,13 @@ def _quotient(operands: tuple[Node, ...]) -> Node | None:
 
 
 def _negative(operands: tuple[Node, ...]) -> Node | None:
-    return _by_entry(lambda entry: operation("negative", entry), operands[0])
+    (array,) = _arrays_of(operands)
+    return _by_entry(lambda entry: operation("negative", entry), array)
 
 
 def _transpose(operands: tuple[Node, ...]) -> Node | None:
-    columns = zip(*operands[0].rows, strict=True)
+    (array,) = _arrays_of(operands)
+    columns = zip(*array.rows, strict=True)
     return Array(tuple(columns))
 
 
@@ -158,36 +183,48 @@ def components(node: Node, count: int) -> tuple[Node, ...] | None:
     formula is linear in `count` unit vectors, two or three.
     """
     names = UNIT_VECTORS[:count]
-    if not 2 <= count <= 3 or not _has_unit_vectors(node, names):
+    if not 2 <= count <= 3:
         return None
-    zeros: dict[str, Node] = dict.fromkeys(names, whole(0))
-    found = [_with(node, {**zeros, name: whole(1)}) for name in names]
-    if not is_zero_polynomial(_with(node, zeros)):
+    if not _has_unit_vectors(node, names):
+        return None
+    zeros = _zeros(names)
+    constant = _with(node, zeros)
+    if not is_zero_polynomial(constant):
         return None
     # The formula is linear if it equals the sum of its components times their unit vectors. Those have other
     # names here, as `i` would be the imaginary unit.
-    vectors: dict[str, Node] = {name: Symbol(f"@{name}") for name in names}
+    vectors = {name: Symbol(f"@{name}") for name in names}
+    found: list[Node] = []
     terms: list[Node] = []
-    for part, name in zip(found, names, strict=True):
-        terms.append(operation("multiply", part, vectors[name]))
+    for name, vector in vectors.items():
+        component = _with(node, {**zeros, name: whole(1)})
+        found.append(component)
+        terms.append(operation("multiply", component, vector))
     total = operation("add", *terms)
     marked = _with(node, vectors)
     difference = operation("add", total, operation("negative", marked))
-    return tuple(found) if is_zero_polynomial(difference) else None
+    if is_zero_polynomial(difference):
+        return tuple(found)
+    return None
 
 
 def _has_unit_vectors(node: Node, names: tuple[str, ...]) -> bool:
     """Return whether a formula has unit vectors, with `j` among them: without it, `i` is a number."""
-    without = _with(node, dict.fromkeys(names, whole(0)))
-    return without != node and "j" in free_symbols(node)
+    if "j" not in free_symbols(node):
+        return False
+    return _with(node, _zeros(names)) != node
 
 
-def _with(node: Node, values: dict[str, Node]) -> Node:
+def _zeros(names: Iterable[str]) -> dict[str, Node]:
+    return dict.fromkeys(names, whole(0))
+
+
+def _with(node: Node, values: Mapping[str, Node]) -> Node:
     """Return sums and products with other nodes for their unit vectors, of which `i` is a constant."""
     match node:
         case Symbol(name) | Constant(name):
             return values.get(name, node)
         case Operation(name, operands):
-            replaced = tuple(_with(operand, values) for operand in operands)
-            return Operation(name, replaced)
+            replaced = [_with(operand, values) for operand in operands]
+            return Operation(name, tuple(replaced))
     return node

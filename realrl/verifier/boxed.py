@@ -42,12 +42,15 @@ def boxed_answer(text: str) -> str | None:
     if opening is None:
         return None
     begin, inside = opening
-    if text[inside] != "{":
-        return _BARE_NUMBER.match(text, inside).group().rstrip(",")
+    number = _BARE_NUMBER.match(text, inside)
+    if number is not None:
+        return number.group().rstrip(",")
     window_begin = max(0, begin - MAX_BOX_CHARS)
     window = text[window_begin : inside + MAX_BOX_CHARS]
     boxes = _closed_boxes(window)
-    if not boxes or boxes[-1].begin != begin - window_begin:
+    if not boxes:
+        return ""
+    if boxes[-1].begin != begin - window_begin:
         return ""
     contents = [window[box.inside : box.close].strip() for box in _last_run(window, boxes)]
     # An answer that is boxed twice is one answer.

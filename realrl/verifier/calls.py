@@ -14,9 +14,8 @@ MAX_SUBSCRIPT = 13
 
 def read_letter(parser: Parser) -> Node:
     """Return a variable, or the value of an unknown function."""
-    symbol = Symbol(parser.peek().text)
-    parser.at += 1
-    symbol = with_subscript(parser, symbol)
+    letter = Symbol(parser.read().text)
+    symbol = with_subscript(parser, letter)
     if parser.next_is("'"):
         return read_primed(parser, symbol)
     return _called(parser, symbol)

@@ -11,7 +11,7 @@ _FORMULA_BEGINS = frozenset(
     (r"\frac", r"\sqrt", r"\pi", r"\infty", r"\log", r"\ln", "(", "[", r"\{", r"\emptyset")
 )
 """Tokens that may begin the formula of a choice, after a space."""
-_BEHIND = frozenset(("^", "_", "+", "-", "=", "*", "/", "<", ">", r"\le", r"\ge", r"\cdot", "("))
+_AFTER_VARIABLE = frozenset(("^", "_", "+", "-", "=", "*", "/", "<", ">", r"\le", r"\ge", r"\cdot", "("))
 """Signs that follow a variable at the beginning of such a formula."""
 LETTERS_OF_CHOICES = "ABCDEFGHIJ"
 _INTRODUCING = frozenset("option choice answer".split())
@@ -53,7 +53,9 @@ def value_of_choice(tokens: Tokens) -> Tokens:
     found = _marked_choice(_without_introduction(tokens))
     if found is None or not found.is_marked:
         return ()
-    return found.rest if _is_text_of_choice(found) else ()
+    if _is_text_of_choice(found):
+        return found.rest
+    return ()
 
 
 def chosen_letters(tokens: Tokens) -> frozenset[str]:
@@ -61,35 +63,39 @@ def chosen_letters(tokens: Tokens) -> frozenset[str]:
     choices = set(LETTERS_OF_CHOICES)
     letters: set[str] = set()
     for token in tokens:
-        characters = set(token.text)
+        text = token.text
+        characters = set(text)
         if token.kind in (LETTERS, TEXT) and characters <= choices:
             letters |= characters
-            continue
-        is_joint = token.text in _BETWEEN_LETTERS or token.text.lower() == "and"
-        if not is_joint:
+        elif text not in _BETWEEN_LETTERS and text.lower() != "and":
             return frozenset()
     return frozenset(letters)
 
 
 def _without_introduction(tokens: Tokens) -> Tokens:
     has_introduction = len(tokens) > 1 and tokens[0].text.lower() in _INTRODUCING
-    return tokens[1:] if has_introduction else tokens
+    if has_introduction:
+        return tokens[1:]
+    return tokens
 
 
 def _marked_choice(tokens: Tokens, lower: bool = False) -> _MarkedChoice | None:
     """Return the choice that the tokens begin with, also in lower case if `lower`; None without one."""
     tokens = tuple(token for token in tokens if token.text not in ("{", "}"))
-    if _begins_with_brackets(tokens) and _is_letter(tokens[1], lower):
-        rest = _without_point(tokens[3:])
-        return _MarkedChoice(tokens[1].text.upper(), rest, is_marked=True)
+    if _begins_with_brackets(tokens):
+        inside = tokens[1]
+        if _is_letter(inside, lower):
+            rest = _without_point(tokens[3:])
+            return _MarkedChoice(inside.text.upper(), rest, is_marked=True)
     if not tokens or not _is_letter(tokens[0], lower):
         return None
-    first = tokens[0].text
+    letter = tokens[0].text
     if len(tokens) == 1:
-        return _MarkedChoice(first.upper(), (), is_marked=False)
+        return _MarkedChoice(letter.upper(), (), is_marked=False)
     # A mark after a lower-case letter does not make it a choice.
-    if tokens[1].text in (")", ".", ":") and first.isupper():
-        return _MarkedChoice(first.upper(), tokens[2:], is_marked=True)
+    mark = tokens[1].text
+    if mark in (")", ".", ":") and letter.isupper():
+        return _MarkedChoice(letter, tokens[2:], is_marked=True)
     return None
 
 
@@ -97,17 +103,23 @@ def _begins_with_brackets(tokens: Tokens) -> bool:
     """Return whether the first three tokens are one token in brackets."""
     if len(tokens) < 3:
         return False
-    return tokens[0].text in "([" and tokens[2].text in ")]"
+    if tokens[0].text not in "([":
+        return False
+    return tokens[2].text in ")]"
 
 
 def _without_point(tokens: Tokens) -> Tokens:
     has_point = bool(tokens) and tokens[0].text in (".", ":")
-    return tokens[1:] if has_point else tokens
+    if has_point:
+        return tokens[1:]
+    return tokens
 
 
 def _is_letter(token: Token, lower: bool) -> bool:
     letter = token.text.upper() if lower else token.text
-    return token.kind in (LETTERS, TEXT) and len(letter) == 1 and letter in LETTERS_OF_CHOICES
+    if token.kind not in (LETTERS, TEXT):
+        return False
+    return len(letter) == 1 and letter in LETTERS_OF_CHOICES
 
 
 def _is_text_of_choice(choice: _MarkedChoice) -> bool:
@@ -115,7 +127,9 @@ def _is_text_of_choice(choice: _MarkedChoice) -> bool:
     rest = choice.rest
     if not rest:
         return True
-    if not choice.is_marked or any(_is_other_choice(token) for token in rest):
+    if not choice.is_marked:
+        return False
+    if any(_is_other_choice(token) for token in rest):
         return False
     words = {token.text.lower() for token in rest}
     if words & HEDGES:
@@ -127,8 +141,11 @@ def _is_text_of_choice(choice: _MarkedChoice) -> bool:
 
 
 def _is_word_or_number(token: Token) -> bool:
-    is_word = token.kind == TEXT or (token.kind == LETTERS and len(token.text) > 1)
-    return is_word or token.kind == NUMBER or token.text in ("$", "-")
+    if token.kind in (TEXT, NUMBER):
+        return True
+    if token.text in ("$", "-"):
+        return True
+    return token.kind == LETTERS and len(token.text) > 1
 
 
 def _begins_formula(tokens: Tokens) -> bool:
@@ -137,7 +154,9 @@ def _begins_formula(tokens: Tokens) -> bool:
     if first.text in _FORMULA_BEGINS:
         return True
     is_variable = first.kind == LETTERS and first.text.islower()
-    return is_variable and len(tokens) > 1 and tokens[1].text in _BEHIND
+    if not is_variable or len(tokens) == 1:
+        return False
+    return tokens[1].text in _AFTER_VARIABLE
 
 
 def _is_other_choice(token: Token) -> bool:

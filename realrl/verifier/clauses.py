@@ -23,15 +23,15 @@ CONNECTIVES = {
     "Hindi": r"क्योंकि|लेकिन|जहाँ",
     "Arabic": r"لأن|لكن|حيث",
 }
-"""Words that begin a clause about the answer; the clause is no part of the answer.
+"""Words that begin a clause about the answer; the clause is not a part of the answer.
 
-No word is here that may join a second answer, a condition or a case: "or", "and", "if", "when", "with".
+Words that may join a second answer, a condition or a case are left out: "or", "and", "if", "when", "with".
 """
 CONNECTIVES_AFTER_COMMA = {
     "English": r"as|so|by|after|right|this|it|we|the\b(?!.*[\d\ufffc])",
     "other languages": r"car|da|denn|ma|mas|но|vì|y no|et non|e não|e non|und nicht|а не",
 }
-"""Words that do so only after a comma or a semicolon, as they have other meanings."""
+"""Words that begin a clause only after a comma or a semicolon, as they have other meanings."""
 CONNECTIVES_WITHOUT_SPACE = {
     "Chinese": r"因为|因為|其中|但|所以",
     "Japanese": r"なぜなら|ただし",
@@ -60,14 +60,16 @@ def without_clauses(sentence: str) -> str:
     ends = [len(sentence)]
     # A sentence may begin with such a word: then its answer is in the clause.
     for match in _CLAUSE.finditer(shown):
-        if match.start() > 0:
-            ends.append(match.start())
+        begin = match.start()
+        if begin > 0:
+            ends.append(begin)
     for match in _ASIDE.finditer(shown):
         ends.append(match.start())
     for formula in formulas(sentence):
-        # Within a formula a parenthesis may be a factor; behind a formula it speaks about it.
-        if _PARENTHESIS.match(shown, formula.end) and not _PART_OF_VALUE.match(shown, formula.end):
-            ends.append(formula.end)
+        # In a formula a parenthesis may be a factor; after a formula it is a remark.
+        end = formula.end
+        if _PARENTHESIS.match(shown, end) and not _PART_OF_VALUE.match(shown, end):
+            ends.append(end)
     clause = sentence[: min(ends)]
     same = _SAME_AGAIN.fullmatch(clause.strip())
     return same[1] if same else clause

@@ -23,8 +23,7 @@ def read_command(parser: Parser) -> Node:
     Raises:
         Unreadable: The command is unknown.
     """
-    name = parser.peek().text
-    parser.at += 1
+    name = parser.read().text
     is_plain = name.startswith("plain ")
     bare = _bare(name)
     if bare.startswith("begin "):
@@ -37,7 +36,9 @@ def read_command(parser: Parser) -> Node:
         return Constant(CONSTANTS[bare])
     if bare in GREEK:
         symbol = with_subscript(parser, Symbol(f"\\{bare}"))
-        return read_primed(parser, symbol) if parser.next_is("'") else symbol
+        if parser.next_is("'"):
+            return read_primed(parser, symbol)
+        return symbol
     if bare in _READERS:
         return _READERS[bare](parser)
     raise Unreadable(name)
@@ -49,8 +50,7 @@ def read_word(parser: Parser) -> Node:
     Raises:
         Unreadable: The word is not a name in formulas.
     """
-    name = parser.peek().text
-    parser.at += 1
+    name = parser.read().text
     if name in ("e", "i"):
         return Symbol(name)
     if name in FUNCTIONS:
@@ -79,7 +79,9 @@ def _fraction(parser: Parser) -> Node:
 def _root(parser: Parser) -> Node:
     degree = parser.between("[", "]") if parser.next_is("[") else None
     radicand = parser.argument()
-    return operation("sqrt", radicand) if degree is None else operation("root", radicand, degree)
+    if degree is None:
+        return operation("sqrt", radicand)
+    return operation("root", radicand, degree)
 
 
 def _binomial(parser: Parser) -> Node:

@@ -1,4 +1,4 @@
-"""Compares an answer with a solution. An answer may say less than the solution, but nothing else.
+"""Compares an answer with a solution. An answer may say less than the solution, but nothing that differs.
 
 Two readings are the same if one meaning of the first is one of the second. Two meanings are compared by the
 rule for their kinds, or else are different:
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from realrl.verifier import sets
 from realrl.verifier.amounts import same_congruence, same_family, same_moment, same_number, same_numeral
@@ -54,31 +55,40 @@ from realrl.verifier.tree import (
 )
 from realrl.verifier.words import same_words
 
-Compare = Callable[[Value, Value, Same], bool]
-"""Whether an answer is a solution, both of certain kinds, whose parts are compared by the third argument."""
+Compare = Callable[[Any, Any, Same], bool]
+"""Returns whether an answer is a solution, both of the kinds that a table gives; `Same` compares parts."""
 
 
 def same(answer: Reading, solution: Reading) -> bool:
     """Return whether one meaning of an answer is one of a solution."""
-    return any(_same_value(mine, wanted) for wanted in solution for mine in answer)
+    for wanted in solution:
+        if any(_same_value(mine, wanted) for mine in answer):
+            return True
+    return False
 
 
 def _same_value(answer: Value, solution: Value) -> bool:
+    """Return whether a meaning of an answer is a meaning of a solution."""
     wanted = assignments(solution)
     if wanted is not None and len(wanted) > 1:
         return same_assignments(answer, wanted, same)
-    if type(solution) in DIFFERENT[type(answer)]:
+    kinds = (type(answer), type(solution))
+    if kinds[1] in DIFFERENT[kinds[0]]:
         return False
-    return COMPARISONS[type(answer), type(solution)](answer, solution, same)
+    compare = COMPARISONS[kinds]
+    return compare(answer, solution, same)
 
 
 def _same_real_set(answer: Value, solution: Value) -> bool:
-    mine, wanted = as_real_set(answer), as_real_set(solution)
-    return mine is not None and wanted is not None and sets.same_set(mine, wanted)
+    mine = as_real_set(answer)
+    wanted = as_real_set(solution)
+    if mine is None or wanted is None:
+        return False
+    return sets.same_set(mine, wanted)
 
 
-def _without_parts(rule: Callable[[Value, Value], bool]) -> Compare:
-    """A comparison of values that have no meanings of other values in them."""
+def _without_parts(rule: Callable[[Any, Any], bool]) -> Compare:
+    """Return the comparison by a rule for values without parts."""
     return lambda answer, solution, _: rule(answer, solution)
 
 
@@ -124,7 +134,7 @@ COMPARISONS: dict[tuple[type, type], Compare] = {
     **dict.fromkeys(product(_NAMELESS, (Named,)), value_for_named),
     (Relation, Relation): same_relation,
 }
-"""The rule for each kind of answer and kind of solution that can mean the same."""
+"""The rule for each kind of answer and each kind of solution that can mean the same."""
 
 DIFFERENT: dict[type, frozenset[type]] = {
     Formula: frozenset((Words, Moment, Progression, RealSet, Relation)),

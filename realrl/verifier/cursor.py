@@ -23,12 +23,26 @@ class Cursor:
     def peek(self, ahead: int = 0) -> Token | None:
         """Return the next token, or the one `ahead` tokens after it; None after the end."""
         place = self.at + ahead
-        return self.tokens[place] if place < len(self.tokens) else None
+        if place < len(self.tokens):
+            return self.tokens[place]
+        return None
+
+    def current(self) -> Token:
+        """Return the next token, of which the caller knows that it exists."""
+        return self.tokens[self.at]
+
+    def read(self) -> Token:
+        """Return the next token, of which the caller knows that it exists, and move behind it."""
+        token = self.tokens[self.at]
+        self.at += 1
+        return token
 
     def next_is(self, *signs: str) -> bool:
         """Return whether the next token is one of these signs, commands or brackets."""
         token = self.peek()
-        if token is None or token.kind not in (SIGN, COMMAND, OPEN, CLOSE):
+        if token is None:
+            return False
+        if token.kind not in (SIGN, COMMAND, OPEN, CLOSE):
             return False
         return token.text in signs
 

@@ -67,7 +67,9 @@ def kind_of(value: Value) -> str:
         case Items(kind=kind):
             return f"a {_COLLECTIONS.get(kind, 'list')}"
         case Relation(operators=operators):
-            return "an equation" if set(operators) == {"="} else "a relation"
+            if set(operators) == {"="}:
+                return "an equation"
+            return "a relation"
         case RealSet():
             return "a set of real numbers"
         case Named():
@@ -98,7 +100,8 @@ def _value(value: Value, depth: int) -> str:
         case Formula(node=node):
             return _formula(node)
         case Family(node=node, variable=variable, range=range_):
-            return f"{_formula(node)} for all {variable} in {_SETS.get(range_, shortened(range_))}"
+            shown_range = _SETS.get(range_, shortened(range_))
+            return f"{_formula(node)} for all {variable} in {shown_range}"
         case Quantity(node=node, unit=unit):
             return f"number {written(node)} {_unit(unit)}"
         case Percentage(node=node):
@@ -125,12 +128,15 @@ def _value(value: Value, depth: int) -> str:
 
 
 def _formula(node: Node) -> str:
-    names = sorted(free_symbols(node))
+    shown = written(node)
     if isinstance(node, Array):
-        return f"matrix of {len(node.rows)} by {len(node.rows[0])}: {written(node)}"
+        num_rows = len(node.rows)
+        num_columns = len(node.rows[0])
+        return f"matrix of {num_rows} by {num_columns}: {shown}"
+    names = ", ".join(sorted(free_symbols(node)))
     if not names:
-        return f"number {written(node)}"
-    return f"formula in {', '.join(names)}: {written(node)}"
+        return f"number {shown}"
+    return f"formula in {names}: {shown}"
 
 
 def _unit(unit: Unit) -> str:
@@ -152,8 +158,11 @@ def _moment(value: Moment) -> str:
     if value.minutes is not None:
         hours, minutes = divmod(value.minutes, 60)
         return f"time {hours}:{minutes:02} {value.half}".rstrip()
-    parts = {"day": value.day, "month": value.month, "year": value.year}
-    known = [f"{name} {part}" for name, part in parts.items() if part is not None]
+    known: list[str] = []
+    for name in ("day", "month", "year"):
+        part = getattr(value, name)
+        if part is not None:
+            known.append(f"{name} {part}")
     return "date " + ", ".join(known)
 
 
@@ -169,7 +178,10 @@ def _items(kind: str, items: Sequence[Reading], depth: int) -> str:
 
 def _members(items: Sequence[Reading], depth: int) -> str:
     """Return the usual meanings of the first members, after a colon."""
-    shown = [_reading(item[:1], depth - 1) for item in items[:_MOST_MEMBERS]]
+    shown: list[str] = []
+    for item in items[:_MOST_MEMBERS]:
+        usual = item[:1]
+        shown.append(_reading(usual, depth - 1))
     if len(items) > _MOST_MEMBERS:
         shown.append("…")
     return ": " + ", ".join(shown)
@@ -179,10 +191,11 @@ def real_set(value: RealSet) -> str:
     """Return a set of real numbers in words and signs."""
     if not value.parts:
         return "empty set of real numbers"
-    shown = [_interval(part) for part in value.parts[:_MOST_MEMBERS]]
-    if len(value.parts) == 1:
+    count = len(value.parts)
+    shown = list(map(_interval, value.parts[:_MOST_MEMBERS]))
+    if count == 1:
         return f"interval {shown[0]}"
-    return f"union of {len(value.parts)} intervals: {', '.join(shown)}"
+    return f"union of {count} intervals: {', '.join(shown)}"
 
 
 def _interval(part: Interval) -> str:

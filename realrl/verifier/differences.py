@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 from realrl.verifier import units
 from realrl.verifier.comparison import same
@@ -14,9 +15,9 @@ from realrl.verifier.tree import (
     Bound,
     Family,
     Formula,
+    FormulaValue,
     Items,
     Named,
-    Percentage,
     Quantity,
     Reading,
     RealSet,
@@ -38,14 +39,13 @@ def why_not(found: Reading, expected: Reading) -> str:
 
 def _comparable(found: Reading, expected: Reading) -> tuple[Value, Value]:
     """Return the two meanings to explain: amounts if possible, else values of one kind, else the usual."""
-    pairs = [(mine, wanted) for wanted, mine in product(expected, found)]
-    for mine, wanted in pairs:
+    for wanted, mine in product(expected, found):
         if isinstance(mine, Quantity) and isinstance(wanted, Quantity):
             return mine, wanted
-    for mine, wanted in pairs:
+    for wanted, mine in product(expected, found):
         if kind_of(mine) == kind_of(wanted):
             return mine, wanted
-    return pairs[0]
+    return found[0], expected[0]
 
 
 def _different(mine: Value, wanted: Value) -> str:
@@ -53,38 +53,44 @@ def _different(mine: Value, wanted: Value) -> str:
     # The values can be the same where a rule about the whole readings decided.
     if same((mine,), (wanted,)):
         return "parts of them say the same, and the whole does not"
-    reason = _DIFFERENT.get((type(mine), type(wanted)))
+    kinds = (type(mine), type(wanted))
+    reason = _DIFFERENT.get(kinds)
     if reason is not None:
         return reason(mine, wanted)
-    if isinstance(mine, Named) and not isinstance(wanted, Relation):
-        return _different_named(mine, mine.value[0], wanted)
-    if isinstance(wanted, Named) and not isinstance(mine, Relation):
-        return _different_named(wanted, mine, wanted.value[0])
+    if Relation not in kinds:
+        if isinstance(mine, Named):
+            return _different_named(mine, mine.value[0], wanted)
+        if isinstance(wanted, Named):
+            return _different_named(wanted, mine, wanted.value[0])
     return _different_kinds(mine, wanted)
 
 
 def _different_kinds(mine: Value, wanted: Value) -> str:
     """Return why two values differ for whose kinds there is no rule."""
-    if isinstance(mine, Family) and isinstance(wanted, Family) and mine.range != wanted.range:
-        return f"the ranges differ: {described_value(mine)} and {described_value(wanted)}"
-    if _has_node(mine) and _has_node(wanted):
+    if isinstance(mine, Family) and isinstance(wanted, Family):
+        if mine.range != wanted.range:
+            return f"the ranges differ: {_both(mine, wanted)}"
+    if isinstance(mine, FormulaValue) and isinstance(wanted, FormulaValue):
         return why_different(mine.node, wanted.node)
-    if kind_of(mine) != kind_of(wanted):
-        return f"{kind_of(mine)} is not {kind_of(wanted)}"
+    kind = kind_of(mine)
+    wanted_kind = kind_of(wanted)
+    if kind != wanted_kind:
+        return f"{kind} is not {wanted_kind}"
     if isinstance(mine, Words):
-        what = "the words differ"
-    else:
-        what = f"both are {kind_of(mine)}, and differ"
-    return f"{what}: {described_value(mine)} and {described_value(wanted)}"
+        return f"the words differ: {_both(mine, wanted)}"
+    return f"both are {kind}, and differ: {_both(mine, wanted)}"
 
 
-def _has_node(value: Value) -> bool:
-    return isinstance(value, Formula | Family | Quantity | Percentage)
+def _both(mine: Value, wanted: Value) -> str:
+    """Return both values in words."""
+    return f"{described_value(mine)} and {described_value(wanted)}"
 
 
 def _different_relations(mine: Relation, wanted: Relation) -> str:
     if mine.operators != wanted.operators:
-        return f"the relations differ: {' '.join(mine.operators)} and {' '.join(wanted.operators)}"
+        operators = " ".join(mine.operators)
+        wanted_operators = " ".join(wanted.operators)
+        return f"the relations differ: {operators} and {wanted_operators}"
     if set(mine.operators) == {"="}:
         return "neither are the sides of the equations equal, nor is one a multiple of the other"
     return "the sides of the relations differ"
@@ -105,10 +111,12 @@ def _different_named(named: Named, mine: Value, wanted: Value) -> str:
 
 
 def _different_sets(mine: RealSet, wanted: RealSet) -> str:
-    if len(mine.parts) != 1 or len(wanted.parts) != 1:
-        return f"the sets differ, of {len(mine.parts)} and {len(wanted.parts)} intervals"
-    interval = mine.parts[0]
-    wanted_interval = wanted.parts[0]
+    count = len(mine.parts)
+    wanted_count = len(wanted.parts)
+    if not count == wanted_count == 1:
+        return f"the sets differ, of {count} and {wanted_count} intervals"
+    (interval,) = mine.parts
+    (wanted_interval,) = wanted.parts
     reason = _different_bounds(interval.low, wanted_interval.low)
     if reason:
         return f"of the lower bounds {reason}"
@@ -120,13 +128,15 @@ def _different_sets(mine: RealSet, wanted: RealSet) -> str:
 
 def _different_bounds(mine: Bound, wanted: Bound) -> str:
     """Return why two ends of intervals differ; an empty text if they do not."""
-    if (mine.node is None) != (wanted.node is None):
+    node = mine.node
+    wanted_node = wanted.node
+    if (node is None) != (wanted_node is None):
         return "one is infinite"
-    if mine.node is not None:
-        found = (Formula(mine.node),)
-        expected = (Formula(wanted.node),)
+    if node is not None and wanted_node is not None:
+        found = (Formula(node),)
+        expected = (Formula(wanted_node),)
         if not same(found, expected):
-            return why_different(mine.node, wanted.node)
+            return why_different(node, wanted_node)
     if mine.is_closed != wanted.is_closed:
         return "one is part of the set, and the other is not"
     return ""
@@ -171,12 +181,13 @@ def _without_twin(items: Sequence[Reading], others: Sequence[Reading]) -> Readin
 def _different_amounts(mine: Quantity, wanted: Quantity) -> str:
     if mine.unit == wanted.unit:
         return why_different(mine.node, wanted.node)
-    if mine.unit.is_known and wanted.unit.is_known and units.same_kind(mine.unit, wanted.unit):
-        return f"the amounts differ: {described_value(mine)} and {described_value(wanted)}"
-    return f"the units differ: {described_value(mine)} and {described_value(wanted)}"
+    are_known = mine.unit.is_known and wanted.unit.is_known
+    if are_known and units.same_kind(mine.unit, wanted.unit):
+        return f"the amounts differ: {_both(mine, wanted)}"
+    return f"the units differ: {_both(mine, wanted)}"
 
 
-_DIFFERENT: dict[tuple[type, type], Callable[[Value, Value], str]] = {
+_DIFFERENT: dict[tuple[type, type], Callable[[Any, Any], str]] = {
     (Quantity, Quantity): _different_amounts,
     (Items, Items): _different_items,
     (RealSet, RealSet): _different_sets,

@@ -14,8 +14,7 @@ MAX_DIGITS = 1000
 
 def read_digits(cursor: Cursor) -> Number:
     """Return the number whose digits come next, with those that repeat."""
-    text = cursor.peek().text
-    cursor.at += 1
+    text = cursor.read().text
     period = _period(cursor, text)
     if period is None:
         return decimal_number(text)
@@ -25,24 +24,31 @@ def read_digits(cursor: Cursor) -> Number:
 def _period(cursor: Cursor, text: str) -> str | None:
     r"""Return the digits that repeat in `0.1\overline{6}` and `0.(3)`; None, and nothing read, if none do."""
     start = cursor.at
-    has_point = "." in text or cursor.take(".")
+    is_decimal = "." in text
+    has_point = is_decimal or cursor.take(".")
     is_marked = cursor.take(r"\overline") and cursor.next_is("{")
-    is_bracketed = not is_marked and "." not in text and has_point and cursor.next_is("(")
-    if has_point and (is_marked or is_bracketed) and _next_is_whole_in_brackets(cursor):
-        digits = cursor.peek(1)
-        cursor.at += 3
-        return digits.text
+    # Brackets after a number that has its point already are a factor.
+    may_be_bracketed = has_point and not is_decimal and not is_marked
+    is_bracketed = may_be_bracketed and cursor.next_is("(")
+    if has_point and (is_marked or is_bracketed):
+        digits = _whole_in_brackets(cursor)
+        if digits is not None:
+            cursor.at += 3
+            return digits
     cursor.at = start
     return None
 
 
-def _next_is_whole_in_brackets(cursor: Cursor) -> bool:
-    """Return whether digits without a point and a closing bracket follow the next token, a bracket."""
+def _whole_in_brackets(cursor: Cursor) -> str | None:
+    """Return the digits between the next token, a bracket, and a closing one; None if others are there."""
     digits = cursor.peek(1)
     end = cursor.peek(2)
     if digits is None or end is None:
-        return False
-    return digits.kind == NUMBER and "." not in digits.text and end.kind == CLOSE
+        return None
+    is_whole = digits.kind == NUMBER and "." not in digits.text
+    if is_whole and end.kind == CLOSE:
+        return digits.text
+    return None
 
 
 def decimal_number(text: str) -> Number:

@@ -17,7 +17,7 @@ def read_bracketed(parser: Parser) -> Node:
     Raises:
         Unreadable: The bracket opens nothing that a formula knows.
     """
-    opening = parser.peek().text
+    opening = parser.current().text
     if opening in _ROUNDING:
         closing, name = _ROUNDING[opening]
         return operation(name, parser.between(opening, closing))
@@ -28,23 +28,24 @@ def read_bracketed(parser: Parser) -> Node:
     entries = parser.entries(opening)
     # Angle brackets always enclose a vector, even one with a single entry.
     is_group = len(entries) == 1 and opening != r"\langle"
-    return entries[0] if is_group else _array(entries)
+    if is_group:
+        return entries[0]
+    return _array(entries)
 
 
 def _array(entries: tuple[Node, ...]) -> Node:
     """Return a vector, or a matrix whose rows are vectors of one length."""
-    if all(_is_row(entry) for entry in entries):
-        rows = tuple(entry.rows[0] for entry in entries)
-        lengths = {len(row) for row in rows}
-        if len(lengths) == 1:
-            return Array(rows)
-    if any(isinstance(entry, Array) for entry in entries):
+    vectors = [entry for entry in entries if isinstance(entry, Array)]
+    if not vectors:
+        return Array((entries,))
+    rows: list[tuple[Node, ...]] = []
+    for vector in vectors:
+        rows.extend(vector.rows)
+    lengths = {len(row) for row in rows}
+    are_rows = len(rows) == len(vectors) == len(entries)
+    if not are_rows or len(lengths) != 1:
         raise Unreadable("a vector of vectors of several lengths")
-    return Array((entries,))
-
-
-def _is_row(node: Node) -> bool:
-    return isinstance(node, Array) and len(node.rows) == 1
+    return Array(tuple(rows))
 
 
 def read_bars(parser: Parser) -> Node:

@@ -3,7 +3,7 @@ r"""Reads the environments between `\begin` and `\end`: matrices, determinants, 
 from __future__ import annotations
 
 from realrl.verifier.cursor import Unreadable
-from realrl.verifier.nodes import Array, Condition, Node, Piecewise, operation
+from realrl.verifier.nodes import Array, Case, Condition, Node, Piecewise, operation
 from realrl.verifier.parser import Parser
 from realrl.verifier.tokens import TEXT
 
@@ -27,7 +27,9 @@ def read_environment(parser: Parser, name: str) -> Node:
     if len(lengths) != 1:
         raise Unreadable("rows of several lengths")
     array = Array(tuple(rows))
-    return operation("determinant", array) if name == "vmatrix" else array
+    if name == "vmatrix":
+        return operation("determinant", array)
+    return array
 
 
 def _rows(parser: Parser, name: str) -> list[tuple[Node, ...]]:
@@ -43,7 +45,7 @@ def _rows(parser: Parser, name: str) -> list[tuple[Node, ...]]:
 
 
 def _cases(parser: Parser) -> Node:
-    cases: list[tuple[Node, tuple[Condition, ...]]] = []
+    cases: list[Case] = []
     while not parser.next_is(r"\end cases"):
         value = parser.sum()
         parser.take(",")
@@ -66,8 +68,8 @@ def _conditions(parser: Parser) -> tuple[Condition, ...]:
     sides = [parser.sum()]
     operators: list[str] = []
     while parser.next_is(*_ORDERS):
-        operators.append(_ORDERS[parser.peek().text])
-        parser.at += 1
+        sign = parser.read().text
+        operators.append(_ORDERS[sign])
         sides.append(parser.sum())
     if not operators:
         raise Unreadable("a case without a condition")

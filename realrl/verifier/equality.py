@@ -152,7 +152,9 @@ def compared_at(left: Node, right: Node, point: Point, precisions: tuple[int, ..
         except (Pole, Unwieldy):
             return UNKNOWN
         if first is None or second is None:
-            return UNKNOWN if first is second else APART
+            if first is second:
+                return UNKNOWN
+            return APART
         with ctx.workprec(precision):
             verdict = _compared(first, second, precision, is_last=precision == precisions[-1])
         if verdict is not UNKNOWN:
@@ -173,7 +175,9 @@ def _value(node: Node, point: Point, precision: int) -> Scalar | None:
 def _compared(first: Scalar, second: Scalar, precision: int, *, is_last: bool) -> str:
     """Return how two values compare; balls that overlap count as the same only at the last precision."""
     if isinstance(first, fmpq) and isinstance(second, fmpq):
-        return SAME if first == second else APART
+        if first == second:
+            return SAME
+        return APART
     first = ball(first)
     second = ball(second)
     if not first.overlaps(second):
@@ -184,7 +188,9 @@ def _compared(first: Scalar, second: Scalar, precision: int, *, is_last: bool) -
     tolerance = arb(2) ** -int(_AGREEING * precision) * _size(first, second)
     if gap < tolerance:
         return SAME
-    return SAME if gap < arb(2) ** -(precision // 3) else UNKNOWN
+    if gap < arb(2) ** -(precision // 3):
+        return SAME
+    return UNKNOWN
 
 
 def _size(first: acb, second: acb) -> arb:

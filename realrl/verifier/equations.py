@@ -9,7 +9,7 @@ from flint import fmpq
 
 from realrl.verifier.arithmetic import NoValue, is_real
 from realrl.verifier.equality import APART, compared_at, equal
-from realrl.verifier.evaluation import evaluated
+from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.members import Same
 from realrl.verifier.nodes import Node, Number, free_symbols, negative, operation, substituted, whole
 from realrl.verifier.points import points, variable_kinds
@@ -28,11 +28,15 @@ def same_relation(answer: Relation, solution: Relation, same: Same) -> bool:
 
     The factor between two orders is positive.
     """
-    if answer.operators == solution.operators and _same_sides(answer, solution, same):
+    operators = answer.operators
+    are_alike = operators == solution.operators
+    if are_alike and _same_sides(answer, solution, same):
         return True
-    if len(answer.operators) != 1 or len(solution.operators) != 1:
+    if len(operators) != 1:
         return False
-    if answer.operators == solution.operators == ("=",):
+    if len(solution.operators) != 1:
+        return False
+    if are_alike and operators == ("=",):
         mine = _difference(answer.sides)
         wanted = _difference(solution.sides)
         return _factor_between(mine, wanted) is not None
@@ -44,7 +48,9 @@ def _same_sides(answer: Relation, solution: Relation, same: Same) -> bool:
     if all(map(same, answer.sides, solution.sides)):
         return True
     is_symmetric = set(answer.operators) <= {"=", "!="}
-    return is_symmetric and all(map(same, reversed(answer.sides), solution.sides))
+    if not is_symmetric:
+        return False
+    return all(map(same, reversed(answer.sides), solution.sides))
 
 
 def _same_order(answer: Relation, solution: Relation) -> bool:
@@ -53,7 +59,9 @@ def _same_order(answer: Relation, solution: Relation) -> bool:
     wanted_is_strict = _STRICT.get(solution.operators[0])
     if is_strict is None or is_strict != wanted_is_strict:
         return False
-    factor = _factor_between(_below_zero(answer), _below_zero(solution))
+    mine = _below_zero(answer)
+    wanted = _below_zero(solution)
+    factor = _factor_between(mine, wanted)
     return factor is not None and _is_positive(factor)
 
 
@@ -73,10 +81,14 @@ def _factor_between(mine: Node | None, wanted: Node | None) -> Node | None:
         return None
     factor = _ratio_at_a_point(mine, wanted)
     # The difference of an identity is 0 or a ball around it, and 0 times the wanted one is that as well.
-    if factor is None or compared_at(factor, whole(0), {}) is not APART:
+    if factor is None:
+        return None
+    if compared_at(factor, whole(0), {}) is not APART:
         return None
     multiple = operation("multiply", factor, wanted)
-    return factor if equal(mine, multiple) else None
+    if equal(mine, multiple):
+        return factor
+    return None
 
 
 def _is_positive(factor: Node) -> bool:
@@ -87,7 +99,9 @@ def _is_positive(factor: Node) -> bool:
         return False
     if isinstance(value, fmpq):
         return value > 0
-    return is_real(value) and bool(value.real > 0)
+    if not is_real(value):
+        return False
+    return bool(value.real > 0)
 
 
 def _difference(sides: Sequence[Reading]) -> Node | None:
@@ -112,12 +126,23 @@ def _ratio_at_a_point(first: Node, second: Node) -> Node | None:
             if above == 0 or below == 0:
                 continue
             ratio = above / below
-            return _number(ratio) if ratio.height_bits() <= _MAX_BITS else None
+            is_small = ratio.height_bits() <= _MAX_BITS
+            return _number(ratio) if is_small else None
         # The ratio is not rational, so it stays a formula, which is exact at a rational point.
-        if all(isinstance(value, fmpq) for value in point.values()):
-            at = {name: _number(value) for name, value in point.items()}
+        at = _rational_values(point)
+        if at is not None:
             return operation("divide", substituted(first, at), substituted(second, at))
     return None
+
+
+def _rational_values(point: Point) -> dict[str, Number] | None:
+    """Return the values of a point's variables as nodes; None if one is not rational."""
+    found: dict[str, Number] = {}
+    for name, value in point.items():
+        if not isinstance(value, fmpq):
+            return None
+        found[name] = _number(value)
+    return found
 
 
 def _number(value: fmpq) -> Number:

@@ -5,8 +5,8 @@ r"""Searches a model's text for its answer.
               ▼
             last \boxed{…} ──▶ last "the answer is", "####", … ──▶ last value
 
-Each place is looked at only where the one before is missing. Every text has at most one answer: nothing is
-right because one of several candidates is. The time is proportional to the length of the text.
+Each place is searched only if the one before is missing. Every text has at most one answer: a text with
+several candidates is not right because one of them is. The time is proportional to the text's length.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from realrl.verifier.phrases import announced_at
 from realrl.verifier.statement import MAX_STATEMENT_CHARS, answer_at, answer_in_sentence
 
 TAIL_CHARS = 20_000
-"""The number of characters at a text's end that are searched for phrases and values; a box may be before."""
+"""The number of characters at a text's end in which phrases and values are searched, but not boxes."""
 
 
 class Place(Enum):
-    """A place where the answer of a text is looked for."""
+    """A place where the answer of a text is searched."""
 
     CUT_OFF = "thoughts or an answer tag that never end"
     BOX = "the last box"
@@ -38,12 +38,12 @@ class Found(NamedTuple):
     """The answer of a text."""
 
     answer: str | None
-    """The answer as it is written, without delimiters of formulas; None where there is none."""
+    """The answer as it is written, without delimiters of formulas; None if there is none."""
     place: Place
 
 
 def extract_answer(text: str) -> str | None:
-    """Return the answer as it is written, without delimiters of formulas; None where there is none."""
+    """Return the answer as it is written, without delimiters of formulas; None if there is none."""
     return find_answer(text).answer
 
 
@@ -69,4 +69,6 @@ def _tagged(content: str) -> str | None:
     if "\n" not in content:
         return answer_at(content, 0)
     is_short = len(content) <= MAX_STATEMENT_CHARS
-    return answer_in_sentence(content) if is_short else last_value(content)
+    if is_short:
+        return answer_in_sentence(content)
+    return last_value(content)

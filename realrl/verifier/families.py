@@ -31,9 +31,12 @@ def same_up_to_constant(answer: Node, solution: Node) -> bool:
     mine = _without_constant(answer, ANSWER_CONSTANTS)
     if mine is None:
         # The question may define a lower-case letter, so only `C` is surely a free constant.
-        return _has_constant(solution, "C") and equal(answer, wanted)
+        has_constant = bool(_constants(solution, frozenset("C")))
+        return has_constant and equal(answer, wanted)
     names = free_symbols(mine) | free_symbols(wanted)
-    if not free_symbols(mine) <= free_symbols(wanted) or not names:
+    if not free_symbols(mine) <= free_symbols(wanted):
+        return False
+    if not names:
         return False
     difference = operation("add", mine, operation("negative", wanted))
     return _is_constant(difference, names)
@@ -77,35 +80,36 @@ def _without_constant(node: Node, names: frozenset[str]) -> Node | None:
     """Return a sum in one variable without its free constant; None if it has no such constant."""
     if not (isinstance(node, Operation) and node.name == "add"):
         return None
-    constants = [term for term in node.operands if _is_called(term, names)]
+    constants = _constants(node, names)
     if len(constants) != 1:
         return None
     (constant,) = constants
-    rest = tuple(term for term in node.operands if term != constant)
+    rest = [term for term in node.operands if term != constant]
     variables = frozenset[str]()
     for term in rest:
         variables |= free_symbols(term)
-    if constant.name in variables or len(variables & _VARIABLES) != 1:
+    if constant.name in variables:
+        return None
+    if len(variables & _VARIABLES) != 1:
         return None
     # An upper-case letter may be another constant, which would make the free one ambiguous.
     if any(name.isupper() for name in variables):
         return None
-    return rest[0] if len(rest) == 1 else Operation("add", rest)
+    if len(rest) == 1:
+        return rest[0]
+    return Operation("add", tuple(rest))
 
 
-def _has_constant(node: Node, name: str) -> bool:
-    names = frozenset((name,))
-    return any(_is_called(term, names) for term in children(node))
-
-
-def _is_called(term: Node, names: frozenset[str]) -> bool:
-    """Return whether a term is a symbol with one of these names, perhaps with an index."""
-    return isinstance(term, Symbol) and _letter(term.name) in names
+def _constants(node: Node, names: frozenset[str]) -> list[Symbol]:
+    """Return the terms that are a symbol with one of these names, perhaps with an index."""
+    symbols = [term for term in children(node) if isinstance(term, Symbol)]
+    return [symbol for symbol in symbols if _letter(symbol.name) in names]
 
 
 def _is_constant(difference: Node, names: frozenset[str]) -> bool:
     """Return whether a formula has the same real value wherever it has a real value."""
     first: Scalar | None = None
+    # The numbers of points with a real value, and of all points.
     seen = 0
     total = 0
     kinds = variable_kinds(names, (difference,))

@@ -50,4 +50,6 @@ def _after_thoughts(text: str) -> str | None:
         if opened >= begin:
             begin = opened
             ended = False
-    return text[begin:] if ended else None
+    if ended:
+        return text[begin:]
+    return None

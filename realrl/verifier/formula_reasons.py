@@ -78,7 +78,7 @@ def why_different(answer: Node, solution: Node) -> str:
     found = decision(answer, solution)
     if found.means is Means.SHAPES:
         return "matrices of other shapes, or a matrix and none"
-    if found.means is Means.ENTRIES:
+    if isinstance(answer, Array) and isinstance(solution, Array):
         return _different_entries(answer, solution)
     if found.means is Means.INFINITY:
         return "one has infinity in it, which is no number: it equals nothing but the same formula"
@@ -87,7 +87,9 @@ def why_different(answer: Node, solution: Node) -> str:
             f"they have values at {found.num_compared} of {found.num_points} points only, where they agree:"
             " that is too few to tell"
         )
-    point = found.point if found.point is not None else _some_point(answer, solution)
+    point = found.point
+    if point is None:
+        point = _some_point(answer, solution)
     return _apart(answer, solution, point)
 
 
@@ -97,7 +99,8 @@ def _different_entries(answer: Array, solution: Array) -> str:
         entries = zip(mine, wanted, strict=True)
         for column, (entry, wanted_entry) in enumerate(entries, 1):
             if not equal(entry, wanted_entry):
-                return f"entry {column} of row {row}: {why_different(entry, wanted_entry)}"
+                reason = why_different(entry, wanted_entry)
+                return f"entry {column} of row {row}: {reason}"
     raise AssertionError("matrices that are equal")
 
 
@@ -133,7 +136,10 @@ def _at_point(point: Point) -> str:
     """Return ` at x = 1, y = 2`; an empty text for a point without variables."""
     if not point:
         return ""
-    values = [f"{name} = {_shown(value, _DIGITS[0])}" for name, value in sorted(point.items())]
+    values: list[str] = []
+    for name, value in sorted(point.items()):
+        shown = _shown(value, _DIGITS[0])
+        values.append(f"{name} = {shown}")
     return f" at {', '.join(values)}"
 
 

@@ -55,10 +55,12 @@ def formulas(text: str) -> list[FormulaSpan]:
             if formula is not None:
                 found.append(formula)
                 continue
+        if token not in _CLOSING:
+            continue
         # A dollar inside a displayed formula belongs to a text in it, and begins nothing.
-        is_inside = token == "$" and opened is not None and _is_open_display(opened, match.start())
-        if token in _CLOSING and not is_inside:
-            opened = _Opening(token, match.start(), match.end())
+        if token == "$" and opened is not None and _is_open_display(opened, match.start()):
+            continue
+        opened = _Opening(token, match.start(), match.end())
     return found
 
 
@@ -75,7 +77,9 @@ def _closed(text: str, opened: _Opening, close: int, end: int) -> FormulaSpan | 
 
 def _is_open_display(opened: _Opening, at: int) -> bool:
     """Return whether the position `at` can be inside the displayed formula that `opened` begins."""
-    return opened.delimiter != "$" and at - opened.end < MAX_FORMULA_CHARS
+    if opened.delimiter == "$":
+        return False
+    return at - opened.end < MAX_FORMULA_CHARS
 
 
 def _is_formula(inside: str, opening: str, following: str) -> bool:
@@ -83,13 +87,17 @@ def _is_formula(inside: str, opening: str, following: str) -> bool:
 
     `following` is the character after the closing delimiter, or an empty text.
     """
-    if not inside.strip() or len(inside) > MAX_FORMULA_CHARS or "\n\n" in inside:
+    if not inside.strip():
+        return False
+    if len(inside) > MAX_FORMULA_CHARS or "\n\n" in inside:
         return False
     if opening != "$":
         return True
-    is_one_piece = "\n" not in inside or inside[0] == "\n"
-    is_price = following.isdigit() or (inside[-1].isspace() and inside[0].isdigit())
-    return is_one_piece and not is_price
+    has_inner_break = "\n" in inside and inside[0] != "\n"
+    if has_inner_break or following.isdigit():
+        return False
+    is_price = inside[0].isdigit() and inside[-1].isspace()
+    return not is_price
 
 
 def is_prose(text: str) -> bool:
@@ -99,7 +107,8 @@ def is_prose(text: str) -> bool:
 
 def num_words(text: str) -> int:
     """Return how many words of three letters or more a text has, apart from those in LaTeX commands."""
-    return len(_WORD.findall(_COMMAND.sub("", text)))
+    without_commands = _COMMAND.sub("", text)
+    return len(_WORD.findall(without_commands))
 
 
 def outside(text: str) -> str:

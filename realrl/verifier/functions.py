@@ -1,4 +1,4 @@
-"""The functions and constants that formulas may name, in LaTeX and in plain text."""
+"""The names of functions and constants in formulas, in LaTeX and in plain text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONSTANTS = {
     "Infinity": "infinity",
 }
 UNKNOWN_FUNCTIONS = frozenset("f g h F G H y u v w p q P Q N T S V".split())
-"""Letters that are a function of what follows in parentheses."""
+"""Letters that name a function if parentheses follow."""
 UNIT_VECTORS = ("i", "j", "k")
 BRACKETED = frozenset("floor ceil sgn sign abs arg Arg Re Im det exp cbrt".split())
-"""Functions that take brackets in plain text: `floor x/2` is written for two things, and by nobody."""
+"""Functions that need brackets in plain text: `floor x/2` could mean two things, and nobody writes it."""

@@ -90,8 +90,11 @@ def formula(tokens: Tokens, *, tight: bool = False) -> Node:
 
 def _with_constants(node: Node) -> Node:
     """Return a formula with `e` and `i` as numbers, except where a sum binds them."""
-    names = {"e": Constant("e"), "i": Constant("i")}
-    return substituted(node, names) if free_symbols(node) & names.keys() else node
+    names: dict[str, Node] = {"e": Constant("e"), "i": Constant("i")}
+    has_names = free_symbols(node) & names.keys()
+    if has_names:
+        return substituted(node, names)
+    return node
 
 
 class _Grammar(Parser):
@@ -104,8 +107,9 @@ class _Grammar(Parser):
     def formula(self) -> Node:
         """Return the formula that all tokens are."""
         node = self.perhaps_over(self.sum())
-        if self.peek() is not None:
-            raise Unreadable(f"more after a formula: {self.peek().text}")
+        rest = self.peek()
+        if rest is not None:
+            raise Unreadable(f"more after a formula: {rest.text}")
         return node
 
     def sum(self) -> Node:
@@ -113,7 +117,9 @@ class _Grammar(Parser):
         terms = [self._signed_product()]
         while self.next_is("+", "-"):
             terms.append(self._signed_product())
-        return terms[0] if len(terms) == 1 else operation("add", *terms)
+        if len(terms) == 1:
+            return terms[0]
+        return operation("add", *terms)
 
     def _signed_product(self) -> Node:
         is_negative = False
@@ -142,7 +148,9 @@ class _Grammar(Parser):
     def _take_x(self) -> bool:
         """Take an `x` between two numbers, which is a sign of multiplication."""
         token = self.peek()
-        if token is None or token.kind not in (LETTERS, TEXT) or token.text not in ("x", "X"):
+        if token is None:
+            return False
+        if token.kind not in (LETTERS, TEXT) or token.text not in ("x", "X"):
             return False
         after = self.peek(1)
         if not self.at or after is None:
@@ -156,7 +164,9 @@ class _Grammar(Parser):
     def _signed_run(self) -> Node:
         if self.take("-"):
             return negative(self._signed_run())
-        return self._signed_run() if self.take("+") else self._run()
+        if self.take("+"):
+            return self._signed_run()
+        return self._run()
 
     def _run(self) -> Node:
         """Read adjacent factors if they bind closer than `/`; else a single factor."""
@@ -174,14 +184,20 @@ class _Grammar(Parser):
             return False
         if token.kind == NUMBER:
             before = self.tokens[self.at - 1]
-            return before.kind == CLOSE or before.text in _BEFORE_DIGITS
+            if before.kind == CLOSE:
+                return True
+            return before.text in _BEFORE_DIGITS
         if token.kind == TEXT:
-            return token.text in ("e", "i") or token.text in FUNCTIONS
+            if token.text in ("e", "i"):
+                return True
+            return token.text in FUNCTIONS
         if token.kind == OPEN:
             return token.text in OPENINGS
         if token.kind == SIGN:
             return token.text == "|" and not self.has_open_bar
-        return token.kind == LETTERS or is_factor(token.text)
+        if token.kind == LETTERS:
+            return True
+        return is_factor(token.text)
 
     def power(self) -> Node:
         """Read an atom with its exponents, factorials, percent signs and primes."""
@@ -204,7 +220,7 @@ class _Grammar(Parser):
         """Return a base with its exponent, degrees or transpose, after `^`."""
         if self.take(r"\circ"):
             return operation("degrees", base)
-        if self.next_is("{") and self.peek(1) is not None and self.peek(1).is_sign(r"\circ"):
+        if self._next_is_degrees_in_braces():
             self.at += 2
             self.expect("}")
             return operation("degrees", base)
@@ -214,14 +230,21 @@ class _Grammar(Parser):
             raise Unreadable("a raised prime")
         return operation("power", base, self.exponent())
 
+    def _next_is_degrees_in_braces(self) -> bool:
+        if not self.next_is("{"):
+            return False
+        inside = self.peek(1)
+        return inside is not None and inside.is_sign(r"\circ")
+
     def _take_transpose(self) -> bool:
         """Take a raised T after a bracket."""
         if self.tokens[self.at - 2].kind != CLOSE:
             return False
         for mark in _TRANSPOSES:
-            texts = [token.text for token in self.tokens[self.at : self.at + len(mark)]]
+            end = self.at + len(mark)
+            texts = [token.text for token in self.tokens[self.at : end]]
             if texts == mark:
-                self.at += len(mark)
+                self.at = end
                 return True
         return False
 
@@ -233,7 +256,9 @@ class _Grammar(Parser):
         if self.take("+"):
             return self.exponent()
         base = self.group() if self.next_is("{") else self.atom()
-        return self._raised(base) if self.take("^") else base
+        if self.take("^"):
+            return self._raised(base)
+        return base
 
     def atom(self) -> Node:
         """Read a number, a letter, a command, or a formula in brackets or bars."""

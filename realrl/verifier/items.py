@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from realrl.verifier.arrays import components
 from realrl.verifier.equality import equal
 from realrl.verifier.members import Same, as_sets, in_any_order, in_order
@@ -22,30 +24,37 @@ def same_items(answer: Items, solution: Items, same: Same) -> bool:
         return answer == solution
     if answer.kind == solution.kind == ":":
         return _same_ratio(answer, solution, same)
+    members = answer.items
+    wanted_members = solution.items
     mine = _plain_kind(answer)
     wanted = _plain_kind(solution)
     if mine in _UNORDERED and wanted in _UNORDERED:
-        are_points = all(isinstance(item[0], Items) for item in solution.items)
+        are_points = all(map(_is_collection, wanted_members))
         are_sets = mine == wanted == "{}"
         compared = as_sets if are_points or are_sets else in_any_order
-        return compared(answer.items, solution.items, same)
+        return compared(members, wanted_members, same)
     if wanted == "()":
         by_name = _values_by_name(answer)
         if by_name is not None:
-            return in_order(by_name, solution.items, same)
+            return in_order(by_name, wanted_members, same)
     # Two members without brackets may be two answers; more are taken for a tuple.
-    is_bare_tuple = {mine, wanted} == {",", "()"} and len(solution.items) > 2
+    is_bare_tuple = {mine, wanted} == {",", "()"} and len(wanted_members) > 2
     if mine != wanted and not is_bare_tuple:
         return False
-    return in_order(answer.items, solution.items, same)
+    return in_order(members, wanted_members, same)
+
+
+def _is_collection(member: Reading) -> bool:
+    return isinstance(member[0], Items)
 
 
 def _values_by_name(items: Items) -> tuple[Reading, ...] | None:
     """Return the values of `y = 2, x = 1` in the order of their variables; None of any other collection."""
     values = assignments(items)
-    if values is None or not all(is_variable(name) for name in values):
+    if values is None or not all(map(is_variable, values)):
         return None
-    return tuple(values[name] for name in sorted(values))
+    in_order_of_names = [values[name] for name in sorted(values)]
+    return tuple(in_order_of_names)
 
 
 def _plain_kind(items: Items) -> str:
@@ -58,35 +67,45 @@ def _same_ratio(answer: Items, solution: Items, same: Same) -> bool:
     """Return whether two ratios are equal up to a common factor."""
     if len(answer.items) != len(solution.items):
         return False
-    mine = [item[0] for item in answer.items]
-    wanted = [item[0] for item in solution.items]
-    if not all(_is_nonzero_formula(value) for value in (*mine, *wanted)):
+    mine = _nonzero_formulas(answer)
+    wanted = _nonzero_formulas(solution)
+    if mine is None or wanted is None:
         return in_order(answer.items, solution.items, same)
-    first = mine[0].node
-    first_wanted = wanted[0].node
     # Products compare the quotients without a division.
-    for value, other in zip(mine[1:], wanted[1:], strict=True):
-        left = operation("multiply", value.node, first_wanted)
-        right = operation("multiply", other.node, first)
+    for node, other in zip(mine[1:], wanted[1:], strict=True):
+        left = operation("multiply", node, wanted[0])
+        right = operation("multiply", other, mine[0])
         if not equal(left, right):
             return False
     return True
 
 
-def _is_nonzero_formula(value: Value) -> bool:
-    return isinstance(value, Formula) and not equal(value.node, whole(0))
+def _nonzero_formulas(items: Items) -> list[Node] | None:
+    """Return the formulas that the members of a collection are; None if one is another value, or 0."""
+    nodes: list[Node] = []
+    for item in items.items:
+        value = item[0]
+        if not isinstance(value, Formula):
+            return None
+        if equal(value.node, whole(0)):
+            return None
+        nodes.append(value.node)
+    return nodes
 
 
 def items_for_one(answer: Items, solution: Value, same: Same) -> bool:
     """Return whether every member of a list is the single value, or the quotient of a ratio is."""
-    if answer.kind in (",", "or") and answer.items:
-        wanted = (solution,)
-        if all(same(item, wanted) for item in answer.items):
+    members = answer.items
+    wanted = (solution,)
+    if answer.kind in (",", "or") and members:
+        if all(same(member, wanted) for member in members):
             return True
     if _has_one_member(answer):
-        return same(answer.items[0], (solution,))
+        return same(members[0], wanted)
     quotient = _quotient(answer)
-    return quotient is not None and same((Formula(quotient),), (solution,))
+    if quotient is None:
+        return False
+    return same((Formula(quotient),), wanted)
 
 
 def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
@@ -94,35 +113,38 @@ def one_for_items(answer: Value, solution: Items, same: Same) -> bool:
     if _has_one_member(solution):
         return same((answer,), solution.items[0])
     quotient = _quotient(solution)
-    return quotient is not None and same((answer,), (Formula(quotient),))
+    if quotient is None:
+        return False
+    return same((answer,), (Formula(quotient),))
 
 
 def _has_one_member(items: Items) -> bool:
     """Return whether a set has one member that is not a collection itself."""
     if items.kind != "{}" or len(items.items) != 1:
         return False
-    member = items.items[0]
-    return not isinstance(member[0], Items)
+    (member,) = items.items
+    return not _is_collection(member)
 
 
 def _quotient(items: Items) -> Node | None:
     """Return the value of a ratio of two numbers; None of any other collection."""
     if items.kind != ":" or len(items.items) != 2:
         return None
-    first = items.items[0][0]
-    second = items.items[1][0]
-    if not (isinstance(first, Formula) and isinstance(second, Formula)):
+    first, second = items.items
+    top = first[0]
+    bottom = second[0]
+    if not (isinstance(top, Formula) and isinstance(bottom, Formula)):
         return None
-    return operation("divide", first.node, second.node)
+    return operation("divide", top.node, bottom.node)
 
 
 def items_for_formula(answer: Items, solution: Formula, same: Same) -> bool:
     """Return whether a tuple is a vector, or a list means one number, perhaps with a decimal comma."""
-    if answer.kind == "()" or isinstance(solution.node, Array):
-        if answer.kind != "()":
-            return False
+    if answer.kind == "()":
         entries = _entries(solution.node, answer)
         return in_order(answer.items, entries, same)
+    if isinstance(solution.node, Array):
+        return False
     if items_for_one(answer, solution, same):
         return True
     return _is_decimal_for(answer, solution.node)
@@ -130,13 +152,14 @@ def items_for_formula(answer: Items, solution: Formula, same: Same) -> bool:
 
 def formula_for_items(answer: Formula, solution: Items, same: Same) -> bool:
     """Return whether a vector is a tuple, or a number is the one that a list means."""
-    if solution.kind == "()" or isinstance(answer.node, Array):
-        if solution.kind != "()":
-            return False
+    if solution.kind == "()":
         entries = _entries(answer.node, solution)
         return in_order(entries, solution.items, same)
-    if _is_long_decimal(solution):
-        return equal(answer.node, solution.decimal)
+    if isinstance(answer.node, Array):
+        return False
+    decimal = solution.decimal
+    if decimal is not None and _is_long_decimal(decimal):
+        return equal(answer.node, decimal)
     return one_for_items(answer, solution, same)
 
 
@@ -145,15 +168,21 @@ def _entries(node: Node, other: Items) -> tuple[Reading, ...]:
 
     A sum may use as many unit vectors as `other` has members.
     """
-    if not isinstance(node, Array):
-        found = components(node, len(other.items)) or ()
-    elif len(node.rows) == 1:
-        found = node.rows[0]
-    elif all(len(row) == 1 for row in node.rows):
-        found = tuple(row[0] for row in node.rows)
+    if isinstance(node, Array):
+        found = _vector(node)
     else:
-        found = ()
+        found = components(node, len(other.items)) or ()
     return tuple((Formula(entry),) for entry in found)
+
+
+def _vector(array: Array) -> tuple[Node, ...]:
+    """Return the entries of an array with one row or one column; none of any other."""
+    rows = array.rows
+    if len(rows) == 1:
+        return rows[0]
+    if all(len(row) == 1 for row in rows):
+        return tuple(chain.from_iterable(rows))
+    return ()
 
 
 def _is_decimal_for(answer: Items, solution: Node) -> bool:
@@ -165,16 +194,16 @@ def _is_decimal_for(answer: Items, solution: Node) -> bool:
 
 def _is_fraction(node: Node) -> bool:
     """Return whether a formula has no variables and is not written as a whole number."""
-    is_whole = isinstance(node, Number) and node.value.denominator == 1
-    return not is_whole and not free_symbols(node)
-
-
-def _is_long_decimal(items: Items) -> bool:
-    """Return whether a list is a decimal such as `0,125`, which nobody writes for a list of 0 and 125."""
-    decimal = items.decimal
-    if decimal is None:
+    if isinstance(node, Number) and node.value.denominator == 1:
         return False
-    return 0 < decimal.value < 1 and decimal.decimals > 2
+    return not free_symbols(node)
+
+
+def _is_long_decimal(decimal: Number) -> bool:
+    """Return whether a number with a comma is one as `0,125`, which nobody writes for a list of 0 and 125."""
+    if not 0 < decimal.value < 1:
+        return False
+    return decimal.decimals > 2
 
 
 def items_for_words(answer: Items, solution: Words, same: Same) -> bool:

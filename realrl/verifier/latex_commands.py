@@ -1,4 +1,4 @@
-"""Tables of LaTeX: commands that change only the looks, commands that hold text, and names for one thing."""
+"""Tables of LaTeX: commands that change only the looks, commands that contain text, and synonyms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SILENT_COMMANDS = frozenset(
     "large Large LARGE small normalsize huge Huge tiny boldmath bf it rm checkmark therefore because "
     "blacksquare square Box".split()
 )
-"""Commands that are dropped."""
+"""Commands without a meaning, which are dropped."""
 SPACES = frozenset("quad qquad enspace thinspace medspace thickspace hspace space nobreakspace".split())
 ESCAPED_SPACES = frozenset(("\\,", "\\;", "\\:", "\\ ", "\\!", "\\\n", "\\/"))
 FONTS = frozenset(
@@ -19,9 +19,9 @@ FONTS = frozenset(
 TEXTS = frozenset(
     "text textbf textit textrm textnormal textup textsc emph mbox mathrm operatorname mathop".split()
 )
-"""Commands whose argument has words in it."""
+"""Commands whose argument is words."""
 COLORS = frozenset(("textcolor", "colorbox"))
-"""Commands that show their second argument in the colour that the first one names."""
+"""Commands that show their second argument in a colour, which is the first."""
 
 BRACKETS = {
     "(": ")",
@@ -89,8 +89,8 @@ SYNONYMS = {
     "degree": "circ",
     "infin": "infty",
 }
-"""The command, sign or bracket that a command is another name for."""
+"""The command, sign or bracket that each of these commands is a synonym of."""
 SIGNS = frozenset(("*", ":", "<", ">", "|"))
-"""Signs that a command may be another name for."""
+"""Signs that have a command as a synonym."""
 ASCII_SIGNS = {"**": "^", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "<>": r"\ne", "==": "="}
-"""The sign or command that two characters stand for."""
+"""The sign or command that two characters mean."""

@@ -1,4 +1,4 @@
-"""Words that mean numbers, and words that add nothing: closed lists."""
+"""Closed lists of words: those for numbers, and those that add nothing to a value or change it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FRACTIONS = {
     **{word: value for value, word in enumerate(_ORDINALS) if value > 2},
     **{f"{word}s": value for value, word in enumerate(_ORDINALS) if value > 2},
 }
-"""Parts of one, behind a number."""
+"""Parts of one, after a number: the divisor of each word."""
 SCALES: dict[str, Fraction] = {
     **{"hundred": Fraction(100), "thousand": Fraction(10**3), "million": Fraction(10**6)},
     **{"billion": Fraction(10**9), "trillion": Fraction(10**12), "lakh": Fraction(10**5)},
@@ -35,7 +35,7 @@ SCALES: dict[str, Fraction] = {
     **{"lakhs": Fraction(10**5), "crores": Fraction(10**7)},
 }
 CARDINALS = (*_ONES, *_TENS, "hundred", "thousand", "million", "billion")
-"""The words that a number in running text is made of."""
+"""The words of numbers in running text."""
 ORDINAL_ENDINGS = frozenset(("st", "nd", "rd", "th"))
 BASES = {
     **{word: value for value, word in enumerate(_ONES) if 2 <= value <= 16},
@@ -62,34 +62,34 @@ LEAD_INS = frozenset(
     "the answer is final answers are therefore thus so hence then we get have result value equals be option "
     "choice simply just only both total of".split()
 )
-"""Before a value they add nothing."""
+"""Words that add nothing before a value."""
 REMARKS = frozenset(
     "only solution solutions approximately approx double root roots units unit exact exactly rounded the "
     "simplified answer final real is".split()
 )
-"""In parentheses behind a value, or behind it at its end, they add nothing."""
+"""Words that add nothing after a value, in parentheses or at its end."""
 NEGATING = frozenset("not no never neither nor least most less more than except unless without".split())
-"""Words that no name of a value has."""
+"""Words that are not a part of the name of a value."""
 HEDGES = frozenset(
     "and or not is are if when unless otherwise neither either maybe perhaps possibly except but for "
     "nor".split()
 )
-"""Words that the text of a choice does not have beside its letter."""
+"""Words that the text of a choice does not have next to its letter."""
 OTHER_CASES = frozenset("otherwise else if".split())
-"""Like a qualifier, they say when another value holds."""
+"""Words that, like a qualifier, say when another value holds."""
 QUALIFIERS = frozenset("for where with when provided assuming as".split())
-"""They begin what is said about a value."""
+"""Words that begin a clause about a value."""
 PREPOSITIONS = frozenset(("with", "as"))
 """Qualifiers that also begin a part of a value: `17 with remainder 2`."""
 REQUIRED = frozenset("no required desired needed expected wanted replacement equality well".split())
-"""Behind such a preposition they add nothing."""
+"""Words that add nothing after such a preposition."""
 EXCEPTING = frozenset(
     "except excluding but not only odd even wrong incorrect false invalid undefined unless answer "
     "better".split()
 )
-"""A clause with such a word speaks of one case of several, or against the value."""
+"""Words of a clause that names one case of several, or denies the value."""
 OPENINGS = ("there is ", "there are ", "it is ", "they are ")
-"""Before words they add nothing."""
+"""Beginnings that add nothing to a text."""
 ARTICLES = frozenset("the a an".split())
 WORD_SYNONYMS = {
     "no solution": "none",
@@ -106,7 +106,7 @@ SHORT_WORDS = frozenset(
     "yes no odd red all any one two six ten not and or the day sun mon tue wed thu fri sat top low mid dne "
     "boy man cat dog hot dry wet old new big yen".split()
 )
-"""Words of two or three letters that are no product of variables."""
+"""Words of two or three letters that are not a product of variables."""
 COUNTED_STOP = frozenset(
     "not no or and but more less fewer greater than least most over under above below between per times "
     "half third quarter double twice either neither nor except minus plus if is are was to from of "
@@ -118,4 +118,4 @@ COUNTED_STOP = frozenset(
     "when where mod modulo noon midnight "
     "ではありません ではない じゃない でない 아닙니다 아니다 아니에요".split()
 )
-"""Words that a thing that is counted does not have: they change what the number says."""
+"""Words that are not a part of a counted thing, as they change the meaning of the number."""

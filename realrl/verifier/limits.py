@@ -1,6 +1,7 @@
-"""How long an answer may be, for those who read it and those who pass it on."""
+"""Limits of an answer, for the code that reads it and the code that passes it on."""
 
 from __future__ import annotations
 
 MAX_CHARS = 1000
-"""The length of the longest answer that is read; a longer one is compared as a text: solutions are short."""
+"""The largest number of characters of an answer that is read. Solutions are short: a longer one is only
+compared as a text."""

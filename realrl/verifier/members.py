@@ -54,8 +54,12 @@ def as_sets(answers: Sequence[Reading], solutions: Sequence[Reading], same: Same
 
 def _same_member(mine: Reading, wanted: Reading, same: Same) -> bool:
     """Return whether two members are the same; a set is no member in the place of its only one."""
-    return _is_set(mine) == _is_set(wanted) and same(mine, wanted)
+    if _is_set(mine) != _is_set(wanted):
+        return False
+    return same(mine, wanted)
 
 
 def _is_set(member: Reading) -> bool:
-    return isinstance(member[0], Items) and member[0].kind == "{}"
+    if not isinstance(member[0], Items):
+        return False
+    return member[0].kind == "{}"

@@ -11,7 +11,9 @@ from realrl.verifier.tokens import NUMBER
 
 def fraction_after(parser: Parser, node: Node) -> Node | None:
     """Return the fraction that comes next, if it belongs to the whole number `node`; else None."""
-    if not _is_whole(node) or node.decimals or node.value < 0:
+    if not isinstance(node, Number) or not _is_whole(node):
+        return None
+    if node.decimals or node.value < 0:
         return None
     if parser.next_is(r"\frac"):
         return _proper_part(parser)
@@ -22,9 +24,9 @@ def _proper_part(parser: Parser) -> Node | None:
     r"""Return a `\frac` of two whole numbers; for anything else the cursor does not move."""
     start = parser.at
     part = parser.power()
-    is_fraction = isinstance(part, Operation) and part.name == "divide"
-    if is_fraction and all(map(_is_whole, part.operands)):
-        return part
+    if isinstance(part, Operation) and part.name == "divide":
+        if all(map(_is_whole, part.operands)):
+            return part
     parser.at = start
     return None
 
@@ -34,7 +36,9 @@ def _slanted_fraction(cursor: Cursor) -> Node | None:
     top = cursor.peek(0)
     slash = cursor.peek(1)
     bottom = cursor.peek(2)
-    if bottom is None or not top.kind == bottom.kind == NUMBER:
+    if top is None or slash is None or bottom is None:
+        return None
+    if not top.kind == bottom.kind == NUMBER:
         return None
     if not top.after_space or not slash.is_sign("/"):
         return None
@@ -43,4 +47,6 @@ def _slanted_fraction(cursor: Cursor) -> Node | None:
 
 
 def _is_whole(node: Node) -> bool:
-    return isinstance(node, Number) and node.value.denominator == 1
+    if not isinstance(node, Number):
+        return False
+    return node.value.denominator == 1

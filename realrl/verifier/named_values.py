@@ -20,7 +20,9 @@ def assignments(value: Value) -> dict[str, Reading] | None:
     """Return the value of each name, if a value says only the values of names; else None."""
     if isinstance(value, Named):
         return _tuple_assignments(value)
-    if not isinstance(value, Items) or value.kind not in (",", "or"):
+    if not isinstance(value, Items):
+        return None
+    if value.kind not in (",", "or"):
         return None
     found: dict[str, Reading] = {}
     for item in value.items:
@@ -53,7 +55,9 @@ def same_assignments(answer: Value, wanted: dict[str, Reading], same: Same) -> b
         if mine.keys() != wanted.keys():
             return False
         return all(same(mine[name], wanted[name]) for name in wanted)
-    if not isinstance(answer, Items) or answer.kind not in (",", "()"):
+    if not isinstance(answer, Items):
+        return False
+    if answer.kind not in (",", "()"):
         return False
     if _has_names(answer):
         return False
@@ -74,7 +78,9 @@ def same_named(answer: Named, solution: Named, same: Same) -> bool:
 
 def named_for_value(answer: Named, solution: Value, same: Same) -> bool:
     """Return whether an answer gives a solution's value to a name that may be omitted."""
-    return answer.may_be_dropped and same(answer.value, (solution,))
+    if not answer.may_be_dropped:
+        return False
+    return same(answer.value, (solution,))
 
 
 def value_for_named(answer: Value, solution: Named, same: Same) -> bool:
@@ -86,12 +92,16 @@ def value_for_named(answer: Value, solution: Named, same: Same) -> bool:
 
 def _are_whole_numbers(answer: Value, solution: Named, same: Same) -> bool:
     r"""Return whether an answer has all numbers of `-2 \le n \le 2`, where n is whole by its name."""
-    if solution.name not in WHOLE_NAMES or not isinstance(solution.value[0], RealSet):
+    if solution.name not in WHOLE_NAMES:
+        return False
+    if not isinstance(solution.value[0], RealSet):
         return False
     numbers = sets.whole_numbers(solution.value[0])
     if not numbers:
         return False
-    if not isinstance(answer, Items) or answer.kind not in (",", "{}"):
+    if not isinstance(answer, Items):
+        return False
+    if answer.kind not in (",", "{}"):
         return False
     wanted = [(Formula(whole(number)),) for number in numbers]
     return in_any_order(answer.items, wanted, same)
@@ -103,7 +113,9 @@ def names_agree(answer: str, solution: str) -> bool:
         return True
     if is_variable(solution) and without_subscript(answer) == solution:
         return True
-    return _without_argument(answer) == solution or answer == _without_argument(solution)
+    if _without_argument(answer) == solution:
+        return True
+    return answer == _without_argument(solution)
 
 
 def _without_argument(name: str) -> str:

@@ -2,13 +2,17 @@ r"""Names that are given a value: `x`, `f(2)`, `|AB|`, `\frac{dy}{dx}`, `(p, q)`
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from realrl.verifier.functions import FUNCTIONS, GREEK
 from realrl.verifier.lexicon import NEGATING
 from realrl.verifier.slices import text_of, with_depth
 from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
 
 MAX_TOKENS = 14
+"""The largest number of tokens of a name."""
 MAX_WORDS = 5
+"""The largest number of words of a name."""
 _MARKS = frozenset(
     (
         r"\overline",
@@ -26,30 +30,49 @@ _MARKS = frozenset(
         r"\min",
     )
 )
+_GREEK_LETTERS = GREEK | {"pi"}
+_KNOWN_FUNCTIONS = FUNCTIONS.keys() - {"max", "min", "arg", "det"}
+"""Functions whose value cannot replace the name: `\\log x = 3` does not say that something is 3."""
 _NO_NAMES = frozenset((r"\pi", r"\infty", "e", "i"))
 _SIGNS = frozenset(("|", "_", "^", "'", "(", ")", "{", "}", ",", "+", "-", "/", r"\cdot", "*", ":"))
 
 
-def name_of(tokens: Tokens) -> tuple[str, bool] | None:
-    """Return `(name, whether it may be omitted before a value)`, if the tokens are a name; else None.
+class Name(NamedTuple):
+    """A name in its one spelling."""
 
-    A name with a known function in it, as `\\log x`, may not be omitted.
-    """
-    if not 0 < len(tokens) <= MAX_TOKENS or tokens[0].text in ("-", "+", "^", "/"):
+    text: str
+    may_be_dropped: bool
+    """Whether the name may be omitted before a value; not if it has a known function, as `\\log x`."""
+
+
+def name_of(tokens: Tokens) -> Name | None:
+    """Return the name that tokens are; None if they are anything else."""
+    if not 0 < len(tokens) <= MAX_TOKENS:
         return None
-    if len(tokens) == 1 and tokens[0].text in _NO_NAMES:
+    first = tokens[0].text
+    if first in ("-", "+", "^", "/"):
+        return None
+    if len(tokens) == 1 and first in _NO_NAMES:
         return None
     if sum(token.kind == TEXT for token in tokens) > MAX_WORDS:
         return None
     may_be_dropped = True
-    for place, (token, depth) in enumerate(with_depth(tokens)):
-        if not _belongs(token, depth, tokens[place - 1] if place else None):
+    before: Token | None = None
+    for token, depth in with_depth(tokens):
+        if not _belongs(token, depth, before):
             return None
-        may_be_dropped &= not _is_known_function(token)
-    if _has_number_in_fraction(tokens):
+        if _is_known_function(token):
+            may_be_dropped = False
+        before = token
+    if _has_number_in_fraction(tokens) or not any(map(_is_letter, tokens)):
         return None
-    has_letter = any(token.kind in (LETTERS, TEXT) or _is_greek(token) for token in tokens)
-    return (spelled_name(tokens), may_be_dropped) if has_letter else None
+    return Name(spelled_name(tokens), may_be_dropped)
+
+
+def _is_letter(token: Token) -> bool:
+    if token.kind in (LETTERS, TEXT):
+        return True
+    return _is_greek(token)
 
 
 def is_one_thing(name: str) -> bool:
@@ -64,7 +87,7 @@ def spelled_name(tokens: Tokens) -> str:
 
 
 def is_variable(name: str) -> bool:
-    """Return whether a name is one letter, with a subscript or primes."""
+    """Return whether a name is one letter, with a subscript or primes, or begins with a command."""
     letter = without_subscript(name).rstrip("' ")
     return len(letter) == 1 or name.startswith("\\")
 
@@ -76,29 +99,40 @@ def without_subscript(name: str) -> str:
 
 def _belongs(token: Token, depth: int, before: Token | None) -> bool:
     """Return whether a token may be part of a name, after the token before it."""
-    if depth > 0 and token.kind != TEXT:
+    kind = token.kind
+    text = token.text
+    if depth > 0 and kind != TEXT:
         return True
-    if token.kind in (LETTERS, TEXT, OPEN, CLOSE):
-        return token.text.lower() not in NEGATING
-    if token.kind == NUMBER:
-        return depth > 0 or (before is not None and before.text in ("_", "^"))
-    if token.kind == COMMAND:
-        is_sign = token.text in _MARKS or token.text in _SIGNS
-        return is_sign or _is_greek(token) or _is_known_function(token)
-    return token.kind == SIGN and token.text in _SIGNS
+    if kind in (LETTERS, TEXT, OPEN, CLOSE):
+        return text.lower() not in NEGATING
+    if kind == NUMBER:
+        if before is None:
+            return False
+        return before.text in ("_", "^")
+    if text in _SIGNS and kind in (SIGN, COMMAND):
+        return True
+    if kind != COMMAND:
+        return False
+    return text in _MARKS or _is_greek(token) or _is_known_function(token)
 
 
 def _has_number_in_fraction(tokens: Tokens) -> bool:
     r"""Return whether a fraction has a number: `\frac{x}{2}` is no name, `\frac{dy}{dx}` is one."""
     has_fraction = any(token.text in (r"\frac", "/") for token in tokens)
-    return has_fraction and any(token.kind == NUMBER for token in tokens)
+    if not has_fraction:
+        return False
+    return any(token.kind == NUMBER for token in tokens)
 
 
 def _is_greek(token: Token) -> bool:
-    return token.kind == COMMAND and token.text.removeprefix("\\") in (*GREEK, "pi")
+    if token.kind != COMMAND:
+        return False
+    return token.text.removeprefix("\\") in _GREEK_LETTERS
 
 
 def _is_known_function(token: Token) -> bool:
     bare = token.text.removeprefix("\\")
-    is_function = bare in FUNCTIONS and bare not in ("max", "min", "arg", "det")
-    return is_function and (token.kind == COMMAND or (token.kind == LETTERS and len(bare) > 1))
+    if bare not in _KNOWN_FUNCTIONS:
+        return False
+    is_word = token.kind == LETTERS and len(bare) > 1
+    return is_word or token.kind == COMMAND

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import TypeAlias
 
 
@@ -14,7 +15,7 @@ class Number:
 
     value: Fraction
     decimals: int = 0
-    """Digits behind the point, zeros included."""
+    """The number of digits after the point, with zeros at the end."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Constant:
-    """A number with a name: `pi`, `e`, `i`, `infinity`."""
+    """A constant with a name: `pi`, `e`, `i`, `infinity`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A function of the language applied to operands: `add`, `power`, `sin`, `floor`, `binomial`."""
+    """A known function applied to operands: `add`, `power`, `sin`, `floor`, `binomial`."""
 
     name: str
     operands: tuple[Node, ...]
@@ -41,7 +42,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Applied:
-    """A function without a meaning applied to operands: `f(x)`, `g'(2)`."""
+    """An unknown function applied to operands: `f(x)`, `g'(2)`."""
 
     name: str
     operands: tuple[Node, ...]
@@ -77,11 +78,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Piecewise:
-    """The value of the first case whose conditions all hold; a case without any is for all that is left."""
+    """The value of the first case whose conditions all hold; a case without conditions always holds."""
 
-    cases: tuple[tuple[Node, tuple[Condition, ...]], ...]
+    cases: tuple[Case, ...]
 
 
+Case: TypeAlias = "tuple[Node, tuple[Condition, ...]]"
+"""A value, and the conditions under which it holds."""
 Node: TypeAlias = "Number | Symbol | Constant | Operation | Applied | Repeated | Array | Piecewise"
 
 INFINITY = Constant("infinity")
@@ -92,52 +95,56 @@ _OF_ANY_NUMBER = frozenset("add multiply maximum minimum gcd lcm".split())
 
 
 def operation(name: str, *operands: Node) -> Operation:
-    """The operation with this name, of as many operands as it takes."""
+    """Return the operation with this name; it must take this number of operands."""
     assert _takes(name, len(operands)), f"{name} of {len(operands)} operands"
     return Operation(name, operands)
 
 
 def _takes(name: str, num_operands: int) -> bool:
-    """Whether an operation takes this number of operands."""
+    """Return whether an operation takes this number of operands."""
     if name in _OF_ANY_NUMBER:
         return num_operands > 0
-    if name == "log":  # to the base 10, or with a base
+    if name == "log":
+        # To the base 10, or with a base.
         return num_operands in (1, 2)
-    return num_operands == (2 if name in _OF_TWO else 1)
+    wanted = 2 if name in _OF_TWO else 1
+    return num_operands == wanted
 
 
 def whole(value: int) -> Number:
+    """Return a whole number as a node."""
     return Number(Fraction(value))
 
 
 def negative(node: Node) -> Node:
-    """Minus a node; of a number, the number with the other sign."""
+    """Return the negative of a node; of a number, the number with the other sign."""
     if isinstance(node, Number):
         return Number(-node.value, node.decimals)
     return operation("negative", node)
 
 
 def times(left: Node, right: Node) -> Operation:
-    """The product of two factors; with a product on the left, of all its factors and the right one."""
-    factors = left.operands if isinstance(left, Operation) and left.name == "multiply" else (left,)
+    """Return the product of two factors; a product on the left gets one factor more."""
+    is_product = isinstance(left, Operation) and left.name == "multiply"
+    factors = children(left) if is_product else (left,)
     return Operation("multiply", (*factors, right))
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes directly below a node."""
+    """Return the nodes directly below a node."""
     match node:
         case Operation() | Applied():
             return node.operands
         case Repeated():
             return (node.low, node.high, node.body)
         case Array():
-            return tuple(entry for row in node.rows for entry in row)
+            return tuple(chain.from_iterable(node.rows))
         case Piecewise():
-            return tuple(_of_cases(node))
+            return tuple(_nodes_of_cases(node))
     return ()
 
 
-def _of_cases(node: Piecewise) -> Iterator[Node]:
+def _nodes_of_cases(node: Piecewise) -> Iterator[Node]:
     for value, conditions in node.cases:
         yield value
         for condition in conditions:
@@ -146,54 +153,63 @@ def _of_cases(node: Piecewise) -> Iterator[Node]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """A node and all below it."""
+    """Yield a node and all nodes below it."""
     yield node
     for child in children(node):
         yield from walk(child)
 
 
 def free_symbols(node: Node) -> frozenset[str]:
-    """The names of the variables that a value depends on."""
+    """Return the names of the variables that a value depends on."""
     if isinstance(node, Symbol):
         return frozenset((node.name,))
-    found = frozenset[str]().union(*map(free_symbols, children(node)))
     if isinstance(node, Repeated):
+        inside = free_symbols(node.body) - {node.index.name}
         bounds = free_symbols(node.low) | free_symbols(node.high)
-        return (found - {node.index.name}) | bounds
-    return found
+        return inside | bounds
+    names_below = map(free_symbols, children(node))
+    return frozenset[str]().union(*names_below)
 
 
-def substituted(node: Node, values: dict[str, Node]) -> Node:
-    """The node with nodes in the place of some variables."""
+def substituted(node: Node, values: Mapping[str, Node]) -> Node:
+    """Return a formula with other nodes for some of its variables."""
     match node:
         case Symbol():
             return values.get(node.name, node)
         case Operation():
-            return Operation(node.name, tuple(substituted(operand, values) for operand in node.operands))
+            return Operation(node.name, _each_substituted(node.operands, values))
         case Applied():
-            return Applied(node.name, tuple(substituted(operand, values) for operand in node.operands))
+            return Applied(node.name, _each_substituted(node.operands, values))
         case Repeated():
-            inner = {name: value for name, value in values.items() if name != node.index.name}
-            return Repeated(
-                node.name,
-                node.index,
-                substituted(node.low, values),
-                substituted(node.high, values),
-                substituted(node.body, inner),
-            )
+            low = substituted(node.low, values)
+            high = substituted(node.high, values)
+            # The index hides a variable of the same name.
+            inner = dict(values)
+            inner.pop(node.index.name, None)
+            body = substituted(node.body, inner)
+            return Repeated(node.name, node.index, low, high, body)
         case Array():
-            return Array(tuple(tuple(substituted(e, values) for e in row) for row in node.rows))
+            rows = [_each_substituted(row, values) for row in node.rows]
+            return Array(tuple(rows))
         case Piecewise():
-            return Piecewise(
-                tuple(
-                    (substituted(value, values), tuple(_substituted(c, values) for c in conditions))
-                    for value, conditions in node.cases
-                )
-            )
+            return _cases_substituted(node, values)
     return node
 
 
-def _substituted(condition: Condition, values: dict[str, Node]) -> Condition:
-    return Condition(
-        condition.operator, substituted(condition.left, values), substituted(condition.right, values)
-    )
+def _each_substituted(nodes: Iterable[Node], values: Mapping[str, Node]) -> tuple[Node, ...]:
+    return tuple(substituted(node, values) for node in nodes)
+
+
+def _cases_substituted(node: Piecewise, values: Mapping[str, Node]) -> Piecewise:
+    cases: list[Case] = []
+    for value, conditions in node.cases:
+        new_value = substituted(value, values)
+        new_conditions = [_condition_substituted(condition, values) for condition in conditions]
+        cases.append((new_value, tuple(new_conditions)))
+    return Piecewise(tuple(cases))
+
+
+def _condition_substituted(condition: Condition, values: Mapping[str, Node]) -> Condition:
+    left = substituted(condition.left, values)
+    right = substituted(condition.right, values)
+    return Condition(condition.operator, left, right)

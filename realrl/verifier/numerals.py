@@ -1,4 +1,4 @@
-"""Numbers in words, numbers with scales, dates, times and numerals of other bases."""
+"""Reads numbers in words, numbers with scales, dates, times and numerals of other bases."""
 
 from __future__ import annotations
 
@@ -6,79 +6,139 @@ import re
 from fractions import Fraction
 
 from realrl.verifier.lexicon import BASES, FRACTIONS, MONTHS, NUMBER_WORDS, ORDINAL_ENDINGS, SCALES
-from realrl.verifier.slices import text_of
+from realrl.verifier.slices import text_of, texts_of
 from realrl.verifier.tokens import COMMAND, LETTERS, NUMBER, TEXT, Token, Tokens
 from realrl.verifier.tree import Moment, Numeral
 
 MOST_WORDS = 14
 """The largest number of tokens of a number in words."""
 _DIGITS_IN_BASE = re.compile(r"[\dA-Za-z]*\d[\dA-Za-z]*|[A-Fa-f]{2,}")
+_HEXADECIMAL = re.compile(r"0x([\dA-Fa-f]{1,32})")
+_BINARY = re.compile(r"0b([01]{1,64})")
+_ONE_OR_TWO_DIGITS = re.compile(r"\d{1,2}")
+_BRACKETS = ("(", ")", "{", "}")
+_LARGEST_BASE = 36
+"""The largest base that has digits: ten figures and 26 letters."""
 _MAX_NUMERAL_TOKENS = 12
+"""The largest number of tokens of a numeral before its base."""
+_MAX_PREFIXED_TOKENS = 20
+"""The number of tokens that are searched for a numeral with a prefix, as `0xFF`."""
+_MAX_MOMENT_TOKENS = 8
+"""The largest number of tokens of a time or a date."""
+_CLOCK = re.compile(r"(\d{1,2})(?: ?: ?(\d\d))? ?(?:([ap]) ?\.? ?m\.?)?", re.IGNORECASE)
+_ISO = re.compile(r"(\d{4}) ?- ?(\d{1,2}) ?- ?(\d{1,2})")
+_MIDDAYS = {
+    **dict.fromkeys(("noon", "12 noon", "12 : 00 noon"), Moment(minutes=720, half="pm")),
+    **dict.fromkeys(("midnight", "12 midnight", "12 : 00 midnight"), Moment(minutes=720, half="am")),
+}
+_WORDS_OF_DATE = (",", ".", "of", "the", *ORDINAL_ENDINGS)
+"""Signs and words that a date may have next to its numbers and its month."""
+_REPEATED_DIGITS = re.compile(r"(\d*?)(\d{1,12}?)\2{1,}")
+_MAX_REPEATING_DIGITS = 60
+"""The largest number of decimals among which repeating ones are searched."""
 
 
 def number_in_words(tokens: Tokens) -> tuple[Fraction, int] | None:
-    """`(number, how many tokens it takes)` where tokens begin with one in words: `two hundred and five`.
+    """Return the number in words that tokens begin with, and how many tokens it takes; None without one.
 
-    A hyphen may join tens and ones. `half` and `a` before a scale are numbers too.
+    `two hundred and five` takes four. A hyphen may join tens and ones. `half` and `a` before a scale are
+    numbers too.
     """
-    total, part, taken = Fraction(0), None, 0
     sign = 1
-    if tokens and tokens[0].text.lower() in ("minus", "negative"):
-        sign, taken = -1, 1
+    taken = 0
+    if _word_at(tokens, 0) in ("minus", "negative"):
+        sign = -1
+        taken = 1
+    # The sum up to the last scale, and the number after it; None before the first word.
+    total = Fraction(0)
+    part: Fraction | None = None
     end = min(len(tokens), MOST_WORDS)
     while taken < end:
-        word = _word(tokens[taken])
-        if word in NUMBER_WORDS and not (part and (part % 10 or word in FRACTIONS)):
-            part = (part or 0) + NUMBER_WORDS[word]
+        word = _word_at(tokens, taken)
+        if word in NUMBER_WORDS and _may_continue(part, word):
+            part = (part or 0) + Fraction(NUMBER_WORDS[word])
+        elif part is None:
+            break
         elif word == "hundred" and part:
             part *= 100
-        elif word in SCALES and part is not None:
-            total, part = total + part * SCALES[word], Fraction(0)
-        elif not (_joins(tokens, taken) and part is not None):
+        elif word in SCALES:
+            total += part * SCALES[word]
+            part = Fraction(0)
+        elif not _joins(tokens, taken):
             break
         taken += 1
     if part is None:
         return _half_or_scale(tokens, taken, sign)
-    divisor, more = _fraction_word(tokens, taken)
-    return sign * (total + part) / divisor, taken + more
+    divisor, num_divisor_tokens = _fraction_word(tokens, taken)
+    number = sign * (total + part) / divisor
+    return number, taken + num_divisor_tokens
 
 
-def _half_or_scale(tokens: Tokens, taken: int, sign: int) -> tuple[Fraction, int] | None:
-    """`half`, `a third`, `a dozen`."""
-    start = taken
-    taken += taken < len(tokens) and _word(tokens[taken]) in ("a", "an")
-    word = _word(tokens[taken]) if taken < len(tokens) else ""
-    if word == "half" or (taken > start and word in FRACTIONS):
-        return Fraction(sign, FRACTIONS[word]), taken + 1
-    return (sign * SCALES[word], taken + 1) if taken > start and word in SCALES else None
+def _may_continue(part: Fraction | None, word: str) -> bool:
+    """Return whether a number in words may have this word next: `one` after `twenty`, but not after `two`."""
+    if not part:
+        return True
+    return part % 10 == 0 and word not in FRACTIONS
 
 
-def _fraction_word(tokens: Tokens, taken: int) -> tuple[int, int]:
-    """`(divisor, how many tokens)` of the `thirds` of `two thirds`, and of the `-half` of `one-half`."""
-    after_hyphen = taken < len(tokens) and tokens[taken].text == "-"
-    place = taken + after_hyphen
-    word = _word(tokens[place]) if place < len(tokens) else ""
-    return (FRACTIONS[word], 1 + after_hyphen) if word in FRACTIONS else (1, 0)
+def _half_or_scale(tokens: Tokens, start: int, sign: int) -> tuple[Fraction, int] | None:
+    """Return the number that `half`, `a third` or `a dozen` is, and the tokens taken with it; else None."""
+    has_article = _word_at(tokens, start) in ("a", "an")
+    place = start + 1 if has_article else start
+    word = _word_at(tokens, place)
+    if word == "half" or (has_article and word in FRACTIONS):
+        return Fraction(sign, FRACTIONS[word]), place + 1
+    if has_article and word in SCALES:
+        return sign * SCALES[word], place + 1
+    return None
+
+
+def _fraction_word(tokens: Tokens, start: int) -> tuple[int, int]:
+    """Return the divisor of `thirds` in `two thirds` or `-half` in `one-half`, and its number of tokens."""
+    has_hyphen = start < len(tokens) and tokens[start].text == "-"
+    place = start + 1 if has_hyphen else start
+    word = _word_at(tokens, place)
+    if word not in FRACTIONS:
+        return 1, 0
+    return FRACTIONS[word], place + 1 - start
 
 
 def _word(token: Token) -> str:
-    return token.text.lower() if token.kind in (TEXT, LETTERS) else ""
+    """Return a word in lower case; an empty text for any other token."""
+    if token.kind in (TEXT, LETTERS):
+        return token.text.lower()
+    return ""
+
+
+def _word_at(tokens: Tokens, place: int) -> str:
+    """Return the word at a place in lower case; an empty text if none is there."""
+    if 0 <= place < len(tokens):
+        return _word(tokens[place])
+    return ""
 
 
 def _joins(tokens: Tokens, place: int) -> bool:
-    """A hyphen or an "and" between two words of one number."""
-    after = _word(tokens[place + 1]) if place + 1 < len(tokens) else ""
-    before = _word(tokens[place - 1]) if place else ""
+    """Return whether a token is a hyphen or an "and" between two words of one number."""
+    before = _word_at(tokens, place - 1)
+    after = _word_at(tokens, place + 1)
+    if after not in NUMBER_WORDS:
+        return False
     if tokens[place].text == "-":
-        return after in NUMBER_WORDS and before in NUMBER_WORDS
-    return _word(tokens[place]) == "and" and before in SCALES and after in NUMBER_WORDS
+        return before in NUMBER_WORDS
+    if _word_at(tokens, place) != "and":
+        return False
+    return before in SCALES
 
 
 def scales(tokens: Tokens) -> tuple[Fraction, int]:
-    """`(factor, how many tokens)` of the scale words that tokens begin with: `hundred thousand`."""
-    factor, taken = Fraction(1), 0
-    while taken < len(tokens) and _word(tokens[taken]) in SCALES:
-        factor *= SCALES[_word(tokens[taken])]
+    """Return the factor of the scale words that tokens begin with, and their number: `hundred thousand`."""
+    factor = Fraction(1)
+    taken = 0
+    for token in tokens:
+        word = _word(token)
+        if word not in SCALES:
+            break
+        factor *= SCALES[word]
         taken += 1
     return factor, taken
 
@@ -95,33 +155,31 @@ def ordinal_ending(tokens: Tokens) -> int:
     if texts[1] in ORDINAL_ENDINGS:
         return 2
     is_in_braces = len(texts) == 4 and texts[1] == "{" and texts[3] == "}"
-    return 4 if is_in_braces and texts[2] in ORDINAL_ENDINGS else 0
+    if is_in_braces and texts[2] in ORDINAL_ENDINGS:
+        return 4
+    return 0
 
 
 def numeral(tokens: Tokens) -> Numeral | None:
     """Return digits with a base, as `52_8`, `(52)_{8}`, `FF_{16}`, `0xFF`; None for anything else."""
-    text = "".join(token.text for token in tokens[:20])
-    hexadecimal = re.fullmatch(r"0x([\dA-Fa-f]{1,32})", text)
+    text = "".join(texts_of(tokens[:_MAX_PREFIXED_TOKENS]))
+    hexadecimal = _HEXADECIMAL.fullmatch(text)
     if hexadecimal:
         return Numeral(hexadecimal[1].upper(), 16)
-    binary = re.fullmatch(r"0b([01]{1,64})", text)
+    binary = _BINARY.fullmatch(text)
     if binary:
         return Numeral(binary[1], 2)
-    place = _place_of_subscript(tokens)
-    if place is None or not 0 < place <= _MAX_NUMERAL_TOKENS:
+    texts = texts_of(tokens[: _MAX_NUMERAL_TOKENS + 1])
+    if "_" not in texts[1:]:
         return None
+    place = texts.index("_")
     base = _base(tokens[place + 1 :])
     digits = _digits(tokens[:place])
     if base is None or digits is None:
         return None
     is_valid = all(int(digit, 36) < base for digit in digits)
-    return Numeral(digits.upper(), base) if is_valid else None
-
-
-def _place_of_subscript(tokens: Tokens) -> int | None:
-    for place, token in enumerate(tokens):
-        if token.text == "_":
-            return place
+    if is_valid:
+        return Numeral(digits.upper(), base)
     return None
 
 
@@ -129,42 +187,40 @@ def _digits(tokens: Tokens) -> str | None:
     """Return the digits before a base, without brackets; None if anything else is there."""
     digits = ""
     for token in tokens:
-        if token.kind not in (NUMBER, LETTERS, TEXT) and token.text not in "(){}":
+        if token.text in _BRACKETS:
+            continue
+        if token.kind not in (NUMBER, LETTERS, TEXT):
             return None
-        if token.text not in ("(", ")", "{", "}"):
-            digits += token.text
-    return digits if _DIGITS_IN_BASE.fullmatch(digits) else None
+        digits += token.text
+    if _DIGITS_IN_BASE.fullmatch(digits):
+        return digits
+    return None
 
 
 def _base(tokens: Tokens) -> int | None:
-    texts = [token.text.lower() for token in tokens if token.text not in ("{", "}", "(", ")")]
+    """Return the base that a subscript names, in digits or in a word; None if it is no base."""
+    texts = [token.text for token in tokens if token.text not in _BRACKETS]
     if len(texts) != 1:
         return None
-    text = texts[0]
+    text = texts[0].lower()
     base = BASES.get(text)
-    if not base:
-        base = int(text) if re.fullmatch(r"\d{1,2}", text) else 0
-    return base if 2 <= base <= 36 else None
-
-
-_CLOCK = re.compile(r"(\d{1,2})(?: ?: ?(\d\d))? ?(?:([ap]) ?\.? ?m\.?)?", re.IGNORECASE)
-_ISO = re.compile(r"(\d{4}) ?- ?(\d{1,2}) ?- ?(\d{1,2})")
-
-
-_MIDDAYS = {
-    **dict.fromkeys(("noon", "12 noon", "12 : 00 noon"), Moment(minutes=720, half="pm")),
-    **dict.fromkeys(("midnight", "12 midnight", "12 : 00 midnight"), Moment(minutes=720, half="am")),
-}
+    if base is None and _ONE_OR_TWO_DIGITS.fullmatch(text):
+        base = int(text)
+    if base is None or not 2 <= base <= _LARGEST_BASE:
+        return None
+    return base
 
 
 def moment(tokens: Tokens) -> Moment | None:
-    """A time of the day with am or pm, or a date with a month's name or in the order of ISO 8601."""
-    if not 0 < len(tokens) <= 8:
+    """Return a time of the day, or a date with a month's name or in the order of ISO 8601; else None."""
+    if not 0 < len(tokens) <= _MAX_MOMENT_TOKENS:
         return None
     text = text_of(tokens).replace(" . ", ".")
-    if match := _ISO.fullmatch(text):
-        return Moment(year=int(match[1]), month=int(match[2]), day=int(match[3]))
-    return _time(text) or _date(tokens)
+    match = _ISO.fullmatch(text)
+    if match is None:
+        return _time(text) or _date(tokens)
+    year, month, day = map(int, match.groups())
+    return Moment(year=year, month=month, day=day)
 
 
 def _time(text: str) -> Moment | None:
@@ -184,27 +240,33 @@ def _time(text: str) -> Moment | None:
     minute = int(match[2] or 0)
     if hour > 23 or minute > 59:
         return None
-    return Moment(minutes=60 * hour + minute, half=f"{half.lower()}m" if half else "")
+    minutes = 60 * hour + minute
+    return Moment(minutes=minutes, half=f"{half.lower()}m" if half else "")
 
 
 def _date(tokens: Tokens) -> Moment | None:
-    """`March 5, 2020`, `5 March`, `March 5th`."""
-    month = day = year = None
+    """Return a date, as `March 5, 2020`, `5 March` and `March 5th`; None for anything else."""
+    month: int | None = None
+    day: int | None = None
+    year: int | None = None
     for token in tokens:
-        word = token.text.lower().strip(".")
-        if word in MONTHS and month is None and token.kind in (TEXT, LETTERS):
+        text = token.text
+        word = _word(token).strip(".")
+        if word in MONTHS and month is None:
             month = MONTHS[word]
-        elif token.kind == NUMBER and token.text.isdigit():
-            number = int(token.text)
+        elif token.kind == NUMBER and text.isdigit():
+            number = int(text)
             if day is None and 1 <= number <= 31:
                 day = number
             elif year is None and 1000 <= number <= 2999:
                 year = number
             else:
                 return None
-        elif token.text not in (",", ".", "of", "the", *ORDINAL_ENDINGS):
+        elif text not in _WORDS_OF_DATE:
             return None
-    return Moment(day=day, month=month, year=year) if month and (day or year) else None
+    if month is None or (day is None and year is None):
+        return None
+    return Moment(day=day, month=month, year=year)
 
 
 def repeating_decimal(tokens: Tokens) -> Fraction | None:
@@ -215,18 +277,20 @@ def repeating_decimal(tokens: Tokens) -> Fraction | None:
     if len(tokens) != 2:
         return None
     number, dots = tokens
-    if number.kind != NUMBER or dots != Token(COMMAND, r"\ldots", dots.after_space):
+    if number.kind != NUMBER:
+        return None
+    if dots != Token(COMMAND, r"\ldots", dots.after_space):
         return None
     whole, _, digits = number.text.partition(".")
-    match = re.fullmatch(r"(\d*?)(\d{1,12}?)\2{1,}", digits)
-    if not match or len(digits) > 60:
+    match = _REPEATED_DIGITS.fullmatch(digits)
+    if not match or len(digits) > _MAX_REPEATING_DIGITS:
         return None
-    before = match[1]
-    period = match[2]
+    before, period = match.groups()
     num_repeated = len(digits) - len(before)
     if len(period) == 1 and num_repeated < 3:
         return None
     shift = 10 ** len(before)
-    tail = Fraction(int(period), (10 ** len(period) - 1) * shift)
-    start = (whole or "0") + before
-    return Fraction(int(start), shift) + tail
+    nines = 10 ** len(period) - 1
+    start = Fraction(int(whole + before or "0"), shift)
+    tail = Fraction(int(period), nines * shift)
+    return start + tail

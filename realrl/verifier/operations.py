@@ -1,4 +1,4 @@
-"""The operations of formulas as functions of numbers, by the names that nodes have."""
+"""Computes the operations of formulas, by the names that nodes have."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from realrl.verifier.arithmetic import (
 )
 
 MAX_FACTORIAL = 2000
+"""The largest whole number whose factorial is computed exactly."""
 MAX_EXPONENT = 2048
 """The largest logarithm to base 2 of an argument: periodic functions need as many bits of it."""
 MAX_UPPER = 5000
@@ -34,10 +35,14 @@ MAX_ROWS = 4
 """The largest number of rows of a determinant whose entries are not all rational."""
 MAX_FACTORS = 60
 """The largest number of factors of a binomial coefficient whose upper number is not whole."""
+_UNKNOWN_VALUES = 2_000_003
+"""The number of values that an unknown function may have, a prime."""
+_UNKNOWN_DENOMINATOR = 99_991
+"""The denominator of these values, a prime, so that few of them are whole."""
 
 
 def _by(name: str) -> Callable[[Scalar], Scalar]:
-    """The rule that calls a method of a ball, for numbers that it can reduce in time."""
+    """Return the rule that calls a method of a ball, for numbers that it can reduce in time."""
 
     def rule(value: Scalar) -> Scalar:
         found = ball(value)
@@ -49,41 +54,68 @@ def _by(name: str) -> Callable[[Scalar], Scalar]:
 
 
 def _zero_at_zero(name: str) -> Callable[[Scalar], Scalar]:
+    """Return the rule that calls a method of a ball, and is exact at 0."""
     plain = _by(name)
-    return lambda value: fmpq(0) if isinstance(value, fmpq) and value == 0 else plain(value)
+
+    def rule(value: Scalar) -> Scalar:
+        if _is_exact_zero(value):
+            return fmpq(0)
+        return plain(value)
+
+    return rule
 
 
 def _of_inverse(function: Callable[[Scalar], Scalar]) -> Callable[[Scalar], Scalar]:
-    return lambda value: function(divide(fmpq(1), value))
+    """Return the rule that applies a function to the reciprocal of its argument."""
+
+    def rule(value: Scalar) -> Scalar:
+        reciprocal = divide(fmpq(1), value)
+        return function(reciprocal)
+
+    return rule
+
+
+def _is_exact_zero(value: Scalar) -> bool:
+    return isinstance(value, fmpq) and value == 0
 
 
 def _arccot(value: Scalar) -> Scalar:
-    """The inverse of the cotangent, between 0 and pi for real numbers."""
+    """Return the inverse of the cotangent, between 0 and pi for real numbers."""
     return acb.pi() / 2 - ball(value).atan()
 
 
 def _exponential(value: Scalar) -> Scalar:
-    return fmpq(1) if isinstance(value, fmpq) and value == 0 else ball(value).exp()
+    if _is_exact_zero(value):
+        return fmpq(1)
+    return ball(value).exp()
 
 
 def _abs(value: Scalar) -> Scalar:
-    return abs(value) if isinstance(value, fmpq) else acb(abs(value))
+    if isinstance(value, fmpq):
+        return abs(value)
+    return acb(abs(value))
 
 
 def _real(value: Scalar) -> Scalar:
-    return value if isinstance(value, fmpq) else acb(value.real)
+    if isinstance(value, fmpq):
+        return value
+    return acb(value.real)
 
 
 def _imaginary(value: Scalar) -> Scalar:
-    return fmpq(0) if isinstance(value, fmpq) else acb(value.imag)
+    if isinstance(value, fmpq):
+        return fmpq(0)
+    return acb(value.imag)
 
 
 def _conjugate(value: Scalar) -> Scalar:
-    return value if isinstance(value, fmpq) else value.conjugate()
+    if isinstance(value, fmpq):
+        return value
+    return value.conjugate()
 
 
 def _argument(value: Scalar) -> Scalar:
-    return ball(value).arg() if isinstance(value, acb) else acb(acb(arb(value)).arg())
+    return acb(ball(value).arg())
 
 
 def _cis(angle: Scalar) -> Scalar:
@@ -95,6 +127,11 @@ def _degrees(value: Scalar) -> Scalar:
 
 
 def _real_ball(value: Scalar) -> arb:
+    """Return a value as a real ball.
+
+    Raises:
+        NoValue: The value may not be real.
+    """
     if isinstance(value, fmpq):
         return arb(value)
     if not value.imag.is_zero():
@@ -105,7 +142,8 @@ def _real_ball(value: Scalar) -> arb:
 def _floor(value: Scalar) -> Scalar:
     if isinstance(value, fmpq):
         return fmpq(value.floor())
-    found = _real_ball(value).floor().unique_fmpz()
+    floor = _real_ball(value).floor()
+    found = floor.unique_fmpz()
     if found is None:
         raise Imprecise("a floor of what may be whole")
     return fmpq(found)
@@ -116,23 +154,26 @@ def _ceiling(value: Scalar) -> Scalar:
 
 
 def order_of(left: Scalar, right: Scalar) -> int:
-    """-1, 0 or 1, certainly.
+    """Return -1 if the left value certainly is smaller, 1 if it is larger, 0 if both are equal.
 
     Raises:
-        Imprecise: the balls overlap.
+        Imprecise: The balls overlap.
+        NoValue: A value may not be real.
     """
     if isinstance(left, fmpq) and isinstance(right, fmpq):
         return (left > right) - (left < right)
-    left, right = _real_ball(left), _real_ball(right)
-    if left < right:
+    first = _real_ball(left)
+    second = _real_ball(right)
+    if first < second:
         return -1
-    if left > right:
+    if first > second:
         return 1
     raise Imprecise("an order of what may be equal")
 
 
 def _sign(value: Scalar) -> Scalar:
-    return fmpq(order_of(value, fmpq(0)))
+    order = order_of(value, fmpq(0))
+    return fmpq(order)
 
 
 def _maximum(*values: Scalar) -> Scalar:
@@ -143,17 +184,26 @@ def _maximum(*values: Scalar) -> Scalar:
 
 
 def _minimum(*values: Scalar) -> Scalar:
-    return -_maximum(*(-value for value in values))
+    negatives = [-value for value in values]
+    return -_maximum(*negatives)
 
 
 def _larger(left: Scalar, right: Scalar) -> Scalar:
     try:
-        return left if order_of(left, right) >= 0 else right
+        order = order_of(left, right)
     except Imprecise:
-        return acb(_real_ball(left).max(_real_ball(right)))
+        first = _real_ball(left)
+        second = _real_ball(right)
+        return acb(first.max(second))
+    return left if order >= 0 else right
 
 
 def scalar_as_int(value: Scalar) -> int:
+    """Return an exact whole number as an int.
+
+    Raises:
+        NoValue: The value is anything else.
+    """
     if not isinstance(value, fmpq) or value.q != 1:
         raise NoValue("no whole number")
     return int(value.p)
@@ -162,14 +212,16 @@ def scalar_as_int(value: Scalar) -> int:
 def _gcd(*values: Scalar) -> Scalar:
     found = fmpz(0)
     for value in values:
-        found = found.gcd(fmpz(scalar_as_int(value)))
+        number = scalar_as_int(value)
+        found = found.gcd(fmpz(number))
     return fmpq(found)
 
 
 def _lcm(*values: Scalar) -> Scalar:
     found = fmpz(1)
     for value in values:
-        found = found.lcm(fmpz(scalar_as_int(value)))
+        number = scalar_as_int(value)
+        found = found.lcm(fmpz(number))
     return fmpq(found)
 
 
@@ -178,23 +230,32 @@ def _factorial(value: Scalar) -> Scalar:
         if value < 0:
             raise Pole("a factorial of a negative number")
         if value <= MAX_FACTORIAL:
-            return fmpq(fmpz.fac_ui(int(value.p)))
+            return fmpq(fmpz.fac_ui(value.p))
     return (ball(value) + 1).gamma()
 
 
 def _double_factorial(value: Scalar) -> Scalar:
+    """Return the product of a whole number and every second one below it."""
     number = scalar_as_int(value)
     if not -1 <= number <= MAX_FACTORIAL:
         raise NoValue("a double factorial")
     half = (number + 1) // 2
+    power_of_two = fmpz(2) ** half
     if number % 2 == 0:
-        return fmpq(fmpz(2) ** half * fmpz.fac_ui(half))
-    return fmpq(fmpz.fac_ui(2 * half), fmpz(2) ** half * fmpz.fac_ui(half))
+        half_factorial = fmpz.fac_ui(fmpz(half))
+        return fmpq(power_of_two * half_factorial)
+    # (2h - 1)!! = (2h)! / (2^h h!)
+    half_factorial = fmpz.fac_ui(fmpz(half))
+    whole_factorial = fmpz.fac_ui(fmpz(2 * half))
+    return fmpq(whole_factorial, power_of_two * half_factorial)
 
 
 def _binomial(top: Scalar, bottom: Scalar) -> Scalar:
-    """The falling factorial over a factorial where the lower number is whole; else gamma functions."""
-    if not (isinstance(bottom, fmpq) and bottom.q == 1):
+    """Return a binomial coefficient.
+
+    It is a falling factorial over a factorial if the lower number is whole; else gamma functions define it.
+    """
+    if not isinstance(bottom, fmpq) or bottom.q != 1:
         return _binomial_by_gamma(ball(top), ball(bottom))
     count = int(bottom.p)
     if count < 0:
@@ -207,18 +268,28 @@ def _binomial(top: Scalar, bottom: Scalar) -> Scalar:
         return _binomial_by_gamma(ball(top), ball(bottom))
     product: Scalar = fmpq(1)
     for index in range(count):
-        product = divide(multiply(product, add(top, fmpq(-index))), fmpq(index + 1))
+        factor = add(top, fmpq(-index))
+        product = divide(multiply(product, factor), fmpq(index + 1))
     return product
 
 
 def _binomial_by_gamma(top: acb, bottom: acb) -> Scalar:
-    return (top + 1).gamma() * (bottom + 1).rgamma() * (top - bottom + 1).rgamma()
+    above = (top + 1).gamma()
+    # The reciprocal gamma function is 0 where the gamma function has a pole.
+    below = (bottom + 1).rgamma()
+    difference = (top - bottom + 1).rgamma()
+    return above * below * difference
 
 
 def determinant(rows: Sequence[Sequence[Scalar]]) -> Scalar:
-    """The determinant of a square matrix: by elimination if all entries are rational, else by expansion."""
-    if all(isinstance(entry, fmpq) for row in rows for entry in row):
-        return fmpq_mat([list(row) for row in rows]).det()
+    """Return the determinant of a square matrix: by elimination if it is rational, else by expansion.
+
+    Raises:
+        NoValue: The matrix is not rational and has more than `MAX_ROWS` rows.
+    """
+    rational_rows = _rational_rows(rows)
+    if rational_rows is not None:
+        return fmpq_mat(rational_rows).det()
     if len(rows) > MAX_ROWS:
         raise NoValue("a large determinant of numbers that are not rational")
     if len(rows) == 1:
@@ -227,17 +298,35 @@ def determinant(rows: Sequence[Sequence[Scalar]]) -> Scalar:
     for column, entry in enumerate(rows[0]):
         minor = [[*row[:column], *row[column + 1 :]] for row in rows[1:]]
         term = multiply(entry, determinant(minor))
-        total = add(total, term if column % 2 == 0 else -term)
+        signed = term if column % 2 == 0 else -term
+        total = add(total, signed)
     return total
 
 
+def _rational_rows(rows: Sequence[Sequence[Scalar]]) -> list[list[int | fmpz | fmpq]] | None:
+    """Return a matrix whose entries are all rational; None of any other."""
+    found: list[list[int | fmpz | fmpq]] = []
+    for row in rows:
+        entries: list[int | fmpz | fmpq] = [entry for entry in row if isinstance(entry, fmpq)]
+        if len(entries) < len(row):
+            return None
+        found.append(entries)
+    return found
+
+
 def unknown(name: str, arguments: Sequence[Scalar]) -> Scalar:
-    """A value for a function without a meaning, which depends on its name and its arguments alone."""
+    """Return a value of an unknown function, which depends on its name and its arguments alone.
+
+    Raises:
+        NoValue: An argument is not rational.
+    """
     if not all(isinstance(argument, fmpq) for argument in arguments):
         raise NoValue("a function without a meaning at a point that is not rational")
-    text = f"{name}({','.join(map(str, arguments))})"
-    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-    return fmpq(digest % 2_000_003 - 1_000_001, 99_991)
+    shown = ",".join(map(str, arguments))
+    text = f"{name}({shown})"
+    digest = hashlib.sha256(text.encode()).digest()
+    number = int.from_bytes(digest[:8], "big") % _UNKNOWN_VALUES
+    return fmpq(number - _UNKNOWN_VALUES // 2, _UNKNOWN_DENOMINATOR)
 
 
 RULES: dict[str, Callable[..., Scalar]] = {

@@ -1,4 +1,4 @@
-"""A place in the tokens of a formula, and the parts that can be read from there.
+"""Provides the interface between the grammar and the readers of atoms, and reads brackets and arguments.
 
 `grammar.py` has the rules for sums, products, powers and atoms. The readers of atoms are functions in modules
 of their own; they take a parser, and ask it for the formulas inside.
@@ -17,42 +17,47 @@ _CLOSING = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle"}
 
 
 class Parser(Cursor, ABC):
-    """Reads tokens from left to right; each method takes what it is named after."""
+    """Reads tokens from left to right; each method reads and returns the part that it is named after."""
 
     def __init__(self, tokens: list[Token], *, tight: bool) -> None:
         super().__init__(tokens)
         self.tight = tight
-        # How many bars `|` are open, outside of all brackets first, then in each bracket that is open.
+        # The number of bars `|` that are open: outside of all brackets, then in each bracket that is open.
         self._open_bars = [0]
 
     @abstractmethod
-    def sum(self) -> Node: ...
+    def sum(self) -> Node:
+        """Read products that are added or subtracted."""
 
     @abstractmethod
-    def product(self) -> Node: ...
+    def product(self) -> Node:
+        """Read factors that are multiplied or divided."""
 
     @abstractmethod
-    def power(self) -> Node: ...
+    def power(self) -> Node:
+        """Read an atom with its exponents, factorials, percent signs and primes."""
 
     @abstractmethod
-    def exponent(self) -> Node: ...
+    def exponent(self) -> Node:
+        """Read an exponent, after its `^`."""
 
     @abstractmethod
-    def atom(self) -> Node: ...
+    def atom(self) -> Node:
+        """Read a number, a letter, a command, or a formula in brackets or bars."""
 
     @abstractmethod
     def starts_factor(self) -> bool:
-        """Whether what comes next can be multiplied without a sign."""
+        """Return whether the next token begins a factor that needs no sign of multiplication."""
 
     def between(self, opening: str, closing: str) -> Node:
-        """A sum in brackets."""
+        """Read a sum in brackets."""
         self._open(opening)
         node = self.sum()
         self._close(closing)
         return node
 
     def entries(self, opening: str) -> tuple[Node, ...]:
-        """One or more sums in brackets."""
+        """Read one or more sums in brackets."""
         self._open(opening)
         entries = [self.sum()]
         while self.take(",", ";"):
@@ -61,41 +66,47 @@ class Parser(Cursor, ABC):
         return tuple(entries)
 
     def arguments(self) -> tuple[Node, ...]:
-        r"""One or more sums in parentheses, or in `\{` and `\}`."""
-        return self.entries(r"\{" if self.next_is(r"\{") else "(")
+        r"""Read one or more sums in parentheses, or in `\{` and `\}`."""
+        opening = r"\{" if self.next_is(r"\{") else "("
+        return self.entries(opening)
 
     def group(self) -> Node:
-        r"""The formula in braces, which may be `{a \over b}`."""
+        r"""Read a formula in braces, which may be `{a \over b}`."""
         self._open("{")
         node = self.perhaps_over(self.sum())
         self._close("}")
         return node
 
     def argument(self) -> Node:
-        r"""A command's argument: a group, or one token of which a number gives its first digit."""
+        """Read an argument of a command: a group, a sum in parentheses, an atom or the first digit of one."""
         if self.next_is("{"):
             return self.group()
         if self.next_is("("):
             return self.between("(", ")")
         token = self.peek()
-        if token is not None and token.kind == NUMBER and len(token.text) > 1 and "." not in token.text:
-            return self._first_digit(token.text)
-        return self.atom()
+        if token is None or token.kind != NUMBER:
+            return self.atom()
+        has_more_digits = len(token.text) > 1 and "." not in token.text
+        return self._first_digit(token.text) if has_more_digits else self.atom()
 
     def _first_digit(self, digits: str) -> Node:
-        """A number's first digit, with the others left as a token that may be a factor after it."""
-        self.tokens[self.at : self.at + 1] = (Token(CLOSE, "}"), Token(NUMBER, digits[1:]))
+        """Read a number's first digit; the others become a token that may be a factor after it."""
+        rest = Token(NUMBER, digits[1:])
+        # A closing brace before the rest makes it a factor: digits after digits are none.
+        self.tokens[self.at : self.at + 1] = (Token(CLOSE, "}"), rest)
         self.at += 1
         return decimal_number(digits[0])
 
     def perhaps_over(self, top: Node) -> Node:
-        r"""A sum, or the quotient or binomial coefficient that it is the upper part of."""
+        r"""Return a sum, or the quotient or binomial coefficient whose upper part it is."""
         if self.take(r"\over"):
             return operation("divide", top, self.sum())
-        return operation("binomial", top, self.sum()) if self.take(r"\choose") else top
+        if self.take(r"\choose"):
+            return operation("binomial", top, self.sum())
+        return top
 
     def between_bars(self) -> Node:
-        """A sum between two bars `|`."""
+        """Read a sum between two bars `|`."""
         self.expect("|")
         self._open_bars[-1] += 1
         node = self.sum()

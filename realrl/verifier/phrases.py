@@ -9,22 +9,22 @@ from typing import NamedTuple
 from realrl.verifier.number_spans import NUMBER_WORDS, values
 
 _COLON = r"[:：=→]|=>|->|[ \t][-–—][ \t]|[–—][ \t]"
-"""What a word for "answer" may be followed by in every language."""
+"""The signs that may follow a word for "answer" in every language."""
 
 IS_CORRECT = (
     r"[*\s]+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?"
     r"(?:,?\s+(?:because|since|as)\b[^.\n]{0,80})?[.!\s]*\Z"
 )
-"""What may follow the letter of a choice that a sentence says to be the right one."""
+"""The words that may follow the letter of a choice in a sentence that calls it right."""
 
 
 class _Language(NamedTuple):
-    """How a language says "the answer is". All are regular expressions without nested repetition."""
+    """The words for "the answer is", as regular expressions without nested repetition."""
 
     nouns: str
     verbs: str
     between: str = ""
-    """What may stand between the two, as in "the answer to the question is"."""
+    """The words between the two, as in "the answer to the question is"."""
 
 
 _LANGUAGES = {
@@ -84,12 +84,15 @@ _MARKS = r"(?:[\s:：`]|\*\*|__)*"
 def _composed(pattern: str) -> str:
     """Return a pattern for letters with accents, whether they are one character or two."""
     decomposed = unicodedata.normalize("NFD", pattern)
-    return pattern if decomposed == pattern else f"(?:{pattern}|{decomposed})"
+    if decomposed == pattern:
+        return pattern
+    return f"(?:{pattern}|{decomposed})"
 
 
 def _link(language: _Language) -> re.Pattern[str]:
-    """Return what must follow the noun, up to where the answer begins."""
-    between, verbs = _composed(language.between), _composed(language.verbs)
+    """Return the pattern of the text between the noun and the answer."""
+    between = _composed(language.between)
+    verbs = _composed(language.verbs)
     return re.compile(
         rf"{_AFTER_NOUN}{between}{_AFTER_NOUN}(?:{verbs}|[ \t]?(?:{_COLON}))(?:[*_](?=\s)|\}})?{_MARKS}",
         re.IGNORECASE,
@@ -127,6 +130,10 @@ _VALUE_LINE = re.compile(
 )
 
 
+_MAX_SUPPOSED_CHARS = 40
+"""The largest number of characters of a supposition before the word for "answer"."""
+_MAX_HEADING_CHARS = 60
+"""The largest number of characters before that word in a heading."""
 MAX_LAST_WORDS = 300
 """The largest number of characters of the sentence that ends a text."""
 _ONE_VALUE = r"(?:[a-zA-Z](?:_\d)? ?= ?)?(?=[^\s,]{0,50}\d)[\w$\\{}()^./+=√π-]{1,50}"
@@ -150,35 +157,42 @@ _DENIES = re.compile(
     r"|does|nunca|n['’]est pas|ne sont pas|nicht|nie|não|non|mai|не|không)\b|(?:并|並|绝|絕)?不|ليس",
     re.IGNORECASE,
 )
-"""How what follows a phrase begins where it says what the answer is not."""
+"""The words after a phrase that says what the answer is not."""
 _CLAUSE_END = re.compile(r"[,;:!?。，；、\n]|\.(?!\d)|\Z")
 
 
 def announced_at(text: str) -> int | None:
     """Return where the answer begins that the last phrase announces; None without a phrase.
 
-    A phrase that says what the answer is not counts only where no other says what it is, and it names a value
-    behind which there is none. Without a phrase, a text may end in a sentence that states solutions, or a
+    A phrase that says what the answer is not counts only if no other phrase says what it is, and if it names
+    the last value of the text. Without a phrase, a text may end in a sentence that states solutions, or a
     choice.
     """
     denied = None
-    for match in reversed(list(_NOUN.finditer(text))):
+    matches = list(_NOUN.finditer(text))
+    for match in reversed(matches):
         end = _announced(text, match)
         if end is None:
             continue
         if not _DENIES.match(text, end):
             return end
-        denied = end if denied is None else denied
+        if denied is None:
+            denied = end
     if denied is not None and _names_last_value(text, denied):
         return denied
     last_words = _LAST_WORDS.search(text, max(0, len(text) - MAX_LAST_WORDS))
-    return last_words.start(last_words.lastgroup) if last_words else None
+    if last_words is None or last_words.lastgroup is None:
+        return None
+    return last_words.start(last_words.lastgroup)
 
 
 def _names_last_value(text: str, begin: int) -> bool:
-    """Whether the clause that begins there has a value in it, and nothing behind it has one."""
-    end = _CLAUSE_END.search(text, begin).start()
-    return bool(values(text[begin:end])) and not values(text[end:])
+    """Return whether the clause that begins there has a value in it, and nothing after it has one."""
+    clause_end = _CLAUSE_END.search(text, begin)
+    end = clause_end.start() if clause_end else len(text)
+    clause = text[begin:end]
+    rest = text[end:]
+    return bool(values(clause)) and not values(rest)
 
 
 def _announced(text: str, match: re.Match[str]) -> int | None:
@@ -186,19 +200,26 @@ def _announced(text: str, match: re.Match[str]) -> int | None:
 
     It announces none if it is a supposition ("if the answer is"), speaks of another answer, or judges one.
     """
-    kind, begin, end = match.lastgroup, match.start(), match.end()
+    kind = match.lastgroup
+    begin, end = match.span()
     if kind == "hashes":
         return _after_hashes(text, end)
     if kind == "choose":
         return _end(_CHOICE.match(text, end))
     if kind == "chosen":
         return _end(_CHOSEN.match(text, end))
-    if _SUPPOSED.search(text, max(0, begin - 40), begin):
+    if kind is None:
         return None
-    linked = _end(_LINKS[kind].match(text, end))
+    window_begin = max(0, begin - _MAX_SUPPOSED_CHARS)
+    if _SUPPOSED.search(text, window_begin, begin):
+        return None
+    link = _LINKS[kind]
+    linked = _end(link.match(text, end))
     if linked is None:
         return _under_heading(text, begin, end)
-    return None if _JUDGED.match(text, linked) else linked
+    if _JUDGED.match(text, linked):
+        return None
+    return linked
 
 
 def _after_hashes(text: str, end: int) -> int | None:
@@ -206,7 +227,7 @@ def _after_hashes(text: str, end: int) -> int | None:
 
     A heading is told by its words, or by its number ("#### 2. The next step"), unless it is the last line.
     """
-    begin = _HASHES.match(text, end).end()
+    begin = _end(_HASHES.match(text, end)) or end
     if _VALUE_LINE.match(text, begin):
         return begin
     line_end = text.find("\n", begin)
@@ -216,11 +237,14 @@ def _after_hashes(text: str, end: int) -> int | None:
 
 def _under_heading(text: str, begin: int, end: int) -> int | None:
     """Return where the text under "**Final Answer**" begins, if the word stands alone on its line."""
-    line_begin = text.rfind("\n", max(0, begin - 60), begin) + 1
-    if line_begin == 0 and begin > 60:
+    window_begin = max(0, begin - _MAX_HEADING_CHARS)
+    line_begin = text.rfind("\n", window_begin, begin) + 1
+    if line_begin == 0 and begin > _MAX_HEADING_CHARS:
         return None
     before = _HEADING_BEFORE.fullmatch(text, line_begin, begin)
-    return _end(_HEADING_AFTER.match(text, end)) if before else None
+    if before:
+        return _end(_HEADING_AFTER.match(text, end))
+    return None
 
 
 def _end(match: re.Match[str] | None) -> int | None:

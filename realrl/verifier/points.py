@@ -29,6 +29,15 @@ _CONSTANT_PRECISION = 512
 _HUGE_AT = (13, 20, 26)
 """Points with numbers around a million millions; of whole ones the last two are positive."""
 
+_HUGE = 10**12
+_REAL_SCALES = (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)
+"""The sizes of real numbers, in the order of the points."""
+_DENOMINATORS = (97, 101, 103, 107, 109, 113)
+"""Primes: no formula that people write has a pole at a fraction with one of them."""
+_COMPLEX_SCALES = (1, 8, 30, 3)
+_NUM_SMALL = 12
+"""The number of points with small whole numbers: 1, 1, 2, 2 and so on."""
+
 _COMPLEX_NAMES = frozenset("z w".split())
 """Variables that are complex numbers by custom."""
 _WHOLE_OPERATIONS = frozenset("gcd lcm factorial double_factorial binomial".split())
@@ -37,22 +46,31 @@ _COMPLEX_OPERATIONS = frozenset("real imaginary conjugate arg".split())
 
 def variable_kinds(names: Iterable[str], formulas: Iterable[Node]) -> dict[str, str]:
     """Return the kind of each variable: `real`, `complex`, `whole` or `natural` (from 0 on)."""
-    each = [list(walk(formula)) for formula in formulas]
-    nodes = [node for found in each for node in found]
+    nodes = [list(walk(formula)) for formula in formulas]
+    counted = [_counted(found) for found in nodes]
     # One formula alone cannot make a variable of the other a whole number.
-    counted = frozenset[str].intersection(*(frozenset(_counted(found)) for found in each))
-    has_counted = any(_counted(found) for found in each)
-    has_complex = any(isinstance(node, Operation) and node.name in _COMPLEX_OPERATIONS for node in nodes)
+    natural = set.intersection(*counted)
+    has_counted = any(counted)
+    has_complex = any(map(_has_complex_operation, nodes))
     kinds = {}
     for name in names:
         base = name.partition("_")[0]
-        if name in counted:
+        if name in natural:
             kinds[name] = "natural"
         elif base in WHOLE_NAMES:
             kinds[name] = "natural" if has_counted else "whole"
+        elif has_complex or base in _COMPLEX_NAMES:
+            kinds[name] = "complex"
         else:
-            kinds[name] = "complex" if base in _COMPLEX_NAMES or has_complex else "real"
+            kinds[name] = "real"
     return kinds
+
+
+def _has_complex_operation(nodes: Iterable[Node]) -> bool:
+    for node in nodes:
+        if isinstance(node, Operation) and node.name in _COMPLEX_OPERATIONS:
+            return True
+    return False
 
 
 def _counted(nodes: Iterable[Node]) -> set[str]:
@@ -114,12 +132,14 @@ def _beyond_constants(formulas: tuple[Node, Node], kinds: dict[str, str]) -> Ite
     for formula in formulas:
         found.update(abs(value) for value in _constants(formula))
     largest = sorted(found)[-MAX_LARGE_NUMBERS:]
+    names = sorted(kinds)
     for value in largest:
         for sign in (1, -1):
             point = {}
-            for place, name in enumerate(sorted(kinds)):
-                size = 3 * value * (place + 1)
-                point[name] = size if kinds[name] == "natural" else size * sign
+            for place, name in enumerate(names, 1):
+                size = 3 * value * place
+                is_natural = kinds[name] == "natural"
+                point[name] = size if is_natural else size * sign
             yield point
 
 
@@ -146,12 +166,17 @@ def _whole_part(value: Scalar) -> fmpq | None:
         number = ball(value).real
         # FLINT ends the process over a whole number that it has no memory for.
         is_moderate = number.abs_upper() < arb(2) ** _CONSTANT_PRECISION
-        whole = number.mid().floor().unique_fmpz() if is_moderate else None
-    return None if whole is None else fmpq(whole)
+        if not is_moderate:
+            return None
+        whole = number.mid().floor().unique_fmpz()
+    if whole is None:
+        return None
+    return fmpq(whole)
 
 
 def _seed(formulas: tuple[Node, Node]) -> int:
-    texts = sorted(repr(formula) for formula in formulas)
+    """Return a number that depends on two formulas, in either order."""
+    texts = sorted(map(repr, formulas))
     joined = "\0".join(texts).encode()
     digest = hashlib.sha256(joined).digest()
     return int.from_bytes(digest[:16], "big")
@@ -162,29 +187,44 @@ def _drawn(kind: str, index: int, is_special: bool, draw: random.Random) -> Scal
         return fmpq(_whole(kind, index, draw))
     if is_special:
         return fmpq(draw.randint(-2 * LARGEST_SPECIAL, 2 * LARGEST_SPECIAL), 2)
-    return _complex(index, draw) if kind == "complex" else _real(index, draw)
+    if kind == "complex":
+        return _complex(index, draw)
+    return _real(index, draw)
 
 
 def _complex(index: int, draw: random.Random) -> acb:
-    """A complex number whose parts a ball holds exactly, whatever its precision."""
-    scale = (1, 8, 30, 3)[index % 4]
-    parts = (draw.randint(-64 * scale, 64 * scale) + fmpq(1, 2) for _ in range(2))
-    return acb(*(arb(part / 64) for part in parts))
+    """Return a complex number whose parts a ball holds exactly, whatever its precision."""
+    scale = _COMPLEX_SCALES[index % len(_COMPLEX_SCALES)]
+    real = _part(scale, draw)
+    imaginary = _part(scale, draw)
+    return acb(real, imaginary)
+
+
+def _part(scale: int, draw: random.Random) -> arb:
+    """Return an odd multiple of 1/128 of either sign, up to about `scale`."""
+    in_64ths = draw.randint(-64 * scale, 64 * scale) + fmpq(1, 2)
+    return arb(in_64ths / 64)
 
 
 def _whole(kind: str, index: int, draw: random.Random) -> int:
-    """Small numbers, each for itself, then larger ones; every third is negative where it may be."""
+    """Return each small number in turn, then larger ones; every third one is negative if it may be."""
     if index in _HUGE_AT:
         size = draw.randint(10**6, 10**12)
+    elif index < _NUM_SMALL:
+        size = index // 2 + 1
     else:
-        size = index // 2 + 1 if index < 12 else draw.randint(8, (40, 400)[index % 2])
-    return -size if kind == "whole" and index % 3 == 2 else size
+        largest = 40 if index % 2 == 0 else 400
+        size = draw.randint(8, largest)
+    is_negative = kind == "whole" and index % 3 == 2
+    return -size if is_negative else size
 
 
 def _real(index: int, draw: random.Random) -> fmpq:
     """Return a number of either sign: most often up to 30, at times up to 10,000, at three points huge."""
-    scale = 10**12 if index in _HUGE_AT else (1, 8, 30, 3, 1, 300, 8, 10_000, 3, 100)[index % 10]
-    denominator = draw.choice((97, 101, 103, 107, 109, 113))
-    size = fmpq(draw.randint(scale // 10 + 1, 100 * scale), denominator)
-    is_negative = index % 2 if index in _HUGE_AT else draw.random() < 0.5
+    is_huge = index in _HUGE_AT
+    scale = _HUGE if is_huge else _REAL_SCALES[index % len(_REAL_SCALES)]
+    denominator = draw.choice(_DENOMINATORS)
+    numerator = draw.randint(scale // 10 + 1, 100 * scale)
+    size = fmpq(numerator, denominator)
+    is_negative = index % 2 == 1 if is_huge else draw.random() < 0.5
     return -size if is_negative else size

@@ -29,7 +29,9 @@ def same_progression(answer: Progression, solution: Progression, same: Same) -> 
 
 
 def _written_alike(answer: Progression, solution: Progression, same: Same) -> bool:
-    if len(answer.first) != len(solution.first) or len(answer.last) != len(solution.last):
+    if len(answer.first) != len(solution.first):
+        return False
+    if len(answer.last) != len(solution.last):
         return False
     if not all(map(same, answer.first, solution.first)):
         return False
@@ -54,25 +56,42 @@ def items_for_progression(answer: Items, solution: Progression, same: Same) -> b
 
 def _members(progression: Progression) -> tuple[Reading, ...] | None:
     """Return all members of a progression of whole numbers with one difference; None for any other."""
-    if len(progression.first) < 2 or len(progression.last) != 1:
+    if len(progression.first) < 2:
         return None
-    numbers = [whole_number(item) for item in progression.first]
+    if len(progression.last) != 1:
+        return None
+    numbers = _whole_numbers(progression.first)
     end = whole_number(progression.last[0])
-    if None in numbers or end is None:
+    if numbers is None or end is None:
         return None
     step = _difference(numbers)
     if not step:
         return None
-    num_steps, remainder = divmod(end - numbers[0], step)
+    start = numbers[0]
+    num_steps, remainder = divmod(end - start, step)
     if remainder or not 0 < num_steps <= MAX_STEPS:
         return None
-    # A range excludes its end, which is a member here.
-    after_end = end + (1 if step > 0 else -1)
-    members = [(Formula(whole(number)),) for number in range(numbers[0], after_end, step)]
+    members: list[Reading] = []
+    for place in range(num_steps + 1):
+        number = whole(start + place * step)
+        members.append((Formula(number),))
     return tuple(members)
+
+
+def _whole_numbers(items: Sequence[Reading]) -> list[int] | None:
+    """Return the whole numbers that readings usually mean; None if one means anything else."""
+    numbers: list[int] = []
+    for item in items:
+        number = whole_number(item)
+        if number is None:
+            return None
+        numbers.append(number)
+    return numbers
 
 
 def _difference(numbers: Sequence[int]) -> int | None:
     """Return the difference between neighbours, if all have the same one."""
     differences = {after - before for before, after in pairwise(numbers)}
-    return differences.pop() if len(differences) == 1 else None
+    if len(differences) == 1:
+        return differences.pop()
+    return None

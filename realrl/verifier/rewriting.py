@@ -1,4 +1,4 @@
-r"""Rewrites notations that would be cut into the wrong tokens as they stand.
+r"""Rewrites notations that would otherwise be cut into the wrong tokens.
 
 12\,345 and 12{,}345 ─▶ 12345     1.234.567,5 ─▶ 1234567.5     1.5e3 ─▶ {1.5\cdot 10^{3}}
 ^{2}/_{3} ─▶ \frac{2}{3}          {}_5C_2, C_5^2, 5C2 and nCr(5, 2) ─▶ \binom{5}{2}
@@ -30,14 +30,15 @@ _PERMUTATIONS = re.compile(
 )
 _EXPONENT_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
 _MAX_EXPONENT_CHARS = 7
+"""The largest number of characters of an exponent, with its sign."""
 _GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
 _BRACED_SIGN = re.compile(r"\{\s*([,:=;.])\s*\}")
 _ESCAPED_BREAK = re.compile(r"\\\\(?=[A-Za-z{}(),;!])")
 
 
 def rewritten(text: str, *, groups: bool) -> str:
-    """Return a text with one notation for numbers and combinations; with `groups`, of grouped digits, too."""
-    # Outside of environments there are no rows to break: a backslash was escaped once more.
+    """Return a text with one notation for numbers and combinations, and with `groups` for grouped digits."""
+    # Outside of environments there are no rows: two backslashes are one that was escaped twice.
     if r"\begin" not in text:
         text = _ESCAPED_BREAK.sub(r"\\", text)
     text = _GLUED_SPACE.sub(r"\1 ", text)
@@ -49,22 +50,28 @@ def rewritten(text: str, *, groups: bool) -> str:
     text = _COMBINATIONS_BELOW.sub(r"\\binom{\1}{\2}", text)
     text = _COMBINATIONS_BESIDE.sub(r"\\binom{\1\3}{\2\4}", text)
     text = _PERMUTATIONS.sub(r"(\\binom{\1\3\5\7}{\2\4\6\8}(\2\4\6\8)!)", text)
-    # After groups, in which a comma in braces separates digits.
+    # This comes after the groups of digits, which a comma in braces may separate.
     text = _BRACED_SIGN.sub(r"\1", text)
     return _EXPONENT_NUMBER.sub(_scientific, text)
 
 
 def _without_group_signs(match: re.Match[str]) -> str:
-    return match[1] + _GROUP_SIGNS.sub("", match[2])
+    rest = _GROUP_SIGNS.sub("", match[2])
+    return match[1] + rest
 
 
 def _without_points(match: re.Match[str]) -> str:
-    """`1.234,5` and `1.234.567`, with points between groups and a comma before decimals."""
-    return match[1].replace(".", "") + f".{match[2]}" if match[1] else match[3].replace(".", "")
+    """Return `1.234,5` as `1234.5`, and `1.234.567` as `1234567`."""
+    before_comma, decimals, alone = match.groups()
+    if before_comma:
+        digits = before_comma.replace(".", "")
+        return f"{digits}.{decimals}"
+    return alone.replace(".", "")
 
 
 def _scientific(match: re.Match[str]) -> str:
-    r"""`1.5e3` as `{1.5\cdot10^{3}}`."""
-    if len(match[2]) > _MAX_EXPONENT_CHARS:
+    r"""Return `1.5e3` as `{1.5\cdot10^{3}}`."""
+    number, exponent = match.groups()
+    if len(exponent) > _MAX_EXPONENT_CHARS:
         return match[0]
-    return rf"{{{match[1]}\cdot 10^{{{int(match[2])}}}}}"
+    return rf"{{{number}\cdot 10^{{{int(exponent)}}}}}"

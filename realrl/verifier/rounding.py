@@ -20,7 +20,9 @@ _PRECISION = 4096
 
 def stands_for(decimal: Node, exact: Node, least_digits: int) -> bool:
     """Return whether `decimal` is `exact` rounded or truncated, with at least `least_digits` digits."""
-    if not isinstance(decimal, Number) or decimal.value.denominator == 1:
+    if not isinstance(decimal, Number):
+        return False
+    if decimal.value.denominator == 1:
         return False
     if free_symbols(exact) or _significant_digits(decimal) < least_digits:
         return False

@@ -68,7 +68,9 @@ def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
     mine = tokenized(answer)
     wanted = tokenized(solution)
     if not mine or not wanted:
-        return Rule.ONE_SAYS_NOTHING if mine or wanted else Rule.NOTHING
+        if mine or wanted:
+            return Rule.ONE_SAYS_NOTHING
+        return Rule.NOTHING
     letter = choices.solution_choice(wanted)
     if letter is not None and choices.picks(mine, letter):
         return Rule.CHOICE
@@ -106,7 +108,9 @@ class _Readings:
         return self._in_units(read_tokens(tokens))
 
     def _in_units(self, reading: Reading) -> Reading:
-        return reading if self._converts else unconverted(reading)
+        if self._converts:
+            return reading
+        return unconverted(reading)
 
 
 def _same_words(mine: Tokens, expected: Reading) -> bool:

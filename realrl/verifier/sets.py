@@ -1,8 +1,8 @@
-"""Sets of real numbers: unions of intervals, brought to one form where their bounds are numbers."""
+"""Computes with sets of real numbers: unions of intervals, in one form if their bounds are numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cmp_to_key
 
 from realrl.verifier.arithmetic import NoValue, Scalar, ball
@@ -13,170 +13,245 @@ from realrl.verifier.operations import order_of
 from realrl.verifier.tree import Bound, Interval, RealSet
 
 ALL = RealSet((Interval(Bound(None), Bound(None)),))
+MAX_WHOLE_NUMBERS = 200
+"""The largest length of an interval whose whole numbers are listed."""
+_LARGEST_BOUND = 1e6
 _PRECISION = 256
+"""The precision in bits with which bounds are compared."""
 
 
 def bounded(low: Node | None, high: Node | None, *, closed: tuple[bool, bool]) -> RealSet:
-    """One interval; `closed` is about its lower and its upper bound."""
-    return RealSet((Interval(Bound(low, closed[0]), Bound(high, closed[1])),))
+    """Return one interval; `closed` says whether it has its lower and its upper bound."""
+    has_low, has_high = closed
+    interval = Interval(Bound(low, has_low), Bound(high, has_high))
+    return RealSet((interval,))
 
 
 def same_set(left: RealSet, right: RealSet) -> bool:
-    """Whether two sets are equal: in one form where their bounds are numbers, else interval by interval."""
+    """Return whether two sets are equal: in one form if their bounds are numbers, else as they are."""
     if len(left.parts) == len(right.parts) == 1:
         return _same_interval(left.parts[0], right.parts[0])
-    first, second = merged(left), merged(right)
+    first = merged(left)
+    second = merged(right)
     if not first.parts or not second.parts:
         return not left.parts and not right.parts
     if len(first.parts) != len(second.parts):
         return False
     rest = list(second.parts)
     for part in first.parts:
-        twin = next((other for other in rest if _same_interval(part, other)), None)
+        twin = _same_as(part, rest)
         if twin is None:
             return False
         rest.remove(twin)
     return True
 
 
+def _same_as(part: Interval, others: Sequence[Interval]) -> Interval | None:
+    """Return the first of several intervals that is equal to one; None if there is none."""
+    for other in others:
+        if _same_interval(part, other):
+            return other
+    return None
+
+
 def _same_interval(left: Interval, right: Interval) -> bool:
-    return _same_bound(left.low, right.low) and _same_bound(left.high, right.high)
+    if not _same_bound(left.low, right.low):
+        return False
+    return _same_bound(left.high, right.high)
 
 
 def _same_bound(left: Bound, right: Bound) -> bool:
-    if left.is_closed != right.is_closed or (left.node is None) != (right.node is None):
+    if left.is_closed != right.is_closed:
         return False
-    return left.node is None or equal(left.node, right.node)
+    if left.node is None or right.node is None:
+        return left.node is right.node
+    return equal(left.node, right.node)
 
 
 def merged(union: RealSet) -> RealSet:
-    """The same set with disjoint intervals in their order, where all bounds are numbers; else as it is."""
+    """Return the same set with disjoint intervals in their order; unchanged if a bound is not a number."""
     try:
-        parts = sorted(
-            (part for part in union.parts if not _is_empty(part)),
-            key=cmp_to_key(lambda a, b: _compared(a.low, b.low, is_low=True)),
-        )
+        filled = _without_empty(union.parts)
         found: list[Interval] = []
-        for part in parts:
+        for part in sorted(filled, key=cmp_to_key(_order_of_intervals)):
             if found and _touch(found[-1].high, part.low):
-                high = max(
-                    found[-1].high, part.high, key=cmp_to_key(lambda a, b: _compared(a, b, is_low=False))
-                )
-                found[-1] = Interval(found[-1].low, high)
-            else:
-                found.append(part)
+                before = found.pop()
+                high = _upper(before.high, part.high)
+                part = Interval(before.low, high)
+            found.append(part)
     except NoValue:
         return union
     return RealSet(tuple(found))
 
 
+def _without_empty(parts: Iterable[Interval]) -> list[Interval]:
+    return [part for part in parts if not _is_empty(part)]
+
+
 def intersection(sets: Sequence[RealSet]) -> RealSet | None:
-    """The intersection of sets; None where a bound is no number."""
+    """Return the intersection of sets; None if a bound is not a number."""
+    total = ALL
     try:
-        total = ALL
         for each in sets:
-            total = RealSet(tuple(_both(a, b) for a in total.parts for b in each.parts))
-            total = merged(RealSet(tuple(part for part in total.parts if not _is_empty(part))))
+            common = _without_empty(_common_parts(total, each))
+            total = merged(RealSet(tuple(common)))
     except NoValue:
         return None
     return total
 
 
+def _common_parts(left: RealSet, right: RealSet) -> Iterator[Interval]:
+    """Yield what each interval of one set has in common with each of the other; it may be empty."""
+    for part in left.parts:
+        for other in right.parts:
+            low = _inner_low(part.low, other.low)
+            high = _inner_high(part.high, other.high)
+            yield Interval(low, high)
+
+
 def complement(union: RealSet) -> RealSet | None:
-    """All real numbers that are not in a set; None where a bound is no number."""
+    """Return all real numbers that are not in a set; None if a bound is not a number."""
     try:
-        _check_numbers(union)
+        _check_numbers(union.parts)
     except NoValue:
         return None
-    parts, low = [], Bound(None)
+    parts: list[Interval] = []
+    low = Bound(None)
     for part in merged(union).parts:
         if part.low.node is not None:
-            parts.append(Interval(low, Bound(part.low.node, not part.low.is_closed)))
+            high = Bound(part.low.node, not part.low.is_closed)
+            parts.append(Interval(low, high))
         if part.high.node is None:
             return RealSet(tuple(parts))
         low = Bound(part.high.node, not part.high.is_closed)
-    return RealSet((*parts, Interval(low, Bound(None))))
+    parts.append(Interval(low, Bound(None)))
+    return RealSet(tuple(parts))
 
 
-def _check_numbers(union: RealSet) -> None:
-    for part in union.parts:
+def _check_numbers(parts: Sequence[Interval]) -> None:
+    """Compute all bounds.
+
+    Raises:
+        NoValue: A bound is not a number.
+    """
+    for part in parts:
         for bound in (part.low, part.high):
             if bound.node is not None:
                 _value(bound.node)
 
 
-def whole_numbers(union: RealSet, most: int = 200) -> list[int] | None:
-    """The whole numbers of a bounded set, if there are not too many."""
+def whole_numbers(union: RealSet) -> list[int] | None:
+    """Return the whole numbers of a bounded set; None if there are too many, or a bound is not a number."""
     found: list[int] = []
     try:
         for part in merged(union).parts:
-            if part.low.node is None or part.high.node is None:
+            low = part.low.node
+            high = part.high.node
+            if low is None or high is None:
                 return None
-            low, high = (_about(bound.node) for bound in (part.low, part.high))
-            if not -1e6 < low <= high < 1e6 or high - low > most:
+            least = _about(low)
+            most = _about(high)
+            if not -_LARGEST_BOUND < least <= most < _LARGEST_BOUND:
                 return None
-            for number in range(int(low) - 2, int(high) + 3):
-                if _contains(part, number):
-                    found.append(number)
+            if most - least > MAX_WHOLE_NUMBERS:
+                return None
+            # The floats are near the bounds, which are compared exactly with every number.
+            candidates = range(int(least) - 2, int(most) + 3)
+            found.extend(number for number in candidates if _contains(part, low, high, number))
     except NoValue:
         return None
     return found
 
 
-def _contains(part: Interval, number: int) -> bool:
+def _contains(part: Interval, low: Node, high: Node, number: int) -> bool:
+    """Return whether an interval, whose bounds are `low` and `high`, contains a number."""
     at = whole(number)
-    low, high = _order(part.low.node, at), _order(at, part.high.node)
-    return (low < 0 or (low == 0 and part.low.is_closed)) and (
-        high < 0 or (high == 0 and part.high.is_closed)
-    )
+    after_low = _order(low, at)
+    before_high = _order(at, high)
+    is_above = after_low < 0 or (after_low == 0 and part.low.is_closed)
+    is_below = before_high < 0 or (before_high == 0 and part.high.is_closed)
+    return is_above and is_below
 
 
 def _about(node: Node) -> float:
-    return float(ball(_value(node)).real.mid())
+    """Return the value of a bound in floating point."""
+    value = ball(_value(node))
+    return float(value.real.mid())
 
 
 def _value(node: Node) -> Scalar:
+    """Return the value of a bound.
+
+    Raises:
+        NoValue: The bound is not a number.
+    """
     if free_symbols(node):
         raise NoValue("no number")
     return evaluated(node, {}, _PRECISION)
 
 
 def _order(left: Node, right: Node) -> int:
+    """Return the order of two bounds, as `operations.order_of` does."""
     if equal(left, right):
+        # Equal formulas may still not be numbers.
         _value(left)
         return 0
     return order_of(_value(left), _value(right))
 
 
-def _compared(left: Bound, right: Bound, *, is_low: bool) -> int:
-    """The order of two bounds of one side; of equal ones a closed one is further outside."""
+def _order_of_lows(left: Bound, right: Bound) -> int:
+    """Return the order of two lower bounds; of equal ones a closed one comes first."""
     if left.node is None or right.node is None:
-        inner = (left.node is not None) - (right.node is not None)
-        return inner if is_low else -inner
-    order = _order(left.node, right.node)
-    if order:
-        return order
-    outer = right.is_closed - left.is_closed
-    return outer if is_low else -outer
+        return (left.node is not None) - (right.node is not None)
+    return _order(left.node, right.node) or right.is_closed - left.is_closed
+
+
+def _order_of_highs(left: Bound, right: Bound) -> int:
+    """Return the order of two upper bounds; of equal ones a closed one comes last."""
+    if left.node is None or right.node is None:
+        return (right.node is not None) - (left.node is not None)
+    return _order(left.node, right.node) or left.is_closed - right.is_closed
+
+
+def _order_of_intervals(left: Interval, right: Interval) -> int:
+    return _order_of_lows(left.low, right.low)
+
+
+def _inner_low(left: Bound, right: Bound) -> Bound:
+    """Return the larger of two lower bounds; the left one of equal ones."""
+    if _order_of_lows(left, right) >= 0:
+        return left
+    return right
+
+
+def _inner_high(left: Bound, right: Bound) -> Bound:
+    """Return the smaller of two upper bounds; the left one of equal ones."""
+    if _order_of_highs(left, right) <= 0:
+        return left
+    return right
+
+
+def _upper(left: Bound, right: Bound) -> Bound:
+    """Return the larger of two upper bounds; the left one of equal ones."""
+    if _order_of_highs(left, right) >= 0:
+        return left
+    return right
 
 
 def _touch(high: Bound, low: Bound) -> bool:
-    """Whether an interval that begins at `low` leaves no gap after one that ends at `high`."""
+    """Return whether an interval that begins at `low` leaves no gap after one that ends at `high`."""
     if high.node is None or low.node is None:
         return True
     order = _order(low.node, high.node)
-    return order < 0 or (order == 0 and (low.is_closed or high.is_closed))
+    if order < 0:
+        return True
+    return order == 0 and (low.is_closed or high.is_closed)
 
 
 def _is_empty(part: Interval) -> bool:
     if part.low.node is None or part.high.node is None:
-        _check_numbers(RealSet((part,)))
+        _check_numbers([part])
         return False
     order = _order(part.low.node, part.high.node)
-    return order > 0 or (order == 0 and not (part.low.is_closed and part.high.is_closed))
-
-
-def _both(left: Interval, right: Interval) -> Interval:
-    low = max(left.low, right.low, key=cmp_to_key(lambda a, b: _compared(a, b, is_low=True)))
-    high = min(left.high, right.high, key=cmp_to_key(lambda a, b: _compared(a, b, is_low=False)))
-    return Interval(low, high)
+    is_point = order == 0 and part.low.is_closed and part.high.is_closed
+    return order >= 0 and not is_point

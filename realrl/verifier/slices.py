@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from realrl.verifier.tokens import CLOSE, COMMAND, LETTERS, NUMBER, OPEN, SIGN, TEXT, Token, Tokens
 
 MAX_DEPTH = 60
+"""The largest depth of brackets in each other."""
 _PARTNERS = {
     **{"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",), r"\langle": (r"\rangle",)},
     **{r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)},
@@ -21,9 +22,11 @@ def with_depth(tokens: Tokens) -> Iterator[tuple[Token, int]]:
     """
     depth = 0
     for token in tokens:
-        is_command = token.kind == COMMAND
-        ends = token.kind == CLOSE or (is_command and token.text.startswith(r"\end "))
-        begins = token.kind == OPEN or (is_command and token.text.startswith(r"\begin "))
+        begins = token.kind == OPEN
+        ends = token.kind == CLOSE
+        if token.kind == COMMAND:
+            begins = token.text.startswith(r"\begin ")
+            ends = token.text.startswith(r"\end ")
         depth -= ends
         yield token, depth
         depth += begins
@@ -36,10 +39,13 @@ def cut(tokens: Tokens, is_cut: Callable[[Token], bool]) -> tuple[list[Tokens], 
     start = 0
     for place, (token, depth) in enumerate(with_depth(tokens)):
         if depth == 0 and is_cut(token):
-            parts.append(tokens[start:place])
+            part = tokens[start:place]
+            parts.append(part)
             found.append(token)
             start = place + 1
-    return [*parts, tokens[start:]], found
+    last_part = tokens[start:]
+    parts.append(last_part)
+    return parts, found
 
 
 def first_place(tokens: Tokens, is_it: Callable[[Token], bool]) -> int | None:
@@ -73,7 +79,11 @@ def texts_of(tokens: Tokens) -> list[str]:
 def parts_from(tokens: Tokens, starts: list[int]) -> list[Tokens]:
     """Return the parts that begin at `starts`; each ends where the next one begins."""
     ends = [*starts[1:], len(tokens)]
-    return [tokens[start:end] for start, end in zip(starts, ends, strict=True)]
+    parts: list[Tokens] = []
+    for start, end in zip(starts, ends, strict=True):
+        part = tokens[start:end]
+        parts.append(part)
+    return parts
 
 
 def enclosed(tokens: Tokens) -> tuple[str, Tokens, str] | None:
@@ -98,21 +108,33 @@ def is_balanced(tokens: Tokens) -> bool:
     for token in tokens:
         if token.kind == OPEN:
             opened.append(token.text)
-        elif token.kind == CLOSE and (not opened or token.text not in _PARTNERS[opened.pop()]):
-            return False
         if len(opened) > MAX_DEPTH:
             return False
+        if token.kind == CLOSE:
+            if not opened:
+                return False
+            opening = opened.pop()
+            if token.text not in _PARTNERS[opening]:
+                return False
     return not opened
+
+
+def texts_without_braces(tokens: Tokens) -> list[str]:
+    """Return the text of each token that is not a brace."""
+    texts = texts_of(tokens)
+    return [text for text in texts if text not in ("{", "}")]
 
 
 def text_of(tokens: Tokens) -> str:
     """Return one spelling of tokens: tokens that differ only in braces have the same text."""
-    return " ".join(token.text for token in tokens if token.text not in ("{", "}"))
+    return " ".join(texts_without_braces(tokens))
 
 
 def is_word(token: Token) -> bool:
     """Return whether a token is text, or letters that are more than one."""
-    return token.kind == TEXT or (token.kind == LETTERS and len(token.text) > 1)
+    if token.kind == TEXT:
+        return True
+    return token.kind == LETTERS and len(token.text) > 1
 
 
 def words_of(tokens: Tokens) -> list[str]:
@@ -124,13 +146,20 @@ def is_separator(token: Token) -> bool:
     r"""Return whether a token is a sign or a word that separates the members of a list."""
     if token.kind in (SIGN, COMMAND):
         return token.text in (",", ";", "&", r"\\", r"\land", r"\lor")
-    return token.kind in (TEXT, LETTERS) and token.text.lower() in ("and", "or")
+    if token.kind not in (TEXT, LETTERS):
+        return False
+    return token.text.lower() in ("and", "or")
 
 
 def is_apart(tokens: Tokens, place: int) -> bool:
     r"""Return whether a token and the one before it belong to two members: `1 2`, but not `\log_2 3`."""
     token = tokens[place]
     before = tokens[place - 1]
-    is_index = place > 1 and tokens[place - 2].text in ("_", "^", r"\frac", r"\binom")
-    are_numbers = before.kind == token.kind == NUMBER
-    return are_numbers and token.after_space and not is_index
+    if not before.kind == token.kind == NUMBER:
+        return False
+    if not token.after_space:
+        return False
+    if place < 2:
+        return True
+    # The first number may be an argument of the token before it.
+    return tokens[place - 2].text not in ("_", "^", r"\frac", r"\binom")

@@ -93,4 +93,6 @@ def _greek(letter: str) -> str:
     _, _, last_word = unicodedata.name(letter, "").rpartition(" ")
     # Unicode spells it "lamda".
     name = last_word.lower().replace("lamda", "lambda")
-    return name.capitalize() if letter.isupper() else name
+    if letter.isupper():
+        return name.capitalize()
+    return name

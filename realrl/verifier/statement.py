@@ -1,4 +1,4 @@
-"""The answer in a statement: with the words that belong to it, without the clauses that follow it."""
+"""Finds the answer in a statement, with the words that belong to it, without the clauses that follow it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from realrl.verifier.number_spans import first_value, last_value, values
 from realrl.verifier.phrases import IS_CORRECT
 
 MAX_STATEMENT_CHARS = 2_000
+"""The largest number of characters of a statement."""
 MAX_WORDS_OF_VALUE = 4
-"""A value with more words is cut out of them, as "18 dollars" from "18 dollars every day at the market"."""
+"""The largest number of words that stay with a value; "18 dollars every day at the market" has more."""
+_MAX_LETTER_CHARS = 4
+"""The largest number of characters before the point after a choice's letter, as in `**(B)**.`."""
+_MAX_ABBREVIATION_CHARS = 8
+"""The largest number of characters of an abbreviation before its last point."""
 
 _CLOSING_MARKS = r"[*_\"”’)\]`]{0,4}"
 # A "!" may be a factorial: it ends a sentence before a new one, an emoji or nothing.
@@ -51,7 +56,7 @@ _ANOTHER_VALUE = re.compile(
     r"|raiz(?: quadrada)? de)\s+\W{0,3}\d|\b(?:some|any|an)\s?other\s+(?:number|value)\b",
     re.IGNORECASE,
 )
-"""It says a value that no number in it is: "the square root of 42"."""
+"""Words for a value that is not the number after them: "the square root of 42"."""
 _NAMES_NO_VALUE = re.compile(
     r"(?:the|a|an|our|this)\s+(?:\w{1,20}\s+)?(?:number|value|amount|sum|total|result"
     r"|count|product|difference|one|same)",
@@ -63,8 +68,8 @@ _COPULAS = (
 )
 _OTHER_SCRIPT = re.compile(r"[\u0590-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0400-\u052f]")
 _COUNTED = re.compile(r"[\s,，]{0,2}[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_CHANGED_BEHIND = re.compile(r"ない|ありません|아니|아닙|아닌|नहीं|\d\s?[のの的](?=[半倍平立])")
-"""Words behind a number that deny it, or make another one of it: "its half", "its square"."""
+_CHANGED_AFTER = re.compile(r"ない|ありません|아니|아닙|아닌|नहीं|\d\s?[のの的](?=[半倍平立])")
+"""Words after a number that deny it, or make another one of it: "its half", "its square"."""
 _REJECTED = re.compile(
     r"\W*(?:(?:which|that|this|it)\s+)?(?:is|was)\s+(?:wrong|incorrect|not\s+(?:right|correct))\b",
     re.IGNORECASE,
@@ -73,9 +78,13 @@ _SCALE = re.compile(r"\s?[十百千万萬亿億兆半分点點割成倍만억천
 
 
 def answer_at(text: str, begin: int) -> str | None:
-    """Return the answer of the statement that begins there; None where it says nothing."""
+    """Return the answer of the statement that begins at a place; None if it says nothing."""
     said = text[begin : begin + MAX_STATEMENT_CHARS]
-    return _listed(said) or answer_in_sentence(_first_sentence(said))
+    listed = _listed(said)
+    if listed:
+        return listed
+    sentence = _first_sentence(said)
+    return answer_in_sentence(sentence)
 
 
 def answer_in_sentence(sentence: str) -> str | None:
@@ -93,7 +102,9 @@ def answer_in_sentence(sentence: str) -> str | None:
     if counted is not None:
         return counted
     has_few_words = num_words(outside(clause)) <= MAX_WORDS_OF_VALUE
-    if has_few_words or len(values(clause)) != 1 or _OR.search(clause):
+    if has_few_words or len(values(clause)) != 1:
+        return said or None
+    if _OR.search(clause):
         return said or None
     return first_value(clause) or said
 
@@ -102,8 +113,9 @@ def _predicate(sentence: str, clause: str, said: str) -> str | None:
     """Return the answer in a sentence that does not begin with a value: what it says, or its last value."""
     predicate = _what_it_says(said) or _what_it_says(bare(sentence))
     # "That there are no 3 of them" does not say 3.
-    is_changed = _CHANGES_VALUE.search(predicate) or _ANOTHER_VALUE.search(predicate)
-    if is_changed or not _is_sentence(predicate):
+    if _CHANGES_VALUE.search(predicate) or _ANOTHER_VALUE.search(predicate):
+        return predicate or None
+    if not _is_sentence(predicate):
         return predicate or None
     return last_value(clause) or last_value(sentence) or predicate
 
@@ -120,21 +132,26 @@ def _what_it_says(text: str) -> str:
 
 def _is_sentence(predicate: str) -> bool:
     """Return whether the answer is a value in these words, rather than the words."""
-    if is_prose(predicate) or _NAMES_NO_VALUE.fullmatch(predicate):
+    if is_prose(predicate):
         return True
-    has_subject = bool(_SUBJECT.match(predicate) or _OTHER_SCRIPT.search(predicate))
-    return has_subject and bool(values(predicate))
+    if _NAMES_NO_VALUE.fullmatch(predicate):
+        return True
+    if not _SUBJECT.match(predicate) and not _OTHER_SCRIPT.search(predicate):
+        return False
+    return bool(values(predicate))
 
 
 def _listed(said: str) -> str | None:
     """Return the items of a list of two or more, which are one answer; of items in prose the last value."""
-    items, at = [], 0
+    items: list[str] = []
+    at = 0
     while match := _ITEM.match(said, at):
-        items.append(bare(match[1]))
+        item = bare(match[1])
+        items.append(item)
         at = match.end()
     if len(items) < 2:
         return None
-    if any(is_prose(item) for item in items):
+    if any(map(is_prose, items)):
         return last_value(said[:at])
     return "; ".join(filter(None, items)) or None
 
@@ -143,17 +160,22 @@ def _first_sentence(text: str) -> str:
     """Return a text up to the end of its first sentence or line; formulas are one piece."""
     shown = outside(text)
     for match in _END.finditer(shown):
-        is_letter = _LETTER_OF_CHOICE.match(shown) and match.start() < 4
-        if not is_letter and not _ABBREVIATION.search(shown, max(0, match.start() - 8), match.start()):
-            return text[: match.start()]
+        end = match.start()
+        if _LETTER_OF_CHOICE.match(shown) and end < _MAX_LETTER_CHARS:
+            continue
+        window_begin = max(0, end - _MAX_ABBREVIATION_CHARS)
+        if not _ABBREVIATION.search(shown, window_begin, end):
+            return text[:end]
     return text
 
 
 def _begins_with_value(clause: str) -> bool:
-    found = formulas(clause)
     stripped = clause.lstrip(" *_")
     begin = len(clause) - len(stripped)
-    return bool(found and found[0].begin == begin) or bool(_VALUE_BEGIN.match(stripped))
+    found = formulas(clause)
+    if found and found[0].begin == begin:
+        return True
+    return bool(_VALUE_BEGIN.match(stripped))
 
 
 def _without_copula(text: str) -> str:
@@ -167,8 +189,12 @@ def _without_copula(text: str) -> str:
 def _counted_value(said: str) -> str | None:
     """Return the number of things that a Chinese, Japanese or Korean word counts: 12 of "12个苹果"."""
     found = values(said)
-    if len(found) != 1 or _CHANGED_BEHIND.search(said):
+    if len(found) != 1 or _CHANGED_AFTER.search(said):
         return None
-    if not _COUNTED.match(said, found[0].end) or _SCALE.match(said, found[0].end):
+    (number,) = found
+    end = number.end
+    if not _COUNTED.match(said, end):
         return None
-    return said[: found[0].end]
+    if _SCALE.match(said, end):
+        return None
+    return said[:end]

@@ -3,7 +3,7 @@ r"""Cuts an answer into tokens: numbers, letters, words, commands, signs and bra
     text ─▶ characters in one spelling (spelling.py) ─▶ notations in one spelling (rewriting.py) ─▶ tokens
 
 Spaces, sizes of brackets, fonts, dollar signs of formulas and colours are dropped: `latex_commands.py` lists
-what is silent. Everything else is a token, and a reader that does not know a token does not read the text.
+the commands without a meaning. Everything else is a token, and a reader rejects a text with an unknown token.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from realrl.verifier.latex_commands import (
 from realrl.verifier.rewriting import rewritten
 from realrl.verifier.spelling import spelled
 
-NUMBER, LETTERS, TEXT, COMMAND, SIGN, OPEN, CLOSE = (
-    *("number", "letters", "text", "command"),
-    *("sign", "open", "close"),
-)
+NUMBER = "number"
+LETTERS = "letters"
+TEXT = "text"
+COMMAND = "command"
+SIGN = "sign"
+OPEN = "open"
+CLOSE = "close"
 
 _TOKEN = re.compile(
     r"""
@@ -46,13 +49,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_DIGITS = re.compile(r"\d+")
 _SPACE = re.compile(r"\s*")
 _SINGLE_ARGUMENT = re.compile(r"\\[A-Za-z]+|.", re.DOTALL)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MONEY = re.compile(r"\s*-?[\d.]")
 MAX_MONEY_GAP = 20
-"""The largest number of characters after a dollar in which its amount begins."""
+"""The largest number of characters between a dollar and the end of its amount's first digit."""
 _CLOSING = frozenset(BRACKETS.values())
 
 
@@ -64,7 +66,10 @@ class Token(NamedTuple):
     after_space: bool = False
 
     def is_sign(self, *signs: str) -> bool:
-        return self.kind in (SIGN, COMMAND) and self.text in signs
+        """Return whether this is one of these signs or commands."""
+        if self.kind not in (SIGN, COMMAND):
+            return False
+        return self.text in signs
 
 
 Tokens = Sequence[Token]
@@ -72,31 +77,41 @@ Tokens = Sequence[Token]
 
 @functools.lru_cache(maxsize=4096)
 def tokenized(text: str, *, groups: bool = True) -> tuple[Token, ...]:
-    """The tokens of an answer; with `groups`, `1,234` is one number, else a list of two."""
-    text = spelled(text).replace("\0", " ")
-    return tuple(_Cutter(rewritten(text, groups=groups), groups).tokens())
+    """Return the tokens of an answer; with `groups`, `1,234` is one number, else a list of two."""
+    in_ascii = spelled(text).replace("\0", " ")
+    notations = rewritten(in_ascii, groups=groups)
+    return tuple(_Cutter(notations, groups).tokens())
 
 
 class _Cutter:
-    """Walks over a text once."""
+    """Cuts a text into tokens, from left to right."""
 
     def __init__(self, text: str, groups: bool) -> None:
-        self._text, self._groups, self._at = text, groups, 0
+        self._text = text
+        self._groups = groups
+        self._at = 0
         self._found: list[Token] = []
+        # Whether a space, or a sign without a meaning, is between the last token and the next one.
         self._after_space = False
 
     def tokens(self) -> list[Token]:
-        while self._at < len(self._text):
-            match = _TOKEN.match(self._text, self._at)
-            kind, text = match.lastgroup, match[match.lastgroup]
-            if kind == "grouped" and not self._groups:
-                match = _DIGITS.match(self._text, match.start())
-                kind, text = "number", match[0]
+        """Return the tokens of the whole text."""
+        # Every character matches: `sign` takes any.
+        while match := _TOKEN.match(self._text, self._at):
+            kind = match.lastgroup
+            assert kind is not None, "a token of no group"
+            text = match[kind]
             self._at = match.end()
+            if kind == "grouped" and not self._groups:
+                # Only the digits before the first comma.
+                kind = "number"
+                text, _, _ = text.partition(",")
+                self._at = match.start() + len(text)
             self._take(kind, text)
         return self._found
 
     def _take(self, kind: str, text: str) -> None:
+        """Add the tokens of one match, and of the arguments that belong to it."""
         if kind == "space":
             self._after_space = True
         elif kind == "grouped":
@@ -150,11 +165,14 @@ class _Cutter:
 
     def _dollar(self) -> None:
         """Add money before a number where no formula begins: a formula's sign has a twin."""
-        is_before_amount = _MONEY.match(self._text, self._at, self._at + MAX_MONEY_GAP)
-        if is_before_amount and self._text.count("$") % 2:
+        if not _MONEY.match(self._text, self._at, self._at + MAX_MONEY_GAP):
+            return
+        has_no_twin = self._text.count("$") % 2 == 1
+        if has_no_twin:
             self._add(SIGN, "$")
 
     def _command(self, name: str) -> None:
+        """Add the tokens of a command, given without its backslash."""
         if name in SILENT_COMMANDS:
             self._skip_invisible_bracket(name)
         elif name in SPACES:
@@ -164,14 +182,15 @@ class _Cutter:
         elif name in FONTS:
             self._inner(self._argument())
         elif name in TEXTS:
-            self._words(self._argument())
+            self._words(self._argument_or_nothing())
         elif name in COLORS:
             self._argument()
             self._inner(self._argument())
         elif name == "color":
             self._argument()
         elif name == "mathbb":
-            self._add(COMMAND, rf"\mathbb {(self._argument() or '').strip()}")
+            letter = self._argument_or_nothing().strip()
+            self._add(COMMAND, rf"\mathbb {letter}")
         elif name in ("imath", "jmath"):
             self._add(LETTERS, name[0])
         elif name in SIGNS:
@@ -182,8 +201,8 @@ class _Cutter:
             self._add_perhaps_bracket("\\" + name, COMMAND)
 
     def _skip_invisible_bracket(self, name: str) -> None:
-        r"""`\left.` and `\right.` have no bracket to show."""
-        if name in ("left", "right") and self._text[self._at : self._at + 1] == ".":
+        r"""Skip the point of `\left.` and `\right.`, which says that no bracket is shown."""
+        if name in ("left", "right") and self._text.startswith(".", self._at):
             self._at += 1
 
     def _space(self, name: str) -> None:
@@ -192,52 +211,69 @@ class _Cutter:
             self._argument()
 
     def _environment(self, name: str) -> None:
-        r"""`\begin{pmatrix}` is one token; the columns of an array are looks."""
-        environment = (self._argument() or "").strip("*")
-        if (name, environment) == ("begin", "array"):
+        r"""Add `\begin{pmatrix}` as one token; the columns of an array change only the looks."""
+        environment = self._argument_or_nothing().strip("*")
+        if name == "begin" and environment == "array":
             self._argument()
         self._add(COMMAND, f"\\{name} {environment}")
 
     def _inner(self, content: str | None) -> None:
-        """The tokens of what a font holds, in braces of their own."""
+        """Add the tokens of a font's argument, in braces if they are not exactly one."""
         if content is None:
             return
         inner = _Cutter(content, self._groups).tokens()
         if len(inner) == 1:
-            self._add(inner[0].kind, inner[0].text)
+            (token,) = inner
+            self._add(token.kind, token.text)
             return
         self._add(OPEN, "{")
         self._found += inner
         self._add(CLOSE, "}")
 
-    def _words(self, content: str | None) -> None:
-        """The tokens of a text, whose letters are words."""
-        inner = _Cutter(content or "", self._groups).tokens()
+    def _words(self, content: str) -> None:
+        """Add the tokens of a text, whose letters are words."""
+        inner = _Cutter(content, self._groups).tokens()
         for index, token in enumerate(inner):
             kind = TEXT if token.kind == LETTERS else token.kind
-            self._after_space = token.after_space or (index == 0 and self._after_space)
+            is_first_after_space = index == 0 and self._after_space
+            self._after_space = token.after_space or is_first_after_space
             self._add(kind, token.text)
-        self._after_space = bool(content) and content[-1].isspace()
+        self._after_space = content[-1:].isspace()
+
+    def _argument_or_nothing(self) -> str:
+        """Read an argument and return its content; an empty text at the end."""
+        return self._argument() or ""
 
     def _argument(self) -> str | None:
-        """What the braces at this place hold; a single character or command without any."""
-        start = _SPACE.match(self._text, self._at).end()
-        if start >= len(self._text):
+        """Read braces and return their content, or else one character or command; None at the end."""
+        space = _SPACE.match(self._text, self._at)
+        if space is not None:
+            self._at = space.end()
+        start = self._at
+        single = _SINGLE_ARGUMENT.match(self._text, start)
+        if single is None:
             return None
-        if self._text[start] != "{":
-            match = _SINGLE_ARGUMENT.match(self._text, start)
-            self._at = match.end()
-            return match[0]
-        self._at = _after_closing(self._text, start)
-        is_closed = self._text[self._at - 1] == "}" and self._at > start + 1
-        return self._text[start + 1 : self._at - is_closed]
+        if single[0] != "{":
+            self._at = single.end()
+            return single[0]
+        end = _after_closing(self._text, start)
+        self._at = end
+        is_closed = self._text[end - 1] == "}" and end > start + 1
+        return self._text[start + 1 : end - is_closed]
 
 
 def _after_closing(text: str, start: int) -> int:
-    """Just after the brace that closes the one at `start`, or the text's end; an escaped one is no brace."""
+    """Return the place after the brace that closes the one at `start`, or the text's length if none does.
+
+    An escaped brace closes nothing.
+    """
     depth = 0
     for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        brace = match.group()
+        if brace == "{":
+            depth += 1
+        elif brace == "}":
+            depth -= 1
         if depth == 0:
             return match.end()
     return len(text)

@@ -1,4 +1,4 @@
-"""The values that an answer is read as. A *reading* is all that a text may mean, the usual meaning first."""
+"""The values that an answer is read as. A *reading* has all meanings of a text, the usual one first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from realrl.verifier.nodes import Node
+from realrl.verifier.nodes import Node, Number
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Family:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that a number measures in, or a thing that it counts."""
+    """A unit of measurement, or a thing that is counted."""
 
     kind: str
-    """`length`, `length/time`, `money USD`; of a thing that is counted, its words."""
+    """`length`, `length * time^-1`, `money USD`; the words for a thing that is counted."""
     factor: Fraction = Fraction(1)
-    """Its size in the base unit of its kind."""
+    """The size of the unit in the base unit of its kind."""
     is_known: bool = True
-    """Whether it is a unit, rather than a thing that is counted."""
+    """False for a thing that is counted."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of a unit."""
+    """A number with a unit, or of things that are counted."""
 
     node: Node
     unit: Unit
@@ -55,14 +55,14 @@ class Percentage:
 
 @dataclass(frozen=True)
 class Words:
-    """A text that is no mathematics, word by word."""
+    """A text that is not mathematics, word by word."""
 
     words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Numeral:
-    """Digits in a base that is written beside them."""
+    """Digits, and the base that is written with them."""
 
     digits: str
     base: int
@@ -78,11 +78,12 @@ class Congruence:
 
 @dataclass(frozen=True)
 class Moment:
-    """A time of the day in minutes, or a date."""
+    """A time of the day, or a date."""
 
     minutes: int | None = None
+    """The minutes since midnight; with a `half`, an hour of 12 is not 0 there."""
     half: str = ""
-    """`am`, `pm` or nothing."""
+    """`am`, `pm` or an empty text."""
     day: int | None = None
     month: int | None = None
     year: int | None = None
@@ -93,15 +94,16 @@ class Items:
     """Several values together."""
 
     kind: str
-    """`()` a tuple, `{}` a set, `,` a bare list, `or` a list of alternatives, `:` a ratio."""
+    """`()` a tuple, `[]` a tuple in square brackets, `{}` a set, `,` a bare list, `or` a list of
+    alternatives, `:` a ratio."""
     items: tuple[Reading, ...]
-    decimal: Node | None = None
-    """The number that the text is where a comma stands before decimals."""
+    decimal: Number | None = None
+    """The number that the same text is where a comma stands before decimals."""
 
 
 @dataclass(frozen=True)
 class Progression:
-    """A list with dots: some first members, and last ones where it ends."""
+    """A list with dots: its first members, and its last ones if it ends."""
 
     kind: str
     first: tuple[Reading, ...]
@@ -133,24 +135,26 @@ class RealSet:
 
 @dataclass(frozen=True)
 class Named:
-    """A value and the name that it is said to be the value of."""
+    """A name with its value."""
 
     name: str
     value: Reading
     may_be_dropped: bool = True
-    """Whether the value alone says as much: of `x = 3`, but not of `\\log x = 3`."""
+    """Whether the value alone says as much: for `x = 3`, but not for `\\log x = 3`."""
     is_one_thing: bool = True
-    """Whether the name is that of one thing: `x`, but not `x + y`."""
+    """Whether the name has neither a sum nor a power in it: `x`, but not `x + y`."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Sides that are related, as an equation to be fulfilled or an order."""
+    """Sides with relations between them, as in an equation or an order."""
 
     operators: tuple[str, ...]
     sides: tuple[Reading, ...]
 
 
+FormulaValue: TypeAlias = Formula | Family | Quantity | Percentage
+"""A value that is one formula, and what the formula counts."""
 Value: TypeAlias = (
     Formula
     | Family

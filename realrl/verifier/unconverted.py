@@ -1,4 +1,4 @@
-"""Readings whose units are compared as they are written: 100 cm are then not 1 m."""
+"""Changes readings so that units are compared as they are written: 100 cm are then not 1 m."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from realrl.verifier.tree import Items, Named, Progression, Quantity, Reading, R
 
 
 def unconverted(reading: Reading) -> Reading:
-    """A reading in which every unit is of a kind of its own."""
+    """Return a reading in which every unit is of a kind of its own."""
     return tuple(map(_unconverted, reading))
 
 
 def _unconverted(value: Value) -> Value:
     match value:
         case Quantity(unit=unit) if unit.is_known:
-            return replace(value, unit=Unit(f"{unit.kind} of {unit.factor}"))
+            only_kind = Unit(f"{unit.kind} of {unit.factor}")
+            return replace(value, unit=only_kind)
         case Items(items=items):
-            return replace(value, items=tuple(map(unconverted, items)))
+            return replace(value, items=_each(items))
         case Progression(first=first, last=last):
-            return replace(value, first=tuple(map(unconverted, first)), last=tuple(map(unconverted, last)))
+            return replace(value, first=_each(first), last=_each(last))
         case Named(value=inner):
             return replace(value, value=unconverted(inner))
         case Relation(sides=sides):
-            return replace(value, sides=tuple(map(unconverted, sides)))
+            return replace(value, sides=_each(sides))
     return value
+
+
+def _each(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    return tuple(map(unconverted, readings))

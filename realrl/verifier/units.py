@@ -7,7 +7,6 @@ Source: BIPM, The International System of Units, 9th edition, 2019; NIST Special
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 from realrl.verifier.functions import CONSTANTS, FUNCTIONS, GREEK
@@ -93,6 +92,11 @@ _OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
 _TEMPERATURES = {"c": "celsius", "f": "fahrenheit", "celsius": "celsius", "fahrenheit": "fahrenheit"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _MOST_WORDS = 5
+"""The largest number of words of a thing that is counted."""
+_MOST_TOKENS = 16
+"""The largest number of tokens of a unit."""
+_NO_THINGS = (SCALES, NUMBER_WORDS, CONSTANTS, GREEK, FUNCTIONS, COUNTED_STOP, QUALIFIERS)
+"""Collections of words that are not a part of a thing that is counted."""
 
 
 def _table() -> dict[str, Unit]:
@@ -102,16 +106,14 @@ def _table() -> dict[str, Unit]:
             table[name] = Unit(kind, Fraction(size))
         for short, (power, long) in _PREFIXES.items():
             factor = Fraction(10) ** power * Fraction(size)
-            names = [
-                *(short + symbol for symbol in symbols.split()),
-                *(long + word for word in words.split()),
-            ]
+            names = [short + symbol for symbol in symbols.split()]
+            names += [long + word for word in words.split()]
             for name in names:
                 table.setdefault(name, Unit(kind, factor))
     for kind, units in _OTHERS.items():
-        for factor, names in units:
-            for name in names.split():
-                table[name] = Unit(kind, Fraction(factor))
+        for size, spellings in units:
+            for name in spellings.split():
+                table[name] = Unit(kind, Fraction(size))
     return table
 
 
@@ -121,9 +123,10 @@ CURRENCIES = {sign: _UNITS[sign] for sign in "$€£¥₹"}
 
 
 def unit_of_word(word: str) -> Unit | None:
-    """The unit that a word is, in any case where it is a long one."""
+    """Return the unit that a word is; a long word may be in upper case, too."""
     bare = word.strip(".")
-    return _UNITS.get(bare) or _LOWER.get(bare.lower())
+    unit = _UNITS.get(bare)
+    return unit or _LOWER.get(bare.lower())
 
 
 def unit_name(unit: Unit) -> str:
@@ -136,7 +139,7 @@ def unit_name(unit: Unit) -> str:
 
 def read_unit(tokens: Tokens) -> Unit | None:
     r"""Return the unit that all tokens together are: `cm^2`, `km/h`, `\frac{m}{s}`, `square feet`."""
-    if not tokens or len(tokens) > 16:
+    if not 0 < len(tokens) <= _MOST_TOKENS:
         return None
     words = [_as_word(token) for token in tokens]
     return _Reader(words).read()
@@ -159,18 +162,18 @@ def counted_thing(tokens: Tokens) -> Unit | None:
 
 
 def _changes_the_number(word: str) -> bool:
+    """Return whether a word after a number changes the number's meaning, so that it names no thing."""
     # In Japanese and Chinese, a word that begins so says a part of the number: "its half".
     if word[0] in "の的":
         return True
-    is_number = word in SCALES or word in NUMBER_WORDS or word in CONSTANTS or word in GREEK
-    return is_number or word in FUNCTIONS or word in COUNTED_STOP or word in QUALIFIERS
+    return any(word in words for words in _NO_THINGS)
 
 
 def _as_word(token: Token) -> Token:
     """Return a token of letters, or the command of a letter in units, as text."""
-    is_letter = token.kind == LETTERS
-    is_command_of_letter = token.kind == COMMAND and token.text in (r"\Omega", r"\mu")
-    if is_letter or is_command_of_letter:
+    if token.kind == LETTERS:
+        return token._replace(kind=TEXT)
+    if token.kind == COMMAND and token.text in (r"\Omega", r"\mu"):
         return token._replace(kind=TEXT)
     return token
 
@@ -189,7 +192,9 @@ class _Reader:
         return unit if is_at_end else None
 
     def _peek(self) -> Token | None:
-        return self._tokens[self._at] if self._at < len(self._tokens) else None
+        if self._at < len(self._tokens):
+            return self._tokens[self._at]
+        return None
 
     def _take(self, *texts: str) -> bool:
         token = self._peek()
@@ -211,23 +216,30 @@ class _Reader:
 
     def _is_at_end_of_group(self) -> bool:
         token = self._peek()
-        return token is None or token.text in ("}", ")")
+        if token is None:
+            return True
+        return token.text in ("}", ")")
 
     def _power(self) -> Unit | None:
         token = self._peek()
         if token is None:
             return None
-        if token.text.lower() in ("square", "sq", "cubic", "cu"):
+        word = token.text.lower()
+        if word in ("square", "sq", "cubic", "cu"):
             self._at += 1
             self._take(".")
             inner = self._single()
-            return None if inner is None else _raised(inner, _POWERS[token.text.lower()])
+            if inner is None:
+                return None
+            return _raised(inner, _POWERS[word])
         unit = self._single()
         if unit is None:
             return None
         if self._take("^"):
             exponent = self._exponent()
-            return None if exponent is None else _raised(unit, exponent)
+            if exponent is None:
+                return None
+            return _raised(unit, exponent)
         after = self._peek()
         if after is not None and after.text in ("squared", "cubed"):
             self._at += 1
@@ -240,7 +252,9 @@ class _Reader:
         token = self._peek()
         if token is None or token.kind != NUMBER:
             return None
-        if not token.text.isdigit() or len(token.text) > 1:
+        if not token.text.isdigit():
+            return None
+        if len(token.text) > 1:
             return None
         self._at += 1
         if grouped and not self._take("}"):
@@ -284,8 +298,9 @@ class _Reader:
 
 def multiplied(left: Unit, right: Unit, sign: int) -> Unit:
     """Return the product of two units, with the right one to the power `sign`, which is 1 or -1."""
-    kinds = sorted([*_parts(left), *_parts(_raised(right, sign))])
-    return Unit(_joined(kinds), left.factor * right.factor**sign)
+    other = _raised(right, sign)
+    kinds = [*_parts(left), *_parts(other)]
+    return Unit(_joined(kinds), left.factor * other.factor)
 
 
 def _raised(unit: Unit, exponent: int) -> Unit:
@@ -315,9 +330,11 @@ def _joined(kinds: Sequence[tuple[str, int]]) -> str:
 def degrees_of(letter: str) -> Unit | None:
     """Return the scale of temperature that a letter names; no scale is converted to another."""
     kind = _TEMPERATURES.get(letter.lower())
-    return Unit(f"temperature {kind}") if kind else None
+    if kind:
+        return Unit(f"temperature {kind}")
+    return None
 
 
 def same_kind(left: Unit, right: Unit) -> bool:
     """Return whether a number of one unit can be converted to the other."""
-    return replace(left, factor=Fraction(1)) == replace(right, factor=Fraction(1))
+    return left.kind == right.kind and left.is_known == right.is_known

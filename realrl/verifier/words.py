@@ -1,4 +1,4 @@
-"""Whether two texts that are no mathematics say the same."""
+"""Compares texts that are not mathematics."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from realrl.verifier.tree import Words
 
 
 def same_words(answer: Words, solution: Words) -> bool:
-    """Whether two texts are the same, but for articles, a plural and words that mean the same."""
-    first, second = canonical_words(answer), canonical_words(solution)
-    return bool(second) and (first == second or singular(first) == singular(second))
+    """Return whether two texts are the same, except for articles, a plural and synonyms."""
+    first = canonical_words(answer)
+    second = canonical_words(solution)
+    if not second:
+        return False
+    return first == second or singular(first) == singular(second)
 
 
 def canonical_words(value: Words) -> str:
-    """Words without articles, in one of the spellings that mean the same."""
+    """Return a text without articles, in the one spelling of its synonyms; an article alone stays."""
     words = [word for word in value.words if word not in (".", '"')]
-    text = " ".join([word for word in words if word not in lexicon.ARTICLES] or words)
+    without_articles = [word for word in words if word not in lexicon.ARTICLES]
+    text = " ".join(without_articles or words)
     for opening in lexicon.OPENINGS:
         text = text.removeprefix(opening)
     return lexicon.WORD_SYNONYMS.get(text, text)

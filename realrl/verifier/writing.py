@@ -53,8 +53,8 @@ def _written(node: Node, depth: int) -> Written:
         case Repeated():
             return _repeated(node, depth - 1), _ATOM
         case Array(rows=rows):
-            shown = "; ".join(_row(row, depth - 1) for row in rows)
-            return f"[{shown}]", _ATOM
+            shown = [_row(row, depth - 1) for row in rows]
+            return f"[{'; '.join(shown)}]", _ATOM
         case Piecewise():
             return _cases(node, depth - 1), _ATOM
     raise AssertionError(f"no formula: {node!r:.100}")
@@ -64,23 +64,27 @@ def _repeated(node: Repeated, depth: int) -> str:
     low = _written(node.low, depth)[0]
     high = _written(node.high, depth)[0]
     body = _written(node.body, depth)[0]
-    return f"{node.name}({body}, {node.index.name} = {low} to {high})"
+    index = node.index.name
+    return f"{node.name}({body}, {index} = {low} to {high})"
 
 
 def _number(node: Number) -> Written:
     """Return a number as it was written: with a point and all of its decimals, or as a fraction."""
-    whole = node.value * 10**node.decimals
-    if node.decimals and whole.denominator == 1:
-        digits = str(abs(whole)).zfill(node.decimals + 1)
-        sign = "-" if whole < 0 else ""
-        before_point = digits[: -node.decimals]
-        after_point = digits[-node.decimals :]
+    value = node.value
+    decimals = node.decimals
+    text = str(value)
+    whole = abs(value) * 10**decimals
+    if decimals and whole.denominator == 1:
+        digits = str(whole).zfill(decimals + 1)
+        sign = "-" if value < 0 else ""
+        before_point = digits[:-decimals]
+        after_point = digits[-decimals:]
         text = f"{sign}{before_point}.{after_point}"
-    else:
-        text = str(node.value)
-    if node.value < 0:
+    if value < 0:
         return text, _SIGN
-    return text, _PRODUCT if "/" in text else _ATOM
+    if "/" in text:
+        return text, _PRODUCT
+    return text, _ATOM
 
 
 def _operation(node: Operation, depth: int) -> Written:
@@ -90,20 +94,28 @@ def _operation(node: Operation, depth: int) -> Written:
         case Operation("multiply", operands):
             return _product(operands, depth), _PRODUCT
         case Operation("divide", (top, bottom)):
-            return f"{_part(top, _PRODUCT, depth)}/{_part(bottom, _POWER, depth)}", _PRODUCT
+            above = _part(top, _PRODUCT, depth)
+            below = _part(bottom, _POWER, depth)
+            return f"{above}/{below}", _PRODUCT
         case Operation("negative", (inner,)):
-            return f"-{_part(inner, _PRODUCT, depth)}", _SIGN
+            shown = _part(inner, _PRODUCT, depth)
+            return f"-{shown}", _SIGN
         case Operation("power", (base, exponent)):
-            return f"{_part(base, _ATOM, depth)}^{_part(exponent, _ATOM, depth)}", _POWER
+            below = _part(base, _ATOM, depth)
+            raised = _part(exponent, _ATOM, depth)
+            return f"{below}^{raised}", _POWER
         case Operation("factorial", (inner,)):
-            return f"{_part(inner, _ATOM, depth)}!", _POWER
+            shown = _part(inner, _ATOM, depth)
+            return f"{shown}!", _POWER
     return _call(node.name, node.operands, depth)
 
 
 def _product(operands: Iterable[Node], depth: int) -> str:
-    first, *rest = operands
-    parts = [_part(first, _SIGN, depth)]
-    parts.extend(_part(operand, _PRODUCT, depth) for operand in rest)
+    parts: list[str] = []
+    for operand in operands:
+        # Only the first factor may begin with a sign.
+        least = _PRODUCT if parts else _SIGN
+        parts.append(_part(operand, least, depth))
     return "*".join(parts)
 
 
@@ -122,7 +134,9 @@ def _sum(operands: Iterable[Node], depth: int) -> str:
 
 def _part(node: Node, least: int, depth: int) -> str:
     text, holds = _written(node, depth)
-    return text if holds >= least else f"({text})"
+    if holds >= least:
+        return text
+    return f"({text})"
 
 
 def _call(name: str, operands: Iterable[Node], depth: int) -> Written:
@@ -130,15 +144,18 @@ def _call(name: str, operands: Iterable[Node], depth: int) -> Written:
 
 
 def _row(nodes: Iterable[Node], depth: int) -> str:
-    return ", ".join(_written(node, depth)[0] for node in nodes)
+    shown = [_written(node, depth)[0] for node in nodes]
+    return ", ".join(shown)
 
 
 def _cases(node: Piecewise, depth: int) -> str:
     shown = []
     for value, conditions in node.cases:
-        held = " and ".join(_condition(condition, depth) for condition in conditions)
-        text = _written(value, depth)[0]
-        shown.append(f"{text} if {held}" if held else f"{text} otherwise")
+        text, _ = _written(value, depth)
+        held = [_condition(condition, depth) for condition in conditions]
+        when = " and ".join(held)
+        case = f"{text} if {when}" if when else f"{text} otherwise"
+        shown.append(case)
     return "{" + "; ".join(shown) + "}"
 
 

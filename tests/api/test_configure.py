@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realrl.api.config import OptimizerConfig, PlacementConfig
-from realrl.api.configure import build_config, config_keys, dump_config
+from realrl.api.config_keys import config_keys
+from realrl.api.configure import build_config, dump_config
 from realrl.api.data import DataConfig
 from realrl.api.documents import dump, load_value
 from tests.api.configs import DEFAULT, SmallConfig, TrainedConfig

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from realrl.api.configure import build_config, config_keys
+from realrl.api.config_keys import config_keys
+from realrl.api.configure import build_config
 from realrl.apps.init import FIRST, OFTEN
 from realrl.apps.main import main
 from realrl.apps.manual import field_docs

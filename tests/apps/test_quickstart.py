@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from realrl.api.config import OptimizerConfig
-from realrl.api.configure import config_keys
+from realrl.api.config_keys import config_keys
 from realrl.apps import quickstart
 from realrl.apps.manual import field_docs, manual
 from realrl.recipes import RECIPES

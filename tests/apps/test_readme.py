@@ -5,6 +5,10 @@ import shlex
 from pathlib import Path
 
 from realrl.api.configure import build_config
+from realrl.api.mesh import Placement
+from realrl.apps.checks import make_plan
+from realrl.program.instructions import Forget, Reallocate
+from realrl.program.program import compile_program, home_placements
 from realrl.recipes import RECIPES
 from realrl.recipes.parts.config import PolicyConfig
 
@@ -50,7 +54,7 @@ def test_its_yaml_and_its_command_print_its_plan(cli, tmp_path, monkeypatch):
 
 
 def test_its_other_overrides_fit():
-    text = text_of("README.md") + text_of("docs/plans.md")
+    text = text_of("docs/start.md") + text_of("docs/plans.md")
     overrides = ["num_steps=50", "actor.optimizer.lr=5e-6", "critic={}", "allocation=gen.d2+p2"]
     for override in overrides:
         assert override.removeprefix("allocation=") in text
@@ -59,7 +63,7 @@ def test_its_other_overrides_fit():
 
 def test_its_rewards_can_be_given_so():
     """And the function that it shows can be called."""
-    (document,) = blocks("yaml")
+    (document,) = blocks("yaml", "docs/start.md")
     config = build_config(RECIPES["ppo-math"].default_config, document)
     assert config.reward == {"math": 1.0, "rewards.py:brevity": 0.1} and config.scores.wrong == -5.0
     namespace: dict = {}
@@ -105,3 +109,29 @@ def test_its_pages_are_there():
     for page in [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_hops_of_a_step_are_those_of_its_program():
+    """The list in docs/architecture.md, for the plan that it names."""
+    config = build_config(
+        RECIPES["ppo"].default_config,
+        overrides=["actor.model.path=m", "critic.model.path=m", "allocation=actor_gen:d2,*:p2"],
+    )
+    recipe = RECIPES["ppo"]
+    graph, plan = recipe.graph(config), make_plan(recipe, config)
+    models = {name: spec.model for name, spec in recipe.models(config).items()}
+    program = compile_program(graph, plan, home_placements(graph, plan), models)
+    (shown,) = [block for block in blocks("", "docs/architecture.md") if block.startswith("Reallocate  ")]
+    words = [line.split() for line in shown.splitlines()]
+    assert [line[0] for line in words] == [type(node).__name__ for node in program.instructions]
+    for line, node in zip(words, program.instructions, strict=True):
+        if isinstance(node, Reallocate):
+            assert line[1:5] == [node.model, _short(node.source), "->", _short(node.target)]
+        elif not isinstance(node, Forget):
+            assert line[1:3] == [node.call, _short(node.placement)]
+
+
+def _short(placement: Placement) -> str:
+    layout = placement.layout
+    degrees = {"p": layout.pp, "d": layout.dp, "t": layout.tp}
+    return "".join(f"{letter}{degree}" for letter, degree in degrees.items() if degree > 1)

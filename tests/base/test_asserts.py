@@ -10,7 +10,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "realrl"
 PURE = {
-    *("len", "bool", "int", "isinstance", "torch.arange", "tensor.dim", "tensor.is_contiguous", "cpu_module"),
+    *(
+        "len",
+        "bool",
+        "int",
+        "isinstance",
+        "callable",
+        "torch.arange",
+        "tensor.dim",
+        "tensor.is_contiguous",
+        "cpu_module",
+    ),
     *("self._wire", "self.is_open", "self.pages_for", "_takes"),
 }
 """Calls that an assert may make, as they are written: they change nothing that anything else reads."""

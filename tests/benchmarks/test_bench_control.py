@@ -13,8 +13,8 @@ from benchmarks.command import main
 from benchmarks.leaks import trend
 from benchmarks.plot import plot
 from benchmarks.processes import Usage, usage_by_role
-from realrl.api.messages import Instruction
 from realrl.program.deadlines import Deadlines
+from realrl.program.instructions import Instruction
 
 SECONDS = 0.1
 

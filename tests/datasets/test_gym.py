@@ -27,7 +27,7 @@ def test_held_out_questions_are_not_in_training():
     assert len(train) == 60 and 0 < len(held_out) < 60
     assert not set(texts(train)) & set(texts(held_out))
     assert train.query_id(3) == "chain_sum/3" and train.place(3) == "gym:chain_sum/3"
-    assert train.gym(3).index == 3 and train.solutions(3)[0].lstrip("-").isdigit()
+    assert train.gym(3).number == 3 and train.solutions(3)[0].lstrip("-").isdigit()
 
 
 def test_each_task_has_as_many_rows_of_each_level():

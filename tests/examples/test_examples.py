@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from realrl.algorithms.advantages import Scored
-from realrl.base.user_code import load_user_function
+from realrl.base.user_files import load_function_from_file
 from tests.command_line import run_recipe
 from tests.e2e.stateful import write_inputs
 
@@ -83,7 +83,7 @@ def test_an_estimator_of_ones_own_trains(files):
 
 def test_maxrl_is_a_gain_in_units_of_the_mean():
     """One right of four counts three, its group's others minus one; without a right one, nothing counts."""
-    maxrl = load_user_function("advantage", ESTIMATOR, 1, "f(scored)")
+    maxrl = load_function_from_file(ESTIMATOR, setting="advantage", num_arguments=1, form="f(scored)")
     counts = torch.ones(9, dtype=torch.bool)
     counts[8] = False
     found = maxrl(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from realrl.api.messages import Flush, Instruction, Reallocate, RunCall, Save, Snapshot
+from realrl.program.instructions import Flush, Instruction, Reallocate, RunCall, Save, Snapshot
 from tests.faults.faults import MASTER, VARIABLE, Injector
 
 _CALLS = {"actor_gen": "generate", "reward": "reward", "actor_train": "train", "critic_train": "train"}

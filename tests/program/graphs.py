@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
-from realrl.api.messages import Done, Instruction, Move, RunCall, StepAside
-from realrl.program.events import Job, Reported, Stage
-from realrl.program.instructions import Call
+from realrl.api.messages import Done, StepAside
+from realrl.program.events import Closed, Job, Reported, Stage
+from realrl.program.instructions import Instruction, Move, RunCall
 from realrl.program.jobs import in_order, samples_of
 from realrl.program.program import (
     SYNCHRONOUS,
@@ -112,7 +112,7 @@ def make_jobs(
     """
     homes = home_placements(graph, plan)
     train = compile_program(graph, plan, homes, models, asynchrony)
-    save, recovery = compile_save(graph, homes, models), compile_recovery(graph, homes, models)
+    save, recovery = compile_save(graph, homes, models), compile_recovery(graph, plan, homes, models)
     jobs = []
     for step in range(num_steps):
         rows = [7 * step + i for i in range(num_rows)]
@@ -120,10 +120,10 @@ def make_jobs(
         lengths = {row: 3 + row % 4 for row in (*rows, *spare)}
         samples = samples_of(rows, 2)
         about_samples = {"samples": samples, "row_lengths": lengths, "group_size": 2, "spare_rows": spare}
-        if recovers and step and recovery.nodes:
+        if recovers and step and recovery.instructions:
             jobs.append(Job(3 * step, recovery, step, directory="here", recovers=True))
         jobs.append(Job(3 * step + 1, train, step, **about_samples))
-        if save.nodes:
+        if save.instructions:
             jobs.append(Job(3 * step + 2, save, step + 1, directory="there"))
     return jobs
 
@@ -159,9 +159,15 @@ class PretendWorkers:
         self.ended_before: dict[int, set[int]] = {}
         """What had ended when an instruction was emitted."""
 
-    def run(self, jobs: list[Job], window: int = 2, max_staleness: int = 0) -> None:
+    def run(
+        self,
+        jobs: list[Job],
+        window: int = 2,
+        max_staleness: int = 0,
+        make_scheduler: Callable[[], Scheduler] = Scheduler,
+    ) -> None:
         """Feed the scheduler until every job has ended; asserts that something can always go on."""
-        scheduler, waiting, open_jobs = Scheduler(), deque(in_order(jobs, max_staleness)), []
+        scheduler, waiting, open_jobs = make_scheduler(), deque(in_order(jobs, max_staleness)), []
         while waiting or open_jobs:
             while waiting and (waiting[0].job in open_jobs or _counted(open_jobs) < window + max_staleness):
                 stage = waiting.popleft()
@@ -171,12 +177,12 @@ class PretendWorkers:
             for rank, done in self._go_on():
                 self._take(scheduler.handle(Reported(rank, done)))
             for job in [job for job in open_jobs if not scheduler.is_open(job)]:
-                scheduler.close(job)
+                scheduler.handle(Closed(job.number))
                 open_jobs.remove(job)
 
     def note_generation(self, stage: Stage) -> None:
         """The ranks that step aside from when a stage begins."""
-        calls = [node for node in stage.nodes if isinstance(node, Call) and node.steps_aside]
+        calls = [i for i in stage.instructions if isinstance(i, RunCall) and i.steps_aside]
         self._generating.update(rank for call in calls for rank in call.ranks)
 
     def _take(self, instructions: list[Instruction | StepAside]) -> None:
@@ -268,7 +274,7 @@ def holders_after(emitted: list[Instruction], graph: DataflowGraph, plan: Execut
     held: set[tuple[int, int, str, int]] = set()
     for instruction in emitted:
         if isinstance(instruction, Move):
-            for key, move in ((key, m) for m in instruction.keys for key in m.dtypes):
+            for key, move in ((key, m) for m in instruction.moves for key in m.dtypes):
                 for rank, samples in move.source.items():
                     assert all((instruction.job, rank, key, s) in held for s in samples)
                 for rank, samples in move.target.items():

@@ -11,9 +11,9 @@ from realrl.api.batch import Sample
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
-from realrl.api.messages import Done, Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
+from realrl.api.messages import Done
 from realrl.program.events import Reported
-from realrl.program.instructions import Call
+from realrl.program.instructions import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.program.jobs import in_order
 from realrl.program.program import Asynchrony, home_placements
 from realrl.program.scheduler import Scheduler
@@ -122,6 +122,8 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
                 version[replica] = instruction.version
             case Release(model=model, placement=placement, engine=engine):
                 del version[model, placement, engine]
+            case Snapshot(model=""):
+                pass  # of memories
             case Save(model=model, placement=placement) | Snapshot(model=model, placement=placement):
                 assert version[model, placement, OWN_ENGINE] == instruction.step
                 assert (model, placement, OWN_ENGINE) not in offloaded
@@ -146,6 +148,20 @@ def test_calls_see_the_weights_of_their_place_in_the_program(run):
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_a_snapshot_has_the_memory_of_every_call_once_the_step_before_has_run(run):
+    """All calls of the graph are in some snapshot of a recovery point, after the step before."""
+    graph, _, workers = run
+    ran = {(i.step, i.call): i.seq for i in workers.emitted if isinstance(i, RunCall)}
+    remembered = defaultdict(set)
+    for snapshot in (i for i in workers.emitted if isinstance(i, Snapshot)):
+        remembered[snapshot.step].update(snapshot.calls)
+        for call in snapshot.calls:
+            assert ran[snapshot.step - 1, call] in workers.ended_before[snapshot.seq]
+    assert all(calls == graph.calls.keys() for calls in remembered.values())
+
+
 def _check_starts(graph, plan, workers):
     """A replica has the version that is due when a call that can be interrupted begins: workers keep the
     order.
@@ -165,11 +181,11 @@ def _versions_one_by_one(stages):
     """The version of its model that each call of each job has, where nothing overlaps."""
     current, found = defaultdict(int), {}
     for stage in stages:
-        for node in stage.nodes:
-            if isinstance(node, Call):
-                found[stage.job.number, node.call] = current[node.model]
-                if node.function.kind is CallKind.TRAIN:
-                    current[node.model] = stage.job.step + 1
+        for run in stage.instructions:
+            if isinstance(run, RunCall):
+                found[stage.job.number, run.call] = current[run.model]
+                if run.function.kind is CallKind.TRAIN:
+                    current[run.model] = stage.job.step + 1
     return found
 
 

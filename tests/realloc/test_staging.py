@@ -11,7 +11,7 @@ from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
-from realrl.ops.box_copies import ALIGNMENT
+from realrl.ops.box_rows import ALIGNMENT
 from realrl.realloc.staging import bundle_bytes, bundles, messages, places
 from tests.layouts.test_plan import layouts
 

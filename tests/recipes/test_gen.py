@@ -114,5 +114,5 @@ def test_weights_are_brought_once():
     """To another engine, and to ranks away from where they lie: a pass changes none, so none is dropped."""
     config = GenConfig(generation=GenerationConfig(engine="vllm"))
     place = Placement(DeviceMesh((0, 1)), ParallelLayout(dp=2))
-    nodes = compile_run(GEN, config, ExecutionPlan({"generate": place, "grade": place})).step.nodes
-    assert [type(node).__name__ for node in nodes] == ["Reallocate", "Call", "Move", "Call", "Forget"]
+    nodes = compile_run(GEN, config, ExecutionPlan({"generate": place, "grade": place})).step.instructions
+    assert [type(node).__name__ for node in nodes] == ["Reallocate", "RunCall", "Move", "RunCall", "Forget"]

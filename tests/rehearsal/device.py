@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from realrl.ops.kernels import CudaKernels
+from realrl.ops.cuda_library import CudaKernels
 
 FORWARDS, BACKWARDS = 0, 1
 """Thread orders; any larger one is the seed of a random order."""

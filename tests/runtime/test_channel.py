@@ -7,19 +7,10 @@ import msgspec
 import pytest
 import zmq
 
+from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import (
-    Digests,
-    Done,
-    Failed,
-    Hello,
-    KeyMove,
-    Move,
-    Reallocate,
-    Setup,
-    StepAside,
-    ToWorker,
-)
+from realrl.api.messages import Digests, Done, Failed, Hello, KeyMove, Setup, StepAside
+from realrl.program.instructions import Move, Reallocate
 from realrl.runtime.control import channel
 from realrl.runtime.control.channel import (
     ADDRESS_VARIABLE,
@@ -28,7 +19,7 @@ from realrl.runtime.control.channel import (
     MasterChannel,
     WorkerChannel,
 )
-from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
+from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER, ToWorker
 from realrl.runtime.failure import RunFailed
 from tests.security.wires import Tap
 
@@ -53,12 +44,13 @@ def test_messages_arrive_whole_on_both_sides(master):
     worker.send(Hello())
     assert master.receive(WAIT_S) == (1, Hello())
     placement = Placement(DeviceMesh((0, 1)), ParallelLayout(dp=2))
-    common = {"seq": 3, "ranks": (0, 1), "job": 2, "step": 1, "call": "gen"}
+    common = {"seq": 3, "job": 2, "step": 1}
     key = KeyMove(dtypes={"ids": "int64"}, lengths={4: 9}, source={0: (4,)}, target={1: (4,)})
     for message in (
         Setup(recipe="r", config=b"{}", placements={"gen": placement}, **STORE),
         Reallocate(
             **common,
+            call="gen",
             model="actor",
             source=placement,
             target=placement,
@@ -67,7 +59,14 @@ def test_messages_arrive_whole_on_both_sides(master):
             engine="realrl",
             version=1,
         ),
-        Move(**common, keys=(key,)),
+        Move(
+            **common,
+            function=ModelFunctionCall("gen", None, CallKind.COMPUTE, ("ids",)),
+            placement=placement,
+            keys=("ids",),
+            producers=("one",),
+            moves=(key,),
+        ),
     ):
         master.send([1], message)
         assert worker.receive() == message

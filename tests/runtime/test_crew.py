@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from realrl.api.messages import Done, Failed, Hello, Ready, RunCall, Underway
+from realrl.api.messages import Done, Failed, Hello, Ready, Underway
 from realrl.base import watching as attention
 from realrl.program.deadlines import Deadlines
 from realrl.program.scheduler import Waiting
@@ -19,6 +19,7 @@ from realrl.runtime.watch import stacks
 from realrl.runtime.watch.run_watch import Watch
 from realrl.runtime.watch.stacks import WANTED
 from realrl.runtime.watch.status import STATUS, Status
+from tests.program.calls import run_call
 
 SLEEPS = """Thread 0x00007f10 (most recent call first):
   File "/lib/queue.py", line 10 in get
@@ -72,17 +73,7 @@ class ScriptedLauncher:
 
 
 def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):
-    return RunCall(
-        seq=seq,
-        ranks=ranks,
-        job=0,
-        step=step,
-        call=call,
-        shares=((),) * len(ranks),
-        version=0,
-        steps_aside=steps_aside,
-        dtypes={},
-    )
+    return run_call(call, ranks, seq, step=step, steps_aside=steps_aside)
 
 
 def _crew(launcher, *messages, timeout_s=5.0):

@@ -11,8 +11,9 @@ import pytest
 
 from realrl.api.data import DataConfig
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
-from realrl.api.messages import Done, RunCall, Save
+from realrl.api.messages import Done
 from realrl.datasets.digests import RowsDigest
+from realrl.program.instructions import RunCall, Save
 from realrl.program.jobs import compile_run
 from realrl.recipes.sft import SFT, SFTConfig
 from realrl.runtime.inputs import InputDigests
@@ -57,7 +58,8 @@ class Rows:
         return 3
 
 
-TOLD = ("record_instruction", "record_job", "add", "say", "show_job", "show_running")
+TOLD = ("record_instruction", "record_job", "begin_events", "record_event", "flush_events")
+TOLD += ("add", "say", "show_job", "show_running")
 
 
 def training(folder: Path) -> Training:

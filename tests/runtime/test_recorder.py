@@ -7,28 +7,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from realrl.api.messages import Done, Forget, Move, RunCall
+from realrl.api.messages import Done
 from realrl.program.events import Job
+from realrl.program.instructions import Forget, Move
 from realrl.program.program import Program
 from realrl.runtime.master.crew import Running
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome
 from realrl.runtime.master.recorder import Recorder
 from realrl.runtime.master.summary import Summary, print_summary
+from tests.program.calls import run_call
 
 
 def _call(seq, call, step=0):
-    return RunCall(
-        seq=seq,
-        ranks=(0, 1),
-        job=0,
-        step=step,
-        call=call,
-        shares=((), ()),
-        version=0,
-        steps_aside=False,
-        dtypes={},
-    )
+    return run_call(call, (0, 1), seq, step=step)
+
+
+def _move(seq, step):
+    call = _call(seq, "train")
+    of_call = {"function": call.function, "placement": call.placement, "keys": (), "producers": ()}
+    return Move(seq=seq, job=0, step=step, **of_call)
 
 
 def _report(step=0, evaluating=False, accuracy=1.0):
@@ -53,7 +51,7 @@ def _report(step=0, evaluating=False, accuracy=1.0):
     for seq in (2, 3):
         report.add(
             0,
-            Move(seq=seq, ranks=(0,), job=0, step=step, keys=()),
+            _move(seq, step),
             Done(seq=seq, started_s=10.0 * seq - 10, ended_s=10.0 * seq - 9.5),
         )
     return report
@@ -153,7 +151,7 @@ def test_every_file_is_strict_json(tmp_path):
     with Recorder(tmp_path, num_workers=2, kind="train") as recorder:
         recorder.record_job(_report())
         recorder.record_instruction(1, _call(0, "gen", step=4), done)
-        recorder.record_instruction(0, Forget(seq=1, ranks=(0,), job=0, step=4), done)
+        recorder.record_instruction(0, Forget(seq=1, calls=("gen",), ranks=(0,), job=0, step=4), done)
         recorder.record_summary({"eval": {"before": {"greedy_accuracy": float("inf")}}})
     (row,) = _lines(tmp_path / "metrics.jsonl")
     assert (row["kind"], row["loss"], row["num_tokens"]) == ("train", None, 120)

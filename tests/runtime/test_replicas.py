@@ -11,11 +11,10 @@ from transformers import AutoModelForSequenceClassification
 from realrl.api.batch import Sample, pack
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Save
 from realrl.api.recipe import ModelSpec
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import local_groups
-from realrl.program.instructions import Weights
+from realrl.program.instructions import Save, Weights
 from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.worker.replicas import Replicas
 from tests.models.families import ONE_EACH, tiny_model
@@ -50,9 +49,7 @@ def test_transformers_opens_a_critic(row, tmp_path):
     engine.train_values(batch, lambda values, micro: ((values - 1).square().sum(), {}), lr=1e-2)
     values = engine.values(batch)
 
-    replicas.save(
-        Save(seq=0, ranks=(0,), job=0, step=1, model="critic", placement=ALONE, directory=str(tmp_path))
-    )
+    replicas.save(Save(seq=0, job=0, step=1, model="critic", placement=ALONE, directory=str(tmp_path)))
     opened = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "critic", dtype=torch.float32, attn_implementation="eager"
     )

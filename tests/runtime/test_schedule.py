@@ -40,7 +40,7 @@ def _schedule(num_held_out=3, **settings):
 def _kinds(**settings):
     jobs = list(_schedule(**settings).jobs())
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    return [f"{'best' if job.only_if_best else job.program.nodes[-1]} {job.step}" for job in jobs]
+    return [f"{'best' if job.only_if_best else job.program.instructions[-1]} {job.step}" for job in jobs]
 
 
 def test_both_ends_are_evaluated_and_the_end_is_saved():
@@ -81,7 +81,7 @@ def _order(**settings):
     stages = list(_schedule(**settings).stages())
     last = {stage.job.number: i for i, stage in enumerate(stages)}
     assert [stage.is_last for stage in stages] == [last[s.job.number] == i for i, s in enumerate(stages)]
-    return [f"{node} {stage.job.step}" for stage in stages for node in stage.nodes]
+    return [f"{instruction} {stage.job.step}" for stage in stages for instruction in stage.instructions]
 
 
 def test_without_staleness_one_job_comes_after_the_other():
@@ -129,11 +129,11 @@ def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, 
     whole = replace(_schedule(recover_every=2, **settings), run_directory=tmp_path)
     left = replace(whole, steps_done=steps_done, is_evaluated=True)
     (tmp_path / "checkpoints" / f"step-{steps_done}").mkdir(parents=True)
-    stages = [(stage.job.step, stage.nodes, stage.job.samples) for stage in whole.stages()]
+    stages = [(stage.job.step, stage.instructions, stage.job.samples) for stage in whole.stages()]
     flush = stages.index((steps_done, ("flush",), ()))
     after = stages[stages.index((steps_done, ("snapshot",), ())) + 1 :]
     after.remove(stages[flush])
-    assert [(stage.job.step, stage.nodes, stage.job.samples) for stage in left.stages()] == after
+    assert [(stage.job.step, stage.instructions, stage.job.samples) for stage in left.stages()] == after
     assert left.steps == range(steps_done, 6)
 
 
@@ -148,7 +148,7 @@ def test_what_was_not_done_before_a_recovery_point_is_done_when_it_is_resumed(tm
     )
 
     def kinds() -> list[str]:
-        found = [f"{'best' if j.only_if_best else j.program.nodes[-1]} {j.step}" for j in left.jobs()]
+        found = [f"{'best' if j.only_if_best else j.program.instructions[-1]} {j.step}" for j in left.jobs()]
         return [kind for kind in found if "snapshot" not in kind and "flush" not in kind]
 
     assert kinds() == [f"eval {step}", f"best {step}", f"save {step}", *rest]

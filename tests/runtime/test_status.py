@@ -1,24 +1,15 @@
 """What workers do and wait for, out of their queues; expectations are written down by hand."""
 
-from realrl.api.messages import RunCall, Underway
+from realrl.api.messages import Underway
 from realrl.program.deadlines import Deadlines
 from realrl.program.scheduler import Waiting
 from realrl.runtime.watch.activity import scene_of, set_up_scene
 from realrl.runtime.watch.status import Scene, ranks_in_words
+from tests.program.calls import run_call
 
 
 def _call(seq, ranks, call, steps_aside=False):
-    return RunCall(
-        seq=seq,
-        ranks=ranks,
-        job=0,
-        step=3,
-        call=call,
-        shares=(),
-        version=0,
-        steps_aside=steps_aside,
-        dtypes={},
-    )
+    return run_call(call, ranks, seq, step=3, steps_aside=steps_aside)
 
 
 def _scene(deadlines, underway=None, waiting=()):

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from realrl.api.batch import Sample, pack
-from realrl.api.messages import KeyMove, Move
+from realrl.api.graph import CallKind, ModelFunctionCall
+from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
+from realrl.api.messages import KeyMove
 from realrl.layouts.topology import ONE_NODE
+from realrl.program.instructions import Move
 from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.worker.sample_store import SampleStore, batch_of
 from tests.world import run_world
@@ -19,6 +22,13 @@ def _tensor(key, sample):
     """Any rank can make it, so any can check it; sample 3 is empty."""
     length = 0 if sample == 3 else 1 + sample
     return (torch.arange(length) * 7 + sample).remainder(5).to(DTYPES[key])
+
+
+def _instruction(moves):
+    function = ModelFunctionCall("one", None, CallKind.COMPUTE, tuple(DTYPES))
+    placement = Placement(DeviceMesh((0, 1, 2, 3)), ParallelLayout(dp=4))
+    keys = tuple(DTYPES)
+    return Move(job=9, function=function, placement=placement, keys=keys, producers=(), moves=tuple(moves))
 
 
 def _move_and_check(rank):
@@ -37,7 +47,7 @@ def _move_and_check(rank):
         )
         for keys in MOVES
     ]
-    store.move(Move(seq=0, ranks=(0, 1, 2, 3), job=9, step=0, keys=tuple(moves)))
+    store.move(_instruction(moves))
     for key in DTYPES:
         for sample in (*source.get(rank, ()), *target.get(rank, ())):
             torch.testing.assert_close(store.get(9, key, sample), _tensor(key, sample), rtol=0, atol=0)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Done, Forget, RunCall, StepAside, Stop
+from realrl.api.messages import Done, StepAside, Stop
+from realrl.program.instructions import Forget, RunCall
 from realrl.runtime.worker import worker as worker_module
 from realrl.runtime.worker.worker import Worker
+from tests.program.calls import run_call
 
 
 @dataclass
@@ -37,12 +39,11 @@ def worker(*messages) -> Worker:
 
 
 def call(seq: int) -> RunCall:
-    shared = {"ranks": (0,), "job": 0, "step": 0, "call": "gen"}
-    return RunCall(seq=seq, shares=((),), version=0, steps_aside=True, dtypes={}, **shared)
+    return run_call("gen", (0,), seq, steps_aside=True)
 
 
 def forget(seq: int) -> Forget:
-    return Forget(seq=seq, ranks=(0,), job=0, step=0)
+    return Forget(seq=seq, calls=("gen",), ranks=(0,), job=0)
 
 
 def test_a_break_is_due_at_the_sign_for_this_call_and_ends_with_it():

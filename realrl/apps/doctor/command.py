@@ -19,19 +19,25 @@ from realrl.apps.doctor.finding import Finding
 from realrl.apps.doctor.probing import probe_all
 from realrl.base.terminal import show
 
-MODULES = tuple(
-    f"realrl.apps.doctor.{name}" for name in ("software", "compute", "memory", "storage", "network", "judges")
+MODULES = (
+    "realrl.apps.doctor.software",
+    "realrl.apps.doctor.compute",
+    "realrl.apps.doctor.memory",
+    "realrl.apps.doctor.storage",
+    "realrl.apps.doctor.network",
+    "realrl.apps.doctor.judges",
 )
-"""Each with its `PROBES`."""
+"""Modules of probes, in the order of the report; each has `PROBES`."""
 _WIDTH = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was found; return the exit code."""
+    """Print the findings; return the exit code."""
     return run_command(_main, argv)
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = Parser(prog="realrl doctor", description="Check this machine and this installation")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -45,33 +51,55 @@ def _main(argv: Sequence[str]) -> int:
     began_s = time.monotonic()
     findings = probe_all(MODULES)
     took_s = time.monotonic() - began_s
-    show(_as_json(findings) if arguments.json else render(findings, took_s))
-    return FAILED if any(finding.status == "problem" for finding in findings) else OK
+    text = _as_json(findings) if arguments.json else render(findings, took_s)
+    show(text)
+    if any(finding.status == "problem" for finding in findings):
+        return FAILED
+    return OK
 
 
 def _as_json(findings: Sequence[Finding]) -> str:
+    """Return the findings as one JSON object."""
     document = {"version": __version__, "findings": findings}
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+    encoded = msgspec.json.encode(document)
+    text = msgspec.json.format(encoded, indent=2).decode()
+    return text + "\n"
 
 
 def render(findings: Sequence[Finding], took_s: float) -> str:
-    """The findings as text, and how many there are of each kind."""
+    """Return the findings as text, and the number of findings of each kind."""
     width = max(len(finding.name) for finding in findings)
-    lines = [line for finding in findings for line in _lines(finding, width)]
-    counts = {status: sum(f.status == status for f in findings) for status in ("ok", "note", "problem")}
+    lines = []
+    counts = {"ok": 0, "note": 0, "problem": 0}
+    for finding in findings:
+        lines += _lines(finding, width)
+        counts[finding.status] += 1
     kinds = ", ".join(f"{number} {status}" for status, number in counts.items())
-    return "\n".join(lines) + f"\n\nrealrl {__version__}: {kinds}, in {took_s:.1f} s\n"
+    text = "\n".join(lines)
+    return f"{text}\n\nrealrl {__version__}: {kinds}, in {took_s:.1f} s\n"
 
 
 def _lines(finding: Finding, width: int) -> list[str]:
+    """Return the lines of one finding, whose name gets `width` columns."""
     lead = f"{finding.status:<9}{finding.name:<{width + 2}}"
     indent = " " * len(lead)
-    lines = textwrap.wrap(finding.found, _WIDTH, initial_indent=lead, subsequent_indent=indent)
-    for title, text in (("means", finding.means), ("do", finding.do)):
-        if text:
-            begin = f"{indent}{title + ':':<7}"
-            lines += textwrap.wrap(text, _WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin))
+    lines = _wrapped(lead, finding.found)
+    if finding.means:
+        lines += _wrapped(f"{indent}means: ", finding.means)
+    if finding.do:
+        lines += _wrapped(f"{indent}do:    ", finding.do)
     return lines
+
+
+def _wrapped(lead: str, text: str) -> list[str]:
+    """Return the lines of a text that begins with `lead`, under which further lines are indented."""
+    indent = " " * len(lead)
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=lead,
+        subsequent_indent=indent,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,20 @@ from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
 from realrl.base.counting import counted
 from realrl.base.machine import cpu_quotas
 
-_SIZE, _REPEATS = 512, 8
-"""Of the products that are timed: some milliseconds each."""
+_SIZE = 512
+"""Rows and columns of the products that are timed: some milliseconds each."""
+_REPEATS = 8
 _ROUNDING = 0.02
-"""Of a product in bfloat16, as a share of its largest element: eight bits, summed in float32."""
+"""Largest error of a product in bfloat16, as a fraction of its largest element: eight bits, summed in
+float32."""
+_SLOWER = 0.8
+"""Products in bfloat16 are reported as slow if they reach less than this fraction of float32's speed."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 _FOR_OPENMP = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "GOMP_CPU_AFFINITY")
 
 
 def look_at_torch() -> Iterator[Finding]:
+    """Yield PyTorch's version and build."""
     import torch
 
     build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs alone"
@@ -27,41 +33,56 @@ def look_at_torch() -> Iterator[Finding]:
 
 
 def look_at_cores() -> Iterator[Finding]:
+    """Yield the CPU's name, its cores, and whether a container gets less of their time."""
     import torch
 
     cores = len(os.sched_getaffinity(0))
     quota = min(cpu_quotas(), default=float(cores))
     threads = counted(torch.get_num_threads(), "thread")
     found = f"{_cpu_name()}; {counted(cores, 'core')}, {threads} of PyTorch"
-    variables = ", ".join(f"{name}={os.environ[name]}" for name in _FOR_OPENMP if name in os.environ)
-    found += f"; {variables}" if variables else ""
-    if quota < cores:
-        means = f"the container gets the time of {quota:g} cores, over which threads for {cores} compete"
-        last = max(1, int(quota)) - 1
-        do = f"give the container whole cores (--cpuset-cpus), or start runs with taskset -c 0-{last}"
-        yield note("cores", found, means, do)
-    else:
+    variables = [f"{name}={os.environ[name]}" for name in _FOR_OPENMP if name in os.environ]
+    if variables:
+        found += f"; {', '.join(variables)}"
+    if quota >= cores:
         yield ok("cores", found)
+        return
+    means = f"the container gets the time of {quota:g} cores, over which threads for {cores} compete"
+    num_whole = max(1, int(quota))
+    do = f"give the container whole cores (--cpuset-cpus), or start runs with taskset -c 0-{num_whole - 1}"
+    yield note("cores", found, means, do)
 
 
 def _cpu_name() -> str:
+    """Return the CPU's name. Source: Linux, proc_cpuinfo(5)."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a CPU")
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.startswith("model name"):
+            return value.strip()
+    return "a CPU"
 
 
 def look_at_bf16() -> Iterator[Finding]:
+    """Yield whether products in bfloat16 are right and fast on this CPU."""
     import torch
 
-    a, b = torch.rand(_SIZE, _SIZE), torch.rand(_SIZE, _SIZE)
+    a = torch.rand(_SIZE, _SIZE)
+    b = torch.rand(_SIZE, _SIZE)
     exact = a @ b
-    own_a, own_b = a.bfloat16(), b.bfloat16()
-    error = ((own_a @ own_b).float() - exact).abs().max() / exact.abs().max()
+    own_a = a.bfloat16()
+    own_b = b.bfloat16()
+    product = (own_a @ own_b).float()
+    error = (product - exact).abs().max() / exact.abs().max()
     if error > _ROUNDING:
-        means, do = "what is trained in bfloat16 is wrong", "set dtype=float32, and report it to PyTorch"
-        yield problem("bfloat16", f"a product is wrong by {float(error):.1%}", means, do)
+        found = f"a product is wrong by {float(error):.1%}"
+        means = "what is trained in bfloat16 is wrong"
+        yield problem("bfloat16", found, means, "set dtype=float32, and report it to PyTorch")
         return
-    ratio = _seconds(lambda: a @ b) / _seconds(lambda: own_a @ own_b)
-    if ratio < 0.8:
+
+    wide_s = _seconds(lambda: a @ b)
+    own_s = _seconds(lambda: own_a @ own_b)
+    ratio = wide_s / own_s
+    if ratio < _SLOWER:
         found = f"{1 / ratio:.1f} times slower than float32 in products on this CPU"
         means = "on the CPU, float32 trains and generates faster, with twice the memory for weights"
         yield note("bfloat16", found, means, "set dtype=float32 for models that run on the CPU")
@@ -70,16 +91,18 @@ def look_at_bf16() -> Iterator[Finding]:
 
 
 def _seconds(product: Callable[[], object]) -> float:
-    """The least time of a product."""
-    times = []
+    """Return the shortest time of a product."""
+    shortest_s = math.inf
     for _ in range(_REPEATS):
         began_s = time.perf_counter()
         product()
-        times.append(time.perf_counter() - began_s)
-    return min(times)
+        took_s = time.perf_counter() - began_s
+        shortest_s = min(shortest_s, took_s)
+    return shortest_s
 
 
 def look_at_gloo() -> Iterator[Finding]:
+    """Yield whether a process group with gloo can be made."""
     import torch
     import torch.distributed as dist
 
@@ -92,6 +115,7 @@ def look_at_gloo() -> Iterator[Finding]:
 
 
 def look_at_gpus() -> Iterator[Finding]:
+    """Yield the driver, each GPU, and what else runs on GPUs need."""
     import torch
 
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -101,39 +125,46 @@ def look_at_gpus() -> Iterator[Finding]:
             yield _gpu(index)
         yield from _around_cuda()
     elif driver := _driver():
-        means = "runs use the CPU"
         build = "its CUDA needs a newer driver" if torch.version.cuda else "it is a build for CPUs alone"
+        found = f"the driver is there ({driver}), but torch sees no GPU: {build}"
         do = "install a build of torch for this driver's CUDA (pytorch.org), or look at CUDA_VISIBLE_DEVICES"
-        yield problem("gpu", f"the driver is there ({driver}), but torch sees no GPU: {build}", means, do)
+        yield problem("gpu", found, "runs use the CPU", do)
     else:
         yield ok("gpu", "none; runs use the CPU")
 
 
 def _driver() -> str:
-    """The NVIDIA driver's version; empty where there is none."""
-    words = _DRIVER.read_text().split() if _DRIVER.is_file() else []
-    return next((word for word in words if word.count(".") >= 1 and word[0].isdigit()), "")
+    """Return the version of the NVIDIA driver; empty if there is none."""
+    if not _DRIVER.is_file():
+        return ""
+    for word in _DRIVER.read_text().split():
+        if "." in word and word[0].isdigit():
+            return word
+    return ""
 
 
 def _gpu(index: int) -> Finding:
-    """A GPU, by a product in bfloat16 on it."""
+    """Return a finding about a GPU: its memory, and whether it computes a product in bfloat16."""
     import torch
 
     device = torch.device("cuda", index)
-    name, total = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-    free = torch.cuda.mem_get_info(device)[0]
+    title = f"gpu {index}"
+    name = torch.cuda.get_device_name(device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    free, _ = torch.cuda.mem_get_info(device)
     ones = torch.ones(64, 64, device=device, dtype=torch.bfloat16)
-    if not bool((ones @ ones == 64).all()):
-        return problem(
-            f"gpu {index}", f"{name}: a product on it is wrong", "so is training", "take another one"
-        )
+    product = ones @ ones
+    if not bool((product == 64).all()):
+        return problem(title, f"{name}: a product on it is wrong", "so is training", "take another one")
     found = f"{name}, {in_gib(free)} of {in_gib(total)} free"
+    # This process itself has a context on the GPU.
     if free < total * 0.9:
-        return note(f"gpu {index}", found, "other processes hold memory of it", "see nvidia-smi")
-    return ok(f"gpu {index}", found)
+        return note(title, found, "other processes hold memory of it", "see nvidia-smi")
+    return ok(title, found)
 
 
 def _around_cuda() -> Iterator[Finding]:
+    """Yield whether the CUDA kernels are built and NCCL is there."""
     import torch.distributed as dist
 
     from realrl.ops.kernels import CUDA_LIBRARY

@@ -14,13 +14,13 @@ class Finding(msgspec.Struct, frozen=True):
     """One line of the doctor."""
 
     status: Status
-    """`problem`: runs fail or are far slower than they need be. `note`: good to know."""
+    """`problem`: runs fail or are much slower than necessary. `note`: good to know."""
     name: str
     found: str
     means: str = ""
-    """What follows from it for runs; empty where nothing does."""
+    """The consequence for runs; empty if there is none."""
     do: str = ""
-    """What to do about it; empty where there is nothing to do."""
+    """What to do about it; empty if there is nothing to do."""
 
 
 class Probe(NamedTuple):
@@ -29,19 +29,25 @@ class Probe(NamedTuple):
     name: str
     look: Callable[[], Iterable[Finding]]
     deadline_s: float = 10.0
+    """Seconds without a finding after which the check counts as hanging."""
 
 
 def ok(name: str, found: str) -> Finding:
+    """Return a finding that is as it should be."""
     return Finding("ok", name, found)
 
 
 def note(name: str, found: str, means: str, do: str = "") -> Finding:
+    """Return a finding that is good to know."""
     return Finding("note", name, found, means, do)
 
 
 def problem(name: str, found: str, means: str, do: str) -> Finding:
+    """Return a finding that makes runs fail or slow."""
     return Finding("problem", name, found, means, do)
 
 
 def in_gib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB"
+    """Return a size in GiB, as text."""
+    size = num_bytes / 2**30
+    return f"{size:.1f} GiB"

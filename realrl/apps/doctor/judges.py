@@ -1,4 +1,4 @@
-"""The probe of the confinement of judges: it confines its own process, for good."""
+"""The probe of the confinement of judges: it confines its own process, which cannot be undone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _MEMORY_BYTES = 1 << 30
 
 
 def look_at_seccomp() -> Iterator[Finding]:
+    """Yield whether a process can confine itself, as those that compare answers do."""
     means = "answers are compared in confined processes only, so whatever grades them ends at its start"
     try:
         confine(memory_bytes=_MEMORY_BYTES)

@@ -13,14 +13,16 @@ from realrl.apps.doctor.finding import Finding, Probe, in_gib, note, ok, problem
 from realrl.base.machine import memory_bytes
 
 _LITTLE_BYTES = 4 << 30
-"""Two workers of the demo take somewhat less."""
+"""Two workers of the demo take a little less."""
 _SHM = Path("/dev/shm")
 _LITTLE_SHM_BYTES = 1 << 30
-_FEW_FILES, _ENOUGH_FILES = 1024, 8192
-"""A master has a few for each worker, each worker some for each other."""
+_FEW_FILES = 1024
+_ENOUGH_FILES = 8192
+"""A master has some open files for each worker, and each worker some for each other one."""
 
 
 def look_at_memory() -> Iterator[Finding]:
+    """Yield how much memory is available, within the container's limit."""
     total, available = _of_host()
     limit = memory_bytes()
     found = f"{in_gib(available)} of {in_gib(total)} available"
@@ -36,13 +38,18 @@ def look_at_memory() -> Iterator[Finding]:
 
 
 def _of_host() -> tuple[int, int]:
-    """Bytes in all, and bytes that can be had without swapping. Source: Linux, proc_meminfo(5)."""
+    """Return the bytes in all, and those available without swapping. Source: Linux, proc_meminfo(5)."""
     lines = Path("/proc/meminfo").read_text().splitlines()
-    sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    sizes = {}
+    for line in lines:
+        name, _, size = line.partition(":")
+        kib = int(size.split()[0])
+        sizes[name] = kib << 10
     return sizes["MemTotal"], sizes["MemAvailable"]
 
 
 def look_at_shared_memory() -> Iterator[Finding]:
+    """Yield whether anonymous shared memory works, and how much room `/dev/shm` has."""
     descriptor = os.memfd_create("realrl-doctor", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, mmap.PAGESIZE)
     with mmap.mmap(descriptor, mmap.PAGESIZE) as pages:
@@ -65,6 +72,7 @@ def look_at_shared_memory() -> Iterator[Finding]:
 
 
 def look_at_limits() -> Iterator[Finding]:
+    """Yield how many files a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_limited = hard != resource.RLIM_INFINITY
     most = hard if is_limited else float("inf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from realrl.apps.doctor.finding import Finding, Probe, note, ok, problem
 from realrl.base.listeners import admit_only
@@ -12,12 +12,13 @@ from realrl.base.network import address_towards
 
 _LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "192.0.2.1"
-"""An address of no host (RFC 5737): the way to it is the way out."""
+"""An address that no host has (RFC 5737): the route to it is the route to other networks."""
 _WITHIN_S = 3.0
 _INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 def look_at_loopback() -> Iterator[Finding]:
+    """Yield whether processes of this host can connect to each other."""
     try:
         with socket.create_server((_LOOPBACK, 0)) as listener:
             listener.settimeout(_WITHIN_S)
@@ -33,6 +34,7 @@ def look_at_loopback() -> Iterator[Finding]:
 
 
 def look_at_name() -> Iterator[Finding]:
+    """Yield whether this host's name has an address."""
     name = socket.gethostname()
     try:
         address = socket.gethostbyname(name)
@@ -44,6 +46,7 @@ def look_at_name() -> Iterator[Finding]:
 
 
 def look_at_interfaces() -> Iterator[Finding]:
+    """Yield the network interfaces, and settings that name an unknown one."""
     names = [name for _, name in socket.if_nameindex()]
     try:
         way_out = f"; other hosts see {address_towards(_ELSEWHERE)}"
@@ -51,15 +54,30 @@ def look_at_interfaces() -> Iterator[Finding]:
         way_out = "; there is no way to other hosts"
     yield ok("interfaces", f"{', '.join(names)}{way_out}")
     for variable in _INTERFACE_VARIABLES:
-        chosen = [name.strip("=^") for name in os.environ.get(variable, "").split(",") if name]
-        unknown = [name for name in chosen if not any(known.startswith(name) for known in names)]
+        unknown = _unknown_interfaces(os.environ.get(variable, ""), names)
         if unknown:
+            found = f"{variable} names {', '.join(unknown)}, which is none"
             means = "process groups cannot be made on it"
             do = f"set it to one of {', '.join(names)}, or unset it"
-            yield problem("interfaces", f"{variable} names {', '.join(unknown)}, which is none", means, do)
+            yield problem("interfaces", found, means, do)
+
+
+def _unknown_interfaces(setting: str, names: Sequence[str]) -> list[str]:
+    """Return the parts of a setting that are not the beginning of any interface's name.
+
+    Source: NCCL's documentation of NCCL_SOCKET_IFNAME: prefixes, after `=` for a whole name, after `^` for
+    those to leave out.
+    """
+    unknown = []
+    for part in setting.split(","):
+        prefix = part.strip("=^")
+        if part and not any(name.startswith(prefix) for name in names):
+            unknown.append(prefix)
+    return unknown
 
 
 def look_at_filters() -> Iterator[Finding]:
+    """Yield whether the kernel can keep other users of this host from a run's ports."""
     with socket.socket() as unopened:
         unopened.bind((_LOOPBACK, 0))
         try:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,6 +19,7 @@ _FOR_DEVELOPMENT = "dev"
 
 
 def look_at_python() -> Iterator[Finding]:
+    """Yield whether the interpreter fits realrl."""
     found = f"{platform.python_version()} ({platform.machine()}), {sys.executable}"
     wanted = _metadata("Requires-Python")
     if wanted and not SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
@@ -34,15 +34,18 @@ def look_at_python() -> Iterator[Finding]:
 
 
 def _metadata(field: str) -> str:
-    """A field of realrl's description as it is installed; empty where it is not."""
+    """Return a field of the installed realrl's metadata; empty if it is not installed."""
     try:
-        return metadata(_PACKAGE).get(field, "")
+        fields = metadata(_PACKAGE)
     except PackageNotFoundError:
         return ""
+    return fields[field] if field in fields else ""
 
 
 def look_at_kernels() -> Iterator[Finding]:
-    folder = Path(import_module("realrl").__file__).parent
+    """Yield whether realrl's kernels for the CPU are built."""
+    # The package may be a folder on the path instead of an installed one.
+    (folder,) = import_module(_PACKAGE).__path__
     yield ok("realrl", f"{__version__}, in {folder}")
     try:
         kernels = import_module("realrl.ops._kernels")
@@ -55,6 +58,7 @@ def look_at_kernels() -> Iterator[Finding]:
 
 
 def look_at_packages() -> Iterator[Finding]:
+    """Yield whether the packages that realrl needs or can use are there, in versions that fit."""
     try:
         wanted = [Requirement(text) for text in requires(_PACKAGE) or ()]
     except PackageNotFoundError:
@@ -65,47 +69,65 @@ def look_at_packages() -> Iterator[Finding]:
         return
     needed = [package for package in wanted if not package.marker]
     yield from _needed(needed)
-    optional = [package for package in wanted if package.marker and _is_optional(package)]
+    optional = [package for package in wanted if _is_optional(package)]
     yield from _optional(optional)
 
 
 def _needed(packages: list[Requirement]) -> Iterator[Finding]:
-    unfit = {str(package): _unfit(package) for package in packages if _unfit(package)}
-    if not unfit:
+    """Yield the needed packages that are missing or do not fit, or that all are there."""
+    all_fit = True
+    for package in packages:
+        found = _unfit(package)
+        if found:
+            all_fit = False
+            means = "what uses it fails, or behaves in another way than what was tested"
+            yield problem("packages", f"{package} is needed, {found}", means, f"pip install '{package}'")
+    if all_fit:
         yield ok("packages", f"all {len(packages)} that realrl needs are there, in fitting versions")
-    for wanted, found in unfit.items():
-        means = "what uses it fails, or behaves in another way than what was tested"
-        yield problem("packages", f"{wanted} is needed, {found}", means, f"pip install '{wanted}'")
 
 
 def _is_optional(package: Requirement) -> bool:
-    """Whether it belongs to an extra that is for users."""
-    return package.name != _PACKAGE and not package.marker.evaluate({"extra": _FOR_DEVELOPMENT})
+    """Return whether a package belongs to an extra for users."""
+    if package.marker is None or package.name == _PACKAGE:
+        return False
+    is_for_development = package.marker.evaluate({"extra": _FOR_DEVELOPMENT})
+    return not is_for_development
 
 
 def _optional(packages: list[Requirement]) -> Iterator[Finding]:
-    names = {package.name: package for package in packages}
-    there = {name: _version(name) for name in names if _version(name)}
-    shown = ", ".join(f"{name} {number}" for name, number in there.items()) or "none"
-    missing = ", ".join(name for name in names if name not in there) or "none"
-    yield ok("extras", f"optional packages: {shown}; not installed: {missing}")
-    for name, package in names.items():
-        if name in there and _unfit(package):
-            means = "what uses it may fail"
-            yield note(
-                "extras", f"{package} is expected, {_unfit(package)}", means, f"pip install '{package}'"
-            )
+    """Yield which optional packages are there, and those that do not fit."""
+    # A package may be in several extras.
+    by_name = {package.name: package for package in packages}
+    present = []
+    missing = []
+    for name in by_name:
+        number = _version(name)
+        if number:
+            present.append(f"{name} {number}")
+        else:
+            missing.append(name)
+    shown = ", ".join(present) or "none"
+    not_there = ", ".join(missing) or "none"
+    yield ok("extras", f"optional packages: {shown}; not installed: {not_there}")
+    for name, package in by_name.items():
+        found = _unfit(package)
+        if found and name not in missing:
+            what = f"{package} is expected, {found}"
+            yield note("extras", what, "what uses it may fail", f"pip install '{package}'")
 
 
 def _unfit(package: Requirement) -> str:
-    """What there is in place of a package that fits; empty where it fits."""
+    """Return what is installed in place of a fitting version, in words; empty if it fits."""
     found = _version(package.name)
     if not found:
         return "it is not installed"
-    return "" if package.specifier.contains(found, prereleases=True) else f"{found} is installed"
+    if package.specifier.contains(found, prereleases=True):
+        return ""
+    return f"{found} is installed"
 
 
 def _version(name: str) -> str:
+    """Return the installed version of a package; empty if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -18,17 +18,13 @@ _LITTLE_BYTES = 5 << 30
 
 
 def look_at_runs() -> Iterator[Finding]:
-    runs = next(field.default for field in _fields() if field.name == "runs_dir")
-    yield from _place("runs", Path(runs), "runs cannot be written", "give another directory: runs_dir=FOLDER")
-
-
-def _fields():
-    from dataclasses import fields
-
-    return fields(RunConfig)
+    """Yield whether the default folder of runs can be written."""
+    folder = Path(RunConfig.runs_dir)
+    yield from _place("runs", folder, "runs cannot be written", "give another directory: runs_dir=FOLDER")
 
 
 def look_at_cache() -> Iterator[Finding]:
+    """Yield whether realrl's cache can be written."""
     do = "set REALRL_CACHE to a folder that can be written"
     means = "the demo model cannot be made"
     try:
@@ -40,11 +36,13 @@ def look_at_cache() -> Iterator[Finding]:
 
 
 def look_at_temporary() -> Iterator[Finding]:
+    """Yield whether the folder of temporary files can be written."""
     folder = Path(tempfile.gettempdir())
     yield from _place("temporary", folder, "libraries fail that write there", "set TMPDIR to another folder")
 
 
 def look_at_hub() -> Iterator[Finding]:
+    """Yield whether the cache of the Hugging Face Hub can be written, and whether the Hub is offline."""
     from huggingface_hub import constants
 
     do = "set HF_HOME to a folder that can be written"
@@ -56,8 +54,10 @@ def look_at_hub() -> Iterator[Finding]:
 
 
 def _place(name: str, folder: Path, means: str, do: str) -> Iterator[Finding]:
-    """Whether a folder can be written, or made; and how much room its disk has."""
-    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    """Yield whether a folder can be written, or made, and how much room its disk has."""
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
     try:
         with tempfile.TemporaryDirectory(prefix=".realrl-doctor-", dir=above) as made:
             _write(Path(made))
@@ -72,8 +72,9 @@ def _place(name: str, folder: Path, means: str, do: str) -> Iterator[Finding]:
 
 
 def _write(folder: Path) -> None:
-    """Write as runs do: aside, renamed, under a lock."""
-    with locked(folder / "lock", str(os.getpid())):
+    """Write as runs do: to another file that is renamed, under a lock."""
+    owner = str(os.getpid())
+    with locked(folder / "lock", owner):
         write_atomically(folder / "file", "content")
 
 

@@ -24,9 +24,11 @@ FILES = {
     "amc23": ("amc23.jsonl",),
     "gsm8k": ("gsm8k.jsonl", "gsm8k_test.jsonl"),
 }
-"""Under which names a benchmark's file is looked for."""
+"""The names under which a benchmark's file is looked for."""
 _WORD = re.compile(r"[\w-]+")
-"""What looks like a benchmark's name rather than a path."""
+"""A text that looks like a benchmark's name rather than a path."""
+_NOT_IN_NAMES = re.compile(r"[^\w.-]+")
+"""Characters of a path that the name of its results does not have."""
 TITLES = {"math500": "MATH-500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "gsm8k": "GSM8K"}
 
 
@@ -35,36 +37,46 @@ class Benchmark:
     """Problems under one name."""
 
     name: str
-    """Of its file of results, too."""
+    """The name of its file of results, too."""
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
-    """What a person should know of their file."""
+    """What a user should know about the file of problems."""
 
     @property
     def title(self) -> str:
+        """Its name as papers write it."""
         return TITLES.get(self.name, self.name)
 
 
 def load_benchmarks(data: Sequence[str], directory: Path | None, limit: int | None) -> list[Benchmark]:
-    """Each of `data`, a benchmark's name or whatever `data.path` takes; of each the first `limit` problems.
+    """Return the first `limit` problems of each of `data`: a benchmark's name, or what `data.path` takes.
 
     Raises:
         ValueError: a benchmark without its file, data that cannot be read, or two of one name.
     """
-    found: list[Benchmark] = []
+    found: dict[str, Benchmark] = {}
     for source in data:
-        name = (
-            source if source in FILES else re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.") or "data"
-        )
-        if name in {benchmark.name for benchmark in found}:
+        is_known = source in FILES
+        name = source if is_known else _name_of(source)
+        if name in found:
             raise ValueError(f"--data: two are named {name!r}; give each once, or rename a file")
-        problems, notes = _load(str(_file(source, directory)) if source in FILES else source)
-        found.append(Benchmark(name, tuple(problems[:limit]), tuple(notes)))
-    return found
+        path = str(_file(source, directory)) if is_known else source
+        problems, notes = _load(path)
+        found[name] = Benchmark(name, tuple(problems[:limit]), tuple(notes))
+    return list(found.values())
+
+
+def _name_of(path: str) -> str:
+    """Return the name of the results on the problems at a path."""
+    stem = Path(path).stem
+    name = _NOT_IN_NAMES.sub("-", stem)
+    return name.strip("-.") or "data"
 
 
 def _load(path: str) -> tuple[list[Problem], list[str]]:
-    from realrl.datasets.prompts import load_problems  # not at the top: it takes torch, the options need none
+    """Return the problems at a path, and notes on them."""
+    # Imported here, because it needs torch and the command's options do not.
+    from realrl.datasets.prompts import load_problems
 
     try:
         return load_problems(DataConfig(path=path, eval_path=path), held_out=True)
@@ -75,12 +87,19 @@ def _load(path: str) -> tuple[list[Problem], list[str]]:
 
 
 def _unknown(name: str) -> ValueError:
+    """Return the error about a name that is neither a benchmark's nor a file's."""
     names = (*FILES, "sums")
-    expected = f"expected {', '.join(names)} or a file of rows"
-    return ValueError(f"--data: {expected}, got {name!r}{did_you_mean(name, names)}")
+    expected = ", ".join(names)
+    hint = did_you_mean(name, names)
+    return ValueError(f"--data: expected {expected} or a file of rows, got {name!r}{hint}")
 
 
 def _file(name: str, directory: Path | None) -> Path:
+    """Return the file of a benchmark's problems.
+
+    Raises:
+        ValueError: there is none.
+    """
     given = directory or os.environ.get(DATA_VARIABLE)
     wanted = " or ".join(FILES[name])
     if not given:
@@ -88,9 +107,11 @@ def _file(name: str, directory: Path | None) -> Path:
             f"--data: {name} is read from a file {wanted}; give its folder as --data-dir or ${DATA_VARIABLE},"
             " or a file's path in place of the name"
         )
-    paths = [Path(given).expanduser() / file for file in FILES[name]]
-    if path := next((path for path in paths if path.is_file()), None):
-        return path
+    folder = Path(given).expanduser()
+    for file in FILES[name]:
+        path = folder / file
+        if path.is_file():
+            return path
     raise ValueError(
         f"--data: {name}: expected {wanted} in {given}, found none; give another --data-dir, or a file's path"
         " in place of the name"

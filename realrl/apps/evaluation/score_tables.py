@@ -1,4 +1,4 @@
-"""Results as Markdown: a row for each model, then the details."""
+"""Writes results as Markdown: a table with a row for each model, then the details of the first one."""
 
 from __future__ import annotations
 
@@ -7,71 +7,124 @@ from typing import Any
 
 Results = Mapping[str, Any]
 _NONE = "-"
-
-
-def render(results: Sequence[Results]) -> str:
-    """Tables of several models' results; the first one's is in detail."""
-    first = results[0]
-    parts = [_table(_overview(results)), _NOTE, _settings(first), _table(_details(first))]
-    return "\n".join(parts)
-
-
+_LENGTHS = ("tokens", "tokens_right", "tokens_not_right")
 _NOTE = """\
 In percent; pass@1 is the mean over a problem's samples, ± half of a 95 % interval (bootstrap over problems).
 Answers whose check took too long or broke are not counted as right; how many they are stands below.
 """
 
 
+def render(results: Sequence[Results]) -> str:
+    """Return the tables of several models' results."""
+    first = results[0]
+    parts = [
+        _table(_overview(results)),
+        _NOTE,
+        _settings(first),
+        _table(_details(first)),
+    ]
+    return "\n".join(parts)
+
+
 def _overview(results: Sequence[Results]) -> Iterator[list[str]]:
-    """Greedy accuracy and pass@1 by benchmark."""
-    titles = {name: of["title"] for result in results for name, of in result["benchmarks"].items()}
-    columns = [(name, which) for name in titles for which in ("greedy", "pass@1")]
-    yield ["model", *(f"{titles[name]} {which}" for name, which in columns)]
+    """Yield the head, then greedy accuracy and pass@1 on each benchmark, a row for each model."""
+    titles = {}
     for result in results:
-        found = [result["benchmarks"].get(name, {}).get("accuracy", {}).get(which) for name, which in columns]
-        yield [result["name"], *(_percent(value) for value in found)]
+        for name, benchmark in result["benchmarks"].items():
+            titles[name] = benchmark["title"]
+    head = ["model"]
+    for title in titles.values():
+        head += [f"{title} greedy", f"{title} pass@1"]
+    yield head
+    for result in results:
+        row = [result["name"]]
+        for name in titles:
+            benchmark = result["benchmarks"].get(name, {})
+            accuracy = benchmark.get("accuracy", {})
+            row.append(_percent(accuracy.get("greedy")))
+            row.append(_percent(accuracy.get("pass@1")))
+        yield row
 
 
 def _percent(accuracy: Mapping[str, float] | None) -> str:
+    """Return an accuracy in percent, with half of its interval."""
     if accuracy is None:
         return _NONE
-    return f"{100 * accuracy['mean']:.1f} ± {50 * (accuracy['high'] - accuracy['low']):.1f}"
+    width = accuracy["high"] - accuracy["low"]
+    mean = 100 * accuracy["mean"]
+    return f"{mean:.1f} ± {50 * width:.1f}"
 
 
 def _settings(result: Results) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+    """Return a line with the settings of an evaluation."""
+    words = [f"{key} {value}" for key, value in result["settings"].items()]
+    settings = ", ".join(words)
     return f"{result['name']}: {settings}.\n"
 
 
 def _details(result: Results) -> Iterator[list[str]]:
-    """Two rows a benchmark: of its greedy answers, and of its samples."""
-    benchmarks = result["benchmarks"].values()
-    more = [name for name in next(iter(benchmarks))["accuracy"] if name not in ("greedy", "pass@1")]
-    verdicts = list(next(iter(benchmarks))["greedy"]["verdicts"])
-    lengths = ("tokens", "tokens_right", "tokens_not_right")
-    words = [name.replace("_", " ") for name in (*lengths, "truncated", *verdicts)]
-    yield ["benchmark", "answers", "problems", "right, 95 % interval", *more, *words]
+    """Yield the head, then two rows for each benchmark: its greedy answers, and its samples if any."""
+    benchmarks = list(result["benchmarks"].values())
+    first = benchmarks[0]
+    more = [name for name in first["accuracy"] if name not in ("greedy", "pass@1")]
+    verdicts = list(first["greedy"]["verdicts"])
+    names = (*_LENGTHS, "truncated", *verdicts)
+    yield [
+        "benchmark",
+        "answers",
+        "problems",
+        "right, 95 % interval",
+        *more,
+        *(name.replace("_", " ") for name in names),
+    ]
     for benchmark in benchmarks:
-        for how, which in (("greedy", "greedy"), ("samples", "pass@1")):
-            if of := benchmark.get(how):
-                yield [
-                    benchmark["title"],
-                    "greedy" if how == "greedy" else f"{benchmark['num_samples']} samples",
-                    str(benchmark["num_problems"]),
-                    _interval(benchmark["accuracy"][which]),
-                    *(_percent(benchmark["accuracy"][name] if how == "samples" else None) for name in more),
-                    *(_NONE if of[name] is None else f"{of[name]:.0f}" for name in lengths),
-                    f"{100 * of['truncated']:.1f}",
-                    *(str(of["verdicts"][verdict]) for verdict in verdicts),
-                ]
+        yield _row(benchmark, "greedy", "greedy", [_NONE] * len(more))
+        if benchmark.get("samples"):
+            passes = [_percent(benchmark["accuracy"][name]) for name in more]
+            yield _row(benchmark, "samples", "pass@1", passes)
+
+
+def _row(benchmark: Results, how: str, which: str, more: Sequence[str]) -> list[str]:
+    """Return the row of a benchmark's answers.
+
+    `how` names the answers, `which` their accuracy, `more` has further accuracies as text.
+    """
+    answers = benchmark[how]
+    title = "greedy" if how == "greedy" else f"{benchmark['num_samples']} samples"
+    truncated = 100 * answers["truncated"]
+    return [
+        benchmark["title"],
+        title,
+        str(benchmark["num_problems"]),
+        _interval(benchmark["accuracy"][which]),
+        *more,
+        *(_number(answers[name]) for name in _LENGTHS),
+        f"{truncated:.1f}",
+        *map(str, answers["verdicts"].values()),
+    ]
+
+
+def _number(value: float | None) -> str:
+    """Return a number without decimals."""
+    if value is None:
+        return _NONE
+    return f"{value:.0f}"
 
 
 def _interval(accuracy: Mapping[str, float]) -> str:
-    mean, low, high = (100 * accuracy[key] for key in ("mean", "low", "high"))
+    """Return an accuracy in percent, with both ends of its interval."""
+    mean = 100 * accuracy["mean"]
+    low = 100 * accuracy["low"]
+    high = 100 * accuracy["high"]
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _table(rows: Iterator[list[str]]) -> str:
+    """Return rows as a table, the first one as its head."""
     head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rule = ["---"] * len(head)
+    text = ""
+    for row in (head, rule, *body):
+        cells = " | ".join(row)
+        text += f"| {cells} |\n"
+    return text

@@ -1,4 +1,4 @@
-"""What the answers to a benchmark come to."""
+"""The scores of the answers to a benchmark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_ANSWER = ("verdict", "answer", "num_tokens", "ended", "response")
 
 
 def problems_of(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A line for each problem out of one for each answer, as `gen` writes them, in order."""
+    """Yield one object for each problem, from records of single answers in order, as `gen` writes them."""
     problem: dict[str, Any] = {}
     for record in records:
         if record["sample"] == 0:
@@ -34,28 +34,38 @@ def problems_of(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
 
 
 def score(problems: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every number of a benchmark: accuracies with their intervals, lengths, verdicts."""
+    """Return all numbers of a benchmark: accuracies with their intervals, lengths, verdicts."""
     greedy = [problem["greedy"] for problem in problems]
-    samples = [answer for problem in problems for answer in problem["samples"]]
-    return {
+    samples: Answers = []
+    for problem in problems:
+        samples += problem["samples"]
+    found = {
         "num_problems": len(problems),
         "num_samples": len(problems[0]["samples"]),
         "accuracy": _accuracies(problems),
         "greedy": _described(greedy),
-        **({"samples": _described(samples)} if samples else {}),
     }
+    if samples:
+        found["samples"] = _described(samples)
+    return found
 
 
 def _accuracies(problems: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over problems, each with its 95 % interval: of greedy answers, and pass@k of samples.
+    """Return means over problems, each with its 95 % interval: of greedy answers, and pass@k of samples.
 
-    An answer that could not be checked is not taken for right.
+    An answer that could not be checked does not count as right.
     """
     num_samples = len(problems[0]["samples"])
-    columns = {"greedy": [float(_is_right(problem["greedy"])) for problem in problems]}
-    num_right = [sum(map(_is_right, problem["samples"])) for problem in problems]
+    greedy = []
+    num_right = []
+    for problem in problems:
+        greedy.append(float(_is_right(problem["greedy"])))
+        num_right.append(_count_right(problem["samples"]))
+    columns = {"greedy": greedy}
     for k in powers_of_two(num_samples):
         columns[f"pass@{k}"] = [pass_at_k(num_samples, number, k) for number in num_right]
+
+    # Bootstrap draws rows: the problems.
     values = np.array(list(columns.values())).T
     means = values.mean(axis=0)
     lows, highs = bootstrap_intervals(values)
@@ -70,21 +80,41 @@ def _accuracies(problems: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
 
 
 def _described(answers: Answers) -> dict[str, Any]:
-    verdicts = Counter(answer["verdict"] for answer in answers)
-    right, others = ([a for a in answers if _is_right(a) == which] for which in (True, False))
+    """Return mean lengths, the truncated fraction, and the number of answers by verdict."""
+    counts = Counter(answer["verdict"] for answer in answers)
+    right: Answers = []
+    others: Answers = []
+    num_truncated = 0
+    for answer in answers:
+        if _is_right(answer):
+            right.append(answer)
+        else:
+            others.append(answer)
+        if not answer["ended"]:
+            num_truncated += 1
     return {
         "tokens": _mean_tokens(answers),
         "tokens_right": _mean_tokens(right),
         "tokens_not_right": _mean_tokens(others),
-        "truncated": sum(not answer["ended"] for answer in answers) / len(answers),
-        "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        "truncated": num_truncated / len(answers),
+        "verdicts": {verdict.value: counts[verdict.value] for verdict in Verdict},
     }
 
 
 def _is_right(answer: Mapping[str, Any]) -> bool:
-    return answer["verdict"] == Verdict.CORRECT.value
+    """Return whether an answer was found to be right."""
+    right = Verdict.CORRECT.value
+    return answer["verdict"] == right
+
+
+def _count_right(answers: Answers) -> int:
+    """Return how many answers are right."""
+    return sum(map(_is_right, answers))
 
 
 def _mean_tokens(answers: Answers) -> float | None:
-    """None for those of no answers."""
-    return sum(answer["num_tokens"] for answer in answers) / len(answers) if answers else None
+    """Return the mean length of answers, or None without any."""
+    if not answers:
+        return None
+    lengths = [answer["num_tokens"] for answer in answers]
+    return sum(lengths) / len(lengths)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from realrl import __version__
 from realrl.apps.command_line import BAD_INPUT, OK, Parser, complain, run_command
+from realrl.base.counting import counted
 from realrl.base.files import write_atomically
 
 _RUNS = Path("runs")
@@ -20,7 +21,7 @@ _MEBIBYTE = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report; returns the exit code."""
+    """Write the report; return the exit code."""
     return run_command(_main, argv)
 
 
@@ -32,18 +33,27 @@ def _main(argv: Sequence[str]) -> int:
 
     try:
         arguments = make_parser().parse_args(list(argv))
-        directories = list(dict.fromkeys(path for run in arguments.runs for path in _runs_of(run)))
+        directories = _directories_of(arguments.runs)
         target = _target(arguments.output, directories)
-        runs = [read_run(path, MOST_SAMPLES // len(directories)) for path in directories]
-        page = render({"version": __version__, "made_s": time.time(), "runs": runs})
+        most_samples = MOST_SAMPLES // len(directories)
+        runs = [read_run(path, most_samples) for path in directories]
+        page = render(
+            {
+                "version": __version__,
+                "made_s": time.time(),
+                "runs": runs,
+            }
+        )
         _write(target, page)
     except ValueError as error:
         return complain(str(error), BAD_INPUT)
-    print(f"{target}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page) / _MEBIBYTE:.1f} MiB")
+    size_mib = len(page) / _MEBIBYTE
+    print(f"{target}: {counted(len(runs), 'run')}, {size_mib:.1f} MiB")
     return OK
 
 
 def make_parser() -> Parser:
+    """Return the parser of the command's options."""
     parser = Parser(prog="realrl report", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "runs",
@@ -61,8 +71,22 @@ def make_parser() -> Parser:
     return parser
 
 
-def _runs_of(run: str) -> Iterator[Path]:
+def _directories_of(runs: Sequence[str]) -> list[Path]:
+    """Return the directories of all runs, each once.
+
+    Raises:
+        ValueError: there is no such run.
     """
+    directories: dict[Path, None] = {}
+    for run in runs:
+        for path in _runs_of(run):
+            directories[path] = None
+    return list(directories)
+
+
+def _runs_of(run: str) -> Iterator[Path]:
+    """Yield the directory of a run, or those of an experiment's trials.
+
     Raises:
         ValueError: there is no run.
     """
@@ -84,13 +108,20 @@ def _runs_of(run: str) -> Iterator[Path]:
 
 
 def _target(output: Path | None, directories: Sequence[Path]) -> Path:
-    """Where the report goes: to the run, or, of several, here."""
-    if output is None:
-        return directories[0] / _FILE if len(directories) == 1 else Path(_FILE)
-    return output / _FILE if output.is_dir() else output
+    """Return the report's file: in the run's directory, or, of several runs, in the current one."""
+    if output is not None:
+        return output / _FILE if output.is_dir() else output
+    if len(directories) > 1:
+        return Path(_FILE)
+    return directories[0] / _FILE
 
 
 def _write(target: Path, page: str) -> None:
+    """Write the page to its file.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     try:
         write_atomically(target, page, durable=False)
     except OSError as error:

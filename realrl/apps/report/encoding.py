@@ -16,24 +16,31 @@ _LARGEST_F32 = 3.4e38
 
 
 def floats(values: Iterable[float | None]) -> Packed:
-    """Numbers for curves, to seven digits; None becomes NaN."""
-    found = [math.nan if value is None else float(value) for value in values]
-    too_large = any(abs(value) > _LARGEST_F32 for value in found if math.isfinite(value))
-    return _packed("f64" if too_large else "f32", found)
+    """Pack numbers for curves, with seven digits; None becomes NaN."""
+    numbers = []
+    kind = "f32"
+    for value in values:
+        number = math.nan if value is None else float(value)
+        numbers.append(number)
+        if math.isfinite(number) and abs(number) > _LARGEST_F32:
+            kind = "f64"
+    return _packed(kind, numbers)
 
 
 def times(values: Iterable[float]) -> Packed:
-    """Numbers of which every digit counts."""
+    """Pack numbers with all of their digits."""
     return _packed("f64", values)
 
 
 def integers(values: Iterable[int]) -> Packed:
-    """Whole numbers within 32 bits."""
+    """Pack whole numbers of at most 32 bits."""
     return _packed("i32", values)
 
 
 def _packed(name: str, values: Iterable[float]) -> Packed:
+    """Return numbers as little-endian bytes of a type, in base64."""
     numbers = array(_TYPES[name], values)
     if sys.byteorder == "big":
         numbers.byteswap()
-    return {name: base64.b64encode(numbers.tobytes()).decode("ascii")}
+    encoded = base64.b64encode(numbers.tobytes())
+    return {name: encoded.decode("ascii")}

@@ -11,20 +11,20 @@ import msgspec
 
 
 class Line(NamedTuple):
-    """An object, and where in its file it begins."""
+    """An object, and the byte of its file at which it begins."""
 
     offset: int
     content: dict[str, Any]
 
 
 class JsonLines:
-    """The objects of a file; `damaged` counts the lines that are none."""
+    """The objects of a file; `damaged` counts the lines that are not objects."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
         self.is_cut = False
-        """Whether the last line has no end: it is being written, or its writer died."""
+        """Whether the last line is incomplete: it is being written, or its writer died."""
 
     def __iter__(self) -> Iterator[Line]:
         if not self.path.is_file():
@@ -42,7 +42,7 @@ class JsonLines:
                 offset += len(raw)
 
     def notes(self) -> list[str]:
-        """What a person should know of the lines that are left out."""
+        """Return what a user should know about lines that are left out."""
         found = []
         if self.damaged:
             found.append(f"{self.path.name}: {self.damaged} damaged lines are left out")
@@ -52,7 +52,7 @@ class JsonLines:
 
 
 def parse(raw: bytes) -> dict[str, Any] | None:
-    """The object of a line; None where there is none."""
+    """Return the object of a line, or None if it is not an object."""
     try:
         content = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
@@ -61,7 +61,7 @@ def parse(raw: bytes) -> dict[str, Any] | None:
 
 
 def _parse_as_python_writes(raw: bytes) -> Any:
-    """JSON with NaN, infinities or half of a surrogate pair, which other writers leave in files."""
+    """Read JSON with NaN, infinities or half of a surrogate pair, which other writers leave in files."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

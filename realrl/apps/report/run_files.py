@@ -1,4 +1,4 @@
-"""A run's directory as the data of a report; nothing is written, and the run may still be under way."""
+"""Reads the data of a report from a run's directory; it writes nothing, and the run may still be running."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from realrl.runtime.watch.status import STATUS, Status
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a directory holds anything to report on."""
-    return any((directory / name).is_file() for name in (CONFIG, METRICS, STATUS))
+    """Return whether a directory holds anything to report on."""
+    files = [directory / name for name in (CONFIG, METRICS, STATUS)]
+    return any(map(Path.is_file, files))
 
 
 def read_run(directory: Path, most_samples: int) -> dict[str, Any]:
-    """All that the page shows of a run."""
+    """Return everything that the page shows of a run."""
     notes = Notes()
     metrics = read_metrics(JsonLines(directory / METRICS))
     rollouts = read_rollouts(directory / RECORDS[metrics.main_kind], metrics)
@@ -59,12 +60,14 @@ def read_run(directory: Path, most_samples: int) -> dict[str, Any]:
 
 
 def _name(directory: Path, settings: Mapping[str, Any]) -> str:
-    """Its experiment and the directory's own name, which a later run of the trial may have changed."""
-    experiment = settings.get("experiment", directory.resolve().parent.name)
-    return f"{experiment}/{directory.resolve().name}"
+    """Return the experiment and the directory's name, which a later run of the trial may have changed."""
+    path = directory.resolve()
+    experiment = settings.get("experiment", path.parent.name)
+    return f"{experiment}/{path.name}"
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
+    """Return the summary of a run; empty if it cannot be read."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -73,6 +76,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 
 def _read_status(path: Path) -> Status | None:
+    """Return the status of a run, or None if it cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Status)
     except (OSError, msgspec.DecodeError):
@@ -82,7 +86,10 @@ def _read_status(path: Path) -> Status | None:
 def _state(
     directory: Path, metrics: Metrics, settings: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How far a run is: `ended`, `running`, `failed`, `stopped` without a word, or `unknown`."""
+    """Return how far a run is.
+
+    Its state is `ended`, `running`, `failed`, `stopped` (its master is gone without a word), or `unknown`.
+    """
     status = _read_status(directory / STATUS)
     rows = metrics.rows.get(metrics.main_kind, ())
     found = {
@@ -94,7 +101,7 @@ def _state(
         "lasted_s": summary.get("wall_s"),
     }
     if status is not None and not status.is_over:
-        # A summary is then of an earlier part, which the run has been resumed after.
+        # A summary is then that of an earlier part of a run that was resumed.
         return found | _unfinished(status, time.time())
     if summary:
         return found | {"state": "ended"}
@@ -105,8 +112,12 @@ def _state(
 
 
 def _unfinished(status: Status, now_s: float) -> dict[str, Any]:
-    """Whether a run that is not over still has a master."""
+    """Return the state of a run that is not over: whether it still has a master."""
     trouble = find_trouble(status, now_s)
-    if trouble:
-        return {"state": "stopped", "failure": trouble, "lasted_s": status.written_s - status.began_s}
-    return {"state": "running", "lasted_s": now_s - status.began_s}
+    if not trouble:
+        return {"state": "running", "lasted_s": now_s - status.began_s}
+    return {
+        "state": "stopped",
+        "failure": trouble,
+        "lasted_s": status.written_s - status.began_s,
+    }

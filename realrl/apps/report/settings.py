@@ -1,4 +1,4 @@
-"""A run's settings by dotted key, and which of them are not its recipe's defaults."""
+"""A run's settings by dotted key, and those that differ from its recipe's defaults."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from realrl.runtime.run_files import CONFIG
 
 
 def read_settings(directory: Path) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a run, and notes on what could not be read."""
+    """Return the settings of a run, and notes on files that could not be read."""
     path = directory / CONFIG
     try:
-        return flattened(load_mapping(path.read_text(encoding="utf-8"), str(path))), []
+        text = path.read_text(encoding="utf-8")
+        document = load_mapping(text, str(path))
     except FileNotFoundError:
         return {}, [f"{CONFIG} is missing"]
     except (OSError, ValueError) as error:
         return {}, [f"{CONFIG} cannot be read: {error}"]
+    return flattened(document), []
 
 
 def changed(settings: Mapping[str, Any]) -> list[str]:
-    """The keys that differ from this version's defaults of the recipe."""
+    """Return the keys that differ from this version's defaults of the recipe."""
     recipe = settings.get("recipe")
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         return []
-    document = load_mapping(dump_config(RECIPES[recipe].default_config), "defaults")
+    default_config = RECIPES[recipe].default_config
+    # Through YAML, so that both have the same types.
+    document = load_mapping(dump_config(default_config), "defaults")
     defaults = flattened(document)
-    return [key for key, value in settings.items() if key != "recipe" and defaults.get(key) != value]
+    found = []
+    for key, value in settings.items():
+        if key != "recipe" and defaults.get(key) != value:
+            found.append(key)
+    return found
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; an empty section is a leaf."""
-    found = {}
+    """Return the values of nested mappings by dotted key; an empty section is a value."""
+    found: dict[str, Any] = {}
     for key, inner in value.items():
+        path = f"{prefix}{key}"
         if isinstance(inner, Mapping) and inner:
-            found |= flattened(inner, f"{prefix}{key}.")
+            found |= flattened(inner, f"{path}.")
         else:
-            found[f"{prefix}{key}"] = inner
+            found[path] = inner
     return found

@@ -6,26 +6,31 @@ import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realrl.base.hub.repo import DEFAULT_REVISION, Repo
 
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
 _TOKENS = "/settings/tokens"
 _BUSY = (408, 429)
-"""HTTP status codes of a Hub that has no time now."""
+"""HTTP status codes of a busy Hub."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO)
 
 
 def explain(error: BaseException, repo: Repo) -> str | None:
-    """A sentence about `error`, which huggingface_hub or a library on top of it raised.
+    """Return a sentence about `error`, which huggingface_hub or a library on top of it raised.
 
-    None: neither the Hub, nor the network, nor the disk is what failed.
+    None if neither the Hub, nor the network, nor the disk has failed.
     """
     chain = list(_chain(error))
     for found in chain:
         if sentence := _answered(found, repo):
             return sentence
+
     for found in chain:
         if sentence := _unanswered(found, repo) or _refused_by_the_system(found):
             return sentence
@@ -37,12 +42,13 @@ def is_unreachable(error: BaseException) -> bool:
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code in _BUSY
+        status = error.response.status_code
+        return status >= 500 or status in _BUSY
     return bool(_kinds(error) & {"TransportError", "OfflineModeIsEnabled", "ConnectionError", "TimeoutError"})
 
 
 def _answered(error: BaseException, repo: Repo) -> str | None:
-    """About an answer of the Hub's."""
+    """Return a sentence about an answer of the Hub."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -56,7 +62,7 @@ def _answered(error: BaseException, repo: Repo) -> str | None:
     if isinstance(error, errors.HFValidationError):
         return "it is no name that the Hugging Face Hub allows; expected OWNER/NAME"
     if isinstance(error, errors.HfHubHTTPError):
-        return _by_status(error, repo)
+        return _by_status(error)
     return None
 
 
@@ -92,7 +98,7 @@ def _no_revision(repo: Repo) -> str:
     )
 
 
-def _by_status(error: BaseException, repo: Repo) -> str:
+def _by_status(error: HfHubHTTPError) -> str:
     status = error.response.status_code
     if status == 401:
         return f"{_endpoint()} does not accept your token; set HF_TOKEN to a valid one, or unset it"
@@ -115,6 +121,7 @@ def _unanswered(error: BaseException, repo: Repo) -> str | None:
             f"HF_HUB_OFFLINE is set, and the cache {_cache()} does not have all of it; unset HF_HUB_OFFLINE,"
             " or start once where there is a network"
         )
+
     if "ProxyError" in kinds:
         return f"the proxy before {_endpoint()} failed ({_line(error)}); check HTTPS_PROXY and NO_PROXY"
     if kinds & {"TimeoutException", "TimeoutError"}:
@@ -122,6 +129,7 @@ def _unanswered(error: BaseException, repo: Repo) -> str | None:
             f"{_endpoint()} did not answer in time (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set how"
             " many seconds it may take); start again: files that have arrived are kept"
         )
+
     if kinds & {"TransportError", "ConnectionError"}:
         return (
             f"the connection to {_endpoint()} failed ({_line(error)}); check the network and start again:"
@@ -131,11 +139,12 @@ def _unanswered(error: BaseException, repo: Repo) -> str | None:
 
 
 def _refused_by_the_system(error: BaseException) -> str | None:
-    number = getattr(error, "errno", None)
-    if number in _FULL:
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _FULL:
         return f"the disk of the cache {_cache()} is full; make room, or set HF_HUB_CACHE to another one"
-    if number in _CLOSED:
-        where = getattr(error, "filename", None) or _cache()
+    if error.errno in _CLOSED:
+        where = error.filename or _cache()
         return f"the cache cannot be written ({where}: {error.strerror}); set HF_HUB_CACHE to another folder"
     return None
 
@@ -149,7 +158,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """Names of its classes: those of HTTP clients, of which huggingface_hub has had three, are alike."""
+    """Return the names of an error's classes, which all HTTP clients of huggingface_hub share."""
     return {cls.__name__ for cls in type(error).__mro__}
 
 
@@ -159,8 +168,8 @@ def _has_token() -> bool:
     return bool(get_token())
 
 
-def _said(error: BaseException) -> str:
-    said = getattr(error, "server_message", None) or f"HTTP status {error.response.status_code}"
+def _said(error: HfHubHTTPError) -> str:
+    said = error.server_message or f"HTTP status {error.response.status_code}"
     return " ".join(said.split())[:200]
 
 

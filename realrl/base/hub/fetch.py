@@ -42,7 +42,7 @@ def fetch(
     only_plan: bool = False,
     check_access: bool = False,
 ) -> Reply:
-    """The commit of a repository and, in the Hub's cache, its files that match `patterns`.
+    """Return the commit of a repository and, in the Hub's cache, its files that match `patterns`.
 
     Without `commit`, the repository's revision is looked up. With `only_plan`, nothing is downloaded.
 
@@ -65,7 +65,7 @@ def fetch(
 
 @lru_cache(maxsize=64)
 def _fetched(request: Request, surroundings: tuple) -> Reply:
-    """A commit's files never change."""
+    """Return a commit's files, which never change."""
     return _ask(request)
 
 
@@ -76,12 +76,15 @@ def _ask(request: Request) -> Reply:
         stdout=subprocess.PIPE,
         env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
     )
+    output = process.stdout
+    assert output is not None, "the output is a pipe"
     try:
-        reply = _reply(process.stdout)
+        reply = _reply(output)
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        output.close()
+
     if reply.error:
         raise ValueError(reply.error)
     for note in reply.notes:
@@ -90,19 +93,22 @@ def _ask(request: Request) -> Reply:
 
 
 def _reply(output: IO[bytes]) -> Reply:
-    """The last line; those before it must go on changing."""
-    before, changed_s = b"", time.monotonic()
+    """Return the reply in the last line; the lines before it must keep changing."""
+    before = b""
+    changed_s = time.monotonic()
     for line in _lines(output):
         if line.startswith(b"{"):
             return msgspec.json.decode(line, type=Reply)
         now_s = time.monotonic()
         if line and line != before:
-            before, changed_s = line, now_s
+            before = line
+            changed_s = now_s
         if now_s - changed_s > STALLED_S:
             raise ValueError(
                 f"nothing has arrived from the Hugging Face Hub for {STALLED_S:.0f} s; check the network, and"
                 " start again: files that have arrived are kept"
             )
+
     raise ValueError("the process that asks the Hugging Face Hub ended early; its output above says why")
 
 

@@ -29,63 +29,81 @@ from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 
 _QUICK_BYTES = 5_000_000
 _BARS = 3
-"""Lines that the client's bars take, below which the terminal goes on."""
+"""Lines of the client's bars, below which the terminal continues."""
 _NO_ACCESS = (401, 403)
 """HTTP status codes."""
 
 
 class NoRoom(Exception):
-    """The disk is too small for what is to be downloaded."""
+    """The disk is too small for the download."""
 
 
 def answer(request: Request) -> Reply:
-    """Do what `request` asks; whatever fails is in the reply's `error`."""
+    """Answer a request; an error of any kind is in the reply's `error`."""
     try:
         return _fetch(request)
     except NoRoom as error:
         return Reply(error=str(error))
-    except Exception as error:  # of many kinds: the network's, the Hub's, the disk's
+    except Exception as error:
+        # Errors of the network, the Hub and the disk are of many kinds.
         revision = request.commit or request.repo.revision
         repo = Repo(request.repo.kind, request.repo.name, revision)
-        return Reply(error=explain(error, repo) or _unknown(error))
+        message = explain(error, repo) or _unknown(error)
+        return Reply(error=message)
 
 
 def _fetch(request: Request) -> Reply:
-    """Find the commit, in the cache if need be, then its files."""
+    """Find the commit, in the cache if necessary, then its files."""
     if request.commit is not None:
         return _files(request, request.commit, request.commit)
     commit = _commit_on_hub(request)
     if commit is not None:
-        # By the revision's name, so that the cache keeps which commit that is.
+        # By the revision's name, so that the cache records its commit.
         return _files(request, commit, request.repo.revision)
-    commit = _commit_in_cache(request)
-    return structs.replace(_files(request, commit, commit), notes=_outage(commit))
+
+    cached = _commit_in_cache(request)
+    assert cached is not None, "the Hub is needed unless the cache has a commit"
+    reply = _files(request, cached, cached)
+    return structs.replace(reply, notes=_outage(cached))
 
 
 def _files(request: Request, commit: str, revision: str | None) -> Reply:
-    """Files of a commit, which `revision` names too: what there is, and if so wanted the files themselves."""
+    """Return the list of a commit's files and, if requested, the files; `revision` names the commit, too."""
     try:
         plan = _plan(request, commit)
     except Exception as error:
         if not is_unreachable(error.__cause__ or error):
             raise
         directory = _cached(request, commit, error)
-        return Reply(commit=commit, directory=directory, sizes=dict(_sizes(directory, request.patterns)))
-    missing = [file for file in plan if file.will_download]
-    missing_bytes = sum(file.file_size or 0 for file in missing)
-    sizes = {file.filename: file.file_size or 0 for file in plan}
+        cached_sizes = dict(_sizes(directory, request.patterns))
+        return Reply(commit=commit, directory=directory, sizes=cached_sizes)
+
+    sizes: dict[str, int] = {}
+    num_missing = 0
+    missing_bytes = 0
+    for file in plan:
+        num_bytes = file.file_size or 0
+        sizes[file.filename] = num_bytes
+        if file.will_download:
+            num_missing += 1
+            missing_bytes += num_bytes
+
     if request.only_plan:
         return Reply(commit=commit, sizes=sizes, missing_bytes=missing_bytes)
-    if missing:
-        _announce(request.repo, commit, len(missing), missing_bytes)
+    if num_missing:
+        _announce(request.repo, commit, num_missing, missing_bytes)
     with _progress(missing_bytes):
         directory = _snapshot(request, revision)
-    found = Path(directory).name
-    return Reply(commit=found, directory=directory, sizes=sizes, missing_bytes=missing_bytes)
+    return Reply(
+        commit=Path(directory).name,
+        directory=directory,
+        sizes=sizes,
+        missing_bytes=missing_bytes,
+    )
 
 
 def _outage(commit: str) -> tuple[str, ...]:
-    """A note, unless it is as the user wants it."""
+    """Return a note that the Hub is out of reach, unless the user has asked for that."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -94,7 +112,7 @@ def _outage(commit: str) -> tuple[str, ...]:
 
 
 def _commit_on_hub(request: Request) -> str | None:
-    """The commit that the repository's revision is now; None where the cache has to say so."""
+    """Return the current commit of the repository's revision; None if only the cache can tell."""
     from huggingface_hub import HfApi, constants
 
     repo = request.repo
@@ -109,13 +127,14 @@ def _commit_on_hub(request: Request) -> str | None:
         if not is_unreachable(error) or _commit_in_cache(request) is None:
             raise
         return None
+
     if request.check_access and info.gated:
         _check_access(repo)
     return info.sha
 
 
 def _commit_in_cache(request: Request) -> str | None:
-    """The commit that the repository's revision was when it was last downloaded."""
+    """Return the commit of the repository's revision when it was last downloaded."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -127,7 +146,7 @@ def _commit_in_cache(request: Request) -> str | None:
 
 
 def _plan(request: Request, commit: str) -> list[Any]:
-    """What there is, and what of it is to be downloaded."""
+    """Return the files that exist, and which of them must be downloaded."""
     from huggingface_hub import snapshot_download
 
     return snapshot_download(
@@ -140,7 +159,7 @@ def _plan(request: Request, commit: str) -> list[Any]:
 
 
 def _cached(request: Request, commit: str, unreachable: Exception) -> str:
-    """The commit's folder in the cache, where the Hub is out of reach."""
+    """Return the commit's folder in the cache, if the Hub is out of reach."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -180,14 +199,15 @@ def _check_access(repo: Repo) -> None:
 
 
 def _announce(repo: Repo, commit: str, num_files: int, num_bytes: int) -> None:
-    """Say what begins.
+    """Write a line about the download.
 
     Raises:
         NoRoom: the disk is too small.
     """
     from huggingface_hub import constants
 
-    cache, amount = Path(constants.HF_HUB_CACHE), f"{num_bytes / 1e6:,.1f} MB"
+    cache = Path(constants.HF_HUB_CACHE)
+    amount = f"{num_bytes / 1e6:,.1f} MB"
     on_disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     free = shutil.disk_usage(on_disk).free
     if free < num_bytes:
@@ -195,18 +215,20 @@ def _announce(repo: Repo, commit: str, num_files: int, num_bytes: int) -> None:
             f"its files need {amount} more, and the disk of the cache {cache} has {free / 1e6:,.1f} MB free;"
             " make room, or set HF_HUB_CACHE to another one"
         )
+
     sys.stderr.write(f"downloading {repo} ({commit[:12]}): {num_files} files, {amount}, to {cache}\n")
     sys.stderr.flush()
 
 
 @contextmanager
 def _progress(num_bytes: int) -> Iterator[None]:
-    """The client's bars, for what takes a while, on a terminal alone; elsewhere a line says what begins."""
+    """Show the client's bars within the context, for long downloads and on a terminal only."""
     from huggingface_hub.utils import enable_progress_bars
 
     if num_bytes < _QUICK_BYTES or not sys.stderr.isatty():
         yield
         return
+
     enable_progress_bars()
     try:
         yield
@@ -220,19 +242,21 @@ def _unknown(error: BaseException) -> str:
 
 
 def main() -> int:
+    """Answer the request that the command line gives, and return the exit code."""
     die_with_parent(int(os.environ[PARENT_VARIABLE]))
     request = msgspec.json.decode(sys.argv[1], type=Request)
     threading.Thread(target=beat, args=(request.repo,), daemon=True).start()
     from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()
-    # What fails is said once, by the parent.
+    # The parent reports errors, once.
     logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     try:
         reply = answer(request)
     except KeyboardInterrupt:
         return 130
+
     say(msgspec.json.encode(reply).decode())
     return 0
 

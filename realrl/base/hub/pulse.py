@@ -1,4 +1,4 @@
-"""Tells the parent of a download, again and again, how much has arrived."""
+"""Reports to the parent of a download, periodically, how much has arrived."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _one_line_at_a_time = threading.Lock()
 
 
 def beat(repo: Repo) -> None:
-    """Say how much has arrived, so that the parent sees whether anything does.
+    """Report how much has arrived, so that the parent sees whether anything does.
 
-    It arrives over connections of this process, or in the cache by another one, for which this one waits.
+    Bytes arrive over connections of this process, or in the cache by another process that this one waits for.
     """
     from huggingface_hub import constants
 
@@ -42,7 +42,8 @@ def received_bytes() -> int:
         return 0
     total = 0
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # closed meanwhile, or of another protocol
+        # It may be closed by now, or of another protocol.
+        with suppress(OSError):
             total += _received_over(int(name))
     return total
 
@@ -52,26 +53,31 @@ def _received_over(descriptor: int) -> int:
         return 0
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES_RECEIVED.size)
-    # An old kernel's is shorter.
-    return _TCP_BYTES_RECEIVED.unpack(info)[0] if len(info) == _TCP_BYTES_RECEIVED.size else 0
+    # An old kernel's structure is shorter.
+    if len(info) != _TCP_BYTES_RECEIVED.size:
+        return 0
+    (num_bytes,) = _TCP_BYTES_RECEIVED.unpack(info)
+    return num_bytes
 
 
 def _allocated_bytes(folder: Path) -> int:
-    """On the disk, as a file may have its full size before its bytes arrive."""
+    """Return the allocated blocks: a file may have its full size before its bytes arrive."""
     total = 0
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 total += entry.stat().st_blocks
-    except OSError:  # not made yet, or a file took its name meanwhile
+    except OSError:
+        # The folder does not exist yet, or a file has just got another name.
         pass
     return total
 
 
 def say(line: str) -> None:
-    """Write a line to the parent; whole, though two threads write."""
+    """Write a whole line to the parent; two threads write."""
     try:
         with _one_line_at_a_time:
             os.write(1, f"{line}\n".encode())
-    except BrokenPipeError:  # the parent has given up
+    except BrokenPipeError:
+        # The parent has given up.
         os._exit(1)

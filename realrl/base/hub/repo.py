@@ -24,12 +24,16 @@ class Repo:
     revision: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.revision}" if self.revision else self.name
+        if not self.revision:
+            return self.name
+        return f"{self.name}@{self.revision}"
 
 
 def parse_repo(kind: Kind, written: str) -> Repo | None:
-    """Read `OWNER/NAME[@REVISION]`; a dataset's owner may be left out. None: it is nothing of that form."""
+    """Read `OWNER/NAME[@REVISION]`; a dataset's owner may be missing. Returns None for any other form."""
     found = _WRITTEN.fullmatch(written)
-    if found is None or (kind == "model" and "/" not in found["name"]):
+    if found is None:
+        return None
+    if kind == "model" and "/" not in found["name"]:
         return None
     return Repo(kind, found["name"], found["revision"])

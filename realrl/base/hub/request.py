@@ -1,4 +1,4 @@
-"""What a parent asks of the child that talks to the Hub, and what it is answered."""
+"""The request of a parent to the child that talks to the Hub, and the reply."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from realrl.base.hub.repo import Repo
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Files of a repository that are wanted."""
+    """A request for files of a repository."""
 
     repo: Repo
     commit: str | None = None
-    """Left out, that of the repository's revision, which is looked up."""
+    """None: the commit of the repository's revision, which is looked up."""
     patterns: tuple[str, ...] = ()
-    """Of names, as `fnmatch` reads them."""
+    """Patterns of names, as `fnmatch` reads them."""
     only_plan: bool = False
-    """Say what there is, and download nothing."""
+    """List the files, and download nothing."""
     check_access: bool = False
-    """Where the commit is looked up, ask whether the other files of a gated repository would be given."""
+    """If the commit is looked up, check the access to the other files of a gated repository."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the files are, or why not."""
+    """The place of the files, or an error."""
 
     commit: str = ""
     directory: str = ""
-    """The commit's folder in the cache; empty where nothing of it is there."""
+    """The commit's folder in the cache; empty if there is none."""
     sizes: dict[str, int] = {}
-    """Bytes of each file that matches; those in the cache alone where the Hub is out of reach."""
+    """Bytes of each matching file; of those in the cache only, if the Hub is out of reach."""
     missing_bytes: int = 0
-    """What was not in the cache, or with `only_plan` is not."""
+    """Bytes that were not in the cache or, with `only_plan`, are not."""
     error: str = ""
     notes: tuple[str, ...] = ()

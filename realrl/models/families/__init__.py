@@ -1,1 +1,1 @@
-"""One file a family: how to read its `config.json`, and what its tensors are called."""
+"""One file per family: how to read its `config.json`, and the names of its tensors."""

@@ -15,6 +15,7 @@ class Gemma2Keys(GemmaKeys, kw_only=True):
 
 
 def gemma2(keys: Gemma2Keys) -> DecoderConfig:
+    """Return the decoder that Gemma 2's keys describe."""
     return gemma_like(
         keys,
         post_norms=True,

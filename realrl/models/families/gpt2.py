@@ -25,6 +25,7 @@ class GPT2Keys(msgspec.Struct, kw_only=True):
 
 
 def gpt2(keys: GPT2Keys) -> DecoderConfig:
+    """Return the decoder that GPT-2's keys describe."""
     if keys.n_embd % keys.n_head:
         raise ValueError(f"n_head must divide n_embd {keys.n_embd}, got {keys.n_head}")
     if keys.scale_attn_by_inverse_layer_idx or keys.add_cross_attention:

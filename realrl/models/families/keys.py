@@ -1,41 +1,47 @@
-"""The keys of `config.json` that families share, and how they become a decoder's sizes."""
+"""The keys of `config.json` that families share, and the decoder that they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
 
 from realrl.models.config import DecoderConfig, Names
-from realrl.models.rope import Rope, yarn_attention_factor
+from realrl.models.rope import Rope, RopeKind, yarn_attention_factor
+from realrl.ops.gated import Activation
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Layers = Annotated[int, Meta(ge=1, le=10_000)]
-"""Every layer is planned for; no model has a tenth as many."""
+"""The bound keeps plans small: no model has a tenth as many layers."""
 Positive = Annotated[float, Meta(gt=0)]
 TokenId = Annotated[int, Meta(ge=0)]
 TokenIds = TokenId | list[TokenId] | None
 
 BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
-"""How tensors end that old checkpoints hold in their layers and that are no weights."""
+"""Suffixes of tensors in the layers of old checkpoints that are no weights."""
 
-_ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+_ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+_ROPE_KINDS: dict[str, RopeKind] = {kind: kind for kind in get_args(RopeKind)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models of one architecture: how to read their `config.json`, and what their tensors are called."""
+    """Models of one architecture: how to read their `config.json`, and the names of their tensors."""
 
     keys: type[msgspec.Struct]
     """The keys that are read; their types are checked."""
     decoder: Callable[[Any], DecoderConfig]
-    """What keys of that type come to.
+    """Returns the decoder that keys of that type describe.
 
     Raises:
-        ValueError: they ask for what is not supported; the message begins with the key.
+        ValueError: a value is not supported; the message begins with the key.
     """
     classifier: str
     """transformers' class with a scalar head."""
@@ -43,6 +49,8 @@ class Family:
 
 
 class RopeKeys(msgspec.Struct):
+    """The keys of `rope_parameters`."""
+
     rope_theta: Positive | None = None
     rope_type: str | None = None
     type: str | None = None
@@ -59,11 +67,11 @@ class RopeKeys(msgspec.Struct):
     partial_rotary_factor: float | None = None
     full_attention: Any = None
     sliding_attention: Any = None
-    """Parameters of layers of one type, in place of those of all."""
+    """Parameters of layers of one type, instead of all layers."""
 
 
 class LlamaKeys(msgspec.Struct, kw_only=True):
-    """Those of Llama and of the families that grew out of it."""
+    """The keys of Llama and of families that are derived from it."""
 
     vocab_size: Count
     hidden_size: Count
@@ -81,12 +89,12 @@ class LlamaKeys(msgspec.Struct, kw_only=True):
     rope_parameters: RopeKeys | None = None
     rope_scaling: RopeKeys | None = None
     original_max_position_embeddings: Count | None = None
-    """Goes before that of `rope_parameters`."""
+    """Overrides the key of `rope_parameters`."""
     partial_rotary_factor: float | None = None
     tie_word_embeddings: bool | None = None
     eos_token_id: TokenIds = None
     sliding_window: Count | None = None
-    """How many tokens back a layer may see, in families that have such layers."""
+    """The number of tokens that a token sees in layers with a window."""
     use_sliding_window: bool = True
     max_window_layers: int = 0
     """Layers before this one see everything."""
@@ -94,7 +102,7 @@ class LlamaKeys(msgspec.Struct, kw_only=True):
 
 
 def llama_like(keys: LlamaKeys, **traits: Any) -> DecoderConfig:
-    """The decoder that Llama's keys describe, with a family's own `traits`."""
+    """Return the decoder that Llama's keys describe, with a family's own `traits`."""
     heads = keys.num_attention_heads
     usual = {
         "vocab_size": keys.vocab_size,
@@ -118,40 +126,55 @@ def llama_like(keys: LlamaKeys, **traits: Any) -> DecoderConfig:
 
 
 def windows(keys: LlamaKeys, *, sliding: Callable[[int], bool] | None = None) -> tuple[int | None, ...]:
-    """Each layer's window; without `layer_types`, layers for which `sliding` holds have one."""
+    """Return each layer's window; empty if no layer has one.
+
+    Without `layer_types`, layers for which `sliding` holds have a window, or all from `max_window_layers` on.
+    """
     if keys.sliding_window is None or not keys.use_sliding_window:
         return ()
-    first = keys.max_window_layers
-    layers = range(keys.num_hidden_layers)
-    if keys.layer_types is None:
-        slides = [sliding(i) if sliding else i >= first for i in layers]
-    else:
-        if len(keys.layer_types) != len(layers):
-            raise ValueError(f"layer_types must name {len(layers)} layers, got {len(keys.layer_types)}")
+    num_layers = keys.num_hidden_layers
+    if keys.layer_types is not None:
+        if len(keys.layer_types) != num_layers:
+            raise ValueError(f"layer_types must name {num_layers} layers, got {len(keys.layer_types)}")
         slides = [kind == "sliding_attention" for kind in keys.layer_types]
-    return tuple(keys.sliding_window if slide else None for slide in slides) if any(slides) else ()
+    elif sliding is not None:
+        slides = [sliding(layer) for layer in range(num_layers)]
+    else:
+        slides = [layer >= keys.max_window_layers for layer in range(num_layers)]
+
+    if not any(slides):
+        return ()
+    return tuple(keys.sliding_window if slide else None for slide in slides)
 
 
-def activation(key: str, name: str) -> str:
+def activation(key: str, name: str) -> Activation:
+    """Return our name of an activation; `key` is the one that gives it."""
     if name not in _ACTIVATIONS:
         raise ValueError(f"{key} must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
     return _ACTIVATIONS[name]
 
 
 def token_ids(ids: TokenIds) -> tuple[int, ...]:
-    return () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
+    """Return the tokens of a key that has one, several or none."""
+    if ids is None:
+        return ()
+    if isinstance(ids, list):
+        return tuple(ids)
+    return (ids,)
 
 
 def _num_kv_heads(keys: LlamaKeys) -> int:
-    heads, kv_heads = keys.num_attention_heads, keys.num_key_value_heads or keys.num_attention_heads
+    heads = keys.num_attention_heads
+    kv_heads = keys.num_key_value_heads or heads
     if heads % kv_heads:
         raise ValueError(f"num_key_value_heads must divide the {heads} attention heads, got {kv_heads}")
     return kv_heads
 
 
 def _head_dim(keys: LlamaKeys) -> int:
-    """Rotary embeddings turn pairs, so it is even."""
-    heads, size = keys.num_attention_heads, keys.hidden_size
+    """Return the head size, which is even: rotary embeddings turn pairs."""
+    heads = keys.num_attention_heads
+    size = keys.hidden_size
     if keys.head_dim is None and size % heads:
         raise ValueError(f"num_attention_heads must divide hidden_size {size}, got {heads}")
     head_dim = keys.head_dim or size // heads
@@ -161,9 +184,11 @@ def _head_dim(keys: LlamaKeys) -> int:
 
 
 def _rope(keys: LlamaKeys) -> Rope:
-    """What `rope_parameters` say, or `rope_scaling`, as they were called before transformers 5."""
+    """Return what `rope_parameters` describes, or `rope_scaling`, its name before transformers 5."""
     given = [raw for raw in (keys.rope_parameters, keys.rope_scaling) if raw is not None]
-    ropes = {_rope_of(keys, raw) for raw in given or [RopeKeys()]}
+    if not given:
+        given = [RopeKeys()]
+    ropes = {_rope_of(keys, raw) for raw in given}
     if len(ropes) > 1:
         raise ValueError(
             "rope_scaling: it does not say the same as rope_parameters; put all of it into rope_parameters,"
@@ -172,9 +197,17 @@ def _rope(keys: LlamaKeys) -> Rope:
     return ropes.pop()
 
 
+def _original_max_position(keys: LlamaKeys, raw: RopeKeys) -> int:
+    return (
+        keys.original_max_position_embeddings
+        or raw.original_max_position_embeddings
+        or keys.max_position_embeddings
+    )
+
+
 def _rope_of(keys: LlamaKeys, raw: RopeKeys) -> Rope:
     kind = raw.rope_type or raw.type or "default"
-    if kind not in ("default", "linear", "llama3", "yarn"):
+    if kind not in _ROPE_KINDS:
         raise ValueError(f"rope_type must be default, linear, llama3 or yarn, got {kind!r}")
     if kind != "default" and raw.factor is None:
         raise ValueError(f"rope_parameters: {kind} needs a factor")
@@ -192,11 +225,9 @@ def _rope_of(keys: LlamaKeys, raw: RopeKeys) -> Rope:
     usual = yarn_attention_factor(factor) if kind == "yarn" else 1.0
     return Rope(
         theta=theta,
-        kind=kind,
+        kind=_ROPE_KINDS[kind],
         factor=factor,
-        original_max_position=keys.original_max_position_embeddings
-        or raw.original_max_position_embeddings
-        or keys.max_position_embeddings,
+        original_max_position=_original_max_position(keys, raw),
         low_freq_factor=raw.low_freq_factor,
         high_freq_factor=raw.high_freq_factor,
         beta_fast=raw.beta_fast or Rope.beta_fast,

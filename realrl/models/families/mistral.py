@@ -11,6 +11,7 @@ class MistralKeys(LlamaKeys, kw_only=True):
 
 
 def mistral(keys: MistralKeys) -> DecoderConfig:
+    """Return the decoder that Mistral's keys describe."""
     return llama_like(keys, windows=windows(keys))
 
 

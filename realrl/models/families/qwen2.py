@@ -13,7 +13,14 @@ class Qwen2Keys(LlamaKeys, kw_only=True):
 
 
 def qwen2(keys: Qwen2Keys) -> DecoderConfig:
-    return llama_like(keys, qkv_bias=True, attn_out_bias=False, mlp_bias=False, windows=windows(keys))
+    """Return the decoder that Qwen2's keys describe."""
+    return llama_like(
+        keys,
+        qkv_bias=True,
+        attn_out_bias=False,
+        mlp_bias=False,
+        windows=windows(keys),
+    )
 
 
 QWEN2 = Family(

@@ -12,7 +12,13 @@ class Qwen3Keys(Qwen2Keys, kw_only=True):
 
 
 def qwen3(keys: Qwen3Keys) -> DecoderConfig:
-    return llama_like(keys, qk_norm=True, mlp_bias=False, windows=windows(keys))
+    """Return the decoder that Qwen3's keys describe."""
+    return llama_like(
+        keys,
+        qk_norm=True,
+        mlp_bias=False,
+        windows=windows(keys),
+    )
 
 
 QWEN3 = Family(

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from realrl.api.messages import Hello, ToMaster, ToWorker
+from realrl.api.messages import Hello, ToMaster
 from realrl.base.listeners import admit_only
 from realrl.base.network import answers
 from realrl.runtime.control.log_throttle import Drops
-from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER
+from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER, ToWorker
 from realrl.runtime.failure import RunFailed
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,11 @@ from typing import Any
 
 import msgspec
 
-from realrl.api.messages import Message, ToMaster, ToWorker
+from realrl.api.messages import Message, Setup, StepAside, Stop, ToMaster
+from realrl.program.instructions import AnyInstruction
+
+ToWorker = Setup | Stop | StepAside | AnyInstruction
+"""Everything that a worker may be sent."""
 
 PIECE_BYTES = 1 << 20
 """The longest frame. A socket takes no longer one from anybody, so a stranger can make it hold no more."""

@@ -10,20 +10,10 @@ from functools import partial
 from typing import NamedTuple
 
 from realrl.api.launcher import Launcher
-from realrl.api.messages import (
-    Done,
-    Failed,
-    Hello,
-    Instruction,
-    Ready,
-    Setup,
-    StepAside,
-    Stop,
-    ToMaster,
-    Underway,
-)
+from realrl.api.messages import Done, Failed, Hello, Ready, Setup, StepAside, Stop, ToMaster, Underway
 from realrl.base.watching import AttentiveClock
 from realrl.program.deadlines import Deadlines, Outstanding
+from realrl.program.instructions import Instruction
 from realrl.program.scheduler import Waiting
 from realrl.runtime.control.channel import MasterChannel
 from realrl.runtime.control.log_throttle import Drops

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from realrl.api.messages import Done, File, Instruction, RunCall
+from realrl.api.messages import Done, File
 from realrl.api.recipe import Mean, Metrics, Peak, joined
 from realrl.program.events import Job
+from realrl.program.instructions import Instruction, RunCall
 
 
 @dataclass

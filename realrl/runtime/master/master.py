@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from realrl.api.messages import Done, Instruction, StepAside
+from realrl.api.messages import Done
 from realrl.api.recipe import CourseWatch, NoWatch, Observed
-from realrl.program.events import Job, Reported
+from realrl.program.events import Closed, Event, Job, Reported, Withdrawn
+from realrl.program.instructions import Instruction
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
 from realrl.runtime.master.checkpoints import Best, publish
@@ -72,6 +73,7 @@ class Master:
 
     def run(self) -> None:
         """Until every job has ended: take in a report, send out what it allows."""
+        self._recorder.begin_events(self._scheduler.state)
         with self._shutdown.deferred():
             self._begin_stages()
             while self._open:
@@ -84,9 +86,10 @@ class Master:
         self._recorder.record_instruction(rank, instruction, done)
         if report := self._open.get(instruction.job):  # else its job was withdrawn
             report.add(rank, instruction, done)
-        self._send(self._scheduler.handle(Reported(rank, done)))
+        self._tell(Reported(rank, done))
 
     def _on_poll(self) -> None:
+        self._recorder.flush_events()
         self._show_running()
         if self._shutdown.is_requested:
             self._wind_down()
@@ -108,7 +111,7 @@ class Master:
         elif not self._open:
             for stage in self._schedule.recovery_now(self._num_jobs, self._steps_done):
                 self._open_job(stage.job)
-                self._send(self._scheduler.handle(stage))
+                self._tell(stage)
 
     def _withdraw(self) -> None:
         """Leave the step that is being trained, if one is, and recovery points that are being written."""
@@ -119,18 +122,21 @@ class Master:
         withdrawn = [job.number for job in jobs if (job.step > steps if job.recovers else job.number > kept)]
         for number in withdrawn:
             del self._open[number]
-        self._send(self._scheduler.withdraw(withdrawn))
+        self._tell(Withdrawn(tuple(withdrawn)))
         left, self._next = chain([self._next] if self._next else [], self._stages), None
         self._stages = iter(())
         for report in [r for r in self._open.values() if not self._scheduler.has_all_of(r.job)]:
             rest = next(stage for stage in left if stage.job.number == report.job.number)
-            self._send(self._scheduler.handle(rest))
+            self._tell(rest)
 
     def _show_running(self) -> None:
         self._progress.show_running(self._crew.running)
 
-    def _send(self, instructions: Sequence[Instruction | StepAside]) -> None:
-        for instruction in instructions:
+    def _tell(self, event: Event) -> None:
+        """Tell the scheduler of an event, and send what it allows."""
+        emitted = self._scheduler.handle(event)
+        self._recorder.record_event(event, emitted)
+        for instruction in emitted:
             logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
             self._crew.send(instruction)
 
@@ -138,7 +144,7 @@ class Master:
         while (stage := self._next) and (self._is_left_out(stage.job) or self._may_begin(stage.job)):
             self._next = next(self._stages, None)
             if stage.job.number in self._open:
-                self._send(self._scheduler.handle(stage))
+                self._tell(stage)
 
     def _is_left_out(self, job: Job) -> bool:
         return job.only_if_best and not self._is_evaluating and self._best.step != job.step
@@ -171,7 +177,8 @@ class Master:
             del self._open[report.job.number]
             if not (report.job.evaluating or report.job.directory):
                 report.after_s, self._ended_s = self._ended_s, report.end_s
-            report.num_tokens = self._scheduler.close(report.job).num_tokens
+            report.num_tokens = self._scheduler.ledgers[report.job.number].num_tokens
+            self._tell(Closed(report.job.number))
             if report.job.recovers:
                 self._publish_recovery(report)
             elif report.job.directory:

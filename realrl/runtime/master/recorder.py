@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from typing import Any
 import msgspec
 
 from realrl.api.config import RunConfig
-from realrl.api.messages import Done, Instruction
+from realrl.api.messages import Done
 from realrl.base.files import write_atomically
+from realrl.program.events import Event
+from realrl.program.instructions import Instruction
+from realrl.program.scheduler import Emitted
+from realrl.program.scheduler_state import SchedulerState
 from realrl.runtime.loggers.background import Loggers
+from realrl.runtime.master.event_files import LARGEST_BYTES, EventFiles
 from realrl.runtime.master.job_report import JobReport
 from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
 
@@ -34,6 +40,7 @@ class Recorder:
         self._metrics = (directory / METRICS).open("a", encoding="utf-8")
         self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
         self._trace = Trace(directory / TRACE, num_workers)
+        self._events: EventFiles | None = None
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
         self._trace.add(rank, instruction, done)
@@ -51,6 +58,20 @@ class Recorder:
         self._metrics.flush()
         self._loggers.log(row)
 
+    def begin_events(self, state: Callable[[], SchedulerState]) -> None:
+        """Begin the event log of an attempt; `state` returns the scheduler's state as it is now."""
+        self._events = EventFiles(self.directory, state, LARGEST_BYTES)
+
+    def record_event(self, event: Event, emitted: Sequence[Emitted]) -> None:
+        """Note what the scheduler was told, and what it sent."""
+        if self._events:
+            self._events.record(event, emitted)
+
+    def flush_events(self) -> None:
+        """Bring to its file what the event log has, from time to time."""
+        if self._events:
+            self._events.flush()
+
     def sync(self) -> None:
         """Have on disk what was written down until now."""
         for file in (self._metrics, self._records):
@@ -64,8 +85,9 @@ class Recorder:
     def close(self) -> None:
         """Close all of them, whatever a full disk keeps from being written."""
         with ExitStack() as files:
-            for file in (self._metrics, self._records, self._trace):
-                files.callback(file.close)
+            for file in (self._metrics, self._records, self._trace, self._events):
+                if file:
+                    files.callback(file.close)
 
     def __enter__(self) -> Recorder:
         return self

@@ -95,8 +95,9 @@ class Training:
 
     @property
     def versions(self) -> dict[str, int]:
-        changed = {node.model for node in self.programs.recovery.rest}
-        return dict.fromkeys(changed, self.steps_done) if self.steps_done else {}
+        if not self.steps_done:
+            return {}
+        return dict.fromkeys(self.programs.changed, self.steps_done)
 
     def stages(self) -> Iterator[Stage]:
         return in_order(self.jobs(), self.config.max_staleness)

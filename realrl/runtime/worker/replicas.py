@@ -14,7 +14,7 @@ from torch import Tensor
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.graph import OWN_ENGINE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Offload, Reallocate, Recovery, Release, Save
+from realrl.api.messages import Recovery
 from realrl.api.recipe import ModelSpec
 from realrl.api.traits import needed_generation
 from realrl.engines.engine import NO_WEIGHTS, Engine
@@ -23,10 +23,11 @@ from realrl.engines.vllm.fits import longest
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.layouts.topology import Topology
+from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
-from realrl.models.registry import read_decoder_config, read_family
+from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Weights
+from realrl.program.instructions import Offload, Reallocate, Release, Save, Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.runtime.model_directories import resolve_model
@@ -66,7 +67,10 @@ class Replicas:
         self._directories = {
             name: resolve_model(spec.model.path, spec.model.commit) for name, spec in specs.items()
         }
-        self._decoders = {model: read_decoder_config(path) for model, path in self._directories.items()}
+        self._decoders: dict[str, DecoderConfig] = {}
+        for model, path in self._directories.items():
+            family = load_family(specs[model].model.family)
+            self._decoders[model] = read_decoder_config(path, family)
         self._homes = homes
         self._transfers: dict[tuple[Weights, Weights], Transfer] = {}
         self._engines: dict[Weights, Engine | VLLMEngine] = {}
@@ -245,5 +249,6 @@ def _copy_description(source: Path, directory: Path, spec: ModelSpec) -> None:
         config.pop(key, None)
     config["dtype"] = spec.model.dtype
     if spec.head == "scalar":
-        config |= {"architectures": [read_family(source).classifier], "num_labels": 1}
+        family = read_family(source, load_family(spec.model.family))
+        config |= {"architectures": [family.classifier], "num_labels": 1}
     config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

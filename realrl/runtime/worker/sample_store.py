@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of, pack
-from realrl.api.messages import KeyMove, Move
+from realrl.api.messages import KeyMove
 from realrl.layouts.layout import Layout, Part, Pattern
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
+from realrl.program.instructions import Move
 from realrl.realloc.transfer import TransferSettings, execute
 
 Samples = dict[str, dict[int, Tensor]]
@@ -39,16 +40,16 @@ class SampleStore:
 
     def move(self, instruction: Move) -> None:
         """This rank's part of a move. Collective: over the instruction's ranks."""
-        transfer = plan(*move_layouts(instruction.keys), self._topology)
+        transfer = plan(*move_layouts(instruction.moves), self._topology)
         source = {
             _local(key, sample): self.get(instruction.job, key, sample)
-            for move in instruction.keys
+            for move in instruction.moves
             for key in move.dtypes
             for sample in move.source.get(self._rank, ())
         }
         target = {
             (key, sample): torch.empty(move.lengths[sample], dtype=getattr(torch, dtype))
-            for move in instruction.keys
+            for move in instruction.moves
             for key, dtype in move.dtypes.items()
             for sample in move.target.get(self._rank, ())
         }

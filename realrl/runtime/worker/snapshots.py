@@ -13,36 +13,37 @@ from torch import Tensor
 from realrl.api.messages import File
 from realrl.base.files import checksum, write_aside
 from realrl.engines.state import State
-
-Memories = Mapping[str, Mapping[str, Tensor]]
-"""What calls remember, by call."""
+from realrl.runtime.worker.call_memories import Memory
 
 _MEMORIES = "memories.safetensors"
 
 
 class Snapshots:
-    """The copies that are being written, by job and model."""
+    """The copies that are being written, by job and folder."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._begun: dict[tuple[int, str], Future] = {}
+        self._begun: dict[tuple[int, str], Future[tuple[File, ...]]] = {}
 
-    def begin(self, job: int, model: str, directory: str, state: State, memories: Memories) -> None:
-        """Copy the state and the memories; they may change while the copies are written."""
-        copied = {
-            f"{call}/{key}": tensor.detach().to("cpu", copy=True)
-            for call, memory in memories.items()
-            for key, tensor in memory.items()
-        }
-        self._begun[job, model] = self._thread.submit(_write, Path(directory), model, state.copied(), copied)
+    def begin(self, job: int, directory: Path, state: State | None, memories: Mapping[str, Memory]) -> None:
+        """Copy a model's state, if there is one, and calls' memories, and begin to write the copies.
 
-    def end(self, job: int, model: str) -> tuple[File, ...]:
+        Both may change while the copies are written.
+        """
+        copied_state = state.copied() if state else None
+        copied: dict[str, Tensor] = {}
+        for call, memory in memories.items():
+            for key, tensor in memory.items():
+                copied[f"{call}/{key}"] = tensor.detach().to("cpu", copy=True)
+        self._begun[job, directory.name] = self._thread.submit(_write, directory, copied_state, copied)
+
+    def end(self, job: int, folder: str) -> tuple[File, ...]:
         """Wait for what was begun; an error in writing is raised here."""
-        return self._begun.pop((job, model)).result()
+        return self._begun.pop((job, folder)).result()
 
 
 def read_memories(directory: Path) -> dict[str, dict[str, Tensor]]:
-    """The memories in a model's directory, by call."""
+    """Return the memories in a snapshot's directory, by call."""
     memories: dict[str, dict[str, Tensor]] = {}
     if (directory / _MEMORIES).is_file():
         for name, tensor in load_file(directory / _MEMORIES).items():
@@ -52,13 +53,19 @@ def read_memories(directory: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _write(directory: Path, model: str, state: State, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
-    (directory / model).mkdir(parents=True, exist_ok=True)
-    paths = [state.write(directory / model)]
+def _write(directory: Path, state: State | None, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
+    paths = []
+    if state or memories:
+        directory.mkdir(parents=True, exist_ok=True)
+    if state:
+        paths.append(state.write(directory))
     if memories:
-        paths.append(directory / model / _MEMORIES)
-        write_aside(paths[-1], lambda aside: save_file(dict(memories), aside))
-    return tuple(
-        File(path=f"{model}/{path.name}", num_bytes=path.stat().st_size, checksum=checksum(path))
-        for path in paths
-    )
+        path = directory / _MEMORIES
+        write_aside(path, lambda aside: save_file(dict(memories), aside))
+        paths.append(path)
+    return tuple(_written(path) for path in paths)
+
+
+def _written(path: Path) -> File:
+    name = f"{path.parent.name}/{path.name}"
+    return File(path=name, num_bytes=path.stat().st_size, checksum=checksum(path))

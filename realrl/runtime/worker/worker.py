@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +18,13 @@ from realrl.api.batch import PackedBatch, Sample
 from realrl.api.config import RunConfig
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import (
-    Done,
-    Failed,
+from realrl.api.messages import Done, Failed, StepAside, Stop, Underway
+from realrl.api.metrics import read
+from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
+from realrl.base.progress import Progress
+from realrl.parallel.groups import Groups
+from realrl.program.instructions import (
+    AnyInstruction,
     Flush,
     Forget,
     Instruction,
@@ -31,18 +35,12 @@ from realrl.api.messages import (
     RunCall,
     Save,
     Snapshot,
-    StepAside,
-    Stop,
-    ToWorker,
-    Underway,
+    Weights,
 )
-from realrl.api.metrics import read
-from realrl.api.recipe import NO_BREAKS, Breaks, CallContext, CallOutput, Mean, Peak, Recipe
-from realrl.base.progress import Progress
-from realrl.parallel.groups import Groups
-from realrl.program.instructions import Weights
 from realrl.runtime.control.channel import WorkerChannel
+from realrl.runtime.control.wire import ToWorker
 from realrl.runtime.run_data import RunData
+from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.replicas import Replicas, check_version
 from realrl.runtime.worker.sample_store import SampleStore, batch_of
 from realrl.runtime.worker.snapshots import Snapshots
@@ -65,8 +63,7 @@ class Worker:
     replicas: Replicas
     data: RunData
     store: SampleStore
-    memories: Mapping[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
-    """By call."""
+    memories: CallMemories = field(default_factory=CallMemories)
     snapshots: Snapshots = field(default_factory=Snapshots)
 
     def serve(self) -> None:
@@ -75,61 +72,38 @@ class Worker:
             if not isinstance(instruction, StepAside):  # else it was for a call that has ended
                 self.channel.send(self._report(instruction))
 
-    def _report(self, instruction: Instruction) -> Done | Failed:
+    def _report(self, instruction: AnyInstruction) -> Done | Failed:
         started_s = time.time()
         try:
-            result = self._carry_out(instruction) or {}
+            result = self._carry_out(instruction)
         except Exception as error:  # the master ends the run
             logger.exception("failed in %s", instruction)
             return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
         return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
 
-    def _carry_out(self, instruction: Instruction) -> dict[str, Any] | None:
-        """Do what is asked; the result is what `Done` says of it."""
+    def _carry_out(self, instruction: AnyInstruction) -> dict[str, Any]:
+        """Do what is asked; returns what `Done` says of it."""
         logger.debug("seq %d: %s", instruction.seq, instruction)
-        match instruction:
-            case RunCall():
-                return self._run_call(instruction)
-            case Move():
-                self.store.move(instruction)
-            case Reallocate():
-                self.replicas.reallocate(instruction)
-            case Release():
-                self.replicas.release(instruction)
-            case Offload():
-                self.replicas.offload(instruction)
-            case Save():
-                self.replicas.save(instruction)
-            case Snapshot():
-                self._begin_snapshot(instruction)
-            case Flush():
-                return {"files": self.snapshots.end(instruction.job, instruction.model)}
-            case Forget():
-                self.store.forget(instruction.job)
+        return HANDLERS[type(instruction)](self, instruction) or {}
 
     def _begin_snapshot(self, instruction: Snapshot) -> None:
-        """Begin to write the model, and what the calls remember that train it or run beside those.
-
-        They remember the same on all ranks of their placement, so that its first rank writes it.
-        """
+        """Copy this rank's part of a model, and memories, which are alike on all ranks and written by one."""
         model, placement = instruction.model, instruction.placement
-        remembering: list[str] = []
-        for call in self._graph(evaluating=False).calls.values():
-            if self.rank == self.plan[call.name].ranks[0] and self._is_saved_with(model, call):
-                remembering.append(call.name)
-        self.snapshots.begin(
-            instruction.job,
-            model,
-            instruction.directory,
-            self.replicas.engine(Weights(model, placement)).state(),
-            {name: self.memories[name] for name in remembering},
-        )
+        state = self.replicas.engine(Weights(model, placement)).state() if model else None
+        memories = {}
+        if self.rank == placement.ranks[0]:
+            for call in instruction.calls:
+                memories[call] = self.memories.after(call, instruction.step)
+        directory = Path(instruction.directory) / instruction.name
+        self.snapshots.begin(instruction.job, directory, state, memories)
 
-    def _is_saved_with(self, model: str, call: ModelFunctionCall) -> bool:
-        """Whether what a call remembers is written with a model."""
-        calls = self._graph(evaluating=False).calls
-        trains = calls[call.beside] if call.beside is not None else call
-        return trains.kind is CallKind.TRAIN and trains.model == model
+    def _end_snapshot(self, instruction: Flush) -> dict[str, Any]:
+        return {"files": self.snapshots.end(instruction.job, instruction.name)}
+
+    def _forget(self, instruction: Forget) -> None:
+        self.store.forget(instruction.job)
+        if not instruction.evaluating:
+            self.memories.drop_before(instruction.step)
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
         graph = self._graph(instruction.evaluating)
@@ -160,10 +134,16 @@ class Worker:
             tokenizer=self.data.tokenizer,
             reduce=groups.reduce,
             reduce_mesh=groups.reduce_mesh,
-            memory=self.memories[instruction.call],
+            memory=self._memory(instruction),
             progress=self._progress(instruction),
             breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
         )
+
+    def _memory(self, instruction: RunCall) -> Memory:
+        """Return what the call remembers of earlier steps of training; an evaluation remembers nothing."""
+        if instruction.evaluating:
+            return {}
+        return self.memories.for_step(instruction.call, instruction.step)
 
     def _progress(self, instruction: RunCall) -> Progress:
         """Tells the master now and then, on one rank for each data-parallel share."""
@@ -236,6 +216,20 @@ class Worker:
             self.store.put(instruction.job, output.batch, call.outputs)
             said |= _outputs(output.batch, call.outputs)
         return said
+
+
+HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | None]] = {
+    RunCall: Worker._run_call,
+    Move: lambda worker, instruction: worker.store.move(instruction),
+    Reallocate: lambda worker, instruction: worker.replicas.reallocate(instruction),
+    Release: lambda worker, instruction: worker.replicas.release(instruction),
+    Offload: lambda worker, instruction: worker.replicas.offload(instruction),
+    Save: lambda worker, instruction: worker.replicas.save(instruction),
+    Snapshot: Worker._begin_snapshot,
+    Flush: Worker._end_snapshot,
+    Forget: Worker._forget,
+}
+"""What a worker does at each kind of instruction; returns what `Done` says of it."""
 
 
 def one_line(error: Exception) -> str:

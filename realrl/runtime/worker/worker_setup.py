@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from realrl.api.config import RunConfig
 from realrl.api.messages import Failed, Hello, Ready, Setup
@@ -21,7 +19,7 @@ from realrl.api.recipe import Recipe
 from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
 from realrl.parallel.groups import create_groups
-from realrl.program.instructions import Call, Weights
+from realrl.program.instructions import RunCall, Weights
 from realrl.program.jobs import Programs, compile_run
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
@@ -30,6 +28,7 @@ from realrl.runtime.control.rendezvous import open_store
 from realrl.runtime.failure import RunRefused
 from realrl.runtime.inputs import check_digests
 from realrl.runtime.run_data import open_data
+from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.devices import open_device
 from realrl.runtime.worker.replicas import Replicas
 from realrl.runtime.worker.sample_store import SampleStore
@@ -109,16 +108,17 @@ def build_worker(
     )
 
 
-def _memories(setup: Setup) -> Mapping[str, dict[str, Tensor]]:
-    """What calls remember at the run's beginning, or where it is gone on with."""
-    memories = defaultdict(dict)
-    if setup.recovery:
-        for directory in Path(setup.recovery.directory).iterdir():
-            memories.update(read_memories(directory))
-    if "advantages" not in memories and "actor_train" in memories:
+def _memories(setup: Setup) -> CallMemories:
+    """Return what calls remember where the run begins or resumes."""
+    if not setup.recovery:
+        return CallMemories()
+    remembered: dict[str, Memory] = {}
+    for directory in Path(setup.recovery.directory).iterdir():
+        remembered.update(read_memories(directory))
+    if "advantages" not in remembered and "actor_train" in remembered:
         # In points that were written while train calls estimated advantages, it is they that remember.
-        memories["advantages"] = memories["actor_train"]
-    return memories
+        remembered["advantages"] = remembered["actor_train"]
+    return CallMemories(remembered, setup.recovery.step)
 
 
 def _transfer_settings(config: RunConfig) -> TransferSettings:
@@ -165,6 +165,8 @@ def _data_addresses() -> tuple[str, ...]:
 
 def _used_weights(programs: Programs) -> set[Weights]:
     """Every model at every placement where some call uses it, and at its home."""
-    nodes = (*programs.step.nodes, *programs.evaluate.nodes)
-    away = {weights for node in nodes if isinstance(node, Call) for weights in node.weights}
-    return away | {Weights(model, home) for model, home in programs.homes.items()}
+    used: set[Weights] = set()
+    for instruction in (*programs.step.instructions, *programs.evaluate.instructions):
+        if isinstance(instruction, RunCall):
+            used.update(instruction.weights)
+    return used | {Weights(model, home) for model, home in programs.homes.items()}

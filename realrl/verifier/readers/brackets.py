@@ -108,8 +108,12 @@ def _set_by_condition(head: Tokens, condition: Tokens, read: Read) -> Reading:
     named = named_set(found[0])
     if named is not None:
         name = named[0]
-        return found if _is_variable(head, name) else ()
-    if name_of(head) is not None or not isinstance(found[0], Named):
+        if _is_variable(head, name):
+            return found
+        return ()
+    if name_of(head) is not None:
+        return ()
+    if not isinstance(found[0], Named):
         return ()
     is_range = isinstance(found[0].value[0], Words)
     if not is_range:
@@ -126,7 +130,7 @@ def _is_variable(head: Tokens, name: str) -> bool:
     if joints and texts_of(sides[-1]) != [r"\mathbb R"]:
         return False
     found = name_of(sides[0])
-    return found is not None and found[0] == name
+    return found is not None and found.text == name
 
 
 def _point(tokens: Tokens, read: Read) -> Reading:
@@ -163,7 +167,9 @@ def _juxtaposed(tokens: Tokens, read: Read) -> Reading:
         elif token.kind != OPEN:
             return ()
     members = [read_brackets(group, read) for group in groups]
-    if len(groups) < 2 or not all(map(_is_tuple, members)):
+    if len(groups) < 2:
+        return ()
+    if not all(map(_is_tuple, members)):
         return ()
     return (Items(",", tuple(members)),)
 

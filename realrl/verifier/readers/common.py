@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 from realrl.verifier.nodes import Node, Number, operation
+from realrl.verifier.slices import texts_without_braces
 from realrl.verifier.tokens import Tokens
 from realrl.verifier.tree import Formula, Quantity, Reading, Words
 
@@ -38,5 +39,5 @@ def scaled(node: Node, factor: Fraction) -> Node:
 
 def as_words(tokens: Tokens) -> Words:
     """Return tokens as a text, word by word, without braces."""
-    words = [token.text.casefold() for token in tokens if token.text not in ("{", "}")]
+    words = map(str.casefold, texts_without_braces(tokens))
     return Words(tuple(words))

@@ -38,7 +38,9 @@ def _without_edges(tokens: Tokens) -> Tokens:
 
 
 def _is_edge_before(token: Token) -> bool:
-    return token.text in _EDGES or token.is_sign("=", r"\approx", r"\sim")
+    if token.text in _EDGES:
+        return True
+    return token.is_sign("=", r"\approx", r"\sim")
 
 
 def _without_lead_in(tokens: Tokens) -> Tokens:
@@ -52,7 +54,9 @@ def _without_lead_in(tokens: Tokens) -> Tokens:
 
 
 def _is_qualifier(token: Token) -> bool:
-    return is_word(token) and token.text.lower() in lexicon.QUALIFIERS
+    if not is_word(token):
+        return False
+    return token.text.lower() in lexicon.QUALIFIERS
 
 
 def _without_qualifier(tokens: Tokens) -> Tokens:
@@ -63,7 +67,9 @@ def _without_qualifier(tokens: Tokens) -> Tokens:
     opening = tokens[place].text.lower()
     value = tokens[:place]
     clause = tokens[place + 1 :]
-    return value if _only_qualifies(opening, clause, value) else tokens
+    if _only_qualifies(opening, clause, value):
+        return value
+    return tokens
 
 
 def _only_qualifies(opening: str, clause: Tokens, value: Tokens) -> bool:
@@ -71,16 +77,24 @@ def _only_qualifies(opening: str, clause: Tokens, value: Tokens) -> bool:
 
     A clause as `with remainder 2` belongs to the value.
     """
-    words = [token.text.lower() for token in clause if is_word(token)]
-    if _has_other_cases(clause) or _excepts(words) or _has_another_value(clause):
+    words = _words_in(clause)
+    if _has_other_cases(clause) or _excepts(words):
         return False
-    if _sets_variable(clause, value):
+    if _has_another_value(clause) or _sets_variable(clause, value):
         return False
     if opening not in lexicon.PREPOSITIONS:
         return True
     if has_text(clause, *_CONDITIONS) and not is_word(clause[0]):
         return True
-    return bool(words) and words[0] in lexicon.REQUIRED
+    if not words:
+        return False
+    return words[0] in lexicon.REQUIRED
+
+
+def _words_in(clause: Tokens) -> list[str]:
+    """Return the words of a clause in lower case."""
+    words = filter(is_word, clause)
+    return [word.text.lower() for word in words]
 
 
 def _excepts(words: list[str]) -> bool:
@@ -98,9 +112,13 @@ def _has_another_value(clause: Tokens) -> bool:
 
 
 def _is_bare_number(part: Tokens) -> bool:
-    has_number = any(token.kind == NUMBER for token in part)
-    has_condition = any(token.text in _CONDITIONS or is_word(token) for token in part)
-    return has_number and not has_condition
+    has_number = False
+    for token in part:
+        if token.text in _CONDITIONS or is_word(token):
+            return False
+        if token.kind == NUMBER:
+            has_number = True
+    return has_number
 
 
 def _sets_variable(clause: Tokens, value: Tokens) -> bool:
@@ -108,16 +126,19 @@ def _sets_variable(clause: Tokens, value: Tokens) -> bool:
     if len(clause) < 3:
         return False
     variable, sign = clause[:2]
-    is_equation = variable.kind == LETTERS and sign.text == "="
-    return is_equation and has_text(value, variable.text)
+    if variable.kind != LETTERS or sign.text != "=":
+        return False
+    return has_text(value, variable.text)
 
 
 def _has_other_cases(clause: Tokens) -> bool:
     """Return whether a clause continues with another value: `5 when x > 0, 7 otherwise`."""
-    words = {token.text.lower() for token in clause if is_word(token)}
-    if words & lexicon.OTHER_CASES:
+    words = _words_in(clause)
+    if not lexicon.OTHER_CASES.isdisjoint(words):
         return True
-    return any(map(is_separator, clause)) and bool(words & lexicon.QUALIFIERS)
+    if not any(map(is_separator, clause)):
+        return False
+    return not lexicon.QUALIFIERS.isdisjoint(words)
 
 
 def _without_remark(tokens: Tokens) -> Tokens:
@@ -130,8 +151,10 @@ def _without_remark(tokens: Tokens) -> Tokens:
     end = len(tokens)
     while end > 1 and _is_last_remark(tokens[end - 1]):
         end -= 1
-    has_value = end and not all(map(is_word, tokens[:end]))
-    return tokens[:end] if has_value else tokens
+    has_value = not all(map(is_word, tokens[:end]))
+    if has_value:
+        return tokens[:end]
+    return tokens
 
 
 def _without_parentheses(tokens: Tokens) -> Tokens:
@@ -142,10 +165,13 @@ def _without_parentheses(tokens: Tokens) -> Tokens:
     inside = tokens[start + 1 : -1]
     if has_text(inside, r"\in"):
         return (*tokens[:start], Token(SIGN, ","), *inside)
+    before = tokens[:start]
     words = [token for token in inside if token.text != "."]
-    is_remark = bool(words) and all(map(_is_remark, words))
-    is_superfluous = bool(inside) and (is_remark or _is_unit(inside))
-    return tokens[:start] if is_superfluous else tokens
+    if words and all(map(_is_remark, words)):
+        return before
+    if inside and _is_unit(inside):
+        return before
+    return tokens
 
 
 def _last_opening(tokens: Tokens) -> int:
@@ -157,14 +183,20 @@ def _last_opening(tokens: Tokens) -> int:
 
 
 def _is_remark(token: Token) -> bool:
-    return is_word(token) and token.text.lower() in lexicon.REMARKS
+    if not is_word(token):
+        return False
+    return token.text.lower() in lexicon.REMARKS
 
 
 def _is_last_remark(token: Token) -> bool:
-    return _is_remark(token) and token.text.lower() not in _IN_PARENTHESES_ONLY
+    if not _is_remark(token):
+        return False
+    return token.text.lower() not in _IN_PARENTHESES_ONLY
 
 
 def _is_unit(tokens: Tokens) -> bool:
     """Return whether words are a unit; a single letter may be a choice."""
-    are_words = all(is_word(token) and len(token.text) > 1 for token in tokens)
-    return are_words and units.read_unit(tokens) is not None
+    for token in tokens:
+        if not is_word(token) or len(token.text) == 1:
+            return False
+    return units.read_unit(tokens) is not None

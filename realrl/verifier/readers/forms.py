@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from realrl.verifier import numerals
-from realrl.verifier.names import is_one_thing, name_of
+from realrl.verifier.names import Name, is_one_thing, name_of
 from realrl.verifier.nodes import Number
 from realrl.verifier.readers.common import Read, only_formula, read_each
-from realrl.verifier.readers.relations import ray
+from realrl.verifier.readers.orders import ray
 from realrl.verifier.slices import cut, enclosed, has_text, is_word, words_of
 from realrl.verifier.tokens import SIGN, Token, Tokens
 from realrl.verifier.tree import Formula, Items, Named, Reading, Words
@@ -27,7 +27,7 @@ _LABELS = frozenset(
     "product probability distance speed time cost price profit number angle side base smallest largest least "
     "greatest first second third point vertex center slope".split()
 )
-"""Words that may stand before a value as its label."""
+"""Words that may be a label before a value."""
 _PLUS = Token(SIGN, "+")
 _MINUS = Token(SIGN, "-")
 _UPPER_SIGNS = {r"\pm": _PLUS, r"\mp": _MINUS}
@@ -50,13 +50,17 @@ def read_number_in_words(tokens: Tokens, _: Read) -> Reading:
     if found is None:
         return ()
     value, taken = found
-    return (Formula(Number(value)),) if taken == len(tokens) else ()
+    if taken < len(tokens):
+        return ()
+    return (Formula(Number(value)),)
 
 
 def read_numeral(tokens: Tokens, _: Read) -> Reading:
     """Return digits with a base, as `52_8`."""
     found = numerals.numeral(tokens)
-    return () if found is None else (found,)
+    if found is None:
+        return ()
+    return (found,)
 
 
 def read_ratio(tokens: Tokens, read: Read) -> Reading:
@@ -66,14 +70,20 @@ def read_ratio(tokens: Tokens, read: Read) -> Reading:
         return ()
     if len(parts) == 2 and joints[0].text == ":":
         label, value = parts
-        named = name_of(label)
-        if named and is_one_thing(named[0]) and named[1] and not name_of(value):
-            return (Named(named[0], read(value)),)
+        name = name_of(label)
+        if name is not None and _labels(name) and name_of(value) is None:
+            return (Named(name.text, read(value)),)
     return (Items(":", read_each(parts, read)),)
 
 
+def _labels(name: Name) -> bool:
+    return name.may_be_dropped and is_one_thing(name.text)
+
+
 def _joins_ratio(token: Token) -> bool:
-    return token.text == ":" or (is_word(token) and token.text == "to")
+    if token.text == ":":
+        return True
+    return is_word(token) and token.text == "to"
 
 
 def read_signs(tokens: Tokens, read: Read) -> Reading:
@@ -82,22 +92,29 @@ def read_signs(tokens: Tokens, read: Read) -> Reading:
     is_set = around is not None and around[0] == r"\{"
     if is_set or not has_text(tokens, r"\pm", r"\mp"):
         return ()
-    upper = tuple(_UPPER_SIGNS.get(token.text, token) for token in tokens)
-    lower = tuple(_LOWER_SIGNS.get(token.text, token) for token in tokens)
-    members = read_each((upper, lower), read)
-    if any(isinstance(member[0], Words) for member in members):
+    upper = read(_with_signs(tokens, _UPPER_SIGNS))
+    lower = read(_with_signs(tokens, _LOWER_SIGNS))
+    if isinstance(upper[0], Words):
         return ()
-    return (Items(",", members),)
+    if isinstance(lower[0], Words):
+        return ()
+    return (Items(",", (upper, lower)),)
+
+
+def _with_signs(tokens: Tokens, signs: dict[str, Token]) -> Tokens:
+    return tuple(signs.get(token.text, token) for token in tokens)
 
 
 def read_labelled(tokens: Tokens, read: Read) -> Reading:
     """Return a value with words before it: a bound, as `at least 5`, or a label, as `Minimum 1`."""
     texts = words_of(tokens)
     for words, operator in _BOUNDING.items():
-        num_words = len(words)
-        if texts[:num_words] == list(words) and len(tokens) > num_words:
-            node = only_formula(tokens[num_words:], read)
-            return () if node is None else (ray(operator, node),)
+        rest = tokens[len(words) :]
+        if rest and texts[: len(words)] == list(words):
+            node = only_formula(rest, read)
+            if node is None:
+                return ()
+            return (ray(operator, node),)
     place = _num_words_at_start(tokens)
     if not 0 < place < len(tokens):
         return ()

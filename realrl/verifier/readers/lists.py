@@ -1,60 +1,53 @@
-"""Reads lists: members with commas, words or spaces between them, systems of equations, lists with dots."""
+"""Reads lists: members with commas, words or spaces between them, systems of equations, lists with dots.
+
+tokens ─▶ members (list_members.py) ─▶ without ranges (ranges.py) ─▶ one condition, or a list
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
 from realrl.verifier import sets, units
-from realrl.verifier.nodes import Node, Number, free_symbols, operation
+from realrl.verifier.nodes import Node, Number, operation
 from realrl.verifier.readers.common import Read, as_words, read_each, scaled
+from realrl.verifier.readers.list_members import cut_into_members
+from realrl.verifier.readers.ranges import without_ranges
 from realrl.verifier.readers.real_sets import joined_pieces, named_set, sets_of_one_name
-from realrl.verifier.slices import cut, cut_at, has_text, is_apart, is_separator, is_word, parts_from
-from realrl.verifier.tokens import LETTERS, NUMBER, SIGN, TEXT, Token, Tokens
-from realrl.verifier.tree import (
-    Family,
-    Formula,
-    Items,
-    Named,
-    Progression,
-    Quantity,
-    Reading,
-    RealSet,
-    Relation,
-    Unit,
-    Value,
-    Words,
-)
+from realrl.verifier.slices import cut, cut_at, has_text, is_separator, is_word, parts_from
+from realrl.verifier.tokens import NUMBER, Token, Tokens
+from realrl.verifier.tree import Interval, Items, Named, Progression, Quantity, Reading, RealSet, Unit
 
 MAX_MEMBERS = 100
 """The largest number of members of a list that is read; a longer one is text."""
 MAX_CONDITIONS = 12
 """The largest number of conditions on a variable that are combined."""
 MODULI = (r"\pmod", r"\mod", "mod")
-_PARTS = "abcdefgh"
-"""The letters that mark the parts of an answer: `(a) 1 (b) 2`."""
+"""The words and commands before a modulus."""
 _ALIGNING_ENVIRONMENTS = ("aligned", "align", "align*", "gathered", "split")
 _ALIGNED = tuple((rf"\begin {name}", rf"\end {name}") for name in _ALIGNING_ENVIRONMENTS)
 _CASES = (r"\begin cases", r"\end cases")
+_MIN_SYSTEM_TOKENS = 4
+"""The number of tokens of the shortest system: its two ends, and two tokens inside."""
 _MAX_SMALLER_UNITS = 3
-"""The largest number of smaller units behind the first: days, hours, minutes and seconds."""
+"""The largest number of smaller units after the first: days, hours, minutes and seconds."""
 
 
 def read_system(tokens: Tokens, read: Read) -> Reading:
     r"""Return the equations in the rows of `\begin{cases}` or `\begin{aligned}`."""
-    if len(tokens) < 4:
+    if len(tokens) < _MIN_SYSTEM_TOKENS:
         return ()
-    environment = (tokens[0].text, tokens[-1].text)
+    begin = tokens[0].text
+    end = tokens[-1].text
     inside = tokens[1:-1]
-    if environment in _ALIGNED:
+    if (begin, end) in _ALIGNED:
         inside = tuple(token for token in inside if token.text != "&")
-    elif environment != _CASES or has_text(inside, "&"):
+    elif (begin, end) != _CASES or has_text(inside, "&"):
         return ()
     rows, _ = cut_at(inside, r"\\")
-    filled = [row for row in rows if row]
-    return (Items(",", read_each(filled, read)),)
+    equations = read_each(filter(None, rows), read)
+    return (Items(",", equations),)
 
 
 def read_list(tokens: Tokens, read: Read) -> Reading:
@@ -62,25 +55,30 @@ def read_list(tokens: Tokens, read: Read) -> Reading:
     found = _list_of_lists(tokens, read) or _residues(tokens, read)
     if found:
         return found
-    parts, joints = _members(tokens)
+    parts, joints = cut_into_members(tokens)
     if len(parts) < 2:
         is_list_of_one = bool(parts and joints)
-        return read(parts[0]) if is_list_of_one else _run_of_quantities(tokens, read)
+        if is_list_of_one:
+            return read(parts[0])
+        return _run_of_quantities(tokens, read)
     if len(parts) > MAX_MEMBERS:
         return (as_words(tokens),)
-    if any(is_dots(part) for part in parts):
+    if any(map(is_dots, parts)):
         return read_progression(parts, ",", read)
-    members = [read(part) for part in parts]
-    is_choice = any(_means_or(joint) for joint in joints)
+    members = list(map(read, parts))
+    is_choice = any(map(_means_or, joints))
     if not is_choice:
-        members = _without_ranges(members)
+        members = without_ranges(members)
     if len(members) == 1:
         return members[0]
-    return _conditions(members, is_choice) or _items(members, is_choice, tokens)
+    condition = _conditions(members, is_choice)
+    return condition or _items(members, is_choice, tokens)
 
 
 def _means_or(joint: Token) -> bool:
-    return joint.text.lower() == "or" or joint.text == r"\lor"
+    if joint.text.lower() == "or":
+        return True
+    return joint.text == r"\lor"
 
 
 def _items(members: Sequence[Reading], is_choice: bool, tokens: Tokens) -> Reading:
@@ -88,10 +86,11 @@ def _items(members: Sequence[Reading], is_choice: bool, tokens: Tokens) -> Readi
     flat: list[Reading] = []
     for member in members:
         flat.extend(members_of(member))
-    decimal = _decimal_comma(tokens)
+    kind = "or" if is_choice else ","
+    items = Items(kind, tuple(flat), _decimal_comma(tokens))
     if is_choice:
-        return (Items("or", tuple(flat), decimal),)
-    return (Items(",", tuple(flat), decimal), *_compound(members))
+        return (items,)
+    return (items, *_compound(members))
 
 
 def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
@@ -107,7 +106,8 @@ def _list_of_lists(tokens: Tokens, read: Read) -> Reading:
         lengths.add(len(inner))
     if len(lengths) != 1 or lengths == {1}:
         return ()
-    return (Items(",", read_each(parts, read)),)
+    lists = read_each(parts, read)
+    return (Items(",", lists),)
 
 
 def _residues(tokens: Tokens, read: Read) -> Reading:
@@ -116,148 +116,42 @@ def _residues(tokens: Tokens, read: Read) -> Reading:
     if len(joints) != 1:
         return ()
     left, right = sides
-    places = [place for place, token in enumerate(right) if token.text in MODULI]
-    if len(places) != 1 or places[0] == 0:
+    start = _start_of_modulus(right)
+    if start is None:
         return ()
-    end = places[0]
-    if right[end - 1].text == "(":
-        end -= 1
-    residues, commas = cut(right[:end], is_separator)
+    residues, commas = cut(right[:start], is_separator)
     if not commas or not all(residues):
         return ()
-    modulus = right[end:]
-    congruences = [(*left, joints[0], *residue, *modulus) for residue in residues]
-    return (Items(",", read_each(congruences, read)),)
+    modulus = right[start:]
+    items: list[Reading] = []
+    for residue in residues:
+        congruence = (*left, *joints, *residue, *modulus)
+        items.append(read(congruence))
+    return (Items(",", tuple(items)),)
 
 
-def _members(tokens: Tokens) -> tuple[list[Tokens], list[Token]]:
-    """Return the members of a list, without empty ones, and the tokens between them."""
-    parts, joints = cut(tokens, is_separator)
-    found: list[Tokens] = []
-    for part in _without_marks(parts):
-        found += _lettered(part) or _equations(part) or _spaced(part)
-    if not joints and len(found) > 1:
-        # Members that only a space separates are a list with commas.
-        joints = [Token(SIGN, ",")]
-    members = [part for part in found if part]
-    return members, joints
-
-
-def _spaced(tokens: Tokens) -> Iterator[Tokens]:
-    """Cut between numbers with a space between them, except where a mixed number begins."""
-    start = 0
-    for place in range(1, len(tokens)):
-        is_mixed = place + 1 < len(tokens) and tokens[place + 1].text == "/"
-        if is_apart(tokens, place) and not is_mixed:
-            yield tokens[start:place]
-            start = place
-    yield tokens[start:]
-
-
-def _lettered(tokens: Tokens) -> list[Tokens]:
-    """Return the parts of `(a) 1 (b) 2`, without their marks."""
-    marks = [place for place in range(len(tokens) - 2) if _is_mark(tokens[place : place + 3])]
-    if len(marks) < 2 or marks[0] != 0:
-        return []
-    letters = "".join(tokens[place + 1].text for place in marks)
-    if not _PARTS.startswith(letters):
-        return []
-    return [part[3:] for part in parts_from(tokens, marks)]
-
-
-def _without_marks(parts: list[Tokens]) -> list[Tokens]:
-    """Return parts without the marks of `(a) 1, (b) 2`."""
-    if len(parts) < 2:
-        return parts
-    marked = [part for part in parts if len(part) > 3 and _is_mark(part[:3])]
-    letters = "".join(part[1].text for part in marked)
-    is_marked = len(letters) == len(parts) and _PARTS.startswith(letters)
-    return [part[3:] for part in parts] if is_marked else parts
-
-
-def _equations(tokens: Tokens) -> list[Tokens]:
-    """Return the equations of `x = 1  y = 2`, with a space before each name."""
-    starts = [place for place in range(2, len(tokens) - 1) if _begins_equation(tokens, place)]
-    if not starts or tokens[0].kind != LETTERS or tokens[1].text != "=":
-        return []
-    return parts_from(tokens, [0, *starts])
-
-
-def _begins_equation(tokens: Tokens, place: int) -> bool:
-    name = tokens[place]
-    if name.kind != LETTERS or not name.after_space or tokens[place + 1].text != "=":
-        return False
-    before = tokens[place - 1]
-    return before.kind == NUMBER or before.text == "}"
-
-
-def _is_mark(tokens: Tokens) -> bool:
-    return tokens[0].text == "(" and tokens[2].text == ")" and tokens[1].kind in (TEXT, LETTERS)
-
-
-def _without_ranges(members: list[Reading]) -> list[Reading]:
-    r"""Return members without ranges of their variables, as `k \in \mathbb{Z}`.
-
-    With exactly one range, the other members become families over it.
-    """
-    used = _used_variables(members)
-    ranges = [member for member in members if _is_range(member, used)]
-    kept = [member for member in members if member not in ranges]
-    if not ranges or not kept:
-        return members
-    if len(ranges) > 1:
-        return kept
-    only_range = ranges[0][0]
-    return [_family(member, only_range) for member in kept]
-
-
-def _used_variables(members: Sequence[Reading]) -> set[str]:
-    """Return the variables in the formulas of members."""
-    used: set[str] = set()
-    for member in members:
-        value = member[0]
-        if isinstance(value, Named):
-            value = value.value[0]
-        if isinstance(value, Formula):
-            used |= free_symbols(value.node)
-    return used
-
-
-def _family(member: Reading, range_: Named) -> Reading:
-    """Return a member as a family; over a set of real numbers it stays as it is."""
-    inside = range_.value[0]
-    if isinstance(inside, RealSet):
-        return member
-    return _in_family(member, range_.name, inside)
-
-
-def _in_family(member: Reading, variable: str, inside: Words) -> Reading:
-    """Return the values of a member that can be a family, or the member as it is if none can."""
-    return tuple(_families(member, variable, inside)) or member
-
-
-def _families(member: Reading, variable: str, inside: Words) -> Iterator[Value]:
-    for value in member:
-        if isinstance(value, Formula):
-            yield Family(value.node, variable, " ".join(inside.words))
-        elif isinstance(value, Named):
-            yield replace(value, value=_in_family(value.value, variable, inside))
-        elif not isinstance(value, Relation):
-            yield value
-
-
-def _is_range(member: Reading, used: set[str]) -> bool:
-    value = member[0]
-    if not isinstance(value, Named) or value.name not in used:
-        return False
-    return isinstance(value.value[0], (Words, RealSet))
+def _start_of_modulus(tokens: Tokens) -> int | None:
+    """Return the place of the only `mod` after a residue, or of the bracket before it; else None."""
+    places = [place for place, token in enumerate(tokens) if token.text in MODULI]
+    if len(places) != 1:
+        return None
+    (place,) = places
+    if place == 0:
+        return None
+    if tokens[place - 1].text == "(":
+        return place - 1
+    return place
 
 
 def members_of(member: Reading) -> tuple[Reading, ...]:
     r"""Return the members of a bare list in a list, as of `\pm 1`; any other member alone."""
     value = member[0]
-    is_bare_list = isinstance(value, Items) and value.kind == "," and len(member) == 1
-    return value.items if is_bare_list else (member,)
+    has_other_meanings = len(member) > 1
+    if has_other_meanings or not isinstance(value, Items):
+        return (member,)
+    if value.kind != ",":
+        return (member,)
+    return value.items
 
 
 def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
@@ -267,12 +161,12 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     """
     if len(members) > MAX_CONDITIONS:
         return ()
-    found = sets_of_one_name([named_set(member[0]) for member in members])
+    named_sets = [named_set(member[0]) for member in members]
+    found = sets_of_one_name(named_sets)
     if found is None:
         return ()
     name, parts = found
-    are_bounds = all(_is_ray(part) or _leaves_out_points(part) for part in parts)
-    if are_bounds and not is_choice:
+    if not is_choice and all(map(_is_bound, parts)):
         both = sets.intersection(parts)
         if both is not None and both.parts:
             return (Named(name, (both,)),)
@@ -284,23 +178,21 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     return (Named(name, (union,)),)
 
 
-def _leaves_out_points(found: RealSet) -> bool:
-    r"""Return whether a set is the whole line, or the line without some points, as `x \ne 1` says."""
+def _is_bound(found: RealSet) -> bool:
+    r"""Return whether a set is a ray, as of `x > 1`, or the line without some points, as of `x \ne 1`."""
     if not found.parts:
         return False
-    first = found.parts[0]
-    last = found.parts[-1]
-    if first.low.node is not None or last.high.node is not None:
+    has_least = found.parts[0].low.node is not None
+    has_largest = found.parts[-1].high.node is not None
+    if len(found.parts) == 1 and has_least != has_largest:
+        return True
+    if has_least or has_largest:
         return False
-    return all(left.high.node == right.low.node for left, right in pairwise(found.parts))
+    return all(map(_have_one_point_between, found.parts, found.parts[1:]))
 
 
-def _is_ray(found: RealSet) -> bool:
-    """Return whether a set is one interval with exactly one end at infinity."""
-    if len(found.parts) != 1:
-        return False
-    only = found.parts[0]
-    return (only.low.node is None) != (only.high.node is None)
+def _have_one_point_between(left: Interval, right: Interval) -> bool:
+    return left.high.node == right.low.node
 
 
 def _compound(members: Sequence[Reading]) -> Reading:
@@ -311,13 +203,15 @@ def _compound(members: Sequence[Reading]) -> Reading:
         if quantity is None or not quantity.unit.is_known:
             return ()
         quantities.append(quantity)
-    for larger, smaller in pairwise(quantities):
-        is_one_kind = units.same_kind(larger.unit, smaller.unit)
-        if not is_one_kind or larger.unit.factor <= smaller.unit.factor:
+    found_units = [quantity.unit for quantity in quantities]
+    for larger, smaller in pairwise(found_units):
+        if not units.same_kind(larger, smaller):
             return ()
-    largest = quantities[0].unit
-    smallest = quantities[-1].unit
-    return (_in_unit(largest, quantities), _in_unit(smallest, quantities))
+        if larger.factor <= smaller.factor:
+            return ()
+    largest = _in_unit(found_units[0], quantities)
+    smallest = _in_unit(found_units[-1], quantities)
+    return (largest, smallest)
 
 
 def _first_quantity(member: Reading) -> Quantity | None:
@@ -329,23 +223,29 @@ def _first_quantity(member: Reading) -> Quantity | None:
 
 def _in_unit(unit: Unit, quantities: Sequence[Quantity]) -> Quantity:
     """Return the sum of quantities in one unit."""
-    terms = [scaled(quantity.node, quantity.unit.factor / unit.factor) for quantity in quantities]
-    return Quantity(operation("add", *terms), unit)
+    terms: list[Node] = []
+    for quantity in quantities:
+        factor = quantity.unit.factor / unit.factor
+        terms.append(scaled(quantity.node, factor))
+    total = operation("add", *terms)
+    return Quantity(total, unit)
 
 
 def _run_of_quantities(tokens: Tokens, read: Read) -> Reading:
     """Return one quantity from several with no sign between them, as `1 hour 30 minutes`."""
     starts = []
-    for place in range(1, len(tokens)):
-        if tokens[place].kind == NUMBER and is_word(tokens[place - 1]):
+    for place, (before, token) in enumerate(pairwise(tokens), 1):
+        if token.kind == NUMBER and is_word(before):
             starts.append(place)
-    if not 1 <= len(starts) <= _MAX_SMALLER_UNITS or tokens[0].kind != NUMBER:
+    if not 1 <= len(starts) <= _MAX_SMALLER_UNITS:
+        return ()
+    if tokens[0].kind != NUMBER:
         return ()
     parts = parts_from(tokens, [0, *starts])
     return _compound(read_each(parts, read))
 
 
-def _decimal_comma(tokens: Tokens) -> Node | None:
+def _decimal_comma(tokens: Tokens) -> Number | None:
     """Return `2,74` as 2.74, which it is where a comma precedes decimals."""
     is_negative = bool(tokens) and tokens[0].text == "-"
     unsigned = tokens[1:] if is_negative else tokens
@@ -354,24 +254,31 @@ def _decimal_comma(tokens: Tokens) -> Node | None:
     whole, comma, decimals = unsigned
     if comma.text != "," or decimals.after_space:
         return None
-    if not whole.text.isdigit() or not decimals.text.isdigit():
+    if not whole.text.isdigit():
+        return None
+    if not decimals.text.isdigit():
         return None
     num_decimals = len(decimals.text)
-    value = Fraction(int(whole.text + decimals.text), 10**num_decimals)
+    digits = int(whole.text + decimals.text)
+    value = Fraction(digits, 10**num_decimals)
     return Number(-value if is_negative else value, num_decimals)
 
 
 def is_dots(tokens: Tokens) -> bool:
     """Return whether tokens are dots that replace members of a list."""
-    return len(tokens) == 1 and tokens[0].text in (r"\ldots", r"\cdots")
+    if len(tokens) != 1:
+        return False
+    return tokens[0].text in (r"\ldots", r"\cdots")
 
 
 def read_progression(parts: Sequence[Tokens], kind: str, read: Read) -> Reading:
     """Return a list in which dots replace some members, which the first and last members determine."""
     places = [place for place, part in enumerate(parts) if is_dots(part)]
-    if len(places) != 1 or places[0] == 0:
+    if len(places) != 1:
         return ()
-    place = places[0]
+    (place,) = places
+    if place == 0:
+        return ()
     first = read_each(parts[:place], read)
     last = read_each(parts[place + 1 :], read)
     return (Progression(kind, first, last),)

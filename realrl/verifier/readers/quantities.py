@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
 
 from realrl.verifier import lexicon, numerals, units
 from realrl.verifier.arrays import written_out
 from realrl.verifier.choices import LETTERS_OF_CHOICES
-from realrl.verifier.equality import equal
 from realrl.verifier.functions import FUNCTIONS
 from realrl.verifier.grammar import readings
 from realrl.verifier.nodes import Node, Number, free_symbols, operation
+from realrl.verifier.readers.angles import read_angle
 from realrl.verifier.readers.common import Read, scaled
 from realrl.verifier.series import summed
-from realrl.verifier.slices import enclosed, first_place_of, has_text, words_of
+from realrl.verifier.slices import enclosed, has_text, words_of
 from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Tokens
 from realrl.verifier.tree import Formula, Percentage, Quantity, Reading, Unit, Value
 
@@ -37,30 +36,45 @@ def read_number(tokens: Tokens, _: Read) -> Reading:
     repeating = numerals.repeating_decimal(tokens)
     if repeating is not None:
         return (Formula(Number(repeating)),)
-    angle = _angle(tokens)
-    formulas = [Formula(node) for node in _formulas(tokens)]
-    measured = [] if angle else list(_measured(tokens))
+    angle = read_angle(tokens)
+    formulas = _formulas(tokens)
+    if angle:
+        return _distinct(angle, formulas)
+    measured = list(_measured(tokens))
     has_words = any(token.kind == TEXT for token in tokens)
     if formulas and has_words:
         measured = [value for value in measured if not _is_count(value)]
     if any(isinstance(value, Percentage) for value in measured):
-        formulas = []
-    first_is_measure = bool(angle) or not formulas
-    found = (*angle, *measured, *formulas) if first_is_measure else (*formulas, *measured)
-    # A dictionary drops repeated meanings and keeps the order.
-    return tuple(dict.fromkeys(found))
+        return _distinct(measured)
+    return _distinct(formulas, measured)
+
+
+def _distinct(*groups: Sequence[Value]) -> Reading:
+    """Return the values of all groups, each value once."""
+    # A dictionary keeps the order.
+    found: dict[Value, None] = {}
+    for values in groups:
+        found.update(dict.fromkeys(values))
+    return tuple(found)
 
 
 def _is_count(value: Value) -> bool:
     """Return whether a value is a number of things, which have no unit."""
-    return isinstance(value, Quantity) and not value.unit.is_known
+    if not isinstance(value, Quantity):
+        return False
+    return not value.unit.is_known
 
 
-def _formulas(tokens: Tokens) -> list[Node]:
+def _formulas(tokens: Tokens) -> list[Formula]:
+    """Return the formulas that tokens may mean; a word is none."""
     are_letters = all(token.kind == LETTERS for token in tokens)
     if are_letters and _is_short_word(tokens):
         return []
-    return [summed(written_out(node)) for node in readings(tokens)]
+    found: list[Formula] = []
+    for node in readings(tokens):
+        in_closed_form = summed(written_out(node))
+        found.append(Formula(in_closed_form))
+    return found
 
 
 def _is_short_word(tokens: Tokens) -> bool:
@@ -69,93 +83,34 @@ def _is_short_word(tokens: Tokens) -> bool:
         word = token.text
         if word in FUNCTIONS:
             continue
-        if word.lower() in lexicon.SHORT_WORDS or _SPOKEN.fullmatch(word):
+        if word.lower() in lexicon.SHORT_WORDS:
+            return True
+        if _SPOKEN.fullmatch(word):
             return True
     return False
 
 
-def _angle(tokens: Tokens) -> Reading:
-    r"""Return an angle or a temperature, as `60^\circ`, `45^\circ 30'` and `20^\circ C`."""
-    around = _around_degree_sign(tokens)
-    if around is None:
-        return ()
-    before, rest = around
-    with_sign = tokens[: len(tokens) - len(rest)]
-    found = _angles(before, with_sign)
-    if not found or has_text(before, r"\circ"):
-        return ()
-    if not rest:
-        return tuple(Quantity(node, Unit("angle")) for node in found)
-    scale = units.degrees_of(rest[0].text) if len(rest) == 1 else None
-    if scale is not None:
-        return tuple(Quantity(node, scale) for node in found)
-    return _minutes_of_arc(found[0], rest) or _directed(found[0], rest)
-
-
-def _around_degree_sign(tokens: Tokens) -> tuple[Tokens, Tokens] | None:
-    r"""Return the tokens before and after `\circ`, `^\circ` or `^{\circ}`."""
-    place = first_place_of(tokens, r"\circ")
-    if place is not None:
-        start = place
-        if tokens[place - 1].text == "^":
-            start -= 1
-        return tokens[:start], tokens[place + 1 :]
-    for place, token in enumerate(tokens):
-        if token.text == r"\circ" and tokens[place - 1].text == "{":
-            if tokens[place - 2].text != "^":
-                return None
-            return tokens[: place - 2], tokens[place + 2 :]
-    return None
-
-
-def _angles(before: Tokens, with_sign: Tokens) -> list[Node]:
-    r"""Return the values of the tokens before `^\circ`: not in `1 + 70^\circ`."""
-    wholes = readings(with_sign)
-    found = []
-    for node in readings(before):
-        in_degrees = operation("degrees", node)
-        if any(equal(whole, in_degrees) for whole in wholes):
-            found.append(node)
-    return found
-
-
-def _directed(node: Node, rest: Tokens) -> Reading:
-    """Return an angle with words that say its direction or its kind."""
-    thing = units.counted_thing(rest)
-    if thing is None:
-        return ()
-    unit = Unit(f"angle {thing.kind}", is_known=False)
-    return (Quantity(node, unit),)
-
-
-def _minutes_of_arc(node: Node, rest: Tokens) -> Reading:
-    """Return an angle with the minutes and seconds after its degrees."""
-    text = "".join(token.text for token in rest)
-    minutes, mark, seconds = text.partition("'")
-    seconds = seconds.strip("'\"")
-    if not mark or not minutes.isdigit():
-        return ()
-    if seconds and not seconds.isdigit():
-        return ()
-    num_seconds = 60 * int(minutes) + int(seconds or 0)
-    part = Number(Fraction(num_seconds, 3600))
-    return (Quantity(operation("add", node, part), Unit("angle")),)
-
-
 def _measured(tokens: Tokens) -> Iterator[Value]:
     """Yield the readings as a number with words, signs or units around it."""
+    currency, amount = _currency_at_start(tokens)
+    return _after_number(amount, currency)
+
+
+def _currency_at_start(tokens: Tokens) -> tuple[Unit | None, Tokens]:
+    """Return the currency before an amount, and the other tokens; None and all tokens without one."""
     first = tokens[0].text
-    second = tokens[1].text if len(tokens) > 1 else ""
+    code = first.lower()
+    after = tokens[1:]
+    second = after[0].text if after else ""
     if first in units.CURRENCIES:
-        yield from _after_number(tokens[1:], units.CURRENCIES[first])
-    elif first == "-" and len(tokens) > 2 and second in units.CURRENCIES:
-        amount = (tokens[0], *tokens[2:])
-        yield from _after_number(amount, units.CURRENCIES[second])
-    elif first.lower() in _CURRENCY_CODES:
-        amount = tokens[2:] if second == "." else tokens[1:]
-        yield from _after_number(amount, units.unit_of_word(first.lower()))
-    else:
-        yield from _after_number(tokens, None)
+        return units.CURRENCIES[first], after
+    if first == "-" and len(after) > 1 and second in units.CURRENCIES:
+        return units.CURRENCIES[second], (tokens[0], *after[1:])
+    if code in _CURRENCY_CODES:
+        # "Rs." has a point.
+        amount = after[1:] if second == "." else after
+        return units.unit_of_word(code), amount
+    return None, tokens
 
 
 def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
@@ -164,11 +119,11 @@ def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
         is_sum = not _is_one_number(tokens, rest)
         if is_sum and rest and rest[0].text == "%":
             continue
-        factor = Fraction(1)
-        taken = 0
         if not is_sum:
             factor, taken = numerals.scales(rest)
-        found = list(_with_rest(scaled(node, factor), rest[taken:], currency))
+            node = scaled(node, factor)
+            rest = rest[taken:]
+        found = list(_with_rest(node, rest, currency))
         if found:
             yield from found
             return
@@ -176,14 +131,18 @@ def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
 
 def _is_one_number(tokens: Tokens, rest: Tokens) -> bool:
     """Return whether no sum precedes a rest: a scale would apply to its last term alone."""
-    number = tokens[1 : len(tokens) - len(rest)]
-    return not has_text(number, "+", "-")
+    end = len(tokens) - len(rest)
+    after_sign = tokens[1:end]
+    return not has_text(after_sign, "+", "-")
 
 
 def _with_rest(node: Node, rest: Tokens, currency: Unit | None) -> Iterator[Value]:
     """Yield the readings of a number with the tokens after it."""
     if not rest:
-        yield Formula(node) if currency is None else Quantity(node, currency)
+        if currency is None:
+            yield Formula(node)
+        else:
+            yield Quantity(node, currency)
         return
     texts = words_of(rest)
     is_two_words = texts[:2] == ["per", "cent"]
@@ -210,11 +169,11 @@ def _money_rate(currency: Unit, rest: Tokens) -> Unit | None:
     if again is not None and units.same_kind(again, currency):
         return currency
     first = rest[0].text
-    thing = None
-    if first in _RATE_WORDS and len(rest) > 1:
-        thing = units.read_unit(rest[1:]) or units.counted_thing(rest[1:])
-    if thing is not None:
-        return units.multiplied(currency, thing, -1)
+    per = rest[1:]
+    if first in _RATE_WORDS and per:
+        thing = units.read_unit(per) or units.counted_thing(per)
+        if thing is not None:
+            return units.multiplied(currency, thing, -1)
     return currency if first == "each" else None
 
 
@@ -236,7 +195,8 @@ def _units(rest: Tokens) -> Iterator[Unit]:
         rest = around[1]
     if not rest:
         return
-    if rest[0].text in ("per", "/", "of") and len(rest) > 1:
+    has_preposition = rest[0].text in ("per", "/", "of")
+    if has_preposition and len(rest) > 1:
         rest = rest[1:]
     thing = units.counted_thing(rest) or _unit_of_thing(rest)
     if thing is not None:
@@ -244,7 +204,9 @@ def _units(rest: Tokens) -> Iterator[Unit]:
 
 
 def _is_letter_of_choice(inside: Tokens) -> bool:
-    return len(inside) == 1 and inside[0].text in LETTERS_OF_CHOICES
+    if len(inside) != 1:
+        return False
+    return inside[0].text in LETTERS_OF_CHOICES
 
 
 def _unit_of_thing(rest: Tokens) -> Unit | None:
@@ -253,9 +215,11 @@ def _unit_of_thing(rest: Tokens) -> Unit | None:
         unit = units.read_unit(rest[:place])
         if unit is None:
             continue
-        label = units.counted_thing(rest[place:]) or _rate(rest[place:])
+        words = rest[place:]
+        label = units.counted_thing(words) or _rate(words)
         if label is not None:
-            return Unit(f"{unit.kind} {label.kind}", unit.factor, is_known=False)
+            kind = f"{unit.kind} {label.kind}"
+            return Unit(kind, unit.factor, is_known=False)
     return None
 
 
@@ -275,10 +239,13 @@ def _chance(node: Node, rest: Tokens) -> Node | None:
         start = 1
     else:
         return None
-    if len(rest) != start + 1 or rest[start].kind != NUMBER:
+    total = rest[start:]
+    if len(total) != 1 or total[0].kind != NUMBER:
         return None
-    found = readings(rest[start:])
-    return operation("divide", node, found[0]) if found else None
+    found = readings(total)
+    if not found:
+        return None
+    return operation("divide", node, found[0])
 
 
 def _numbers_at_start(tokens: Tokens) -> Iterator[tuple[Node, Tokens]]:
@@ -298,15 +265,21 @@ def _numbers_at_start(tokens: Tokens) -> Iterator[tuple[Node, Tokens]]:
         if place < len(tokens) and not _may_begin_unit(tokens, place):
             continue
         found = readings(tokens[:place])
-        if found and not free_symbols(found[0]):
-            ending = numerals.ordinal_ending(tokens[place:])
-            yield found[0], tokens[place + ending :]
+        if not found or free_symbols(found[0]):
+            continue
+        rest = tokens[place:]
+        ending = numerals.ordinal_ending(rest)
+        yield found[0], rest[ending:]
 
 
 def _may_begin_unit(tokens: Tokens, place: int) -> bool:
     token = tokens[place]
-    if token.kind in (TEXT, LETTERS) or token.text in _UNIT_STARTS:
+    if token.kind in (TEXT, LETTERS):
+        return True
+    if token.text in _UNIT_STARTS:
         return True
     if token.text in units.CURRENCIES:
         return True
-    return token.text == "{" and tokens[place - 1].kind == NUMBER
+    if token.text != "{":
+        return False
+    return tokens[place - 1].kind == NUMBER

@@ -9,7 +9,14 @@ from realrl.verifier import lexicon, sets
 from realrl.verifier.names import name_of
 from realrl.verifier.nodes import Constant, Node, Number, Operation
 from realrl.verifier.readers.common import Read, as_words, only_formula
-from realrl.verifier.slices import cut_at, enclosed, is_balanced, texts_of, words_of
+from realrl.verifier.slices import (
+    cut_at,
+    enclosed,
+    is_balanced,
+    texts_of,
+    texts_without_braces,
+    words_of,
+)
 from realrl.verifier.tokens import CLOSE, OPEN, Token, Tokens
 from realrl.verifier.tree import Formula, Interval, Items, Named, Reading, RealSet, Value, Words
 
@@ -24,9 +31,10 @@ def as_real_set(value: Value) -> RealSet | None:
         return None
     nodes: list[Node] = []
     for item in value.items:
-        if not isinstance(item[0], Formula):
+        member = item[0]
+        if not isinstance(member, Formula):
             return None
-        nodes.append(item[0].node)
+        nodes.append(member.node)
     if value.kind == "()" and len(nodes) == 2:
         return _open_interval(*nodes)
     if value.kind == "{}":
@@ -48,12 +56,16 @@ def _single_point(node: Node) -> Interval:
 
 def low_end(node: Node) -> Node | None:
     """Return a lower bound, or None if it is minus infinity."""
-    return None if infinity_sign(node) < 0 else node
+    if infinity_sign(node) < 0:
+        return None
+    return node
 
 
 def high_end(node: Node) -> Node | None:
     """Return an upper bound, or None if it is infinity."""
-    return None if infinity_sign(node) > 0 else node
+    if infinity_sign(node) > 0:
+        return None
+    return node
 
 
 def infinity_sign(node: Node) -> int:
@@ -70,9 +82,12 @@ def named_set(value: Value) -> tuple[str, RealSet] | None:
     """Return a set of real numbers with its name, which is empty for a set alone; None for other values."""
     if isinstance(value, RealSet):
         return "", value
-    if isinstance(value, Named) and isinstance(value.value[0], RealSet):
-        return value.name, value.value[0]
-    return None
+    if not isinstance(value, Named):
+        return None
+    inside = value.value[0]
+    if not isinstance(inside, RealSet):
+        return None
+    return value.name, inside
 
 
 def sets_of_one_name(found: Sequence[tuple[str, RealSet] | None]) -> tuple[str, list[RealSet]] | None:
@@ -114,7 +129,7 @@ def _half_line(tokens: Tokens) -> RealSet | None:
     r"""Return the numbers that `\mathbb{R}^+` or `\mathbb{R}^-` means."""
     if texts_of(tokens[:2]) != [r"\mathbb R", "^"]:
         return None
-    exponent = [token.text for token in tokens[2:] if token.text not in ("{", "}")]
+    exponent = texts_without_braces(tokens[2:])
     sign = "".join(exponent)
     zero = Number(Fraction(0))
     if sign == "+":
@@ -131,15 +146,28 @@ def _set_operation(tokens: Tokens, read: Read) -> Reading:
         parts, joints = cut_at(tokens, "-")
     if not joints or not all(parts):
         return ()
-    found = [as_real_set(read(_in_braces(part))[0]) for part in parts]
-    if any(each is None for each in found):
+    operands = _operands(parts, read)
+    if operands is None:
         return _of_names(parts, set(texts_of(joints)))
-    total = found[0]
-    for joint, each in zip(joints, found[1:], strict=True):
-        total = _combined(joint.text, total, each)
-        if total is None:
+    total = operands[0]
+    for joint, operand in zip(joints, operands[1:], strict=True):
+        combined = _combined(joint.text, total, operand)
+        if combined is None:
             return ()
+        total = combined
     return (total,)
+
+
+def _operands(parts: Sequence[Tokens], read: Read) -> list[RealSet] | None:
+    """Return the sets that all parts mean; None if one means anything else."""
+    values = [read(_in_braces(part))[0] for part in parts]
+    found: list[RealSet] = []
+    for value in values:
+        operand = as_real_set(value)
+        if operand is None:
+            return None
+        found.append(operand)
+    return found
 
 
 def _in_braces(tokens: Tokens) -> Tokens:
@@ -157,8 +185,11 @@ def _of_names(parts: Sequence[Tokens], joints: set[str]) -> Reading:
         return ()
     if joints not in ({r"\cup"}, {r"\cap"}):
         return ()
-    names = sorted(" ".join(as_words(part).words) for part in parts)
-    return (Words((*joints, *names)),)
+    names: list[str] = []
+    for part in parts:
+        name = as_words(part)
+        names.append(" ".join(name.words))
+    return (Words((*joints, *sorted(names))),)
 
 
 def _combined(sign: str, left: RealSet, right: RealSet) -> RealSet | None:
@@ -167,7 +198,9 @@ def _combined(sign: str, left: RealSet, right: RealSet) -> RealSet | None:
     if sign == r"\cap":
         return sets.intersection((left, right))
     outside = sets.complement(right)
-    return None if outside is None else sets.intersection((left, outside))
+    if outside is None:
+        return None
+    return sets.intersection((left, outside))
 
 
 def read_open_interval(tokens: Tokens, read: Read) -> Reading:
@@ -176,16 +209,22 @@ def read_open_interval(tokens: Tokens, read: Read) -> Reading:
         return ()
     opening = tokens[0].text
     closing = tokens[-1].text
-    if opening not in ("]", "[", "(") or closing not in ("[", "]", ")"):
+    if opening not in ("]", "[", "("):
+        return ()
+    if closing not in ("[", "]", ")"):
         return ()
     if opening == "(" and closing == ")":
         return ()
-    parts, _ = cut_at(tokens[1:-1], ",", ";")
-    if len(parts) != 2 or not all(map(is_balanced, parts)):
+    inside = tokens[1:-1]
+    parts, _ = cut_at(inside, ",", ";")
+    if len(parts) != 2:
+        return ()
+    if not all(map(is_balanced, parts)):
         return ()
     low = only_formula(parts[0], read)
     high = only_formula(parts[1], read)
     if low is None or high is None:
         return ()
     closed = (opening == "[", closing == "]")
-    return (sets.bounded(low_end(low), high_end(high), closed=closed),)
+    found = sets.bounded(low_end(low), high_end(high), closed=closed)
+    return (found,)
