@@ -226,7 +226,6 @@ def _lesson(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> Tensor:
 def actor_train(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
     """Train the policy on clipped ratios (arXiv:1707.06347, eq. 7); every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,
