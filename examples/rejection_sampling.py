@@ -20,6 +20,7 @@ from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
 from realrl.recipes.parts.report import share_of
+from realrl.recipes.parts.settings import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,15 @@ class RejectionSamplingConfig(PolicyConfig):
     experiment: str = "rejection-sampling"
     least_reward: float = 1.0
     """The reward from which a response is learned."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_used = self.ppo == Updates(group_size=self.ppo.group_size)
+        if not is_used or self.advantage is not None or self.loss is not None:
+            raise ValueError(
+                "ppo: rejection sampling has no ratios and no advantages; of `ppo` set group_size alone, and"
+                " leave out advantage and loss"
+            )
 
 
 def graph(config: RejectionSamplingConfig) -> DataflowGraph:

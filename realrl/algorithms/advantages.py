@@ -56,7 +56,13 @@ class Scored:
 
         Collective: over the ranks of `reduce`.
         """
-        means = group_means(x, self.groups, self.num_groups, self.reduce, counts=self.counts)
+        means = group_means(
+            x,
+            self.groups,
+            self.num_groups,
+            self.reduce,
+            counts=self.counts,
+        )
         return means[self.groups]
 
     def to_go(self, rewards: Tensor) -> Tensor:
@@ -204,5 +210,8 @@ def _state_values(values: Tensor | None, mask: Tensor) -> Tensor:
 
 def _response_bounds(mask: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Return the cumulative lengths of the responses alone: int32 `[B+1]`."""
-    tokens_before = torch.cat((torch.zeros(1, dtype=torch.long), mask.long().cumsum(0)))
-    return tokens_before[cu_seqlens.long()].to(torch.int32)
+    none = torch.zeros(1, dtype=torch.long)
+    up_to_each = mask.long().cumsum(0)
+    before_each = torch.cat((none, up_to_each))
+    bounds = before_each[cu_seqlens.long()]
+    return bounds.to(torch.int32)

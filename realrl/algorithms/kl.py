@@ -63,9 +63,15 @@ def last_response_tokens(loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
 
     Shapes: cu_seqlens int32 `[B+1]`; returns int64 `[B]`.
     """
-    lengths = cu_seqlens.diff().to(loss_mask.device)
-    sequences = torch.arange(len(lengths), device=lengths.device)
+    device = loss_mask.device
+    lengths = cu_seqlens.diff().to(device)
+    sequences = torch.arange(len(lengths), device=device)
     sequence = torch.repeat_interleave(sequences, lengths)
     tokens = loss_mask.nonzero().squeeze(1)
-    none = torch.full((len(lengths),), -1, dtype=torch.long, device=loss_mask.device)
+    none = torch.full(
+        (len(lengths),),
+        -1,
+        dtype=torch.long,
+        device=device,
+    )
     return none.scatter_reduce(0, sequence[tokens], tokens, "amax")

@@ -92,7 +92,13 @@ def group_means(x: Tensor, groups: Tensor, num_groups: int, reduce: Reduce, *, c
     Collective: over the ranks of `reduce`.
     """
     exact = x.double().where(counts, 0.0)
-    _, means = _numbers_and_means(exact, counts.double(), groups, num_groups, reduce)
+    _, means = _numbers_and_means(
+        exact,
+        counts.double(),
+        groups,
+        num_groups,
+        reduce,
+    )
     return means
 
 

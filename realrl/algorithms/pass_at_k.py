@@ -21,7 +21,8 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     Source: Chen et al. 2021, arXiv:2107.03374, eq. 1.
     """
     assert 1 <= k <= num_samples, f"pass@{k} needs as many samples, not {num_samples}"
-    all_wrong = comb(num_samples - num_right, k) / comb(num_samples, k)
+    num_wrong = num_samples - num_right
+    all_wrong = comb(num_wrong, k) / comb(num_samples, k)
     return 1.0 - all_wrong
 
 
@@ -53,5 +54,9 @@ def bootstrap_intervals(
     means = shares @ values
     lower_end = (1 - level) / 2
     upper_end = (1 + level) / 2
-    lower, upper = np.quantile(means, [lower_end, upper_end], axis=0)
+    lower, upper = np.quantile(
+        means,
+        [lower_end, upper_end],
+        axis=0,
+    )
     return lower, upper

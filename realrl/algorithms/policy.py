@@ -93,7 +93,11 @@ def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> P
 
     Source: Zheng et al. 2025, arXiv:2507.18071, eq. 13 (GSPO-token).
     """
-    means = sequence_means(tokens.log_ratio.detach(), tokens.responses, tokens.cu_seqlens)
+    means = sequence_means(
+        tokens.log_ratio.detach(),
+        tokens.responses,
+        tokens.cu_seqlens,
+    )
     own_gradient = tokens.logprobs - tokens.logprobs.detach()
     ratio = (means + own_gradient).exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -120,7 +124,8 @@ def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
     """
     losses = token_loss(tokens)
     if not isinstance(losses, Tensor) or losses.shape != tokens.logprobs.shape:
-        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        is_tensor = isinstance(losses, Tensor)
+        got = tuple(losses.shape) if is_tensor else type(losses).__name__
         number = len(tokens.logprobs)
         raise ValueError(
             f"loss: expected a tensor with one loss for each of {number} response tokens, got {got}"
@@ -189,9 +194,11 @@ def sequence_means(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 def _by_sequence(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
     """Return each response token's sum over its sequence, and the number of response tokens in it."""
-    (ends,) = upload([cu_seqlens[1:].long()], x.device)
+    on_host = cu_seqlens[1:].long()
+    (ends,) = upload([on_host], x.device)
     sequence = torch.bucketize(responses, ends, right=True)
     values = torch.stack((x, torch.ones_like(x)), dim=1)
-    sums = values.new_zeros(len(ends), 2).index_add(0, sequence, values)
+    nothing = values.new_zeros(len(ends), 2)
+    sums = nothing.index_add(0, sequence, values)
     total, count = sums[sequence].unbind(1)
     return total, count

@@ -37,14 +37,18 @@ def value_loss(
     old_values = old_values[responses]
     returns = returns[responses]
     weights = weights[responses]
-    unclipped = (values - returns).square()
+    error = values - returns
+    unclipped = error.square()
     if not clip_eps:
-        loss = 0.5 * (unclipped * weights).sum()
-        return ValueLoss(loss, torch.zeros_like(unclipped, dtype=torch.bool))
+        weighted = unclipped * weights
+        none = torch.zeros_like(unclipped, dtype=torch.bool)
+        return ValueLoss(0.5 * weighted.sum(), none)
     moved = values - old_values
     near_old = old_values + moved.clamp(-clip_eps, clip_eps)
-    clipped = (near_old - returns).square()
+    clipped_error = near_old - returns
+    clipped = clipped_error.square()
     larger = torch.maximum(unclipped, clipped)
-    loss = 0.5 * (larger * weights).sum()
-    clip_determined = (moved.abs() > clip_eps) & (clipped > unclipped)
-    return ValueLoss(loss, clip_determined)
+    weighted = larger * weights
+    has_moved_far = moved.abs() > clip_eps
+    is_larger = clipped > unclipped
+    return ValueLoss(0.5 * weighted.sum(), has_moved_far & is_larger)

@@ -183,23 +183,28 @@ class _Builder:
         return f" ({describe(hint)})"
 
 
-def _without_fixed(cls: type, given: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    """Return what is given of a section, less the keys that say what its algorithm does anyway.
+def _without_fixed(cls: type[DataclassInstance], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return what is given of a section, except the keys that say what its algorithm does anyway.
 
     Raises:
         ValueError: such a key has another value.
     """
-    own = {field.name for field in fields(cls)}
     former = cls.FIXED if issubclass(cls, Section) else {}
-    fixed = {key: value for key, value in former.items() if key not in own}
-    for key in fixed.keys() & given.keys():
-        value = given[key].value if isinstance(given[key], Written) else given[key]
-        if value not in fixed[key].values:
+    own = {field.name for field in fields(cls)}
+    kept = dict(given)
+    for key, fixed in former.items():
+        if key in own or key not in given:
+            continue
+        value = kept.pop(key)
+        if isinstance(value, Written):
+            value = value.value
+        if value not in fixed.values:
+            always = shown(fixed.values[0])
             raise ValueError(
-                f"{join_path(path, key)}: this recipe has no such key, as it always is"
-                f" {shown(fixed[key].values[0])}, got {shown(value)}; {fixed[key].instead}"
+                f"{join_path(path, key)}: this recipe has no such key, as it always is {always}, got"
+                f" {shown(value)}; {fixed.instead}"
             )
-    return {key: value for key, value in given.items() if key not in fixed}
+    return kept
 
 
 def _nested(dotted: str) -> str:

@@ -142,7 +142,9 @@ class DataflowGraph:
     @property
     def source_keys(self) -> frozenset[str]:
         """The inputs of calls that no call makes."""
-        used = {key for call in self.calls.values() for key in call.inputs}
+        used: set[str] = set()
+        for call in self.calls.values():
+            used.update(call.inputs)
         return frozenset(used - self.producer.keys())
 
     @property
@@ -160,8 +162,10 @@ class DataflowGraph:
         """The calls that `call` waits for, each with the keys it gives."""
         given: dict[str, tuple[str, ...]] = {}
         for key in self.calls[call].inputs:
-            if key in self.producer:
-                given[self.producer[key]] = given.get(self.producer[key], ()) + (key,)
+            maker = self.producer.get(key)
+            if maker is not None:
+                earlier = given.get(maker, ())
+                given[maker] = (*earlier, key)
         return given
 
     @property
@@ -172,8 +176,11 @@ class DataflowGraph:
     @property
     def trained(self) -> tuple[str, ...]:
         """The models that some call trains."""
-        training = [call for call in self.calls.values() if call.kind is CallKind.TRAIN]
-        return tuple(dict.fromkeys(call.model for call in training if call.model))
+        models: dict[str, None] = {}
+        for call in self.calls.values():
+            if call.kind is CallKind.TRAIN and call.model is not None:
+                models[call.model] = None
+        return tuple(models)
 
     @property
     def changed(self) -> tuple[str, ...]:

@@ -193,21 +193,31 @@ class Recipe(Generic[C]):
         Raises:
             ValueError: a call without a body, an input without a producer, or a name that is not known.
         """
-        models = self.models(config)
-        if self.graph(config).trains != isinstance(config, TrainingConfig):
+        graph = self.graph(config)
+        if graph.trains != isinstance(config, TrainingConfig):
             raise ValueError(
                 f"recipe {self.name}: expected a TrainingConfig where the graph trains, and only there"
             )
-        for graph in (self.graph(config), self.eval_graph(config)):
-            for call in graph.calls.values():
-                if call.name not in self.bodies:
-                    raise self._misfit(f"call {call.name} has no body", self.bodies)
-                if call.model is not None and call.model not in models:
-                    raise self._misfit(f"call {call.name} uses the model {call.model!r}", models)
-            for key in sorted(graph.source_keys - set(self.row_keys)):
-                users = [call.name for call in graph.calls.values() if key in call.inputs]
-                made = (*graph.producer, *self.row_keys)
-                raise self._misfit(f"call {users[0]} takes the key {key!r}, which nothing makes", made)
+        models = self.models(config)
+        for each in (graph, self.eval_graph(config)):
+            self._check_calls(each, models)
+            self._check_keys(each)
+
+    def _check_calls(self, graph: DataflowGraph, models: Mapping[str, ModelSpec]) -> None:
+        for call in graph.calls.values():
+            if call.name not in self.bodies:
+                raise self._misfit(f"call {call.name} has no body", self.bodies)
+            if call.model is not None and call.model not in models:
+                what = f"call {call.name} uses the model {call.model!r}"
+                raise self._misfit(what, models)
+
+    def _check_keys(self, graph: DataflowGraph) -> None:
+        made = {*graph.producer, *self.row_keys}
+        for call in graph.calls.values():
+            for key in call.inputs:
+                if key not in made:
+                    what = f"call {call.name} takes the key {key!r}, which nothing makes"
+                    raise self._misfit(what, sorted(made))
 
     def of_any(self) -> Recipe:
         """Return the recipe as the runtime has it, which gives it no config but one of its own class."""

@@ -160,7 +160,8 @@ def _allocations(recipe: Recipe, config: RunConfig, number: int) -> Iterator[str
 
 def _generates_ahead(recipe: Recipe, config: RunConfig) -> bool:
     """Whether generation is ahead of training: the two need ranks of their own then."""
-    return isinstance(config, TrainingConfig) and config.max_staleness > 0 and bool(_engines(recipe, config))
+    is_ahead = isinstance(config, TrainingConfig) and config.max_staleness > 0
+    return is_ahead and bool(_engines(recipe, config))
 
 
 def _engines(recipe: Recipe, config: RunConfig) -> set[str]:
@@ -188,7 +189,8 @@ def _budgets(config: RunConfig, devices: _Devices) -> Iterator[RunConfig]:
             yield trial
             continue
         for share in _CACHE_SHARES:
-            yield with_generation(trial, replace(generation, cache_mib=_power_of_two(devices, share)))
+            cache_mib = _power_of_two(devices, share)
+            yield with_generation(trial, replace(generation, cache_mib=cache_mib))
 
 
 def _power_of_two(devices: _Devices, share: int) -> int:

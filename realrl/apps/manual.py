@@ -67,13 +67,20 @@ def manual(recipes: Iterable[NamedConfig], words: Sequence[str] = ()) -> str:
         keys = [key for key in config_keys(cls) if key.path not in shared]
         # Recipes may have other defaults than the class.
         default = examples[0] if len(recipes) == 1 else None
-        for key in keys:
-            shared[key.path] = default_of(default, key)
+        shared.update({key.path: default_of(default, key) for key in keys})
         parts += ["", f"keys of every recipe{title}:", _described(keys, default)]
     for recipe in recipes:
-        own = [key for key in config_keys(type(recipe.default_config)) if _is_own(key, recipe, shared)]
+        every = config_keys(type(recipe.default_config))
+        own = [key for key in every if _is_own(key, recipe, shared)]
         parts += ["", f"keys of {recipe.name}:", _described(own, recipe.default_config)]
     return "\n".join(parts) + "\n"
+
+
+def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
+    """Return whether a recipe alone has a key, or has another default for it than the others."""
+    if key.path == "experiment":  # it differs by its nature
+        return False
+    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
 
 
 def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
@@ -91,13 +98,6 @@ def _keys_with(recipes: Sequence[NamedConfig], words: Sequence[str]) -> str:
         names = ", ".join(recipe.name for recipe in recipes)
         raise ValueError(f"--help {' '.join(words)}: no key of {names} has this in its path")
     return "\n".join(parts) + "\n"
-
-
-def _is_own(key: ConfigKey, recipe: NamedConfig, shared: Mapping[str, Any]) -> bool:
-    """Whether a recipe has a key alone, or with another default than the others."""
-    if key.path == "experiment":  # it differs by its nature
-        return False
-    return key.path not in shared or shared[key.path] != default_of(recipe.default_config, key)
 
 
 @functools.cache

@@ -59,8 +59,8 @@ class _TrainParser(Parser):
 def _known_keys() -> list[str]:
     """Return the keys of all recipes, each once."""
     known: dict[str, None] = {}
-    for entry in RECIPES.values():
-        for key in config_keys(type(entry.default_config)):
+    for recipe in RECIPES.values():
+        for key in config_keys(type(recipe.default_config)):
             known[key.path] = None
     return list(known)
 
@@ -82,7 +82,10 @@ def _main(argv: Sequence[str]) -> int:
             return _print_manual(arguments)
         recipe = find_recipe(arguments.recipe)
         config = build_config(
-            recipe.default_config, arguments.config, arguments.overrides, recipe=recipe.name
+            recipe.default_config,
+            arguments.config,
+            arguments.overrides,
+            recipe=recipe.name,
         )
         if arguments.submits and config.uses_this_host:
             raise ValueError(
@@ -159,7 +162,6 @@ def _show(prepared: PreparedRun) -> int:
 def _start(prepared: PreparedRun) -> int:
     """Start a run, here or in a cluster's queue, and wait for its end."""
     from realrl.launch.modes import goes_to_queue, open_launcher
-    from realrl.launch.workers import imports_of
     from realrl.runtime.failure import RunFailed, RunRefused
     from realrl.runtime.run import run
 
@@ -169,7 +171,7 @@ def _start(prepared: PreparedRun) -> int:
         if goes_to_queue(config):
             return _run_in_queue(prepared)
         try:
-            launcher = open_launcher(config, plan.num_workers, imports_of(plan))
+            launcher = open_launcher(config, plan.num_workers)
         except ValueError as error:
             return complain(str(error), BAD_INPUT)
         run(prepared.recipe, config, plan, launcher, notes=prepared.notes)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def is_file_reference(text: str) -> bool:
@@ -53,6 +55,42 @@ def load_from_file(
     if not fits(found):
         raise ValueError(f"{setting}: {path} has no {what} {name!r}; it has {_public_names(module, fits)}")
     return found
+
+
+def load_function_from_file(
+    reference: str, *, setting: str, num_arguments: int, form: str, instead: str = ""
+) -> Callable[..., Any]:
+    """Return a function of a user's file that can be called with so many arguments.
+
+    Args:
+        reference: `path/to/file.py:NAME`.
+        setting: The dotted path of the setting, for messages.
+        num_arguments: The number of positional arguments that it is called with.
+        form: How it is called, in words, for messages.
+        instead: Other values of the setting, for messages; it ends with "or ".
+
+    Raises:
+        ValueError: as `load_from_file`; or the function is async, or takes other arguments.
+    """
+    function = load_from_file(reference, setting=setting, what="function", fits=callable, instead=instead)
+    assert callable(function), "load_from_file returns what fits"
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(
+            f"{setting}: {reference} is an async function; give a plain one, which returns the {setting}"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some functions of C modules have no signature.
+        return function
+    try:
+        signature.bind(*([""] * num_arguments))
+    except TypeError:
+        raise ValueError(
+            f"{setting}: {reference} takes {signature}, expected a function that can be called as {form};"
+            " change its parameters"
+        ) from None
+    return function
 
 
 def describe_error(error: BaseException) -> str:

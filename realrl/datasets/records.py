@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from realrl.api.data import GYM_PREFIX, ROW_FIELDS, DataConfig
-from realrl.base.user_code import is_reference
+from realrl.base.user_files import is_file_reference
 from realrl.datasets.contents import check_is_file
 from realrl.datasets.conversations import RESPONSES, Prompt, with_plain_messages, without_prompts
 from realrl.datasets.fields import Names, at, columns_of, recognised
@@ -132,7 +132,7 @@ def _read(source: _Source, names: Names, example: str) -> Records:
     columns = _needed_columns(source, names)
     if path.startswith(HUGGING_FACE):
         return read_hugging_face(path, source.split, key, columns, source.commit)
-    if is_reference(path):
+    if is_file_reference(path):
         return user_records(path, key)
     if path.endswith(".parquet"):
         with suppress(OSError):  # reading the file reports the problem

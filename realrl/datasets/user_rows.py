@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from realrl.base.user_code import load_user_function, named
+from realrl.base.user_files import describe_error, load_function_from_file
 
 FORM = "f(), which returns rows, each a mapping as {'prompt': ..., 'solutions': [...]}"
 
@@ -18,7 +18,7 @@ def user_records(path: str, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     Raises:
         ValueError: the function cannot be loaded, raises, or gives something else than rows.
     """
-    function = load_user_function(key, path, 0, FORM)
+    function = load_function_from_file(path, setting=key, num_arguments=0, form=FORM)
     for number, row in enumerate(_rows(function, path, key), 1):
         place = f"{path}: row {number}"
         if not isinstance(row, Mapping):
@@ -35,4 +35,4 @@ def _rows(function: Any, path: str, key: str) -> Iterator[Any]:
     except (KeyboardInterrupt, GeneratorExit, ValueError):
         raise
     except BaseException as error:  # whatever a user's file raises, SystemExit of a script included
-        raise ValueError(f"{key}: {path} raised {named(error)}; mend it") from error
+        raise ValueError(f"{key}: {path} raised {describe_error(error)}; mend it") from error

@@ -71,7 +71,6 @@ def advantages(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:
 def actor_train(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:
     """Train on log-probabilities weighted by clipped ratios (eq. 4); every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.cispo_loss,
         clip_low=ppo.clip_eps,

@@ -78,7 +78,6 @@ def advantages(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
 def actor_train(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
     """Train on ratios that may rise further than they may fall (eq. 8); every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

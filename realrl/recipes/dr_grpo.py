@@ -65,7 +65,6 @@ def advantages(ctx: CallContext[DrGRPOConfig], batch: PackedBatch) -> CallOutput
 def actor_train(ctx: CallContext[DrGRPOConfig], batch: PackedBatch) -> CallOutput:
     """Train on clipped ratios; a response counts by its length, as a sum over `generation.max_new_tokens`."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

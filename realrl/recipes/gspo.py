@@ -81,7 +81,6 @@ def advantages(ctx: CallContext[GSPOConfig], batch: PackedBatch) -> CallOutput:
 def actor_train(ctx: CallContext[GSPOConfig], batch: PackedBatch) -> CallOutput:
     """Train on the clipped geometric mean of a response's ratios (eq. 5 and 7); responses count alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.gspo_loss,
         clip_low=ppo.clip_eps,

@@ -146,7 +146,6 @@ def advantages(ctx: CallContext[PPOConfig], batch: PackedBatch) -> CallOutput:
 def actor_train(ctx: CallContext[PPOConfig], batch: PackedBatch) -> CallOutput:
     """Train the policy on clipped ratios (eq. 7); every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

@@ -63,6 +63,12 @@ class PPOMathConfig(PolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_minibatches("critic", self.critic_minibatches)
+        has_scale = self.ppo.baseline != "group_mean" or self.ppo.advantage_scale == "group_std"
+        if self.advantage is not None and has_scale:
+            raise ValueError(
+                "advantage: an estimator that is named has its own baseline and scale; leave out"
+                " ppo.baseline, and set ppo.advantage_scale to batch, to none, or not at all"
+            )
         if self.critic is None:
             self._check_without_critic(self.ppo)
         elif self.ppo.advantage_scale == "group_std":
@@ -220,7 +226,6 @@ def _lesson(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> Tensor:
 def actor_train(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
     """Train the policy on clipped ratios (arXiv:1707.06347, eq. 7); every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

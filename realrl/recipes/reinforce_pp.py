@@ -101,7 +101,6 @@ def advantages(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallO
 def actor_train(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallOutput:
     """Train on clipped ratios; every token counts alike."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

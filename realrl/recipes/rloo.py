@@ -104,7 +104,6 @@ def _lesson(ctx: CallContext[RLOOConfig], batch: PackedBatch) -> Tensor:
 def actor_train(ctx: CallContext[RLOOConfig], batch: PackedBatch) -> CallOutput:
     """Train on clipped ratios; a response counts by its length, as a sum over `generation.max_new_tokens`."""
     ppo = ctx.config.ppo
-
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 from realrl.base.progress import Progress, counted, no_progress
-from realrl.base.user_files import describe_error, load_from_file
+from realrl.base.user_files import describe_error, load_function_from_file
 
 MATH = "math"
 """The reward by the verifier of mathematical answers."""
@@ -51,6 +51,7 @@ def is_usable(reward: float) -> bool:
     return math.isfinite(reward) and abs(reward) <= LARGEST_REWARD
 
 
+@functools.cache
 def load_function(reference: str) -> RewardFunction:
     """Return a function of a Python file, which this runs.
 
@@ -58,32 +59,14 @@ def load_function(reference: str) -> RewardFunction:
         ValueError: the reference names no file, the file cannot be run or has no such function, or the
             function cannot be called with a prompt, a response and solutions.
     """
-    function = load_from_file(
-        reference, setting="reward", what="function", fits=callable, instead="`math`, `gym`, `model` or "
+    function: RewardFunction = load_function_from_file(
+        reference,
+        setting="reward",
+        num_arguments=3,
+        form="f(prompt, response, solutions): two texts and the list of right answers",
+        instead="`math`, `gym`, `model` or ",
     )
-    assert callable(function), "load_from_file returns what fits"
-    _check_signature(reference, function)
     return function
-
-
-def _check_signature(reference: str, function: Callable[..., object]) -> None:
-    """Raise ValueError for a function that cannot be called as a reward."""
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(
-            f"reward: {reference} is an async function; give a plain one, which returns the reward"
-        )
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        # Some functions of C modules have no signature.
-        return
-    try:
-        signature.bind("", "", [])
-    except TypeError:
-        raise ValueError(
-            f"reward: {reference} takes {signature}, expected a function that can be called as"
-            " f(prompt, response, solutions): two texts and the list of right answers; change its parameters"
-        ) from None
 
 
 def rewards_by(

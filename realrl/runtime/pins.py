@@ -88,8 +88,9 @@ class _Pins:
         found = {}
         if data.template == "chat" and data.date is None:
             found["date"] = before.get("date") or date.today().isoformat()
+        settings = plain(data)
         for name, commit_name in (("path", "commit"), ("eval_path", "eval_commit")):
-            written, given = getattr(data, name), getattr(data, commit_name)
+            written, given = settings[name], settings[commit_name]
             if given and not is_on_hub(written or ""):
                 raise ValueError(
                     f"{path}{commit_name}: {path}{name} is no dataset of the Hugging Face Hub, so that commit"

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from realrl.algorithms.advantages import Scored
-from realrl.base.user_code import load_user_function
+from realrl.api.configure import build_config
+from realrl.base.user_files import load_function_from_file
+from realrl.recipes.registry import find_recipe
 from tests.command_line import run_recipe
 from tests.e2e.stateful import write_inputs
 
@@ -83,7 +85,7 @@ def test_an_estimator_of_ones_own_trains(files):
 
 def test_maxrl_is_a_gain_in_units_of_the_mean():
     """One right of four counts three, its group's others minus one; without a right one, nothing counts."""
-    maxrl = load_user_function("advantage", ESTIMATOR, 1, "f(scored)")
+    maxrl = load_function_from_file(ESTIMATOR, setting="advantage", num_arguments=1, form="f(scored)")
     counts = torch.ones(9, dtype=torch.bool)
     counts[8] = False
     found = maxrl(
@@ -125,6 +127,15 @@ def test_rows_and_a_loss_of_ones_own_train_to_the_same_numbers(files):
     for mine, theirs in zip(own, ours, strict=True):
         assert mine["reward"] == theirs["reward"]
         assert mine["actor_loss"] == pytest.approx(theirs["actor_loss"], rel=1e-6, abs=1e-9)
+
+
+def test_settings_that_rejection_sampling_has_no_use_for_are_refused():
+    """An option that does nothing would be taken for one that does."""
+    default = find_recipe(REJECTION_SAMPLING).default_config
+    assert build_config(default, None, ["ppo.group_size=4"]).ppo.group_size == 4
+    for override in ("ppo.old=trainer", "ppo.num_minibatches=2", "advantage=rloo"):
+        with pytest.raises(ValueError, match="^ppo: rejection sampling has no ratios and no advantages"):
+            build_config(default, None, [override])
 
 
 def test_examples_are_short():

@@ -263,6 +263,10 @@ def test_sums_that_overflow_are_named():
             lambda: GRPOConfig(ppo=GRPOSettings(group_size=1)),
             "^ppo.group_size must be at least 2: rewards are",
         ),
+        (
+            lambda: PPOMathConfig(advantage="rloo", ppo=PPOMathSettings(baseline="none")),
+            "^advantage: an estimator that is named has its own baseline",
+        ),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(make, message):

@@ -41,8 +41,8 @@ def test_a_recipe_of_ones_own_has_its_path_as_its_name():
             "gpro",
             "expected one of ppo-math, ppo, .*, or a path/to/file.py:RECIPE, got 'gpro'; did you mean",
         ),
-        ("RECIPE = 3", "RECIPE", "own.py:RECIPE is a int, expected a Recipe"),
-        ("OTHER = 3", "RECIPE", "own.py has no recipe 'RECIPE'; it has OTHER"),
+        ("RECIPE = 3", "RECIPE", "own.py has no Recipe 'RECIPE'; it has none"),
+        ("OTHER = 3", "RECIPE", "own.py has no Recipe 'RECIPE'; it has none"),
         (
             "from dataclasses import replace\nfrom realrl.recipes.grpo import GRPO\n"
             "RECIPE = replace(GRPO, bodies={})",

@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from realrl.api.configure import build_config, config_keys, shown
+from realrl.api.config_keys import config_keys, shown
+from realrl.api.configure import build_config
 from realrl.recipes import RECIPES
 from realrl.recipes.parts.config import PolicyConfig
 

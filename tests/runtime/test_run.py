@@ -76,7 +76,7 @@ def test_a_run_leaves_what_it_promises(config):
     events = EventAccumulator(str(directory / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/reward")] == [0, 1]
     names = {event["name"] for event in json.loads((directory / "trace.json").read_text())}
-    assert {"reallocate actor_gen", "actor_gen", "release actor_gen", "move actor_train"} <= names
+    assert {"reallocate actor_gen", "actor_gen", "release actor_gen", "move advantages"} <= names
     assert sorted(p.name for p in (directory / "checkpoints").iterdir()) == ["step-1", "step-2"]
     AutoModelForCausalLM.from_pretrained(directory / "checkpoints" / "step-2" / "actor")
     assert sorted(p.name for p in (directory / "logs").iterdir()) == [
@@ -194,7 +194,7 @@ def test_a_worker_that_is_stuck_in_python_can_be_seen(config, hurry, tmp_path):
         of_stuck = text.partition("== rank 1: call reward of step 0")[2].partition("==")[0]
         assert "in judge" in of_stuck and "in judge" not in text.replace(of_stuck, "").partition("\n")[2]
         assert "== rank 0: " in text and "in receive" in text.partition("== master")[2]
-    assert "reward -> move actor_train (rewards" in (_directory(config) / "hang.txt").read_text()
+    assert "reward -> move advantages (rewards" in (_directory(config) / "hang.txt").read_text()
     code, status = _show(config, "status")
     assert code == 0 and "failed: rank 1 made no progress with call reward" in status
     assert _show(config, "stacks")[0] == 1

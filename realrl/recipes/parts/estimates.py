@@ -12,7 +12,7 @@ from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, CallOutput
 from realrl.base.spelling import did_you_mean
-from realrl.base.user_code import is_reference, load_user_function
+from realrl.base.user_files import is_file_reference, load_function_from_file
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.grading import groups_of, takes_part
 from realrl.recipes.parts.sample_records import advantage_records
@@ -27,12 +27,18 @@ def estimator_of(config: PolicyConfig, default: str) -> Estimator:
     name = default if config.advantage is None else config.advantage
     if name in ESTIMATORS:
         return ESTIMATORS[name]
-    if not is_reference(name):
+    if not is_file_reference(name):
         raise ValueError(
             f"advantage: expected {', '.join(ESTIMATORS)} or a path/to/file.py:function, got {name!r}"
             f"{did_you_mean(name, ESTIMATORS)}"
         )
-    return load_user_function("advantage", name, 1, "f(scored), with what a step's samples earned")
+    estimator: Estimator = load_function_from_file(
+        name,
+        setting="advantage",
+        num_arguments=1,
+        form="f(scored), with what a step's samples earned",
+    )
+    return estimator
 
 
 def check(config: PolicyConfig) -> None:

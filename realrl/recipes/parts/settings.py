@@ -41,8 +41,8 @@ def fixed(**values: object) -> MappingProxyType[str, FixedKey]:
     """Return what an algorithm fixes: each key with its value, or a tuple of values that say the same."""
     found: dict[str, FixedKey] = {}
     for key, value in values.items():
-        accepted = value if isinstance(value, tuple) else (value,)
-        found[key] = FixedKey(accepted, INSTEAD[key])
+        all_alike = value if isinstance(value, tuple) else (value,)
+        found[key] = FixedKey(all_alike, INSTEAD[key])
     return MappingProxyType(found)
 
 

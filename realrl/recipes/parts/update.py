@@ -26,7 +26,7 @@ from realrl.algorithms.value import ValueLoss
 from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
-from realrl.base.user_code import is_reference, load_user_function
+from realrl.base.user_files import load_function_from_file
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.estimates import chosen
 from realrl.recipes.parts.report import (
@@ -72,10 +72,12 @@ def own_loss_of(config: PolicyConfig) -> TokenLoss | None:
     """
     if config.loss is None:
         return None
-    if not is_reference(config.loss):
-        raise ValueError(f"loss: expected a path/to/file.py:function, got {config.loss!r}")
-    form = "f(tokens), with a micro-batch's response tokens"
-    loss: TokenLoss = load_user_function("loss", config.loss, 1, form)
+    loss: TokenLoss = load_function_from_file(
+        config.loss,
+        setting="loss",
+        num_arguments=1,
+        form="f(tokens), with a micro-batch's response tokens",
+    )
     return loss
 
 
