@@ -162,6 +162,7 @@ def _show(prepared: PreparedRun) -> int:
 def _start(prepared: PreparedRun) -> int:
     """Start a run, here or in a cluster's queue, and wait for its end."""
     from realrl.launch.modes import goes_to_queue, open_launcher
+    from realrl.launch.workers import imports_of
     from realrl.runtime.failure import RunFailed, RunRefused
     from realrl.runtime.run import run
 
@@ -171,7 +172,7 @@ def _start(prepared: PreparedRun) -> int:
         if goes_to_queue(config):
             return _run_in_queue(prepared)
         try:
-            launcher = open_launcher(config, plan.num_workers)
+            launcher = open_launcher(config, plan.num_workers, imports_of(plan))
         except ValueError as error:
             return complain(str(error), BAD_INPUT)
         run(prepared.recipe, config, plan, launcher, notes=prepared.notes)

@@ -42,7 +42,7 @@ def open_launcher(config: RunConfig, num_workers: int, imports: Sequence[str] = 
         ValueError: the cluster lacks resources that the plan needs, or the user's launcher lacks a method.
     """
     if config.launcher is not None:
-        return open_own_launcher(config.launcher, config, plan.num_workers)
+        return open_own_launcher(config.launcher, config, num_workers)
     if config.mode == "slurm":
         return SlurmLauncher(config, num_workers)
     if config.mode == "ray":
