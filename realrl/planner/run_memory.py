@@ -28,9 +28,10 @@ from realrl.planner.loads import PassRows, generation_load, model_load, recomput
 from realrl.planner.model_memory import Stage
 from realrl.planner.run_inputs import FoundModel, RunInputs
 from realrl.planner.transfer_memory import peak_memory
-from realrl.program.instructions import Offload, Reallocate, Release, RunCall, Weights
+from realrl.program.instructions import Offload, Reallocate, Release, RunCall
 from realrl.program.jobs import Programs, compile_run
 from realrl.program.program import Program
+from realrl.program.resources import Weights
 from realrl.realloc.hosts import topology_of
 from realrl.realloc.transports.by_name import open_transport
 

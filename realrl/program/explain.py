@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realrl.program.instructions import (
-    AnyInstruction,
-    Inputs,
-    Memory,
-    Move,
-    Outputs,
-    Resource,
-    RunCall,
-    Weights,
-)
+from realrl.program.instructions import AnyInstruction, Move, RunCall
+from realrl.program.resources import Inputs, Memory, Outputs, Resource, Weights
 
 
 def edge(first: AnyInstruction, then: AnyInstruction, *, of_one_pass: bool) -> str:

@@ -13,7 +13,6 @@ rule orders the instructions of a pass by its keys, and passes among each other 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
@@ -21,6 +20,7 @@ from msgspec.structs import replace
 from realrl.api.graph import OWN_ENGINE, CallKind, ModelFunctionCall
 from realrl.api.mesh import Placement
 from realrl.api.messages import Done, KeyMove, Message
+from realrl.program.resources import Inputs, Memory, Outputs, Resource, Turn, Weights
 
 if TYPE_CHECKING:  # the wire and simulated workers load this module, and have no need of torch
     from realrl.program.ledger import Ledger, Shares
@@ -28,44 +28,6 @@ if TYPE_CHECKING:  # the wire and simulated workers load this module, and have n
 NOT_STARTED = -1
 """The place in the order of an instruction that has not started."""
 
-
-class Weights(NamedTuple):
-    """A model's weights at a placement, in an engine there; shared by all passes."""
-
-    model: str
-    placement: Placement
-    engine: str = OWN_ENGINE
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A call's inputs, on the ranks where it runs."""
-
-    call: str
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """A call's outputs, on the ranks that made them."""
-
-    call: str
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a call of training remembers: read as the step before left it, and written for the step after."""
-
-    call: str
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A rank's turn to generate: calls that are preempted by other work are not preempted by each other."""
-
-    rank: int
-
-
-Resource = Weights | Inputs | Outputs | Memory | Turn
 
 Replicas = dict[Weights, int]
 """The version that each replica away from its model's home holds."""

@@ -20,9 +20,9 @@ from realrl.program.instructions import (
     RunCall,
     Save,
     Snapshot,
-    Weights,
     union,
 )
+from realrl.program.resources import Weights
 
 
 @dataclass(frozen=True)

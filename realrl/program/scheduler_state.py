@@ -12,9 +12,10 @@ from dataclasses import replace
 import msgspec
 
 from realrl.program.events import Job
-from realrl.program.instructions import AnyInstruction, Weights
+from realrl.program.instructions import AnyInstruction
 from realrl.program.ledger import LedgerState
 from realrl.program.program import Program
+from realrl.program.resources import Weights
 from realrl.program.tasks import Task, TaskState
 
 

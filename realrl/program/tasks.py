@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from realrl.program.events import Job
-from realrl.program.instructions import AnyInstruction, Inputs, Memory, Outputs, Resource, RunCall
+from realrl.program.instructions import AnyInstruction, RunCall
+from realrl.program.resources import Inputs, Memory, Outputs, Resource
 
 
 class TaskState(Enum):

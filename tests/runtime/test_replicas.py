@@ -14,7 +14,8 @@ from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.recipe import ModelSpec
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import local_groups
-from realrl.program.instructions import Save, Weights
+from realrl.program.instructions import Save
+from realrl.program.resources import Weights
 from realrl.realloc.transfer import TransferSettings
 from realrl.runtime.worker.replicas import Replicas
 from tests.models.families import ONE_EACH, tiny_model

@@ -30,7 +30,8 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
 from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Offload, Reallocate, Release, Save, Weights
+from realrl.program.instructions import Offload, Reallocate, Release, Save
+from realrl.program.resources import Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.runtime.model_directories import resolve_model

@@ -38,8 +38,8 @@ from realrl.program.instructions import (
     RunCall,
     Save,
     Snapshot,
-    Weights,
 )
+from realrl.program.resources import Weights
 from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.wire import ToWorker
 from realrl.runtime.run_data import RunData

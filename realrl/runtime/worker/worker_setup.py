@@ -20,8 +20,9 @@ from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import create_groups
-from realrl.program.instructions import RunCall, Weights
+from realrl.program.instructions import RunCall
 from realrl.program.jobs import Programs, compile_run
+from realrl.program.resources import Weights
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
 from realrl.realloc.transports.by_name import open_transport
