@@ -1,14 +1,18 @@
-"""From a config to a run that can start: inputs are read, settings chosen, everything checked."""
+"""From a config to a run that can start: inputs are read, settings chosen, everything checked.
+
+config ── pin ──▶ read_inputs ──▶ choose_settings ──▶ make_plan ──▶ check_run ──▶ PreparedRun ── check_start
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
+from realrl.api.config import RunConfig
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps import checks
 from realrl.apps.defaults import choose_settings
+from realrl.planner.run_inputs import RunInputs
 from realrl.runtime.pins import pin
 
 
@@ -17,30 +21,37 @@ class PreparedRun:
     """A run whose settings are all chosen, and checked as far as that is possible before a start."""
 
     recipe: Recipe
-    config: Any
+    config: RunConfig
     plan: ExecutionPlan
-    inputs: checks.Inputs
+    inputs: RunInputs
     notes: tuple[str, ...]
-    """Lines that a person should read at the start."""
+    """Lines that a user should read at the start."""
 
 
-def prepare(recipe: Recipe, config: Any) -> PreparedRun:
+def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
     """Pin a run's models and data, read them, choose what is left to the machine, and check the result.
 
     Raises:
         ValueError: a setting, a model or data that cannot be right.
     """
-    config = pin(recipe, config)
-    inputs = checks.read_inputs(recipe, config)
-    config, notes = choose_settings(recipe, config, inputs)
-    plan = checks.make_plan(recipe, config)
-    checks.check_run(recipe, config, plan, inputs)
-    notes += checks.notes_of_data(config, inputs) + checks.check_local_weights(inputs.models)
-    return PreparedRun(recipe, config, plan, inputs, (inputs.rows.form, *notes))
+    pinned = pin(recipe, config)
+    inputs = checks.read_inputs(recipe, pinned)
+    chosen, notes = choose_settings(recipe, pinned, inputs)
+    plan = checks.make_plan(recipe, chosen)
+    checks.check_run(recipe, chosen, plan, inputs)
+    notes += checks.notes_of_data(chosen, inputs)
+    notes += checks.check_local_weights(inputs.models)
+    return PreparedRun(
+        recipe,
+        chosen,
+        plan,
+        inputs,
+        notes=(inputs.rows.form, *notes),
+    )
 
 
 def check_start(run: PreparedRun) -> PreparedRun:
-    """Check what a start needs of this machine, and add notes on it.
+    """Check what a start needs from this machine; return the run with notes on it.
 
     Raises:
         ValueError: devices, packages, weights of the Hub or a place for outputs are missing.
