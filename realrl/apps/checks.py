@@ -1,11 +1,11 @@
-"""All that can be found wrong before a worker starts. Each check raises ValueError with one message."""
+"""All checks that are made before a worker starts. Each raises ValueError with one message."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
 from realrl.base.confinement import check_confinement
+from realrl.base.counting import counted
 from realrl.datasets.demo import DEMO_MODEL
 from realrl.datasets.digests import DataDigest
 from realrl.datasets.parquet import HUGGING_FACE
@@ -43,7 +44,7 @@ from realrl.runtime.model_directories import load_tokenizer as load_tokenizer_of
 from realrl.runtime.resume import check_resume
 
 _MOST_SAMPLES = 2**18
-"""Samples of a step, each of which is planned for."""
+"""Samples of a step: the master plans for each of them."""
 
 
 def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
@@ -81,32 +82,39 @@ def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:
     Raises:
         ValueError: a model or a data set that is not named, cannot be read, or does not fit the others.
     """
-    specs = recipe.models(config)
-    models = {name: _find(_path_of(config, spec.model), spec) for name, spec in specs.items()}
+    models = {}
+    for name, spec in recipe.models(config).items():
+        path = _path_of(config, spec.model)
+        models[name] = _find(path, spec)
     _check_vocabularies(models)
     _check_named(config)
     _check_disjoint(config)
     first = next(iter(models.values()))
-    return RunInputs(models, *read_row_facts(recipe, config, load_tokenizer(first), first.path))
+    tokenizer = load_tokenizer(first)
+    rows, held_out = read_row_facts(recipe, config, tokenizer, first.path)
+    return RunInputs(models, rows, held_out)
 
 
 def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunInputs) -> None:
-    """Check all that does not depend on this machine's devices."""
+    """Check everything that does not depend on this machine's devices."""
     check_plan(recipe, config, plan, inputs.models)
     _check_offload(config)
-    recipe.validate(config, {name: model.decoder for name, model in inputs.models.items()})
+    decoders = {name: model.decoder for name, model in inputs.models.items()}
+    recipe.validate(config, decoders)
     _check_data(config, inputs)
     held_out = None if inputs.held_out is None else inputs.held_out.digest
-    check_resume(recipe, config, DataDigest(inputs.rows.digest, held_out))
+    digest = DataDigest(inputs.rows.digest, held_out)
+    check_resume(recipe, config, digest)
 
 
 def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
-    """Say which settings of a training run ask for more than its rows give."""
+    """Return notes on settings of a training that need more rows than it has."""
     if not isinstance(config, TrainingConfig):
         return []
-    notes, number = [], len(inputs.rows)
+    notes = []
+    number = len(inputs.rows)
     if number < config.batch_size:
-        rows = "1 row" if number == 1 else f"{number} rows"
+        rows = counted(number, "row")
         notes.append(
             f"data.path has {rows}, fewer than batch_size={config.batch_size}: rows are repeated in a step"
         )
@@ -121,7 +129,7 @@ def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
 def check_plan(
     recipe: Recipe, config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> None:
-    """Check that batches and models can be cut as a plan says."""
+    """Check that batches and models can be divided as a plan says."""
     graph = recipe.graph(config)
     _check_batch(recipe, config, graph, plan)
     if isinstance(config, TrainingConfig):
@@ -130,36 +138,42 @@ def check_plan(
 
 
 def check_machine(config: RunConfig, plan: ExecutionPlan, models: Mapping[str, FoundModel]) -> list[str]:
-    """Check what a start needs beyond `check_run`: devices, weights, and a place for the outputs.
+    """Check what a start needs in addition to `check_run`: devices, weights, and a place for the outputs.
 
-    Returns notes on the weights of the Hub, which are downloaded here, once all else is checked.
+    Return notes on the weights of the Hub, which are downloaded here, once everything else is checked.
     """
     check_mode(config)
     open_transport(config.transport, config.device)
     check_loggers(config)
-    if lacking := lacking_devices(config, plan):
+    lacking = lacking_devices(config, plan)
+    if lacking:
         raise ValueError(lacking)
     if config.uses_this_host:
         _check_judges(config)
     generation = generation_of(config)
-    if generation and generation.engine == "vllm":
+    if generation is not None and generation.engine == "vllm":
         vllm.check_installed()
-    notes = _check_weights(model for model in models.values() if _is_of_hub(model))
+    of_hub = [model for model in models.values() if _is_of_hub(model)]
+    notes = _check_weights(of_hub)
     _check_outputs(config)
     return notes
 
 
 def check_local_weights(models: Mapping[str, FoundModel]) -> list[str]:
-    """Check the weights of models that are in directories of this machine; return notes on them.
+    """Check the weights of models in directories of this machine; return notes on them.
 
-    Those of the Hub are not here before a start.
+    Weights of the Hub are not here before a start.
     """
-    return _check_weights(model for model in models.values() if not _is_of_hub(model))
+    local = [model for model in models.values() if not _is_of_hub(model)]
+    return _check_weights(local)
 
 
 def _check_judges(config: RunConfig) -> None:
-    """Answers are never compared in a process that is not confined, which shows late: when one needs it."""
-    if not isinstance(config, Rewarding) or not {MATH, GYM} & weights_of(config.reward).keys():
+    """Check that processes which compare answers can be confined: otherwise the first one fails late."""
+    if not isinstance(config, Rewarding):
+        return
+    judged = {MATH, GYM}.intersection(weights_of(config.reward))
+    if not judged:
         return
     try:
         check_confinement()
@@ -171,27 +185,44 @@ def _check_judges(config: RunConfig) -> None:
 
 
 def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
-    """Every data-parallel rank of every call gets something to do."""
-    num_samples = config.batch_size * recipe.samples_per_row(config)
+    """Check that every data-parallel rank of every call gets a share of the batch."""
+    samples_per_row = recipe.samples_per_row(config)
+    num_samples = config.batch_size * samples_per_row
     if num_samples > _MOST_SAMPLES:
         raise ValueError(
-            f"batch_size: {config.batch_size} rows of {recipe.samples_per_row(config)} samples are"
+            f"batch_size: {config.batch_size} rows of {samples_per_row} samples are"
             f" {num_samples} samples a step, but at most {_MOST_SAMPLES} are possible; lower it"
         )
-    for call in (call for call in graph.calls.values() if call.model is not None):
-        share, what = num_samples // call.num_minibatches, "samples"
-        if call.num_minibatches > 1:
-            what = f"samples in each of {call.num_minibatches} mini-batches"
-        if call.kind is CallKind.GENERATE:
-            share, what = config.batch_size, "prompts"
-        if (dp := plan[call.name].layout.dp) > share:
-            raise ValueError(
-                f"{_place(config, call.name)}: d{dp} needs at least {dp} {what}, "
-                f"batch_size={config.batch_size} gives {share}; raise batch_size or take a smaller d"
-            )
+    for call in graph.calls.values():
+        if call.model is not None:
+            _check_share(config, call, plan[call.name].layout.dp, num_samples)
+
+
+def _check_share(config: RunConfig, call: ModelFunctionCall, dp: int, num_samples: int) -> None:
+    """Check that `dp` ranks of a call get at least one of a step's `num_samples` samples each."""
+    if call.kind is CallKind.GENERATE:
+        # The samples of a prompt are generated on one rank.
+        share = config.batch_size
+        what = "prompts"
+    elif call.num_minibatches > 1:
+        share = num_samples // call.num_minibatches
+        what = f"samples in each of {call.num_minibatches} mini-batches"
+    else:
+        share = num_samples
+        what = "samples"
+    if dp > share:
+        raise ValueError(
+            f"{_place(config, call.name)}: d{dp} needs at least {dp} {what}, "
+            f"batch_size={config.batch_size} gives {share}; raise batch_size or take a smaller d"
+        )
 
 
 def _find(path: str, spec: ModelSpec) -> FoundModel:
+    """Return the model that the key `path` names, with its config.
+
+    Raises:
+        ValueError: there is no model, or it cannot be read.
+    """
     if not spec.model.path:
         raise ValueError(
             f"{path}: expected a model, got none; give a Hugging Face model directory, as {path}=FOLDER, a"
@@ -200,7 +231,8 @@ def _find(path: str, spec: ModelSpec) -> FoundModel:
     family = load_family(spec.model.family, f"{path.removesuffix('path')}family")
     try:
         directory = resolve_model(spec.model.path, spec.model.commit, weights=False)
-        return FoundModel(path, spec, directory, read_decoder_config(directory, family))
+        decoder = read_decoder_config(directory, family)
+        return FoundModel(path, spec, directory, decoder)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -208,25 +240,32 @@ def _find(path: str, spec: ModelSpec) -> FoundModel:
 def _check_layouts(
     config: RunConfig, recipe: Recipe, plan: ExecutionPlan, models: Mapping[str, FoundModel]
 ) -> None:
+    """Check that each model can be cut as the layouts of its calls say."""
     for graph in (recipe.graph(config), recipe.eval_graph(config)):
         for call in graph.calls.values():
-            if call.model is not None:
-                if call.engine == "vllm":
-                    _check_vllm(config, call, plan[call.name].layout, models[call.model])
-                check_fits(models[call.model].decoder, plan[call.name].layout, _place(config, call.name))
+            if call.model is None:
+                continue
+            model = models[call.model]
+            layout = plan[call.name].layout
+            if call.engine == "vllm":
+                _check_vllm(config, call, layout, model)
+            check_fits(model.decoder, layout, _place(config, call.name))
 
 
 def _check_vllm(
     config: RunConfig, call: ModelFunctionCall, layout: ParallelLayout, model: FoundModel
 ) -> None:
-    vllm.check_layout(layout, config, call.name, _place(config, call.name))
-    family = read_family(model.directory, load_family(model.spec.model.family))
+    """Check that vLLM can run a call."""
+    place = _place(config, call.name)
+    vllm.check_layout(layout, config, call.name, place)
+    own_family = load_family(model.spec.model.family)
+    family = read_family(model.directory, own_family)
     dtype = model.spec.model.away_dtype
     vllm.check_model(model.decoder, family, dtype, config, model.path)
 
 
 def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
-    """Token ids go from one model to another as they are."""
+    """Check that all models have one vocabulary, because token ids go from one to another unchanged."""
     reference, *others = models.values()
     for model in others:
         if model.decoder.vocab_size != reference.decoder.vocab_size:
@@ -234,17 +273,30 @@ def _check_vocabularies(models: Mapping[str, FoundModel]) -> None:
                 f"{model.path}: its vocabulary has {model.decoder.vocab_size} tokens, that of "
                 f"{reference.path} {reference.decoder.vocab_size}; models of one run need one tokenizer"
             )
-        if model.directory.resolve() != reference.directory.resolve() and has_tokenizer(model.directory):
-            own, wanted = (load_tokenizer(m).get_vocab().items() for m in (model, reference))
-            if differing := own ^ wanted:
-                raise ValueError(
-                    f"{model.path}: its tokenizer is not that of {reference.path}, they differ in "
-                    f"{min(differing)[0]!r}; models of one run need one tokenizer"
-                )
+        is_same = model.directory.resolve() == reference.directory.resolve()
+        if not is_same and has_tokenizer(model.directory):
+            _check_same_tokenizer(model, reference)
+
+
+def _check_same_tokenizer(model: FoundModel, reference: FoundModel) -> None:
+    """Check that the tokenizers of two models have the same tokens."""
+    own = load_tokenizer(model).get_vocab().items()
+    wanted = load_tokenizer(reference).get_vocab().items()
+    differing = own ^ wanted
+    if differing:
+        token, _ = min(differing)
+        raise ValueError(
+            f"{model.path}: its tokenizer is not that of {reference.path}, they differ in "
+            f"{token!r}; models of one run need one tokenizer"
+        )
 
 
 def load_tokenizer(model: FoundModel) -> Any:
-    """The tokenizer in a model's directory."""
+    """Return the tokenizer in a model's directory.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
     try:
         return load_tokenizer_of(model.directory)
     except ValueError as error:
@@ -252,15 +304,22 @@ def load_tokenizer(model: FoundModel) -> Any:
 
 
 def _check_data(config: RunConfig, inputs: RunInputs) -> None:
-    first = next(iter(inputs.models.values()))
-    for path, rows in (("data.path", inputs.rows), ("data.eval_path", inputs.held_out)):
-        if rows is not None:
-            for name, model in inputs.models.items():
-                check_context(path, rows, config, name, model.decoder.max_position)
-            _check_token_ids(path, rows, first)
+    """Check that rows fit the contexts and the vocabulary of all models."""
+    _check_rows("data.path", inputs.rows, config, inputs.models)
+    if inputs.held_out is not None:
+        _check_rows("data.eval_path", inputs.held_out, config, inputs.models)
+
+
+def _check_rows(path: str, rows: RowFacts, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
+    """Check the rows that the key `path` names."""
+    for name, model in models.items():
+        check_context(path, rows, config, name, model.decoder.max_position)
+    first = next(iter(models.values()))
+    _check_token_ids(path, rows, first)
 
 
 def _check_named(config: RunConfig) -> None:
+    """Check that the config names rows."""
     data = data_of(config)
     if data is not None and not data.path:
         raise ValueError(
@@ -270,12 +329,14 @@ def _check_named(config: RunConfig) -> None:
 
 
 def _check_disjoint(config: RunConfig) -> None:
-    """Evaluation is on rows that training does not see."""
+    """Check that evaluation is on rows that training does not see."""
     data = data_of(config)
-    if data is None or data.path == SUMS or not data.held_out_path:
+    if data is None or not data.held_out_path:
         return
-    trained, held_out = (os.path.realpath(os.path.expanduser(p)) for p in (data.path, data.held_out_path))
-    if trained != held_out or data.path.startswith(GYM_PREFIX):
+    # These hold rows out of the same path.
+    if data.path == SUMS or data.path.startswith(GYM_PREFIX):
+        return
+    if _real_path(data.path) != _real_path(data.held_out_path):
         return
     if not data.path.startswith(HUGGING_FACE):
         raise ValueError(
@@ -289,7 +350,14 @@ def _check_disjoint(config: RunConfig) -> None:
         )
 
 
+def _real_path(path: str) -> str:
+    """Return a file's path without links."""
+    expanded = os.path.expanduser(path)
+    return os.path.realpath(expanded)
+
+
 def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
+    """Check that a model has every token of the rows."""
     if rows.largest_token >= model.decoder.vocab_size:
         raise ValueError(
             f"{path}: {rows.largest_place} has the token {rows.largest_token}, but {model.path} has only "
@@ -298,22 +366,24 @@ def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:
 
 
 def lacking_devices(config: RunConfig, plan: ExecutionPlan) -> str:
-    """Say which devices a start would not find here; empty where none is missing, or a cluster has them."""
+    """Return which devices a start would miss here; empty if none, or if a cluster has them."""
     if config.device != "cuda" or not config.uses_this_host:
         return ""
     if not torch.cuda.is_available():
         return "device: expected a CUDA device for 'cuda', this machine has none; set device: cpu"
     if not CUDA_LIBRARY.exists():
         return f"device: {NO_CUDA_KERNELS}; or set device: cpu"
-    if plan.num_workers > torch.cuda.device_count():
+    num_devices = torch.cuda.device_count()
+    if plan.num_workers > num_devices:
         return (
             f"allocation: {plan.num_workers} ranks need as many CUDA devices, this machine has "
-            f"{torch.cuda.device_count()}; take smaller layouts"
+            f"{num_devices}; take smaller layouts"
         )
     return ""
 
 
 def _check_offload(config: RunConfig) -> None:
+    """Check that optimizers are offloaded only from CUDA devices."""
     for path, section in sections(config):
         if isinstance(section, OptimizerConfig) and section.offload and config.device == "cpu":
             raise ValueError(
@@ -323,16 +393,21 @@ def _check_offload(config: RunConfig) -> None:
 
 
 def _is_of_hub(model: FoundModel) -> bool:
-    return hub_repo(model.spec.model.path) is not None
+    """Return whether a model is one of the Hugging Face Hub."""
+    path = model.spec.model.path
+    return hub_repo(path) is not None
 
 
-def _check_weights(models: Iterable[FoundModel]) -> list[str]:
-    """Check each model's weights; a note on a directory of several models is returned once."""
-    notes = [note for model in models for note in _notes_of_weights(model)]
-    return list(dict.fromkeys(notes))
+def _check_weights(models: Sequence[FoundModel]) -> list[str]:
+    """Check each model's weights; return notes, each once for models of one directory."""
+    notes: dict[str, None] = {}
+    for model in models:
+        notes.update(dict.fromkeys(_notes_of_weights(model)))
+    return list(notes)
 
 
 def _notes_of_weights(model: FoundModel) -> list[str]:
+    """Check a model's weights, and return notes on them."""
     try:
         resolve_model(model.spec.model.path, model.spec.model.commit)
         notes = check_weights(model.directory, model.decoder, model.spec)
@@ -342,7 +417,7 @@ def _notes_of_weights(model: FoundModel) -> list[str]:
 
 
 def _check_outputs(config: RunConfig) -> None:
-    """The run makes its own directory; here only the one above it."""
+    """Check that the run can make its directory; make only the one above it."""
     directory = Path(config.runs_dir, config.experiment)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -356,10 +431,15 @@ def _check_outputs(config: RunConfig) -> None:
 
 
 def _place(config: RunConfig, call: str) -> str:
-    """Where in the config the call got its layout."""
-    return f"placements.{call}" if call in config.placements else f"allocation: {call}"
+    """Return where in the config the call gets its layout."""
+    if call in config.placements:
+        return f"placements.{call}"
+    return f"allocation: {call}"
 
 
 def _path_of(config: RunConfig, model: ModelConfig) -> str:
-    """The key that names the model's directory."""
-    return next((f"{path}.path" for path, section in sections(config) if section is model), "model")
+    """Return the key that names the model's directory."""
+    for path, section in sections(config):
+        if section is model:
+            return f"{path}.path"
+    return "model"

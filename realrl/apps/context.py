@@ -14,17 +14,22 @@ def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit
         ValueError: a row is too long; the message gives only settings that help.
     """
     new_tokens = _max_new_tokens(config)
-    room, longest = limit - new_tokens, max(rows.sequence_lengths)
+    room = limit - new_tokens
+    longest = max(rows.sequence_lengths)
     if longest <= room:
         return
     more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
-    number = sum(length > room for length in rows.sequence_lengths)
-    others = f" (so do {number} of {len(rows)} rows)" if number > 1 else ""
+    too_long = [length for length in rows.sequence_lengths if length > room]
+    others = ""
+    if len(too_long) > 1:
+        others = f" (so do {len(too_long)} of {len(rows)} rows)"
+
     means = []
     if new_tokens and longest < limit:
         means.append(f"set generation.max_new_tokens to at most {limit - longest}")
-    # Of rows whose prompts are all too long, none would be left.
-    if number < len(rows) or not new_tokens:
+    # If all prompts are too long, no rows would be left.
+    some_fit = len(too_long) < len(rows)
+    if some_fit or not new_tokens:
         means.append(_leaving_out(config, room if new_tokens else None))
     advice = ", or ".join(means) or f"shorten the prompts, or take a model with more context than {longest}"
     raise ValueError(
@@ -34,13 +39,15 @@ def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit
 
 
 def _leaving_out(config: RunConfig, room: int | None) -> str:
-    """Say which settings leave out the rows whose prompts have more than `room` tokens (None: responses)."""
+    """Return which settings leave out rows whose prompts have more than `room` tokens (None: responses)."""
     limit = "data.max_response_tokens" if room is None else f"data.max_prompt_tokens={room}"
     data = data_of(config)
-    drops = "" if data is not None and data.drop_long else " and data.drop_long=true"
-    return f"set {limit}{drops} to leave such rows out"
+    drops_already = data is not None and data.drop_long
+    drop = "" if drops_already else " and data.drop_long=true"
+    return f"set {limit}{drop} to leave such rows out"
 
 
 def _max_new_tokens(config: RunConfig) -> int:
+    """Return the most tokens that are generated for a row."""
     generation = generation_of(config)
     return 0 if generation is None else generation.max_new_tokens

@@ -1,10 +1,11 @@
-"""Settings that are left to the machine: device, allocation, micro-batches, cache, and the number of steps.
+"""Chooses the settings that are left to the machine: device, allocation, budgets, number of steps.
 
     device ──▶ num_steps ──▶ allocation ──▶ max_tokens_per_microbatch, generation.cache_mib
     (local)    (the rows)    (devices, memory)        (memory that is left)
 
-What does not fit is found by the same prediction of memory that a dry run prints. Sizes are parts of the
-machine's whole memory, rounded to powers of two, so that machines of one kind choose alike, however busy.
+Settings that do not fit are found by the same prediction of memory that a dry run prints. Sizes are fractions
+of the machine's whole memory, rounded to powers of two, so that machines of one kind choose alike, however
+busy they are.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from realrl.planner.run_memory import moments
 from realrl.runtime.resume import earlier_settings
 
 _MICROBATCHES = {"cpu": (2048, 1024, 512), "cuda": (32768, 16384, 8192, 4096, 2048)}
-"""Tokens, the most first: beyond the first, products gain nothing."""
+"""Tokens of a micro-batch, the most first: products gain nothing from more."""
 _CACHE_SHARES = (2, 4, 8, 16, 32)
-"""Parts of the memory that the cache may take, the largest first."""
+"""The cache may take one part of the memory in this many, the largest part first."""
 _USABLE_SHARE = {"cpu": 0.8, "cuda": 0.9}
-"""Of the memory: the rest is the system's, the driver's and the allocator's."""
+"""Fraction of the memory that a run may use: the rest is for the system, the driver and the allocator."""
 _LEFT_OUT = {
     "device": AUTO,
     "allocation": AUTO,
@@ -41,25 +42,32 @@ _LEFT_OUT = {
 }
 """Values that leave a setting to the machine."""
 _ASSUMED_BYTES = 80 << 30
-"""Of a GPU of a cluster, where this host has none to look at."""
+"""Memory of a GPU of a cluster, if this host has none to look at."""
 
 
 @dataclass(frozen=True)
 class _Devices:
-    """What one host lets a run use."""
+    """The devices of one host that a run may use."""
 
-    kind: str
+    kind: Literal["cpu", "cuda"]
     number: int
     """Ranks that a plan may have."""
-    usable_bytes: int
-    """Memory of each of them; ranks on CPUs share it."""
+    memory_bytes: int
+    """Memory of each device; ranks on CPUs share it."""
     words: str
+    """The devices in words."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory of each device that a run may use."""
+        share = _USABLE_SHARE[self.kind]
+        return int(share * self.memory_bytes)
 
 
 def choose_settings(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> tuple[RunConfig, list[str]]:
-    """Fill in what the config leaves to the machine; return the whole config, and what to say of it.
+    """Choose what the config leaves to the machine; return the complete config, and notes on the choice.
 
-    A run that is resumed keeps what was chosen when it began, where this machine has such a device.
+    A run that is resumed keeps what was chosen when it began, if this machine has such a device.
 
     Raises:
         ValueError: a setting that cannot be chosen from here, or a plan that does not fit.
@@ -68,18 +76,20 @@ def choose_settings(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> tup
     if chosen.device == AUTO:
         chosen = replace(chosen, device=_device(chosen))
     if isinstance(chosen, TrainingConfig) and not chosen.num_steps:
-        chosen = replace(chosen, num_steps=-(-len(inputs.rows) // chosen.batch_size))
+        num_batches = -(-len(inputs.rows) // chosen.batch_size)
+        chosen = replace(chosen, num_steps=num_batches)
     devices = _devices(recipe, chosen)
     if chosen.allocation == AUTO:
         chosen = _with_allocation(recipe, chosen, inputs, devices)
     # Memory can be predicted only for a plan that fits the models.
-    check_plan(recipe, chosen, make_plan(recipe, chosen), inputs.models)
+    plan = make_plan(recipe, chosen)
+    check_plan(recipe, chosen, plan, inputs.models)
     chosen = _with_budgets(recipe, chosen, inputs, devices)
     return chosen, _notes(recipe, config, chosen, inputs, devices)
 
 
 def _as_recorded(config: RunConfig) -> RunConfig:
-    """Take over what the run of this name chose when it began, if it is resumed or finished."""
+    """Return the config with what the run of this name chose when it began, if it is resumed or finished."""
     recorded = earlier_settings(config)
     if recorded is None:
         return config
@@ -94,33 +104,42 @@ def _as_recorded(config: RunConfig) -> RunConfig:
 
 
 def _recorded_settings(section: RunConfig | GenerationConfig, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was recorded of the settings that a section leaves to the machine."""
+    """Return the recorded values of the settings that a section leaves to the machine."""
     given = plain(section)
-    left_out = [name for name, unset in _LEFT_OUT.items() if given.get(name) == unset]
-    return {name: recorded[name] for name in left_out if name in recorded}
+    settings = {}
+    for name, unset in _LEFT_OUT.items():
+        is_left_out = given.get(name) == unset
+        if is_left_out and name in recorded:
+            settings[name] = recorded[name]
+    return settings
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
+    """Return the type of the devices that a run uses."""
     if not config.uses_this_host:
         return "cuda"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _devices(recipe: Recipe, config: RunConfig) -> _Devices:
-    usable = _USABLE_SHARE[config.device]
+    """Return the devices of this host, or assumed ones of a cluster."""
     if config.device == "cpu":
         memory = memory_bytes()
         number = 2 if _generates_ahead(recipe, config) else 1
-        return _Devices("cpu", number, int(usable * memory), f"a CPU with {_gib(memory)}")
+        words = f"a CPU with {_gib(memory)}"
+        return _Devices("cpu", number, memory, words)
     if not torch.cuda.is_available():
-        return _Devices("cuda", 1, int(usable * _ASSUMED_BYTES), f"GPUs with {_gib(_ASSUMED_BYTES)}, assumed")
-    properties, number = torch.cuda.get_device_properties(0), torch.cuda.device_count()
+        words = f"GPUs with {_gib(_ASSUMED_BYTES)}, assumed"
+        return _Devices("cuda", 1, _ASSUMED_BYTES, words)
+    properties = torch.cuda.get_device_properties(0)
+    number = torch.cuda.device_count()
     memory = properties.total_memory
-    return _Devices("cuda", number, int(usable * memory), f"{number} x {properties.name} with {_gib(memory)}")
+    words = f"{number} x {properties.name} with {_gib(memory)}"
+    return _Devices("cuda", number, memory, words)
 
 
 def _with_allocation(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> RunConfig:
-    """Take the first allocation that the batch, the models and the memory allow."""
+    """Return the config with the first allocation that the batch, the models and the memory allow."""
     if not config.uses_this_host:
         raise ValueError(
             "allocation: auto is for mode: local; on a cluster, say which layouts are to get devices, as"
@@ -130,48 +149,57 @@ def _with_allocation(recipe: Recipe, config: RunConfig, inputs: RunInputs, devic
         return replace(config, allocation="*:d1")
     trials = [replace(config, allocation=text) for text in _allocations(recipe, config, devices.number)]
     allowed = [trial for trial in trials if _is_allowed(recipe, trial, inputs)]
-    fitting = (trial for trial in allowed if _fits(recipe, _least(trial, devices), inputs, devices))
-    # Where none is allowed, the check of the run says why the last one is not.
-    return next(fitting, (allowed or trials)[-1])
+    for trial in allowed:
+        if _fits(recipe, _least(trial, devices), inputs, devices):
+            return trial
+    # If none is allowed, the check of the run says why the last one is not.
+    return (allowed or trials)[-1]
 
 
 def _is_allowed(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> bool:
+    """Return whether batches and models can be cut as the config's allocation says."""
     try:
-        check_plan(recipe, config, make_plan(recipe, config), inputs.models)
+        plan = make_plan(recipe, config)
+        check_plan(recipe, config, plan, inputs.models)
     except ValueError:
         return False
     return True
 
 
 def _allocations(recipe: Recipe, config: RunConfig, number: int) -> Iterator[str]:
-    """Allocations of up to `number` ranks: the least model parallelism first, then the most ranks."""
+    """Yield allocations of up to `number` ranks: the least model parallelism first, then the most ranks."""
     is_ahead = _generates_ahead(recipe, config)
+    has_other_engine = bool(_engines(recipe, config) - {OWN_ENGINE})
     share = max(number // 2, 1) if is_ahead else number
-    for degree in (1 << power for power in range(share.bit_length())):
-        for dp in range(share // degree, 0, -1):
-            others = f"d{dp}" + (f"t{degree}" if degree > 1 else "")
-            # Another engine takes whole models alone.
-            generating = f"d{dp * degree}" if _engines(recipe, config) - {OWN_ENGINE} else others
+    for power in range(share.bit_length()):
+        tp = 1 << power
+        for dp in range(share // tp, 0, -1):
+            others = f"d{dp}t{tp}" if tp > 1 else f"d{dp}"
+            # Another engine takes only whole models.
+            generating = f"d{dp * tp}" if has_other_engine else others
             if is_ahead:
                 yield f"gen.{generating}+{others}"
+            elif generating != others:
+                yield f"gen:{generating},*:{others}"
             else:
-                yield f"gen:{generating},*:{others}" if generating != others else f"*:{others}"
+                yield f"*:{others}"
 
 
 def _generates_ahead(recipe: Recipe, config: RunConfig) -> bool:
-    """Whether generation is ahead of training: the two need ranks of their own then."""
-    is_ahead = isinstance(config, TrainingConfig) and config.max_staleness > 0
-    return is_ahead and bool(_engines(recipe, config))
+    """Return whether generation is ahead of training: the two need ranks of their own then."""
+    if not isinstance(config, TrainingConfig) or not config.max_staleness:
+        return False
+    return bool(_engines(recipe, config))
 
 
 def _engines(recipe: Recipe, config: RunConfig) -> set[str]:
-    """The engines that generate."""
+    """Return the engines that generate."""
     calls = recipe.graph(config).calls.values()
     return {call.engine for call in calls if call.kind is CallKind.GENERATE}
 
 
 def _with_budgets(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> RunConfig:
-    """Take the most tokens a micro-batch, and with them the largest cache, that memory allows."""
+    """Return the config with the most tokens per micro-batch, and the largest cache, that memory allows."""
     trial = config
     for trial in _budgets(config, devices):
         if trial == config or _fits(recipe, trial, inputs, devices):
@@ -182,9 +210,10 @@ def _with_budgets(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices:
 def _budgets(config: RunConfig, devices: _Devices) -> Iterator[RunConfig]:
     """Yield the config with every pair of budgets that are left out, the largest first."""
     given = config.max_tokens_per_microbatch
+    choices = (given,) if given else _MICROBATCHES[devices.kind]
     generation = generation_of(config)
-    for tokens in (given,) if given else _MICROBATCHES[devices.kind]:
-        trial = replace(config, max_tokens_per_microbatch=tokens)
+    for num_tokens in choices:
+        trial = replace(config, max_tokens_per_microbatch=num_tokens)
         if generation is None or generation.cache_mib:
             yield trial
             continue
@@ -194,35 +223,40 @@ def _budgets(config: RunConfig, devices: _Devices) -> Iterator[RunConfig]:
 
 
 def _power_of_two(devices: _Devices, share: int) -> int:
-    """A part of the memory in MiB, rounded down."""
+    """Return one part in `share` of the memory in MiB, rounded down to a power of two."""
     mib = max(devices.usable_bytes // share >> 20, 1)
     return 1 << (mib.bit_length() - 1)
 
 
 def _least(config: RunConfig, devices: _Devices) -> RunConfig:
-    """The config with the smallest budgets that could be chosen."""
+    """Return the config with the smallest budgets that could be chosen."""
     *_, last = _budgets(config, devices)
     return last
 
 
 def _fits(recipe: Recipe, config: RunConfig, inputs: RunInputs, devices: _Devices) -> bool:
-    return _peak_bytes(recipe, config, inputs) <= devices.usable_bytes
+    """Return whether the predicted memory can be used."""
+    peak = _peak_bytes(recipe, config, inputs)
+    return peak <= devices.usable_bytes
 
 
 def _peak_bytes(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> int:
-    """The memory that the fullest device needs; ranks on CPUs share theirs."""
+    """Return the memory that the fullest device needs; ranks on CPUs share theirs."""
     plan = make_plan(recipe, config)
-    peak = max(moment.use.total_bytes for moment in moments(recipe, config, plan, inputs))
+    found = moments(recipe, config, plan, inputs)
+    peak = max(moment.use.total_bytes for moment in found)
     return peak * plan.num_workers if config.device == "cpu" else peak
 
 
 def _notes(
     recipe: Recipe, given: RunConfig, chosen: RunConfig, inputs: RunInputs, devices: _Devices
 ) -> list[str]:
-    """Say what was chosen, and where memory is not likely to do."""
-    changed = list(_differences(plain(given), plain(chosen), ""))
-    notes = [f"chosen for {devices.words}: {', '.join(changed)}"] if changed else []
-    peak = _peak_bytes(recipe, chosen, inputs) if changed else 0
+    """Return what was chosen, and a warning if memory is not likely to suffice."""
+    changed = list(_differences(given, chosen))
+    if not changed:
+        return []
+    notes = [f"chosen for {devices.words}: {', '.join(changed)}"]
+    peak = _peak_bytes(recipe, chosen, inputs)
     if peak > devices.usable_bytes:
         notes.append(
             f"warning: {_gib(peak)} of memory are predicted, {_gib(devices.usable_bytes)} can be used; take a"
@@ -231,15 +265,24 @@ def _notes(
     return notes
 
 
-def _differences(given: Mapping[str, Any], chosen: Mapping[str, Any], path: str) -> Iterator[str]:
+def _differences(given: RunConfig, chosen: RunConfig) -> Iterator[str]:
     """Yield each changed setting as `key=value`."""
+    yield from _changed_settings(plain(given), plain(chosen), "")
+    before = generation_of(given)
+    after = generation_of(chosen)
+    if before is not None and after is not None:
+        yield from _changed_settings(plain(before), plain(after), "generation.")
+
+
+def _changed_settings(given: Mapping[str, Any], chosen: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the changed settings of one section."""
     for name in _LEFT_OUT:
         value = chosen.get(name)
         if value != given.get(name):
             yield f"{path}{name}={value}"
-    if "generation" in chosen:
-        yield from _differences(given["generation"], chosen["generation"], "generation.")
 
 
 def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB"
+    """Return a size in GiB, as text."""
+    size = num_bytes / 2**30
+    return f"{size:.1f} GiB"

@@ -153,24 +153,25 @@ def _content(path: Path) -> bytes:
 
 def _graded(lines: Sequence[Line], convert_units: bool) -> Iterator[Checked]:
     """Yield the verdict of each line."""
-    for batch in _batches(lines, BATCH):
-        texts = [line.completion for line in batch]
-        solutions = [line.solutions for line in batch]
+    for texts, solutions in _batches(lines, BATCH):
         yield from check_all(texts, solutions, convert_units=convert_units)
 
 
 def _explained(lines: Sequence[Line], convert_units: bool) -> Iterator[Explained]:
     """Yield the verdict of each line, with its reasons."""
-    for batch in _batches(lines, EXPLAINED_BATCH):
-        texts = [line.completion for line in batch]
-        solutions = [line.solutions for line in batch]
+    for texts, solutions in _batches(lines, EXPLAINED_BATCH):
         yield from explain_all(texts, solutions, convert_units=convert_units)
 
 
-def _batches(lines: Sequence[Line], size: int) -> Iterator[Sequence[Line]]:
-    """Yield lines in batches of `size`."""
+def _batches(lines: Sequence[Line], size: int) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Yield completions and their solutions, in batches of `size` lines."""
     for start in range(0, len(lines), size):
-        yield lines[start : start + size]
+        texts = []
+        solutions = []
+        for line in lines[start : start + size]:
+            texts.append(line.completion)
+            solutions.append(line.solutions)
+        yield texts, solutions
 
 
 def in_words(number: int, explained: Explained) -> str:

@@ -1,4 +1,7 @@
-"""From a config to a run that can start: inputs are read, settings chosen, everything checked."""
+"""From a config to a run that can start: inputs are read, settings chosen, everything checked.
+
+config ── pin ──▶ read_inputs ──▶ choose_settings ──▶ make_plan ──▶ check_run ──▶ PreparedRun ── check_start
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class PreparedRun:
     plan: ExecutionPlan
     inputs: RunInputs
     notes: tuple[str, ...]
-    """Lines that a person should read at the start."""
+    """Lines that a user should read at the start."""
 
 
 def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
@@ -31,18 +34,24 @@ def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
     Raises:
         ValueError: a setting, a model or data that cannot be right.
     """
-    recipe.check(config)
-    config = pin(recipe, config)
-    inputs = checks.read_inputs(recipe, config)
-    config, notes = choose_settings(recipe, config, inputs)
-    plan = checks.make_plan(recipe, config)
-    checks.check_run(recipe, config, plan, inputs)
-    notes += checks.notes_of_data(config, inputs) + checks.check_local_weights(inputs.models)
-    return PreparedRun(recipe, config, plan, inputs, (inputs.rows.form, *notes))
+    pinned = pin(recipe, config)
+    inputs = checks.read_inputs(recipe, pinned)
+    chosen, notes = choose_settings(recipe, pinned, inputs)
+    plan = checks.make_plan(recipe, chosen)
+    checks.check_run(recipe, chosen, plan, inputs)
+    notes += checks.notes_of_data(chosen, inputs)
+    notes += checks.check_local_weights(inputs.models)
+    return PreparedRun(
+        recipe,
+        chosen,
+        plan,
+        inputs,
+        notes=(inputs.rows.form, *notes),
+    )
 
 
 def check_start(run: PreparedRun) -> PreparedRun:
-    """Check what a start needs of this machine, and add notes on it.
+    """Check what a start needs from this machine; return the run with notes on it.
 
     Raises:
         ValueError: devices, packages, weights of the Hub or a place for outputs are missing.

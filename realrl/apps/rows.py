@@ -1,10 +1,10 @@
-"""What a start needs to know of a run's rows, found in a fork: a chat template may run without end."""
+"""Reads the facts about a run's rows that a start needs, in a fork: a chat template may run without end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,13 +36,17 @@ def read_row_facts(
     data = data_of(config)
     assert data is not None, "every recipe reads rows, so its config has the section data"
     make_gym_rows(data)
+    form_of = partial(form_of_prompts, data.template, tokenizer)
 
     def read(steps: Steps) -> tuple[RowFacts, RowFacts | None]:
+        """Read both sides, in the fork."""
         torch.set_num_threads(1)  # a fork has none of its parent's threads
-        rows, held_out = recipe.datasets(config, WatchedTokenizer(tokenizer, steps))
-        form_of = partial(form_of_prompts, data.template, tokenizer)
+        watched = WatchedTokenizer(tokenizer, steps)
+        rows, held_out = recipe.datasets(config, watched)
         of_rows = _facts("data.path", rows, form_of)
-        return of_rows, None if held_out is None else _facts("data.eval_path", held_out, form_of)
+        if held_out is None:
+            return of_rows, None
+        return of_rows, _facts("data.eval_path", held_out, form_of)
 
     try:
         return run_watched(read, tuple[RowFacts, RowFacts | None], step_s=ROWS_STEP_S)
@@ -56,14 +60,33 @@ def read_row_facts(
         raise ValueError(f"data: the rows cannot be turned into tokens: {reason}") from None
 
 
+@runtime_checkable
+class _HasPrompts(Protocol):
+    """A data set that can show its prompts."""
+
+    @property
+    def prompts(self) -> Sequence[Tensor]:
+        """The tokens of each row's prompt."""
+
+
 def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> RowFacts:
+    """Return the facts about the rows that the key `path` names.
+
+    `form_of` describes the form of a prompt.
+
+    Raises:
+        ValueError: there are no rows.
+    """
     if not len(dataset):
         raise ValueError(f"{path}: expected at least one row, got none")
     numbers = range(len(dataset))
+    # A row of pairs has two sequences, which its data set knows.
     length_of: Callable[[int], int] = getattr(dataset, "longest_sequence", dataset.length)
     sequence_lengths = tuple(map(length_of, numbers))
     longest_row = max(numbers, key=sequence_lengths.__getitem__)
-    largest_token, largest_row = max((_largest_token(dataset, row), row) for row in numbers)
+    tokens = [_largest_token(dataset, row) for row in numbers]
+    # Of rows with the same token, the last one.
+    largest_token, largest_row = max(zip(tokens, numbers))
     return RowFacts(
         longest=max(map(dataset.length, numbers)),
         sequence_lengths=sequence_lengths,
@@ -71,15 +94,26 @@ def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> Row
         largest_token=largest_token,
         largest_place=_place(dataset, largest_row),
         notes=tuple(getattr(dataset, "notes", ())),
-        form=form_of(dataset.prompts[0]),
+        form=form_of(_first_prompt(dataset)),
         digest=digest_rows(dataset),
     )
 
 
+def _first_prompt(dataset: Dataset) -> Tensor:
+    """Return the tokens of the first row's prompt."""
+    assert isinstance(dataset, _HasPrompts), "every data set has the tokens of its prompts"
+    return dataset.prompts[0]
+
+
 def _largest_token(dataset: Dataset, row: int) -> int:
-    return max(int(t.max()) for t in dataset.tensors(row).values() if t.dtype == torch.int64)
+    """Return the largest token of a row."""
+    largest = [int(tensor.max()) for tensor in dataset.tensors(row).values() if tensor.dtype == torch.int64]
+    return max(largest)
 
 
 def _place(dataset: Dataset, row: int) -> str:
+    """Return the file and line of a row, or else its number."""
     place = getattr(dataset, "place", None)
-    return place(row) if place else f"row {row + 1}"
+    if place is None:
+        return f"row {row + 1}"
+    return place(row)

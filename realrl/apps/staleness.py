@@ -1,4 +1,4 @@
-"""What generation ahead of training needs, checked before anything starts."""
+"""Checks, before anything starts, what generation ahead of training needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from realrl.api.traits import generation_of
 
 
 def check_staleness(config: TrainingConfig, graph: DataflowGraph, plan: ExecutionPlan) -> None:
-    """Raise ValueError where `max_staleness` or `generation.interruptible` could have no effect."""
+    """Check that `max_staleness` and `generation.interruptible` can have an effect.
+
+    Raises:
+        ValueError: one of them could have none.
+    """
     generation = generation_of(config)
     if generation is not None and generation.interruptible:
         if not config.max_staleness:
@@ -32,6 +36,7 @@ def check_staleness(config: TrainingConfig, graph: DataflowGraph, plan: Executio
 
 
 def _check_ranks(graph: DataflowGraph, plan: ExecutionPlan) -> None:
+    """Check that generation and training have ranks of their own."""
     if any(call.kind is CallKind.INFERENCE for call in graph.redrawn):
         raise ValueError(
             f"max_staleness: which prompts are drawn again waits for {graph.redrawn[-1].name}, and that for a"
@@ -40,11 +45,14 @@ def _check_ranks(graph: DataflowGraph, plan: ExecutionPlan) -> None:
     generating = [call.name for call in graph.calls.values() if call.kind is CallKind.GENERATE]
     if not generating:
         raise ValueError("max_staleness: this recipe generates nothing that could be stale; leave it 0")
-    for call in (call for call in graph.calls.values() if call.kind is CallKind.TRAIN):
+    training = [call.name for call in graph.calls.values() if call.kind is CallKind.TRAIN]
+    for trainer in training:
+        ranks = set(plan[trainer].ranks)
         for name in generating:
-            if shared := set(plan[name].ranks) & set(plan[call.name].ranks):
+            shared = ranks.intersection(plan[name].ranks)
+            if shared:
                 raise ValueError(
-                    f"max_staleness: {name} and {call.name} share rank {min(shared)}, so neither goes on"
+                    f"max_staleness: {name} and {trainer} share rank {min(shared)}, so neither goes on"
                     f" while the other does; give {name} ranks of its own, as allocation=gen.d1+p1 does, or"
                     " leave max_staleness 0"
                 )

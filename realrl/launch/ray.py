@@ -155,7 +155,9 @@ class RayLauncher:
             num_gpus=share.get("GPU", 0),
             scheduling_strategy=strategy,
         )
-        return actor_class.remote()
+        actor = actor_class.remote()
+        assert isinstance(actor, ActorHandle), "Ray makes a handle of a class of actors"
+        return actor
 
     def _look_again(self, rank: int) -> None:
         """Ask a worker's actor whether the worker has ended."""

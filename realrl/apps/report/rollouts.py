@@ -6,7 +6,7 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,10 +140,10 @@ def distributions(rollouts: Rollouts) -> dict[str, Any]:
     lengths = rollouts.lengths
     found = {}
     for kind in dict.fromkeys(rollouts.kinds):
-        of_kind = [index for index, each in enumerate(rollouts.kinds) if each == kind]
-        steps = [rollouts.steps[index] for index in of_kind]
-        length = _distribution(steps, [lengths[index] for index in of_kind])
-        reward = _distribution(steps, [rollouts.rewards[index] for index in of_kind])
+        of_kind = [each == kind for each in rollouts.kinds]
+        steps = list(compress(rollouts.steps, of_kind))
+        length = _distribution(steps, list(compress(lengths, of_kind)))
+        reward = _distribution(steps, list(compress(rollouts.rewards, of_kind)))
         found[kind] = {
             "length": {**length, "unit": unit},
             "reward": reward,
@@ -164,12 +164,13 @@ def _distribution(steps: Sequence[int], values: Sequence[float]) -> dict[str, An
             "columns": [],
             "edges": [],
         }
-    columns = _columns([step for step, _ in finite])
+    finite_steps, finite_values = zip(*finite)
+    columns = _columns(finite_steps)
     column_of = {}
     for index, column in enumerate(columns):
         for step in column:
             column_of[step] = index
-    edges = _edges([value for _, value in finite])
+    edges = _edges(finite_values)
     num_rows = len(edges) - 1
     counts = [0] * (len(columns) * num_rows)
     for step, value in finite:

@@ -1,1 +1,1 @@
-"""Where a run's metrics go besides `metrics.jsonl`: TensorBoard, wandb, mlflow, trackio, swanlab."""
+"""Loggers of a run's metrics in addition to `metrics.jsonl`: TensorBoard, wandb, mlflow, trackio, swanlab."""

@@ -1,4 +1,4 @@
-"""What a logger is, what it is told of a run, and which there are."""
+"""The interface of loggers, the facts that a logger gets about a run, and the registry of loggers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from realrl.api.config import RunConfig
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a logger is told of a run before its first row."""
+    """What a logger is told about a run before its first row."""
 
     experiment: str
     trial: str
     directory: str
-    """The run's; a logger that writes files makes a folder of its own there."""
+    """The run's directory; a logger that writes files makes a folder of its own there."""
     config: dict[str, Any]
     """The resolved config by dotted key."""
     run_id: str
     """20 lower-case hexadecimal digits; a run that is resumed keeps its id."""
     continues: bool
-    """Whether this logger has rows of this run from before."""
+    """Whether this logger has rows of an earlier part of this run."""
     first_step: int
-    """The first step that comes now; what was logged of it and of later ones comes again."""
+    """The first step that is logged now; rows that were logged of it and of later ones are repeated."""
 
 
 class Logger(Protocol):
     """One run in one tool. Any method may raise; the caller counts what was lost."""
 
-    where: str
-    """How a person sees the run: an address or a command; may be empty."""
+    @property
+    def where(self) -> str:
+        """How a user sees the run: an address or a command; may be empty."""
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Record the numbers of one step or evaluation."""
@@ -44,8 +45,10 @@ class Logger(Protocol):
 
 
 class _Tool(NamedTuple):
+    """A tool that shows metrics."""
+
     package: str
-    """What must be installed."""
+    """The package that must be installed."""
     has_process: bool
     """Whether it gets a process of its own: it prints, asks, waits for a network, or hooks into the exit."""
 
@@ -57,11 +60,12 @@ TOOLS: Mapping[str, _Tool] = {
     "trackio": _Tool("trackio", has_process=True),
     "swanlab": _Tool("swanlab", has_process=True),
 }
-"""By the name that `logger` gives; a module of this folder has the same name."""
+"""By the name in the config's `logger`, which is also that of a module of this folder."""
 
 
 def check_loggers(config: RunConfig) -> None:
-    """
+    """Check that the packages of the config's loggers are installed.
+
     Raises:
         ValueError: the package of a logger is not installed.
     """
@@ -73,34 +77,50 @@ def check_loggers(config: RunConfig) -> None:
 
 
 def _is_installed(package: str) -> bool:
+    """Return whether a package can be imported."""
     spec = find_spec(package)
-    # Tools keep their files in folders of their name: such a folder alone is no package.
+    # Tools keep their files in folders of their name, and Python takes such a folder for a package.
     return spec is not None and spec.origin is not None
 
 
 def open_logger(name: str, facts: RunFacts) -> Logger:
     """Open a logger in this process."""
-    return import_module(f"realrl.runtime.loggers.{name}").open_logger(facts)
+    module = import_module(f"realrl.runtime.loggers.{name}")
+    opened: Logger = module.open_logger(facts)
+    return opened
 
 
-def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key."""
-    return dict(_leaves(value, prefix))
+def flattened(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key."""
+    return dict(_leaves(value, ""))
 
 
 def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
+    """Yield dotted keys with their values; an empty mapping is a value."""
+    for name, inner in value.items():
+        key = f"{prefix}{name}"
         if isinstance(inner, Mapping) and inner:
-            yield from _leaves(inner, f"{prefix}{key}.")
+            yield from _leaves(inner, f"{key}.")
         else:
-            yield f"{prefix}{key}", inner
+            yield key, inner
 
 
 def numbers_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a summary by dotted key."""
-    return {key: value for key, value in flattened(summary).items() if type(value) in (int, float)}
+    """Return the numbers of a summary by dotted key."""
+    numbers = {}
+    for key, value in flattened(summary).items():
+        # Not isinstance: True is an int.
+        if type(value) in (int, float):
+            numbers[key] = value
+    return numbers
+
+
+def summary_scalars(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a summary, named as loggers show them: `summary/num_steps`."""
+    return {f"summary/{key}": value for key, value in numbers_of(summary).items()}
 
 
 def plain_name(name: str, most: int = 100) -> str:
-    """A name that every tool accepts: letters, digits, `_`, `-`, `.`; others become `-`."""
-    return re.sub(r"[^0-9A-Za-z_.-]", "-", name)[:most]
+    """Return a name that every tool accepts: letters, digits, `_`, `-`, `.`; others become `-`."""
+    accepted = re.sub(r"[^0-9A-Za-z_.-]", "-", name)
+    return accepted[:most]

@@ -1,10 +1,10 @@
-"""A logger in a process of its own: what it prints, asks, or waits for does not reach the run.
+"""A logger in a process of its own: its prints, its questions and its delays do not reach the run.
 
     master                          child (python -m realrl.runtime.loggers.logger_process NAME)
       RunFacts      ── stdin ──▶      opens the logger
                     ◀─ stdout ──      Answer(where=…)
       Row           ── stdin ──▶      logs
-                    ◀─ stdout ──      Answer(error=…)         one answer a message
+                    ◀─ stdout ──      Answer(error=…)         one answer to each message
       End           ── stdin ──▶      finishes, and exits
                     ◀─ stdout ──      Answer
 
@@ -13,6 +13,7 @@ Messages are lines of JSON. A child whose master died sees the end of its input 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -27,26 +28,34 @@ import msgspec
 from realrl.runtime.loggers.interface import Logger, RunFacts, open_logger
 
 _ORPHAN_S = 20
-"""How long a child whose master died may take to mark the run as failed."""
+"""Seconds that a child whose master died may take to mark the run as failed."""
 
 
 class Row(msgspec.Struct, frozen=True, tag=True):
     """Numbers of one step or evaluation."""
 
     step: int
-    scalars: dict[str, float | None]
-    """JSON knows no NaN: None."""
+    scalars: Mapping[str, float | None]
+    """In JSON, which has no NaN, None stands for it."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scalars with NaN in place of None."""
+        numbers = {}
+        for name, value in self.scalars.items():
+            numbers[name] = math.nan if value is None else value
+        return numbers
 
 
 class End(msgspec.Struct, frozen=True, tag=True):
-    """The run is done, with a summary, or has failed."""
+    """How the run ended: with a summary if it is done, with a failure if it failed."""
 
-    summary: dict[str, Any] | None
+    summary: Mapping[str, Any] | None
     failure: str | None
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What became of a message."""
+    """The answer to a message; `error` is empty if it was carried out."""
 
     error: str = ""
     where: str = ""
@@ -69,60 +78,75 @@ class ChildLogger:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                # A Ctrl-C is the master's; it still has to say how the run ended.
+                # A Ctrl-C must reach only the master, which then reports how the run ended.
                 start_new_session=True,
             )
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        self._messages = self._process.stdin
+        self._answers = self._process.stdout
         self.where = ""
 
     def open(self, facts: RunFacts) -> None:
-        self.where = self._ask(facts).where
+        """Open the logger in the child."""
+        answer = self._ask(facts)
+        self.where = answer.where
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._ask(Row(step, dict(scalars)))
+        """Record the numbers of one step or evaluation."""
+        self._ask(Row(step, scalars))
 
     def finish(self, summary: Mapping[str, Any] | None, failure: str | None) -> None:
-        self._ask(End(None if summary is None else dict(summary), failure))
-        self._process.stdin.close()
+        """Record how the run ended, and wait until the child has exited."""
+        self._ask(End(summary, failure))
+        self._messages.close()
         self._process.wait()
 
     def kill(self) -> None:
-        """End the child and what it started, if it still runs; this ends a wait for its answer, too."""
+        """End the child and all processes that it started; this also ends a wait for its answer."""
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _ask(self, message: RunFacts | Row | End) -> Answer:
-        try:
-            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # Its last answer may say why it ended.
-        line = self._process.stdout.readline()
-        if not line:
-            raise ChildFailed(f"its process ended with exit code {self._process.wait()}")
-        answer = msgspec.json.decode(line, type=Answer)
+        """Send a message, and wait for its answer.
+
+        Raises:
+            ChildFailed: the logger failed, or the child died.
+        """
+        line = msgspec.json.encode(message) + b"\n"
+        # The last answer of a child that has ended may say why.
+        with suppress(BrokenPipeError):
+            self._messages.write(line)
+            self._messages.flush()
+        reply = self._answers.readline()
+        if not reply:
+            code = self._process.wait()
+            raise ChildFailed(f"its process ended with exit code {code}")
+        answer = msgspec.json.decode(reply, type=Answer)
         if answer.error:
             raise ChildFailed(answer.error)
         return answer
 
 
 def main() -> None:
-    """The child's side."""
-    # Tools print to standard output: that goes to the log, and answers keep the pipe for themselves.
+    """Run the child's side."""
+    # Tools print to stdout, which goes to the log from now on; only answers go to the pipe.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     messages = sys.stdin.buffer
-    facts = msgspec.json.decode(messages.readline(), type=RunFacts)
+    first = messages.readline()
+    facts = msgspec.json.decode(first, type=RunFacts)
     logger = _open(sys.argv[1], facts, answers)
     if logger is not None:
         _serve(logger, messages, answers)
 
 
 def _open(name: str, facts: RunFacts, answers: BinaryIO) -> Logger | None:
+    """Open the logger, and answer; return None if it fails."""
     try:
         logger = open_logger(name, facts)
-    except Exception as error:
+    except Exception as error:  # whatever a tool raises
         _answer(answers, Answer(_one_line(error)))
         return None
     _answer(answers, Answer(where=logger.where))
@@ -130,10 +154,11 @@ def _open(name: str, facts: RunFacts, answers: BinaryIO) -> Logger | None:
 
 
 def _serve(logger: Logger, messages: BinaryIO, answers: BinaryIO) -> None:
-    """Until the run ends, or its master does."""
+    """Carry out messages until the run ends, or its master dies."""
     for line in messages:
-        message = msgspec.json.decode(line, type=Row | End)
-        _answer(answers, _carry_out(logger, message))
+        message: Row | End = msgspec.json.decode(line, type=Row | End)
+        answer = _carry_out(logger, message)
+        _answer(answers, answer)
         if isinstance(message, End):
             return
     signal.alarm(_ORPHAN_S)
@@ -141,25 +166,28 @@ def _serve(logger: Logger, messages: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _carry_out(logger: Logger, message: Row | End) -> Answer:
-    # Whatever a tool raises is reported: the next row may succeed.
+    """Carry out a message; return its error if it fails."""
     try:
         if isinstance(message, End):
             logger.finish(message.summary, message.failure)
         else:
-            scalars = {name: float("nan") if v is None else v for name, v in message.scalars.items()}
-            logger.log(message.step, scalars)
-    except Exception as error:
+            logger.log(message.step, message.numbers)
+    except Exception as error:  # whatever a tool raises; the next row may succeed
         return Answer(_one_line(error))
     return Answer()
 
 
 def _answer(answers: BinaryIO, answer: Answer) -> None:
-    answers.write(msgspec.json.encode(answer) + b"\n")
+    """Write an answer at once: the master waits for it."""
+    line = msgspec.json.encode(answer) + b"\n"
+    answers.write(line)
     answers.flush()
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """Return an error's type and message on one line."""
+    text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

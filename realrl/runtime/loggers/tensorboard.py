@@ -1,8 +1,9 @@
-"""Metrics as TensorBoard's event files, in the run's folder `tensorboard`."""
+"""Logs metrics to TensorBoard's event files, in the run's folder `tensorboard`."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardLogger:
-    """Event files; TensorBoard drops the steps from `first_step` on that earlier ones hold."""
+    """Event files; TensorBoard drops the steps from `first_step` on that are in earlier files."""
 
     where = ""
 
@@ -27,11 +28,13 @@ class TensorBoardLogger:
             self._writer.add_hparams(_plain(facts.config), {}, run_name=".")
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record the numbers of one step or evaluation."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
         self._last_step = step
 
     def finish(self, summary: Mapping[str, Any] | None, failure: str | None) -> None:
+        """Record how the run ended, and close the file."""
         if failure is not None:
             self._writer.add_text("failure", failure, self._last_step)
         if summary is not None:
@@ -40,15 +43,20 @@ class TensorBoardLogger:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the types that hyper-parameters may have; others as text."""
-    return {key: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for key, v in config.items()}
+    """Return values of the types that hyper-parameters may have; others become text."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        is_plain = isinstance(value, (bool, int, float, str))
+        found[key] = value if is_plain else json.dumps(value)
+    return found
 
 
 def _as_code(summary: Mapping[str, Any]) -> str:
-    """Markdown: a line that is indented is shown as it is."""
-    lines = json.dumps(summary, indent=2).splitlines()
-    return "\n".join(f"    {line}" for line in lines)
+    """Return a summary as Markdown, in which indented lines are shown as they are."""
+    text = json.dumps(summary, indent=2)
+    return textwrap.indent(text, "    ")
 
 
 def open_logger(facts: RunFacts) -> TensorBoardLogger:
+    """Open the logger of a run."""
     return TensorBoardLogger(facts)

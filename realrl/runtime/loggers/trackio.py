@@ -1,6 +1,6 @@
-"""Metrics to trackio: to the Space or server of its variables, else to the run's folder `trackio`.
+"""Logs metrics to trackio: to the Space or server of its variables, else to the run's folder `trackio`.
 
-TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL are trackio's.
+TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL are trackio's own variables.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from realrl.runtime.loggers.interface import RunFacts, numbers_of, plain_name
+from realrl.runtime.loggers.interface import RunFacts, plain_name, summary_scalars
 
 _DIRECTORY = "TRACKIO_DIR"
 
 
 class TrackioLogger:
-    """One trackio run; a resumed run continues under its name."""
+    """One trackio run; a resumed run keeps its name."""
 
     def __init__(self, facts: RunFacts) -> None:
-        # trackio reads this once, when it is imported; the process is this logger's own.
-        os.environ.setdefault(_DIRECTORY, str(Path(facts.directory).resolve() / "trackio"))
+        # trackio reads this only when it is imported. The process is this logger's own.
+        folder = Path(facts.directory).resolve() / "trackio"
+        os.environ.setdefault(_DIRECTORY, str(folder))
         import trackio
 
         self._trackio = trackio
-        # It only warns of what it could not write; here that is a failure.
+        # trackio only warns if it cannot write; here that is a failure.
         self._warnings: list[str] = []
         warnings.showwarning = self._note
         warnings.simplefilter("always")
@@ -45,28 +46,44 @@ class TrackioLogger:
         self._raise_warnings()
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record the numbers of one step or evaluation."""
         self._run.log(dict(scalars), step=step)
         self._raise_warnings()
 
     def finish(self, summary: Mapping[str, Any] | None, failure: str | None) -> None:
+        """Record how the run ended."""
         if summary is not None:
-            numbers = {f"summary/{name}": value for name, value in numbers_of(summary).items()}
-            self._run.log(numbers, step=int(summary.get("num_steps", 0)))
+            last_step = int(summary.get("num_steps", 0))
+            self._run.log(summary_scalars(summary), step=last_step)
         if failure is not None:
-            # It has no state for a failed run.
-            self._run.alert("failed", failure, self._trackio.AlertLevel.ERROR)
+            # trackio has no state for a failed run.
+            level = self._trackio.AlertLevel.ERROR
+            self._run.alert("failed", failure, level)
         self._run.finish()
         self._raise_warnings()
 
-    def _note(self, message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
-        if Path(filename).parent == Path(self._trackio.__file__).parent:
+    def _note(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Take in a warning, as `warnings.showwarning`; those of other packages are dropped."""
+        package = Path(self._trackio.__file__).parent
+        if Path(filename).parent == package:
             self._warnings.append(str(message))
 
     def _raise_warnings(self) -> None:
-        noted, self._warnings = self._warnings, []
+        """Raise the warnings since the last call, if there are any."""
+        noted = self._warnings
+        self._warnings = []
         if noted:
             raise RuntimeError("; ".join(noted))
 
 
 def open_logger(facts: RunFacts) -> TrackioLogger:
+    """Open the logger of a run."""
     return TrackioLogger(facts)
