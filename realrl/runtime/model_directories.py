@@ -126,7 +126,7 @@ def _from_hub(repo: Repo, commit: str | None, *, weights: bool) -> Path:
 
 def _fetch_weights(repo: Repo, commit: str, directory: Path, *, only_plan: bool = False) -> int:
     """Download a model's weights, or only see what that would take; returns how many bytes were missing."""
-    names = (SINGLE_FILE,)
+    names: tuple[str, ...] = (SINGLE_FILE,)
     if (directory / INDEX_FILE).is_file():
         names = tuple(named_files(directory))
     reply = _fetch(repo, names, commit, only_plan=only_plan)

@@ -179,8 +179,12 @@ def serve(ranks: list[Rank], poller: zmq.Poller) -> None:
             begin(rank)
 
 
-def _wait_ms(due: list[tuple[float, int]]) -> float | None:
-    return max(0.0, (due[0][0] - time.monotonic()) * 1e3) if due else None
+def _wait_ms(due: list[tuple[float, int]]) -> int | None:
+    """Milliseconds until the first rank is due; None if none is."""
+    if not due:
+        return None
+    first_s, _ = due[0]
+    return int(max(0.0, (first_s - time.monotonic()) * 1e3))
 
 
 def _length(sample: int, row: int) -> int:

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from realrl.api.messages import Hello, ToMaster
+from realrl.api.messages import Hello, Setup, StepAside, Stop, ToMaster
 from realrl.base.listeners import admit_only
 from realrl.base.network import answers
+from realrl.program.instructions import Instruction
 from realrl.runtime.control.log_throttle import Drops
 from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER, ToWorker
 from realrl.runtime.failure import RunFailed
@@ -87,7 +88,7 @@ class MasterChannel:
         keys = (self._server.public, *self._client)
         return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: " ".join(key.decode() for key in keys)}
 
-    def send(self, ranks: Iterable[int], message: ToWorker) -> None:
+    def send(self, ranks: Iterable[int], message: Setup | Stop | StepAside | Instruction) -> None:
         """Encoded once, and kept once until the last of `ranks` has it.
 
         Raises:
@@ -112,7 +113,7 @@ class MasterChannel:
         except ValueError as error:
             self._drops.note(str(error))
             return None
-        self.hosts.add(identity.get("Peer-Address"))
+        self.hosts.add(str(identity.get("Peer-Address")))
         if isinstance(message, Hello):
             self.data_hosts.update(message.addresses)
         return rank, message

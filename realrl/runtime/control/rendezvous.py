@@ -87,13 +87,14 @@ class PortRendezvous:
             admit_only(unopened, {host})
             unopened.listen()
             self._listener = unopened.dup()
-        self._own = self._listener.getsockname()
+        own_host, own_port = self._listener.getsockname()
+        self._own = own_host, own_port
         self._hosts: set[str] = {host}
         self._server_end = os.dup(self._listener.fileno())
         self._store = TCPStore(
-            *self._own, is_master=True, wait_for_workers=False, master_listen_fd=self._server_end
+            own_host, own_port, is_master=True, wait_for_workers=False, master_listen_fd=self._server_end
         )
-        self.where = f"{_PORT}:{host}:{self._own[1]}"
+        self.where = f"{_PORT}:{host}:{own_port}"
 
     def admit(self, hosts: Collection[str]) -> None:
         self._hosts.update(hosts)

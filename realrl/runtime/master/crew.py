@@ -140,8 +140,9 @@ class Crew:
             self._reading_since_s = time.monotonic()
         received = self._channel.receive(_POLL_S)
         self._read_s = time.monotonic()
-        if received and isinstance(received[1], Failed):
-            raise self._failed(*received)
+        match received:
+            case rank, Failed() as failed:
+                raise self._failed(rank, failed)
         if time.monotonic() - self._checked_s > _POLL_S:
             self._checked_s = time.monotonic()
             if died := self._died():

@@ -64,8 +64,12 @@ class Progress:
         self.say(f"step {self._steps_done}/{self._steps.stop}  {numbers}  left {clock(self._left_s())}")
 
     def _left_s(self) -> float:
+        """Return the time left, in seconds, if each step takes as long as those that are done."""
+        assert self._first_step_s is not None, "no step has ended, so the time left is not known"
         spent_s = time.monotonic() - self._first_step_s
-        return spent_s / (self._steps_done - self._steps.start) * (self._steps.stop - self._steps_done)
+        num_done = self._steps_done - self._steps.start
+        num_left = self._steps.stop - self._steps_done
+        return spent_s / num_done * num_left
 
 
 def say_line(line: str, console: Console | None = None) -> None:

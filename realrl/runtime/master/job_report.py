@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from realrl.api.messages import Done, File
 from realrl.api.recipe import Mean, Metrics, Peak, joined
@@ -173,13 +175,19 @@ class JobReport:
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    """The means, and what is largest."""
-    return {
-        name: metric.largest if isinstance(metric, Peak) else metric.total / metric.weight
-        for name, metric in metrics.items()
-    }
+    """Return the value of each metric: of a mean its quotient, of a peak its largest part."""
+    return {name: _value(metric) for name, metric in metrics.items()}
+
+
+def _value(metric: Mean | Peak) -> float:
+    if isinstance(metric, Peak):
+        return metric.largest
+    # A worker reports numbers; before that, a total may still be a tensor on its device.
+    assert not isinstance(metric.total, Tensor), f"a mean is reported as a tensor: {metric}"
+    return metric.total / metric.weight
 
 
 def _repeated(names: Iterable[str]) -> set[str]:
-    seen: set[str] = set()
-    return {name for name in names if name in seen or seen.add(name)}
+    """Return the names that occur more than once."""
+    counts = Counter(names)
+    return {name for name, count in counts.items() if count > 1}

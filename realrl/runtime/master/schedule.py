@@ -172,14 +172,16 @@ class Training:
         )
 
     def _evaluation(self, number: int, step: int) -> Job:
-        rows = range(len(self.held_out))
+        held_out = self.held_out
+        assert held_out is not None, "an evaluation is due, but there are no held-out rows"
+        rows = range(len(held_out))
         return Job(
             number,
             self.programs.evaluate,
             step,
             evaluating=True,
             samples=samples_of(rows, 1),
-            row_lengths={row: self.held_out.length(row) for row in rows},
+            row_lengths={row: held_out.length(row) for row in rows},
         )
 
     def _checkpoint(self, number: int, step: int) -> Job:

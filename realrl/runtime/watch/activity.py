@@ -35,31 +35,38 @@ def scene_of(
     places = []
     for rank in ranks:
         outstanding, since_s = deadlines.duty(rank)
-        seq = outstanding.instruction.seq if outstanding else None
-        said = underway.get((seq, rank))
-        places.append(
-            Place(
-                since_s=epoch_s + since_s,
-                seq=seq,
-                waits_for=() if outstanding else behind.get(rank) or going,
-                done=said.done if said else 0,
-                total=said.total if said else 0,
-            )
-        )
+        if outstanding is None:
+            waits_for = behind.get(rank) or going
+            places.append(Place(since_s=epoch_s + since_s, waits_for=waits_for))
+        else:
+            seq = outstanding.instruction.seq
+            places.append(_at_work(seq, epoch_s + since_s, underway.get((seq, rank))))
     return Scene(work, tuple(places))
 
 
+def _at_work(seq: int, since_s: float, said: Underway | None) -> Place:
+    """Return the place of a worker that carries out an instruction; `said` is its last report of that."""
+    if said is None:
+        return Place(since_s=since_s, seq=seq)
+    return Place(since_s=since_s, seq=seq, done=said.done, total=said.total)
+
+
 def work_of(outstanding: Outstanding, epoch_s: float) -> Work:
-    instruction, started_s = outstanding.instruction, outstanding.started_s
+    """Return what is known of an instruction that ranks have yet to report."""
+    instruction = outstanding.instruction
     return Work(
         seq=instruction.seq,
         what=str(instruction),
         ranks=tuple(sorted(outstanding.awaited)),
         absent=tuple(sorted(outstanding.held_up)),
-        started_s=None if started_s is None else epoch_s + started_s,
-        progressed_s=None if started_s is None else epoch_s + outstanding.progressed_s,
+        started_s=_in_epoch(outstanding.started_s, epoch_s),
+        progressed_s=_in_epoch(outstanding.progressed_s, epoch_s),
         step=instruction.step,
     )
+
+
+def _in_epoch(at_s: float | None, epoch_s: float) -> float | None:
+    return None if at_s is None else epoch_s + at_s
 
 
 def _behind(waiting: Sequence[Waiting]) -> dict[int, tuple[int, ...]]:

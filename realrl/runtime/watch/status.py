@@ -65,13 +65,21 @@ class Scene(msgspec.Struct, frozen=True):
         return work.what, self._absence(work) or (f"{ranks_in_words(others)}, in it too" if others else "")
 
     def _find(self, seq: int) -> Work:
-        return {work.seq: work for work in self.work}[seq]
+        for work in self.work:
+            if work.seq == seq:
+                return work
+        raise KeyError(seq)
+
+    def _work_of(self, rank: int) -> Work:
+        seq = self.workers[rank].seq
+        assert seq is not None, f"rank {rank} is absent from its work, but has no other"
+        return self._find(seq)
 
     def _absence(self, work: Work) -> str:
         """Who has not come to it, and why."""
         at = defaultdict(list)
         for rank in work.absent:
-            at[self._find(self.workers[rank].seq).what].append(rank)
+            at[self._work_of(rank).what].append(rank)
         return "; ".join(f"{ranks_in_words(ranks)} at {what}" for what, ranks in at.items())
 
 
