@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.metrics import Mean, Metric, Metrics, Peak
+from realrl.base.waiting import wait_for_device
 
 
 def read(metrics: Metrics) -> Metrics:
@@ -18,7 +19,7 @@ def read(metrics: Metrics) -> Metrics:
     if not scalars:
         return metrics
     in_double = [scalar.detach().double() for scalar in scalars]
-    numbers = iter(torch.stack(in_double).tolist())
+    numbers = iter(wait_for_device(torch.stack(in_double).tolist))
     return {name: _read(metric, numbers) for name, metric in metrics.items()}
 
 

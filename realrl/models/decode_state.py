@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_device
 from realrl.models.graphs import size_of
 from realrl.models.sampling import Drawn
 from realrl.models.sequences import Rollout
@@ -206,7 +207,7 @@ class HostBlock:
     def read(self) -> tuple[list[tuple[int, float, float]], bool]:
         """Return token and two log-probabilities of each lane, and whether a break is due."""
         if self._arrival is not None:
-            self._arrival.synchronize()
+            wait_for_device(self._arrival.synchronize)
         rows = self._block.tolist()
         drawn = [(int(token), logprob, raw) for token, logprob, raw, _ in rows]
         return drawn, bool(rows[0][_IS_BREAK_DUE])

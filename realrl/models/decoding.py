@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
+from realrl.base.waiting import wait_for_ranks
 from realrl.models.decode_state import DecodeState, HostBlock, Lanes
 from realrl.models.decoder import Attend, Decoder
 from realrl.models.graphs import CudaRecorder, RecordedStep, size_of
@@ -135,7 +136,7 @@ class Decoding:
             self.state.mark_break(is_break_due())
         block = self.state.drawn(size)
         if groups.dp_slice is not None:
-            dist.broadcast(block, src=source, group=groups.dp_slice)
+            wait_for_ranks(dist.broadcast, block, src=source, group=groups.dp_slice)
             advance(size)
         return HostBlock(block)
 

@@ -13,6 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_device
+
 Replay = Callable[[], Tensor]
 """Runs a recorded step on the current contents of its inputs; the result is in the same memory each time."""
 Record = Callable[[Replay], Replay]
@@ -77,7 +79,7 @@ class CudaRecorder:
         return replay
 
     def _captured(self, step: Replay) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        torch.cuda.synchronize()
+        wait_for_device(torch.cuda.synchronize)
         graph = torch.cuda.CUDAGraph()
         # A finalizer may wait for the device, which no graph can capture.
         was_collecting = gc.isenabled()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import torch.distributed as dist
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_ranks
 from realrl.parallel.groups import Groups
 from realrl.parallel.zero_shards import Span
 
@@ -116,7 +117,7 @@ class EarlySums:
         for start, stop in self._others:
             self._sum(buffer, start, stop)
         for work in self._sums:
-            work.wait()
+            wait_for_ranks(work.wait)
         self._begin()
 
     def _sum(self, buffer: Tensor, start: int, stop: int) -> None:
@@ -127,7 +128,8 @@ class EarlySums:
         for owner in range(first_owner, last_owner + 1):
             low = max(start, owner * size)
             high = min(stop, (owner + 1) * size)
-            work = dist.reduce(
+            work = wait_for_ranks(
+                dist.reduce,
                 buffer[low:high],
                 self._rank_of(owner),
                 group=self._groups.dp,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from realrl.api.mesh import Coordinate, Placement
+from realrl.base.waiting import wait_for_ranks
 
 WIRES = ("hidden", "gradient", "hidden_back", "gradient_back")
 """Kinds of messages between two stages.
@@ -67,7 +68,7 @@ class Groups:
 def all_reduce(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
     """Sum `tensor` in place over `group`, and return it."""
     if group is not None:
-        dist.all_reduce(tensor, group=group)
+        wait_for_ranks(dist.all_reduce, tensor, group=group)
     return tensor
 
 
@@ -90,12 +91,12 @@ def create_groups(
     # Every rank creates every group, in the same order.
     made: dict[Ranks, ProcessGroup] = {}
     for ranks in sorted(rank_sets):
-        made[ranks] = dist.new_group(list(ranks), timeout)
+        made[ranks] = wait_for_ranks(dist.new_group, list(ranks), timeout)
     wires: dict[Ranks, dict[str, ProcessGroup]] = {}
     for ranks in sorted(pipelines):
         wires[ranks] = {}
         for wire in WIRES:
-            wires[ranks][wire] = dist.new_group(list(ranks), timeout)
+            wires[ranks][wire] = wait_for_ranks(dist.new_group, list(ranks), timeout)
 
     groups: dict[Placement, Groups] = {}
     for placement in distinct:

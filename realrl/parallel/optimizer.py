@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from realrl.api.config import OptimizerConfig
+from realrl.base.waiting import wait_for_device, wait_for_ranks
 from realrl.parallel.early_sums import EarlySums
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups, all_reduce
@@ -280,7 +281,7 @@ class ShardedAdamW:
             return self.gradients[self._start : stop]
 
         share = torch.empty_like(self._share, dtype=torch.float32)
-        dist.reduce_scatter_tensor(share, self.gradients, group=self._groups.dp)
+        wait_for_ranks(dist.reduce_scatter_tensor, share, self.gradients, group=self._groups.dp)
         return share
 
     def _norm(self, share: Tensor) -> float:
@@ -296,7 +297,7 @@ class ShardedAdamW:
                 total = total + squares / num_copies
 
         squared_norm = all_reduce(total, self._groups.mesh)
-        return float(squared_norm.sqrt())
+        return wait_for_device(float, squared_norm.sqrt())
 
     def _hosted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a copy on the states' device, in pinned memory if CUDA copies it: several times as fast."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from realrl.api.mesh import ParallelLayout
+from realrl.base.waiting import wait_for_ranks
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.groups import Groups
 from realrl.parallel.microbatch import Microbatch
@@ -107,7 +108,7 @@ class StageLink:
         """Wait until at most `num_left` sends are under way."""
         while len(self._sending) > num_left:
             work, _ = self._sending.popleft()
-            work.wait()
+            wait_for_ranks(work.wait)
 
     @property
     def _next_is_first(self) -> bool:
@@ -129,12 +130,12 @@ class StageLink:
             dtype=self._dtype,
             device=self._device,
         )
-        dist.recv(tensor, src=peer, group=wire)
+        wait_for_ranks(dist.recv, tensor, src=peer, group=wire)
         return tensor
 
     def _send(self, peer: int, tensor: Tensor, wire: ProcessGroup) -> None:
         tensor = tensor.detach().contiguous()
-        work = dist.isend(tensor, dst=peer, group=wire)
+        work = wait_for_ranks(dist.isend, tensor, dst=peer, group=wire)
         assert work is not None, "this rank must be part of the wire that it sends on"
         self._sending.append((work, tensor))
         self.finish(max_sending(self.layout))

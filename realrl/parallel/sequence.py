@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup, Work
 
+from realrl.base.waiting import wait_for_ranks
 from realrl.ops.linear import PackedWeight, WeightGradients
 from realrl.parallel.tensor import TensorParallel
 
@@ -136,7 +137,8 @@ class _Pieces:
 
         gathering: list[Work] = []
         for piece, run in zip(pieces, runs, strict=True):
-            work = dist.all_gather_into_tensor(
+            work = wait_for_ranks(
+                dist.all_gather_into_tensor,
                 piece,
                 run,
                 group=self.group,
@@ -153,7 +155,8 @@ class _Pieces:
 
     def begin_sum(self, piece: Tensor, run: Tensor) -> Work:
         """Begin to sum one piece over the ranks, into this rank's run of it."""
-        return dist.reduce_scatter_tensor(
+        return wait_for_ranks(
+            dist.reduce_scatter_tensor,
             run,
             piece.contiguous(),
             group=self.group,
@@ -172,7 +175,7 @@ class _Pieces:
         outs = product.tensor_split(self.num)
 
         for piece, out, arriving in zip(pieces, outs, gathering, strict=True):
-            arriving.wait()
+            wait_for_ranks(arriving.wait)
             torch.mm(piece, right, out=out)
         return whole, product
 
@@ -303,4 +306,4 @@ def _weight_gradient(x: Tensor, grad: Tensor, later: Later | None) -> Tensor | N
 
 def _wait(works: list[Work]) -> None:
     for work in works:
-        work.wait()
+        wait_for_ranks(work.wait)

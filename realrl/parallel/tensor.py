@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from realrl.base.waiting import wait_for_ranks
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
 
 
@@ -150,5 +151,5 @@ class _OrderedSum(torch.autograd.Function):
 def _everyones(x: Tensor, group: ProcessGroup) -> list[Tensor]:
     """Return the tensors of all ranks, which have equal shapes."""
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, x.contiguous(), group=group)
+    wait_for_ranks(dist.all_gather, parts, x.contiguous(), group=group)
     return parts

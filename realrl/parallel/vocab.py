@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from realrl.base.waiting import wait_for_ranks
 from realrl.ops.linear import WeightGradients, add_product_, tiled_product
 from realrl.ops.logits import LogitsMap, TokenLogprobs, finish, gradient_, statistics
 from realrl.parallel.groups import all_reduce
@@ -175,7 +176,7 @@ def _join(parts: list[Tensor], hidden: Tensor, group: ProcessGroup | None) -> To
     if group is None:
         return finish(own[None])
     everyones = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(everyones, own, group=group)
+    wait_for_ranks(dist.all_gather, everyones, own, group=group)
     return finish(torch.stack(everyones))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch.distributed as dist
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.boxes import boxes_of_range
 from realrl.layouts.layout import Box, Layout, Rank, Shape, Shard
 from realrl.parallel.groups import Groups
@@ -54,7 +55,7 @@ def gather(buffer: Tensor, groups: Groups) -> None:
     if groups.dp is not None:
         start, stop = share_of(len(buffer), groups)
         share = buffer[start:stop]
-        dist.all_gather_into_tensor(buffer, share.clone(), group=groups.dp)
+        wait_for_ranks(dist.all_gather_into_tensor, buffer, share.clone(), group=groups.dp)
 
 
 def blocks_of(spans: Mapping[str, Span], shapes: Mapping[str, Shape], share: Span) -> Iterator[Block]:

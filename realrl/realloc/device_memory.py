@@ -25,6 +25,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_device
+
 _HANDLE_BYTES = 64
 """`CU_IPC_HANDLE_SIZE`."""
 _LIBRARY = "libcuda.so.1"
@@ -144,7 +146,7 @@ def _on(device: torch.device) -> Iterator[None]:
     """Make the device's context current in this thread."""
     with torch.cuda.device(device):
         # The first use of a device creates its context.
-        torch.cuda.synchronize()
+        wait_for_device(torch.cuda.synchronize)
         yield
 
 

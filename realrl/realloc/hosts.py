@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from realrl.api.transport import Transport
+from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.layout import Rank
 from realrl.layouts.topology import Node, Topology
 
@@ -43,7 +44,7 @@ def discover_topology(transport: Transport) -> Topology:
 
     world_size = dist.get_world_size()
     found = torch.empty(world_size, dtype=torch.int64)
-    dist.all_gather_into_tensor(found, own)
+    wait_for_ranks(dist.all_gather_into_tensor, found, own)
     nodes: dict[Rank, Node] = {}
     for rank, node in enumerate(found.tolist()):
         nodes[rank] = node

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.transport import Sharing
+from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.layout import Rank
 from realrl.ops import counters
 from realrl.realloc.staging import Place, process_of
@@ -89,7 +90,7 @@ class SlotRing:
     def _wait(self, counter: Tensor, value: int, timeout_s: float, complaint: str) -> None:
         if value <= 0:
             return
-        if not counters.wait_at_least(counter, value, timeout_s):
+        if not wait_for_ranks(counters.wait_at_least, counter, value, timeout_s):
             raise TransferFailed(f"{complaint} a message of {self._name} within {timeout_s:g} s")
 
 

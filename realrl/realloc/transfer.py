@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.transport import MessageEnd, Pending, Transport
+from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.boxes import split
 from realrl.layouts.pieces import Piece
 from realrl.layouts.plan import TransferPlan
@@ -294,7 +295,7 @@ def _arrive(operation: Operation, pending: Pending) -> None:
         TransferFailed: the message was not sent or received.
     """
     try:
-        pending.wait()
+        wait_for_ranks(pending.wait)
     except (RuntimeError, OSError) as error:
         end = operation.end
         way = "to" if end.sends else "from"

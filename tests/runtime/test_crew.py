@@ -257,7 +257,7 @@ def test_set_up_waits_for_every_worker():
     """And says who never came."""
     messages = (0, Hello()), (1, Hello()), (1, Ready())
     crew = _idle_crew(ScriptedLauncher(stacks={0: SLEEPS, 1: SLEEPS}), *messages, timeout_s=0.2)
-    crew.muster()
+    crew.wait_for_workers()
     with pytest.raises(RunFailed, match=r"rank 0 did not set up within 0.2 s .* in score .* in hang.txt"):
         crew.set_up(None)
 
@@ -376,7 +376,7 @@ def test_the_status_follows_the_run(monkeypatch):
     with pytest.raises(RunFailed, match="rank 1"), Watch(Path(), launcher, 2) as watch:
         assert status().phase == "starts"
         crew = Crew(ScriptedChannel(*set_up, *done), launcher, watch, 0.2)
-        crew.muster()
+        crew.wait_for_workers()
         crew.set_up(None)
         assert status().phase == "workers set up" and status().scene.work[0].ranks == (1,)
         crew.send(_call(0, (0, 1)))
@@ -400,7 +400,7 @@ def test_stacks_are_shown_once_workers_are_up(monkeypatch):
     with Watch(Path(), launcher, 2) as watch:
         Path(WANTED).touch()
         crew = Crew(ScriptedChannel(*messages), launcher, watch, 0.2)
-        crew.muster()
+        crew.wait_for_workers()
         assert Path(WANTED).exists() and not launcher.log_path(0).exists()
         crew.set_up(None)
         assert not Path(WANTED).exists() and launcher.log_path(0).exists()

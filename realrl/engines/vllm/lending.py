@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from realrl.base.waiting import wait_for_device
 from realrl.engines.vllm.protocol import DeviceLoan, HostLoan, Loan, Probe, Probed, View
 from realrl.realloc.device_memory import DeviceMemory, allocate
 from realrl.realloc.shared import SharedMemory, pin
@@ -154,7 +155,7 @@ class Staging:
         copied = [self._copy(memory, part) for part in parts]
         for part, event in zip(parts, copied, strict=True):
             if event:
-                event.synchronize()
+                wait_for_device(event.synchronize)
             yield _host_loan(self._shared), part.views
 
     def _copy(self, memory: Tensor, part: Part) -> torch.cuda.Event | None:
@@ -195,5 +196,5 @@ def _host_loan(shared: SharedMemory) -> HostLoan:
 
 def _settle(device: torch.device) -> None:
     """Wait for the device's queued work, and let other processes have memory that is free."""
-    torch.cuda.synchronize(device)
+    wait_for_device(torch.cuda.synchronize, device)
     torch.cuda.empty_cache()

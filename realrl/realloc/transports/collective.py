@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from realrl.api.transport import LinkRates, MessageEnd, Pending, Sharing
+from realrl.base.waiting import wait_for_ranks
 from realrl.realloc.shared import machine_id
 
 HOST_RATES = LinkRates(link_bytes_s=5e9, nic_bytes_s=3e9, node_nic_bytes_s=3e9)
@@ -73,7 +74,7 @@ def _begin_together(ends: Sequence[MessageEnd]) -> list[Pending]:
         kind = dist.isend if end.sends else dist.irecv
         operations.append(dist.P2POp(kind, end.buffer, end.peer))
 
-    works = dist.batch_isend_irecv(operations)
+    works = wait_for_ranks(dist.batch_isend_irecv, operations)
     # One work may stand for the whole group; the wait for it then covers the other messages.
     missing = [_Begun() for _ in range(len(ends) - len(works))]
     return [*works, *missing]

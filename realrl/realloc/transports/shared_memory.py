@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrl.api.transport import LinkRates, MessageEnd, Pending, Sharing
+from realrl.base.waiting import wait_for_ranks
 from realrl.realloc.shared import SharedMemory, host_id, open_shared
 from realrl.realloc.transports.collective import HOST_RATES, CollectiveTransport
 
@@ -57,20 +58,20 @@ class SharedFiles:
         own = SharedMemory(num_bytes) if num_bytes else None
         sent: list[dist.Work | None] = []
         if own is not None:
-            sent += [dist.isend(own.handle, reader) for reader in readers]
+            sent += [wait_for_ranks(dist.isend, own.handle, reader) for reader in readers]
         memories: dict[int, Tensor] = {}
         for writer in writers:
             handle = torch.empty(_HANDLE_WORDS, dtype=torch.int64)
-            dist.recv(handle, writer)
+            wait_for_ranks(dist.recv, handle, writer)
             memories[writer] = open_shared(handle)
 
         # A handle names a file descriptor of its owner, which must live until its readers have opened it.
         acknowledgement = torch.zeros(1)
-        sent += [dist.isend(acknowledgement, writer) for writer in writers]
+        sent += [wait_for_ranks(dist.isend, acknowledgement, writer) for writer in writers]
         for reader in readers:
-            dist.recv(torch.empty(1), reader)
+            wait_for_ranks(dist.recv, torch.empty(1), reader)
         for work in sent:
             assert work is not None, "every rank is of the default process group"
-            work.wait()
+            wait_for_ranks(work.wait)
 
         return (own.memory if own else None), memories

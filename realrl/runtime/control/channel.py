@@ -21,6 +21,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from realrl.api.messages import Hello, Setup, StepAside, Stop, ToMaster
 from realrl.base.listeners import admit_only
 from realrl.base.network import answers
+from realrl.base.waiting import wait_for_instruction
 from realrl.program.instructions import Instruction
 from realrl.runtime.control.log_throttle import Drops
 from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER, ToWorker
@@ -198,7 +199,10 @@ class WorkerChannel:
 
     def receive(self) -> ToWorker:
         """Wait for the next instruction. The master watches over the time that it takes."""
-        return self._arrived.popleft() if self._arrived else TO_WORKER.read(self._socket.recv_multipart())
+        if self._arrived:
+            return self._arrived.popleft()
+        frames = wait_for_instruction(self._socket.recv_multipart)
+        return TO_WORKER.read(frames)
 
     def arrived(self) -> Collection[ToWorker]:
         """What is there to be received."""

@@ -1,4 +1,8 @@
-"""Where a run's checkpoints lie, and which is the best."""
+"""The places of a run's checkpoints, and which of them is the best.
+
+RUN/checkpoints/.step-20.partial/   being written ──publish()──▶ RUN/checkpoints/step-20/
+RUN/checkpoints/best/               the best so far, with best.json, which says of which step
+"""
 
 from __future__ import annotations
 
@@ -12,31 +16,35 @@ from typing import Any
 from realrl.api.recipe import Criterion
 from realrl.base.files import finish_replacement, replace_directory, write_atomically
 
-CHECKPOINTS, RECOVERIES = "checkpoints", "recovery"
-"""Folders of a run: of what people take from it, and of what it goes on from itself."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run for what people take from it."""
+RECOVERIES = "recovery"
+"""The folder of a run for what it resumes from."""
 BEST = "best"
 _NOTE = "best.json"
 
 
 def partial_directory(folder: Path, name: str) -> Path:
-    """Where a checkpoint is written before it is whole."""
+    """Return the directory in which a checkpoint is written before it is whole."""
     return folder / f".{name}.partial"
 
 
 def publish(partial: Path) -> Path:
-    """Every worker has written its part: the checkpoint takes its name, which is returned."""
-    final = partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
+    """Give a checkpoint its name once every worker has written its part; return its directory."""
+    name = partial.name.removeprefix(".").removesuffix(".partial")
+    final = partial.with_name(name)
     replace_directory(partial, final)
     return final
 
 
 def tidy(run_directory: Path) -> None:
-    """Remove checkpoints that never became whole, and end what a kill cut short between two renames."""
+    """Remove checkpoints that never became whole, and complete renames that a kill cut short."""
     for folder in (run_directory / CHECKPOINTS, run_directory / RECOVERIES):
         for partial in folder.glob(".*.partial"):
             shutil.rmtree(partial)
         for old in folder.glob(".*.old"):
-            finish_replacement(old, folder / old.name.removeprefix(".").removesuffix(".old"))
+            name = old.name.removeprefix(".").removesuffix(".old")
+            finish_replacement(old, folder / name)
 
 
 class Best:
@@ -45,34 +53,40 @@ class Best:
     def __init__(self, criterion: Criterion) -> None:
         self._criterion = criterion
         self.step: int | None = None
-        """None before there is one that found a number."""
+        """The step of the best evaluation; None before there is one that found a number."""
         self.value = math.nan
 
     def consider(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take in an evaluation: one that is as good as the best is not better."""
         value = metrics.get(self._criterion.metric, math.nan)
         gain = value - self.value if self._criterion.larger_is_better else self.value - value
-        if gain > 0 or (self.step is None and not math.isnan(value)):
-            self.step, self.value = step, value
+        is_first = self.step is None and not math.isnan(value)
+        if is_first or gain > 0:
+            self.step = step
+            self.value = value
 
     def describe(self) -> dict[str, Any]:
+        """Return its step, and the metric by which it is the best."""
         return {"step": self.step, self._criterion.metric: self.value}
 
     def outcome(self, run_directory: Path) -> dict[str, Any]:
-        """Which it is, and where its weights lie: nowhere here if they are those that the run began with, or
-        have given way to those of a step that a run which recovers made again, with less success.
+        """Return which it is, and the directory of its weights.
+
+        There is none if they are the weights that the run began with, or if a resumed run repeated that step
+        with less success and replaced them.
         """
         directory = run_directory / CHECKPOINTS / BEST
         is_there = self.step and noted_step(directory) == self.step
         return {**self.describe(), "checkpoint": str(directory) if is_there else None}
 
     def note(self, directory: Path) -> None:
-        """Say beside its weights which they are."""
-        write_atomically(directory / _NOTE, json.dumps(self.describe(), indent=2) + "\n")
+        """Write into the directory of its weights which step they are of."""
+        text = json.dumps(self.describe(), indent=2)
+        write_atomically(directory / _NOTE, f"{text}\n")
 
 
 def noted_step(directory: Path) -> int | None:
-    """The step whose weights a checkpoint of the best is of; None where it has no note, or a damaged one."""
+    """Return the step that a checkpoint of the best is of; None if it has no note, or a damaged one."""
     try:
         return json.loads((directory / _NOTE).read_text())["step"]
     except (OSError, ValueError, KeyError, TypeError):

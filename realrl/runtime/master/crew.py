@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -25,37 +25,50 @@ from realrl.runtime.watch.status import Scene
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-_AWAY_S, _READING_S = 1.0, 10.0
-"""Without reading, messages pile up; after so long with nothing but reading they do not."""
+_AWAY_S = 1.0
+"""After this time without reading, messages may have piled up."""
+_READING_S = 10.0
+"""After this time of reading without such a break, no old message can be left."""
 _BLAME_S = 2.0
-"""How long a death may take to be seen after the failures that it causes elsewhere."""
+"""A death may be noticed so much later than the failures that it causes elsewhere."""
+_LOOK_FOR_DEATH_S = 0.05
 
 
 class Running(NamedTuple):
-    """An instruction that workers are busy with, and how many of its samples are done, as far as they say."""
+    """An instruction that workers are busy with, and how many of its samples they reported as done."""
 
     instruction: Instruction
     done: int
     total: int
 
     def __str__(self) -> str:
-        return f"{self.instruction} ({self.done}/{self.total})" if self.total else str(self.instruction)
+        if not self.total:
+            return str(self.instruction)
+        return f"{self.instruction} ({self.done}/{self.total})"
 
 
 class Crew:
     """Sends instructions, brings reports, and raises `RunFailed` when a worker fails, dies or is late."""
 
     def __init__(self, channel: MasterChannel, launcher: Launcher, watch: Watch, timeout_s: float) -> None:
-        self._channel, self._launcher, self._watch = channel, launcher, watch
+        """An instruction fails if it makes no progress for `timeout_s`."""
+        self._channel = channel
+        self._launcher = launcher
+        self._watch = watch
         self._ranks = watch.ranks
         self._clock = AttentiveClock()
         self._deadlines = Deadlines(timeout_s, self._clock.now_s())
         self._drops = Drops(logger)
-        self._checked_s = self._read_s = self._reading_since_s = 0.0
+        self._checked_s = 0.0
+        """When the launcher was last asked for workers that ended."""
+        self._read_s = 0.0
+        """When a message was last looked for."""
+        self._reading_since_s = 0.0
+        """Since when messages have been read without a break."""
         self._underway: dict[tuple[int, int], Underway] = {}
-        """By instruction and rank."""
+        """The last report of progress, by instruction and rank."""
 
-    def muster(self) -> None:
+    def wait_for_workers(self) -> None:
         """Wait for every worker to dial in."""
         self._gather(Hello, "dial in")
         self._watch.attend()
@@ -66,6 +79,7 @@ class Crew:
         self._gather(Ready, "set up")
 
     def send(self, instruction: Instruction | StepAside) -> None:
+        """Send an instruction to its ranks; from now on it has a deadline."""
         self._channel.send(instruction.ranks, instruction)
         if isinstance(instruction, Instruction):
             self._deadlines.sent(instruction, self._clock.now_s())
@@ -75,24 +89,24 @@ class Crew:
         on_progress: Callable[[], None] = lambda: None,
         waiting: Callable[[], Sequence[Waiting]] = tuple,
     ) -> tuple[int, Instruction, Done]:
-        """The next report: the rank, what it did, and what came of it.
+        """Return the next report: the rank, its instruction, and the result.
 
-        `on_progress` is called meanwhile, whenever `running` says something new and several times a second;
-        `waiting` tells what cannot start yet.
+        `on_progress` is called whenever `running` has changed, and several times a second; `waiting` returns
+        what cannot start yet.
+
+        Raises:
+            RunFailed: a worker failed, died or is late.
         """
         while True:
             received = self._receive(lambda: self._scene(waiting()))
-            if self._has_read_all(received) and (late := self._deadlines.overdue(self._clock.now_s())):
-                raise self._late(late, waiting())
+            if self._has_read_all(received):
+                self._require_progress(waiting)
             match received:
-                case rank, (Done() | Underway()) as report if not self._deadlines.is_at_hand(
-                    rank, report.seq
-                ):
-                    self._drops.note(f"rank {rank} speaks of {report.seq}, which it was not asked for")
-                case rank, Done() as done:
+                case rank, Done() as done if self._is_asked_for(rank, done.seq):
                     self._underway.pop((done.seq, rank), None)
-                    return rank, self._deadlines.reported(rank, done.seq, self._clock.now_s()), done
-                case rank, Underway() as underway:
+                    instruction = self._deadlines.reported(rank, done.seq, self._clock.now_s())
+                    return rank, instruction, done
+                case rank, Underway() as underway if self._is_asked_for(rank, underway.seq):
                     self._take_in(rank, underway)
                     on_progress()
                 case None:
@@ -100,41 +114,74 @@ class Crew:
                     if not self._deadlines.running():
                         raise RuntimeError("nothing is under way, and nothing else comes")
 
+    def _is_asked_for(self, rank: int, seq: int) -> bool:
+        """Return whether a rank was sent the instruction that it speaks of; if not, drop the message."""
+        if self._deadlines.is_at_hand(rank, seq):
+            return True
+        self._drops.note(f"rank {rank} speaks of {seq}, which it was not asked for")
+        return False
+
+    def _require_progress(self, waiting: Callable[[], Sequence[Waiting]]) -> None:
+        """
+        Raises:
+            RunFailed: an instruction made no progress for too long.
+        """
+        late = self._deadlines.overdue(self._clock.now_s())
+        if late is not None:
+            raise self._late(late, waiting())
+
     def _take_in(self, rank: int, underway: Underway) -> None:
-        """A rank that says the same again makes no progress."""
-        before = self._underway.get((underway.seq, rank))
-        if underway.steps > (before.steps if before else 0):
+        """Note a report of progress: a rank that reports the same again makes none."""
+        key = (underway.seq, rank)
+        before = self._underway.get(key)
+        steps_before = before.steps if before else 0
+        if underway.steps > steps_before:
             self._deadlines.progressed(underway.seq, self._clock.now_s())
-        self._underway[underway.seq, rank] = underway
+        self._underway[key] = underway
 
     @property
     def running(self) -> list[Running]:
-        """What the workers are busy with."""
+        """The instructions that workers are busy with."""
         return [self._running(instruction) for instruction in self._deadlines.running()]
 
     def _running(self, instruction: Instruction) -> Running:
-        parts = [u for (seq, _), u in self._underway.items() if seq == instruction.seq]
-        return Running(instruction, sum(u.done for u in parts), sum(u.total for u in parts))
+        done = 0
+        total = 0
+        for (seq, _), underway in self._underway.items():
+            if seq == instruction.seq:
+                done += underway.done
+                total += underway.total
+        return Running(instruction, done, total)
 
-    def dismiss(self) -> None:
+    def stop_workers(self) -> None:
         """Tell every worker that the run is over."""
         self._channel.send(self._ranks, Stop())
 
     def _gather(self, kind: type[ToMaster], what: str) -> None:
-        """Wait until every rank has sent a message of this kind."""
+        """Wait until every rank has sent a message of this kind.
+
+        Raises:
+            RunFailed: a worker failed, died or is late.
+        """
         self._watch.say(f"workers {what}")
-        missing, since_s = set(self._ranks), time.time()
+        missing = set(self._ranks)
+        scene = partial(set_up_scene, what, missing, self._ranks, time.time())
         deadline_s = self._clock.now_s() + self._deadlines.timeout_s
         while missing:
-            match self._receive(scene := partial(set_up_scene, what, missing, self._ranks, since_s)):
+            match self._receive(scene):
                 case rank, message if isinstance(message, kind):
                     missing.discard(rank)
                 case None if self._clock.now_s() > deadline_s:
                     did = f"did not {what} within {self._limit}"
-                    raise self._end(*self._watch.hang(scene(), scene().work[0], did, ()))
+                    now = scene()
+                    raise self._end(*self._watch.hang(now, now.work[0], did, ()))
 
     def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
-        """One message, or None after a short while; a failure or a death raises."""
+        """Return one message, or None after a short while; `scene` returns what workers do.
+
+        Raises:
+            RunFailed: a worker failed or died.
+        """
         self._watch.look(scene)
         if time.monotonic() - self._read_s > _AWAY_S:
             self._reading_since_s = time.monotonic()
@@ -150,41 +197,51 @@ class Crew:
         return received
 
     def _has_read_all(self, received: object) -> bool:
-        """Whether no report can have come long ago, while the master was busy elsewhere: none is there, or
-        they come without end.
+        """Whether no report is left that came long ago, while the master was busy elsewhere.
+
+        That is so if there is none, or if the master has long done nothing but read.
         """
         if received is None:
             self._reading_since_s = self._read_s
-        return received is None or self._read_s - self._reading_since_s > _READING_S
+            return True
+        return self._read_s - self._reading_since_s > _READING_S
 
     def _died(self) -> RunFailed | None:
+        """Return the failure of a run whose worker has ended; None if none has."""
+        # A worker that ended with an error explains one that ended without.
         ended = sorted(self._launcher.poll(), key=lambda end: end[1] == 0)
         if not ended:
             return None
         rank, code = ended[0]
-        return self._end(
-            f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}", f"see {self._logs([rank])}"
-        )
+        return self._end(f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}", self._see_log(rank))
 
     def _failed(self, rank: int, failed: Failed) -> RunFailed:
-        """Blame a worker that died, if that is why `rank` failed: peers notice first."""
+        """Return the failure of a run whose worker reported a failure.
+
+        It names a worker that died, if that is why `rank` failed: peers notice first.
+        """
         logger.error("rank %d failed:\n%s", rank, failed.traceback)
         if failed.refused:
-            return RunRefused(failed.error, f"see {self._logs([rank])}")
+            return RunRefused(failed.error, self._see_log(rank))
+
         deadline_s = time.monotonic() + _BLAME_S
         while time.monotonic() < deadline_s:
             if died := self._died():
                 return died
-            time.sleep(0.05)
+            time.sleep(_LOOK_FOR_DEATH_S)
+
         instruction = None if failed.seq is None else self._deadlines.find(rank, failed.seq)
         what = f"in {instruction}" if instruction else self._busy_with(rank)
-        return self._end(f"rank {rank} failed {what}: {failed.error}", f"see {self._logs([rank])}")
+        return self._end(f"rank {rank} failed {what}: {failed.error}", self._see_log(rank))
 
     def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
-        edges = [waits.edges[seq] for waits in waiting if (seq := late.instruction.seq) in waits.edges]
+        """Return the failure of a run in which an instruction makes no progress."""
+        seq = late.instruction.seq
+        edges = [waits.edges[seq] for waits in waiting if seq in waits.edges]
         work = work_of(late, self._epoch_s())
         did = f"made no progress with {late.instruction} for {self._limit}"
-        return self._end(*self._watch.hang(self._scene(waiting), work, did, edges))
+        message, see = self._watch.hang(self._scene(waiting), work, did, edges)
+        return self._end(message, see)
 
     @property
     def _limit(self) -> str:
@@ -194,22 +251,23 @@ class Crew:
         return scene_of(self._deadlines, self._underway, waiting, self._ranks, epoch_s=self._epoch_s())
 
     def _epoch_s(self) -> float:
-        """What the epoch's seconds are ahead of the clock that deadlines go by."""
+        """Return the seconds since the epoch at which the clock of the deadlines was zero."""
         return time.time() - self._clock.now_s()
 
     def _end(self, what: str, see: str) -> RunFailed:
-        """What the launcher knows of it comes first."""
+        """Return a failure; what the launcher knows of its cause comes first."""
         why = self._launcher.explain()
         return RunFailed(f"{why}; {what}" if why else what, see)
 
     def _busy_with(self, rank: int) -> str:
+        """Say what a rank was doing."""
         if instruction := self._deadlines.current(rank):
             return f"in {instruction}"
         running = self._deadlines.running()
         return f"while it waited for {running[0]}" if running else "during set-up"
 
-    def _logs(self, ranks: Collection[int]) -> str:
-        return ", ".join(str(self._launcher.log_path(rank)) for rank in sorted(ranks))
+    def _see_log(self, rank: int) -> str:
+        return f"see {self._launcher.log_path(rank)}"
 
 
 def _cause(code: int) -> str:

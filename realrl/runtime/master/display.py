@@ -1,4 +1,4 @@
-"""Shows a run while it goes on: a live line in a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
 
 
 class Progress:
-    """Use it as a context; while it is live, only it writes to the terminal."""
+    """Prints what a run does. Use it as a context; while it is live, only it writes to the terminal."""
 
     def __init__(self, steps: range, console: Console | None = None) -> None:
+        """`steps`: those that this start of the run makes."""
         self._steps = steps
         self._console = console or Console()
         self._is_live = self._console.is_terminal
@@ -30,6 +31,7 @@ class Progress:
         self._first_step_s: float | None = None
         self._steps_done = steps.start
         self._last = ""
+        """The numbers of the last step."""
 
     def __enter__(self) -> Progress:
         if self._is_live:
@@ -40,27 +42,34 @@ class Progress:
         self._live.stop()
 
     def say(self, line: str) -> None:
+        """Print a line, after the time since the start."""
         at = clock(time.monotonic() - self._started_s)
         say_line(f"{at}  {line}", self._console)
 
     def show_running(self, running: Sequence[Running]) -> None:
-        """What the workers do just now."""
+        """Show what the workers do just now, in the live line."""
         if not self._is_live:
             return
-        phase = " + ".join(dict.fromkeys(map(str, running))) or "waiting"
-        left = f"  left {clock(self._left_s())}" if self._steps_done > self._steps.start else ""
+        distinct = dict.fromkeys(map(str, running))
+        phase = " + ".join(distinct) or "waiting"
+        left = ""
+        if self._steps_done > self._steps.start:
+            left = f"  left {clock(self._left_s())}"
         text = printable(f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}")
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def show_job(self, report: JobReport) -> None:
-        """A line for a step or an evaluation that has ended."""
+        """Print a line for a step or an evaluation that has ended."""
+        job = report.job
         numbers = _numbers(report)
-        if report.job.evaluating:
-            self.say(f"evaluation at step {report.job.step}  {numbers}")
+        if job.evaluating:
+            self.say(f"evaluation at step {job.step}  {numbers}")
             return
-        self._steps_done = report.job.step + 1
-        self._first_step_s = self._first_step_s or time.monotonic() - report.duration_s
+
         self._last = numbers
+        self._steps_done = job.step + 1
+        if self._first_step_s is None:
+            self._first_step_s = time.monotonic() - report.duration_s
         self.say(f"step {self._steps_done}/{self._steps.stop}  {numbers}  left {clock(self._left_s())}")
 
     def _left_s(self) -> float:
@@ -74,10 +83,13 @@ class Progress:
 
 def say_line(line: str, console: Console | None = None) -> None:
     """Print a line whole, whatever the terminal's width."""
-    (console or Console()).print(Text(printable(line)), soft_wrap=True)
+    console = console or Console()
+    text = Text(printable(line))
+    console.print(text, soft_wrap=True)
 
 
 def _numbers(report: JobReport) -> str:
+    """Return the shown metrics of a job, its speed and its time."""
     metrics = report.metrics()
     shown = [f"{name} {number(metrics[name])}" for name in SHOWN if name in metrics]
     shown.append(f"tokens/s {report.tokens_per_s:.0f}")
@@ -86,4 +98,5 @@ def _numbers(report: JobReport) -> str:
 
 
 def number(value: float) -> str:
+    """Return a number with four digits."""
     return f"{value:.4g}"

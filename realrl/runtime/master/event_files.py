@@ -71,7 +71,8 @@ class EventFiles:
 
 def event_files(directory: Path) -> list[Path]:
     """Return the files of a run's event log that exist, the newest first."""
-    return [path for number in range(NUM_KEPT) if (path := _path(directory, number)).is_file()]
+    paths = [_path(directory, number) for number in range(NUM_KEPT)]
+    return [path for path in paths if path.is_file()]
 
 
 def _make_room(directory: Path) -> None:

@@ -1,14 +1,12 @@
-"""What a job came to, gathered from its workers' reports."""
+"""The result of a job, gathered from its workers' reports."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from realrl.api.messages import Done, File
 from realrl.api.recipe import Mean, Metrics, Peak, joined
@@ -18,22 +16,31 @@ from realrl.program.instructions import Instruction, RunCall
 
 @dataclass
 class _Span:
-    """When some rank worked on an instruction."""
+    """The time from when the first rank began an instruction until the last one ended it."""
 
     name: str
     start_s: float
     end_s: float
 
 
+@dataclass
+class _Record:
+    """What calls recorded of a sample."""
+
+    order: tuple[int, ...]
+    """The call that first did, and the sample's place."""
+    fields: dict = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is written down of a step or an evaluation."""
+    """What is recorded of a step or an evaluation."""
 
     step: int
     evaluating: bool
     metrics: Mapping[str, float]
     weights: Mapping[str, float]
-    """Over how much each metric is the mean; those that are the largest of something have none."""
+    """The weight of each metric that is a mean; peaks have none."""
     num_sequences: int
     num_tokens: int
     tokens_per_s: float
@@ -42,28 +49,35 @@ class Outcome:
 
     @property
     def parts(self) -> Metrics:
-        """Its metrics, as parts of what several outcomes come to."""
-        return {
-            name: Mean(value * self.weights[name], self.weights[name])
-            if name in self.weights
-            else Peak(value)
-            for name, value in self.metrics.items()
-        }
+        """Its metrics, as parts of those of several outcomes."""
+        parts: dict[str, Mean | Peak] = {}
+        for name, value in self.metrics.items():
+            weight = self.weights.get(name)
+            parts[name] = Peak(value) if weight is None else Mean(value * weight, weight)
+        return parts
 
     def line(self, kind: str) -> dict[str, Any]:
-        """As one of many, of which those that are not evaluations are of `kind`."""
-        rest = {name: getattr(self, name) for name in _BESIDE_METRICS}
-        return {"step": self.step, "kind": "eval" if self.evaluating else kind, **self.metrics, **rest}
+        """Return this outcome as a row of metrics.jsonl; `kind` labels rows that are not evaluations."""
+        row: dict[str, Any] = {"step": self.step, "kind": _EVAL if self.evaluating else kind}
+        row.update(self.metrics)
+        for name in _BESIDE_METRICS:
+            row[name] = getattr(self, name)
+        return row
 
     @staticmethod
     def of(line: Mapping[str, Any]) -> Outcome:
-        """What a line says; a metric that was no number is none again."""
+        """Return the outcome of a row; a metric that is null there was not a number."""
         rest = {name: line[name] for name in ("step", *_BESIDE_METRICS)}
-        metrics = {k: math.nan if v is None else v for k, v in line.items() if k not in {"kind", *rest}}
-        return Outcome(**rest, evaluating=line["kind"] == "eval", metrics=metrics)
+        metrics = {}
+        for name, value in line.items():
+            if name != "kind" and name not in rest:
+                metrics[name] = math.nan if value is None else value
+        return Outcome(**rest, evaluating=line["kind"] == _EVAL, metrics=metrics)
 
 
+_EVAL = "eval"
 _BESIDE_METRICS = ("weights", "num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
+"""The keys of a row that come after its metrics."""
 
 
 class JobReport:
@@ -73,26 +87,29 @@ class JobReport:
         self.job = job
         self.num_tokens = 0
         self.after_s = 0.0
-        """When earlier steps had ended; what overlapped with them is their time."""
+        """When earlier steps had ended; time in which this step overlapped with them counts as theirs."""
         self._metrics: dict[str, Metrics] = {}
         """By call, over all ranks."""
         self.files: list[File] = []
-        """That it wrote."""
+        """The files that it wrote."""
         self._spans: dict[int, _Span] = {}
+        """By instruction."""
         self._records: dict[tuple[int, int], list[dict]] = {}
         """By instruction and rank."""
 
     def add(self, rank: int, instruction: Instruction, done: Done) -> None:
         """Take in one rank's report."""
-        is_call = isinstance(instruction, RunCall)
-        name = instruction.call if is_call else type(instruction).__name__.lower()
-        span = self._spans.setdefault(instruction.seq, _Span(name, done.started_s, done.ended_s))
+        seq = instruction.seq
+        name = type(instruction).__name__.lower()
+        if isinstance(instruction, RunCall):
+            name = instruction.call
+            self._add_metrics(name, done)
+
+        span = self._spans.setdefault(seq, _Span(name, done.started_s, done.ended_s))
         span.start_s = min(span.start_s, done.started_s)
         span.end_s = max(span.end_s, done.ended_s)
-        self._records[instruction.seq, rank] = done.records
+        self._records[seq, rank] = done.records
         self.files += done.files
-        if is_call:
-            self._add_metrics(instruction.call, done)
 
     def _add_metrics(self, call: str, done: Done) -> None:
         metrics: dict[str, Mean | Peak] = {}
@@ -105,32 +122,35 @@ class JobReport:
 
     @property
     def records(self) -> list[dict]:
-        """In the order of calls and, where they name them, of groups, rows and samples, else of ranks.
+        """The records of all samples, in the order of calls, groups, rows and samples, else of ranks.
 
-        What a later call says of a sample joins what is known of it.
+        What a later call says of a sample is added to its record.
         """
-        found: dict[Any, tuple[tuple[int, ...], dict]] = {}
+        found: dict[tuple, _Record] = {}
         for (seq, rank), records in sorted(self._records.items()):
-            for number, record in enumerate(records):
-                place = tuple(record.get(key, 0) for key in ("group", "row", "sample"))
+            for number, fields in enumerate(records):
+                place = (fields.get("group", 0), fields.get("row", 0), fields.get("sample", 0))
                 # Only a group tells a sample from another one of the same row.
-                name = place if "group" in record else (seq, rank, number, "alone")
-                order, known = found.get(name, ((seq, *place), {}))
-                found[name] = (order, known | record)
-        ordered = sorted(found.values(), key=lambda pair: pair[0])
-        return [record for _, record in ordered]
+                name = place if "group" in fields else (seq, rank, number, "alone")
+                record = found.setdefault(name, _Record((seq, *place)))
+                record.fields = record.fields | fields
+
+        ordered = sorted(found.values(), key=lambda record: record.order)
+        return [record.fields for record in ordered]
 
     @property
     def end_s(self) -> float:
         """When its last instruction ended, in seconds since the epoch."""
-        return max(span.end_s for span in self._spans.values())
+        ends_s = [span.end_s for span in self._spans.values()]
+        return max(ends_s)
 
     @property
     def duration_s(self) -> float:
         """From its first instruction's start, or the end of earlier steps, to its last one's end."""
-        start_s = min(span.start_s for span in self._spans.values())
+        starts_s = [span.start_s for span in self._spans.values()]
+        start_s = max(self.after_s, min(starts_s))
         # Clocks of several hosts may differ.
-        return max(0.0, self.end_s - max(self.after_s, start_s))
+        return max(0.0, self.end_s - start_s)
 
     @property
     def tokens_per_s(self) -> float:
@@ -139,19 +159,23 @@ class JobReport:
 
     @property
     def phases_s(self) -> dict[str, float]:
-        """By call, or by kind for what is no call: from its first rank's start to its last one's end."""
+        """The time of each call, and of each kind of other instruction: from the first rank's start to the
+        last one's end.
+        """
         phases_s: dict[str, float] = defaultdict(float)
         for span in self._spans.values():
             phases_s[span.name] += span.end_s - span.start_s
         return dict(phases_s)
 
     def outcome(self) -> Outcome:
+        """Return what is recorded of the job."""
         found = self._named_metrics()
+        weights = {name: metric.weight for name, metric in found.items() if isinstance(metric, Mean)}
         return Outcome(
             step=self.job.step,
             evaluating=self.job.evaluating,
             metrics=values(found),
-            weights={name: metric.weight for name, metric in found.items() if isinstance(metric, Mean)},
+            weights=weights,
             num_sequences=len(self.job.samples),
             num_tokens=self.num_tokens,
             tokens_per_s=self.tokens_per_s,
@@ -160,18 +184,23 @@ class JobReport:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Each metric over all ranks, but for means of nothing."""
+        """Return each metric over all ranks, except means of nothing."""
         return values(self._named_metrics())
 
     def _named_metrics(self) -> Metrics:
-        """By `call/metric` where two calls have one of the same name."""
-        found = [(call, *metric) for call, metrics in self._metrics.items() for metric in metrics.items()]
-        shared = _repeated(name for _, name, _ in found)
-        return {
-            f"{call}/{name}" if name in shared else name: metric
-            for call, name, metric in found
-            if isinstance(metric, Peak) or metric.weight
-        }
+        """Return the metrics by name: `call/metric` if several calls have a metric of that name."""
+        num_calls: Counter[str] = Counter()
+        for metrics in self._metrics.values():
+            num_calls.update(metrics.keys())
+
+        named: dict[str, Mean | Peak] = {}
+        for call, metrics in self._metrics.items():
+            for name, metric in metrics.items():
+                if isinstance(metric, Mean) and not metric.weight:
+                    continue
+                is_shared = num_calls[name] > 1
+                named[f"{call}/{name}" if is_shared else name] = metric
+        return named
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -182,12 +211,6 @@ def values(metrics: Metrics) -> dict[str, float]:
 def _value(metric: Mean | Peak) -> float:
     if isinstance(metric, Peak):
         return metric.largest
-    # A worker reports numbers; before that, a total may still be a tensor on its device.
-    assert not isinstance(metric.total, Tensor), f"a mean is reported as a tensor: {metric}"
+    # Before a worker reports a total, it may be a tensor on its device.
+    assert isinstance(metric.total, (int, float)), f"a mean is reported as a tensor: {metric}"
     return metric.total / metric.weight
-
-
-def _repeated(names: Iterable[str]) -> set[str]:
-    """Return the names that occur more than once."""
-    counts = Counter(names)
-    return {name for name, count in counts.items() if count > 1}

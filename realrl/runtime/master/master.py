@@ -1,4 +1,8 @@
-"""The master: feeds the scheduler with jobs and reports, and has written down what comes of it.
+"""The master: feeds the scheduler with jobs and reports, and records the results.
+
+    Schedule ── stage ──▶ Scheduler ── instructions ──▶ Crew ──▶ workers
+                              ▲                           │
+                              └──────── Reported ◀────────┘
 
 When it is asked to stop, it winds down:
 
@@ -32,7 +36,7 @@ from realrl.runtime.master.summary import Summary
 logger = logging.getLogger(__name__)
 
 OPEN_JOBS = 2
-"""How many jobs may overlap, as far as the weights that they share allow; stale ones beside."""
+"""How many jobs may overlap, as far as the weights that they share allow; those ahead are not counted."""
 
 
 class Master:
@@ -48,31 +52,39 @@ class Master:
         summary: Summary,
         inputs: InputDigests,
         shutdown: Shutdown,
-        symptoms: Callable[[Observed], Sequence[str]] = lambda seen: (),
+        symptoms: Callable[[Observed], Sequence[str]] = lambda observed: (),
         course: CourseWatch | None = None,
     ) -> None:
         """`symptoms` tells in words what the first step's numbers show to be wrong, `course` what all steps
         show together.
         """
-        self._crew, self._schedule, self._stages, self._best = crew, schedule, schedule.stages(), best
-        self._most_open = OPEN_JOBS + schedule.open_ahead
+        self._crew = crew
+        self._schedule = schedule
+        self._stages = schedule.stages()
         self._next = next(self._stages, None)
-        self._recorder, self._progress, self._summary = recorder, progress, summary
         self._scheduler = Scheduler(schedule.versions)
-        self._keep_recoveries, self._inputs = schedule.keep_recoveries, inputs
-        self._shutdown, self._winds_down = shutdown, False
-        self._steps_done = self._last_point = schedule.steps.start
-        """Steps that are done, and those that the newest recovery point is of."""
+        self._most_open = OPEN_JOBS + schedule.open_ahead
+        self._best = best
+        self._recorder = recorder
+        self._progress = progress
+        self._summary = summary
+        self._inputs = inputs
+        self._shutdown = shutdown
+        self._winds_down = False
+        self._steps_done = schedule.steps.start
+        self._last_point = schedule.steps.start
+        """The steps that were done at the newest recovery point."""
         self._num_jobs = 0
         self._open: dict[int, JobReport] = {}
+        """The reports of jobs that have begun and not ended, by the number of the job."""
         self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
         """Asked once, about the first step or batch."""
         self._course = course or NoWatch()
         self._ended_s = 0.0
-        """When the last step that is done had."""
+        """When the last step that is done had ended."""
 
     def run(self) -> None:
-        """Until every job has ended: take in a report, send out what it allows."""
+        """Take in reports, and send what they allow, until every job has ended."""
         self._recorder.begin_events(self._scheduler.state)
         with self._shutdown.deferred():
             self._begin_stages()
@@ -84,7 +96,8 @@ class Master:
 
     def _handle(self, rank: int, instruction: Instruction, done: Done) -> None:
         self._recorder.record_instruction(rank, instruction, done)
-        if report := self._open.get(instruction.job):  # else its job was withdrawn
+        report = self._open.get(instruction.job)
+        if report is not None:  # else its job was withdrawn
             report.add(rank, instruction, done)
         self._tell(Reported(rank, done))
 
@@ -95,7 +108,7 @@ class Master:
             self._wind_down()
 
     def _wind_down(self) -> None:
-        """Get nearer to the end: to be called again and again.
+        """Do what is possible now to end the run; call this on every poll.
 
         Raises:
             Terminated: a recovery point is written, or there is no time left for it.
@@ -114,19 +127,33 @@ class Master:
                 self._tell(stage)
 
     def _withdraw(self) -> None:
-        """Leave the step that is being trained, if one is, and recovery points that are being written."""
+        """Withdraw all jobs except the step that changes weights, if any, and what saves earlier steps."""
         last = self._scheduler.last_changing
-        kept = -1 if last is None else last
-        steps = self._steps_done if last is None else self._open[last].job.step + 1
-        jobs = [report.job for report in self._open.values()]
-        withdrawn = [job.number for job in jobs if (job.step > steps if job.recovers else job.number > kept)]
+        withdrawn: list[int] = []
+        for number, report in self._open.items():
+            if self._is_given_up(report.job, last):
+                withdrawn.append(number)
         for number in withdrawn:
             del self._open[number]
         self._tell(Withdrawn(tuple(withdrawn)))
-        left, self._next = chain([self._next] if self._next else [], self._stages), None
+        self._tell_rest()
+
+    def _is_given_up(self, job: Job, last: int | None) -> bool:
+        """Whether an open job is withdrawn, when `last` is the last job that has begun to change weights."""
+        if job.recovers:
+            steps = self._steps_done if last is None else self._open[last].job.step + 1
+            return job.step > steps
+        return last is None or job.number > last
+
+    def _tell_rest(self) -> None:
+        """Tell the scheduler the stages that open jobs lack; no others begin."""
+        # One iterator for all: a run may have very many stages left, and they are in the order of jobs.
+        left = chain([self._next] if self._next else [], self._stages)
+        self._next = None
         self._stages = iter(())
-        for report in [r for r in self._open.values() if not self._scheduler.has_all_of(r.job)]:
-            rest = next(stage for stage in left if stage.job.number == report.job.number)
+        lacking = [report.job for report in self._open.values() if not self._scheduler.has_all_of(report.job)]
+        for job in lacking:
+            rest = next(stage for stage in left if stage.job.number == job.number)
             self._tell(rest)
 
     def _show_running(self) -> None:
@@ -141,12 +168,16 @@ class Master:
             self._crew.send(instruction)
 
     def _begin_stages(self) -> None:
-        while (stage := self._next) and (self._is_left_out(stage.job) or self._may_begin(stage.job)):
+        """Begin stages in their order, up to the first that may not begin yet."""
+        while stage := self._next:
+            if not (self._is_left_out(stage.job) or self._may_begin(stage.job)):
+                return
             self._next = next(self._stages, None)
             if stage.job.number in self._open:
                 self._tell(stage)
 
     def _is_left_out(self, job: Job) -> bool:
+        """Whether a job saves the best weights, and the weights of its step are known not to be the best."""
         return job.only_if_best and not self._is_evaluating and self._best.step != job.step
 
     @property
@@ -154,13 +185,16 @@ class Master:
         return any(report.job.evaluating for report in self._open.values())
 
     def _may_begin(self, job: Job) -> bool:
-        """Whether the job is open; one that is known to be due is opened if there are not too many."""
-        is_known = not (job.only_if_best and self._is_evaluating)
-        # What recovery goes on from stays open while the next step is on.
+        """Open a job if it is known to be due and not too many are open; return whether it is open."""
+        if job.number in self._open:
+            return True
+        is_undecided = job.only_if_best and self._is_evaluating
+        # A recovery point is written while the next step runs.
         num_open = sum(not report.job.recovers for report in self._open.values())
-        if job.number not in self._open and is_known and num_open < self._most_open:
-            self._open_job(job)
-        return job.number in self._open
+        if is_undecided or num_open >= self._most_open:
+            return False
+        self._open_job(job)
+        return True
 
     def _open_job(self, job: Job) -> None:
         if job.number in self._open:
@@ -171,37 +205,50 @@ class Master:
         self._num_jobs = max(self._num_jobs, job.number + 1)
 
     def _end_jobs(self) -> None:
-        for report in [r for r in self._open.values() if not self._scheduler.is_open(r.job)]:
+        """Close each job that has ended."""
+        ended = [report for report in self._open.values() if not self._scheduler.is_open(report.job)]
+        for report in ended:
             if report.job.recovers and min(self._open) < report.job.number:
-                continue  # What an earlier job comes to must be written down first.
-            del self._open[report.job.number]
-            if not (report.job.evaluating or report.job.directory):
-                report.after_s, self._ended_s = self._ended_s, report.end_s
-            report.num_tokens = self._scheduler.ledgers[report.job.number].num_tokens
-            self._tell(Closed(report.job.number))
-            if report.job.recovers:
-                self._publish_recovery(report)
-            elif report.job.directory:
-                self._publish(report.job)
-            else:
-                self._take_in(report)
+                continue  # The results of earlier jobs must be recorded first.
+            self._end_job(report)
+
+    def _end_job(self, report: JobReport) -> None:
+        job = report.job
+        del self._open[job.number]
+        if not (job.evaluating or job.directory):
+            report.after_s = self._ended_s
+            self._ended_s = report.end_s
+        report.num_tokens = self._scheduler.ledgers[job.number].num_tokens
+        self._tell(Closed(job.number))
+
+        if job.recovers:
+            self._publish_recovery(report)
+        elif job.directory:
+            self._publish(job)
+        else:
+            self._take_in(report)
 
     def _take_in(self, report: JobReport) -> None:
-        """A step or an evaluation."""
-        if not report.job.evaluating:
-            self._steps_done = report.job.step + 1
+        """Record a step or an evaluation that has ended, and warn of what it shows to be wrong."""
+        job = report.job
+        if job.evaluating:
+            self._best.consider(job.step, report.metrics())
         else:
-            self._best.consider(report.job.step, report.metrics())
+            self._steps_done = job.step + 1
         self._recorder.record_job(report)
         self._summary.add(report.outcome())
         self._progress.show_job(report)
-        if report.job.evaluating:
-            return
+        if not job.evaluating:
+            self._look_for_faults(report)
+
+    def _look_for_faults(self, report: JobReport) -> None:
+        """Warn of what a training step shows to be wrong."""
+        step = report.job.step
         if symptoms := self._symptoms:
             self._symptoms = None
-            seen = Observed(report.metrics(), report.records, is_first_step=report.job.step == 0)
-            self._warn(symptoms(seen))
-        self._warn(self._course.observe(report.job.step, report.records))
+            observed = Observed(report.metrics(), report.records, is_first_step=step == 0)
+            self._warn(symptoms(observed))
+        self._warn(self._course.observe(step, report.records))
 
     def _warn(self, lines: Sequence[str]) -> None:
         for line in lines:
@@ -215,9 +262,12 @@ class Master:
         self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
     def _publish_recovery(self, report: JobReport) -> None:
+        # A run that resumes here expects the records of every step before it.
         self._recorder.sync()
-        partial, step = Path(report.job.directory), report.job.step
-        final = publish_recovery(partial, step, report.files, self._inputs, self._keep_recoveries)
+        partial = Path(report.job.directory)
+        step = report.job.step
+        keep = self._schedule.keep_recoveries
+        final = publish_recovery(partial, step, report.files, self._inputs, keep)
         self._last_point = step
         logger.info("recovery point %s", final)
 

@@ -1,4 +1,4 @@
-"""Writes down a run: metrics, rollouts, a trace and a summary, in its own directory."""
+"""Records a run in its directory: metrics, rollouts, a trace, the event log and a summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realrl.api.config import RunConfig
 from realrl.api.messages import Done
 from realrl.base.files import write_atomically
 from realrl.program.events import Event
-from realrl.program.instructions import Instruction
+from realrl.program.instructions import Instruction, RunCall
 from realrl.program.scheduler import Emitted
 from realrl.program.scheduler_state import SchedulerState
 from realrl.runtime.loggers.background import Loggers
@@ -28,14 +28,16 @@ MICROSECONDS = 1e6
 
 
 def run_directory(config: RunConfig) -> Path:
+    """Return the directory of a run."""
     return Path(config.runs_dir) / config.experiment / config.trial
 
 
 class Recorder:
-    """The files of one run, new or resumed. Close it, or use it as a context."""
+    """Writes the files of one run, new or resumed. Close it, or use it as a context."""
 
     def __init__(self, directory: Path, num_workers: int, kind: str, loggers: Loggers | None = None) -> None:
-        self.directory, self._kind = directory, kind
+        self.directory = directory
+        self._kind = kind
         self._loggers = loggers or Loggers(())
         self._metrics = (directory / METRICS).open("a", encoding="utf-8")
         self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
@@ -43,13 +45,15 @@ class Recorder:
         self._events: EventFiles | None = None
 
     def record_instruction(self, rank: int, instruction: Instruction, done: Done) -> None:
+        """Add one rank's part of an instruction to the timeline."""
         self._trace.add(rank, instruction, done)
 
     def record_job(self, report: JobReport) -> None:
-        """The job's records, and then one line of metrics: a job that has that has all."""
+        """Write the job's records, then one row of metrics: a job with a row of metrics is whole."""
         job = report.job
-        # In training a row comes again, in other steps.
-        of_job = {"step": job.step, "evaluating": job.evaluating} if self._kind == "train" else {}
+        of_job: dict[str, Any] = {}
+        if self._kind == "train":  # which has a row of the dataset in several steps
+            of_job = {"step": job.step, "evaluating": job.evaluating}
         for record in report.records:
             self._records.write(_json({**of_job, **record}) + "\n")
         self._records.flush()
@@ -63,27 +67,29 @@ class Recorder:
         self._events = EventFiles(self.directory, state, LARGEST_BYTES)
 
     def record_event(self, event: Event, emitted: Sequence[Emitted]) -> None:
-        """Note what the scheduler was told, and what it sent."""
+        """Add to the event log what the scheduler was told, and what it sent."""
         if self._events:
             self._events.record(event, emitted)
 
     def flush_events(self) -> None:
-        """Bring to its file what the event log has, from time to time."""
+        """Write what the event log has buffered, at most twice a second."""
         if self._events:
             self._events.flush()
 
     def sync(self) -> None:
-        """Have on disk what was written down until now."""
+        """Return once metrics and records are on disk, as far as they were written until now."""
         for file in (self._metrics, self._records):
             os.fsync(file.fileno())
 
     def record_summary(self, summary: dict[str, Any]) -> None:
+        """Write the summary of a run that is done."""
         finite = _finite(summary)
-        write_atomically(self.directory / SUMMARY, json.dumps(finite, indent=2) + "\n")
+        text = json.dumps(finite, indent=2)
+        write_atomically(self.directory / SUMMARY, f"{text}\n")
         self._loggers.summarise(finite)
 
     def close(self) -> None:
-        """Close all of them, whatever a full disk keeps from being written."""
+        """Close every file, even if a full disk keeps some from being written."""
         with ExitStack() as files:
             for file in (self._metrics, self._records, self._trace, self._events):
                 if file:
@@ -103,6 +109,7 @@ class Trace:
     """
 
     def __init__(self, path: Path, num_workers: int) -> None:
+        """Continue the timeline in `path`, or begin it."""
         is_begun = path.is_file()
         self._file = path.open("r+b" if is_begun else "wb")
         if is_begun:
@@ -114,7 +121,7 @@ class Trace:
             self._write(name="thread_name", ph="M", pid=0, tid=rank, args={"name": f"worker {rank}"})
 
     def _cut(self) -> None:
-        """Go on behind the last event that was written whole."""
+        """Cut the file after the last event that was written whole."""
         end = 0
         while (line := self._file.readline()) and line.endswith((b"[\n", b",\n")):
             end = self._file.tell()
@@ -122,9 +129,13 @@ class Trace:
         self._file.truncate()
 
     def add(self, rank: int, instruction: Instruction, done: Done) -> None:
+        """Add one rank's part of an instruction."""
         kind = type(instruction).__name__
+        name = f"{kind.lower()} {instruction.call}".rstrip()
+        if isinstance(instruction, RunCall):
+            name = instruction.call
         self._write(
-            name=instruction.call if kind == "RunCall" else f"{kind.lower()} {instruction.call}".rstrip(),
+            name=name,
             cat=kind,
             ph="X",
             pid=0,
@@ -135,6 +146,7 @@ class Trace:
         )
 
     def close(self) -> None:
+        """End the list of events."""
         self._file.write(b'{"name": "end", "ph": "M", "pid": 0}\n]\n')
         self._file.close()
 
@@ -147,7 +159,7 @@ def _json(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinities: they become null."""
+    """Return a value of JSON, in which infinities and NaN are null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -31,12 +31,13 @@ from realrl.runtime.inputs import InputDigests
 from realrl.runtime.master.checkpoints import RECOVERIES, publish
 
 FORMAT = 2
-"""The version of what a point's files hold. A point of another one is left to the realrl that wrote it."""
+"""The version of the format of a point's files. A point of another version needs the realrl that wrote it."""
 
 _MANIFEST = "manifest.json"
 _OWN = "checksum"
 """The manifest's key of its own checksum, so that no flipped bit in it is taken for another version."""
 _BROKEN = "broken-"
+_CHECKSUM_BYTES = 16
 _CHECKED_AT_ONCE = 8
 """Files, each in a thread."""
 
@@ -60,12 +61,16 @@ class _Point(NamedTuple):
 def publish_recovery(
     partial: Path, step: int, files: Sequence[File], inputs: InputDigests, keep: int
 ) -> Path:
-    """Give a point its name once every worker has written its part; the `keep` newest whole ones stay."""
-    manifest = msgspec.to_builtins(_Manifest(FORMAT, step, sorted(files, key=lambda f: f.path), inputs))
+    """Give a point its name once every worker has written its part; keep the `keep` newest whole ones."""
+    in_order = sorted(files, key=lambda file: file.path)
+    manifest = msgspec.to_builtins(_Manifest(FORMAT, step, in_order, inputs))
     manifest[_OWN] = _checksum(manifest)
-    write_atomically(partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    text = msgspec.json.format(msgspec.json.encode(manifest))
+    write_atomically(partial / _MANIFEST, text)
+
     final = publish(partial)
-    keep_newest(final.parent.parent, keep)
+    run_directory = final.parent.parent
+    keep_newest(run_directory, keep)
     return final
 
 
@@ -95,21 +100,24 @@ def finish_writing(directory: Path) -> None:
 
 
 def has_recoveries(directory: Path) -> bool:
-    """Whether a training left anything to resume from, whole or not."""
+    """Return whether a training left anything to resume from, whole or not."""
     folder = directory / RECOVERIES
+    if _points(directory) or _broken(folder):
+        return True
     replaced = folder.glob(".step-*.old")
-    return bool(_points(directory) or _broken(folder) or any(_whole_partials(folder)) or any(replaced))
+    return any(_whole_partials(folder)) or any(replaced)
 
 
 def newest_step(directory: Path) -> int | None:
-    """The step of the newest recovery point, checked or not; None where there is none."""
-    return max((point.step for point in _points(directory)), default=None)
+    """Return the step of the newest recovery point, checked or not; None if there is none."""
+    steps = [point.step for point in _points(directory)]
+    return max(steps, default=None)
 
 
 def newest_recovery(directory: Path) -> tuple[Recovery | None, list[str]]:
-    """The newest whole recovery point of a run, and a line for each newer one, which is kept aside.
+    """Return the newest whole recovery point of a run, and a line for each newer one, which is kept aside.
 
-    None where there are no points at all, whole or not.
+    The point is None if there are none, whole or not.
 
     Raises:
         RunRefused: there are points, and none of them is whole; or another version of realrl wrote one.
@@ -128,7 +136,7 @@ def newest_recovery(directory: Path) -> tuple[Recovery | None, list[str]]:
 
 
 def recorded_inputs(directory: Path) -> InputDigests | None:
-    """What a training read, as its newest recovery point that can be read says; None where none says it.
+    """Return what a training read, from its newest recovery point with a sound manifest; None without one.
 
     Raises:
         RunRefused: another version of realrl wrote it.
@@ -152,7 +160,7 @@ def _none_is_whole(directory: Path, faults: dict[Path, str]) -> RunRefused:
 
 
 def _keep_aside(path: Path, why: str) -> str:
-    """Rename a broken point; returns a line that says so."""
+    """Rename a broken point; return a line that says so."""
     aside = path.with_name(_BROKEN + path.name)
     number = 1
     while aside.exists():
@@ -163,7 +171,7 @@ def _keep_aside(path: Path, why: str) -> str:
 
 
 def _points(directory: Path) -> list[_Point]:
-    """All that have a point's name, the newest first."""
+    """Return all folders that have the name of a point, the newest first."""
     found = []
     for path in (directory / RECOVERIES).glob("step-*"):
         if match := re.fullmatch(r"step-(\d+)", path.name):
@@ -176,12 +184,12 @@ def _broken(folder: Path) -> list[Path]:
 
 
 def _whole_partials(folder: Path) -> Iterator[Path]:
-    """Those that were written to their end, and lack only their name."""
+    """Return the points that were written to their end, and lack only their name."""
     return (path for path in folder.glob(".step-*.partial") if (path / _MANIFEST).is_file())
 
 
 def _fault(point: _Point, *, reads_files: bool = True) -> str | None:
-    """What of the point differs from its manifest; None where nothing does.
+    """Return how the point differs from its manifest; None if it does not.
 
     Raises:
         RunRefused: another version of realrl wrote it.
@@ -203,24 +211,29 @@ def _fault(point: _Point, *, reads_files: bool = True) -> str | None:
 
 
 def _read_manifest(point: _Point) -> _Manifest:
-    """
+    """Return the manifest of a point.
+
     Raises:
         RunRefused: another version of realrl wrote it.
         ValueError: it is damaged.
     """
-    content = msgspec.json.decode((point.path / _MANIFEST).read_bytes(), type=dict[str, Any])
+    data = (point.path / _MANIFEST).read_bytes()
+    content = msgspec.json.decode(data, type=dict[str, Any])
+    version = content.get("format")
     if _OWN not in content and "format" not in content:
         raise _of_another_version(point, 1)  # the first had neither
-    if content.pop(_OWN, None) != _checksum(content):
+    own_checksum = content.pop(_OWN, None)
+    if own_checksum != _checksum(content):
         raise ValueError("it has another checksum")
-    if content.get("format") != FORMAT:
-        raise _of_another_version(point, content.get("format"))
+    if version != FORMAT:
+        raise _of_another_version(point, version)
     return msgspec.convert(content, _Manifest)
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
-    """The checksum of a manifest's content, in whatever order its keys are."""
-    return hashlib.blake2b(msgspec.json.encode(manifest, order="sorted"), digest_size=16).hexdigest()
+    """Return the checksum of a manifest's content, in whatever order its keys are."""
+    data = msgspec.json.encode(manifest, order="sorted")
+    return hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES).hexdigest()
 
 
 def _of_another_version(point: _Point, form: Any) -> RunRefused:
@@ -231,17 +244,20 @@ def _of_another_version(point: _Point, form: Any) -> RunRefused:
 
 
 def _fault_of(path: Path, expected: File) -> str | None:
+    """Return how a file differs from what is expected of it; None if it does not."""
     if fault := _fault_of_size(path, expected):
         return fault
     try:
-        return None if checksum(path) == expected.checksum else f"{expected.path} has another checksum"
+        found = checksum(path)
     except OSError as error:
         return f"{expected.path} cannot be read: {error.strerror}"
+    return None if found == expected.checksum else f"{expected.path} has another checksum"
 
 
 def _fault_of_size(path: Path, expected: File) -> str | None:
     if not path.is_file():
         return f"{expected.path} is missing"
-    if (num_bytes := path.stat().st_size) != expected.num_bytes:
+    num_bytes = path.stat().st_size
+    if num_bytes != expected.num_bytes:
         return f"{expected.path} has {num_bytes} bytes, not {expected.num_bytes}"
     return None

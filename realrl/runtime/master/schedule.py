@@ -1,4 +1,8 @@
-"""What a run does, in order: training steps, evaluations and checkpoints; or one pass over its data."""
+"""What a run does, in order: training steps, evaluations and checkpoints; or one pass over its data.
+
+before step s:   evaluation ─▶ best ─▶ checkpoint ─▶ recovery point ─▶ training step s
+                 each if it is due; the end of a run is as before a step that does not come
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,23 @@ from realrl.runtime.master.checkpoints import BEST, CHECKPOINTS, RECOVERIES, not
 from realrl.runtime.run_data import RunData
 from realrl.runtime.run_files import RECORDS
 
+MakeJob = Callable[[int, int], Job]
+"""`(number of the job, step) -> job`."""
+
 
 class Schedule(Protocol):
     """A run's jobs, and what is left of them."""
 
     kind: ClassVar[str]
-    """Of its steps."""
+    """The kind of its steps."""
 
     @property
     def steps(self) -> range:
-        """Those that the run makes."""
+        """The steps that the run makes."""
 
     @property
     def open_ahead(self) -> int:
-        """How many more jobs may be open for what they do ahead."""
+        """The number of jobs that may be open because of what they do ahead."""
 
     @property
     def keeps_best(self) -> bool:
@@ -41,24 +48,24 @@ class Schedule(Protocol):
 
     @property
     def keep_recoveries(self) -> int:
-        """How many of what it could be gone on with from are kept."""
+        """The number of recovery points that are kept."""
 
     @property
     def versions(self) -> Mapping[str, int]:
-        """Of models that have other weights than they once began with."""
+        """The version of each model whose weights differ from its checkpoint."""
 
     def stages(self) -> Iterator[Stage]:
-        """All that the run does, in its one order."""
+        """Return everything that the run does, in its one order."""
 
     @property
     def may_recover_now(self) -> bool:
         """Whether it may have a recovery point out of turn."""
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
-        """A recovery point after `step` training steps, out of turn."""
+        """Return a recovery point after `step` training steps, out of turn."""
 
     def outcome(self) -> dict[str, Any]:
-        """Where what it made lies."""
+        """Return the paths of what it made."""
 
 
 @dataclass(frozen=True)
@@ -72,78 +79,98 @@ class Training:
     held_out: Dataset | None
     run_directory: Path
     steps_done: int = 0
-    """By the run that this one resumes."""
+    """The steps of the run that this one resumes."""
     is_evaluated: bool = False
     """Whether the evaluation before the next step is recorded."""
     kind: ClassVar[str] = "train"
 
     @property
     def steps(self) -> range:
+        """The steps that are not done."""
         return range(self.steps_done, self.config.num_steps)
 
     @property
     def open_ahead(self) -> int:
+        """A job for each step that generation may be ahead."""
         return self.config.max_staleness
 
     @property
     def keeps_best(self) -> bool:
+        """Whether there are evaluations, and the best weights are to be kept."""
         return bool(self.held_out and self.config.eval_every and self.config.keep_best)
 
     @property
     def keep_recoveries(self) -> int:
+        """The number of recovery points that are kept."""
         return self.config.keep_recoveries
 
     @property
     def versions(self) -> dict[str, int]:
+        """The version of each model whose weights differ from its checkpoint."""
         if not self.steps_done:
             return {}
         return dict.fromkeys(self.programs.changed, self.steps_done)
 
     def stages(self) -> Iterator[Stage]:
+        """Return the stages of all jobs, in their one order."""
         return in_order(self.jobs(), self.config.max_staleness)
 
     def outcome(self) -> dict[str, Any]:
+        """Return the path of the last checkpoint."""
         name = _name(self.config.num_steps)
         return {"checkpoint": str(self.run_directory / CHECKPOINTS / name)}
 
     def jobs(self) -> Iterator[Job]:
-        """Evaluations are at the start, at the end and where asked for; the end is saved, and after all
-        evaluations but the first what may be the best. A recovery point comes last before training.
+        """Return all jobs that are not done.
+
+        Evaluations are at the start, at the end and where asked for; the end is saved, and after all
+        evaluations except the first what may be the best. A recovery point comes last before training.
         """
         number = 0
         for step in range(self.steps_done, self.config.num_steps + 1):
+            is_resumed = 0 < step == self.steps_done
             for make in self._due(step):
-                if 0 < step == self.steps_done and self._is_done(make, step):
+                if is_resumed and self._is_done(make, step):
                     continue
                 yield make(number, step)
                 number += 1
 
     @property
     def may_recover_now(self) -> bool:
-        """Not where generation is ahead in a run that repeats to the bit: there it would start ahead anew."""
+        """Whether it may have a recovery point out of turn.
+
+        A run that repeats to the bit may not if it generates ahead: resumed there, it would generate ahead
+        anew, and with other weights.
+        """
         config = self.config
         repeats = config.max_staleness and not needed_generation(config).interruptible
         return bool(config.recover_every) and not repeats
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
+        """Return the two stages of a recovery point after `step` training steps."""
         job = self._recovery(number, step)
         yield Stage(job, job.program.ahead, is_last=False)
         yield Stage(job, job.program.rest, is_last=True)
 
-    def _is_done(self, make: Callable[[int, int], Job], step: int) -> bool:
-        """Whether the run that this one resumes has done this before training; all of it, if it was not
-        stopped in between.
-        """
-        if make == self._checkpoint:
-            return (self.run_directory / CHECKPOINTS / _name(step)).is_dir()
-        if make == self._best:
-            return self.is_evaluated and noted_step(self.run_directory / CHECKPOINTS / BEST) == step
-        return make == self._recovery or (make == self._evaluation and self.is_evaluated)
+    def _is_done(self, make: MakeJob, step: int) -> bool:
+        """Whether the run that this one resumes has made a job of the step where it resumes.
 
-    def _due(self, step: int) -> list:
+        It may have been stopped between two of them.
+        """
+        checkpoints = self.run_directory / CHECKPOINTS
+        if make == self._checkpoint:
+            return (checkpoints / _name(step)).is_dir()
+        if make == self._best:
+            return self.is_evaluated and noted_step(checkpoints / BEST) == step
+        if make == self._evaluation:
+            return self.is_evaluated
+        return make == self._recovery
+
+    def _due(self, step: int) -> list[MakeJob]:
+        """Return what makes the jobs that are due before training step `step`, and that step, in order."""
         config = self.config
         is_last = step == config.num_steps
-        due = []
+        due: list[MakeJob] = []
         if self.held_out and (step == 0 or is_last or _every(config.eval_every, step)):
             due.append(self._evaluation)
             if self.keeps_best and step:
@@ -157,10 +184,12 @@ class Training:
         return due
 
     def _training(self, number: int, step: int) -> Job:
-        config, levels = self.config, self.rows.levels
-        rows = epoch_rows(len(self.rows), config.batch_size, step, config.seed, levels)
-        number_spare = (self.programs.max_draws - 1) * config.batch_size
-        spare = spare_rows(len(self.rows), rows, number_spare, step, config.seed, levels)
+        config = self.config
+        num_rows = len(self.rows)
+        levels = self.rows.levels
+        rows = epoch_rows(num_rows, config.batch_size, step, config.seed, levels)
+        num_spare = (self.programs.max_draws - 1) * config.batch_size
+        spare = spare_rows(num_rows, rows, num_spare, step, config.seed, levels)
         return Job(
             number,
             self.programs.step,
@@ -201,7 +230,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Pass:
-    """The jobs of a run that trains nothing: each row once, in order, but those that are done."""
+    """The jobs of a run that trains nothing: each row once, in order, except those that are done."""
 
     config: RunConfig
     programs: Programs
@@ -219,20 +248,25 @@ class Pass:
 
     @property
     def steps(self) -> range:
-        """The batches; those that an earlier run made count, whatever their size."""
-        num_batches = -(-(len(self.rows) - self.rows_done) // self.config.batch_size)
+        """The batches that are left, after those that an earlier run made, whatever their size."""
+        num_left = len(self.rows) - self.rows_done
+        num_batches = -(-num_left // self.config.batch_size)
         return range(self.steps_done, self.steps_done + num_batches)
 
     def stages(self) -> Iterator[Stage]:
+        """Return the stages of all jobs, in their one order."""
         return in_order(self.jobs(), max_staleness=0)
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
+        """Return nothing: a pass resumes from its records."""
         return iter(())
 
     def jobs(self) -> Iterator[Job]:
+        """Return a job for each batch that is left."""
         for number, step in enumerate(self.steps):
             first = self.rows_done + number * self.config.batch_size
-            rows = range(first, min(first + self.config.batch_size, len(self.rows)))
+            stop = min(first + self.config.batch_size, len(self.rows))
+            rows = range(first, stop)
             yield Job(
                 number,
                 self.programs.step,
@@ -243,53 +277,80 @@ class Pass:
             )
 
     def outcome(self) -> dict[str, Any]:
-        return {"generations": str(self.run_directory / RECORDS[self.kind]), "num_rows": len(self.rows)}
+        """Return the path of the records, and the number of rows."""
+        records = self.run_directory / RECORDS[self.kind]
+        return {"generations": str(records), "num_rows": len(self.rows)}
 
 
 def make_schedule(
     recipe: Recipe, config: RunConfig, plan: ExecutionPlan, data: RunData, run_directory: Path, past: Past
 ) -> Schedule:
-    """What a recipe's run does: it trains, or passes over its rows, but for what is done."""
-    programs, samples = compile_run(recipe, config, plan), recipe.samples_per_row(config)
-    if isinstance(config, TrainingConfig):
-        evaluated = any(line["kind"] == "eval" and line["step"] == past.steps for line in past.metrics)
-        rows = data.rows, data.held_out
-        return Training(config, programs, samples, *rows, run_directory, past.steps, evaluated)
-    return Pass(config, programs, samples, data.rows, run_directory, past.steps, past.rows)
+    """Return what a run of a recipe does, except what is done: it trains, or passes over its rows."""
+    programs = compile_run(recipe, config, plan)
+    samples_per_row = recipe.samples_per_row(config)
+    if not isinstance(config, TrainingConfig):
+        return Pass(config, programs, samples_per_row, data.rows, run_directory, past.steps, past.rows)
+    return Training(
+        config,
+        programs,
+        samples_per_row,
+        data.rows,
+        data.held_out,
+        run_directory,
+        steps_done=past.steps,
+        is_evaluated=_is_evaluated(past),
+    )
+
+
+def _is_evaluated(past: Past) -> bool:
+    """Whether the evaluation before the next step is recorded."""
+    return any(line["kind"] == "eval" and line["step"] == past.steps for line in past.metrics)
 
 
 def epoch_rows(
     num_rows: int, batch_size: int, step: int, seed: int, levels: Sequence[float] = ()
 ) -> list[int]:
-    """A step's rows: each epoch is a shuffle of its own, and a batch may reach over its end. With `levels`,
-    one a row, an epoch goes from the lowest to the highest.
+    """Return the rows of a training step: each epoch is shuffled anew, and a batch may reach into the next.
+
+    With `levels`, one per row, an epoch goes from the lowest to the highest.
     """
     first = step * batch_size
-    epochs = range(first // num_rows, (first + batch_size - 1) // num_rows + 1)
-    stream = [row for epoch in epochs for row in _shuffled(num_rows, epoch, seed, levels)]
-    offset = first - epochs[0] * num_rows
+    last = first + batch_size - 1
+    first_epoch = first // num_rows
+    last_epoch = last // num_rows
+    stream: list[int] = []
+    for epoch in range(first_epoch, last_epoch + 1):
+        stream += _shuffled(num_rows, epoch, seed, levels)
+    offset = first - first_epoch * num_rows
     return stream[offset : offset + batch_size]
 
 
 def spare_rows(
     num_rows: int, rows: Sequence[int], number: int, step: int, seed: int, levels: Sequence[float] = ()
 ) -> tuple[int, ...]:
-    """Up to `number` rows beside a step's own, at random; of their levels, if rows have some."""
-    wanted = {levels[row] for row in rows} if levels else ()
-    among = [row for row in range(num_rows) if levels[row] in wanted] if levels else range(num_rows)
+    """Return up to `number` random rows that are not a step's own; of the same levels, if rows have some."""
+    among: Sequence[int] = range(num_rows)
+    if levels:
+        wanted = {levels[row] for row in rows}
+        among = [row for row in among if levels[row] in wanted]
     generator = random.Random(derive_seed(seed, "spare rows", step))
-    drawn = generator.sample(among, min(len(among), number + len(rows)))
-    return tuple(row for row in drawn if row not in rows)[:number]
+    # Some of those that are drawn may be the step's own.
+    num_drawn = min(len(among), number + len(rows))
+    drawn = generator.sample(among, num_drawn)
+    others = [row for row in drawn if row not in rows]
+    return tuple(others[:number])
 
 
 def _shuffled(num_rows: int, epoch: int, seed: int, levels: Sequence[float]) -> list[int]:
+    """Return all rows in the order of an epoch."""
     rows = list(range(num_rows))
-    random.Random(derive_seed(seed, "rows", epoch)).shuffle(rows)
+    generator = random.Random(derive_seed(seed, "rows", epoch))
+    generator.shuffle(rows)
     return sorted(rows, key=levels.__getitem__) if levels else rows
 
 
 def _name(step: int) -> str:
-    """Of a step's checkpoint."""
+    """Return the name of a step's checkpoint."""
     return f"step-{step}"
 
 

@@ -18,19 +18,23 @@ from realrl.runtime.failure import Terminated
 
 
 class Shutdown:
-    """Whether somebody asked the run to stop, and how long that may take."""
+    """Knows whether somebody asked the run to stop, and how long that may take."""
 
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
         self._requested_s: float | None = None
-        self._is_deferred = self._has_raised = False
+        """When it was first asked to stop, on the monotonic clock."""
+        self._is_deferred = False
+        self._has_raised = False
 
     @property
     def is_requested(self) -> bool:
+        """Whether somebody asked the run to stop."""
         return self._requested_s is not None
 
     @property
     def is_overdue(self) -> bool:
+        """Whether that was longer ago than the run may take."""
         return self._requested_s is not None and time.monotonic() - self._requested_s > self.grace_s
 
     def request(self) -> None:
@@ -39,14 +43,17 @@ class Shutdown:
         Raises:
             Terminated: nothing can be saved just now, or it was asked before.
         """
-        is_first, self._requested_s = self._requested_s is None, self._requested_s or time.monotonic()
+        is_first = self._requested_s is None
+        if is_first:
+            self._requested_s = time.monotonic()
         if self._has_raised:  # the run is being taken down, which must not be cut short
             return
         if not (is_first and self._is_deferred):
             self.stop()
 
     def stop(self) -> None:
-        """
+        """End the run now.
+
         Raises:
             Terminated: always.
         """
@@ -55,7 +62,7 @@ class Shutdown:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM for a request, where this thread may."""
+        """Take SIGTERM as a request; only the main thread may."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -67,7 +74,7 @@ class Shutdown:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Meanwhile, whoever runs looks at `is_requested` itself."""
+        """Do not raise at a first request: the caller looks at `is_requested` itself."""
         self._is_deferred = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a run came to: the numbers of `summary.json` and the table at its end."""
+"""The result of a run: the numbers of `summary.json` and the table at its end."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from realrl.runtime.master.display import SHOWN, number
 from realrl.runtime.master.job_report import Outcome, values
 
 _WIDEST = 20_000
-"""Columns: more than two paths of the longest kind."""
+"""A number of columns: more than two paths of the longest kind."""
 
 
 class Summary:
-    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all.
-
-    `began_s` is on the monotonic clock.
-    """
+    """Gathers a run's numbers, job by job: of its first and last step if it trains, else over all."""
 
     def __init__(self, began_s: float, *, trains: bool = True) -> None:
-        self._began_s, self._trains = began_s, trains
+        """`began_s` is on the monotonic clock."""
+        self._began_s = began_s
+        self._trains = trains
         self._evals: list[Mapping[str, float]] = []
         self._first: Mapping[str, float] = {}
+        """Metrics of the first step."""
         self._last: Mapping[str, float] = {}
         self._whole: Metrics = {}
+        """Metrics over all steps."""
         self._phases_s: dict[str, float] = {}
-        self._num_steps, self._num_tokens, self._duration_s = 0, 0, 0.0
+        self._num_steps = 0
+        self._num_tokens = 0
+        self._duration_s = 0.0
 
     def add(self, outcome: Outcome) -> None:
-        """Take in a step or an evaluation: now, or from what was written down of it."""
+        """Take in a step or an evaluation: one that just ended, or one from an earlier start's records."""
         if outcome.evaluating:
             self._evals.append(outcome.metrics)
             return
@@ -55,31 +58,34 @@ class Summary:
         return values(self._whole)
 
     def result(self, **facts: Any) -> dict[str, Any]:
-        """All that `summary.json` holds: `facts`, and what was gathered."""
+        """Return the content of `summary.json`: `facts`, and what was gathered."""
+        numbers = self._ends() if self._trains else {"mean": self.means()}
+        phases_s = {name: seconds / self._num_steps for name, seconds in self._phases_s.items()}
         return {
             **facts,
             "num_steps": self._num_steps,
-            **(self._ends() if self._trains else {"mean": self.means()}),
+            **numbers,
             "tokens_per_s": self._num_tokens / self._duration_s if self._duration_s else 0.0,
-            "phases_s": {name: seconds / self._num_steps for name, seconds in self._phases_s.items()},
+            "phases_s": phases_s,
             "wall_s": time.monotonic() - self._began_s,
         }
 
     def _ends(self) -> dict[str, Any]:
-        return {
-            "eval": {"before": self._evals[0], "after": self._evals[-1]} if self._evals else {},
-            "train": {
-                name: {"first": self._first[name], "last": value}
-                for name, value in self._last.items()
-                if name in self._first
-            },
-        }
+        """Return the metrics of the first and the last evaluation, and of the first and the last step."""
+        evals = {}
+        if self._evals:
+            evals = {"before": self._evals[0], "after": self._evals[-1]}
+        train = {}
+        for name, last in self._last.items():
+            if name in self._first:
+                train[name] = {"first": self._first[name], "last": last}
+        return {"eval": evals, "train": train}
 
 
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
     """Print a run's numbers, before and after if it trained, and where its time went."""
     table = Table(title=_cell(f"{summary['experiment']}/{summary['trial']}"), show_header=False)
-    # Paths are to be copied: what does not fit a line goes on in the next one.
+    # Paths are to be copied: what does not fit a line is continued in the next one.
     for _ in ("name", "value"):
         table.add_column(overflow="fold")
     for name, value in _lines(summary):
@@ -93,33 +99,51 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
 
 
 def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each number or path, under its name."""
-    mean = summary.get("mean", {})
-    for name in (name for name in SHOWN if name in mean):
-        yield name, number(mean[name])
-    evals = summary.get("eval", {})
-    for name in (name for name in SHOWN if name in evals.get("after", {}) and name in evals["before"]):
-        before, after = evals["before"][name], evals["after"][name]
-        yield f"held-out {name}", f"{number(before)} -> {number(after)}"
-    shown = {name: value for name, value in summary.get("train", {}).items() if name in SHOWN}
-    for name, value in shown.items():
-        yield f"{name}, first -> last step", f"{number(value['first'])} -> {number(value['last'])}"
+    """Yield each line of the table: a name, and a number or a path."""
+    yield from _metric_lines(summary)
     yield "tokens/s", number(summary["tokens_per_s"])
     for name, seconds in summary["phases_s"].items():
         if name != "forget":  # housekeeping of the data plane
             yield f"time in {name}, s a step", number(seconds)
     yield "time since the start", clock(summary["wall_s"])
-    for name in (name for name in ("checkpoint", "generations") if name in summary):
-        yield name, summary[name]
-    if best := summary.get("best", {}).get("checkpoint"):
-        yield "best checkpoint", best
+
+    for name in ("checkpoint", "generations"):
+        if name in summary:
+            yield name, summary[name]
+    best = summary.get("best", {})
+    if best.get("checkpoint"):
+        yield "best checkpoint", best["checkpoint"]
+
+
+def _metric_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a line for each metric that is shown: its mean, or its first and last value."""
+    mean = summary.get("mean", {})
+    for name in SHOWN:
+        if name in mean:
+            yield name, number(mean[name])
+
+    evals = summary.get("eval", {})
+    before = evals.get("before", {})
+    after = evals.get("after", {})
+    for name in SHOWN:
+        if name in before and name in after:
+            yield f"held-out {name}", _change(before[name], after[name])
+
+    for name, ends in summary.get("train", {}).items():
+        if name in SHOWN:
+            yield f"{name}, first -> last step", _change(ends["first"], ends["last"])
+
+
+def _change(first: float, last: float) -> str:
+    return f"{number(first)} -> {number(last)}"
 
 
 def _cell(text: str) -> Text:
-    """Text as it is: brackets in it are no markup."""
+    """Return text that is shown as it is: brackets in it are not markup."""
     return Text(printable(text))
 
 
 def _width(table: Table, console: Console) -> int:
-    """Columns that the whole table takes: what a file or a log gets is not cut to a terminal's width."""
-    return Measurement.get(console, console.options.update_width(_WIDEST), table).maximum
+    """Return the columns of the whole table: in a file or a log it is not cut to a terminal's width."""
+    options = console.options.update_width(_WIDEST)
+    return Measurement.get(console, options, table).maximum

@@ -1,4 +1,4 @@
-"""What workers do, out of what the master knows of them. Pure."""
+"""What each worker does, told from what the master knows of it. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from realrl.runtime.watch.status import Place, Scene, Work
 
 
 def set_up_scene(what: str, missing: Collection[int], ranks: Collection[int], since_s: float) -> Scene:
-    """A part of set-up that `missing` have yet to report."""
+    """Return the scene of a part of set-up that the ranks `missing` have yet to report."""
     work = Work(seq=0, what=what, ranks=tuple(sorted(missing)), started_s=since_s, is_shared=False)
-    at, behind = Place(since_s=since_s, seq=0), Place(since_s=since_s, waits_for=(0,))
-    return Scene((work,), tuple(at if rank in missing else behind for rank in ranks))
+    places = []
+    for rank in ranks:
+        if rank in missing:
+            places.append(Place(since_s=since_s, seq=0))
+        else:
+            places.append(Place(since_s=since_s, waits_for=(0,)))
+    return Scene((work,), tuple(places))
 
 
 def scene_of(
@@ -25,30 +30,23 @@ def scene_of(
     *,
     epoch_s: float,
 ) -> Scene:
-    """What workers do that are set up. Pure.
+    """Return the scene of workers that are set up.
 
     `underway` is by instruction and rank; the epoch's seconds are `epoch_s` more than those of `deadlines`.
     """
-    work = tuple(work_of(outstanding, epoch_s) for outstanding in deadlines.outstanding())
-    behind = _behind(waiting)
-    going = tuple(i.seq for i in deadlines.running())
+    work = [work_of(outstanding, epoch_s) for outstanding in deadlines.outstanding()]
+    running = tuple(instruction.seq for instruction in deadlines.running())
+    waits_for = _waits_for(waiting)
     places = []
     for rank in ranks:
         outstanding, since_s = deadlines.duty(rank)
         if outstanding is None:
-            waits_for = behind.get(rank) or going
-            places.append(Place(since_s=epoch_s + since_s, waits_for=waits_for))
+            place = Place(since_s=epoch_s + since_s, waits_for=waits_for.get(rank) or running)
         else:
             seq = outstanding.instruction.seq
-            places.append(_at_work(seq, epoch_s + since_s, underway.get((seq, rank))))
-    return Scene(work, tuple(places))
-
-
-def _at_work(seq: int, since_s: float, said: Underway | None) -> Place:
-    """Return the place of a worker that carries out an instruction; `said` is its last report of that."""
-    if said is None:
-        return Place(since_s=since_s, seq=seq)
-    return Place(since_s=since_s, seq=seq, done=said.done, total=said.total)
+            place = _at_work(seq, epoch_s + since_s, underway.get((seq, rank)))
+        places.append(place)
+    return Scene(tuple(work), tuple(places))
 
 
 def work_of(outstanding: Outstanding, epoch_s: float) -> Work:
@@ -65,14 +63,21 @@ def work_of(outstanding: Outstanding, epoch_s: float) -> Work:
     )
 
 
+def _at_work(seq: int, since_s: float, underway: Underway | None) -> Place:
+    """Return the place of a worker that carries out an instruction and last reported `underway` of it."""
+    if underway is None:
+        return Place(since_s=since_s, seq=seq)
+    return Place(since_s=since_s, seq=seq, done=underway.done, total=underway.total)
+
+
 def _in_epoch(at_s: float | None, epoch_s: float) -> float | None:
     return None if at_s is None else epoch_s + at_s
 
 
-def _behind(waiting: Sequence[Waiting]) -> dict[int, tuple[int, ...]]:
-    """By rank, the instructions that the first thing which it is to do next waits for."""
-    behind: dict[int, tuple[int, ...]] = {}
+def _waits_for(waiting: Sequence[Waiting]) -> dict[int, tuple[int, ...]]:
+    """Return, by rank, the instructions that the rank's next task waits for."""
+    waits_for: dict[int, tuple[int, ...]] = {}
     for waits in waiting:
         for rank in waits.ranks:
-            behind.setdefault(rank, tuple(sorted(waits.seqs)))
-    return behind
+            waits_for.setdefault(rank, tuple(sorted(waits.seqs)))
+    return waits_for

@@ -1,4 +1,13 @@
-"""Names who holds a run up, out of the stacks of all, and says where every rank stands. Pure."""
+"""Names the ranks that hold a run up, from the stacks of all ranks, and says where every rank is. Pure.
+
+    what the stack of a rank shows             blamed
+    nothing: it gave no stack                  first: it is stopped, stuck or gone
+    a wait for an instruction                  second: it does not know of the late one
+    none of these waits                        third: it computes, or waits for something of its own
+    a wait for ranks, or for its device        last: it waits for one of the above
+
+`realrl.base.waiting` has the functions whose names in a stack are these waits.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +15,25 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from realrl.runtime.watch.stacks import Answer, Frame
+from realrl.base.waiting import wait_for_device, wait_for_instruction, wait_for_ranks
+from realrl.runtime.watch.stacks import NO_FRAME, Answer, Frame
 from realrl.runtime.watch.status import Scene, Work, ranks_in_words
 
-_WAITS_IN = ("/torch/distributed/", "/torch/cuda/", "/realrl/realloc/", "/realrl/parallel/")
-"""What a rank is in that waits for others in collectives and transfers, or for its device to end them."""
-_WAITS_FOR = "wait_at_least"
-"""The same, for a function."""
-_RECEIVES_IN = "/realrl/runtime/control/channel.py"
-"""What calls, at whatever depth, where a rank waits for its next instruction."""
+_FOR_INSTRUCTION = wait_for_instruction.__name__
+_FOR_OTHERS = (wait_for_ranks.__name__, wait_for_device.__name__)
+_MARKS = (_FOR_INSTRUCTION, *_FOR_OTHERS)
 _MOST_NAMED = 3
 
 
 class Culprit(NamedTuple):
-    """Whom a run waits for."""
+    """The ranks that a run waits for."""
 
     ranks: tuple[int, ...]
     why: str
 
 
 def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Culprit:
-    """Return the ranks, of those that have not reported the late instruction, that the others wait for.
+    """Return the ranks that the others wait for, of those that have not reported the late instruction.
 
     These are the ranks that show no sign of life; else those that have not begun the instruction; else those
     that do not wait for others; else all.
@@ -34,59 +41,87 @@ def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Cul
     ranks = sorted(awaited)
     silent = [rank for rank in ranks if not answers[rank].has_stacks]
     if silent:
-        return Culprit(tuple(silent), _distinct(answers[rank].silence for rank in silent))
+        silences = [answers[rank].silence for rank in silent]
+        return Culprit(tuple(silent), _distinct(silences))
     idle = [rank for rank in ranks if _awaits_instructions(answers[rank])]
     if idle:
         return Culprit(tuple(idle), "not taken up, or its report is lost, as it waits for instructions")
-    busy = [rank for rank in ranks if not _waits(answers[rank].stack[0])]
-    blamed = busy or ranks
-    where = _distinct(answers[rank].stack[0] for rank in blamed)
-    others = [rank for rank in ranks if rank not in blamed]
-    meanwhile = f", while {ranks_in_words(others)} waited in collectives or transfers" if others else ""
-    return Culprit(tuple(blamed), f"in {where}{meanwhile}")
+    busy = [rank for rank in ranks if not _awaits_others(answers[rank])]
+    if not busy:
+        return Culprit(tuple(ranks), _places(ranks, answers))
+    waiting = [rank for rank in ranks if rank not in busy]
+    meanwhile = ""
+    if waiting:
+        meanwhile = f", while {ranks_in_words(waiting)} waited in collectives or transfers"
+    return Culprit(tuple(busy), _places(busy, answers) + meanwhile)
 
 
 def hang_report(message: str, work: Work, edges: Sequence[str], stacks: str) -> str:
-    """What a person needs to find out why a run stood still."""
+    """Return what a person needs to find out why a run stood still."""
     since = _moment(work.started_s)
-    last = work.progressed_s
-    progressed = "" if last is None else f", with the last progress at {_moment(last)}"
+    progressed = ""
+    if work.progressed_s is not None:
+        progressed = f", with the last progress at {_moment(work.progressed_s)}"
     lines = [
         message,
         "",
         f"waited for: {work.what}, since {since}, of {ranks_in_words(work.ranks)}{progressed}",
         "edges of the graph that wait for it:",
-        *(f"  {edge}" for edge in edges or ["none"]),
-        "",
-        stacks,
     ]
+    lines += [f"  {edge}" for edge in edges or ["none"]]
+    lines += ["", stacks]
     return "\n".join(lines)
+
+
+def all_stacks(scene: Scene, answers: Mapping[int, Answer], own: str) -> str:
+    """Return the stacks of every worker, each with what it does, and those of the master, `own`."""
+    now_s = time.time()
+    lines = []
+    for rank, answer in sorted(answers.items()):
+        lines.append(_heading(scene, rank, now_s))
+        lines.append(answer.text.strip() if answer.has_stacks else answer.silence)
+        lines.append("")
+    lines.append("== master")
+    lines.append(own)
+    return "\n".join(lines)
+
+
+def _heading(scene: Scene, rank: int, now_s: float) -> str:
+    does, waits_for = scene.words(rank)
+    for_s = now_s - scene.workers[rank].since_s
+    waits = f"; waits for: {waits_for}" if waits_for else ""
+    return f"== rank {rank}: {does}, for {for_s:.1f} s{waits}"
 
 
 def _moment(epoch_s: float | None) -> str:
     return time.strftime("%F %T", time.localtime(epoch_s))
 
 
-def all_stacks(scene: Scene, answers: Mapping[int, Answer], own: str) -> str:
-    """Of every worker, each with what it does, and of the master."""
-    now_s, parts = time.time(), []
-    for rank, answer in sorted(answers.items()):
-        does, waits_for = scene.words(rank)
-        head = f"== rank {rank}: {does}, for {now_s - scene.workers[rank].since_s:.1f} s"
-        head += f"; waits for: {waits_for}" if waits_for else ""
-        parts += [head, answer.text.strip() if answer.has_stacks else answer.silence, ""]
-    return "\n".join([*parts, "== master", own])
-
-
 def _awaits_instructions(answer: Answer) -> bool:
-    return any(_RECEIVES_IN in frame.path for frame in answer.stack)
+    return any(frame.function == _FOR_INSTRUCTION for frame in answer.stack)
 
 
-def _waits(frame: Frame) -> bool:
-    return frame.function == _WAITS_FOR or any(part in frame.path for part in _WAITS_IN)
+def _awaits_others(answer: Answer) -> bool:
+    return any(frame.function in _FOR_OTHERS for frame in answer.stack)
+
+
+def _places(ranks: Iterable[int], answers: Mapping[int, Answer]) -> str:
+    """Say where the main threads of ranks are."""
+    frames = [_innermost(answers[rank]) for rank in ranks]
+    return f"in {_distinct(frames)}"
+
+
+def _innermost(answer: Answer) -> Frame:
+    """Return where the main thread is; a mark says what it does there, and is no place of its own."""
+    for frame in answer.stack:
+        if frame.function not in _MARKS:
+            return frame
+    return NO_FRAME
 
 
 def _distinct(parts: Iterable[object]) -> str:
-    shown = list(dict.fromkeys(map(str, parts)))
-    more = f" and {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
-    return ", ".join(shown[:_MOST_NAMED]) + more
+    """List the first of the parts, each once."""
+    distinct = list(dict.fromkeys(map(str, parts)))
+    shown = ", ".join(distinct[:_MOST_NAMED])
+    num_more = len(distinct) - _MOST_NAMED
+    return f"{shown} and {num_more} more" if num_more > 0 else shown

@@ -1,4 +1,9 @@
-"""Lets a person see what a run waits for: its status, its stacks on demand, and what hung."""
+"""Shows a person what a run waits for: its status, its stacks on demand, and what hung.
+
+RUN/status.json     what every worker does; written twice a second
+RUN/stacks.wanted   whoever makes this file gets ──▶ RUN/stacks.txt
+RUN/hang.txt        where every rank was when an instruction took too long
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,8 @@ class Watch:
 
     def __init__(self, directory: Path, launcher: Launcher, num_workers: int) -> None:
         self.ranks = range(num_workers)
-        self._directory, self._launcher = directory, launcher
+        self._directory = directory
+        self._launcher = launcher
         now_s = time.time()
         self._status = Status(
             host=socket.gethostname(),
@@ -44,25 +50,25 @@ class Watch:
         )
         self._looked_s = 0.0
         self._dump: Dump | None = None
+        """The stacks that were asked for and have not all come."""
         self._attends = False
 
     def begin(self, num_steps: int) -> None:
-        """Workers start, for the first time or again; they can show no stacks before `attend`."""
-        self._dump, self._attends = None, False
+        """Note that workers start, for the first time or again; they can show no stacks before `attend`."""
+        self._dump = None
+        self._attends = False
         self._write(phase="starts", phase_since_s=time.time(), num_steps=num_steps, step=None, scene=Scene())
 
     def attend(self) -> None:
-        """Workers are up: from now on who wants stacks gets them."""
+        """Note that workers are up: from now on, requests for stacks are answered."""
         self._attends = True
 
     def say(self, phase: str, *, is_over: bool = False) -> None:
-        """What the run is at, from now on."""
+        """Write what the run does from now on."""
         self._write(phase=phase, phase_since_s=time.time(), is_over=is_over)
 
     def look(self, scene: Callable[[], Scene]) -> None:
-        """To be called again and again: brings the status up to date when that is due, and shows stacks to
-        who wants them.
-        """
+        """Refresh the status when that is due, and answer requests for stacks; call this on every poll."""
         if time.monotonic() - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = time.monotonic()
@@ -75,7 +81,7 @@ class Watch:
             self._dump = None
 
     def _is_asked(self) -> bool:
-        """Whether somebody who may write here wants stacks."""
+        """Return whether somebody who may write to the directory asked for stacks, and clear the request."""
         try:
             (self._directory / WANTED).unlink()
             return True
@@ -83,14 +89,15 @@ class Watch:
             return False
 
     def hang(self, scene: Scene, work: Work, did: str, edges: Sequence[str]) -> tuple[str, str]:
-        """Write down where every rank stands, as `work` takes too long; says who is to blame, and where.
+        """Write to a file where every rank is, because `work` takes too long.
 
-        `did` is what the message says of those.
+        Returns a message that names the ranks to blame, of which it says what they `did`, and where the file
+        is.
         """
         answers = Dump(self._launcher, self.ranks).wait()
         ranks, why = find_culprit(work.ranks, answers)
-        path = self._free_path()
         message = f"{ranks_in_words(ranks)} {did}: {why}"
+        path = self._free_path()
         shown = all_stacks(scene, answers, own_stacks())
         write_atomically(path, hang_report(message, work, edges, shown))
         return message, f"all stacks are in {path}"
@@ -101,19 +108,21 @@ class Watch:
         self._write(scene=scene, step=step, phase_since_s=since_s)
 
     def _free_path(self) -> Path:
-        """An earlier hang of a run that was gone on with stays."""
-        taken = sum(1 for _ in self._directory.glob(f"{_HANG}*.txt"))
-        return self._directory / f"{_HANG}{f'-{taken + 1}' if taken else ''}.txt"
+        """Return a path of its own for each hang: reports from before a restart stay."""
+        earlier = list(self._directory.glob(f"{_HANG}*.txt"))
+        number = f"-{len(earlier) + 1}" if earlier else ""
+        return self._directory / f"{_HANG}{number}.txt"
 
     def _write(self, **changes: object) -> None:
         self._status = msgspec.structs.replace(self._status, written_s=time.time(), **changes)
         try:
             write_atomically(self._directory / STATUS, msgspec.json.encode(self._status), durable=False)
-        except OSError as error:  # a run that can go on is worth more than its status
+        except OSError as error:  # the run is worth more than its status
             logger.warning("cannot write %s: %s", self._directory / STATUS, error)
 
     def __enter__(self) -> Watch:
-        (self._directory / WANTED).unlink(missing_ok=True)  # that nobody waits for any more
+        # Whoever asked an earlier start of the run waits no more.
+        (self._directory / WANTED).unlink(missing_ok=True)
         self.say("starts")
         return self
 

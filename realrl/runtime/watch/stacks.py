@@ -1,4 +1,8 @@
-"""The Python stacks of a run's workers, which each writes to its log when it is told to."""
+"""The Python stacks of a run's workers, which each writes to its log when it is told to.
+
+master ── signal ──▶ worker: faulthandler writes the stacks of all threads to its log
+   ◀── what the log has grown by ──
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ from typing import NamedTuple
 from realrl.api.launcher import Launcher
 
 WANTED = "stacks.wanted"
-"""Who may make a file of this name in a run's directory gets the stacks in one of the next."""
+"""Whoever may make this file in a run's directory asks for the stacks, which then are in `STACKS`."""
 STACKS = "stacks.txt"
 
 _WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.2
 _THREAD = "(most recent call first):"
 _FRAME = re.compile(r'  File "([^<].*)", line (\d+) in (.+)')
-"""Not of what Python itself brings along or makes up, as `<frozen importlib._bootstrap>`."""
+"""A frame of a file: not of what Python brings along or makes up, as `<frozen importlib._bootstrap>`."""
 
 
 class Frame(NamedTuple):
-    """Where a thread is."""
+    """A call that a thread is in."""
 
     path: str
     line: int
@@ -34,7 +38,8 @@ class Frame(NamedTuple):
         return f"{self.function} ({self.path}:{self.line})"
 
 
-_NO_FRAME = Frame("", 0, "no Python")
+NO_FRAME = Frame("", 0, "no Python")
+"""The place of a thread that runs nothing of a Python file."""
 
 
 class Answer(NamedTuple):
@@ -46,6 +51,7 @@ class Answer(NamedTuple):
 
     @property
     def has_stacks(self) -> bool:
+        """Whether it showed its stacks."""
         return _THREAD in self.text
 
     @property
@@ -55,22 +61,28 @@ class Answer(NamedTuple):
 
     @property
     def stack(self) -> list[Frame]:
-        """Of the main thread, which stands last; where it is comes first.
+        """The frames of the main thread, the innermost first.
 
-        Source: CPython, Python/traceback.c, `_Py_DumpTracebackThreads`.
+        Source: CPython, Python/traceback.c, `_Py_DumpTracebackThreads`: the main thread is written last.
         """
-        found = _FRAME.findall(self.text.rpartition(_THREAD)[2])
-        return [Frame(path, int(line), function) for path, line, function in found] or [_NO_FRAME]
+        _, _, of_main = self.text.rpartition(_THREAD)
+        frames = []
+        for path, line, function in _FRAME.findall(of_main):
+            frames.append(Frame(path, int(line), function))
+        return frames or [NO_FRAME]
 
 
 class Dump:
-    """Asks every worker for its stacks, and waits for them without standing still."""
+    """Asks every worker for its stacks, and waits for them without blocking."""
 
     def __init__(self, launcher: Launcher, ranks: Collection[int]) -> None:
-        self._launcher, self._ranks = launcher, ranks
-        self._begins = {rank: self._size(rank) for rank in ranks}
+        self._launcher = launcher
+        self._ranks = ranks
+        self._begins = self._log_sizes()
+        """Where in each rank's log its answer begins."""
         self._sizes = dict(self._begins)
-        self._begun_s = self._looked_s = time.monotonic()
+        self._begun_s = time.monotonic()
+        self._looked_s = self._begun_s
         launcher.dump_stacks()
 
     def has_come(self) -> bool:
@@ -78,22 +90,28 @@ class Dump:
         now_s = time.monotonic()
         if now_s - self._looked_s < _LOOK_EVERY_S:
             return False
-        before, self._sizes = self._sizes, {rank: self._size(rank) for rank in self._ranks}
         self._looked_s = now_s
-        is_quiet = all(self._begins[rank] < size == before[rank] for rank, size in self._sizes.items())
-        return is_quiet or now_s - self._begun_s > _WITHIN_S
+        before = self._sizes
+        self._sizes = self._log_sizes()
+        # Sizes that are as they were a moment ago: nobody is in the midst of writing.
+        is_quiet = self._sizes == before
+        has_begun = all(self._sizes[rank] > self._begins[rank] for rank in self._ranks)
+        return (is_quiet and has_begun) or now_s - self._begun_s > _WITHIN_S
 
     def wait(self) -> dict[int, Answer]:
+        """Block until the answers have come, and return them."""
         while not self.has_come():
             time.sleep(_LOOK_EVERY_S)
         return self.answers()
 
     def answers(self) -> dict[int, Answer]:
-        """By rank; what else a worker wrote to its log meanwhile stands there too."""
+        """Return the answers by rank, with whatever else a worker wrote to its log meanwhile."""
         answers = {rank: Answer(self._written(rank)) for rank in self._ranks}
         silent = [rank for rank, answer in answers.items() if not answer.has_stacks]
         states = self._launcher.states(silent)
-        return answers | {rank: answers[rank]._replace(state=states.get(rank, "")) for rank in silent}
+        for rank in silent:
+            answers[rank] = answers[rank]._replace(state=states.get(rank, ""))
+        return answers
 
     def _written(self, rank: int) -> str:
         path = self._launcher.log_path(rank)
@@ -103,15 +121,20 @@ class Dump:
             log.seek(self._begins[rank])
             return log.read().decode(errors="replace")
 
-    def _size(self, rank: int) -> int:
+    def _log_sizes(self) -> dict[int, int]:
+        return {rank: self._log_size(rank) for rank in self._ranks}
+
+    def _log_size(self, rank: int) -> int:
         path = self._launcher.log_path(rank)
         return path.stat().st_size if path.exists() else 0
 
 
 def own_stacks() -> str:
-    """Of every thread of this process."""
+    """Return the stacks of every thread of this process."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(
-        f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
-        for ident, frame in sys._current_frames().items()
-    )
+    stacks = []
+    for ident, frame in sys._current_frames().items():
+        name = names.get(ident, ident)
+        stack = "".join(traceback.format_stack(frame))
+        stacks.append(f"thread {name}:\n{stack}")
+    return "\n".join(stacks)

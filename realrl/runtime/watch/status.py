@@ -11,34 +11,37 @@ STATUS = "status.json"
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """An instruction, or a part of set-up, that some rank has yet to report. Times are those of the epoch."""
+    """An instruction, or a part of set-up, that some rank has yet to report.
+
+    Units: times are in seconds since the epoch.
+    """
 
     seq: int
     what: str
     ranks: tuple[int, ...]
-    """Those."""
+    """The ranks that have yet to report it."""
     absent: tuple[int, ...] = ()
-    """Of these, the ones that are busy with something earlier."""
+    """Those of `ranks` that are busy with something earlier."""
     started_s: float | None = None
     """When every rank had come to it."""
     progressed_s: float | None = None
-    """When some rank last got on with it."""
+    """When a rank last made progress with it."""
     step: int | None = None
     is_shared: bool = True
     """Whether its ranks wait for each other."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is at."""
+    """What one worker does."""
 
     since_s: float
     seq: int | None = None
-    """Of its work; None where it has none."""
+    """The number of its work; None if it has none."""
     waits_for: tuple[int, ...] = ()
     """The work that must end before it gets some."""
     done: int = 0
+    """Its own samples that are done, and all of them, if it reports that."""
     total: int = 0
-    """Of its own samples, where it says so."""
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -51,18 +54,26 @@ class Scene(msgspec.Struct, frozen=True):
 
     @property
     def step(self) -> int | None:
-        """The earliest that is worked on."""
-        return min((work.step for work in self.work if work.step is not None), default=None)
+        """The earliest step that is worked on."""
+        steps = [work.step for work in self.work if work.step is not None]
+        return min(steps, default=None)
 
     def words(self, rank: int) -> tuple[str, str]:
-        """What a worker does, and what it waits for."""
+        """Return in words what a worker does, and what it waits for."""
         place = self.workers[rank]
         if place.seq is None:
-            waits_for = map(self._find, place.waits_for)
-            return "nothing", "; ".join(f"{w.what} ({ranks_in_words(w.ranks)})" for w in waits_for)
+            return "nothing", self._awaited(place)
         work = self._find(place.seq)
-        others = [other for other in work.ranks if other != rank and work.is_shared]
-        return work.what, self._absence(work) or (f"{ranks_in_words(others)}, in it too" if others else "")
+        return work.what, self._absence(work) or _others(work, rank)
+
+    def _awaited(self, place: Place) -> str:
+        """Say what a worker without work waits for."""
+        parts = []
+        for seq in place.waits_for:
+            work = self._find(seq)
+            ranks = ranks_in_words(work.ranks)
+            parts.append(f"{work.what} ({ranks})")
+        return "; ".join(parts)
 
     def _find(self, seq: int) -> Work:
         for work in self.work:
@@ -70,17 +81,19 @@ class Scene(msgspec.Struct, frozen=True):
                 return work
         raise KeyError(seq)
 
-    def _work_of(self, rank: int) -> Work:
-        seq = self.workers[rank].seq
-        assert seq is not None, f"rank {rank} is absent from its work, but has no other"
-        return self._find(seq)
-
     def _absence(self, work: Work) -> str:
-        """Who has not come to it, and why."""
-        at = defaultdict(list)
+        """Say which ranks have not come to a piece of work, and what they do instead; empty if all have."""
+        ranks_by_work: dict[str, list[int]] = defaultdict(list)
         for rank in work.absent:
-            at[self._work_of(rank).what].append(rank)
-        return "; ".join(f"{ranks_in_words(ranks)} at {what}" for what, ranks in at.items())
+            seq = self.workers[rank].seq
+            assert seq is not None, f"rank {rank} is absent from {work.what}, but has no other work"
+            earlier = self._find(seq)
+            ranks_by_work[earlier.what].append(rank)
+
+        parts = []
+        for what, ranks in ranks_by_work.items():
+            parts.append(f"{ranks_in_words(ranks)} at {what}")
+        return "; ".join(parts)
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,28 +101,39 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     pid: int
-    """The master's."""
+    """The master's process id."""
     process_start: int | None
-    """Tells the master from a later process of its pid."""
+    """When the master's process started; tells it from a later process with the same id."""
     began_s: float
     written_s: float
     phase: str
     phase_since_s: float
-    """Of a step, that step's."""
+    """When the phase began, or the step if the phase consists of steps."""
     num_steps: int
     step: int | None = None
-    """Training steps done before what is worked on; None before there is any."""
+    """Training steps done before those that are worked on; None before there are any."""
     is_over: bool = False
     scene: Scene = Scene()
 
 
+def _others(work: Work, rank: int) -> str:
+    """Say which other ranks a rank waits for in a piece of work that all have come to; empty for none."""
+    if not work.is_shared:
+        return ""
+    others = [other for other in work.ranks if other != rank]
+    return f"{ranks_in_words(others)}, in it too" if others else ""
+
+
 def ranks_in_words(ranks: Iterable[int]) -> str:
-    """`rank 2`, or `ranks 0-3, 7`."""
-    runs: list[list[int]] = []
+    """Return ranks as text: `rank 2`, or `ranks 0-3, 7`."""
+    ranges: list[list[int]] = []
     for rank in sorted(ranks):
-        if runs and rank == runs[-1][1] + 1:
-            runs[-1][1] = rank
+        if ranges and rank == ranges[-1][1] + 1:
+            ranges[-1][1] = rank
         else:
-            runs.append([rank, rank])
-    shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-    return f"rank {shown}" if shown.isdigit() else f"ranks {shown}"
+            ranges.append([rank, rank])
+    parts = []
+    for first, last in ranges:
+        parts.append(str(first) if first == last else f"{first}-{last}")
+    text = ", ".join(parts)
+    return f"rank {text}" if text.isdigit() else f"ranks {text}"

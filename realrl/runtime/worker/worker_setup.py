@@ -18,6 +18,7 @@ from realrl.api.messages import Failed, Hello, Ready, Setup
 from realrl.api.recipe import Recipe
 from realrl.base.network import address_towards, addresses_of, interface_of
 from realrl.base.peers import connected_to
+from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.topology import Topology
 from realrl.parallel.groups import create_groups
 from realrl.program.instructions import RunCall
@@ -159,7 +160,8 @@ def _join_world(setup: Setup, config: RunConfig, device: str, *, rank: int, worl
     # gloo connects all ranks when a group is made. NCCL opens its listening sockets later.
     with connected_to(setup.hosts):
         store = open_store(setup.store, timeout)
-        dist.init_process_group(
+        wait_for_ranks(
+            dist.init_process_group,
             "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
             store=store,
             rank=rank,
@@ -168,7 +170,7 @@ def _join_world(setup: Setup, config: RunConfig, device: str, *, rank: int, worl
         )
 
     # The default group connects all ranks now: later, only some of them use it at a time.
-    dist.all_reduce(torch.zeros(1, device=device))
+    wait_for_ranks(dist.all_reduce, torch.zeros(1, device=device))
     logger.info("rank %d of %d on %s", rank, world_size, device)
 
 
