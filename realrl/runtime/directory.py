@@ -1,4 +1,4 @@
-"""A run's directory: empty for a new run, held by one master, and where a link says."""
+"""The directory of a run: empty for a new run, and held by one master. It may be a link."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from realrl.runtime.failure import RunFailed, RunRefused
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
-"""Errors of files where they name one, else of something else, as a socket."""
+"""Errors of files if they name one; otherwise of something else, as a socket."""
 
 
 @contextmanager
 def refused_writes(directory: Path) -> Iterator[None]:
-    """Name a disk that is full or gone: a restart cannot help."""
+    """Turn errors of a disk that is full or gone into a failure that names it: a restart cannot help."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def refused_writes(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def held_alone(directory: Path) -> Iterator[None]:
-    """Hold a run's directory: two masters in one would each undo what the other does.
+    """Lock the directory of a run: two masters would each undo what the other does.
 
     Raises:
         RunRefused: another master holds it.
@@ -51,12 +51,12 @@ def held_alone(directory: Path) -> Iterator[None]:
 
 
 def fresh_directory(path: Path) -> Path | None:
-    """Make an empty directory; an earlier run's is kept under the next free number, which is returned.
+    """Make an empty directory. An earlier run in it is kept under another name, which is returned.
 
-    Where `path` is a link, the directory is the one that it points to, and an earlier run stays on its disk.
+    If `path` is a link, the directory is its target, and an earlier run stays on that disk.
 
     Raises:
-        RunRefused: a link's disk is not there, or an earlier run cannot be renamed.
+        RunRefused: the disk of a link is not there, or an earlier run cannot be renamed.
     """
     real = _target(path)
     moved = None
@@ -74,6 +74,11 @@ def fresh_directory(path: Path) -> Path | None:
 
 
 def _target(path: Path) -> Path:
+    """Return where a path points to.
+
+    Raises:
+        RunRefused: the disk of a link is not there.
+    """
     if not path.is_symlink():
         return path
     real = path.resolve()
@@ -85,5 +90,11 @@ def _target(path: Path) -> Path:
 
 
 def _free_name(path: Path) -> Path:
-    taken = [int(p.suffix[1:]) for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
-    return path.with_name(f"{path.name}.{max(taken, default=0) + 1}")
+    """Return the path with the next number that no other has."""
+    taken: list[int] = []
+    for other in path.parent.glob(f"{path.name}.*"):
+        number = other.suffix.removeprefix(".")
+        if number.isdigit():
+            taken.append(int(number))
+    next_number = max(taken, default=0) + 1
+    return path.with_name(f"{path.name}.{next_number}")

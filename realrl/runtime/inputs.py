@@ -1,17 +1,17 @@
-"""What a run reads, by digest: the rows of its data, and the files of its models.
+"""Digests of what a run reads: the rows of its data, and the files of its models.
 
     rows         master: digest ──Setup──▶ every worker: its own digest ── equal, or it refuses
                           └──────────────▶ recovery points ── equal at a resume, or refused by name
     model files  master: sample ──Setup──▶ every worker: its own sample ── equal, or it refuses
                           └ every byte ──▶ recovery points ── equal at a resume, or refused by name
 
-A sample is a file's size, its header, and blocks spread over the rest. It costs each rank milliseconds, and
-tells another model, though not a bit that flipped.
+A sample is a file's size, its header, and blocks spread over the rest. It takes each rank milliseconds. It
+differs for another model, but not for a flipped bit.
 
-Every byte is read by the master alone, a file a thread, while the workers start: it costs what reading costs,
-once. A file that has its size, inode and times as before is not read again. Of weights only those are read
-that the run does not change, as a reference's or a reward model's: others come from the recovery point. The
-descriptions (config, tokenizer) of every model are read.
+Only the master reads every byte, one file per thread, while the workers start. A file whose size, inode and
+times have not changed is not read again. Weights are read only if the run does not change them, as those of a
+reference or a reward model: the others come from the recovery point. The descriptions (config, tokenizer) of
+every model are read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,18 +40,20 @@ from realrl.runtime.run_data import RunData
 _HEADER_LENGTH_BYTES = 8
 """The number at the beginning of a safetensors file."""
 _MOST_HEADER_BYTES = 100 << 20
-"""What safetensors itself takes at most."""
-_NUM_BLOCKS, _BLOCK_BYTES = 64, 4096
+"""The longest header that safetensors itself reads."""
+_NUM_BLOCKS = 64
+_BLOCK_BYTES = 4096
+_DIGEST_BYTES = 16
 _READ_AT_ONCE = 4
-"""Files, each in a thread: enough for a disk, and few beside the workers' threads."""
+"""Files, each in a thread: enough for a disk, and few compared with the workers' threads."""
 
 
 class FileDigest(msgspec.Struct, frozen=True):
-    """A file, and how to tell without reading it that it is the same one."""
+    """The content of a file, and how to tell without reading it that it has not changed."""
 
     num_bytes: int
     stamp: tuple[int, int, int]
-    """Inode, time of the last write, and time of the last change of any kind, which nobody can set."""
+    """The inode, the time of the last write, and the time of the last change, which nobody can set."""
     checksum: str
 
 
@@ -65,42 +67,52 @@ class InputDigests(msgspec.Struct, frozen=True):
 
 
 def digest_data(data: RunData) -> DataDigest:
-    """`digest_rows` of both sides."""
-    return DataDigest(digest_rows(data.rows), None if data.held_out is None else digest_rows(data.held_out))
+    """Return the digests of the training rows and, if there are any, the held-out rows."""
+    held_out = None if data.held_out is None else digest_rows(data.held_out)
+    return DataDigest(digest_rows(data.rows), held_out)
 
 
 def sample_model(directory: Path) -> str:
-    """A digest of a model's descriptions, and of samples of its weights."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Return a digest of a model's descriptions, and of samples of its weights."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for name in _described(directory):
         digest.update(f"{name} {checksum(directory / name)}\n".encode())
+
     names = _weights(directory)
+    paths = [directory / name for name in names]
     with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
-        for name, sample in zip(names, threads.map(lambda name: _sample(directory / name), names)):
+        samples = threads.map(_sample, paths)
+        for name, sample in zip(names, samples):
             digest.update(f"{name} {sample}\n".encode())
     return digest.hexdigest()
 
 
 def _sample(path: Path) -> str:
+    """Return a digest of the size, the header and some blocks of a safetensors file."""
     num_bytes = path.stat().st_size
-    digest = hashlib.blake2b(str(num_bytes).encode(), digest_size=16)
+    digest = hashlib.blake2b(str(num_bytes).encode(), digest_size=_DIGEST_BYTES)
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
-        digest.update(file.read(min(length, _MOST_HEADER_BYTES)))
-        first, last = file.tell(), max(file.tell(), num_bytes - _BLOCK_BYTES)
-        for block in range(_NUM_BLOCKS):
-            file.seek(first + (last - first) * block // (_NUM_BLOCKS - 1))
-            digest.update(file.read(_BLOCK_BYTES))
+        header_bytes = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
+        header = file.read(min(header_bytes, _MOST_HEADER_BYTES))
+        digest.update(header)
+
+        first = file.tell()
+        last = max(first, num_bytes - _BLOCK_BYTES)
+        distance = last - first
+        for number in range(_NUM_BLOCKS):
+            offset = distance * number // (_NUM_BLOCKS - 1)
+            file.seek(first + offset)
+            block = file.read(_BLOCK_BYTES)
+            digest.update(block)
     return digest.hexdigest()
 
 
 def digests_of(recipe: Recipe, config: RunConfig, data: DataDigest) -> Digests:
-    """What every rank of a run must find."""
-    return Digests(
-        rows=_in_words(data.rows),
-        held_out=_in_words(data.held_out),
-        models={name: sample_model(path) for name, path in model_directories(recipe, config).items()},
-    )
+    """Return what every rank of a run must find."""
+    models: dict[str, str] = {}
+    for name, directory in model_directories(recipe, config).items():
+        models[name] = sample_model(directory)
+    return Digests(rows=_in_words(data.rows), held_out=_in_words(data.held_out), models=models)
 
 
 def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: RunData, rank: int) -> None:
@@ -111,17 +123,19 @@ def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: Ru
     """
     found = digests_of(recipe, config, digest_data(data))
     who = f"rank {rank} on {socket.gethostname()}"
-    for side, key in (("rows", "path"), ("held_out", "eval_path")):
-        ours, wanted = getattr(found, side), getattr(expected, side)
-        if ours != wanted:
+    sides = (("path", found.rows, expected.rows), ("eval_path", found.held_out, expected.held_out))
+    for key, own, wanted in sides:
+        if own != wanted:
             section = data_of(config)
             place = "" if section is None else plain(section)[key]
             raise RunRefused(
-                f"data.{key}: {who} reads {ours} from {place}, the master {wanted}; all ranks must read the"
+                f"data.{key}: {who} reads {own} from {place}, the master {wanted}; all ranks must read the"
                 " same: give a file that stays as it is, on a disk that all hosts share, and a chat template"
                 " that draws nothing"
             )
-    directories, keys = model_directories(recipe, config), model_keys(recipe, config)
+
+    directories = model_directories(recipe, config)
+    keys = model_keys(recipe, config)
     for model, sample in expected.models.items():
         if found.models[model] != sample:
             raise RunRefused(
@@ -131,22 +145,30 @@ def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: Ru
 
 
 def model_keys(recipe: Recipe, config: RunConfig) -> dict[str, str]:
-    """The config's key that names each model's directory."""
-    of_section = {id(section): f"{path}.path" for path, section in sections(config)}
-    return {name: of_section.get(id(spec.model), name) for name, spec in recipe.models(config).items()}
+    """Return the config's key that names each model's directory, by model."""
+    key_of_section = {id(section): f"{path}.path" for path, section in sections(config)}
+    keys: dict[str, str] = {}
+    for name, spec in recipe.models(config).items():
+        keys[name] = key_of_section.get(id(spec.model), name)
+    return keys
 
 
 def _in_words(rows: RowsDigest | None) -> str:
-    return "no rows" if rows is None else f"{rows.num_rows} rows with the digest {rows.checksum}"
+    if rows is None:
+        return "no rows"
+    return f"{rows.num_rows} rows with the digest {rows.checksum}"
 
 
 def model_directories(recipe: Recipe, config: RunConfig) -> dict[str, Path]:
-    """Where each model of a run lies."""
-    models = {name: spec.model for name, spec in recipe.models(config).items()}
-    return {name: resolve_model(model.path, model.commit) for name, model in models.items()}
+    """Return the directory of each model of a run."""
+    directories: dict[str, Path] = {}
+    for name, spec in recipe.models(config).items():
+        directories[name] = resolve_model(spec.model.path, spec.model.commit)
+    return directories
 
 
 def _weights(directory: Path) -> list[str]:
+    """Return the names of the files with a model's weights."""
     try:
         return weight_files(directory)
     except ValueError as error:
@@ -154,6 +176,7 @@ def _weights(directory: Path) -> list[str]:
 
 
 def _described(directory: Path) -> list[str]:
+    """Return the names of the files that describe a model."""
     return [name for name in DESCRIPTION if (directory / name).is_file()]
 
 
@@ -169,32 +192,49 @@ class InputsReader:
         *,
         reads_files: bool = True,
     ) -> None:
-        """`known`: what was read earlier; files that are as they were are not read again."""
-        changed = recipe.graph(config).changed
+        """Begin to read.
+
+        `data` is what was read of the rows. Files that are as they were in `known`, which was read earlier,
+        are not read again.
+        """
         self._data = data
         self._threads = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="inputs")
         self._models: dict[str, dict[str, Future[FileDigest]]] = {}
-        for model, directory in model_directories(recipe, config).items() if reads_files else ():
-            before = known.models.get(model, {}) if known else {}
-            names = _described(directory) + ([] if model in changed else _weights(directory))
-            self._models[model] = {
-                name: self._threads.submit(_digest_file, directory / name, before.get(name)) for name in names
-            }
+        if not reads_files:
+            return
+
+        changed = recipe.graph(config).changed
+        known_models = known.models if known else {}
+        for model, directory in model_directories(recipe, config).items():
+            names = _described(directory)
+            if model not in changed:
+                names += _weights(directory)
+            self._models[model] = self._begin(directory, names, known_models.get(model, {}))
+
+    def _begin(
+        self, directory: Path, names: Iterable[str], known: Mapping[str, FileDigest]
+    ) -> dict[str, Future[FileDigest]]:
+        """Begin to read files of a model."""
+        reads: dict[str, Future[FileDigest]] = {}
+        for name in names:
+            reads[name] = self._threads.submit(_digest_file, directory / name, known.get(name))
+        return reads
 
     def all(self) -> InputDigests:
-        """Everything, once it is read.
+        """Wait until everything is read, and return it.
 
         Raises:
             RunFailed: a file cannot be read, or was written to meanwhile.
         """
-        files = {
-            model: {name: read.result() for name, read in reads.items()}
-            for model, reads in self._models.items()
-        }
-        return InputDigests(*self._data, files)
+        models: dict[str, dict[str, FileDigest]] = {}
+        for model, reads in self._models.items():
+            models[model] = {}
+            for name, read in reads.items():
+                models[model][name] = read.result()
+        return InputDigests(*self._data, models)
 
     def close(self) -> None:
-        """What was not begun is not read."""
+        """Do not begin to read other files."""
         self._threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> InputsReader:
@@ -205,34 +245,44 @@ class InputsReader:
 
 
 def difference(before: InputDigests, now: InputDigests, keys: Mapping[str, str]) -> str | None:
-    """What a run reads now that it did not read before, by the config's key; None for nothing.
+    """Describe the first thing that a run reads now and did not read before; None if there is none.
 
-    `keys`: of the config, by model.
+    `keys` are the config's keys of the models' directories, by model.
     """
-    for key, old, new in (
-        ("data.path", before.rows, now.rows),
-        ("data.eval_path", before.held_out, now.held_out),
-    ):
-        if old != new:
-            return f"{key}: {_in_words(new)} now, {_in_words(old)} then"
+    if before.rows != now.rows:
+        return f"data.path: {_in_words(now.rows)} now, {_in_words(before.rows)} then"
+    if before.held_out != now.held_out:
+        return f"data.eval_path: {_in_words(now.held_out)} now, {_in_words(before.held_out)} then"
+
     for model, files in now.models.items():
+        key = keys.get(model, model)
         old_files = before.models.get(model, {})
-        for name in sorted(files.keys() | old_files.keys()):
-            if fault := _difference_of(old_files.get(name), files.get(name)):
-                return f"{keys.get(model, model)}: {name} {fault}"
+        names = files.keys() | old_files.keys()
+        for name in sorted(names):
+            fault = _difference_of(old_files.get(name), files.get(name))
+            if fault is not None:
+                return f"{key}: {name} {fault}"
     return None
 
 
 def _difference_of(old: FileDigest | None, new: FileDigest | None) -> str | None:
-    if old is None or new is None:
-        return "is new" if old is None else "is missing"
+    """Describe how a file differs from what it was; None if it does not."""
+    if old is None:
+        return "is new"
+    if new is None:
+        return "is missing"
     return None if old.checksum == new.checksum else "has other content"
 
 
 def _digest_file(path: Path, before: FileDigest | None) -> FileDigest:
+    """Return the digest of a file, which is `before` if the file has not changed since.
+
+    Raises:
+        RunFailed: the file cannot be read, or was written to meanwhile.
+    """
     try:
         num_bytes, stamp = _stat(path)
-        if before and (before.num_bytes, before.stamp) == (num_bytes, stamp):
+        if before and before.num_bytes == num_bytes and before.stamp == stamp:
             return before
         found = FileDigest(num_bytes, stamp, checksum(path))
         is_same = _stat(path) == (num_bytes, stamp)

@@ -1,4 +1,4 @@
-"""Where models are: in directories, in the cache of the Hugging Face Hub, or made once, as the demo model."""
+"""The directories of models: the user's, those in the cache of the Hugging Face Hub, and the demo model's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from realrl.datasets.demo import DEMO_MODEL, demo_model_directory
 from realrl.realloc.checkpoint import INDEX_FILE, SINGLE_FILE, named_files
 
 _REASON = 500
-"""Characters of another library's message."""
+"""The most characters that are shown of another library's message."""
 _ADAPTER_FILE = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 DESCRIPTION = (
@@ -22,18 +22,16 @@ DESCRIPTION = (
     *(*_TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.json", "chat_template.jinja"),
 )
-"""All that is read of a model but its weights. Code and pickles are never downloaded."""
-
-
+"""Every file that is read of a model except its weights. Code and pickles are never downloaded."""
 _BELOW_RUNS = ("*", "*/*", "checkpoints/*/*")
 """Where models are below a checkpoint, a run's `checkpoints`, and a run's directory."""
 
 
 def resolve_model(path: str | Path, commit: str | None = None, *, weights: bool = True) -> Path:
-    """The directory of a model that a config names; files of the Hub are downloaded where they are missing.
+    """Return the directory of a model that a config names; missing files of the Hub are downloaded.
 
-    `commit` is that of a model of the Hub; left out, its revision is looked up. Without `weights`, a model of
-    the Hub may have its description alone there.
+    `commit` is the commit of a model on the Hub; left out, its revision is looked up. Without `weights`, the
+    directory of a model on the Hub may have only its description.
 
     Raises:
         ValueError: it is no Hugging Face model directory, and the Hub has no such model for us.
@@ -59,14 +57,14 @@ def resolve_model(path: str | Path, commit: str | None = None, *, weights: bool 
 
 
 def hub_repo(path: str | Path) -> Repo | None:
-    """The model of the Hub that `path` names; None for a directory, which goes before it, and all else."""
+    """Return the model of the Hub that `path` names; None for anything else. A directory takes precedence."""
     if str(path) == DEMO_MODEL or os.path.exists(os.path.expanduser(path)):
         return None
     return parse_repo("model", str(path))
 
 
 def commit_of(repo: Repo) -> str:
-    """The commit that a model's revision is now; its description is downloaded too.
+    """Return the commit that a model's revision is now; its description is downloaded too.
 
     Raises:
         ValueError: the Hub has no such model for us.
@@ -78,7 +76,7 @@ def commit_of(repo: Repo) -> str:
 
 
 def bytes_to_download(repo: Repo, commit: str) -> int:
-    """How much of a model's weights is not in the cache.
+    """Return how many bytes of a model's weights are not in the cache.
 
     Raises:
         ValueError: the Hub is out of reach, or the model has no weights that can be read.
@@ -87,7 +85,7 @@ def bytes_to_download(repo: Repo, commit: str) -> int:
 
 
 def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer in a model's directory; code that may lie there is not run.
+    """Return the tokenizer in a model's directory; code in that directory is not run.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -111,7 +109,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def has_tokenizer(directory: Path) -> bool:
-    """Whether a model's directory has a tokenizer of its own."""
+    """Return whether a model's directory has a tokenizer of its own."""
     return any((directory / name).is_file() for name in _TOKENIZER_FILES)
 
 
@@ -125,7 +123,7 @@ def _from_hub(repo: Repo, commit: str | None, *, weights: bool) -> Path:
 
 
 def _fetch_weights(repo: Repo, commit: str, directory: Path, *, only_plan: bool = False) -> int:
-    """Download a model's weights, or only see what that would take; returns how many bytes were missing."""
+    """Download a model's weights unless `only_plan`; return how many bytes were missing."""
     names: tuple[str, ...] = (SINGLE_FILE,)
     if (directory / INDEX_FILE).is_file():
         names = tuple(named_files(directory))
@@ -141,7 +139,7 @@ def _fetch_weights(repo: Repo, commit: str, directory: Path, *, only_plan: bool 
 
 
 def _description(repo: Repo, commit: str) -> Path:
-    """The folder of a commit, with all that is read of a model but its weights."""
+    """Return the folder of a commit, with everything that is read of a model except its weights."""
     return Path(_fetch(repo, DESCRIPTION, commit).directory)
 
 
@@ -153,16 +151,14 @@ def _fetch(repo: Repo, names: tuple[str, ...], commit: str, *, only_plan: bool =
 
 
 def _check_config(directory: Path, named: str) -> None:
+    """Check that a directory has a whole model's config.
+
+    Raises:
+        ValueError: it has not, or it has an adapter.
+    """
     has_config = (directory / "config.json").is_file()
     if (directory / _ADAPTER_FILE).is_file():
-        base = _base_of_adapter(directory)
-        what = "there is an adapter" if has_config else "this is an adapter"
-        besides = ", or remove that file to take the model without it" if has_config else ""
-        raise ValueError(
-            f"{named}: {what} of {base} ({_ADAPTER_FILE}), not a whole model; merge it into that by peft,"
-            " PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER), and give that"
-            f" folder{besides}"
-        )
+        raise _is_adapter(directory, named, has_config=has_config)
     if has_config:
         return
     within = _model_within(directory)
@@ -173,9 +169,22 @@ def _check_config(directory: Path, named: str) -> None:
     )
 
 
+def _is_adapter(directory: Path, named: str, *, has_config: bool) -> ValueError:
+    base = _base_of_adapter(directory)
+    what = "there is an adapter" if has_config else "this is an adapter"
+    besides = ", or remove that file to take the model without it" if has_config else ""
+    return ValueError(
+        f"{named}: {what} of {base} ({_ADAPTER_FILE}), not a whole model; merge it into that by peft,"
+        " PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER), and give that"
+        f" folder{besides}"
+    )
+
+
 def _model_within(directory: Path) -> Path | None:
-    """The model that was written last below a checkpoint or a run; None where there is none."""
-    found = [path for place in _BELOW_RUNS for path in directory.glob(f"{place}/config.json")]
+    """Return the model that was written last below a checkpoint or a run; None if there is none."""
+    found: list[Path] = []
+    for place in _BELOW_RUNS:
+        found += directory.glob(f"{place}/config.json")
     latest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
     return None if latest is None else latest.parent
 
@@ -189,7 +198,7 @@ def _base_of_adapter(directory: Path) -> str:
 
 
 def _no_directory(repo: Repo) -> str:
-    """That a directory was looked for too, and one that may be meant."""
-    name = repo.name.partition("/")[2]
+    """Say that a directory was looked for too, and name one that may be meant."""
+    _, _, name = repo.name.partition("/")
     near = f", but there is ./{name}" if os.path.isdir(name) else ""
     return f" (no directory here has that name{near})"

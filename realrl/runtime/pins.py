@@ -1,7 +1,7 @@
-"""Pins what a run takes from the Hugging Face Hub, and the day: each model and dataset gets its commit, once.
+"""Pins the commit of each model and dataset that a run takes from the Hugging Face Hub, and the day.
 
-The master does so at the start. The commits are a part of the config, which every worker gets and which is
-in the run's directory for a resume.
+The master does so at the start. The commits are part of the config, which every worker gets and which is in
+the run's directory when the run is resumed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from realrl.runtime.resume import earlier_settings
 
 
 def pin(recipe: Recipe, config: RunConfig) -> RunConfig:
-    """`config`, with the commit of each of its models and datasets that the Hub has, and its day.
+    """Return `config` with the commit of each of its models and datasets on the Hub, and the day.
 
-    Those that an unfinished run of this name took are kept. Models that no call uses are left alone.
+    The commits of an unfinished run of this name are kept. Models that no call uses are left alone.
 
     Raises:
         ValueError: the Hub has no such model or dataset for us; the message begins with the config key.
@@ -49,7 +49,7 @@ def commits(config: RunConfig) -> dict[str, str]:
 
 
 class _Pins:
-    """Walks through a config; what has the same name gets the same commit."""
+    """Walks through a config; repositories of one name get one commit."""
 
     def __init__(self, used: set[int]) -> None:
         self._used = used
@@ -57,10 +57,16 @@ class _Pins:
         self._found: dict[str, str | None] = {}
 
     def pinned(self, section: Any, before: Any, path: str) -> Any:
-        """`section`, which is at `path`; `before` is the same section of the run that is resumed."""
+        """Return a section with its commits.
+
+        `path` is the section's dotted key; `before` is the same section of the run that is resumed.
+        """
         before = before if isinstance(before, Mapping) else {}
         if isinstance(section, ModelConfig):
-            return self._model(section, before, f"{path}path") if id(section) in self._used else section
+            if id(section) not in self._used:
+                return section
+            return self._model(section, before, f"{path}path")
+
         changes: dict[str, Any] = {}
         if isinstance(section, DataConfig):
             changes |= self._data(section, before, path)
@@ -85,12 +91,16 @@ class _Pins:
         return replace(model, commit=commit)
 
     def _data(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, str]:
+        """Return the date of the section, and the commits of its datasets, where it has none yet."""
         found = {}
         if data.template == "chat" and data.date is None:
             found["date"] = before.get("date") or date.today().isoformat()
-        settings = plain(data)
-        for name, commit_name in (("path", "commit"), ("eval_path", "eval_commit")):
-            written, given = settings[name], settings[commit_name]
+
+        sides = (
+            ("path", data.path, "commit", data.commit),
+            ("eval_path", data.eval_path, "eval_commit", data.eval_commit),
+        )
+        for name, written, commit_name, given in sides:
             if given and not is_on_hub(written or ""):
                 raise ValueError(
                     f"{path}{commit_name}: {path}{name} is no dataset of the Hugging Face Hub, so that commit"
@@ -100,22 +110,26 @@ class _Pins:
                 continue
             commit = _kept(written, before, name, commit_name)
             if commit is None:
-                commit = self._once(written, partial(dataset_commit, written, f"{path}{name}"))
+                look_up = partial(dataset_commit, written, f"{path}{name}")
+                commit = self._once(written, look_up)
             if commit:
                 found[commit_name] = commit
         return found
 
     def _once(self, written: str, look_up: Callable[[], str | None]) -> str | None:
+        """Return the commit of a repository; look it up only the first time."""
         if written not in self._found:
             self._found[written] = look_up()
         return self._found[written]
 
 
 def _kept(written: str, before: Mapping[str, Any], name: str, commit_name: str) -> str | None:
-    """The commit that a run took for what is `written` the same way now."""
-    return before.get(commit_name) if before.get(name) == written else None
+    """Return the commit that a run took for a repository; None if it was another repository."""
+    if before.get(name) != written:
+        return None
+    return before.get(commit_name)
 
 
 def _before(config: RunConfig) -> Mapping[str, Any]:
-    """The config of the run which this one resumes, or which is done."""
+    """Return the settings of the run that this one resumes, or that is done; empty for a new run."""
     return earlier_settings(config) or {}

@@ -30,18 +30,18 @@ _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mi
 _SPEEDS = ("transport", "checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
 _SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "sigterm_grace_s", "logger")
 _FROM_NOW_ON = ("eval_every", "keep_best")
-"""What they change of a run, they change after the step that it resumes from."""
+"""Keys whose effect begins with the step that the run resumes from."""
 MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING, *_FROM_NOW_ON))
-"""Keys, of whatever section, that change no result so far."""
+"""Keys, of any section, that do not change the results so far."""
 _DATA_PLACES = ("data.path", "data.eval_path", "data.solutions_path", "data.commit", "data.eval_commit")
 IN_A_PASS = frozenset(("batch_size",))
-"""Such keys, where nothing is trained."""
+"""Further such keys of runs that train nothing."""
 WITHOUT_STALENESS = frozenset(("recover_every",))
-"""Such keys, where nothing is generated ahead of a recovery point."""
+"""Further such keys of runs that generate nothing ahead of a recovery point."""
 
 
 def resumes(config: RunConfig) -> bool:
-    """Whether `config` resumes a run of its name: one that was cut short, or that is to train more steps."""
+    """Return whether `config` resumes a run of its name: an interrupted one, or one that is to train more."""
     directory = run_directory(config)
     if config.recover == "off" or is_finished(config):
         return False
@@ -51,19 +51,24 @@ def resumes(config: RunConfig) -> bool:
 
 
 def is_done(config: RunConfig) -> bool:
-    """Whether there is a run of this name that came to its end."""
+    """Return whether a run of this name has come to its end."""
     return (run_directory(config) / SUMMARY).is_file()
 
 
 def is_finished(config: RunConfig) -> bool:
-    """Whether a run of this name came to its end and has nothing left to do, unless it is to begin afresh."""
+    """Return whether a run of this name has come to its end and has nothing left to do.
+
+    False if the run is to begin afresh.
+    """
     if config.recover == "off" or not is_done(config):
         return False
-    return not isinstance(config, TrainingConfig) or config.num_steps <= read_summary(config)["num_steps"]
+    if not isinstance(config, TrainingConfig):
+        return True
+    return config.num_steps <= read_summary(config)["num_steps"]
 
 
 def read_summary(config: RunConfig) -> dict[str, Any]:
-    """The summary of a run that came to its end.
+    """Return the summary of a run that has come to its end.
 
     Raises:
         ValueError: it is damaged.
@@ -80,27 +85,31 @@ def read_summary(config: RunConfig) -> dict[str, Any]:
 
 
 def what_resumes(config: RunConfig) -> str:
-    """What the same command will do after this run is stopped, in words."""
+    """Say what the same command will do after this run is stopped."""
     if not isinstance(config, TrainingConfig):
         return "the same command resumes after the last whole batch"
     directory = run_directory(config)
-    if (step := newest_step(directory)) is not None:
+    step = newest_step(directory)
+    if step is not None:
         return f"the same command resumes after step {step}, from {directory / RECOVERIES}"
     why = "no recovery point is written yet" if config.recover_every else "recover_every is 0"
     return f"the same command begins afresh, as {why}"
 
 
 def may_restart(config: RunConfig, failures: Sequence[str]) -> bool:
-    """Whether to restart after these failures; the last one is the latest."""
-    has_points = not isinstance(config, TrainingConfig) or config.recover_every
+    """Return whether to restart after these failures; the last one is the latest.
+
+    A failure that repeats the one before it would only happen again.
+    """
+    can_resume = not isinstance(config, TrainingConfig) or bool(config.recover_every)
     is_new = failures[-1:] != failures[-2:-1]
-    return bool(has_points) and is_new and len(failures) <= config.restarts
+    return can_resume and is_new and len(failures) <= config.restarts
 
 
 def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:
-    """Check that `config` may resume the run of its name, or is that of the finished one, if there is one.
+    """Check that `config` may resume the run of its name, or is the config of the finished one, if any.
 
-    Where a run's rows and models lie may change, as long as they are the same.
+    The places of a run's rows and models may change, as long as their content is the same.
 
     Raises:
         ValueError: it would be another run; or there is nothing to resume from.
@@ -109,20 +118,26 @@ def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:
     if before is None:
         return
     inputs = recorded_inputs(config)
-    paths = model_keys(recipe, config).values()
-    model_places = (place for path in paths for place in (path, f"{path.rpartition('.')[0]}.commit"))
-    places = {*_DATA_PLACES, *model_places} if inputs else set()
+    keys = model_keys(recipe, config)
+    places: set[str] = set()
+    if inputs:
+        places.update(_DATA_PLACES)
+        for key in keys.values():
+            section, _, _ = key.rpartition(".")
+            places.add(key)
+            places.add(f"{section}.commit")
+
     _check_same_settings(recipe, config, before, places)
     if isinstance(config, TrainingConfig):
         _check_num_steps(recipe, config, before.get("num_steps"))
     if inputs:
         with InputsReader(recipe, config, data, inputs) as reader:
-            if changed := difference(inputs, reader.all(), model_keys(recipe, config)):
+            if changed := difference(inputs, reader.all(), keys):
                 raise other_inputs(config, changed)
 
 
 def recorded_inputs(config: RunConfig) -> InputDigests | None:
-    """What earlier starts of the run read, as far as they have noted it.
+    """Return what earlier starts of the run read, as far as they recorded it.
 
     Raises:
         RunRefused: the note of a pass is damaged.
@@ -132,7 +147,9 @@ def recorded_inputs(config: RunConfig) -> InputDigests | None:
         return inputs_of_points(directory)
     path = directory / INPUTS
     try:
-        return msgspec.json.decode(path.read_bytes(), type=InputDigests) if path.exists() else None
+        if not path.exists():
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=InputDigests)
     except (OSError, ValueError, RecursionError) as error:
         raise RunRefused(
             f"recover: {path} cannot be read ({error}); put a whole copy there, or set recover=off to begin"
@@ -141,12 +158,15 @@ def recorded_inputs(config: RunConfig) -> InputDigests | None:
 
 
 def record_inputs(config: RunConfig, inputs: InputDigests) -> None:
-    """Note what a pass reads, before it writes anything down; a training's recovery points say it."""
-    if not isinstance(config, TrainingConfig):
-        write_atomically(run_directory(config) / INPUTS, msgspec.json.format(msgspec.json.encode(inputs)))
+    """Record what a pass reads before it records anything else; in a training, recovery points do."""
+    if isinstance(config, TrainingConfig):
+        return
+    data = msgspec.json.format(msgspec.json.encode(inputs))
+    write_atomically(run_directory(config) / INPUTS, data)
 
 
 def other_inputs(config: RunConfig, changed: str) -> RunRefused:
+    """Return the refusal of a run whose inputs have changed."""
     return RunRefused(
         f"{changed}: {run_directory(config)} is a run on what was there before; put that back, give another"
         " trial, or set recover=off to begin afresh"
@@ -154,7 +174,7 @@ def other_inputs(config: RunConfig, changed: str) -> RunRefused:
 
 
 def earlier_settings(config: RunConfig) -> dict[str, Any] | None:
-    """The settings of the run that `config` resumes, or of the finished one of its name; None for a new run.
+    """Return the settings of the run that `config` resumes or that is finished; None for a new run.
 
     Raises:
         ValueError: they cannot be read.
@@ -175,17 +195,26 @@ def earlier_settings(config: RunConfig) -> dict[str, Any] | None:
 def _check_same_settings(
     recipe: Recipe, config: RunConfig, before: Mapping[str, Any], places: Collection[str]
 ) -> None:
-    """`places`: keys that say where something lies, which is compared by what it is."""
+    """Check that the results so far would be the same with the settings of `config`.
+
+    `places` are keys that say where something is; its content is compared instead.
+
+    Raises:
+        ValueError: they would not.
+    """
     may_differ = MAY_DIFFER
     if not isinstance(config, TrainingConfig):
         may_differ |= IN_A_PASS
     else:
         may_differ |= {"num_steps"}
-        may_differ |= WITHOUT_STALENESS if not config.max_staleness else set()
+        if not config.max_staleness:
+            may_differ |= WITHOUT_STALENESS
+
     now = load_mapping(dump_config(config, recipe=recipe.name), "config")
-    old, new = (dict(_settings(document, may_differ)) for document in (before, now))
+    old = dict(_settings(before, may_differ))
+    new = dict(_settings(now, may_differ))
     fixed = _fixed_keys(config)
-    for key in {**old, **new}.keys() - set(places):
+    for key in (old.keys() | new.keys()) - set(places):
         # What an algorithm fixes now, a config of an earlier version still says.
         says_the_same = key not in new and key in fixed and old[key] in fixed[key].values
         if old.get(key) != new.get(key) and not says_the_same:
@@ -203,17 +232,26 @@ def _fixed_keys(config: RunConfig) -> dict[str, FixedKey]:
 
 
 def _check_num_steps(recipe: Recipe, config: TrainingConfig, before: Any) -> None:
-    """A run may get more steps, or less, if those that it has made do not depend on their number."""
-    done = read_summary(config)["num_steps"] if is_done(config) else newest_step(run_directory(config)) or 0
+    """Check that a run may have another number of steps: those that it made must not depend on it.
+
+    Raises:
+        ValueError: it may not.
+    """
+    directory = run_directory(config)
+    if is_done(config):
+        done = read_summary(config)["num_steps"]
+    else:
+        done = newest_step(directory) or 0
     if config.num_steps == before:
         return
+
     for name, spec in recipe.models(config).items():
         if spec.optimizer and spec.optimizer.schedule != "constant":
             why = f" (with {spec.optimizer.schedule}, the learning rate of {name} depends on it)"
             raise _of_another_run(config, "num_steps", before, config.num_steps, why)
     if config.num_steps <= done:
         raise _of_another_run(config, "num_steps", before, config.num_steps, f" ({done} steps are done)")
-    if not has_recoveries(run_directory(config)):
+    if not has_recoveries(directory):
         why = " (it left no recovery point: recover_every was 0, or they are deleted)"
         raise _of_another_run(config, "num_steps", before, config.num_steps, why)
 
@@ -228,10 +266,11 @@ def _of_another_run(config: RunConfig, key: str, before: Any, now: Any, why: str
 def _settings(
     document: Mapping[str, Any], may_differ: Collection[str], path: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """What results depend on, by dotted key."""
+    """Yield the settings on which results depend, each with its dotted key."""
     for key, value in document.items():
-        if key not in may_differ:
-            if isinstance(value, dict):
-                yield from _settings(value, may_differ, f"{path}{key}.")
-            else:
-                yield f"{path}{key}", value
+        if key in may_differ:
+            continue
+        if isinstance(value, dict):
+            yield from _settings(value, may_differ, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

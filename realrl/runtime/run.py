@@ -268,7 +268,8 @@ class _Run:
     def _result(self, this: _Attempt) -> dict[str, Any]:
         """Return what `summary.json` holds."""
         config = self.config
-        facts = {"experiment": config.experiment, "trial": config.trial, **this.schedule.outcome()}
+        facts: dict[str, Any] = {"experiment": config.experiment, "trial": config.trial}
+        facts |= this.schedule.outcome()
         if this.schedule.keeps_best:
             facts["best"] = this.best.outcome(self.directory)
         if found := commits(config):
@@ -319,13 +320,16 @@ class _Run:
             rendezvous = stack.enter_context(closing(open_rendezvous(launcher)))
             stack.callback(launcher.stop, _GRACE_S)
             launcher.start(num_workers, channel.environment(), self.directory / "logs")
+
             crew = Crew(channel, launcher, self.watch, self.config.call_timeout_s)
             crew.wait_for_workers()
             channel.admit_only_hosts()
             rendezvous.admit(channel.hosts)
             hosts = channel.hosts | channel.data_hosts
-            crew.set_up(self._setup(rendezvous.where, hosts, recovery, data))
+            setup = self._setup(rendezvous.where, hosts, recovery, data)
+            crew.set_up(setup)
             rendezvous.close_to_all()
+
             self.watch.say("step")
             yield crew
             crew.stop_workers()

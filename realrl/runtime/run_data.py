@@ -1,4 +1,4 @@
-"""A run's tokenizer and rows, which the master and every worker open alike."""
+"""The tokenizer and the rows of a run; the master and every worker open the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from realrl.runtime.model_directories import load_tokenizer, resolve_model
 
 
 class RunData(NamedTuple):
-    """What the bodies of calls look things up in."""
+    """What the bodies of calls look up."""
 
     tokenizer: Any
     rows: Dataset
@@ -20,17 +20,20 @@ class RunData(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """What a person should know of the rows, as how many were left out."""
-        sides = [self.rows] if self.held_out is None else [self.rows, self.held_out]
-        return [note for side in sides for note in getattr(side, "notes", ())]
+        notes = list(getattr(self.rows, "notes", ()))
+        if self.held_out is not None:
+            notes += getattr(self.held_out, "notes", ())
+        return notes
 
 
 def open_data(recipe: Recipe, config: RunConfig) -> RunData:
-    """The rows of a recipe, in tokens of its first model."""
+    """Return the rows of a recipe, in tokens of its first model."""
     tokenizer = load_tokenizer(model_directory(recipe, config))
-    return RunData(tokenizer, *recipe.datasets(config, tokenizer))
+    rows, held_out = recipe.datasets(config, tokenizer)
+    return RunData(tokenizer, rows, held_out)
 
 
 def model_directory(recipe: Recipe, config: RunConfig) -> Path:
-    """Where the description of the recipe's first model lies; its weights may be missing there."""
-    model = next(iter(recipe.models(config).values())).model
-    return resolve_model(model.path, model.commit, weights=False)
+    """Return the directory of the recipe's first model, which has its description, and maybe no weights."""
+    first, *_ = recipe.models(config).values()
+    return resolve_model(first.model.path, first.model.commit, weights=False)

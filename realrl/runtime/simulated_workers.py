@@ -1,6 +1,6 @@
 """Simulated workers: many ranks in one process, which answer as workers do, after a time, and do nothing.
 
-No torch here: a rank costs a socket, a queue and what it notes down.
+This module does without torch: a rank costs a socket, a queue and its notes.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ SCRIPT_VARIABLE = "REALRL_SIMULATED"
 
 
 class CallScript(msgspec.Struct, frozen=True, kw_only=True):
-    """What ranks pretend of a call."""
+    """What ranks pretend about a call."""
 
     seconds: float
+    """The time that it takes."""
     dtypes: dict[str, str]
-    """Of its outputs."""
+    """The types of its outputs."""
     per_sample: frozenset[str]
-    """Outputs with one number a sample."""
+    """The outputs with one number per sample."""
     metrics: tuple[str, ...]
     record: str
-    """What is written down of each sample; nothing if empty."""
+    """The text that is recorded of each sample; nothing if empty."""
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ranks of a process pretend: every `num_processes`-th, from the process's own number on."""
+    """What the ranks of a process pretend: every `num_processes`-th rank from the process's number on."""
 
     num_workers: int
     num_processes: int
@@ -54,21 +55,22 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notes(msgspec.Struct):
-    """When things happened, in nanoseconds of the machine's monotonic clock."""
+    """The times at which things happened, in nanoseconds of the machine's monotonic clock."""
 
     arrived: list[tuple[int, int, int]] = []
     """(seq, rank, time) of instructions."""
     reported: list[tuple[int, int, int]] = []
+    """(seq, rank, time) of reports."""
 
 
 class ToldFunction(msgspec.Struct, frozen=True):
-    """What a simulated worker looks at of the function that a call runs."""
+    """The part of a call's function that a simulated worker reads."""
 
     name: str
 
 
 class Told(msgspec.Struct, frozen=True):
-    """Of a message to a worker, what a simulated one looks at."""
+    """The part of a message to a worker that a simulated one reads."""
 
     type: str
     seq: int = 0
@@ -77,13 +79,13 @@ class Told(msgspec.Struct, frozen=True):
 
     @property
     def call(self) -> str:
-        """The call that it runs or serves."""
+        """The call that it runs or serves, if any."""
         return self.function.name if self.function else ""
 
 
 @lru_cache(maxsize=16)
 def decode(payload: bytes) -> Told:
-    """Once for all ranks of the process: in a run, each has a core of its own for it."""
+    """Return a message, decoded once for all ranks of the process: in a run each rank has a core for that."""
     return msgspec.msgpack.decode(payload, type=Told)
 
 
@@ -91,8 +93,11 @@ class Rank:
     """Carries out its instructions one by one, each after its time."""
 
     def __init__(self, rank: int, channel: WorkerChannel, script: Script, notes: Notes) -> None:
-        self.rank, self.channel = rank, channel
-        self._script, self._notes = script, notes
+        """Dial in."""
+        self.rank = rank
+        self.channel = channel
+        self._script = script
+        self._notes = notes
         self._placements: Mapping[str, Placement] = {}
         self._waiting: deque[Told] = deque()
         self._since_s = 0.0
@@ -100,7 +105,7 @@ class Rank:
         channel.send(Hello())
 
     def take_in(self) -> bool:
-        """What has arrived; whether the rank was idle and now has something to do."""
+        """Receive a message; return whether the rank was idle and now has something to do."""
         now_ns = time.monotonic_ns()
         payload = b"".join(self.channel.socket.recv_multipart())
         told = decode(payload)
@@ -119,62 +124,89 @@ class Rank:
         return False
 
     def begin(self) -> float | None:
-        """The first instruction that waits: when it will be done; None if there is none."""
+        """Begin the first instruction that waits; return when it will be done, None if there is none."""
         if not self._waiting:
             return None
-        self._since_s, first = time.time(), self._waiting[0]
-        seconds = self._script.calls[first.call].seconds if first.type == RunCall.__name__ else 0.0
+        self._since_s = time.time()
+        first = self._waiting[0]
+        seconds = 0.0
+        if first.type == RunCall.__name__:
+            seconds = self._script.calls[first.call].seconds
         return time.monotonic() + seconds
 
     def end(self) -> None:
-        """Report what was begun."""
+        """Report the instruction that was begun."""
         instruction = self._waiting.popleft()
-        said = self._outputs(instruction) if instruction.type == RunCall.__name__ else {}
-        done = Done(seq=instruction.seq, started_s=self._since_s, ended_s=time.time(), **said)
-        self._notes.reported.append((instruction.seq, self.rank, time.monotonic_ns()))
+        seq = instruction.seq
+        said: dict[str, Any] = {}
+        if instruction.type == RunCall.__name__:
+            said = self._outputs(instruction)
+        done = Done(seq=seq, started_s=self._since_s, ended_s=time.time(), **said)
+
+        now_ns = time.monotonic_ns()
+        self._notes.reported.append((seq, self.rank, now_ns))
         self.channel.send(done)
 
     def _outputs(self, run: Told) -> dict[str, Any]:
-        return outputs(self._script.calls[run.call], self._placements[run.call], run.shares, self.rank)
+        script = self._script.calls[run.call]
+        placement = self._placements[run.call]
+        return outputs(script, placement, run.shares, self.rank)
 
 
 def outputs(
     call: CallScript, placement: Placement, shares: Sequence[Sequence[tuple[int, int]]], rank: int
 ) -> dict[str, Any]:
-    """What `Done` says of a call's outputs on a rank."""
+    """Return what `Done` says of a call's outputs on a rank."""
     dp_rank = placement.coordinate(rank).dp_rank
-    share, holders = shares[dp_rank], placement.output_ranks(dp_rank)
-    said: dict[str, Any] = {
-        "metrics": {name: (float(len(share)), float(len(share))) for name in call.metrics}
-    }
+    share = shares[dp_rank]
+    holders = placement.output_ranks(dp_rank)
+
+    weight = float(len(share))
+    metrics = dict.fromkeys(call.metrics, (weight, weight))
+    said: dict[str, Any] = {"metrics": metrics}
     if rank == holders[0] and call.record:
-        said["records"] = [{"row": row, "sample": id, "response": call.record} for id, row in share]
+        records = []
+        for id, row in share:
+            records.append({"row": row, "sample": id, "response": call.record})
+        said["records"] = records
     if rank in holders and call.dtypes:
-        said["samples"] = tuple(id for id, _ in share)
+        ids = [id for id, _ in share]
+        lengths: dict[str, tuple[int, ...]] = {}
+        for key in call.dtypes:
+            lengths[key] = _lengths(call, key, share)
+        said["samples"] = tuple(ids)
         said["dtypes"] = call.dtypes
-        said["lengths"] = {
-            key: tuple(1 if key in call.per_sample else _length(id, row) for id, row in share)
-            for key in call.dtypes
-        }
+        said["lengths"] = lengths
     return said
 
 
+def _lengths(call: CallScript, key: str, share: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Return the number of elements of an output in each sample."""
+    if key in call.per_sample:
+        return (1,) * len(share)
+    return tuple(_length(id, row) for id, row in share)
+
+
 def serve(ranks: list[Rank], poller: zmq.Poller) -> None:
-    """Until every rank is told to stop."""
+    """Carry out instructions until every rank is told to stop."""
     by_socket = {rank.channel.socket: rank for rank in ranks}
-    due: list[tuple[float, int]] = []
     by_number = {rank.rank: rank for rank in ranks}
+    # A heap of (time, rank): when each busy rank will be done.
+    due: list[tuple[float, int]] = []
 
     def begin(rank: Rank) -> None:
-        if (at_s := rank.begin()) is not None:
+        at_s = rank.begin()
+        if at_s is not None:
             heapq.heappush(due, (at_s, rank.rank))
 
     while not all(rank.has_ended for rank in ranks):
         for socket, _ in poller.poll(_wait_ms(due)):
-            if by_socket[socket].take_in():
-                begin(by_socket[socket])
+            rank = by_socket[socket]
+            if rank.take_in():
+                begin(rank)
         while due and due[0][0] <= time.monotonic():
-            rank = by_number[heapq.heappop(due)[1]]
+            _, number = heapq.heappop(due)
+            rank = by_number[number]
             rank.end()
             begin(rank)
 
@@ -188,7 +220,7 @@ def _wait_ms(due: list[tuple[float, int]]) -> int | None:
 
 
 def _length(sample: int, row: int) -> int:
-    """Tokens: the same on every rank, and as uneven as those of responses."""
+    """Return a number of tokens: the same on every rank, and as uneven as responses are."""
     return 200 + (7919 * sample + 104729 * row) % 1801
 
 
@@ -197,14 +229,20 @@ def main() -> int:
     die_with_parent(int(os.environ[PARENT_VARIABLE]))
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     script = msgspec.json.decode(os.environ[SCRIPT_VARIABLE], type=Script)
-    process, notes, context, poller = int(os.environ[RANK_VARIABLE]), Notes(), zmq.Context(), zmq.Poller()
+    process = int(os.environ[RANK_VARIABLE])
+
+    notes = Notes()
+    context = zmq.Context()
+    poller = zmq.Poller()
     ranks = []
     for number in range(process, script.num_workers, script.num_processes):
         channel = WorkerChannel.from_environment(number, dict(os.environ), context)
         ranks.append(Rank(number, channel, script, notes))
         poller.register(channel.socket, zmq.POLLIN)
     serve(ranks, poller)
-    (Path(script.notes) / f"{process}.msgpack").write_bytes(msgspec.msgpack.encode(notes))
+
+    path = Path(script.notes) / f"{process}.msgpack"
+    path.write_bytes(msgspec.msgpack.encode(notes))
     return 0
 
 

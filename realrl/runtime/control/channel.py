@@ -1,8 +1,11 @@
-"""The control channel: one ROUTER socket at the master, one DEALER a worker, with keys made for the run.
+"""The control channel: one ROUTER socket at the master, one DEALER per worker, with keys made for the run.
 
-CURVE encrypts and authenticates (rfc.zeromq.org/spec/26): without the run's client key nobody gets a
-message in. What does get in is decoded by schema, and dropped if it does not fit. A worker's identity is its
-rank, which nobody else can take while it is connected (there is no ZMQ_ROUTER_HANDOVER).
+    master  ROUTER ◀── Hello, Ready, Underway, Done, Failed ── DEALER  worker, whose identity is its rank
+                   ─── Setup, instructions, StepAside, Stop ─▶
+
+CURVE encrypts and authenticates (rfc.zeromq.org/spec/26): without the run's client key, nobody's messages are
+accepted. Accepted ones are decoded by schema, and dropped if they do not fit. Nobody else can take a worker's
+identity while it is connected (there is no ZMQ_ROUTER_HANDOVER).
 """
 
 from __future__ import annotations
@@ -33,14 +36,16 @@ ADDRESS_VARIABLE = "REALRL_MASTER"
 KEYS_VARIABLE = "REALRL_KEYS"
 
 _HANDSHAKE_MS = 10_000
-"""Who has not proved by then that it has the keys is disconnected."""
+"""Whoever has not proved by then that it has the keys is disconnected."""
 _BACKLOG = 1024
 _OWN_ANSWER_S = 5.0
-"""How long this host may take to answer itself, which takes a millisecond."""
+"""The time in which this host must answer itself, which takes a millisecond."""
+_MS = 1000
+"""Milliseconds per second."""
 _SEAL_BYTES = 33
-"""That CURVE adds to a frame: the command's name, nonce, authenticator and flags."""
+"""Bytes that CURVE adds to a frame: the command's name, nonce, authenticator and flags."""
 _MOST_FILES = 1 << 16
-"""Strangers that connect and say nothing hold that many at most."""
+"""At most so many files are held by strangers that connect and say nothing."""
 
 
 class KeyPair(NamedTuple):
@@ -51,25 +56,29 @@ class KeyPair(NamedTuple):
 
     @classmethod
     def new(cls) -> KeyPair:
-        return cls(*zmq.curve_keypair())
+        """Return a new key pair."""
+        public, secret = zmq.curve_keypair()
+        return cls(public, secret)
 
 
 class MasterChannel:
     """The master's end. Close it, or use it as a context."""
 
     def __init__(self, host: str, num_workers: int) -> None:
-        """
+        """Listen at `host`, an address of this host.
+
         Raises:
-            RunFailed: this host cannot listen at `host`, or does not reach itself there.
+            RunFailed: this host cannot listen there, or does not reach itself there.
         """
         self._listener = _listen(host)
         self._ranks = {_identity(rank): rank for rank in range(num_workers)}
         self._drops = Drops(logger)
         self.hosts: set[str] = set()
-        """Where workers have dialled in from."""
+        """The addresses from which workers have dialled in."""
         self.data_hosts: set[str] = set()
-        """Where workers connect to each other from, as they say."""
-        self._server, self._client = KeyPair.new(), KeyPair.new()
+        """The addresses from which workers connect to each other, as they say."""
+        self._server = KeyPair.new()
+        self._client = KeyPair.new()
         self._context = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -85,15 +94,18 @@ class MasterChannel:
         self._socket.bind(self.address)
 
     def environment(self) -> dict[str, str]:
-        """What a worker needs to dial in; secret, so it goes by environment and never by command line."""
-        keys = (self._server.public, *self._client)
-        return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: " ".join(key.decode() for key in keys)}
+        """Return the variables with which a worker dials in.
+
+        They are secret: command lines, which others can read, must not have them.
+        """
+        keys = b" ".join((self._server.public, *self._client))
+        return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: keys.decode()}
 
     def send(self, ranks: Iterable[int], message: Setup | Stop | StepAside | Instruction) -> None:
-        """Encoded once, and kept once until the last of `ranks` has it.
+        """Send a message, which is encoded once, and kept once until the last of `ranks` has it.
 
         Raises:
-            RunFailed: it is larger than a worker takes.
+            RunFailed: it is larger than a worker accepts.
         """
         try:
             pieces = [zmq.Frame(piece) for piece in TO_WORKER.pieces(message)]
@@ -103,12 +115,14 @@ class MasterChannel:
             self._socket.send_multipart([_identity(rank), *pieces], copy=False)
 
     def receive(self, timeout_s: float) -> tuple[int, ToMaster] | None:
-        """The next report and its rank; None if there is no well-formed one within `timeout_s`."""
-        if (frames := self._arrived() or self._awaited(timeout_s)) is None:
+        """Return the next report with its rank; None if no well-formed one comes within `timeout_s`."""
+        frames = self._arrived() or self._awaited(timeout_s)
+        if frames is None:
             return None
         identity, *pieces = frames
         try:
-            if (rank := self._ranks.get(identity.bytes)) is None:
+            rank = self._ranks.get(identity.bytes)
+            if rank is None:
                 raise ValueError(f"there is no rank {identity.bytes[:20]!r}")
             message = TO_MASTER.read([piece.bytes for piece in pieces])
         except ValueError as error:
@@ -120,7 +134,7 @@ class MasterChannel:
         return rank, message
 
     def admit_only_hosts(self) -> None:
-        """From now on nobody connects but from where workers have dialled in, if this process may filter."""
+        """Admit only connections from the workers' hosts from now on, if this process may filter packets."""
         if admit_only(self._listener, self.hosts):
             logger.info("the kernel opens the control port, %s, to the workers' hosts only", self.address)
         else:
@@ -131,16 +145,20 @@ class MasterChannel:
             )
 
     def _arrived(self) -> list[zmq.Frame] | None:
-        """What is there already, without the cost of a poll."""
+        """Return a message that is there already, without the cost of a poll; None if there is none."""
         try:
             return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
 
     def _awaited(self, timeout_s: float) -> list[zmq.Frame] | None:
-        return self._socket.recv_multipart(copy=False) if self._socket.poll(int(timeout_s * 1000)) else None
+        """Return the message that comes within `timeout_s`; None if none comes."""
+        if not self._socket.poll(int(timeout_s * _MS)):
+            return None
+        return self._socket.recv_multipart(copy=False)
 
     def close(self) -> None:
+        """Send what is left for a second, and close the channel."""
         self._socket.close(linger=1000)
         self._listener.close()
         self._authenticator.stop()
@@ -164,7 +182,7 @@ class WorkerChannel:
         client: KeyPair,
         context: zmq.Context | None = None,
     ) -> None:
-        """`context`: where several workers are in one process."""
+        """Dial in. Several workers in one process share a `context`."""
         self._context = context or zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.identity = _identity(rank)
@@ -179,49 +197,55 @@ class WorkerChannel:
     def from_environment(
         cls, rank: int, environment: MutableMapping[str, str], context: zmq.Context | None = None
     ) -> WorkerChannel:
-        """Dial the master; the keys are taken out of `environment`, so that no child inherits them."""
-        address, keys = _required(environment, ADDRESS_VARIABLE), _required(environment, KEYS_VARIABLE)
+        """Dial in; the keys are removed from `environment`, so that no child inherits them."""
+        address = _required(environment, ADDRESS_VARIABLE)
+        keys = _required(environment, KEYS_VARIABLE)
         del environment[KEYS_VARIABLE]
         server_public, public, secret = keys.split()
-        return cls(rank, address, server_public, KeyPair(public.encode(), secret.encode()), context)
+        client = KeyPair(public.encode(), secret.encode())
+        return cls(rank, address, server_public, client, context)
 
     @property
     def socket(self) -> zmq.Socket:
-        """To be polled along with others."""
+        """The socket, to be polled together with others."""
         return self._socket
 
     def send(self, message: ToMaster) -> None:
-        """
+        """Send a report.
+
         Raises:
-            ValueError: it is larger than the master takes.
+            ValueError: it is larger than the master accepts.
         """
         self._socket.send_multipart(TO_MASTER.pieces(message))
 
     def receive(self) -> ToWorker:
-        """Wait for the next instruction. The master watches over the time that it takes."""
+        """Wait for the next message, as long as it takes: the master watches over the time."""
         if self._arrived:
             return self._arrived.popleft()
         frames = wait_for_instruction(self._socket.recv_multipart)
         return TO_WORKER.read(frames)
 
     def arrived(self) -> Collection[ToWorker]:
-        """What is there to be received."""
+        """Return the messages that have arrived and are still to be received."""
         while self._socket.poll(0):
-            self._arrived.append(TO_WORKER.read(self._socket.recv_multipart()))
+            frames = self._socket.recv_multipart()
+            self._arrived.append(TO_WORKER.read(frames))
         return self._arrived
 
     def close(self) -> None:
+        """Send what is left for a second, and close the channel."""
         self._socket.close(linger=1000)
         self._context.term()
 
 
 class _OneKey:
-    """Lets in who holds the run's client key."""
+    """Admits those that hold the run's client key."""
 
     def __init__(self, public: bytes) -> None:
         self._public = public
 
     def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether a client with this public key is admitted."""
         return key == self._public
 
 
@@ -230,12 +254,18 @@ def _identity(rank: int) -> bytes:
 
 
 def _bound(end: zmq.Socket) -> None:
+    """Limit the length of a socket's frames, but not their number: messages must not be dropped."""
     end.maxmsgsize = PIECE_BYTES + _SEAL_BYTES
-    end.sndhwm = end.rcvhwm = 0
+    end.sndhwm = 0
+    end.rcvhwm = 0
 
 
 def _listen(host: str) -> socket.socket:
-    """A listener at an address of this host that a worker here can connect to."""
+    """Return a listener at an address of this host that a worker here can connect to.
+
+    Raises:
+        RunFailed: there can be none.
+    """
     try:
         listener = socket.create_server((host, 0), backlog=_BACKLOG)
     except OSError as error:
@@ -251,9 +281,10 @@ def _listen(host: str) -> socket.socket:
 
 
 def _allow_many_files() -> None:
-    """As many as this process may allow itself."""
+    """Raise this process's limit of open files, as far as it may and needs to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
+    wanted = max(soft, min(hard, _MOST_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -1,14 +1,15 @@
-"""What is not heeded is counted, and a flood of it costs no flood of lines."""
+"""Logging of ignored messages, throttled: a flood of them makes no flood of lines."""
 
 from __future__ import annotations
 
 import logging
 
 _LONGEST = 200
+"""The most characters that are logged of a message."""
 
 
 class Drops:
-    """Counts messages that were dropped; the 1st, 10th, 100th... is logged."""
+    """Counts messages that were dropped, and logs the 1st, 10th, 100th..."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -16,7 +17,7 @@ class Drops:
         self.count = 0
 
     def note(self, why: str) -> None:
-        """`why` may hold what a stranger wrote."""
+        """Count a message; `why` it was dropped may contain what a stranger wrote."""
         self.count += 1
         if self.count == self._next:
             self._next *= 10

@@ -1,7 +1,7 @@
-"""The store in which the data plane's workers find each other, out of a stranger's reach.
+"""The store in which workers find each other for the data plane, out of a stranger's reach.
 
-one /proc       memory of this user's, by the name that it has there: nothing listens
-several hosts   a port, open to the run's hosts where the kernel filters, closed once all have connected
+one /proc       memory of this user, by its name in /proc: nothing listens
+several hosts   a port, open to the run's hosts if the kernel filters, closed once all have connected
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ class Rendezvous(Protocol):
     """The master's end of the store."""
 
     where: str
-    """For `open_store`."""
+    """The argument of `open_store`."""
 
     def admit(self, hosts: Collection[str]) -> None:
-        """All workers have dialled in, from `hosts`."""
+        """Admit the hosts from which all workers have dialled in."""
 
     def close_to_all(self) -> None:
-        """All workers have connected.
+        """Admit nobody any more: all workers have connected.
 
         Raises:
-            RunFailed: somebody else has, too.
+            RunFailed: somebody else has connected, too.
         """
 
     def close(self) -> None:
-        """Workers that are connected lose it."""
+        """End the store; workers that are connected lose it."""
 
 
 def open_rendezvous(launcher: Launcher) -> Rendezvous:
-    """For workers that `launcher` starts."""
+    """Return a store for the workers that `launcher` starts."""
     return FileRendezvous() if launcher.shares_proc else PortRendezvous(launcher.host)
 
 
 def open_store(where: str, timeout: timedelta) -> Store:
-    """A worker's end of the store. `timeout` is of each wait."""
+    """Return a worker's end of the store; each of its waits fails after `timeout`."""
     kind, _, place = where.partition(":")
     if kind == _FILE:
         store = FileStore(place)
@@ -69,17 +69,19 @@ class FileRendezvous:
         self.where = f"{_FILE}:/proc/{os.getpid()}/fd/{self._memory}"
 
     def admit(self, hosts: Collection[str]) -> None:
+        """Do nothing except for a line in the log: the workers are on this host."""
         logger.info("workers find each other in this user's memory, and meet on the loopback")
 
     def close_to_all(self) -> None:
-        """Nobody else could ever open it."""
+        """Do nothing: nobody else could ever open the memory."""
 
     def close(self) -> None:
+        """Give the memory back."""
         os.close(self._memory)
 
 
 class PortRendezvous:
-    """Listens at one address of this host, at first to this host alone where the kernel filters."""
+    """Listens at one address of this host; at first for this host only, if the kernel filters."""
 
     def __init__(self, host: str) -> None:
         with socket.socket() as unopened:
@@ -97,6 +99,7 @@ class PortRendezvous:
         self.where = f"{_PORT}:{host}:{own_port}"
 
     def admit(self, hosts: Collection[str]) -> None:
+        """Open the port to more hosts, if the kernel filters."""
         self._hosts.update(hosts)
         if admit_only(self._listener, self._hosts):
             logger.info(
@@ -110,6 +113,11 @@ class PortRendezvous:
             )
 
     def close_to_all(self) -> None:
+        """Close the port to everybody, and check who has connected.
+
+        Raises:
+            RunFailed: somebody else than the workers has.
+        """
         close_to_all(self._listener.fileno(), self._server_end)
         try:
             check_peers(lambda end: end.local == self._own, self._hosts)
@@ -119,5 +127,6 @@ class PortRendezvous:
             ) from None
 
     def close(self) -> None:
+        """End the store, and stop to listen."""
         del self._store
         self._listener.close()

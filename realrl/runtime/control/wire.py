@@ -1,4 +1,7 @@
-"""Messages as frames: encoded, cut into pieces, and put together again if they fit."""
+"""Messages as frames: encoded, cut into pieces, and reassembled if they fit.
+
+message ── encode ──▶ bytes ── pieces() ──▶ frames ── read() ──▶ message, or ValueError
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,39 @@ ToWorker = Setup | Stop | StepAside | AnyInstruction
 """Everything that a worker may be sent."""
 
 PIECE_BYTES = 1 << 20
-"""The longest frame. A socket takes no longer one from anybody, so a stranger can make it hold no more."""
+"""The longest frame that a socket accepts, so that a stranger cannot make it hold more."""
 LARGEST_TO_WORKER_BYTES = 64 << 20
-"""Some hundred bytes by sample and key: a hundred thousand samples."""
+"""A hundred thousand samples, with some hundred bytes per sample and key."""
 LARGEST_TO_MASTER_BYTES = 1 << 30
-"""One rank's share of the texts of a step: thirty thousand responses of as many letters."""
+"""One rank's share of the texts of a step: thirty thousand responses of thirty thousand letters."""
 
 
 class Wire:
-    """One direction of the channel: what passes there, and how much of it at once."""
+    """One direction of the channel: the kinds of its messages, and their largest size."""
 
     def __init__(self, kind: Any, largest_bytes: int) -> None:
         self._largest_bytes = largest_bytes
         self._decoder = msgspec.msgpack.Decoder(kind)
 
     def pieces(self, message: Message) -> list[bytes]:
-        """
+        """Return a message as frames.
+
         Raises:
-            ValueError: the other side would not take it.
+            ValueError: it is larger than the other side accepts.
         """
         data = msgspec.msgpack.encode(message)
         self._check(len(data), type(message).__name__)
-        return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+        starts = range(0, len(data), PIECE_BYTES)
+        return [data[start : start + PIECE_BYTES] for start in starts]
 
     def read(self, pieces: Sequence[bytes]) -> Any:
-        """
+        """Return the message of frames.
+
         Raises:
             ValueError: they are no message of this direction.
         """
-        self._check(sum(map(len, pieces)), "what arrived")
+        num_bytes = sum(map(len, pieces))
+        self._check(num_bytes, "what arrived")
         try:
             return self._decoder.decode(b"".join(pieces))  # msgspec's errors are ValueErrors
         except RecursionError as error:

@@ -12,17 +12,22 @@ from realrl.ops.linear import has_bf16_products
 
 def accounting(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> list[str]:
     """Return a line for the step, one for each call that trains, and what is known to make the run slow."""
-    rows = config.batch_size
-    samples = recipe.samples_per_row(config)
-    number = rows * samples
-    step = f"a step: {counted(rows, 'row')} x {counted(samples, 'sample')} = {counted(number, 'sequence')}"
+    num_rows = config.batch_size
+    samples_per_row = recipe.samples_per_row(config)
+    number = num_rows * samples_per_row
+    rows = counted(num_rows, "row")
+    samples = counted(samples_per_row, "sample")
+    step = f"a step: {rows} x {samples} = {counted(number, 'sequence')}"
     if not isinstance(config, TrainingConfig):
         return [f"{step}; each row once, in order", *_slow_types(recipe, config)]
 
     graph = recipe.graph(config)
-    again = f", up to {graph.redraw.max_draws} times as many drawn" if graph.redraw else ""
+    again = ""
+    if graph.redraw:
+        again = f", up to {graph.redraw.max_draws} times as many drawn"
+    steps = counted(config.num_steps, "step")
     in_all = counted(config.num_steps * number, "sequence")
-    lines = [f"{step}; {counted(config.num_steps, 'step')}: {in_all}{again}"]
+    lines = [f"{step}; {steps}: {in_all}{again}"]
     for call in graph.calls.values():
         if call.kind is CallKind.TRAIN:
             lines.append(_training(call, config, plan, number))

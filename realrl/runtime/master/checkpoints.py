@@ -59,11 +59,17 @@ class Best:
     def consider(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take in an evaluation: one that is as good as the best is not better."""
         value = metrics.get(self._criterion.metric, math.nan)
-        gain = value - self.value if self._criterion.larger_is_better else self.value - value
-        is_first = self.step is None and not math.isnan(value)
-        if is_first or gain > 0:
+        if self._is_better(value):
             self.step = step
             self.value = value
+
+    def _is_better(self, value: float) -> bool:
+        """Return whether a value is better than the best; false for NaN."""
+        if self.step is None:
+            return not math.isnan(value)
+        if self._criterion.larger_is_better:
+            return value > self.value
+        return value < self.value
 
     def describe(self) -> dict[str, Any]:
         """Return its step, and the metric by which it is the best."""

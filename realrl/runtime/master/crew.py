@@ -173,8 +173,13 @@ class Crew:
                     missing.discard(rank)
                 case None if self._clock.now_s() > deadline_s:
                     did = f"did not {what} within {self._limit}"
-                    now = scene()
-                    raise self._end(*self._watch.hang(now, now.work[0], did, ()))
+                    raise self._hung(scene(), did)
+
+    def _hung(self, scene: Scene, did: str) -> RunFailed:
+        """Return the failure of a run whose set-up, all of a scene's work, takes too long."""
+        (work,) = scene.work
+        message, see = self._watch.hang(scene, work, did, ())
+        return self._end(message, see)
 
     def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
         """Return one message, or None after a short while; `scene` returns what workers do.
@@ -213,7 +218,8 @@ class Crew:
         if not ended:
             return None
         rank, code = ended[0]
-        return self._end(f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}", self._see_log(rank))
+        what = f"rank {rank} died ({_cause(code)}) {self._busy_with(rank)}"
+        return self._end(what, self._see_log(rank))
 
     def _failed(self, rank: int, failed: Failed) -> RunFailed:
         """Return the failure of a run whose worker reported a failure.
@@ -221,8 +227,9 @@ class Crew:
         It names a worker that died, if that is why `rank` failed: peers notice first.
         """
         logger.error("rank %d failed:\n%s", rank, failed.traceback)
+        see = self._see_log(rank)
         if failed.refused:
-            return RunRefused(failed.error, self._see_log(rank))
+            return RunRefused(failed.error, see)
 
         deadline_s = time.monotonic() + _BLAME_S
         while time.monotonic() < deadline_s:
@@ -232,15 +239,20 @@ class Crew:
 
         instruction = None if failed.seq is None else self._deadlines.find(rank, failed.seq)
         what = f"in {instruction}" if instruction else self._busy_with(rank)
-        return self._end(f"rank {rank} failed {what}: {failed.error}", self._see_log(rank))
+        return self._end(f"rank {rank} failed {what}: {failed.error}", see)
 
     def _late(self, late: Outstanding, waiting: Sequence[Waiting]) -> RunFailed:
         """Return the failure of a run in which an instruction makes no progress."""
         seq = late.instruction.seq
-        edges = [waits.edges[seq] for waits in waiting if seq in waits.edges]
+        edges: list[str] = []
+        for waits in waiting:
+            if seq in waits.edges:
+                edges.append(waits.edges[seq])
+
         work = work_of(late, self._epoch_s())
         did = f"made no progress with {late.instruction} for {self._limit}"
-        message, see = self._watch.hang(self._scene(waiting), work, did, edges)
+        scene = self._scene(waiting)
+        message, see = self._watch.hang(scene, work, did, edges)
         return self._end(message, see)
 
     @property

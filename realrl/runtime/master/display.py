@@ -55,8 +55,10 @@ class Progress:
         left = ""
         if self._steps_done > self._steps.start:
             left = f"  left {clock(self._left_s())}"
-        text = printable(f"step {self._steps_done}/{self._steps.stop}  {phase}{left}  {self._last}")
-        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        step = f"step {self._steps_done}/{self._steps.stop}"
+        line = printable(f"{step}  {phase}{left}  {self._last}")
+        text = Text(line, no_wrap=True, overflow="ellipsis")
+        self._live.update(text)
 
     def show_job(self, report: JobReport) -> None:
         """Print a line for a step or an evaluation that has ended."""

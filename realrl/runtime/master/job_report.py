@@ -112,11 +112,13 @@ class JobReport:
         self.files += done.files
 
     def _add_metrics(self, call: str, done: Done) -> None:
+        """Join one rank's metrics with those of other ranks."""
         metrics: dict[str, Mean | Peak] = {}
         for name, (total, weight) in done.metrics.items():
             metrics[name] = Mean(total, weight)
         for name, largest in done.peaks.items():
             metrics[name] = Peak(largest)
+
         before = self._metrics.get(call, {})
         self._metrics[call] = joined(before, metrics)
 
@@ -129,13 +131,14 @@ class JobReport:
         found: dict[tuple, _Record] = {}
         for (seq, rank), records in sorted(self._records.items()):
             for number, fields in enumerate(records):
-                place = (fields.get("group", 0), fields.get("row", 0), fields.get("sample", 0))
+                place = _place(fields)
                 # Only a group tells a sample from another one of the same row.
-                name = place if "group" in fields else (seq, rank, number, "alone")
+                is_alone = "group" not in fields
+                name = (seq, rank, number, "alone") if is_alone else place
                 record = found.setdefault(name, _Record((seq, *place)))
                 record.fields = record.fields | fields
 
-        ordered = sorted(found.values(), key=lambda record: record.order)
+        ordered = sorted(found.values(), key=_order)
         return [record.fields for record in ordered]
 
     @property
@@ -198,9 +201,20 @@ class JobReport:
             for name, metric in metrics.items():
                 if isinstance(metric, Mean) and not metric.weight:
                     continue
-                is_shared = num_calls[name] > 1
-                named[f"{call}/{name}" if is_shared else name] = metric
+                if num_calls[name] > 1:
+                    named[f"{call}/{name}"] = metric
+                else:
+                    named[name] = metric
         return named
+
+
+def _place(fields: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the place of a sample among others; 0 for what its record does not name."""
+    return fields.get("group", 0), fields.get("row", 0), fields.get("sample", 0)
+
+
+def _order(record: _Record) -> tuple[int, ...]:
+    return record.order
 
 
 def values(metrics: Metrics) -> dict[str, float]:

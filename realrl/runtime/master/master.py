@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from realrl.api.messages import Done
 from realrl.api.recipe import CourseWatch, NoWatch, Observed
-from realrl.program.events import Closed, Event, Job, Reported, Withdrawn
+from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.instructions import Instruction
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
@@ -148,13 +148,15 @@ class Master:
     def _tell_rest(self) -> None:
         """Tell the scheduler the stages that open jobs lack; no others begin."""
         # One iterator for all: a run may have very many stages left, and they are in the order of jobs.
-        left = chain([self._next] if self._next else [], self._stages)
+        first = [self._next] if self._next else []
+        left = chain(first, self._stages)
         self._next = None
         self._stages = iter(())
-        lacking = [report.job for report in self._open.values() if not self._scheduler.has_all_of(report.job)]
-        for job in lacking:
-            rest = next(stage for stage in left if stage.job.number == job.number)
-            self._tell(rest)
+
+        for report in list(self._open.values()):
+            if self._scheduler.has_all_of(report.job):
+                continue
+            self._tell(_next_of(report.job, left))
 
     def _show_running(self) -> None:
         self._progress.show_running(self._crew.running)
@@ -206,7 +208,8 @@ class Master:
 
     def _end_jobs(self) -> None:
         """Close each job that has ended."""
-        ended = [report for report in self._open.values() if not self._scheduler.is_open(report.job)]
+        reports = list(self._open.values())
+        ended = [report for report in reports if not self._scheduler.is_open(report.job)]
         for report in ended:
             if report.job.recovers and min(self._open) < report.job.number:
                 continue  # The results of earlier jobs must be recorded first.
@@ -270,6 +273,11 @@ class Master:
         final = publish_recovery(partial, step, report.files, self._inputs, keep)
         self._last_point = step
         logger.info("recovery point %s", final)
+
+
+def _next_of(job: Job, stages: Iterator[Stage]) -> Stage:
+    """Return the next stage of a job."""
+    return next(stage for stage in stages if stage.job.number == job.number)
 
 
 def _empty_directory(path: Path) -> None:

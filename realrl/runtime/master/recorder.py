@@ -39,8 +39,10 @@ class Recorder:
         self.directory = directory
         self._kind = kind
         self._loggers = loggers or Loggers(())
-        self._metrics = (directory / METRICS).open("a", encoding="utf-8")
-        self._records = (directory / RECORDS[kind]).open("a", encoding="utf-8")
+        metrics = directory / METRICS
+        self._metrics = metrics.open("a", encoding="utf-8")
+        records = directory / RECORDS[kind]
+        self._records = records.open("a", encoding="utf-8")
         self._trace = Trace(directory / TRACE, num_workers)
         self._events: EventFiles | None = None
 
@@ -55,10 +57,13 @@ class Recorder:
         if self._kind == "train":  # which has a row of the dataset in several steps
             of_job = {"step": job.step, "evaluating": job.evaluating}
         for record in report.records:
-            self._records.write(_json({**of_job, **record}) + "\n")
+            line = _json({**of_job, **record})
+            self._records.write(f"{line}\n")
         self._records.flush()
-        row = report.outcome().line(self._kind)
-        self._metrics.write(_json(row) + "\n")
+
+        outcome = report.outcome()
+        row = outcome.line(self._kind)
+        self._metrics.write(f"{_json(row)}\n")
         self._metrics.flush()
         self._loggers.log(row)
 

@@ -333,6 +333,7 @@ def spare_rows(
     if levels:
         wanted = {levels[row] for row in rows}
         among = [row for row in among if levels[row] in wanted]
+
     generator = random.Random(derive_seed(seed, "spare rows", step))
     # Some of those that are drawn may be the step's own.
     num_drawn = min(len(among), number + len(rows))

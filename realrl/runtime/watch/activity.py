@@ -34,18 +34,22 @@ def scene_of(
 
     `underway` is by instruction and rank; the epoch's seconds are `epoch_s` more than those of `deadlines`.
     """
-    work = [work_of(outstanding, epoch_s) for outstanding in deadlines.outstanding()]
     running = tuple(instruction.seq for instruction in deadlines.running())
     waits_for = _waits_for(waiting)
-    places = []
+    places: list[Place] = []
     for rank in ranks:
-        outstanding, since_s = deadlines.duty(rank)
+        outstanding, duty_since_s = deadlines.duty(rank)
+        since_s = epoch_s + duty_since_s
         if outstanding is None:
-            place = Place(since_s=epoch_s + since_s, waits_for=waits_for.get(rank) or running)
+            # A rank for which nothing is to come waits for whatever runs.
+            awaited = waits_for.get(rank) or running
+            places.append(Place(since_s=since_s, waits_for=awaited))
         else:
             seq = outstanding.instruction.seq
-            place = _at_work(seq, epoch_s + since_s, underway.get((seq, rank)))
-        places.append(place)
+            progress = underway.get((seq, rank))
+            places.append(_at_work(seq, since_s, progress))
+
+    work = [work_of(outstanding, epoch_s) for outstanding in deadlines.outstanding()]
     return Scene(tuple(work), tuple(places))
 
 

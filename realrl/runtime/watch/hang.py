@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 from realrl.base.waiting import wait_for_device, wait_for_instruction, wait_for_ranks
@@ -23,6 +24,15 @@ _FOR_INSTRUCTION = wait_for_instruction.__name__
 _FOR_OTHERS = (wait_for_ranks.__name__, wait_for_device.__name__)
 _MARKS = (_FOR_INSTRUCTION, *_FOR_OTHERS)
 _MOST_NAMED = 3
+
+
+class _State(Enum):
+    """What a rank does, as its stack shows; earlier ones are blamed first."""
+
+    SILENT = auto()
+    IDLE = auto()
+    BUSY = auto()
+    WAITING = auto()
 
 
 class Culprit(NamedTuple):
@@ -38,37 +48,53 @@ def find_culprit(awaited: Collection[int], answers: Mapping[int, Answer]) -> Cul
     These are the ranks that show no sign of life; else those that have not begun the instruction; else those
     that do not wait for others; else all.
     """
-    ranks = sorted(awaited)
-    silent = [rank for rank in ranks if not answers[rank].has_stacks]
-    if silent:
+    by_state: dict[_State, list[int]] = {state: [] for state in _State}
+    for rank in sorted(awaited):
+        state = _state_of(answers[rank])
+        by_state[state].append(rank)
+
+    if silent := by_state[_State.SILENT]:
         silences = [answers[rank].silence for rank in silent]
         return Culprit(tuple(silent), _distinct(silences))
-    idle = [rank for rank in ranks if _awaits_instructions(answers[rank])]
-    if idle:
+
+    if idle := by_state[_State.IDLE]:
         return Culprit(tuple(idle), "not taken up, or its report is lost, as it waits for instructions")
-    busy = [rank for rank in ranks if not _awaits_others(answers[rank])]
+
+    waiting = by_state[_State.WAITING]
+    busy = by_state[_State.BUSY]
     if not busy:
-        return Culprit(tuple(ranks), _places(ranks, answers))
-    waiting = [rank for rank in ranks if rank not in busy]
-    meanwhile = ""
+        return Culprit(tuple(waiting), _places(waiting, answers))
+
+    why = _places(busy, answers)
     if waiting:
-        meanwhile = f", while {ranks_in_words(waiting)} waited in collectives or transfers"
-    return Culprit(tuple(busy), _places(busy, answers) + meanwhile)
+        why += f", while {ranks_in_words(waiting)} waited in collectives or transfers"
+    return Culprit(tuple(busy), why)
+
+
+def _state_of(answer: Answer) -> _State:
+    if not answer.has_stacks:
+        return _State.SILENT
+    functions = {frame.function for frame in answer.stack}
+    if _FOR_INSTRUCTION in functions:
+        return _State.IDLE
+    return _State.BUSY if functions.isdisjoint(_FOR_OTHERS) else _State.WAITING
 
 
 def hang_report(message: str, work: Work, edges: Sequence[str], stacks: str) -> str:
     """Return what a person needs to find out why a run stood still."""
     since = _moment(work.started_s)
+    awaited = ranks_in_words(work.ranks)
     progressed = ""
     if work.progressed_s is not None:
         progressed = f", with the last progress at {_moment(work.progressed_s)}"
     lines = [
         message,
         "",
-        f"waited for: {work.what}, since {since}, of {ranks_in_words(work.ranks)}{progressed}",
+        f"waited for: {work.what}, since {since}, of {awaited}{progressed}",
         "edges of the graph that wait for it:",
     ]
-    lines += [f"  {edge}" for edge in edges or ["none"]]
+    for edge in edges or ["none"]:
+        lines.append(f"  {edge}")
     lines += ["", stacks]
     return "\n".join(lines)
 
@@ -95,14 +121,6 @@ def _heading(scene: Scene, rank: int, now_s: float) -> str:
 
 def _moment(epoch_s: float | None) -> str:
     return time.strftime("%F %T", time.localtime(epoch_s))
-
-
-def _awaits_instructions(answer: Answer) -> bool:
-    return any(frame.function == _FOR_INSTRUCTION for frame in answer.stack)
-
-
-def _awaits_others(answer: Answer) -> bool:
-    return any(frame.function in _FOR_OTHERS for frame in answer.stack)
 
 
 def _places(ranks: Iterable[int], answers: Mapping[int, Answer]) -> str:

@@ -73,10 +73,12 @@ class Watch:
             return
         self._looked_s = time.monotonic()
         self._show(scene())
-        if self._dump is None and self._attends and self._is_asked():
-            self._dump = Dump(self._launcher, self.ranks)
-        elif self._dump and self._dump.has_come():
-            shown = all_stacks(self._status.scene, self._dump.answers(), own_stacks())
+        if self._dump is None:
+            if self._attends and self._is_asked():
+                self._dump = Dump(self._launcher, self.ranks)
+        elif self._dump.has_come():
+            answers = self._dump.answers()
+            shown = all_stacks(self._status.scene, answers, own_stacks())
             write_atomically(self._directory / STACKS, shown)
             self._dump = None
 
@@ -94,17 +96,22 @@ class Watch:
         Returns a message that names the ranks to blame, of which it says what they `did`, and where the file
         is.
         """
-        answers = Dump(self._launcher, self.ranks).wait()
-        ranks, why = find_culprit(work.ranks, answers)
-        message = f"{ranks_in_words(ranks)} {did}: {why}"
+        dump = Dump(self._launcher, self.ranks)
+        answers = dump.wait()
+        culprit = find_culprit(work.ranks, answers)
+        message = f"{ranks_in_words(culprit.ranks)} {did}: {culprit.why}"
+
         path = self._free_path()
         shown = all_stacks(scene, answers, own_stacks())
-        write_atomically(path, hang_report(message, work, edges, shown))
+        report = hang_report(message, work, edges, shown)
+        write_atomically(path, report)
         return message, f"all stacks are in {path}"
 
     def _show(self, scene: Scene) -> None:
-        step = self._status.step if scene.step is None else scene.step
-        since_s = self._status.phase_since_s if step == self._status.step else time.time()
+        """Write what workers do; a new step is a new phase."""
+        before = self._status
+        step = before.step if scene.step is None else scene.step
+        since_s = before.phase_since_s if step == before.step else time.time()
         self._write(scene=scene, step=step, phase_since_s=since_s)
 
     def _free_path(self) -> Path:

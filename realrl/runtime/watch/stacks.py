@@ -93,10 +93,12 @@ class Dump:
         self._looked_s = now_s
         before = self._sizes
         self._sizes = self._log_sizes()
-        # Sizes that are as they were a moment ago: nobody is in the midst of writing.
+        if now_s - self._begun_s > _WITHIN_S:
+            return True
+
+        # Sizes are as they were a moment ago if nobody is in the midst of writing.
         is_quiet = self._sizes == before
-        has_begun = all(self._sizes[rank] > self._begins[rank] for rank in self._ranks)
-        return (is_quiet and has_begun) or now_s - self._begun_s > _WITHIN_S
+        return is_quiet and all(self._has_begun(rank) for rank in self._ranks)
 
     def wait(self) -> dict[int, Answer]:
         """Block until the answers have come, and return them."""
@@ -106,12 +108,22 @@ class Dump:
 
     def answers(self) -> dict[int, Answer]:
         """Return the answers by rank, with whatever else a worker wrote to its log meanwhile."""
-        answers = {rank: Answer(self._written(rank)) for rank in self._ranks}
-        silent = [rank for rank, answer in answers.items() if not answer.has_stacks]
+        answers: dict[int, Answer] = {}
+        silent: list[int] = []
+        for rank in self._ranks:
+            answer = Answer(self._written(rank))
+            answers[rank] = answer
+            if not answer.has_stacks:
+                silent.append(rank)
+
         states = self._launcher.states(silent)
         for rank in silent:
-            answers[rank] = answers[rank]._replace(state=states.get(rank, ""))
+            state = states.get(rank, "")
+            answers[rank] = answers[rank]._replace(state=state)
         return answers
+
+    def _has_begun(self, rank: int) -> bool:
+        return self._sizes[rank] > self._begins[rank]
 
     def _written(self, rank: int) -> str:
         path = self._launcher.log_path(rank)

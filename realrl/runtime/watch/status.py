@@ -126,14 +126,19 @@ def _others(work: Work, rank: int) -> str:
 
 def ranks_in_words(ranks: Iterable[int]) -> str:
     """Return ranks as text: `rank 2`, or `ranks 0-3, 7`."""
-    ranges: list[list[int]] = []
-    for rank in sorted(ranks):
-        if ranges and rank == ranges[-1][1] + 1:
-            ranges[-1][1] = rank
-        else:
-            ranges.append([rank, rank])
     parts = []
-    for first, last in ranges:
+    for first, last in _ranges(ranks):
         parts.append(str(first) if first == last else f"{first}-{last}")
     text = ", ".join(parts)
     return f"rank {text}" if text.isdigit() else f"ranks {text}"
+
+
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each run of consecutive numbers."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        first = number
+        if ranges and ranges[-1][1] == number - 1:
+            first, _ = ranges.pop()
+        ranges.append((first, number))
+    return ranges

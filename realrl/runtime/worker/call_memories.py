@@ -2,9 +2,8 @@
 
     step s of a call:  memory as s steps left it ──copied──▶ memory as s + 1 steps leave it
 
-A step that was given up halfway has run some of its calls. A recovery point of the step before must not have
-what those calls have remembered since, so that the memory of each step is kept until no recovery point can
-ask for it.
+A step that was withdrawn has run some of its calls. A recovery point of the step before must not have what
+those calls have remembered since, so the memory of each step is kept until no recovery point can ask for it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class CallMemories:
     def for_step(self, call: str, step: int) -> Memory:
         """Return the memory that the call may read and change in training step `step`.
 
-        A call that is repeated within a step goes on with what it remembered in it.
+        A call that is repeated within a step continues with what it remembered in that step.
         """
         versions = self._by_call.setdefault(call, {})
         if step + 1 not in versions:

@@ -1,4 +1,4 @@
-"""Writes copies of a rank's state, in a thread of its own, while the rank goes on."""
+"""Writes copies of a rank's state, in a thread of its own, while the rank works on."""
 
 from __future__ import annotations
 
@@ -36,26 +36,35 @@ class Snapshots:
         copied: dict[str, Tensor] = {}
         for call, memory in memories.items():
             for key, tensor in memory.items():
-                copied[f"{call}/{key}"] = tensor.detach().to("cpu", copy=True)
-        self._begun[job, directory.name] = self._thread.submit(_write, directory, copied_state, copied)
+                own = tensor.detach()
+                copied[f"{call}/{key}"] = own.to("cpu", copy=True)
+
+        writing = self._thread.submit(_write, directory, copied_state, copied)
+        self._begun[job, directory.name] = writing
 
     def end(self, job: int, folder: str) -> tuple[File, ...]:
-        """Wait for what was begun; an error in writing is raised here."""
-        return self._begun.pop((job, folder)).result()
+        """Wait until the copies are written; return the files. An error in writing is raised here."""
+        writing = self._begun.pop((job, folder))
+        return writing.result()
 
 
 def read_memories(directory: Path) -> dict[str, dict[str, Tensor]]:
     """Return the memories in a snapshot's directory, by call."""
     memories: dict[str, dict[str, Tensor]] = {}
-    if (directory / _MEMORIES).is_file():
-        for name, tensor in load_file(directory / _MEMORIES).items():
-            call, _, key = name.partition("/")
-            memories.setdefault(call, {})[key] = tensor
+    path = directory / _MEMORIES
+    if not path.is_file():
+        return memories
+
+    for name, tensor in load_file(path).items():
+        call, _, key = name.partition("/")
+        memory = memories.setdefault(call, {})
+        memory[key] = tensor
     return memories
 
 
 @torch.no_grad()
 def _write(directory: Path, state: SavedState | None, memories: Mapping[str, Tensor]) -> tuple[File, ...]:
+    """Write what there is of a state and of memories; return the files."""
     paths = []
     if state or memories:
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,5 +78,6 @@ def _write(directory: Path, state: SavedState | None, memories: Mapping[str, Ten
 
 
 def _written(path: Path) -> File:
+    """Return what a file that was just written must be."""
     name = f"{path.parent.name}/{path.name}"
     return File(path=name, num_bytes=path.stat().st_size, checksum=checksum(path))

@@ -1,4 +1,7 @@
-"""A worker: one rank, which receives instructions, carries them out one by one, and reports."""
+"""A worker: one rank, which receives instructions, carries them out one by one, and reports.
+
+receive ── instruction ──▶ HANDLERS[its class] ──▶ Done, or Failed ── send ──▶ master
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from realrl.api.engine import NO_BREAKS, Breaks, CallEngine, Engine
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Failed, StepAside, Stop, Underway
-from realrl.api.metrics import Mean, Peak
-from realrl.api.recipe import CallContext, CallOutput, Recipe
+from realrl.api.metrics import Peak
+from realrl.api.recipe import CallContext, CallOutput, Dataset, Recipe
 from realrl.base.progress import Progress
 from realrl.engines.refusal import NoEngine
 from realrl.parallel.groups import Groups
@@ -71,69 +74,87 @@ class Worker:
 
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
-        while not isinstance(instruction := self.channel.receive(), Stop):
+        while not isinstance(message := self.channel.receive(), Stop):
             # A sign to step aside that comes here was for a call that has ended.
-            if not isinstance(instruction, StepAside):
-                self._carry_out_and_report(instruction)
+            if not isinstance(message, StepAside):
+                self._carry_out(message)
 
-    def _carry_out_and_report(self, message: ToWorker) -> None:
-        assert isinstance(message, Instruction), f"the set-up is over, and {message} is no instruction"
-        self.channel.send(self._report(message))
+    def _carry_out(self, message: ToWorker) -> None:
+        """Carry out an instruction, and report."""
+        assert isinstance(message, Instruction), f"a worker that is set up was sent {type(message).__name__}"
+        report = self._report(message)
+        self.channel.send(report)
 
     def _report(self, instruction: AnyInstruction) -> Done | Failed:
+        """Carry out an instruction; return the report."""
+        logger.debug("seq %d: %s", instruction.seq, instruction)
+        handler = HANDLERS[type(instruction)]
         started_s = time.time()
         try:
-            result = self._carry_out(instruction)
+            result = handler(self, instruction) or {}
         except Exception as error:  # the master ends the run
             logger.exception("failed in %s", instruction)
             return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
         return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
 
-    def _carry_out(self, instruction: AnyInstruction) -> dict[str, Any]:
-        """Do what is asked; returns what `Done` says of it."""
-        logger.debug("seq %d: %s", instruction.seq, instruction)
-        return HANDLERS[type(instruction)](self, instruction) or {}
-
     def _begin_snapshot(self, instruction: Snapshot) -> None:
-        """Copy this rank's part of a model, and memories, which are alike on all ranks and written by one."""
-        model, placement = instruction.model, instruction.placement
-        state = self.replicas.at_home(model).state() if model else None
-        memories = {}
-        if self.rank == placement.ranks[0]:
+        """Begin to write this rank's part of a model, and memories, which are the same on all ranks."""
+        memories: dict[str, Memory] = {}
+        first_rank, *_ = instruction.ranks
+        if self.rank == first_rank:
             for call in instruction.calls:
                 memories[call] = self.memories.after(call, instruction.step)
+
+        model = instruction.model
+        state = self.replicas.at_home(model).state() if model else None
         directory = Path(instruction.directory) / instruction.name
         self.snapshots.begin(instruction.job, directory, state, memories)
 
     def _end_snapshot(self, instruction: Flush) -> dict[str, Any]:
-        return {"files": self.snapshots.end(instruction.job, instruction.name)}
+        """Wait until a snapshot is written."""
+        files = self.snapshots.end(instruction.job, instruction.name)
+        return {"files": files}
 
     def _forget(self, instruction: Forget) -> None:
+        """Drop a job's samples, and memories that no recovery point can ask for."""
         self.store.forget(instruction.job)
         if not instruction.evaluating:
             self.memories.drop_before(instruction.step)
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
+        """Run the body of a call; return what `Done` says of its outputs."""
         graph = self._graph(instruction.evaluating)
-        call, placement = graph.calls[instruction.call], self.plan[instruction.call]
-        engine: Engine | None = None
-        if call.model is not None:
-            weights = Weights(call.model, placement, call.engine)
-            engine = self.replicas.engine(weights)
-            check_version(engine, instruction.version, call.model)
-            self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
-
+        call = graph.calls[instruction.call]
+        engine = self._engine(call, instruction.version)
         context = self._context(instruction, engine or NoEngine(call.name))
         inputs = self._inputs(instruction, graph, call)
+        body = self.recipe.bodies[call.name]
         with engine.reporting(context.progress) if engine else nullcontext():
-            output = self.recipe.bodies[call.name](context, inputs)
+            output = body(context, inputs)
         if call.kind is CallKind.TRAIN:
-            assert engine is not None, "a call that trains has a model"
+            assert engine is not None, f"{call.name} trains, but has no model"
             engine.version = instruction.step + 1
         return self._describe(instruction, call, output)
 
+    def _engine(self, call: ModelFunctionCall, version: int) -> Engine | None:
+        """Return the engine of the call's model, made ready for the call; None where it has no model.
+
+        Raises:
+            RuntimeError: the engine has other weights than those of `version`.
+        """
+        if call.model is None:
+            return None
+        weights = Weights(call.model, self.plan[call.name], call.engine)
+        engine = self.replicas.engine(weights)
+        check_version(engine, version, call.model)
+        # Memory that generation holds between calls goes to this call, unless it is what it needs.
+        self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
+        return engine
+
     def _graph(self, evaluating: bool) -> DataflowGraph:
-        return (self.recipe.eval_graph if evaluating else self.recipe.graph)(self.config)
+        if evaluating:
+            return self.recipe.eval_graph(self.config)
+        return self.recipe.graph(self.config)
 
     def _context(self, instruction: RunCall, engine: CallEngine) -> CallContext:
         groups = self.groups[self.plan[instruction.call]]
@@ -158,76 +179,107 @@ class Worker:
         return self.memories.for_step(instruction.call, instruction.step)
 
     def _progress(self, instruction: RunCall) -> Progress:
-        """Tells the master now and then, on one rank for each data-parallel share."""
-        placement = self.plan[instruction.call]
-        speaks = self.rank == placement.output_ranks(placement.coordinate(self.rank).dp_rank)[0]
-        last_s, steps = time.monotonic(), 0
+        """Return what tells the master of progress now and then, on one rank per data-parallel share."""
+        first_holder, *_ = self._output_ranks(instruction.call)
+        reports = self.rank == first_holder
+        last_s = time.monotonic()
+        steps = 0
 
-        def say(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             nonlocal last_s, steps
             steps += 1
-            if speaks and time.monotonic() - last_s >= _PROGRESS_EVERY_S:
+            if reports and time.monotonic() - last_s >= _PROGRESS_EVERY_S:
                 last_s = time.monotonic()
                 self.channel.send(Underway(seq=instruction.seq, done=done, total=total, steps=steps))
 
-        return say
+        return report
+
+    def _output_ranks(self, call: ModelFunctionCall) -> tuple[int, ...]:
+        """Return the ranks that hold the outputs of this rank's data-parallel share of a call."""
+        placement = self.plan[call.name]
+        dp_rank = placement.coordinate(self.rank).dp_rank
+        # Without a model, every rank of a share computes the outputs.
+        if call.model is None:
+            return placement.dp_slice(dp_rank)
+        return placement.output_ranks(dp_rank)
 
     def _breaks(self, instruction: RunCall) -> Breaks:
-        """For what was sent to this rank after a call that steps aside."""
+        """Return the breaks of a call that is preempted by work which was sent to this rank after it."""
 
-        def is_the_sign(message: ToWorker) -> bool:
+        def is_sign(message: ToWorker) -> bool:
+            """Whether a message says that the call is to be preempted by what came before the message."""
             return isinstance(message, StepAside) and message.seq == instruction.seq
 
+        def is_due() -> bool:
+            """Whether the call is to be preempted."""
+            return any(map(is_sign, self.channel.arrived()))
+
         def take() -> None:
-            while not is_the_sign(message := self.channel.receive()):
-                self._carry_out_and_report(message)
+            """Carry out what came before the sign."""
+            while not is_sign(message := self.channel.receive()):
+                self._carry_out(message)
 
-        return Breaks(due=lambda: any(map(is_the_sign, self.channel.arrived())), take=take)
+        return Breaks(due=is_due, take=take)
 
-    def _rows(self, evaluating: bool):
-        return self.data.held_out if evaluating else self.data.rows
+    def _rows(self, evaluating: bool) -> Dataset:
+        """Return the rows that a training or an evaluation reads."""
+        if not evaluating:
+            return self.data.rows
+        assert self.data.held_out is not None, "an evaluation came, but there are no held-out rows"
+        return self.data.held_out
 
     def _inputs(self, instruction: RunCall, graph: DataflowGraph, call: ModelFunctionCall) -> PackedBatch:
-        """This rank's share of the call's inputs, the dataset's keys and those that other calls made."""
-        dp_rank = self.plan[call.name].coordinate(self.rank).dp_rank
-        samples = [Sample(*pair) for pair in instruction.shares[dp_rank]]
-        columns = {key: self._column(instruction, graph, key, samples) for key in call.inputs}
-        dtypes = {key: self._dtype(instruction, key) for key in call.inputs}
+        """Return this rank's share of a call's inputs: the dataset's keys, and keys that other calls made."""
+        placement = self.plan[call.name]
+        place = placement.coordinate(self.rank)
+        samples: list[Sample] = []
+        for id, row in instruction.shares[place.dp_rank]:
+            samples.append(Sample(id, row))
+
+        columns: dict[str, list[Tensor]] = {}
+        dtypes: dict[str, torch.dtype] = {}
+        for key in call.inputs:
+            columns[key] = self._column(instruction, graph, key, samples)
+            dtypes[key] = self._dtype(instruction, key)
         return batch_of(samples, columns, graph.per_sample, dtypes)
 
     def _column(
         self, instruction: RunCall, graph: DataflowGraph, key: str, samples: list[Sample]
     ) -> list[Tensor]:
+        """Return a key of samples, from the store if a call made it, else from the dataset."""
         if key in graph.producer:
             return [self.store.get(instruction.job, key, sample.id) for sample in samples]
         rows = self._rows(instruction.evaluating)
         return [rows.tensors(sample.row)[key] for sample in samples]
 
     def _dtype(self, instruction: RunCall, key: str) -> torch.dtype:
+        """Return the type of a key, which is needed where there is no sample."""
         if key in instruction.dtypes:
             return getattr(torch, instruction.dtypes[key])
         return self._rows(instruction.evaluating).tensors(0)[key].dtype
 
     def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
-        """Keep the outputs, and say what the master needs to know of them."""
-        placement = self.plan[call.name]
-        dp_rank = placement.coordinate(self.rank).dp_rank
-        # Without a model, every rank of a share computes the outputs.
-        holders = placement.dp_slice(dp_rank) if call.model is None else placement.output_ranks(dp_rank)
-        metrics = read(output.metrics)
-        said: dict[str, Any] = {
-            "metrics": {name: tuple(m) for name, m in metrics.items() if isinstance(m, Mean)},
-            "peaks": {name: m.largest for name, m in metrics.items() if isinstance(m, Peak)},
-        }
+        """Keep the outputs; return what `Done` says of them."""
+        means: dict[str, tuple[float, float]] = {}
+        peaks: dict[str, float] = {}
+        for name, metric in read(output.metrics).items():
+            if isinstance(metric, Peak):
+                peaks[name] = metric.largest
+            else:
+                means[name] = (float(metric.total), metric.weight)
+        result: dict[str, Any] = {"metrics": means, "peaks": peaks}
+
+        holders = self._output_ranks(call)
         if self.rank == holders[0]:
-            said |= {"records": output.records, "rejected": output.rejected}
+            result["records"] = output.records
+            result["rejected"] = output.rejected
         if self.rank in holders and call.outputs:
             assert output.batch is not None, (
                 f"{call.name} gave no outputs on rank {self.rank}, which holds them"
             )
             self.store.put(instruction.job, output.batch, call.outputs)
-            said |= _outputs(output.batch, call.outputs)
-        return said
+            result |= _outputs(output.batch, call.outputs)
+        return result
 
 
 HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | None]] = {
@@ -241,18 +293,28 @@ HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | No
     Flush: Worker._end_snapshot,
     Forget: Worker._forget,
 }
-"""What a worker does at each kind of instruction; returns what `Done` says of it."""
+"""What a worker does for each kind of instruction; the result is what `Done` says of it."""
 
 
 def one_line(error: Exception) -> str:
-    """An error's type, and the first line of what it says."""
+    """Return an error's type and the first line of its message."""
     first, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first}"
 
 
 def _outputs(batch: PackedBatch, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return what `Done` says of a batch of outputs."""
+    lengths: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    for key in keys:
+        tensors = batch.unpacked(key)
+        lengths[key] = tuple(map(len, tensors))
+        dtype = str(batch[key].dtype)
+        dtypes[key] = dtype.removeprefix("torch.")
+
+    samples = tuple(sample.id for sample in batch.samples)
     return {
-        "samples": tuple(sample.id for sample in batch.samples),
-        "lengths": {key: tuple(len(tensor) for tensor in batch.unpacked(key)) for key in keys},
-        "dtypes": {key: str(batch[key].dtype).removeprefix("torch.") for key in keys},
+        "samples": samples,
+        "lengths": lengths,
+        "dtypes": dtypes,
     }
