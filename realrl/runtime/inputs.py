@@ -109,10 +109,15 @@ def _sample(path: Path) -> str:
 
 def digests_of(recipe: Recipe, config: RunConfig, data: DataDigest) -> Digests:
     """Return what every rank of a run must find."""
+    directories = model_directories(recipe, config)
     models: dict[str, str] = {}
-    for name, directory in model_directories(recipe, config).items():
+    for name, directory in directories.items():
         models[name] = sample_model(directory)
-    return Digests(rows=_in_words(data.rows), held_out=_in_words(data.held_out), models=models)
+    return Digests(
+        rows=_in_words(data.rows),
+        held_out=_in_words(data.held_out),
+        models=models,
+    )
 
 
 def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: RunData, rank: int) -> None:
@@ -147,9 +152,11 @@ def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: Ru
 def model_keys(recipe: Recipe, config: RunConfig) -> dict[str, str]:
     """Return the config's key that names each model's directory, by model."""
     key_of_section = {id(section): f"{path}.path" for path, section in sections(config)}
+    models = recipe.models(config)
     keys: dict[str, str] = {}
-    for name, spec in recipe.models(config).items():
-        keys[name] = key_of_section.get(id(spec.model), name)
+    for name, spec in models.items():
+        section = id(spec.model)
+        keys[name] = key_of_section.get(section, name)
     return keys
 
 

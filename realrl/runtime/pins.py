@@ -71,11 +71,13 @@ class _Pins:
         if isinstance(section, DataConfig):
             changes |= self._data(section, before, path)
         for field in fields(section):
-            value = getattr(section, field.name)
-            if is_dataclass(value):
-                inner = self.pinned(value, before.get(field.name), f"{path}{field.name}.")
-                if inner is not value:
-                    changes[field.name] = inner
+            name = field.name
+            value = getattr(section, name)
+            if not is_dataclass(value):
+                continue
+            pinned = self.pinned(value, before.get(name), f"{path}{name}.")
+            if pinned is not value:
+                changes[name] = pinned
         return replace(section, **changes) if changes else section
 
     def _model(self, model: ModelConfig, before: Mapping[str, Any], key: str) -> ModelConfig:

@@ -101,9 +101,13 @@ def may_restart(config: RunConfig, failures: Sequence[str]) -> bool:
 
     A failure that repeats the one before it would only happen again.
     """
-    can_resume = not isinstance(config, TrainingConfig) or bool(config.recover_every)
-    is_new = failures[-1:] != failures[-2:-1]
-    return can_resume and is_new and len(failures) <= config.restarts
+    if isinstance(config, TrainingConfig) and not config.recover_every:
+        return False
+    if len(failures) > config.restarts:
+        return False
+    latest = failures[-1:]
+    before = failures[-2:-1]
+    return latest != before
 
 
 def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:

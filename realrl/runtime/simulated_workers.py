@@ -165,10 +165,7 @@ def outputs(
     metrics = dict.fromkeys(call.metrics, (weight, weight))
     said: dict[str, Any] = {"metrics": metrics}
     if rank == holders[0] and call.record:
-        records = []
-        for id, row in share:
-            records.append({"row": row, "sample": id, "response": call.record})
-        said["records"] = records
+        said["records"] = _records(call, share)
     if rank in holders and call.dtypes:
         ids = [id for id, _ in share]
         lengths: dict[str, tuple[int, ...]] = {}
@@ -178,6 +175,15 @@ def outputs(
         said["dtypes"] = call.dtypes
         said["lengths"] = lengths
     return said
+
+
+def _records(call: CallScript, share: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return the record of each sample."""
+    records: list[dict[str, Any]] = []
+    for id, row in share:
+        record = {"row": row, "sample": id, "response": call.record}
+        records.append(record)
+    return records
 
 
 def _lengths(call: CallScript, key: str, share: Sequence[tuple[int, int]]) -> tuple[int, ...]:

@@ -70,28 +70,40 @@ class MasterChannel:
         Raises:
             RunFailed: this host cannot listen there, or does not reach itself there.
         """
-        self._listener = _listen(host)
         self._ranks = {_identity(rank): rank for rank in range(num_workers)}
         self._drops = Drops(logger)
         self.hosts: set[str] = set()
         """The addresses from which workers have dialled in."""
         self.data_hosts: set[str] = set()
         """The addresses from which workers connect to each other, as they say."""
+        self._listener = _listen(host)
+        _, port = self._listener.getsockname()
+        self.address = f"tcp://{host}:{port}"
         self._server = KeyPair.new()
         self._client = KeyPair.new()
         self._context = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(credentials_provider=_OneKey(self._client.public))
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.curve_server = True
-        self._socket.curve_publickey, self._socket.curve_secretkey = self._server
-        _bound(self._socket)
-        self._socket.handshake_ivl = _HANDSHAKE_MS
+        self._authenticator = self._begin_authentication()
+        self._socket = self._open_socket()
         _allow_many_files()
-        self.address = f"tcp://{host}:{self._listener.getsockname()[1]}"
         self._socket.use_fd = os.dup(self._listener.fileno())
         self._socket.bind(self.address)
+
+    def _begin_authentication(self) -> ThreadAuthenticator:
+        """Begin to admit those that hold the run's client key, and nobody else."""
+        authenticator = ThreadAuthenticator(self._context)
+        authenticator.start()
+        key = _OneKey(self._client.public)
+        authenticator.configure_curve_callback(credentials_provider=key)
+        return authenticator
+
+    def _open_socket(self) -> zmq.Socket:
+        router = self._context.socket(zmq.ROUTER)
+        router.curve_server = True
+        router.curve_publickey = self._server.public
+        router.curve_secretkey = self._server.secret
+        router.handshake_ivl = _HANDSHAKE_MS
+        _bound(router)
+        return router
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a worker dials in.
@@ -183,15 +195,18 @@ class WorkerChannel:
         context: zmq.Context | None = None,
     ) -> None:
         """Dial in. Several workers in one process share a `context`."""
-        self._context = context or zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.identity = _identity(rank)
-        self._socket.curve_serverkey = server_public.encode()
-        self._socket.curve_publickey, self._socket.curve_secretkey = client
-        _bound(self._socket)
-        self._socket.connect(address)
-        self.master_host = address.removeprefix("tcp://").rpartition(":")[0]
         self._arrived: deque[ToWorker] = deque()
+        self.master_host, _, _ = address.removeprefix("tcp://").rpartition(":")
+
+        self._context = context or zmq.Context()
+        dealer = self._context.socket(zmq.DEALER)
+        dealer.identity = _identity(rank)
+        dealer.curve_serverkey = server_public.encode()
+        dealer.curve_publickey = client.public
+        dealer.curve_secretkey = client.secret
+        _bound(dealer)
+        dealer.connect(address)
+        self._socket = dealer
 
     @classmethod
     def from_environment(

@@ -93,7 +93,11 @@ def say_line(line: str, console: Console | None = None) -> None:
 def _numbers(report: JobReport) -> str:
     """Return the shown metrics of a job, its speed and its time."""
     metrics = report.metrics()
-    shown = [f"{name} {number(metrics[name])}" for name in SHOWN if name in metrics]
+    shown: list[str] = []
+    for name in SHOWN:
+        if name in metrics:
+            value = number(metrics[name])
+            shown.append(f"{name} {value}")
     shown.append(f"tokens/s {report.tokens_per_s:.0f}")
     shown.append(f"{report.duration_s:.1f} s")
     return "  ".join(shown)

@@ -53,7 +53,10 @@ class Outcome:
         parts: dict[str, Mean | Peak] = {}
         for name, value in self.metrics.items():
             weight = self.weights.get(name)
-            parts[name] = Peak(value) if weight is None else Mean(value * weight, weight)
+            if weight is None:
+                parts[name] = Peak(value)
+            else:
+                parts[name] = Mean(value * weight, weight)
         return parts
 
     def line(self, kind: str) -> dict[str, Any]:
@@ -67,12 +70,17 @@ class Outcome:
     @staticmethod
     def of(line: Mapping[str, Any]) -> Outcome:
         """Return the outcome of a row; a metric that is null there was not a number."""
-        rest = {name: line[name] for name in ("step", *_BESIDE_METRICS)}
-        metrics = {}
+        rest: dict[str, Any] = {}
+        for name in ("step", *_BESIDE_METRICS):
+            rest[name] = line[name]
+
+        metrics: dict[str, float] = {}
         for name, value in line.items():
-            if name != "kind" and name not in rest:
-                metrics[name] = math.nan if value is None else value
-        return Outcome(**rest, evaluating=line["kind"] == _EVAL, metrics=metrics)
+            if name == "kind" or name in rest:
+                continue
+            metrics[name] = math.nan if value is None else value
+        evaluating = line["kind"] == _EVAL
+        return Outcome(evaluating=evaluating, metrics=metrics, **rest)
 
 
 _EVAL = "eval"
@@ -100,12 +108,14 @@ class JobReport:
     def add(self, rank: int, instruction: Instruction, done: Done) -> None:
         """Take in one rank's report."""
         seq = instruction.seq
-        name = type(instruction).__name__.lower()
+        kind = type(instruction).__name__
+        name = kind.lower()
         if isinstance(instruction, RunCall):
             name = instruction.call
             self._add_metrics(name, done)
 
-        span = self._spans.setdefault(seq, _Span(name, done.started_s, done.ended_s))
+        own = _Span(name, done.started_s, done.ended_s)
+        span = self._spans.setdefault(seq, own)
         span.start_s = min(span.start_s, done.started_s)
         span.end_s = max(span.end_s, done.ended_s)
         self._records[seq, rank] = done.records

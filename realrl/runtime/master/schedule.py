@@ -169,15 +169,20 @@ class Training:
     def _due(self, step: int) -> list[MakeJob]:
         """Return what makes the jobs that are due before training step `step`, and that step, in order."""
         config = self.config
+        is_first = step == 0
         is_last = step == config.num_steps
+        evaluates = is_first or is_last or _every(config.eval_every, step)
+        saves = is_last or (not is_first and _every(config.save_every, step))
+        recovers = is_last or _every(config.recover_every, step)
+
         due: list[MakeJob] = []
-        if self.held_out and (step == 0 or is_last or _every(config.eval_every, step)):
+        if self.held_out and evaluates:
             due.append(self._evaluation)
-            if self.keeps_best and step:
+            if self.keeps_best and not is_first:
                 due.append(self._best)
-        if is_last or (step and _every(config.save_every, step)):
+        if saves:
             due.append(self._checkpoint)
-        if step and config.recover_every and (is_last or _every(config.recover_every, step)):
+        if recovers and config.recover_every and not is_first:
             due.append(self._recovery)
         if not is_last:
             due.append(self._training)
@@ -339,7 +344,8 @@ def spare_rows(
     num_drawn = min(len(among), number + len(rows))
     drawn = generator.sample(among, num_drawn)
     others = [row for row in drawn if row not in rows]
-    return tuple(others[:number])
+    spare = others[:number]
+    return tuple(spare)
 
 
 def _shuffled(num_rows: int, epoch: int, seed: int, levels: Sequence[float]) -> list[int]:

@@ -31,10 +31,11 @@ class CallMemories:
         A call that is repeated within a step continues with what it remembered in that step.
         """
         versions = self._by_call.setdefault(call, {})
-        if step + 1 not in versions:
+        made = step + 1
+        if made not in versions:
             before = self.after(call, step)
-            versions[step + 1] = {name: tensor.clone() for name, tensor in before.items()}
-        return versions[step + 1]
+            versions[made] = {name: tensor.clone() for name, tensor in before.items()}
+        return versions[made]
 
     def after(self, call: str, num_steps: int) -> Memory:
         """Return what the call remembered when `num_steps` training steps were done."""

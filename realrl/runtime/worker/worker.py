@@ -128,9 +128,12 @@ class Worker:
         engine = self._engine(call, instruction.version)
         context = self._context(instruction, engine or NoEngine(call.name))
         inputs = self._inputs(instruction, graph, call)
+
         body = self.recipe.bodies[call.name]
-        with engine.reporting(context.progress) if engine else nullcontext():
+        reporting = engine.reporting(context.progress) if engine else nullcontext()
+        with reporting:
             output = body(context, inputs)
+
         if call.kind is CallKind.TRAIN:
             assert engine is not None, f"{call.name} trains, but has no model"
             engine.version = instruction.step + 1
@@ -248,9 +251,15 @@ class Worker:
     ) -> list[Tensor]:
         """Return a key of samples, from the store if a call made it, else from the dataset."""
         if key in graph.producer:
-            return [self.store.get(instruction.job, key, sample.id) for sample in samples]
+            job = instruction.job
+            return [self.store.get(job, key, sample.id) for sample in samples]
+
         rows = self._rows(instruction.evaluating)
-        return [rows.tensors(sample.row)[key] for sample in samples]
+        column: list[Tensor] = []
+        for sample in samples:
+            tensors = rows.tensors(sample.row)
+            column.append(tensors[key])
+        return column
 
     def _dtype(self, instruction: RunCall, key: str) -> torch.dtype:
         """Return the type of a key, which is needed where there is no sample."""
