@@ -293,8 +293,9 @@ class _Run:
         """Begin to read what the run reads; `before` is what earlier attempts read."""
         config = self.config
         # Digests of files are for recovery points, and for a resume: some trainings have neither.
-        is_training = isinstance(config, TrainingConfig)
-        reads_files = not is_training or bool(config.recover_every) or before is not None
+        reads_files = True
+        if isinstance(config, TrainingConfig):
+            reads_files = bool(config.recover_every) or before is not None
         return InputsReader(self.recipe, config, data, before, reads_files=reads_files)
 
     def _settled(self, reader: InputsReader, before: InputDigests | None) -> InputDigests:
