@@ -183,7 +183,7 @@ class Worker:
 
     def _progress(self, instruction: RunCall) -> Progress:
         """Return what tells the master of progress now and then, on one rank per data-parallel share."""
-        first_holder, *_ = self._output_ranks(instruction.call)
+        first_holder, *_ = self._output_ranks(instruction.function)
         reports = self.rank == first_holder
         last_s = time.monotonic()
         steps = 0
