@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONDONTWRITEBYTECODE
 
 if (($# == 0)); then
-    # Beside the environment: all of them mostly download and unpack.
+    # In parallel with the environment: all of them mostly download and unpack.
     { bash scripts/slurm.sh && bash scripts/chromium.sh; } &
     programs=$!
     bash scripts/peers.sh vllm &
@@ -22,6 +22,9 @@ fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m codespell_lib
+# In parallel with what still downloads, or with the tests.
+.venv/bin/python -m mypy &
+types=$!
 if (($# == 0)); then
     wait "$programs"
     if wait "$peer"; then
@@ -36,5 +39,6 @@ if (($# == 0)); then
     mapfile -t quiet < <(grep --recursive --files-with-matches --include="test_*.py" "mark\.quiet" tests)
     set -- -m quiet "${quiet[@]}"
 fi
+wait "$types" || failed=1
 .venv/bin/python -m pytest "$@" || failed=1
 exit "${failed:-0}"
