@@ -1,7 +1,7 @@
 """How densely the package is written: limits that keep its code readable.
 
-Measured over functions and methods, without their docstrings: syntax nodes a line, comprehensions, lengths, and
-which public functions have a docstring.
+Measured over functions and methods, without their docstrings: syntax nodes a line, comprehensions, lengths.
+Docstrings are counted over public functions.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Scored:
     values: Tensor | None = None
     """The critic's value after each token, float32 `[T]`; None without a critic."""
     bootstrap: Tensor | None = None
-    """Whether a response's return goes on with the value of its last state: bool `[B]`; None: of none."""
+    """Whether a response's return continues with the value of its last state: bool `[B]`; None: of none."""
     gamma: float = 1.0
     """Discount of a later token's reward."""
     lam: float = 1.0

@@ -53,16 +53,16 @@ Loss: TypeAlias = "Callable[[Tensor, PackedBatch], tuple[Tensor, Metrics]]"
 
 
 @dataclass(frozen=True)
-class Breaks:
-    """When a generation is to step aside for other work of its rank, and that work."""
+class Preemption:
+    """Preemption points of a generate call: whether other work of its rank is waiting, and how to run it."""
 
-    due: Callable[[], bool] = lambda: False
-    """Whether some waits. Ranks that generate together ask one of them, between two tokens."""
-    take: Callable[[], None] = lambda: None
-    """Do it; new weights may come by it. All ranks that generate together do."""
+    pending: Callable[[], bool] = lambda: False
+    """Whether work is waiting. Ranks that generate together ask one of them, between two tokens."""
+    run: Callable[[], None] = lambda: None
+    """Run the work, which may bring new weights. All ranks that generate together do."""
 
 
-NO_BREAKS = Breaks()
+NO_PREEMPTION = Preemption()
 
 
 class Generates(Protocol):
@@ -76,7 +76,7 @@ class Generates(Protocol):
         seed: int,
         step: int,
         ends: Ends | None = None,
-        breaks: Breaks = NO_BREAKS,
+        preemption: Preemption = NO_PREEMPTION,
     ) -> PackedBatch:
         """Return a response to each sample of `batch`, a batch of `prompts`.
 
@@ -99,8 +99,8 @@ class Generates(Protocol):
         on the other samples, except by rounding on CUDA and in vLLM, where the order of sums depends on the
         shape of a batch.
 
-        While it generates, an engine calls `breaks.take` when `breaks.due`. An engine that accepts new
-        weights there recomputes what depends on them and continues: later tokens have the new version.
+        While it generates, an engine calls `preemption.run` when `preemption.pending`. An engine that accepts
+        new weights there recomputes what depends on them and continues: later tokens have the new version.
 
         Collective: over the slice. Every rank of it returns the same batch.
         Raises:

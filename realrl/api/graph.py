@@ -61,8 +61,9 @@ class Blend:
 
 @dataclass(frozen=True)
 class Redraw:
-    """Dynamic sampling: rows whose samples the call `judge` rejects give way to others of the dataset, for
-    which the calls up to it are made again.
+    """Dynamic sampling: rows whose samples the call `judge` rejects are replaced by others of the dataset.
+
+    The calls up to the judge are repeated for those.
     """
 
     judge: str
@@ -149,7 +150,7 @@ class DataflowGraph:
 
     @property
     def redrawn(self) -> tuple[ModelFunctionCall, ...]:
-        """The calls that are made again for another row: the judge, and those that it waits for."""
+        """The calls that are repeated for another row: the judge, and those that it waits for."""
         if self.redraw is None:
             return ()
         names = {self.redraw.judge}

@@ -71,8 +71,8 @@ class KeyMove(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that each rank lacks."""
 
 
-class StepAside(Message, frozen=True, kw_only=True):
-    """Ranks that generate are to carry out what was sent before this, then go on."""
+class Preempt(Message, frozen=True, kw_only=True):
+    """Ranks that generate are to carry out what was sent before this, and then continue."""
 
     seq: int
     """Of the call that generates; one that has ended needs nothing."""
@@ -117,7 +117,7 @@ class Done(Message, frozen=True, kw_only=True):
     """Elements of each of `samples`, by output key."""
     dtypes: dict[str, str] = {}
     rejected: tuple[int, ...] = ()
-    """Samples whose rows are to give way to others."""
+    """Samples whose rows are to be replaced by others."""
     files: tuple[File, ...] = ()
     """Written on this rank."""
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 from typing_extensions import TypeVar
 
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
-from realrl.api.engine import NO_BREAKS as NO_BREAKS
-from realrl.api.engine import Breaks as Breaks
+from realrl.api.engine import NO_PREEMPTION as NO_PREEMPTION
 from realrl.api.engine import CallEngine as CallEngine
+from realrl.api.engine import Preemption as Preemption
 from realrl.api.graph import DataflowGraph
 from realrl.api.metrics import Mean as Mean
 from realrl.api.metrics import Metrics as Metrics
@@ -83,7 +83,7 @@ class CallContext(Generic[C_co]):
     progress: Progress = no_progress
     """To be called with each piece of work that is done, as an engine does of its own: what says nothing for
     `call_timeout_s` is taken to hang."""
-    breaks: Breaks = NO_BREAKS
+    preemption: Preemption = NO_PREEMPTION
     """For what takes long and can be stopped."""
 
 
@@ -99,7 +99,7 @@ class CallOutput:
     records: list[dict[str, Any]] = field(default_factory=list)
     """Rollouts worth writing down, as JSON objects."""
     rejected: tuple[int, ...] = ()
-    """Ids of samples whose rows are to give way to others, all samples of a row alike: a `Redraw`'s judge
+    """Ids of samples whose rows are to be replaced by others, all samples of a row alike: a `Redraw`'s judge
     says so."""
 
 

@@ -105,9 +105,7 @@ def make_parser() -> Parser:
     add("--data", required=True, help=f"of {', '.join(FILES)}, sums, or JSONL files; several with commas")
     add("--data-dir", type=Path, help=f"the folder of the former's files; left out, ${DATA_VARIABLE}")
     add("--limit", type=_count, help="the first so many problems of each alone")
-    add(
-        "--output", type=Path, required=True, help="the folder for results; one that has some is gone on with"
-    )
+    add("--output", type=Path, required=True, help="the folder for results; one that has some is resumed")
     setting = partial(_add_setting, parser)
     setting("--n", 32, "sampled answers to each problem, besides the greedy one")
     setting("--temperature", 0.6, "of sampled answers")

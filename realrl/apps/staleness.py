@@ -39,7 +39,7 @@ def _check_ranks(graph: DataflowGraph, plan: ExecutionPlan) -> None:
     """Check that generation and training have ranks of their own."""
     if any(call.kind is CallKind.INFERENCE for call in graph.redrawn):
         raise ValueError(
-            f"max_staleness: which prompts are drawn again waits for {graph.redrawn[-1].name}, and that for a"
+            f"max_staleness: which prompts are resampled waits for {graph.redrawn[-1].name}, and that for a"
             " model, so nothing is generated ahead of training; use ppo.max_draws=1, or leave max_staleness 0"
         )
     generating = [call.name for call in graph.calls.values() if call.kind is CallKind.GENERATE]

@@ -236,7 +236,7 @@ class DecoderEngine(GeneratingEngine):
             ends=request.stops,
             version=lambda: self.version,
             kept=self._decoding,
-            breaks=request.breaks,
+            preemption=request.preemption,
             progress=self._progress,
             why_not_finite=self._why_not_finite,
         )

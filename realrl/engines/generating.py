@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig
-from realrl.api.engine import NO_BREAKS, NO_WEIGHTS, Breaks, Ends
+from realrl.api.engine import NO_PREEMPTION, NO_WEIGHTS, Ends, Preemption
 from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
 from realrl.models.sequences import Rollout, batch_of, rollouts_of
@@ -50,7 +50,7 @@ class GenerationRequest:
     """They have a prompt and a seed each; an engine writes the rest."""
     config: GenerationConfig
     stops: StopRule
-    breaks: Breaks
+    preemption: Preemption
 
 
 class GeneratingEngine(ABC):
@@ -82,13 +82,13 @@ class GeneratingEngine(ABC):
         seed: int,
         step: int,
         ends: Ends | None = None,
-        breaks: Breaks = NO_BREAKS,
+        preemption: Preemption = NO_PREEMPTION,
     ) -> PackedBatch:
         """Return a response to each of `prompts`; see `api.engine.Generates.generate`."""
         seeds = [derive_seed(seed, step, sample.id) for sample in batch.samples]
         rollouts = rollouts_of(batch, seeds)
         stops = StopRule((*self._end_token_ids, *config.stop_token_ids), ends)
-        self._draw(GenerationRequest(rollouts, config, stops, breaks))
+        self._draw(GenerationRequest(rollouts, config, stops, preemption))
         return batch_of(batch.samples, rollouts)
 
     @abstractmethod

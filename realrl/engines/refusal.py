@@ -9,7 +9,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch
 from realrl.api.config import GenerationConfig
-from realrl.api.engine import NO_BREAKS, Breaks, Ends, Loss
+from realrl.api.engine import NO_PREEMPTION, Ends, Loss, Preemption
 from realrl.api.metrics import Metrics
 
 
@@ -65,7 +65,7 @@ class NoEngine(RefusesScoring):
         seed: int,
         step: int,
         ends: Ends | None = None,
-        breaks: Breaks = NO_BREAKS,
+        preemption: Preemption = NO_PREEMPTION,
     ) -> PackedBatch:
         """Raise ValueError."""
         self._refuse("generate")

@@ -1,7 +1,7 @@
 """Generation with a paged key/value cache and continuous batching, over one data-parallel share's (pp, tp).
 
       admit --> prefill --+
-                          +--> draw --> unread --> read: tokens, ends, breaks
+                          +--> draw --> unread --> read: tokens, ends, preemption
     running --> decode  --+
        ^                          |
        +--------------------------+
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
-from realrl.api.engine import NO_BREAKS, Breaks, Ends
+from realrl.api.engine import NO_PREEMPTION, Ends, Preemption
 from realrl.base.progress import Progress, no_progress
 from realrl.models.decode_state import HostBlock
 from realrl.models.decoder import Decoder
@@ -63,7 +63,7 @@ class Generator:
         ends: Ends,
         version: Callable[[], int],
         kept: KeptDecoding,
-        breaks: Breaks = NO_BREAKS,
+        preemption: Preemption = NO_PREEMPTION,
         progress: Progress = no_progress,
         why_not_finite: Callable[[], str] = lambda: "",
     ) -> None:
@@ -78,7 +78,7 @@ class Generator:
         self._ends = ends
         self._current_version = version
         self._kept = kept
-        self._breaks = breaks
+        self._preemption = preemption
         self._progress = progress
         self._why_not_finite = why_not_finite
         self._device = next(iter(decoder.weights.values())).device
@@ -126,7 +126,7 @@ class Generator:
         self._read_all()
         self._is_break_due = False
         with self.decoder.unpacked():
-            self._breaks.take()
+            self._preemption.run()
         self._decoding.check_recordings()
 
     def _prefill_some(self) -> None:
@@ -134,7 +134,7 @@ class Generator:
         admitted = self._sequences.admit(self._max_prefill_tokens)
         if admitted:
             hidden = self._prefill(admitted)
-            block = self._decoding.draw(self.config, hidden, self._breaks.due)
+            block = self._decoding.draw(self.config, hidden, self._preemption.pending)
             self._record_launch(_members(admitted), block)
 
     def _decode_all(self) -> None:
@@ -147,7 +147,7 @@ class Generator:
             self._read_all()
             return
 
-        block = self._decoding.decode(self.config, running, self._breaks.due)
+        block = self._decoding.decode(self.config, running, self._preemption.pending)
         self._record_launch(running, block)
 
     def _record_launch(self, rollouts: Sequence[Rollout], block: HostBlock) -> None:

@@ -237,7 +237,7 @@ class Stage:
 
         element_bytes = self.itemsize
         makes_again = not self._keeps_logits(num_logits)
-        # Chunks that are made again add up their gradients of the weight in float32.
+        # Chunks that are recomputed add up their gradients of the weight in float32.
         if makes_again and self.itemsize != _WIDE:
             element_bytes = _WIDE + self._added_bytes
         elements = self._own_gradient(self._head_elements)

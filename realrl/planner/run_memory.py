@@ -134,7 +134,7 @@ class _Walk:
         for rank in node.ranks:
             stage = self._stage(weights, rank)
             working[rank] = self._call(node, stage, rows)
-        if not node.steps_aside:
+        if not node.preemptible:
             return self._while_preempting(node, working)
         self._standing.update(working)
         return working

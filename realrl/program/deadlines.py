@@ -28,7 +28,7 @@ class Outstanding:
     """When every awaited rank was free for it, later by the time for which it was preempted."""
     progressed_s: float | None = None
     """When a rank last made progress, at first when it started; later by the same time."""
-    aside_s: float | None = None
+    preempted_s: float | None = None
     """Since when it is preempted, if it has started and is."""
 
 
@@ -95,7 +95,7 @@ class Deadlines:
         outstanding = self._by_seq[seq]
         if outstanding.started_s is not None:
             # What was sent before it was preempted counts as the last that it did.
-            outstanding.progressed_s = now_s if outstanding.aside_s is None else outstanding.aside_s
+            outstanding.progressed_s = now_s if outstanding.preempted_s is None else outstanding.preempted_s
 
     def current(self, rank: int) -> Instruction | None:
         """Return what `rank` is busy with; None when it is idle."""
@@ -132,7 +132,7 @@ class Deadlines:
         """Return the oldest instruction in which nothing has progressed for longer than may be."""
         for outstanding in self._started():
             progressed_s = outstanding.progressed_s
-            if outstanding.aside_s is not None or progressed_s is None:
+            if outstanding.preempted_s is not None or progressed_s is None:
                 continue
             if now_s - progressed_s > self.timeout_s:
                 return outstanding
@@ -172,11 +172,11 @@ class Deadlines:
             if outstanding.started_s is None:
                 continue
             is_preempted = bool(outstanding.behind) and _is_preemptible(outstanding.instruction)
-            if is_preempted and outstanding.aside_s is None:
-                outstanding.aside_s = now_s
-            elif not is_preempted and outstanding.aside_s is not None:
-                _put_off(outstanding, now_s - outstanding.aside_s)
-                outstanding.aside_s = None
+            if is_preempted and outstanding.preempted_s is None:
+                outstanding.preempted_s = now_s
+            elif not is_preempted and outstanding.preempted_s is not None:
+                _put_off(outstanding, now_s - outstanding.preempted_s)
+                outstanding.preempted_s = None
 
 
 def _put_off(outstanding: Outstanding, by_s: float) -> None:
@@ -191,4 +191,4 @@ def _seq(outstanding: Outstanding) -> int:
 
 
 def _is_preemptible(instruction: Instruction) -> bool:
-    return isinstance(instruction, RunCall) and instruction.steps_aside
+    return isinstance(instruction, RunCall) and instruction.preemptible

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from realrl.api.messages import Done, StepAside
+from realrl.api.messages import Done, Preempt
 from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.instructions import AnyInstruction
 from realrl.program.scheduler import Emitted
@@ -120,7 +120,7 @@ def recognised(emitted: Sequence[Emitted]) -> tuple[Sent, ...]:
 
 
 def _sent(instruction: Emitted) -> Sent:
-    what = "step aside" if isinstance(instruction, StepAside) else str(instruction)
+    what = "preempt" if isinstance(instruction, Preempt) else str(instruction)
     checksum = zlib.crc32(msgspec.msgpack.encode(instruction))
     return Sent(seq=instruction.seq, what=what, checksum=checksum)
 

@@ -315,7 +315,7 @@ class RunCall(Instruction, frozen=True, kw_only=True):
 
     function: ModelFunctionCall
     placement: Placement
-    steps_aside: bool = False
+    preemptible: bool = False
     """Whether it generates, and other work of its ranks goes first, between two tokens."""
     interruptible: bool = False
     """Whether it generates, and accepts new weights of its model between two tokens."""
@@ -371,7 +371,7 @@ class RunCall(Instruction, frozen=True, kw_only=True):
     @property
     def writes(self) -> tuple[Resource, ...]:
         """Its outputs, its memory, its turn to generate, and its weights if it trains."""
-        turns = tuple(Turn(rank) for rank in self.ranks) if self.steps_aside else ()
+        turns = tuple(Turn(rank) for rank in self.ranks) if self.preemptible else ()
         weights = self.weights if self.trains else ()
         return (Outputs(self.call), *turns, *self._memory, *weights)
 

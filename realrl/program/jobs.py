@@ -52,11 +52,11 @@ def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Progr
     if not graph.trains:
         # Weights that never change are brought once.
         models = {name: replace(model, keep_replicas=True) for name, model in models.items()}
-    steps_aside = isinstance(config, TrainingConfig) and config.max_staleness > 0
-    interruptible = steps_aside and needed_generation(config).interruptible
+    preemptible = isinstance(config, TrainingConfig) and config.max_staleness > 0
+    interruptible = preemptible and needed_generation(config).interruptible
     return Programs(
-        step=compile_program(graph, plan, homes, models, Asynchrony(steps_aside, interruptible)),
-        evaluate=compile_program(eval_graph, plan, homes, models, Asynchrony(steps_aside)),
+        step=compile_program(graph, plan, homes, models, Asynchrony(preemptible, interruptible)),
+        evaluate=compile_program(eval_graph, plan, homes, models, Asynchrony(preemptible)),
         save=compile_save(graph, homes, models),
         recovery=compile_recovery(graph, plan, homes, models),
         homes=homes,

@@ -40,9 +40,9 @@ class Program:
 
 
 class Asynchrony(NamedTuple):
-    """How generation overlaps with the training of earlier passes: see `Call`."""
+    """How generation overlaps with the training of earlier passes: see `RunCall`."""
 
-    steps_aside: bool = False
+    preemptible: bool = False
     interruptible: bool = False
 
 
@@ -76,14 +76,14 @@ def compile_program(
     models: Mapping[str, ModelConfig] | None = None,
     asynchrony: Asynchrony = SYNCHRONOUS,
 ) -> Program:
-    """One pass over `graph`; where generation steps aside for training, it is ahead of all else.
+    """One pass over `graph`; where generation is preempted by training, it is ahead of all else.
 
     A model away from its home, or in another engine than ours, is reallocated before its call, and released
     after the last unless its replicas are kept. An offloaded model is on its devices from its first use to
     its last, in what is ahead and in the rest.
     """
     models = models or {}
-    names_ahead = _ahead(graph) if asynchrony.steps_aside else set()
+    names_ahead = _ahead(graph) if asynchrony.preemptible else set()
     kept = {name for name, model in models.items() if model.keep_replicas}
 
     def instructions_of(names: Collection[str]) -> list[AnyInstruction]:
@@ -199,7 +199,7 @@ class _CallInstructions:
         return RunCall(
             function=call,
             placement=self._plan[call.name],
-            steps_aside=asynchrony.steps_aside,
+            preemptible=asynchrony.preemptible,
             interruptible=asynchrony.interruptible,
             remembers=self._graph.trains,
             redraws=self._graph.redrawn if call.name == judge and is_repeated_later else (),

@@ -1,6 +1,6 @@
 """The pure heart of the master: events in, instructions out.
 
-    Stage, Reported, Withdrawn, Closed ──▶ Scheduler.handle ──▶ instructions, StepAside
+    Stage, Reported, Withdrawn, Closed ──▶ Scheduler.handle ──▶ instructions, Preempt
 
 An instruction is emitted when everything that it waits for is done, and has its place (`seq`) in one linear
 order. Workers carry theirs out in that order, one at a time, so collectives of different calls never cross.
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from realrl.api.messages import StepAside
+from realrl.api.messages import Preempt
 from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.explain import edge
 from realrl.program.instructions import AnyInstruction, Reallocate, Replicas, Start
@@ -21,7 +21,7 @@ from realrl.program.ledger import Ledger
 from realrl.program.scheduler_state import SchedulerState, records_of, tasks_of, without_program
 from realrl.program.tasks import Hazards, Task, TaskState
 
-Emitted = AnyInstruction | StepAside
+Emitted = AnyInstruction | Preempt
 """What the scheduler has sent to workers."""
 
 
@@ -307,7 +307,7 @@ class Scheduler:
                 return rank
         return None
 
-    def _preemptions(self, emitted: Sequence[AnyInstruction]) -> list[StepAside]:
+    def _preemptions(self, emitted: Sequence[AnyInstruction]) -> list[Preempt]:
         """Return one for each generation under way on whose ranks a later instruction is due."""
         found = []
         for seq, task in self._running.items():
@@ -315,7 +315,7 @@ class Scheduler:
                 continue
             later = (instruction for instruction in emitted if instruction.seq > seq)
             if any(not task.awaited.isdisjoint(instruction.ranks) for instruction in later):
-                found.append(StepAside(seq=seq, ranks=task.instruction.ranks))
+                found.append(Preempt(seq=seq, ranks=task.instruction.ranks))
         return found
 
 

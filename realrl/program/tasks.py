@@ -54,7 +54,7 @@ class Task:
     @property
     def is_preemptible(self) -> bool:
         """Whether it generates, and other work of its ranks goes first, between two tokens."""
-        return isinstance(self.instruction, RunCall) and self.instruction.steps_aside
+        return isinstance(self.instruction, RunCall) and self.instruction.preemptible
 
     @property
     def accepts_new_weights(self) -> bool:

@@ -106,7 +106,7 @@ def generate(ctx: CallContext[GenConfig], batch: PackedBatch) -> CallOutput:
             seed=config.seed,
             step=0,
             ends=ends,
-            breaks=ctx.breaks,
+            preemption=ctx.preemption,
         )
         answers.append(found)
     return CallOutput(parts.data.concatenated(*answers))

@@ -22,7 +22,7 @@ import zmq
 
 from realrl.api.launcher import RANK_VARIABLE
 from realrl.api.mesh import Placement
-from realrl.api.messages import Done, Hello, Ready, Setup, StepAside, Stop
+from realrl.api.messages import Done, Hello, Preempt, Ready, Setup, Stop
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 from realrl.program.instructions import RunCall
 from realrl.runtime.control.channel import WorkerChannel
@@ -115,7 +115,7 @@ class Rank:
                 self.channel.send(Ready())
             case Stop.__name__:
                 self.has_ended = True
-            case StepAside.__name__:
+            case Preempt.__name__:
                 raise NotImplementedError("simulated ranks do not generate stale rollouts")
             case _:
                 self._notes.arrived.append((told.seq, self.rank, now_ns))

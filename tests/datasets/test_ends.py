@@ -143,6 +143,6 @@ def context(config, engine: DecoderEngine, tokenizer=None) -> SimpleNamespace:
         step=0,
         evaluating=False,
         reduce=lambda x: x,
-        breaks=SimpleNamespace(due=lambda: False, take=lambda: None),
+        preemption=SimpleNamespace(pending=lambda: False, run=lambda: None),
         progress=lambda done, total: None,
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
-from realrl.api.engine import NO_WEIGHTS, Breaks, CallEngine, Engine, Generates, HoldsWeights
+from realrl.api.engine import NO_WEIGHTS, CallEngine, Engine, Generates, HoldsWeights, Preemption
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.engines.decoder_engine import DecoderEngine
 from realrl.engines.options import EngineOptions
@@ -195,9 +195,9 @@ def test_breaks_are_taken_and_progress_is_told(engine):
     """While it generates; neither changes a token."""
     expected = generated(engine, prompts())
     taken, told = [], []
-    breaks = Breaks(due=lambda: not taken, take=lambda: taken.append(True))
+    preemption = Preemption(pending=lambda: not taken, run=lambda: taken.append(True))
     with engine.reporting(lambda *numbers: told.append(numbers)):
-        found = generated(engine, prompts(), breaks=breaks)
+        found = generated(engine, prompts(), preemption=preemption)
     assert responses(found) == responses(expected) and taken
     before = len(told)
     generated(engine, prompts())

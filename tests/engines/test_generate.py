@@ -14,7 +14,7 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
-from realrl.api.engine import Breaks
+from realrl.api.engine import Preemption
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.stop_rules import ends_by
 from realrl.engines.decoder_engine import DecoderEngine
@@ -115,14 +115,14 @@ def test_a_cache_too_small_for_one_sample_is_refused(engine, monkeypatch):
 
 
 class Interruptions:
-    """Breaks after the tokens of some turns, in which `work` is done."""
+    """Preemptions after the tokens of some turns, in which `work` is done."""
 
     def __init__(self, turns: Container[int], work: Callable[[], None] = lambda: None) -> None:
         self.taken = 0
         self._turns, self._work, self._turn = turns, work, itertools.count(1)
 
-    def breaks(self) -> Breaks:
-        return Breaks(due=lambda: next(self._turn) in self._turns, take=self._take)
+    def preemption(self) -> Preemption:
+        return Preemption(pending=lambda: next(self._turn) in self._turns, run=self._take)
 
     def _take(self) -> None:
         self.taken += 1
@@ -142,7 +142,7 @@ def test_after_a_break_a_sample_goes_on_where_it_was(model, engine, every, bring
         other.version += brings_weights
 
     found = Interruptions(range(0, 1000, every), work)
-    assert_same(generated(other, prompts(), breaks=found.breaks()), expected)
+    assert_same(generated(other, prompts(), preemption=found.preemption()), expected)
     assert found.taken >= 40 // every
 
 
@@ -192,7 +192,7 @@ def test_a_break_waits_for_the_step_under_way(model, engine, monkeypatch, every,
         other.version += brings_weights
 
     found = Interruptions(range(0, 1000, every), work)
-    rollout = generated(other, prompts(), breaks=found.breaks())
+    rollout = generated(other, prompts(), preemption=found.preemption())
     assert_same(rollout, expected)
     assert found.taken >= 40 // every // 2
     versions = rollout["policy_versions"][rollout["loss_mask"]]
@@ -210,7 +210,7 @@ def test_a_break_that_stays_due_is_taken_once(model, monkeypatch):
         return bool(waiting)
 
     # Fails where nothing waits.
-    generated(loaded(model), prompts(), breaks=Breaks(due=is_due, take=waiting.pop))
+    generated(loaded(model), prompts(), preemption=Preemption(pending=is_due, run=waiting.pop))
     assert not waiting
 
 
@@ -278,7 +278,7 @@ def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
             some.version += 1
             found.append(some.logprobs(rollouts, temperature=1.0))
 
-    generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
+    generated(engine, prompts([1]), preemption=Interruptions([10], bring).preemption())
     assert torch.equal(*found)
     with engine.passes.model.packed(1):
         assert bool(engine.passes.model._packed) == has_bf16_products(), (
@@ -302,7 +302,7 @@ def test_each_token_says_which_weights_drew_it(model, monkeypatch, is_late):
         engine.version = 5
 
     engine.version = 4
-    whole = generated(engine, prompts([1]), breaks=Interruptions([10], bring).breaks())
+    whole = generated(engine, prompts([1]), preemption=Interruptions([10], bring).preemption())
     written = 90 + 10 + is_late
     assert whole["policy_versions"][:90].tolist() == [-1] * 90
     assert whole["policy_versions"][90:].tolist() == [4] * (10 + is_late) + [5] * (
@@ -378,6 +378,6 @@ def _check_each_layout(
         # Only the output rank's word counts.
         is_asked = rank == placement.output_ranks(groups.place.dp_rank)[0]
         found = Interruptions([13] if is_asked else [], lambda e=engine: setattr(e, "version", e.version + 1))
-        rollouts = generated(engine, prompts(mine), config, breaks=found.breaks())
+        rollouts = generated(engine, prompts(mine), config, preemption=found.preemption())
         assert_same(rollouts, together.select(mine))
         assert found.taken == 1

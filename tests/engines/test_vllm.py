@@ -26,7 +26,7 @@ import transformers
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
-from realrl.api.engine import Breaks
+from realrl.api.engine import Preemption
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.datasets.stop_rules import ends_by
 from realrl.engines.decoder_engine import DecoderEngine
@@ -316,8 +316,8 @@ def test_what_else_ends_a_response_cuts_it(llama):
 def test_breaks_are_taken_while_it_generates(llama):
     """And change nothing."""
     taken = []
-    breaks = Breaks(due=lambda: not taken, take=lambda: taken.append(True))
-    found = generated(llama.theirs, prompts(), GREEDY, breaks=breaks)
+    preemption = Preemption(pending=lambda: not taken, run=lambda: taken.append(True))
+    found = generated(llama.theirs, prompts(), GREEDY, preemption=preemption)
     assert_same(found, generated(llama.ours, prompts(), GREEDY))
     assert taken
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
-from realrl.api.messages import Done, StepAside
+from realrl.api.messages import Done, Preempt
 from realrl.program.events import Closed, Job, Reported, Stage
 from realrl.program.instructions import Instruction, Move, RunCall
 from realrl.program.jobs import in_order, samples_of
@@ -148,7 +148,7 @@ class PretendWorkers:
     ) -> None:
         self._graph, self._plan, self._random = graph, plan, random.Random(seed)
         self._may_end, self._rejects = may_end, rejects
-        self._queues: dict[int, list[Instruction | StepAside]] = {}
+        self._queues: dict[int, list[Instruction | Preempt]] = {}
         self._generating: set[int] = set()
         """Ranks of calls that step aside."""
         self._aside: set[int] = set()
@@ -182,10 +182,10 @@ class PretendWorkers:
 
     def note_generation(self, stage: Stage) -> None:
         """The ranks that step aside from when a stage begins."""
-        calls = [i for i in stage.instructions if isinstance(i, RunCall) and i.steps_aside]
+        calls = [i for i in stage.instructions if isinstance(i, RunCall) and i.preemptible]
         self._generating.update(rank for call in calls for rank in call.ranks)
 
-    def _take(self, instructions: list[Instruction | StepAside]) -> None:
+    def _take(self, instructions: list[Instruction | Preempt]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Instruction):
                 self._check_busy(instruction)
@@ -224,12 +224,12 @@ class PretendWorkers:
     def _skip_signs(self) -> None:
         """A rank that has stepped aside goes on at the sign; elsewhere it means nothing."""
         for rank, queue in self._queues.items():
-            while (sign := self._head(rank)) and isinstance(sign, StepAside):
+            while (sign := self._head(rank)) and isinstance(sign, Preempt):
                 queue.remove(sign)
                 if rank in self._aside and sign.seq == queue[0].seq:
                     self._aside.remove(rank)
 
-    def _head(self, rank: int) -> Instruction | StepAside | None:
+    def _head(self, rank: int) -> Instruction | Preempt | None:
         place = int(rank in self._aside)
         return self._queues[rank][place] if len(self._queues[rank]) > place else None
 
@@ -240,10 +240,10 @@ class PretendWorkers:
         return [
             members
             for members in slices
-            if call.steps_aside
+            if call.preemptible
             and all(
                 self._head(rank) is call
-                and any(isinstance(i, StepAside) and i.seq == call.seq for i in self._queues[rank])
+                and any(isinstance(i, Preempt) and i.seq == call.seq for i in self._queues[rank])
                 for rank in members
             )
         ]

@@ -34,7 +34,7 @@ def test_a_rows_first_answer_is_greedy_where_one_is(greedy, num_samples):
     config = GenConfig(greedy=greedy, num_samples=num_samples)
     samples = [Sample(i, i // config.samples_per_row) for i in range(6, 6 + 2 * config.samples_per_row)]
     prompts = pack(samples, {"prompts": [torch.tensor([30]) for _ in samples]})
-    ctx = SimpleNamespace(config=config, engine=Engine(), tokenizer=tiny_tokenizer(), breaks=None)
+    ctx = SimpleNamespace(config=config, engine=Engine(), tokenizer=tiny_tokenizer(), preemption=None)
     found = generate(ctx, prompts).batch
     answers = {s.id: ids.tolist()[1:] for s, ids in zip(found.samples, found.unpacked("input_ids"))}
     assert answers == {s.id: [int(greedy and s.id % config.samples_per_row == 0), s.id] for s in samples}

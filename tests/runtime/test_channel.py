@@ -9,7 +9,7 @@ import zmq
 
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Digests, Done, Failed, Hello, KeyMove, Setup, StepAside
+from realrl.api.messages import Digests, Done, Failed, Hello, KeyMove, Preempt, Setup
 from realrl.program.instructions import Move, Reallocate
 from realrl.runtime.control import channel
 from realrl.runtime.control.channel import (
@@ -82,7 +82,7 @@ def test_a_worker_looks_at_what_has_arrived_and_receives_it_later(master):
     worker.send(Hello())
     master.receive(WAIT_S)
     assert not worker.arrived()
-    signs = [StepAside(seq=seq, ranks=(1,)) for seq in range(3)]
+    signs = [Preempt(seq=seq, ranks=(1,)) for seq in range(3)]
     master.send([1], signs[0])
     master.send([1], signs[1])
     deadline_s = time.monotonic() + WAIT_S
@@ -173,8 +173,8 @@ def test_nobody_takes_the_place_of_a_worker_that_is_there(master):
     double = _end(master, b"1")
     double.send(msgspec.msgpack.encode(Failed(seq=None, error="a lie", traceback="")))
     assert master.receive(SHORT_S) is None
-    master.send([1], StepAside(seq=0, ranks=(1,)))
-    assert worker.receive() == StepAside(seq=0, ranks=(1,))
+    master.send([1], Preempt(seq=0, ranks=(1,)))
+    assert worker.receive() == Preempt(seq=0, ranks=(1,))
     assert not double.poll(SHORT_S * 1000)
     double.close(linger=0)
     double.context.term()

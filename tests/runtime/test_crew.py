@@ -72,8 +72,8 @@ class ScriptedLauncher:
         return dict.fromkeys(ranks, "stopped (T)")
 
 
-def _call(seq, ranks, call="actor_train", step=3, steps_aside=False):
-    return run_call(call, ranks, seq, step=step, steps_aside=steps_aside)
+def _call(seq, ranks, call="actor_train", step=3, preemptible=False):
+    return run_call(call, ranks, seq, step=step, preemptible=preemptible)
 
 
 def _crew(launcher, *messages, timeout_s=5.0):
@@ -282,7 +282,7 @@ def test_time_runs_at_once_on_ranks_that_step_aside():
     the generation's own time stands still.
     """
     deadlines = Deadlines(10.0)
-    deadlines.sent(_call(0, (0,), "gen", steps_aside=True), 0.0)
+    deadlines.sent(_call(0, (0,), "gen", preemptible=True), 0.0)
     deadlines.sent(_call(1, (0, 1), "reward"), 5.0)
     deadlines.sent(_call(2, (1,), "train"), 6.0)
     assert deadlines.overdue(15.5).instruction.call == "reward" == deadlines.current(0).call
@@ -318,7 +318,7 @@ def test_times_are_those_of_a_walk_over_all_queues(seed):
             walk.spent_s.update({call.seq: 0} if call.seq in walk.spent_s else {})
         else:
             ranks = tuple(sorted(chance.sample(range(4), chance.randint(1, 4))))
-            call = _call(now_s, ranks, steps_aside=chance.random() < 0.4)
+            call = _call(now_s, ranks, preemptible=chance.random() < 0.4)
             deadlines.sent(call, now_s)
             for rank in ranks:
                 walk.queues[rank].append(call)
@@ -339,7 +339,7 @@ class _Walk:
 
     def at_hand(self, rank):
         queue = self.queues[rank]
-        return queue[: next((i for i, call in enumerate(queue) if not call.steps_aside), len(queue)) + 1]
+        return queue[: next((i for i, call in enumerate(queue) if not call.preemptible), len(queue)) + 1]
 
     def pass_to(self, now_s):
         """Time goes to what runs; what may start now does."""
@@ -359,7 +359,7 @@ class _Walk:
         return min(late, default=None)
 
     def _going(self):
-        aside = {call.seq for queue in self.queues.values() for call in queue[:-1] if call.steps_aside}
+        aside = {call.seq for queue in self.queues.values() for call in queue[:-1] if call.preemptible}
         return [seq for seq in self.spent_s if seq not in aside]
 
 

@@ -8,8 +8,8 @@ from realrl.runtime.watch.status import Scene, ranks_in_words
 from tests.program.calls import run_call
 
 
-def _call(seq, ranks, call, steps_aside=False):
-    return run_call(call, ranks, seq, step=3, steps_aside=steps_aside)
+def _call(seq, ranks, call, preemptible=False):
+    return run_call(call, ranks, seq, step=3, preemptible=preemptible)
 
 
 def _scene(deadlines, underway=None, waiting=()):
@@ -56,10 +56,10 @@ def test_time_and_company_change_as_ranks_report():
     assert [place.since_s for place in scene.workers[:2]] == [1007.0, 1005.0]
 
 
-def test_a_rank_that_steps_aside_is_at_what_it_does_meanwhile():
+def test_a_rank_that_is_preempted_is_at_what_it_does_meanwhile():
     """And goes back to generating."""
     deadlines = Deadlines(10.0)
-    deadlines.sent(_call(0, (0,), "gen", steps_aside=True), 1.0)
+    deadlines.sent(_call(0, (0,), "gen", preemptible=True), 1.0)
     deadlines.sent(_call(1, (0,), "reward"), 2.0)
     assert _words(_scene(deadlines))[0] == ("call reward of step 3", "")
     deadlines.reported(0, 1, 4.0)

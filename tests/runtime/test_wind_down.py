@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from realrl.api.graph import CallKind
-from realrl.api.messages import Done, StepAside
+from realrl.api.messages import Done, Preempt
 from realrl.datasets.digests import RowsDigest
 from realrl.program.events import Event, Job, Stage
 from realrl.program.instructions import Instruction, RunCall, Snapshot
@@ -47,7 +47,7 @@ class Crew:
 
     def __init__(self, workers: PretendWorkers, shutdown: Shutdown, stops_after: int) -> None:
         self._workers, self._shutdown, self._left = workers, shutdown, stops_after
-        self._sent: list[Instruction | StepAside] = []
+        self._sent: list[Instruction | Preempt] = []
         self._reports: deque[tuple[int, Done]] = deque()
 
     def begin(self, stage: Stage) -> None:
@@ -55,7 +55,7 @@ class Crew:
         self._deliver()
         self._workers.note_generation(stage)
 
-    def send(self, instruction: Instruction | StepAside) -> None:
+    def send(self, instruction: Instruction | Preempt) -> None:
         self._sent.append(instruction)
 
     def _deliver(self) -> None:
@@ -94,7 +94,7 @@ def scheduler_for(crew: Crew) -> type[Scheduler]:
     """Its stages are made known as they begin; the master looks ahead of that."""
 
     class Told(Scheduler):
-        def handle(self, event: Event) -> list[Instruction | StepAside]:
+        def handle(self, event: Event) -> list[Instruction | Preempt]:
             if isinstance(event, Stage):
                 crew.begin(event)
             return super().handle(event)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
-from realrl.api.messages import Done, StepAside, Stop
+from realrl.api.messages import Done, Preempt, Stop
 from realrl.program.instructions import Forget, RunCall
 from realrl.runtime.worker import worker as worker_module
 from realrl.runtime.worker.worker import Worker
@@ -39,7 +39,7 @@ def worker(*messages) -> Worker:
 
 
 def call(seq: int) -> RunCall:
-    return run_call("gen", (0,), seq, steps_aside=True)
+    return run_call("gen", (0,), seq, preemptible=True)
 
 
 def forget(seq: int) -> Forget:
@@ -48,23 +48,23 @@ def forget(seq: int) -> Forget:
 
 def test_a_break_is_due_at_the_sign_for_this_call_and_ends_with_it():
     """What was sent before is carried out and reported; what came after waits."""
-    some = worker(forget(8), forget(9), StepAside(seq=7, ranks=(0,)), forget(10))
-    breaks = some._breaks(call(7))
-    assert breaks.due()
-    breaks.take()
+    some = worker(forget(8), forget(9), Preempt(seq=7, ranks=(0,)), forget(10))
+    preemption = some._preemption(call(7))
+    assert preemption.pending()
+    preemption.run()
     assert [done.seq for done in some.channel.sent] == [8, 9]
     assert all(isinstance(done, Done) for done in some.channel.sent)
-    assert not breaks.due() and [m.seq for m in some.channel.messages] == [10]
+    assert not preemption.pending() and [m.seq for m in some.channel.messages] == [10]
 
 
 def test_what_waits_without_a_sign_is_not_due():
     """Nor is a sign for another call."""
-    some = worker(forget(8), StepAside(seq=6, ranks=(0,)))
-    assert not some._breaks(call(7)).due()
+    some = worker(forget(8), Preempt(seq=6, ranks=(0,)))
+    assert not some._preemption(call(7)).pending()
 
 
 def test_a_sign_for_a_call_that_has_ended_is_passed_over():
-    some = worker(StepAside(seq=7, ranks=(0,)), forget(8), Stop())
+    some = worker(Preempt(seq=7, ranks=(0,)), forget(8), Stop())
     some.serve()
     assert [done.seq for done in some.channel.sent] == [8]
 

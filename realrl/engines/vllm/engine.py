@@ -48,7 +48,7 @@ class VLLMEngine(GeneratingEngine, RefusesScoring):
     needed. It loads the weights from memory that this process lends it; see `lending`.
 
     `raw_logprobs` are NaN unless the sampling temperature is 1: vLLM gives one log-probability a token.
-    Breaks are taken while vLLM continues, so they must not bring new weights. A sample's tokens depend on the
+    Other work runs while vLLM continues, so they must not bring new weights. A sample's tokens depend on the
     batch around it by rounding.
     """
 
@@ -132,7 +132,7 @@ class VLLMEngine(GeneratingEngine, RefusesScoring):
         reply = self._child.ask(
             self._generate_message(request),
             Generated,
-            meanwhile=lambda: request.breaks.take() if request.breaks.due() else None,
+            meanwhile=lambda: request.preemption.run() if request.preemption.pending() else None,
             progressed=lambda: self._progress(0, len(request.rollouts)),
         )
         if reply.version != self.version:

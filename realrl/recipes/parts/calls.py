@@ -77,7 +77,7 @@ def actor_train(config: PolicyConfig, *more: str) -> Call:
 
 
 def step(config: PolicyConfig, *calls: Call) -> DataflowGraph:
-    """Return a training step: generation and rewards, then `calls`; prompts may be drawn again.
+    """Return a training step: generation and rewards, then `calls`; prompts may be resampled.
 
     A reference follows the actor if the config says so.
     """

@@ -39,7 +39,7 @@ def restored_values(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tenso
 
 
 def bootstraps(config: PolicyConfig, discounting: Discounting, batch: PackedBatch) -> Tensor:
-    """Return whether each response's return goes on with the value of its last state: bool `[B]`."""
+    """Return whether each response's return continues with the value of its last state: bool `[B]`."""
     given = discounting.bootstrap_truncated
     of_truncated = config.scores.truncated != "wrong" if given is None else given
     return ~batch["ended"] & of_truncated

@@ -1,4 +1,4 @@
-"""The call `reward`: rewards of responses, what is reported and written of them, and who is drawn again."""
+"""The call `reward`: rewards of responses, their reports and records, and which prompts are resampled."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _teaches(
 ) -> Tensor:
     """Return whether rewards differ among those of the prompt's responses that take part: bool `[B]`.
 
-    Where prompts are not drawn again, all of them count as teaching.
+    Where prompts are not resampled, all of them count as teaching.
     """
     config = ctx.config
     if config.ppo.max_draws == 1 or ctx.evaluating:

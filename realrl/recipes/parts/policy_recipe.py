@@ -33,7 +33,7 @@ def reward_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput
 
 
 def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Reward each response, and say which prompts are to be drawn again."""
+    """Reward each response, and say which prompts are to be resampled."""
     return parts.grading.reward(ctx, batch)
 
 

@@ -84,7 +84,7 @@ def group_metrics(
     pairs = torch.stack((right, torch.ones_like(right)), dim=1)
     nothing = torch.zeros(num_groups, 2, dtype=torch.double)
     of_groups = reduce(nothing.index_add(0, groups, pairs))
-    # Prompts that are drawn again come without the others.
+    # Prompts that are resampled come without the others.
     of_groups = of_groups[of_groups[:, 1] > 0]
     num_right = of_groups[:, 0]
     number = of_groups[:, 1]

@@ -20,7 +20,7 @@ def generate(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
         config = config.greedy()
     ends = ends_by(config, ctx.tokenizer)
     found = ctx.engine.generate(
-        batch, config, seed=ctx.config.seed, step=ctx.step, ends=ends, breaks=ctx.breaks
+        batch, config, seed=ctx.config.seed, step=ctx.step, ends=ends, preemption=ctx.preemption
     )
     return CallOutput(found)
 

@@ -211,7 +211,7 @@ class Discounting(Section):
     lam: float = 1.0
     """Weight of longer looks ahead in generalised advantage estimation, with a critic."""
     bootstrap_truncated: bool | None = None
-    """With a critic, a response cut off at `generation.max_new_tokens` goes on with the value of its last
+    """With a critic, a response cut off at `generation.max_new_tokens` continues with the value of its last
     state, as AReaL has it, and not with nothing, as verl, OpenRLHF and TRL have it. Left out, true, unless
     `scores.truncated: wrong` says what such a response is worth."""
 

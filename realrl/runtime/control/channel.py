@@ -1,7 +1,7 @@
 """The control channel: one ROUTER socket at the master, one DEALER per worker, with keys made for the run.
 
     master  ROUTER ◀── Hello, Ready, Underway, Done, Failed ── DEALER  worker, whose identity is its rank
-                   ─── Setup, instructions, StepAside, Stop ─▶
+                   ─── Setup, instructions, Preempt, Stop ─▶
 
 CURVE encrypts and authenticates (rfc.zeromq.org/spec/26): without the run's client key, nobody's messages are
 accepted. Accepted ones are decoded by schema, and dropped if they do not fit. Nobody else can take a worker's
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from realrl.api.messages import Hello, Setup, StepAside, Stop, ToMaster
+from realrl.api.messages import Hello, Preempt, Setup, Stop, ToMaster
 from realrl.base.listeners import admit_only
 from realrl.base.network import answers
 from realrl.base.waiting import wait_for_instruction
@@ -113,7 +113,7 @@ class MasterChannel:
         keys = b" ".join((self._server.public, *self._client))
         return {ADDRESS_VARIABLE: self.address, KEYS_VARIABLE: keys.decode()}
 
-    def send(self, ranks: Iterable[int], message: Setup | Stop | StepAside | Instruction) -> None:
+    def send(self, ranks: Iterable[int], message: Setup | Stop | Preempt | Instruction) -> None:
         """Send a message, which is encoded once, and kept once until the last of `ranks` has it.
 
         Raises:

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from realrl.api.messages import Message, Setup, StepAside, Stop, ToMaster
+from realrl.api.messages import Message, Preempt, Setup, Stop, ToMaster
 from realrl.program.instructions import AnyInstruction
 
-ToWorker = Setup | Stop | StepAside | AnyInstruction
+ToWorker = Setup | Stop | Preempt | AnyInstruction
 """Everything that a worker may be sent."""
 
 PIECE_BYTES = 1 << 20

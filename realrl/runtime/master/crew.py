@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from realrl.api.launcher import Launcher
-from realrl.api.messages import Done, Failed, Hello, Ready, Setup, StepAside, Stop, ToMaster, Underway
+from realrl.api.messages import Done, Failed, Hello, Preempt, Ready, Setup, Stop, ToMaster, Underway
 from realrl.base.watching import AttentiveClock
 from realrl.program.deadlines import Deadlines, Outstanding
 from realrl.program.instructions import Instruction
@@ -78,7 +78,7 @@ class Crew:
         self._channel.send(self._ranks, setup)
         self._gather(Ready, "set up")
 
-    def send(self, instruction: Instruction | StepAside) -> None:
+    def send(self, instruction: Instruction | Preempt) -> None:
         """Send an instruction to its ranks; from now on it has a deadline."""
         self._channel.send(instruction.ranks, instruction)
         if isinstance(instruction, Instruction):

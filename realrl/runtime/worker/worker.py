@@ -20,10 +20,10 @@ from torch import Tensor
 from realrl.api.batch import PackedBatch, Sample
 from realrl.api.config import RunConfig
 from realrl.api.device_metrics import read
-from realrl.api.engine import NO_BREAKS, Breaks, CallEngine, Engine
+from realrl.api.engine import NO_PREEMPTION, CallEngine, Engine, Preemption
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
-from realrl.api.messages import Done, Failed, StepAside, Stop, Underway
+from realrl.api.messages import Done, Failed, Preempt, Stop, Underway
 from realrl.api.metrics import Peak
 from realrl.api.recipe import CallContext, CallOutput, Dataset, Recipe
 from realrl.base.progress import Progress
@@ -75,8 +75,8 @@ class Worker:
     def serve(self) -> None:
         """Receive, carry out, report, until told to stop."""
         while not isinstance(message := self.channel.receive(), Stop):
-            # A sign to step aside that comes here was for a call that has ended.
-            if not isinstance(message, StepAside):
+            # A preemption that comes here was for a call that has ended.
+            if not isinstance(message, Preempt):
                 self._carry_out(message)
 
     def _carry_out(self, message: ToWorker) -> None:
@@ -172,7 +172,7 @@ class Worker:
             reduce_mesh=groups.reduce_mesh,
             memory=self._memory(instruction),
             progress=self._progress(instruction),
-            breaks=self._breaks(instruction) if instruction.steps_aside else NO_BREAKS,
+            preemption=self._preemption(instruction) if instruction.preemptible else NO_PREEMPTION,
         )
 
     def _memory(self, instruction: RunCall) -> Memory:
@@ -206,12 +206,12 @@ class Worker:
             return placement.dp_slice(dp_rank)
         return placement.output_ranks(dp_rank)
 
-    def _breaks(self, instruction: RunCall) -> Breaks:
-        """Return the breaks of a call that is preempted by work which was sent to this rank after it."""
+    def _preemption(self, instruction: RunCall) -> Preemption:
+        """Return the preemption of a call that is preempted by work which was sent to this rank after it."""
 
         def is_sign(message: ToWorker) -> bool:
             """Whether a message says that the call is to be preempted by what came before the message."""
-            return isinstance(message, StepAside) and message.seq == instruction.seq
+            return isinstance(message, Preempt) and message.seq == instruction.seq
 
         def is_due() -> bool:
             """Whether the call is to be preempted."""
@@ -222,7 +222,7 @@ class Worker:
             while not is_sign(message := self.channel.receive()):
                 self._carry_out(message)
 
-        return Breaks(due=is_due, take=take)
+        return Preemption(pending=is_due, run=take)
 
     def _rows(self, evaluating: bool) -> Dataset:
         """Return the rows that a training or an evaluation reads."""
