@@ -191,7 +191,7 @@ def test_tokens_have_the_version_that_drew_them(engine, reference):
     assert responses(generated(engine, prompts(), greedy)) == responses(before)
 
 
-def test_breaks_are_taken_and_progress_is_told(engine):
+def test_it_is_preempted_and_tells_its_progress(engine):
     """While it generates; neither changes a token."""
     expected = generated(engine, prompts())
     taken, told = [], []

@@ -313,7 +313,7 @@ def test_what_else_ends_a_response_cuts_it(llama):
         assert found == response[: min(stops, default=len(response))]
 
 
-def test_breaks_are_taken_while_it_generates(llama):
+def test_it_is_preempted_while_it_generates(llama):
     """And change nothing."""
     taken = []
     preemption = Preemption(pending=lambda: not taken, run=lambda: taken.append(True))

@@ -87,13 +87,16 @@ class Child:
     ) -> Answer:
         """Return the reply to `request`, which is of the type `answer`.
 
-        While it waits, it calls `meanwhile` every few hundredths of a second, and `progressed` as tokens are
-        drawn.
+        While it waits, it calls `meanwhile` at once and every few hundredths of a second, and `progressed` as
+        tokens are drawn.
 
         Raises:
             RuntimeError: the process failed in this request or in an earlier one, or it ended.
         """
         self.tell(request)
+        # A short request may be answered before the first look.
+        if meanwhile:
+            meanwhile()
         while True:
             while meanwhile and not self._connection.poll(_LOOKS_UP_S):
                 meanwhile()
