@@ -104,8 +104,9 @@ def realrl(desk, environment) -> Callable[..., str]:
     return run
 
 
-TRAIN = ("--config", "mine.yaml", "num_steps=2", "batch_size=2", "ppo.group_size=2", "recover_every=1")
-"""The defaults but for the sizes: a laptop's two steps instead of a pass over the data."""
+SIZES = ("num_steps=2", "batch_size=2", "ppo.group_size=2", "generation.max_new_tokens=256")
+TRAIN = ("--config", "mine.yaml", *SIZES, "recover_every=1")
+"""The defaults except for the sizes: a laptop's two steps instead of a pass over the data."""
 
 
 @pytest.fixture(scope="module")

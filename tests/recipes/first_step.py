@@ -8,6 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from realrl.api.batch import PackedBatch
+from realrl.api.device_metrics import read
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.metrics import Metrics, joined
 from realrl.api.recipe import CallContext, ModelSpec, Observed
@@ -42,7 +43,7 @@ def first_step(config: PPOMathConfig) -> list[str]:
         output = PPO_MATH.bodies[call.name](context, batch)
         batch, metrics = output.batch or batch, joined(metrics, output.metrics)
         records += output.records
-    seen = Observed(values(_of_something(metrics)), records, is_first_step=True)
+    seen = Observed(values(read(_of_something(metrics))), records, is_first_step=True)
     return PPO_MATH.symptoms(config, tokenizer, seen)
 
 
