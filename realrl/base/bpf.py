@@ -83,8 +83,3 @@ def skip_unless_equal(operand: int, steps: Iterable[Instruction]) -> list[Instru
 def give_if_any_bit(bits: int, value: int) -> list[Instruction]:
     """End with `value` if the word has any of `bits`."""
     return [Instruction(_JUMP_IF_ANY_BIT, 0, 1, bits), give(value)]
-
-
-def give_unless_any_bit(bits: int, value: int) -> list[Instruction]:
-    """End with `value` unless the word has any of `bits`."""
-    return [Instruction(_JUMP_IF_ANY_BIT, 1, 0, bits), give(value)]
