@@ -11,6 +11,8 @@ if TYPE_CHECKING:
         advantages,
         aggregate,
         choices,
+        coefficients,
+        correction,
         kl,
         learning_rate,
         normalise,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         preference,
         running,
         scores,
+        selection,
         value,
     )
 else:
@@ -27,6 +30,8 @@ else:
         "advantages",
         "aggregate",
         "choices",
+        "coefficients",
+        "correction",
         "kl",
         "learning_rate",
         "normalise",
@@ -35,6 +40,7 @@ else:
         "preference",
         "running",
         "scores",
+        "selection",
         "value",
     )
 
@@ -42,6 +48,8 @@ __all__ = [
     "advantages",
     "aggregate",
     "choices",
+    "coefficients",
+    "correction",
     "kl",
     "learning_rate",
     "normalise",
@@ -50,5 +58,6 @@ __all__ = [
     "preference",
     "running",
     "scores",
+    "selection",
     "value",
 ]

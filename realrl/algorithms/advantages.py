@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.kl import last_response_tokens
-from realrl.algorithms.normalise import Baseline, Reduce, group_means, group_relative
+from realrl.algorithms.normalise import Baseline, Reduce, Scale, group_means, group_relative
 from realrl.ops.gae import gae as gae_of_tokens
 
 
@@ -50,6 +50,8 @@ class Scored:
     """Discount of a later token's reward."""
     lam: float = 1.0
     """Weight of longer looks ahead in generalised advantage estimation."""
+    sample_std: bool = False
+    """Whether a standard deviation is that of a sample, with n - 1, and not that of a population, with n."""
 
     def group_mean(self, x: Tensor) -> Tensor:
         """Return the mean of `x [B]` over the samples of the same group that take part, float64 `[B]`.
@@ -98,7 +100,7 @@ def grpo(scored: Scored) -> Tensor:
 
     Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2.
     """
-    return scored.to_go(relative_rewards(scored, baseline="group_mean", normalise_std=True))
+    return scored.to_go(relative_rewards(scored, scale="group_std"))
 
 
 def dr_grpo(scored: Scored) -> Tensor:
@@ -106,7 +108,7 @@ def dr_grpo(scored: Scored) -> Tensor:
 
     Source: Liu et al. 2025, arXiv:2503.20783, section 3.2.
     """
-    return scored.to_go(relative_rewards(scored, baseline="group_mean"))
+    return scored.to_go(relative_rewards(scored))
 
 
 def rloo(scored: Scored) -> Tensor:
@@ -135,9 +137,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
 """By the name that a config gives."""
 
 
-def relative_rewards(
-    scored: Scored, *, baseline: Baseline = "group_mean", normalise_std: bool = False
-) -> Tensor:
+def relative_rewards(scored: Scored, *, baseline: Baseline = "group_mean", scale: Scale = "none") -> Tensor:
     """Return each sample's reward less its group's baseline: float32 `[B]`; see `group_relative`.
 
     Collective: over the ranks of `reduce`.
@@ -149,7 +149,8 @@ def relative_rewards(
         scored.reduce,
         counts=scored.counts,
         baseline=baseline,
-        normalise_std=normalise_std,
+        scale=scale,
+        sample_std=scored.sample_std,
     )
 
 

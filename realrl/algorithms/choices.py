@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-Aggregation = Literal["token", "sequence", "constant"]
+Aggregation = Literal["token", "sequence", "prompt", "constant"]
 """How token losses become one loss: `aggregate`."""
-Estimator = Literal["k1", "k2", "k3"]
+Estimator = Literal["k1", "k2", "k3", "k3+"]
 """Estimators of the KL divergence: `kl`."""
-Level = Literal["token", "sequence"]
-"""Whether an importance weight belongs to a token or to its response: `policy`."""
-Importance = Literal["none", "truncate", "mask"]
-"""Treatment of importance weights above their cap, or no weights at all: `policy`."""
+WeightBy = Literal["none", "token", "sequence", "geometric"]
+"""Whose importance weight a token has: its own, or its response's product or geometric mean: `correction`."""
+MaskBy = Literal["none", "token", "sequence", "geometric", "binary_kl"]
+"""What is looked at to leave tokens out of the loss: `correction`."""

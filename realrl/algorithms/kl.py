@@ -22,7 +22,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "
     """Return the estimate of KL(policy || reference) at each token.
 
     k1 is unbiased and may be negative. k2 is biased and has a low variance. k3 is unbiased and
-    never negative. In a loss, the expected gradient of k1 is zero, and that of k2 is the divergence's.
+    never negative. In a loss, the expected gradient of k1 is zero, and that of k2 is the divergence's;
+    `k3+` has the value of k3 and the gradient of k2.
 
     Shapes: log-probabilities `[T]`; returns `[T]`.
     Raises:
@@ -38,7 +39,39 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "
         near = log_ratio.clamp(max=MAX_K3_LOG_RATIO)
         beyond = log_ratio - near
         return near.exp() * (1 + beyond) - 1 - log_ratio
-    raise ValueError(f"estimator must be k1, k2 or k3, got {estimator!r}")
+    if estimator == "k3+":
+        k2 = kl_estimate(logprobs, ref_logprobs, "k2")
+        k3 = kl_estimate(logprobs, ref_logprobs, "k3")
+        return k2 + (k3 - k2).detach()
+    raise ValueError(f"estimator must be k1, k2, k3 or k3+, got {estimator!r}")
+
+
+def kl_in_loss(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    estimator: Estimator,
+    *,
+    log_ratio: Tensor | None = None,
+    clip: float = 0.0,
+) -> Tensor:
+    """Return what a loss adds at each token for its distance from the reference.
+
+    With `log_ratio`, of the policy and the policy that drew the token, the estimate is weighted by that
+    ratio: the expected gradient of k3 is then the divergence's, also where the policy has moved on. `clip`
+    bounds the estimate on both sides, beyond which there is no gradient (0: no bound).
+
+    Shapes: all `[R]`; returns `[R]`.
+    Raises:
+        ValueError: an unknown estimator.
+    Source: weighted, DeepSeek-AI 2025, arXiv:2512.02556, sec. 3.1 (DeepSeek-V3.2); clipped, verl's
+        `low_var_kl`, with a bound of 10.
+    """
+    kl = kl_estimate(logprobs, ref_logprobs, estimator)
+    if clip:
+        kl = kl.clamp(-clip, clip)
+    if log_ratio is None:
+        return kl
+    return log_ratio.exp() * kl
 
 
 def kl_rewards(

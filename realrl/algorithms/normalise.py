@@ -16,6 +16,9 @@ from torch import Tensor
 Reduce = Callable[[Tensor], Tensor]
 """A sum of a tensor over the dp ranks."""
 Baseline = Literal["group_mean", "leave_one_out"]
+Scale = Literal["none", "group_std", "batch_std"]
+"""What differences from a baseline are divided by: nothing, the standard deviation of the group's rewards, or
+that of the whole batch's differences."""
 
 NEGLIGIBLE_STD = 1e-6
 """The standard deviation up to which rewards count as equal: it comes from rounding."""
@@ -50,19 +53,22 @@ def group_relative(
     *,
     counts: Tensor | None = None,
     baseline: Baseline = "group_mean",
-    normalise_std: bool = False,
+    scale: Scale = "none",
+    sample_std: bool = False,
 ) -> Tensor:
-    """Return each sample's reward minus its group's average, divided by the group's std if `normalise_std`.
+    """Return each sample's reward minus its group's average, divided as `scale` says.
 
     The average is over the group, or over the group's other samples. A group of one sample or of equal
     rewards gets 0. A sample that does not count gets 0 and is in no average. The samples of a group may be on
-    several ranks.
+    several ranks. Standard deviations are those of a population: sums of squares are divided by the number
+    n of samples; with `sample_std`, by n - 1.
 
     Shapes: rewards `[B]`; groups int64 `[B]` from 0 to `num_groups - 1`, numbered over the global batch;
         counts bool `[B]`, or None if all samples count; returns float32 `[B]`.
     Collective: over the ranks of `reduce`.
     Source: Shao et al. 2024, arXiv:2402.03300, sec. 4.1.2 (GRPO); without the std, Liu et al. 2025,
-        arXiv:2503.20783, sec. 3.2 (Dr.GRPO); leave one out, Ahmadian et al. 2024, arXiv:2402.14740, eq. 8.
+        arXiv:2503.20783, sec. 3.2 (Dr.GRPO); by the batch's, Khatri et al. 2025, arXiv:2510.13786, sec. 3.2
+        (ScaleRL); leave one out, Ahmadian et al. 2024, arXiv:2402.14740, eq. 8.
     """
     if counts is None:
         counts = torch.ones_like(groups, dtype=torch.bool)
@@ -71,7 +77,8 @@ def group_relative(
     number, mean = _numbers_and_means(exact, one, groups, num_groups, reduce)
     deviation = (exact - mean[groups]) * one
     own_squares = _sum_by_group(deviation.square(), groups, num_groups)
-    variance = reduce(own_squares) / number
+    squares = reduce(own_squares)
+    variance = squares / number
     std = variance.sqrt()[groups]
     if baseline == "leave_one_out":
         # The mean of the others differs from the reward by this factor more.
@@ -79,9 +86,15 @@ def group_relative(
         factor = number / others.clamp(min=1)
         deviation = deviation * factor[groups]
     advantages = deviation
-    if normalise_std:
-        advantages = deviation / std
     teaches = std > NEGLIGIBLE_STD
+    if scale == "group_std":
+        degrees = (number - int(sample_std)).clamp(min=1)
+        group_std = (squares / degrees).sqrt()
+        advantages = deviation / group_std[groups]
+    elif scale == "batch_std":
+        degrees = (reduce(one.sum()) - int(sample_std)).clamp(min=1)
+        batch_std = (squares.sum() / degrees).sqrt()
+        advantages = deviation / batch_std
     return torch.where(teaches, advantages, 0.0).float()
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from realrl.algorithms.choices import Importance, Level
 from realrl.ops.upload import upload
 
 MAX_LOG_RATIO = 20.0
@@ -116,6 +115,40 @@ def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> 
     return _weighted(tokens, objective, ratio, bounded != ratio)
 
 
+def sapo_loss(tokens: ResponseTokens, *, tau_positive: float, tau_negative: float) -> PolicyLoss:
+    """Return SAPO's loss: a sigmoid of the ratio, in place of a bound, fades out tokens that have moved far.
+
+    The objective of a ratio r is `4 / tau * sigmoid(tau * (r - 1)) * A`, whose slope at 1 is A. The
+    temperature tau is that of tokens with a positive advantage, or of all others. Nothing counts as clipped.
+
+    Source: Gao et al. 2025, arXiv:2511.20347, eq. 5 and 6.
+    """
+    ratio = tokens.log_ratio.exp()
+    tau = torch.where(tokens.advantages > 0, tau_positive, tau_negative)
+    gate = torch.sigmoid(tau * (ratio - 1)) * 4 / tau
+    clipped = torch.zeros_like(ratio, dtype=torch.bool)
+    return _weighted(tokens, gate * tokens.advantages, ratio, clipped)
+
+
+def gmpo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
+    """Return GMPO's loss: the geometric mean of a response's ratios, each of which is bounded on its own.
+
+    A log-ratio may fall to `-clip_low` and rise to `clip_high`; only moves in the direction of the token's
+    advantage are bounded. Every token of a response has a part in the gradient of the mean.
+
+    Source: Zhao et al. 2025, arXiv:2507.20673, eq. 4.
+    """
+    log_ratio = tokens.log_ratio
+    bounded = log_ratio.clamp(-clip_low, clip_high)
+    is_good = tokens.advantages >= 0
+    lesser = torch.minimum(log_ratio, bounded)
+    greater = torch.maximum(log_ratio, bounded)
+    pessimistic = torch.where(is_good, lesser, greater)
+    means = sequence_means(pessimistic, tokens.responses, tokens.cu_seqlens)
+    objective = means.exp() * tokens.advantages
+    return _weighted(tokens, objective, log_ratio.exp(), pessimistic != log_ratio)
+
+
 def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
     """Return the loss of a user's own function; what it clips is not known.
 
@@ -149,50 +182,16 @@ def _weighted(tokens: ResponseTokens, objective: Tensor, ratio: Tensor, clipped:
     return PolicyLoss(loss, ratio.detach(), clipped, kl)
 
 
-def importance_weights(
-    prox_logprobs: Tensor,
-    logprobs: Tensor,
-    loss_mask: Tensor,
-    cu_seqlens: Tensor,
-    *,
-    cap: float,
-    level: Level = "token",
-    kind: Importance = "truncate",
-) -> Tensor:
-    """Return the importance weights `prox / behaviour` of tokens that another policy sampled.
-
-    A weight above `cap` is truncated to it (`truncate`), or excludes the token or its sequence (`mask`). A
-    sequence's weight is the product of its tokens' weights. With `none`, every weight is 1.
-
-    Shapes: returns float `[T]`, 0 outside the mask.
-    Source: decoupled PPO, Hilton et al. 2021, arXiv:2110.00641, eq. 4; Fu et al. 2025, arXiv:2505.24298, eq.
-        5 (AReaL); truncated, Espeholt et al. 2018, arXiv:1802.01561, sec. 4.1 (V-trace).
-    """
-    if kind == "none":
-        return loss_mask.to(logprobs.dtype)
-    log_ratio = (prox_logprobs - logprobs)[loss_mask].double()
-    if level == "sequence":
-        responses = loss_mask.nonzero()[:, 0]
-        log_ratio, _ = _by_sequence(log_ratio, responses, cu_seqlens)
-    weight = log_ratio.exp()
-    if kind == "truncate":
-        weight = weight.clamp(max=cap)
-    else:
-        weight = weight.where(weight <= cap, 0.0)
-    outside = torch.zeros_like(logprobs)
-    return outside.masked_scatter(loss_mask, weight.to(logprobs.dtype))
-
-
 def sequence_means(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Return the mean over its sequence for each response token.
 
     Shapes: x and responses `[R]`; returns `[R]`.
     """
-    total, count = _by_sequence(x, responses, cu_seqlens)
+    total, count = by_sequence(x, responses, cu_seqlens)
     return total / count
 
 
-def _by_sequence(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+def by_sequence(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
     """Return each response token's sum over its sequence, and the number of response tokens in it."""
     on_host = cu_seqlens[1:].long()
     (ends,) = upload([on_host], x.device)

@@ -210,8 +210,8 @@ def _relative(config: PPOMathConfig, scored: Scored) -> Tensor:
     baseline = config.ppo.baseline
     if baseline == "none":
         return scored.rewards
-    normalise_std = config.advantage_scale == "group_std"
-    return algorithms.advantages.relative_rewards(scored, baseline=baseline, normalise_std=normalise_std)
+    scale: Literal["group_std", "none"] = "group_std" if config.advantage_scale == "group_std" else "none"
+    return algorithms.advantages.relative_rewards(scored, baseline=baseline, scale=scale)
 
 
 def _lesson(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> Tensor:

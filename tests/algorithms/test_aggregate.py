@@ -11,26 +11,32 @@ from realrl.algorithms.aggregate import token_weights
 from realrl.api.batch import cu_seqlens_of
 from tests.algorithms.splits import run_ranks
 
-KINDS = ("token", "sequence", "constant")
+KINDS = ("token", "sequence", "prompt", "constant")
 
 
-def weights_of(masks: list[torch.Tensor], reduce, aggregation: str) -> list[torch.Tensor]:
+def weights_of(
+    masks: list[torch.Tensor], reduce, aggregation: str, numbers: list[int] | None = None
+) -> list[torch.Tensor]:
+    """Two sequences have one prompt: the first two, and so on; `numbers` are those of the sequences."""
     mask = torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)
     cu_seqlens = cu_seqlens_of(map(len, masks))
-    options = {"aggregation": aggregation, "max_new_tokens": 9}
+    groups = torch.tensor(range(len(masks)) if numbers is None else numbers, dtype=torch.long) // 2
+    options = {"aggregation": aggregation, "max_new_tokens": 9, "groups": groups, "num_groups": 9}
     return list(token_weights(mask, cu_seqlens, reduce, **options).split([len(m) for m in masks]))
 
 
 @pytest.mark.parametrize("aggregation", KINDS)
 def test_a_weighted_sum_is_the_mean_that_is_asked_for(aggregation):
-    """Over tokens; over sequences of their means; over sequences of their sums by a constant. No response, no
-    say."""
+    """Over tokens; over sequences, or prompts, of their means; over sequences of their sums by a constant. No
+    response, no say."""
     masks = [torch.tensor(m, dtype=torch.bool) for m in ([0, 1, 1, 1], [0, 0], [0, 1], [1, 0, 1])]
     losses = [torch.arange(len(m)) + 10.0 * i for i, m in enumerate(masks)]
     chosen = [loss[mask].tolist() for loss, mask in zip(losses, masks) if mask.any()]
     expected = {
         "token": sum(map(sum, chosen)) / sum(map(len, chosen)),
         "sequence": sum(sum(x) / len(x) for x in chosen) / 3,
+        "prompt": (sum(chosen[0]) / len(chosen[0]) + sum(map(sum, chosen[1:])) / sum(map(len, chosen[1:])))
+        / 2,
         "constant": sum(sum(x) / 9 for x in chosen) / 3,
     }[aggregation]
     weights = weights_of(masks, lambda x: x, aggregation)
@@ -53,7 +59,7 @@ def test_weights_do_not_depend_on_who_holds_which_sequence(rows, num_ranks, aggr
 
     def work(rank, reduce):
         mine = [i for i in order if owners[i] == rank]
-        return dict(zip(mine, weights_of([masks[i] for i in mine], reduce, aggregation), strict=True))
+        return dict(zip(mine, weights_of([masks[i] for i in mine], reduce, aggregation, mine), strict=True))
 
     found = {i: w for part in run_ranks(num_ranks, work) for i, w in part.items()}
     for i, expected in enumerate(weights_of(masks, lambda x: x, aggregation)):

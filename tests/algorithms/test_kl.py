@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from realrl.algorithms.advantages import credited
-from realrl.algorithms.kl import kl_estimate, kl_rewards, last_response_tokens
+from realrl.algorithms.kl import kl_estimate, kl_in_loss, kl_rewards, last_response_tokens
 from realrl.api.batch import cu_seqlens_of
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -30,6 +30,47 @@ def test_each_estimator_is_its_formula():
         k: float(kl_estimate(torch.tensor(-1.0), torch.tensor(-1.0 + r), k)) for k in ("k1", "k2", "k3")
     }
     assert estimates == pytest.approx({"k1": -r, "k2": r * r / 2, "k3": math.exp(r) - 1 - r}, rel=1e-5)
+
+
+def softmax_gradients(make):
+    """The expected gradient of an estimate by the logits of a policy, over its draws; and the true one."""
+    logits = POLICY.log().clone().requires_grad_()
+    logprobs = logits.log_softmax(0)
+    (POLICY * make(logprobs, REFERENCE.log())).sum().backward()
+    exact = POLICY.log().clone().requires_grad_()
+    own = exact.log_softmax(0)
+    (own.exp() * (own - REFERENCE.log())).sum().backward()
+    return logits.grad, exact.grad
+
+
+def test_the_gradient_of_k3_plus_is_the_divergences():
+    """Its value is that of k3; k1's gradient is none."""
+    found, exact = softmax_gradients(lambda p, q: kl_estimate(p, q, "k3+"))
+    torch.testing.assert_close(found, exact)
+    values = kl_estimate(POLICY.log(), REFERENCE.log(), "k3+")
+    torch.testing.assert_close(values, kl_estimate(POLICY.log(), REFERENCE.log(), "k3"))
+    nothing, _ = softmax_gradients(lambda p, q: kl_estimate(p, q, "k1"))
+    torch.testing.assert_close(nothing, torch.zeros_like(exact))
+
+
+def test_a_weighted_k3_has_the_divergences_gradient():
+    """Where the policy is that of the draws, and where it has moved from it."""
+
+    def weighted(p, q):
+        return kl_in_loss(p, q, "k3", log_ratio=p - POLICY.log())
+
+    found, exact = softmax_gradients(weighted)
+    torch.testing.assert_close(found, exact)
+    plain, _ = softmax_gradients(lambda p, q: kl_in_loss(p, q, "k3"))
+    assert not torch.allclose(plain, exact)
+
+
+def test_a_clipped_estimate_has_no_gradient_beyond_its_bound():
+    logprobs = torch.tensor([-9.0, -1.0], requires_grad=True)
+    found = kl_in_loss(logprobs, torch.tensor([-1.0, -1.5]), "k3", clip=10.0)
+    found.sum().backward()
+    assert found.tolist() == pytest.approx([10.0, math.exp(-0.5) - 1 + 0.5])
+    assert logprobs.grad[0] == 0 and logprobs.grad[1] != 0
 
 
 def test_k3_is_never_negative():
@@ -66,7 +107,7 @@ def test_k3_of_a_token_that_the_policy_gave_up_is_bounded_in_slope():
 
 
 def test_an_unknown_estimator_is_refused():
-    with pytest.raises(ValueError, match="k1, k2 or k3, got 'k4'"):
+    with pytest.raises(ValueError, match=r"k1, k2, k3 or k3\+, got 'k4'"):
         kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
 
 

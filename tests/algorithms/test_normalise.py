@@ -68,20 +68,24 @@ def test_masked_normalise_over_any_split(seed, cuts):
     torch.testing.assert_close(torch.cat(split), masked_normalise(x, mask, alone), rtol=1e-6, atol=1e-7)
 
 
-def group_loop(rewards, groups, counts, normalise_std, baseline):
+def group_loop(rewards, groups, counts, scale, baseline, sample_std):
     """Group by group with the statistics module."""
     rows = list(zip(rewards, groups, counts, strict=True))
     members = {g: [r for r, h, is_in in rows if h == g and is_in] for g in groups}
+    centred = [reward - statistics.fmean(members[group]) for reward, group, is_in in rows if is_in]
+    degrees = max(1, len(centred) - sample_std)
+    batch_std = math.sqrt(math.fsum(x * x for x in centred) / degrees)
     advantages = []
     for reward, group, is_in in rows:
         own = members[group]
-        std = statistics.pstdev(own) if own else 0.0
-        if not is_in or std == 0:
+        if not is_in or statistics.pstdev(own) == 0:
             advantages.append(0.0)
             continue
         others = (math.fsum(own) - reward) / (len(own) - 1)
         taken_off = others if baseline == "leave_one_out" else statistics.fmean(own)
-        advantages.append((reward - taken_off) / (std if normalise_std else 1.0))
+        group_std = statistics.stdev(own) if sample_std else statistics.pstdev(own)
+        divisor = {"none": 1.0, "group_std": group_std, "batch_std": batch_std}[scale]
+        advantages.append((reward - taken_off) / divisor)
     return torch.tensor(advantages, dtype=torch.float32)
 
 
@@ -94,18 +98,19 @@ def group_loop(rewards, groups, counts, normalise_std, baseline):
         max_size=24,
     ),
     num_ranks=st.integers(1, 3),
-    normalise_std=st.booleans(),
+    scale=st.sampled_from(["none", "group_std", "batch_std"]),
+    sample_std=st.booleans(),
     baseline=st.sampled_from(["group_mean", "leave_one_out"]),
     seed=st.integers(0, 1 << 16),
 )
-def test_group_relative_over_any_split(samples, num_ranks, normalise_std, baseline, seed):
+def test_group_relative_over_any_split(samples, num_ranks, scale, sample_std, baseline, seed):
     """Groups spread over ranks in any way, absent groups and samples that do not count, give the loop's
     advantages."""
     groups = torch.tensor([g for g, *_ in samples], dtype=torch.int64)
     rewards = torch.tensor([r for _, r, _ in samples])
     counts = torch.tensor([is_in for *_, is_in in samples], dtype=torch.bool)
     owner = torch.randint(num_ranks, (len(samples),), generator=torch.Generator().manual_seed(seed))
-    options = {"normalise_std": normalise_std, "baseline": baseline}
+    options = {"scale": scale, "sample_std": sample_std, "baseline": baseline}
 
     def work(rank, reduce):
         mine = owner == rank
@@ -125,8 +130,8 @@ def test_what_does_not_count_may_be_nan():
     assert group_relative(rewards, groups, 1, alone, counts=counts).tolist() == [-1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("normalise_std", [True, False])
-def test_groups_without_a_difference_get_exactly_zero(normalise_std):
+@pytest.mark.parametrize("scale", ["none", "group_std", "batch_std"])
+def test_groups_without_a_difference_get_exactly_zero(scale):
     """One sample alone, and equal rewards whose mean is rounded."""
     rewards, groups = torch.tensor([0.7, 0.1, 0.1, 0.1]), torch.tensor([0, 1, 1, 1])
-    assert torch.equal(group_relative(rewards, groups, 2, alone, normalise_std=normalise_std), torch.zeros(4))
+    assert torch.equal(group_relative(rewards, groups, 2, alone, scale=scale), torch.zeros(4))

@@ -11,10 +11,11 @@ import torch
 from realrl.algorithms.policy import (
     ResponseTokens,
     cispo_loss,
+    gmpo_loss,
     gspo_loss,
-    importance_weights,
     own_loss,
     ppo_loss,
+    sapo_loss,
 )
 
 LENGTHS = [30, 1, 55, 14]
@@ -24,7 +25,9 @@ OPTIONS = [
     {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 1.5},
     {"clip_low": 3e-2, "clip_high": 4e-2, "level": "sequence"},
     {"clip_low": 1.0, "clip_high": 1.0, "surrogate": "cispo"},
+    {"clip_low": 0.4, "clip_high": 0.3, "surrogate": "gmpo"},
 ]
+SAPO = {"tau_positive": 1.0, "tau_negative": 1.05}
 
 
 @dataclass
@@ -58,7 +61,7 @@ def response_tokens(t: Tokens, logprobs: torch.Tensor, cu_seqlens: torch.Tensor)
 
 def loss_of(options):
     if "surrogate" in options:
-        return cispo_loss
+        return {"cispo": cispo_loss, "gmpo": gmpo_loss}[options["surrogate"]]
     return gspo_loss if "level" in options else ppo_loss
 
 
@@ -76,6 +79,14 @@ def one_by_one(t: Tokens, *, clip_low, clip_high, dual_clip=0.0, level="token", 
         mean = sum(new[i] - old[i] for i in places) / max(1, len(places))
         for i in places:
             a, w = advantages[i], weights[i]
+            if surrogate == "gmpo":
+                bounded = [geometric(new[j] - old[j], advantages[j], clip_low, clip_high) for j in places]
+                mean = math.exp(sum(bounded) / len(places))
+                loss -= w * mean * a
+                for j, log_ratio in zip(places, bounded):
+                    gradient[j] -= w * mean * a / len(places) * (log_ratio == new[j] - old[j])
+                clipped.append(bounded[places.index(i)] != new[i] - old[i])
+                continue
             ratio = math.exp(mean if level == "sequence" else new[i] - old[i])
             bounded = min(max(ratio, 1 - clip_low), 1 + clip_high)
             if surrogate == "cispo":
@@ -92,6 +103,11 @@ def one_by_one(t: Tokens, *, clip_low, clip_high, dual_clip=0.0, level="token", 
     return loss, gradient, clipped
 
 
+def geometric(log_ratio, advantage, clip_low, clip_high):
+    """A log-ratio, bounded in the direction of its advantage."""
+    return min(log_ratio, clip_high) if advantage >= 0 else max(log_ratio, -clip_low)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_loss_and_its_gradient_agree_with_a_loop(options):
     """For every kind of ratio, bound and surrogate; a sequence's gradient is shared out over its tokens."""
@@ -106,15 +122,40 @@ def test_the_loss_and_its_gradient_agree_with_a_loop(options):
 
 
 def test_on_policy_gradient_is_the_policy_gradient():
-    """At ratio 1 nothing is clipped, so d loss / d logprobs = -w * A, whatever the ratio's level."""
+    """At ratio 1 nothing is clipped, so d loss / d logprobs = -w * A, whatever the ratio's level.
+
+    GMPO shares a response's gradient out over its tokens.
+    """
     t = tokens()
     t.old_logprobs = t.logprobs
-    for options in OPTIONS:
+    for options in OPTIONS[:4]:
         leaf = t.logprobs.clone().requires_grad_()
         found = computed(t, leaf, **options)
         found.loss.backward()
         torch.testing.assert_close(leaf.grad, torch.where(t.mask, -t.weights * t.advantages, 0.0))
         assert not found.clipped.any() and not found.approx_kl.any()
+
+
+def test_a_sigmoid_fades_out_what_has_moved_far():
+    """SAPO: 4 / tau * sigmoid(tau * (r - 1)) * A by a loop, with the slope A at ratio 1."""
+    t = tokens(5)
+    leaf = t.logprobs.clone().requires_grad_()
+    found = sapo_loss(response_tokens(t, leaf, CU_SEQLENS), **SAPO)
+    found.loss.backward()
+    loss, gradient = 0.0, [0.0] * 100
+    for i in t.mask.nonzero()[:, 0].tolist():
+        a, w = float(t.advantages[i]), float(t.weights[i])
+        ratio = math.exp(float(t.logprobs[i] - t.old_logprobs[i]))
+        tau = 1.0 if a > 0 else 1.05
+        sigmoid = 1 / (1 + math.exp(-tau * (ratio - 1)))
+        loss -= w * a * 4 / tau * sigmoid
+        gradient[i] = -w * a * 4 * sigmoid * (1 - sigmoid) * ratio
+    assert float(found.loss.detach()) == pytest.approx(loss)
+    torch.testing.assert_close(leaf.grad, torch.tensor(gradient, dtype=torch.float64))
+    at_one = t.logprobs.clone().requires_grad_()
+    t.old_logprobs = t.logprobs
+    sapo_loss(response_tokens(t, at_one, CU_SEQLENS), **SAPO).loss.backward()
+    torch.testing.assert_close(at_one.grad, torch.where(t.mask, -t.weights * t.advantages, 0.0))
 
 
 def test_the_kl_is_never_negative_and_that_of_a_loop():
@@ -157,35 +198,6 @@ def test_masked_tokens_have_no_say():
     found.loss.backward()
     assert torch.equal(found.loss.detach(), expected)
     assert (leaf.grad[~t.mask] == 0).all()
-
-
-@pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("kind", ["truncate", "mask"])
-def test_importance_weights_agree_with_a_loop(level, kind):
-    """Each token's, or the product over its sequence; cut down or left out above the cap."""
-    t = tokens()
-    found = importance_weights(
-        t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.5, level=level, kind=kind
-    )
-    expected = [0.0] * 100
-    difference = (t.logprobs - t.old_logprobs).tolist()
-    for first, last in zip(CU_SEQLENS.tolist(), CU_SEQLENS.tolist()[1:]):
-        places = [i for i in range(first, last) if t.mask[i]]
-        for i in places:
-            which = places if level == "sequence" else [i]
-            weight = math.prod(math.exp(difference[j]) for j in which)
-            expected[i] = weight if weight <= 1.5 else 1.5 * (kind == "truncate")
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    assert (found[t.mask] == (1.5 if kind == "truncate" else 0)).any()
-
-
-def test_an_update_of_fresh_rollouts_is_not_weighted():
-    """Where the proximal policy is the rollout's; nor is any where no weights are asked for."""
-    t = tokens()
-    found = importance_weights(t.logprobs, t.logprobs, t.mask, CU_SEQLENS, cap=1.0)
-    assert torch.equal(found, t.mask.double())
-    none = importance_weights(t.logprobs, t.old_logprobs, t.mask, CU_SEQLENS, cap=1.0, kind="none")
-    assert torch.equal(none, t.mask.double())
 
 
 @pytest.mark.parametrize("difference", [1e4, -1e4])

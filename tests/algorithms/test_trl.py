@@ -103,7 +103,13 @@ def test_losses_and_gradients_are_trls(case):
     packed, own_mask = new[mask].clone().requires_grad_(), torch.ones(sum(LENGTHS), dtype=torch.bool)
     cu_seqlens = cu_seqlens_of(LENGTHS)
     weights = token_weights(
-        own_mask, cu_seqlens, lambda x: x, aggregation=aggregation, max_new_tokens=MAX_NEW_TOKENS
+        own_mask,
+        cu_seqlens,
+        lambda x: x,
+        aggregation=aggregation,
+        max_new_tokens=MAX_NEW_TOKENS,
+        groups=torch.arange(len(LENGTHS)),
+        num_groups=len(LENGTHS),
     )
     tokens = ResponseTokens(
         packed,

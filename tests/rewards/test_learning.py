@@ -91,7 +91,7 @@ def trained(rewards: Tensor, steps: int = STEPS) -> Policy:
             logprobs.detach().exp(), SAMPLES, replacement=True, generator=draw
         ).flatten()
         earned = rewards[problems, answers]
-        advantages = group_relative(earned, problems, num_problems, lambda x: x, normalise_std=True)
+        advantages = group_relative(earned, problems, num_problems, lambda x: x, scale="group_std")
         taken = logprobs[problems, answers]
         weights = torch.full((total,), 1 / total)
         places, bounds = torch.arange(total), torch.arange(total + 1)
