@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from realrl.algorithms.aggregate import token_weights
-from realrl.algorithms.kl import kl_estimate
-from realrl.algorithms.policy import ResponseTokens, cispo_loss, gspo_loss, ppo_loss
+from realrl.algorithms.correction import stale_and_bad
+from realrl.algorithms.kl import kl_in_loss
+from realrl.algorithms.policy import ResponseTokens, cispo_loss, gspo_loss, ppo_loss, sapo_loss
 from realrl.api.batch import cu_seqlens_of
 
 GRPOTrainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
@@ -36,6 +38,24 @@ CASES = {
         partial(gspo_loss, **BOUNDS),
         0.0,
     ),
+    "unbiased KL": (
+        {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": True},
+        "sequence",
+        partial(ppo_loss, **BOUNDS),
+        0.04,
+    ),
+    "off-policy mask": (
+        {"loss_type": "dapo", "off_policy_mask_threshold": 0.0},
+        "token",
+        partial(ppo_loss, **BOUNDS),
+        0.0,
+    ),
+    "sapo": (
+        {"loss_type": "sapo", "sapo_temperature_pos": 1.0, "sapo_temperature_neg": 1.05},
+        "sequence",
+        partial(sapo_loss, tau_positive=1.0, tau_negative=1.05),
+        0.0,
+    ),
     # TRL's bound of CISPO is the largest ratio itself, and it has none below.
     "cispo": (
         {"loss_type": "cispo", "epsilon_high": 1.28},
@@ -44,6 +64,10 @@ CASES = {
         0.0,
     ),
 }
+
+
+ARGUMENTS = ("delta", "use_bias_correction_kl", "sapo_temperature_pos", "sapo_temperature_neg")
+"""Those that the loss takes from TRL's arguments, and not from its trainer."""
 
 
 class Stub(SimpleNamespace):
@@ -63,7 +87,8 @@ def theirs(options: dict, logprobs, old, ref, advantages, mask) -> torch.Tensor:
         max_completion_length=MAX_NEW_TOKENS,
         current_gradient_accumulation_steps=1,
         model=SimpleNamespace(training=False),
-        args=Stub(delta=options.get("delta"), steps_per_generation=1),
+        args=Stub(steps_per_generation=1, **{key: options.get(key) for key in ARGUMENTS}),
+        get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
         accelerator=SimpleNamespace(
             num_processes=1,
             gather=lambda x: x,
@@ -119,8 +144,13 @@ def test_losses_and_gradients_are_trls(case):
         torch.arange(sum(LENGTHS)),
         cu_seqlens,
     )
-    loss = ours(tokens).loss
-    loss = loss + kl_coef * (kl_estimate(packed, ref[mask], "k3") * weights).sum()
+    log_ratio = tokens.log_ratio if "use_bias_correction_kl" in options else None
+    kl = kl_in_loss(packed, ref[mask], "k3", log_ratio=log_ratio)
+    if "off_policy_mask_threshold" in options:
+        left_out = stale_and_bad(tokens, old[mask], limit=0.0)
+        assert 0 < left_out.sum() < len(left_out)
+        tokens = replace(tokens, weights=tokens.weights.where(~left_out, 0.0))
+    loss = ours(tokens).loss + kl_coef * (kl * weights).sum()
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(packed.grad, padded.grad[mask], rtol=1e-6, atol=1e-9)
