@@ -15,9 +15,9 @@ struct GaeInput {
   const float *values;          // [T + B]
   const int32_t *cu_seqlens;    // [B + 1]
   const bool *bootstrap;        // [B]
+  const double *lams;           // [B]
   int64_t num_sequences;        // B
   double gamma;
-  double lam;
 };
 
 struct GaeOutput {
@@ -34,6 +34,9 @@ struct GaeSequence {
   int64_t length;
   bool bootstrap;
   double gamma;
+  double lam;
+
+  REALRL_HOST_DEVICE double discount() const { return gamma * lam; }
 
   // Temporal-difference error of token t. The state after the last token is worth nothing unless
   // the sequence was cut off there.
@@ -53,10 +56,11 @@ REALRL_HOST_DEVICE GaeSequence gae_sequence(const GaeInput &in, const GaeOutput 
   const int64_t start = in.cu_seqlens[i];
   return {in.rewards + start,     in.values + start + i, out.advantages + start,
           out.returns + start,    in.cu_seqlens[i + 1] - start,
-          in.bootstrap[i],        in.gamma};
+          in.bootstrap[i],        in.gamma,
+          in.lams[i]};
 }
 
-// A_t = delta_t + discount * A_{t+1}, with discount = gamma * lam.
+// A_t = delta_t + discount * A_{t+1}.
 REALRL_HOST_DEVICE double gae_step(double delta, double discount, double next_advantage) {
   return delta + discount * next_advantage;
 }

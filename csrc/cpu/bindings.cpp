@@ -17,15 +17,15 @@ static T *pointer(std::uintptr_t address) {
 }
 
 static void gae(std::uintptr_t rewards, std::uintptr_t values, std::uintptr_t cu_seqlens,
-                std::uintptr_t bootstrap, std::int64_t num_sequences, double gamma, double lam,
+                std::uintptr_t bootstrap, std::uintptr_t lams, std::int64_t num_sequences, double gamma,
                 std::uintptr_t advantages, std::uintptr_t returns, int num_threads) {
   const realrl::GaeInput in{pointer<const float>(rewards),
                             pointer<const float>(values),
                             pointer<const std::int32_t>(cu_seqlens),
                             pointer<const bool>(bootstrap),
+                            pointer<const double>(lams),
                             num_sequences,
-                            gamma,
-                            lam};
+                            gamma};
   realrl::gae_cpu(in, {pointer<float>(advantages), pointer<float>(returns)}, num_threads);
 }
 

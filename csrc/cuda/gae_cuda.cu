@@ -36,7 +36,7 @@ __global__ void gae_kernel(GaeInput in, GaeOutput out) {
   if (i >= in.num_sequences) return;
 
   const GaeSequence sequence = gae_sequence(in, out, i);
-  const double discount = in.gamma * in.lam;
+  const double discount = sequence.discount();
   const double carry_weight = power(discount, lane + 1);
   double carry = 0.0;
   for (int64_t last = sequence.length - 1; last >= 0; last -= kWarp) {
@@ -51,11 +51,11 @@ __global__ void gae_kernel(GaeInput in, GaeOutput out) {
 }  // namespace realrl
 
 extern "C" int realrl_gae(const float *rewards, const float *values, const int32_t *cu_seqlens,
-                          const bool *bootstrap, int64_t num_sequences, double gamma, double lam,
-                          float *advantages, float *returns, void *stream) {
+                          const bool *bootstrap, const double *lams, int64_t num_sequences,
+                          double gamma, float *advantages, float *returns, void *stream) {
   using namespace realrl;
   if (num_sequences == 0) return cudaSuccess;
-  const GaeInput in{rewards, values, cu_seqlens, bootstrap, num_sequences, gamma, lam};
+  const GaeInput in{rewards, values, cu_seqlens, bootstrap, lams, num_sequences, gamma};
   const GaeOutput out{advantages, returns};
   const auto blocks = static_cast<unsigned>((num_sequences + kWarpsPerBlock - 1) / kWarpsPerBlock);
   gae_kernel<<<blocks, kWarp * kWarpsPerBlock, 0, static_cast<cudaStream_t>(stream)>>>(in, out);

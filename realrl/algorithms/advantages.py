@@ -48,8 +48,8 @@ class Scored:
     """Whether a response's return continues with the value of its last state: bool `[B]`; None: of none."""
     gamma: float = 1.0
     """Discount of a later token's reward."""
-    lam: float = 1.0
-    """Weight of longer looks ahead in generalised advantage estimation."""
+    lam: float | Tensor = 1.0
+    """Weight of longer looks ahead in generalised advantage estimation; of each response, float64 `[B]`."""
     sample_std: bool = False
     """Whether a standard deviation is that of a sample, with n - 1, and not that of a population, with n."""
 

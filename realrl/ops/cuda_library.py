@@ -24,8 +24,8 @@ def _pointers(count: int) -> list[type[ctypes._CDataType]]:
     return [_POINTER] * count
 
 
-_GAE_JOB = (*_pointers(4), _INT64, _DOUBLE, _DOUBLE, *_pointers(2))
-"""Argument types of advantages: inputs, their number, gamma, lambda and outputs."""
+_GAE_JOB = (*_pointers(5), _INT64, _DOUBLE, *_pointers(2))
+"""Argument types of advantages: inputs, the number of sequences, gamma and outputs."""
 _BOXES_JOB = (_POINTER, _INT64, _POINTER, _INT64, _INT, _DOUBLE, _POINTER)
 """Argument types of a move of boxes: table, message, direction, eta and checksum."""
 _LOGITS_JOB = (
@@ -87,15 +87,14 @@ class CudaKernels:
         self._error_string = library.realrl_error_string
         self._error_string.restype = ctypes.c_char_p
 
-    def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
+    def gae(self, rewards, values, cu_seqlens, bootstrap, lams, gamma, advantages, returns) -> None:
         """Fill `advantages` and `returns`."""
         self._call(
             rewards.device,
             self._gae,
-            *addresses(rewards, values, cu_seqlens, bootstrap),
+            *addresses(rewards, values, cu_seqlens, bootstrap, lams),
             len(bootstrap),
             gamma,
-            lam,
             *addresses(advantages, returns),
         )
 

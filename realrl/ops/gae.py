@@ -15,18 +15,25 @@ from realrl.ops import kernels
 
 @torch.no_grad()
 def gae(
-    rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, *, gamma: float, lam: float
+    rewards: Tensor,
+    values: Tensor,
+    cu_seqlens: Tensor,
+    bootstrap: Tensor,
+    *,
+    gamma: float,
+    lam: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the advantages and returns of each token, from the kernel for the tensors' device.
 
-    `cu_seqlens` and `bootstrap` may be on the host.
+    `lam` is that of all sequences, or of each. `cu_seqlens`, `bootstrap` and `lam` may be on the host.
 
-    Shapes: rewards `[T]` and values `[T+B]` float32, cu_seqlens int32 `[B+1]`, bootstrap bool `[B]`;
-        returns two `[T]` float32.
+    Shapes: rewards `[T]` and values `[T+B]` float32, cu_seqlens int32 `[B+1]`, bootstrap bool `[B]`, a lam of
+        each sequence float64 `[B]`; returns two `[T]` float32.
     Raises:
         ValueError: a type, a shape or a device that does not match.
     """
-    _check(rewards, values, cu_seqlens, bootstrap)
+    lams = _of_sequences(lam, len(bootstrap))
+    _check(rewards, values, cu_seqlens, bootstrap, lams)
     kernel = kernels.for_device(rewards.device)
     if kernel is None:
         return gae_reference(rewards, values, cu_seqlens, bootstrap, gamma=gamma, lam=lam)
@@ -34,6 +41,7 @@ def gae(
     values = values.contiguous()
     cu_seqlens = cu_seqlens.to(rewards.device).contiguous()
     bootstrap = bootstrap.to(rewards.device).contiguous()
+    lams = lams.to(rewards.device).contiguous()
     advantages = torch.empty_like(rewards)
     returns = torch.empty_like(rewards)
     kernel.gae(
@@ -41,8 +49,8 @@ def gae(
         values,
         cu_seqlens,
         bootstrap,
+        lams,
         gamma,
-        lam,
         advantages,
         returns,
     )
@@ -51,7 +59,13 @@ def gae(
 
 @torch.no_grad()
 def gae_reference(
-    rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, *, gamma: float, lam: float
+    rewards: Tensor,
+    values: Tensor,
+    cu_seqlens: Tensor,
+    bootstrap: Tensor,
+    *,
+    gamma: float,
+    lam: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Compute `gae` in PyTorch, with the recurrence as a scan by doubling.
 
@@ -71,11 +85,12 @@ def gae_reference(
         longest = int(lengths.max())
 
     distance = 1
-    weight = gamma * lam
+    lams = _of_sequences(lam, len(bootstrap)).to(rewards.device)
+    weight = gamma * lams[sequence]
     while distance < longest:
         is_same_sequence = sequence[distance:] == sequence[:-distance]
         later = torch.where(is_same_sequence, advantages[distance:], 0.0)
-        head = advantages[:-distance] + weight * later
+        head = advantages[:-distance] + weight[:-distance] * later
         tail = advantages[-distance:]
         advantages = torch.cat((head, tail))
 
@@ -84,6 +99,13 @@ def gae_reference(
 
     returns = advantages + current
     return advantages.float(), returns.float()
+
+
+def _of_sequences(lam: float | Tensor, num_sequences: int) -> Tensor:
+    """Return the lam of each sequence: float64 `[B]`."""
+    if isinstance(lam, Tensor):
+        return lam
+    return torch.full((num_sequences,), lam, dtype=torch.double)
 
 
 def _sequence_of_tokens(cu_seqlens: Tensor) -> Tensor:
@@ -111,7 +133,7 @@ def _next_values(values: Tensor, sequence: Tensor, bootstrap: Tensor) -> Tensor:
     return following.masked_fill(has_no_value, 0.0)
 
 
-def _check(rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor) -> None:
+def _check(rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, lams: Tensor) -> None:
     """Raise if an argument does not fit: the kernels read raw memory."""
     num_tokens = len(rewards)
     num_sequences = len(cu_seqlens) - 1
@@ -120,6 +142,7 @@ def _check(rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tenso
     _check_vector("values", values, torch.float32, num_tokens + num_sequences)
     _check_vector("cu_seqlens", cu_seqlens, torch.int32, num_bounds)
     _check_vector("bootstrap", bootstrap, torch.bool, num_sequences)
+    _check_vector("lam", lams, torch.double, num_sequences)
     if values.device != rewards.device:
         raise ValueError(f"gae: rewards are on {rewards.device}, values on {values.device}")
 

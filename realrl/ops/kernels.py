@@ -113,13 +113,12 @@ class CpuKernels:
             torch.get_num_threads(),
         )
 
-    def gae(self, rewards, values, cu_seqlens, bootstrap, gamma, lam, advantages, returns) -> None:
+    def gae(self, rewards, values, cu_seqlens, bootstrap, lams, gamma, advantages, returns) -> None:
         """Fill `advantages` and `returns`."""
         self._module.gae(
-            *addresses(rewards, values, cu_seqlens, bootstrap),
+            *addresses(rewards, values, cu_seqlens, bootstrap, lams),
             len(bootstrap),
             gamma,
-            lam,
             *addresses(advantages, returns),
             torch.get_num_threads(),
         )

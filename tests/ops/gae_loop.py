@@ -11,18 +11,25 @@ from realrl.api.batch import cu_seqlens_of
 
 
 def gae_loop(
-    rewards: Tensor, values: Tensor, cu_seqlens: Tensor, bootstrap: Tensor, *, gamma: float, lam: float
+    rewards: Tensor,
+    values: Tensor,
+    cu_seqlens: Tensor,
+    bootstrap: Tensor,
+    *,
+    gamma: float,
+    lam: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The textbook's recurrence, token by token, from the end of each sequence."""
     advantages, returns = [], []
     bounds = cu_seqlens.tolist()
+    lams = lam.tolist() if isinstance(lam, Tensor) else [lam] * len(bootstrap)
     for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
         r, v = rewards[start:stop].tolist(), values[start + i : stop + i + 1].tolist()
         if not bootstrap[i]:
             v[-1] = 0.0
         backwards, following = [], 0.0
         for t in reversed(range(len(r))):
-            following = r[t] + gamma * v[t + 1] - v[t] + gamma * lam * following
+            following = r[t] + gamma * v[t + 1] - v[t] + gamma * lams[i] * following
             backwards.append(following)
         advantages += backwards[::-1]
         returns += [a + b for a, b in zip(backwards[::-1], v, strict=False)]

@@ -55,6 +55,21 @@ def test_kernel_and_twin_agree_with_the_loop(lengths, gamma, lam, seed):
             torch.testing.assert_close(tensor.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(0, 40), max_size=12), seed=st.integers(0, 1 << 16))
+def test_each_sequence_may_have_a_lambda_of_its_own(lengths, seed):
+    """As VAPO has it, by length; one that all have gives the bits of a number."""
+    batch = random_batch(lengths, seed=seed)
+    lams = torch.rand(len(lengths), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = gae_loop(*batch, gamma=0.9, lam=lams)
+    for implementation in IMPLEMENTATIONS:
+        for tensor, wanted in zip(implementation(*batch, gamma=0.9, lam=lams), expected, strict=True):
+            torch.testing.assert_close(tensor.double(), wanted, rtol=1e-5, atol=1e-5)
+        alike = implementation(*batch, gamma=0.9, lam=torch.full_like(lams, 0.3))
+        for tensor, wanted in zip(alike, implementation(*batch, gamma=0.9, lam=0.3), strict=True):
+            assert torch.equal(tensor, wanted)
+
+
 def test_threads_do_not_change_the_result():
     """A batch large enough for several threads gives the bits that one thread gives."""
     batch = random_batch([4000] * 8, seed=3)

@@ -24,8 +24,9 @@ LENGTHS = {
 def test_agrees_with_a_float64_loop(library, lengths, bootstrap):
     """Every token's advantage and return, for sequences that are cut off or mixed."""
     batch = random_batch(lengths, seed=5, bootstrap=bootstrap)
-    found = in_every_order(library, lambda *batch: gae(*batch, gamma=0.99, lam=0.95), *batch)
-    for tensor, wanted in zip(found, gae_loop(*batch, gamma=0.99, lam=0.95), strict=True):
+    lams = torch.linspace(0.5, 1, len(lengths), dtype=torch.float64)
+    found = in_every_order(library, lambda *batch: gae(*batch[:-1], gamma=0.99, lam=batch[-1]), *batch, lams)
+    for tensor, wanted in zip(found, gae_loop(*batch, gamma=0.99, lam=lams), strict=True):
         torch.testing.assert_close(tensor.double(), wanted, rtol=1e-6, atol=1e-6)
 
 
