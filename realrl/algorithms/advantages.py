@@ -182,6 +182,19 @@ def generalised_advantages(scored: Scored, *, rewards: Tensor, values: Tensor | 
     return Advantages(spread(advantages, mask), spread(returns, mask))
 
 
+def length_adaptive_lam(lengths: Tensor, *, alpha: float) -> Tensor:
+    """Return the weight of longer looks ahead for responses of some lengths: `1 - 1 / (alpha * length)`.
+
+    The weights of the temporal-difference errors then add up to `alpha` times the length. Shorter responses
+    than `1 / alpha` have 0.
+
+    Shapes: lengths `[B]`; returns float64 `[B]`.
+    Source: Yue et al. 2025, arXiv:2504.05118, eq. 9 (VAPO, with alpha 0.05).
+    """
+    looks = alpha * lengths.double()
+    return 1 - 1 / looks.clamp(min=1)
+
+
 def credited(rewards: Tensor, token_rewards: Tensor, loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Return the reward of each token: `token_rewards`, plus the response's on its last token.
 

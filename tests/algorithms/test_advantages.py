@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from realrl.algorithms.advantages import ESTIMATORS, Scored, generalised_advantages
+from realrl.algorithms.advantages import ESTIMATORS, Scored, generalised_advantages, length_adaptive_lam
 from realrl.api.batch import cu_seqlens_of
 from tests.algorithms.splits import run_ranks
 
@@ -136,3 +136,10 @@ def test_what_is_not_finite_is_named():
     scored = samples([*range(6)])
     with pytest.raises(FloatingPointError, match="advantages or returns are not finite"):
         scored.to_go(torch.tensor([float("nan")] * 6))
+
+
+def test_looks_ahead_grow_with_the_length():
+    """The weights 1, lam, lam^2 ... add up to alpha times the length; short responses look at one token."""
+    lams = length_adaptive_lam(torch.tensor([1, 20, 40, 4000]), alpha=0.05)
+    assert lams.tolist() == pytest.approx([0.0, 0.0, 0.5, 0.995])
+    assert 1 / (1 - float(lams[-1])) == pytest.approx(0.05 * 4000)
