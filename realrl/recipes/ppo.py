@@ -57,7 +57,7 @@ class PPOConfig(CriticPolicyConfig):
         return self.ppo.advantage_scale != "none"
 
 
-def graph(config: CriticPolicyConfig) -> DataflowGraph:
+def graph(config: PPOConfig) -> DataflowGraph:
     """Return one training step; without a KL there is no reference."""
     before = []
     ref: tuple[str, ...] = ()
@@ -76,7 +76,10 @@ def graph(config: CriticPolicyConfig) -> DataflowGraph:
 
 
 def advantages(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Estimate advantages by the critic's values, and the returns that it trains on (arXiv:1506.02438)."""
+    """Estimate advantages by the critic's values, and the returns that it trains on (arXiv:1506.02438).
+
+    `ppo-math` with a critic has the same body.
+    """
     config, ppo = ctx.config, ctx.config.ppo
     # The critic's values are in units of the returns of earlier steps, rewards are not.
     moments = critic.moments(ctx)

@@ -223,4 +223,4 @@ class Discounting(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class CriticSettings(Clipping, Discounting, Reference):
-    """What PPO can be set to with a critic."""
+    """PPO's clipping, discounting and reference, as recipes with a critic have them."""
