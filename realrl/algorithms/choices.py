@@ -12,3 +12,7 @@ WeightBy = Literal["none", "token", "sequence", "geometric"]
 """Whose importance weight a token has: its own, or its response's product or geometric mean: `correction`."""
 MaskBy = Literal["none", "token", "sequence", "geometric", "binary_kl"]
 """What is looked at to leave tokens out of the loss: `correction`."""
+CorrectionName = Literal[
+    "none", "tis", "sequence-tis", "sequence-mis", "icepop", "kpop", "geo-rs", "seq-mask-tis"
+]
+"""Published combinations of a weight and a mask: `presets`."""

@@ -43,6 +43,12 @@ class ResponseTokens:
         """The log of the probability under the policy divided by that under the old one, bounded."""
         return (self.logprobs - self.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
+    @property
+    def approx_kl(self) -> Tensor:
+        """The k3 estimate of KL(policy before the update || policy), without a gradient."""
+        log_ratio = self.log_ratio.detach()
+        return log_ratio.exp() - 1 - log_ratio
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -82,7 +88,8 @@ def ppo_loss(
         raised = torch.maximum(objective, floor)
         clipped |= is_bad & is_below
         objective = torch.where(is_bad, raised, objective)
-    return _weighted(tokens, objective, ratio, clipped)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
@@ -101,7 +108,8 @@ def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> P
     ratio = (means + own_gradient).exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     objective, clipped = _clipped_objective(ratio, bounded, tokens.advantages)
-    return _weighted(tokens, objective, ratio, clipped)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
@@ -112,7 +120,8 @@ def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> 
     ratio = tokens.log_ratio.exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     objective = bounded.detach() * tokens.advantages * tokens.logprobs
-    return _weighted(tokens, objective, ratio, bounded != ratio)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), bounded != ratio, tokens.approx_kl)
 
 
 def sapo_loss(tokens: ResponseTokens, *, tau_positive: float, tau_negative: float) -> PolicyLoss:
@@ -127,7 +136,8 @@ def sapo_loss(tokens: ResponseTokens, *, tau_positive: float, tau_negative: floa
     tau = torch.where(tokens.advantages > 0, tau_positive, tau_negative)
     gate = torch.sigmoid(tau * (ratio - 1)) * 4 / tau
     clipped = torch.zeros_like(ratio, dtype=torch.bool)
-    return _weighted(tokens, gate * tokens.advantages, ratio, clipped)
+    loss = -(gate * tokens.advantages * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def gmpo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
@@ -146,7 +156,9 @@ def gmpo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> P
     pessimistic = torch.where(is_good, lesser, greater)
     means = sequence_means(pessimistic, tokens.responses, tokens.cu_seqlens)
     objective = means.exp() * tokens.advantages
-    return _weighted(tokens, objective, log_ratio.exp(), pessimistic != log_ratio)
+    loss = -(objective * tokens.weights).sum()
+    ratio = log_ratio.detach().exp()
+    return PolicyLoss(loss, ratio, pessimistic != log_ratio, tokens.approx_kl)
 
 
 def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
@@ -165,7 +177,9 @@ def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
         )
     ratio = tokens.log_ratio.exp()
     clipped = torch.zeros_like(ratio, dtype=torch.bool)
-    return _weighted(tokens, -losses, ratio, clipped)
+    objective = -losses
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def _clipped_objective(ratio: Tensor, bounded: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,13 +187,6 @@ def _clipped_objective(ratio: Tensor, bounded: Tensor, advantages: Tensor) -> tu
     objective = torch.minimum(ratio * advantages, bounded * advantages)
     clipped = bounded * advantages < ratio * advantages
     return objective, clipped
-
-
-def _weighted(tokens: ResponseTokens, objective: Tensor, ratio: Tensor, clipped: Tensor) -> PolicyLoss:
-    log_ratio = tokens.log_ratio.detach()
-    kl = log_ratio.exp() - 1 - log_ratio
-    loss = -(objective * tokens.weights).sum()
-    return PolicyLoss(loss, ratio.detach(), clipped, kl)
 
 
 def sequence_means(x: Tensor, responses: Tensor, cu_seqlens: Tensor) -> Tensor:

@@ -87,8 +87,7 @@ def advantages(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallO
             kl_coef,
             lesson=lesson,
         )
-    costs = parts.reference.token_costs(batch, kl_coef)
-    scored = parts.estimates.scored(ctx, batch, token_rewards=costs)
+    scored = parts.estimates.scored(ctx, batch, kl_coef=kl_coef)
     estimator = parts.estimates.estimator_of(ctx.config, "reinforce")
     return parts.estimates.output(
         ctx,

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from realrl.algorithms.correction import CORRECTIONS, Correction, corrected, stale_and_bad
+from realrl.algorithms.correction import corrected, stale_and_bad
 from realrl.algorithms.policy import ResponseTokens
+from realrl.algorithms.presets import CORRECTIONS, Correction
 
 CU_SEQLENS = torch.tensor([0, 30, 31, 86, 100], dtype=torch.int32)
 CASES = {

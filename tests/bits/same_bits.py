@@ -82,7 +82,10 @@ CASES = (
     *cases_of("grpo", "grpo", COLOCATED, REASONING),
     *cases_of("dapo", "dapo", COLOCATED, {**REASONING, "ppo.max_draws": 3}),
     *cases_of(
-        "decoupled", "ppo-math", COLOCATED, {**REASONING, "ppo.old": "trainer", "ppo.importance": "truncate"}
+        "decoupled",
+        "ppo-math",
+        COLOCATED,
+        {**REASONING, "ppo.old": "trainer", "ppo.correction.weight": "token", "ppo.correction.cap": 5},
     ),
     *cases_of("stale", "ppo-math", OVERLAPPING, {**REASONING, "max_staleness": 2}),
     *cases_of(

@@ -23,6 +23,7 @@ from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
 from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.settings import CorrectionConfig
 from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings, graph
 from tests.engines.test_engine import check_weights
 from tests.tiny import tiny_llama
@@ -35,8 +36,14 @@ LENGTHS = [3, 9, 5, 1, 7, 2, 4, 6, 3, 3, 8, 5]
 PROMPT = 4
 EVERY = range(len(LENGTHS))
 
-DECOUPLED = PPOMathSettings(old="trainer", importance="truncate", importance_cap=1.05, num_minibatches=2)
-MASKED = PPOMathSettings(old="trainer", importance="mask", importance_cap=1.05, num_minibatches=2)
+DECOUPLED = PPOMathSettings(
+    old="trainer", correction=CorrectionConfig(weight="token", cap=1.05), num_minibatches=2
+)
+MASKED = PPOMathSettings(
+    old="trainer",
+    correction=CorrectionConfig(weight="token", mask="token", high=1.05),
+    num_minibatches=2,
+)
 EARLY = PPOMathSettings(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
 VARIANTS: dict[str, Recipe] = {
     **{

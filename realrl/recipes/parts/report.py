@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.normalise import Reduce
+from realrl.algorithms.presets import Correction
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import Mean, Metrics, Peak
-from realrl.recipes.parts.settings import Updates
 from realrl.rewards.verdict import Verdict
 
 
@@ -160,16 +160,13 @@ class Drift:
         return found
 
 
-def importance_metrics(ppo: Updates, micro: PackedBatch) -> dict[str, Mean]:
-    """Return the mean importance weight, and the share of tokens whose weight was above the cap."""
-    weights = micro["importance"][responses_of(micro)]
-    if ppo.importance == "truncate":
-        above = weights >= ppo.importance_cap
-    else:
-        above = weights == 0
+def correction_metrics(correction: Correction, micro: PackedBatch) -> dict[str, Mean]:
+    """Return the mean of what tokens' losses are multiplied with, and the share that was cut or left out."""
+    factors = micro["correction"][responses_of(micro)]
+    is_cut = (factors >= correction.cap) | (factors == 0)
     return {
-        "importance": mean_of(weights),
-        "importance_capped": mean_of(above),
+        "importance": mean_of(factors),
+        "importance_capped": mean_of(is_cut),
     }
 
 

@@ -10,11 +10,12 @@ A key that an algorithm does not have is in its `FIXED`, with what it always is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
-from realrl.algorithms.choices import Importance, Level
+from realrl.algorithms.choices import CorrectionName, MaskBy, WeightBy
+from realrl.algorithms.presets import CORRECTIONS, Correction
 from realrl.api.config import FixedKey, Section
 from realrl.base.require import require_at_most
 
@@ -32,15 +33,23 @@ INSTEAD = {
     "kl_coef": "grpo has a KL in the loss, rloo in a response's reward, ppo-math in each token's",
     "kl_in": "grpo has the KL in the loss, rloo in a response's reward, ppo and ppo-math in each token's",
     "kl_estimator": "recipe grpo has a choice of estimators in its loss",
+    "importance": "it has moved: with a cap of 5, `truncate` is ppo.correction={weight: token, cap: 5}, and `mask`"
+    " is {weight: token, mask: token, high: 5}",
+    "importance_cap": "set ppo.correction.cap, or ppo.correction.high of a mask",
+    "importance_level": "set ppo.correction.weight and ppo.correction.mask",
     "ref_eta": "only the reference of a recipe with ppo.kl_coef can follow the actor",
 }
 """What to do for another value of a key that an algorithm fixes."""
 
 
+MOVED = MappingProxyType({"importance": "none", "importance_cap": 5.0, "importance_level": "token"})
+"""Keys that others have replaced, with values that say nothing."""
+
+
 def fixed(**values: object) -> MappingProxyType[str, FixedKey]:
     """Return what an algorithm fixes: each key with its value, or a tuple of values that say the same."""
     found: dict[str, FixedKey] = {}
-    for key, value in values.items():
+    for key, value in {**MOVED, **values}.items():
         all_alike = value if isinstance(value, tuple) else (value,)
         found[key] = FixedKey(all_alike, INSTEAD[key])
     return MappingProxyType(found)
@@ -73,6 +82,61 @@ def require_share(name: str, value: float) -> None:
     """Raise ValueError unless a value is from 0 to 1."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionConfig:
+    """How a loss corrects for a rollout whose log-probabilities or weights are not the trainer's.
+
+    A published combination by its `name`, or each part by itself; a part that is given replaces the name's.
+    """
+
+    name: CorrectionName = "none"
+    """`tis`: weights by token, up to 2; `sequence-tis`: by response; `sequence-mis`: responses with a weight
+    above 2 are left out; `icepop`: tokens with a weight outside of 0.5 to 5 are; `kpop`: tokens with a
+    divergence above 0.1 are; `geo-rs`: responses whose mean weight is outside of 0.999 to 1.001 are, without
+    weights; `seq-mask-tis`: the same, with weights by token."""
+    weight: WeightBy | None = None
+    """Whose importance weight a token's loss is multiplied with: the token's own; its response's, the product
+    of its tokens' weights or their geometric mean; or none. With `weight: token, cap: 5`, decoupled PPO."""
+    cap: float | None = None
+    """The largest weight, at least 1; a greater one is truncated."""
+    mask: MaskBy | None = None
+    """What is compared with `low` and `high` to leave tokens or whole responses out: a weight as above, or
+    `binary_kl`, the larger KL divergence of two policies that know the drawn token and any other."""
+    low: float | None = None
+    """The least weight that stays in the loss."""
+    high: float | None = None
+    """The largest weight, or divergence, that stays in the loss."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, cap=self.cap)
+        require_at_least(0, low=self.low, high=self.high)
+        found = self.resolved
+        if found.mask == "none" and not (self.low is None and self.high is None):
+            raise ValueError("low and high are bounds of a mask: set mask, or leave them out")
+        if found.weight == "none" and self.cap is not None:
+            raise ValueError("cap is the largest weight: set weight, or leave it out")
+        if found.low > found.high:
+            raise ValueError(f"low must be at most high, got {found.low} and {found.high}")
+
+    @property
+    def corrects(self) -> bool:
+        """Whether there is a weight or a mask."""
+        return self.resolved != CORRECTIONS["none"]
+
+    @property
+    def resolved(self) -> Correction:
+        """The combination of `name`, with the parts that are given."""
+        parts = {
+            "weight": self.weight,
+            "cap": self.cap,
+            "mask": self.mask,
+            "low": self.low,
+            "high": self.high,
+        }
+        given = {name: value for name, value in parts.items() if value is not None}
+        return replace(CORRECTIONS[self.name], **given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,23 +189,22 @@ class Updates(Sampling):
     """Whose log-probabilities the ratio is taken to: those that the rollout recorded, or the trainer's own,
     recomputed before the update by one more call. `trainer` is for another generation engine, whose numbers
     differ from the trainer's, and for stale rollouts."""
-    importance: Importance = "none"
-    """Weight each token by how likely it is under `old: trainer`, compared with the rollout's policy: not at
-    all; truncated at `importance_cap`; or with weights above it left out of the loss. With `old: trainer`,
-    `truncate` is decoupled PPO."""
-    importance_cap: float = 5.0
-    """Cap on the importance weight."""
-    importance_level: Level = "token"
-    """Whose weight: each token's own, or its response's, the product."""
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
+    """Weights and masks of tokens, by how likely they are under `old: trainer` compared with the rollout's
+    policy."""
+    off_policy_mask: float = 0.0
+    """Leave out responses with a negative advantage that the policy, while it is trained, has made less
+    likely than the rollout had them, by more than this many nats a token (DeepSeek-V3.2, arXiv:2512.02556);
+    0 leaves none out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, num_minibatches=self.num_minibatches, importance_cap=self.importance_cap)
-        require_at_least(0, early_stop_kl=self.early_stop_kl)
-        if self.importance != "none" and self.old == "rollout":
+        require_at_least(1, num_minibatches=self.num_minibatches)
+        require_at_least(0, early_stop_kl=self.early_stop_kl, off_policy_mask=self.off_policy_mask)
+        if self.correction.corrects and self.old == "rollout":
             raise ValueError(
-                f"importance: {self.importance} weighs the trainer's policy against the rollout's; set"
-                " ppo.old=trainer, or ppo.importance=none"
+                "correction: it compares the trainer's policy with the rollout's; set ppo.old=trainer, or"
+                " leave ppo.correction out"
             )
 
 
@@ -219,3 +282,8 @@ class Discounting(Section):
         super().__post_init__()
         require_share("gamma", self.gamma)
         require_share("lam", self.lam)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings(Clipping, Discounting, Reference):
+    """PPO's clipping, discounting and reference, as recipes with a critic have them."""

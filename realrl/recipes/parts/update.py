@@ -6,6 +6,7 @@ batch ──▶ mini-batches ──▶ weights of tokens ──▶ engine: micro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,24 +15,19 @@ from torch import Tensor
 
 from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.choices import Aggregation
+from realrl.algorithms.correction import corrected, stale_and_bad
 from realrl.algorithms.learning_rate import learning_rate
-from realrl.algorithms.policy import (
-    PolicyLoss,
-    ResponseTokens,
-    TokenLoss,
-    importance_weights,
-    own_loss,
-)
-from realrl.algorithms.value import ValueLoss
+from realrl.algorithms.policy import PolicyLoss, ResponseTokens, TokenLoss, own_loss
 from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
 from realrl.base.user_files import load_function_from_file
+from realrl.recipes.parts.checks import groups_of
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.estimates import chosen
 from realrl.recipes.parts.report import (
     Drift,
-    importance_metrics,
+    correction_metrics,
     mean_of,
     mean_over,
     named,
@@ -44,24 +40,6 @@ LossOfPolicy = Callable[[ResponseTokens], PolicyLoss]
 """An algorithm's loss of a micro-batch."""
 TermOfLoss = Callable[[ResponseTokens, PackedBatch], Tensor | float]
 """What an algorithm adds to its loss of a micro-batch, as the cost of a distance: a scalar."""
-LossOfValues = Callable[[Tensor, PackedBatch], ValueLoss]
-"""`(values [T], micro-batch)`: a critic's loss of a micro-batch."""
-
-
-def response_tokens(config: PolicyConfig, logprobs: Tensor, micro: PackedBatch) -> ResponseTokens:
-    """Return what a loss of the policy sees of a micro-batch, whose response tokens have their weights."""
-    responses, weights = responses_of(micro), micro["weights"]
-    if config.ppo.importance != "none":
-        weights = weights * micro["importance"]
-    old_logprobs = micro["logprobs" if config.ppo.old == "rollout" else "prox_logprobs"]
-    return ResponseTokens(
-        logprobs=logprobs[responses],
-        old_logprobs=old_logprobs[responses],
-        advantages=micro["advantages"][responses],
-        weights=weights[responses],
-        responses=responses,
-        cu_seqlens=micro.cu_seqlens,
-    )
 
 
 def own_loss_of(config: PolicyConfig) -> TokenLoss | None:
@@ -113,10 +91,10 @@ def train_policy(
     if own is not None:
         loss = partial(own_loss, token_loss=own)
     num_updates = 0.0
-    for step in _steps(ctx, chosen(config, batch), config.actor.optimizer, ppo.num_minibatches, aggregation):
+    for step in steps(ctx, batch, config.actor.optimizer, ppo.num_minibatches, aggregation):
         watched = _Watched(ctx, step.num_tokens, loss, term)
         found = ctx.engine.train_logprobs(
-            _with_importance(config, step.minibatch),
+            _with_corrections(config, step.minibatch),
             watched,
             lr=step.lr,
             temperature=config.generation.training_temperature,
@@ -127,41 +105,11 @@ def train_policy(
         metrics = joined(metrics, named("actor_", found))
         if watched.went_too_far:
             break
-        num_updates += _num_updates(found)
+        num_updates += num_updates_of(found)
     return CallOutput(metrics={**metrics, "actor_updates": Mean(num_updates, 1.0)})
 
 
-def train_critic(
-    ctx: CallContext[PolicyConfig],
-    batch: PackedBatch,
-    loss: LossOfValues,
-    *,
-    optimizer: OptimizerConfig,
-    num_minibatches: int,
-) -> CallOutput:
-    """Train the critic on the samples that take part, mini-batch by mini-batch; every token counts alike.
-
-    Collective: over the call's ranks.
-    """
-    metrics: Metrics = {}
-    num_updates = 0.0
-    for step in _steps(ctx, chosen(ctx.config, batch), optimizer, num_minibatches, "token"):
-
-        def measured(
-            values: Tensor, micro: PackedBatch, num_tokens: float = step.num_tokens
-        ) -> tuple[Tensor, Metrics]:
-            """Return the loss of a micro-batch, and what is reported of it."""
-            found = loss(values, micro)
-            share = share_of(found.loss, num_tokens, micro)
-            return found.loss, {"loss": share, "clip_fraction": mean_of(found.clipped)}
-
-        found = ctx.engine.train_values(step.minibatch, measured, lr=step.lr)
-        metrics = joined(metrics, named("critic_", found))
-        num_updates += _num_updates(found)
-    return CallOutput(metrics={**metrics, "critic_updates": Mean(num_updates, 1.0)})
-
-
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One optimizer step to make."""
 
     minibatch: PackedBatch
@@ -171,16 +119,22 @@ class _Step(NamedTuple):
     lr: float
 
 
-def _steps(
+def steps(
     ctx: CallContext[PolicyConfig],
     batch: PackedBatch,
     optimizer: OptimizerConfig,
     num: int,
     aggregation: Aggregation,
-) -> Iterator[_Step]:
-    """Yield the steps of a batch; a mini-batch without a response token, on all ranks, takes none."""
+) -> Iterator[Step]:
+    """Yield the steps on the samples of a batch that take part, mini-batch by mini-batch.
+
+    A mini-batch without a response token, on all ranks, takes none.
+
+    Collective: over the ranks of `ctx.reduce`.
+    """
     config = ctx.config
-    for index, minibatch in enumerate(minibatches(config, batch, num)):
+    taken = chosen(config, batch)
+    for index, minibatch in enumerate(minibatches(config, taken, num)):
         num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
         if not num_tokens:
             continue
@@ -190,13 +144,15 @@ def _steps(
             ctx.reduce,
             aggregation=aggregation,
             max_new_tokens=config.generation.max_new_tokens,
+            groups=groups_of(config, minibatch),
+            num_groups=config.batch_size,
         )
         lr = learning_rate(
             optimizer,
             ctx.step * num + index,
             config.num_steps * num,
         )
-        yield _Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
+        yield Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
 
 
 def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
@@ -213,24 +169,22 @@ def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[Pack
     return parts
 
 
-def _with_importance(config: PolicyConfig, minibatch: PackedBatch) -> PackedBatch:
-    """Return the mini-batch with its tokens' importance weights, if there are any."""
-    ppo = config.ppo
-    if ppo.importance == "none":
+def _with_corrections(config: PolicyConfig, minibatch: PackedBatch) -> PackedBatch:
+    """Return the mini-batch with what each token's loss is multiplied with, if `ppo.correction` says so."""
+    correction = config.ppo.correction
+    if not correction.corrects:
         return minibatch
-    importance = importance_weights(
+    found = corrected(
         minibatch["prox_logprobs"],
         minibatch["logprobs"],
         minibatch["loss_mask"],
         minibatch.cu_seqlens,
-        cap=ppo.importance_cap,
-        level=ppo.importance_level,
-        kind=ppo.importance,
+        correction.resolved,
     )
-    return minibatch.with_keys(tokens={"importance": importance})
+    return minibatch.with_keys(tokens={"correction": found.factors})
 
 
-def _num_updates(found: Metrics) -> float:
+def num_updates_of(found: Metrics) -> float:
     """Return 1 if the optimizer's step was made, and 0 if it was skipped."""
     skipped = found["skipped_updates"]
     assert isinstance(skipped, Mean), "an engine says of one step whether it was skipped"
@@ -253,9 +207,26 @@ class _Watched:
         self._approx_kl = Mean(0.0, 0.0)
 
     def __call__(self, logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
-        tokens = response_tokens(self._ctx.config, logprobs, micro)
+        ppo = self._ctx.config.ppo
+        responses = responses_of(micro)
+        weights = micro["weights"]
+        if ppo.correction.corrects:
+            weights = weights * micro["correction"]
+        old_logprobs = micro["logprobs" if ppo.old == "rollout" else "prox_logprobs"]
+        tokens = ResponseTokens(
+            logprobs=logprobs[responses],
+            old_logprobs=old_logprobs[responses],
+            advantages=micro["advantages"][responses],
+            weights=weights[responses],
+            responses=responses,
+            cu_seqlens=micro.cu_seqlens,
+        )
+        if ppo.off_policy_mask:
+            left_out = stale_and_bad(tokens, micro["logprobs"][responses], limit=ppo.off_policy_mask)
+            tokens = replace(tokens, weights=tokens.weights.where(~left_out, 0.0))
         found = self._loss(tokens)
         loss = found.loss + self._term(tokens, micro)
+
         self.drift.add(logprobs, micro)
         approx_kl = mean_of(found.approx_kl)
         self._approx_kl = self._approx_kl.joined(approx_kl)
@@ -266,8 +237,10 @@ class _Watched:
             "approx_kl": approx_kl,
             "entropy": mean_over(micro["entropy"], micro),
         }
-        if self._ctx.config.ppo.importance != "none":
-            metrics |= importance_metrics(self._ctx.config.ppo, micro)
+        if ppo.correction.corrects:
+            metrics |= correction_metrics(ppo.correction.resolved, micro)
+        if ppo.off_policy_mask:
+            metrics["off_policy_masked"] = mean_of(left_out)
         return loss, metrics
 
     def is_near_enough(self) -> bool:
