@@ -42,6 +42,10 @@ Passed = Callable[[float], None]
 """Called after each pass of a micro-batch with the share of all passes of this stage that are done."""
 _Key = tuple[int, int]
 """Index of a micro-batch, and a chunk."""
+_Held = dict[_Key, tuple[Tensor | None, Tensor]]
+"""Input and output of a chunk between the forward and the backward pass of a micro-batch."""
+_PutOff = dict[_Key, list[Callable[[], None]]]
+"""Products of a chunk's backward pass that give the gradients of weights."""
 
 
 class DecoderEngine(HoldingEngine):
@@ -180,8 +184,8 @@ class DecoderEngine(HoldingEngine):
         """Add up the gradients of the sum of `loss` over micro-batches."""
         weight_gradients = training.weight_gradients
         link = self.link
-        held: dict[_Key, tuple[Tensor | None, Tensor]] = {}
-        put_off: dict[_Key, list[Callable[[], None]]] = {}
+        held: _Held = {}
+        put_off: _PutOff = {}
         order = list(training_order(link.layout, link.pp_rank, len(micros)))
         for number, (kind, index, chunk) in enumerate(order, start=1):
             micro = micros[index]
@@ -206,7 +210,7 @@ class DecoderEngine(HoldingEngine):
                     link.send("gradient", hidden.grad, chunk)
                 if weight_gradients is not None:
                     put_off[index, chunk] = weight_gradients.take()
-                # Between two passes, activations are kept only for backward passes to come.
+                # Between two passes, no activations are kept but those that are held.
                 del hidden, output, gradient
             elif weight_gradients is not None:
                 _compute(put_off.pop((index, chunk)))

@@ -46,6 +46,7 @@ class MeasuredLoss:
         numbers, seen = self._head(hidden, micro)
         is_finite = numbers.detach().isfinite().all()
         self._are_finite.append(is_finite)
+
         loss, metrics = self._loss(numbers, seen)
         self._metrics.append(metrics)
         return loss
@@ -65,7 +66,11 @@ class MeasuredLoss:
 def update_metrics(lr: float, norm: float) -> Metrics:
     """Return the metrics of an update; one whose gradient is not finite was skipped, and has no norm."""
     is_skipped = not math.isfinite(norm)
-    metrics = {"lr": Mean(lr, 1.0), "skipped_updates": Mean(float(is_skipped), 1.0)}
+    num_skipped = float(is_skipped)
+    metrics = {
+        "lr": Mean(lr, 1.0),
+        "skipped_updates": Mean(num_skipped, 1.0),
+    }
     if is_skipped:
         return metrics
     return {"grad_norm": Mean(norm, 1.0), **metrics}
@@ -153,6 +158,7 @@ class Training:
         masters = self.optimizer.gradients
         if self._attached().buffer.dtype == torch.bfloat16:
             spread(self._layout, self._groups.rank, self.gradients())
+
         self.optimizer.reload(masters)
         masters.zero_()
 

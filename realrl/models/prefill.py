@@ -53,6 +53,7 @@ class PackedPrefill:
             self._place([*rest, *own], rollout.pages, num_shared)
             last = own[-1] if own else prompt[-1]
             self.last.append(last)
+
         self.rollouts += admission.rollouts
 
     def _add_segment(self, rows: range, *, prefix: int) -> int:

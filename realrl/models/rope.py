@@ -49,7 +49,9 @@ class Rotary:
         """Return cosines and sines at positions: `[T]` to float32 `[T, head_dim / 2]` each."""
         if self.frequencies.device != positions.device:
             self.frequencies = self.frequencies.to(positions.device)
-        angles = positions[:, None].float() * self.frequencies
+
+        column = positions[:, None].float()
+        angles = column * self.frequencies
         cos = angles.cos() * self._factor
         sin = angles.sin() * self._factor
         return cos, sin
