@@ -38,7 +38,7 @@ from realrl.parallel.pipeline_schedule import Kind, forward_order, training_orde
 _LOGPROBS = "log-probabilities"
 _VALUES = "values"
 
-Passed = Callable[[float], None]
+_Passed = Callable[[float], None]
 """Called after each pass of a micro-batch with the share of all passes of this stage that are done."""
 _Key = tuple[int, int]
 """Index of a micro-batch, and a chunk."""
@@ -179,7 +179,7 @@ class DecoderEngine(HoldingEngine):
         return joined(metrics, update_metrics(lr, norm))
 
     def _accumulate(
-        self, training: Training, micros: Sequence[Microbatch], loss: MeasuredLoss, passed: Passed
+        self, training: Training, micros: Sequence[Microbatch], loss: MeasuredLoss, passed: _Passed
     ) -> None:
         """Add up the gradients of the sum of `loss` over micro-batches."""
         weight_gradients = training.weight_gradients
@@ -218,7 +218,7 @@ class DecoderEngine(HoldingEngine):
 
         link.finish()
 
-    def _passed(self, num_samples: int) -> Passed:
+    def _passed(self, num_samples: int) -> _Passed:
         """Return a function that reports the share of some samples' passes that is done."""
         progress = self._progress
         return lambda share: progress(int(share * num_samples), num_samples)
