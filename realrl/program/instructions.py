@@ -100,28 +100,24 @@ class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
         """Return the ranks that would take part if it started now."""
         return set(self.ranks)
 
-    def started(self, start: Start) -> AnyInstruction:
-        """Return it as it is sent to its ranks."""
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Return it as it is sent to its ranks, and note what it brings; None where nothing is to be done.
+
+        What it brings counts from its start on, since workers keep the one order.
+        """
+        return self._sent(start)
+
+    def _sent(self, start: Start, **known: Any) -> AnyInstruction:
+        """Return it with its place in the order, and with the fields that are known only now."""
         sent = replace(
             self,
             seq=start.seq,
             job=start.job,
             step=start.step,
             evaluating=start.evaluating,
-            **self._known_now(start),
+            **known,
         )
         return sent  # type: ignore[return-value]  # every kind is in the union
-
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        """Return the fields of its kind that are known only when it starts."""
-        return {}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether nothing is to be done, once it has started."""
-        return False
-
-    def note_start(self, start: Start) -> None:
-        """Note what it brings. That counts from its start on, since workers keep the one order."""
 
     def note_report(self, ledger: Ledger, rank: int, done: Done) -> None:
         """Note what one of its ranks has made."""
@@ -186,17 +182,13 @@ class Reallocate(Instruction, frozen=True, kw_only=True):
         """The model whose weights are brought."""
         return self.model
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"version": start.version}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether the replica has these weights already."""
-        return not self.is_blend and start.replicas.get(self.replica) == start.version
-
-    def note_start(self, start: Start) -> None:
-        """Note the version that the replica gets."""
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Note the version that the replica gets; None where it has that version already."""
         if not self.is_blend:
+            if start.replicas.get(self.replica) == start.version:
+                return None
             start.replicas[self.replica] = start.version
+        return self._sent(start, version=start.version)
 
 
 class AtPlacement(Instruction, frozen=True, kw_only=True):
@@ -237,10 +229,11 @@ class Release(AtPlacement, frozen=True, kw_only=True):
         """The replica that is dropped."""
         return self.weights
 
-    def note_start(self, start: Start) -> None:
+    def started(self, start: Start) -> AnyInstruction | None:
         """Note that the replica is gone."""
         for weights in self.weights:
             start.replicas.pop(weights, None)
+        return self._sent(start)
 
 
 class Offload(AtPlacement, frozen=True, kw_only=True):
@@ -295,16 +288,11 @@ class Move(Instruction, frozen=True, kw_only=True):
         """Return the ranks that would send or receive."""
         return _ranks_of(self._lacking(ledger))
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"moves": self._lacking(start.ledger)}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether every rank has what it needs."""
-        return not self.moves
-
-    def note_start(self, start: Start) -> None:
-        """Note who holds what once it is done."""
-        start.ledger.record_move(self.moves)
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Note who holds what once it is done; None where every rank has what it needs."""
+        moves = self._lacking(start.ledger)
+        start.ledger.record_move(moves)
+        return self._sent(start, moves=moves) if moves else None
 
     def _lacking(self, ledger: Ledger) -> tuple[KeyMove, ...]:
         return ledger.lacking(self.function, self.keys, self.placement)
@@ -389,17 +377,14 @@ class RunCall(Instruction, frozen=True, kw_only=True):
         """Its model, if it has one."""
         return self.model
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Settle each rank's share; None for a repetition where nothing was rejected."""
+        shares = _pairs(start.ledger.shares(self.function, self.placement))
+        if self.again and not any(shares):
+            return None
         known = start.ledger.dtypes
-        return {
-            "shares": _pairs(start.ledger.shares(self.function, self.placement)),
-            "version": start.version,
-            "dtypes": {key: known[key] for key in self.function.inputs if key in known},
-        }
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether it is a repetition and nothing was rejected."""
-        return bool(self.again) and not any(self.shares)
+        dtypes = {key: known[key] for key in self.function.inputs if key in known}
+        return self._sent(start, shares=shares, version=start.version, dtypes=dtypes)
 
     def note_report(self, ledger: Ledger, rank: int, done: Done) -> None:
         """Note the outputs that a rank holds now."""
@@ -436,8 +421,9 @@ class Save(AtPlacement, frozen=True, kw_only=True):
         """The weights that are written."""
         return self.weights
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"directory": start.directory}
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Return it with the directory of the job."""
+        return self._sent(start, directory=start.directory)
 
 
 class OfSnapshot(AtPlacement, frozen=True, kw_only=True):
@@ -464,8 +450,9 @@ class Snapshot(OfSnapshot, frozen=True, kw_only=True):
     directory: str = ""
     """Where they are written; set when it starts."""
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"directory": start.directory}
+    def started(self, start: Start) -> AnyInstruction | None:
+        """Return it with the directory of the job."""
+        return self._sent(start, directory=start.directory)
 
 
 class Flush(OfSnapshot, frozen=True, kw_only=True):

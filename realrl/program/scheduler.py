@@ -78,7 +78,8 @@ class Scheduler:
             case Closed():
                 self._close(event.job)
                 return []
-        return self._emit_with_preemptions()
+        emitted = self._emit()
+        return [*emitted, *self._preemptions(emitted)]
 
     def state(self) -> SchedulerState:
         """Return all that it knows, as data."""
@@ -231,10 +232,6 @@ class Scheduler:
             other.waits_for.discard(task)
         self._hazards.remove(task)
 
-    def _emit_with_preemptions(self) -> list[Emitted]:
-        emitted = self._emit()
-        return [*emitted, *self._preemptions(emitted)]
-
     def _emit(self) -> list[AnyInstruction]:
         """Start every task that can start, and return their instructions."""
         emitted: list[AnyInstruction] = []
@@ -265,34 +262,30 @@ class Scheduler:
     def _start(self, task: Task) -> list[AnyInstruction]:
         """ready -> running; or ready -> done, where nothing is to be done. Returns its instruction."""
         self._waiting.remove(task)
-        start = self._start_of(task)
-        sent = task.instruction.started(start)
-        task.sent = sent
-        is_needless = sent.is_needless(start)
-        sent.note_start(start)
-        if is_needless:
+        job = task.job
+        sent = task.instruction.started(
+            Start(
+                seq=self._next_seq,
+                job=job.number,
+                step=job.step,
+                evaluating=job.evaluating,
+                directory=job.directory,
+                version=task.version,
+                ledger=self.ledgers[job.number],
+                replicas=self._replicas,
+            )
+        )
+        if sent is None:
             self._finish(task)
             return []
-        self._next_seq += 1
-        self._running[sent.seq] = task
+        task.sent = sent
         task.state = TaskState.RUNNING
         task.awaited = set(sent.ranks)
+        self._next_seq += 1
+        self._running[sent.seq] = task
         if task.instruction.changed_model:
-            self._changing.add(task.job.number)
+            self._changing.add(job.number)
         return [sent]
-
-    def _start_of(self, task: Task) -> Start:
-        job = task.job
-        return Start(
-            seq=self._next_seq,
-            job=job.number,
-            step=job.step,
-            evaluating=job.evaluating,
-            directory=job.directory,
-            version=task.version,
-            ledger=self.ledgers[job.number],
-            replicas=self._replicas,
-        )
 
     def _busy_rank(self, task: Task) -> int | None:
         """Return a rank that is at other work while ranks that generate would wait for it; else None."""
