@@ -181,13 +181,29 @@ class JobReport:
         return dict(phases_s)
 
     def outcome(self) -> Outcome:
-        """Return what is recorded of the job."""
-        found = self._named_metrics()
-        weights = {name: metric.weight for name, metric in found.items() if isinstance(metric, Mean)}
+        """Return what is recorded of the job: its metrics over all ranks, except means of nothing.
+
+        A metric is named `call/metric` if several calls have a metric of that name.
+        """
+        num_calls: Counter[str] = Counter()
+        for of_call in self._metrics.values():
+            num_calls.update(of_call.keys())
+
+        metrics: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        for call, of_call in self._metrics.items():
+            for own_name, metric in of_call.items():
+                name = f"{call}/{own_name}" if num_calls[own_name] > 1 else own_name
+                if isinstance(metric, Mean):
+                    if not metric.weight:
+                        continue
+                    weights[name] = metric.weight
+                metrics[name] = _value(metric)
+
         return Outcome(
             step=self.job.step,
             evaluating=self.job.evaluating,
-            metrics=values(found),
+            metrics=metrics,
             weights=weights,
             num_sequences=len(self.job.samples),
             num_tokens=self.num_tokens,
@@ -195,27 +211,6 @@ class JobReport:
             duration_s=self.duration_s,
             phases_s=self.phases_s,
         )
-
-    def metrics(self) -> dict[str, float]:
-        """Return each metric over all ranks, except means of nothing."""
-        return values(self._named_metrics())
-
-    def _named_metrics(self) -> Metrics:
-        """Return the metrics by name: `call/metric` if several calls have a metric of that name."""
-        num_calls: Counter[str] = Counter()
-        for metrics in self._metrics.values():
-            num_calls.update(metrics.keys())
-
-        named: dict[str, Mean | Peak] = {}
-        for call, metrics in self._metrics.items():
-            for name, metric in metrics.items():
-                if isinstance(metric, Mean) and not metric.weight:
-                    continue
-                if num_calls[name] > 1:
-                    named[f"{call}/{name}"] = metric
-                else:
-                    named[name] = metric
-        return named
 
 
 def _place(fields: Mapping[str, Any]) -> tuple[int, int, int]:
