@@ -3,8 +3,8 @@
     a program's instruction ──▶ the one that is sent: it has its place in the order,
                                 and what begin() returns, which is known only now
 
-An instruction is defined once, here: its fields, what it reads and writes, what starts with it and what its
-end changes. Workers find its handler by its class (`realrl.runtime.worker.worker`).
+An instruction is defined once, here: its fields, what it reads and writes, and what begins with it. Workers
+find its handler by its class (`realrl.runtime.worker.worker`).
 
 An instruction waits for the last writer of what it reads, and for the readers of what it overwrites. That one
 rule orders the instructions of a pass by its keys, and passes among each other by the weights of the models.

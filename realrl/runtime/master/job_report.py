@@ -59,17 +59,9 @@ class Outcome:
                 parts[name] = Mean(value * weight, weight)
         return parts
 
-    def line(self, kind: str) -> dict[str, Any]:
-        """Return this outcome as a row of metrics.jsonl; `kind` labels rows that are not evaluations."""
-        row: dict[str, Any] = {"step": self.step, "kind": _EVAL if self.evaluating else kind}
-        row.update(self.metrics)
-        for name in _BESIDE_METRICS:
-            row[name] = getattr(self, name)
-        return row
-
     @staticmethod
     def of(line: Mapping[str, Any]) -> Outcome:
-        """Return the outcome of a row; a metric that is null there was not a number."""
+        """Return the outcome of a row of metrics.jsonl; a metric that is null there was not a number."""
         rest: dict[str, Any] = {}
         for name in ("step", *_BESIDE_METRICS):
             rest[name] = line[name]
@@ -79,11 +71,12 @@ class Outcome:
             if name == "kind" or name in rest:
                 continue
             metrics[name] = math.nan if value is None else value
-        evaluating = line["kind"] == _EVAL
+        evaluating = line["kind"] == EVAL
         return Outcome(evaluating=evaluating, metrics=metrics, **rest)
 
 
-_EVAL = "eval"
+EVAL = "eval"
+"""The kind of the rows of evaluations."""
 _BESIDE_METRICS = ("weights", "num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
 """The keys of a row that come after its metrics."""
 

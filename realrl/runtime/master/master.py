@@ -98,74 +98,6 @@ class Master:
                 self._begin_stages()
                 self._on_poll()
 
-    def _on_poll(self) -> None:
-        self._recorder.flush_events()
-        self._show_running()
-        if self._shutdown.is_requested:
-            self._wind_down()
-
-    def _wind_down(self) -> None:
-        """Do what is possible now to end the run; call this on every poll.
-
-        Raises:
-            Terminated: a recovery point is written, or there is no time left for it.
-        """
-        if self._shutdown.is_overdue or not self._schedule.may_recover_now:
-            self._shutdown.stop()
-        if not self._winds_down:
-            self._winds_down = True
-            logger.info("asked to stop: writes a recovery point within %g s", self._shutdown.grace_s)
-            self._withdraw()
-        if not self._open and self._last_point == self._steps_done:
-            self._shutdown.stop()
-        elif not self._open:
-            self._stages = self._schedule.recovery_now(self._num_jobs, self._steps_done)
-            self._next = next(self._stages, None)
-            self._begin_stages()
-
-    def _withdraw(self) -> None:
-        """Withdraw all jobs except the step that changes weights, if any, and what saves earlier steps."""
-        last = self._scheduler.last_changing
-        withdrawn: list[int] = []
-        for number, report in self._open.items():
-            if self._is_given_up(report.job, last):
-                withdrawn.append(number)
-        for number in withdrawn:
-            del self._open[number]
-        self._tell(Withdrawn(tuple(withdrawn)))
-        self._tell_rest()
-
-    def _is_given_up(self, job: Job, last: int | None) -> bool:
-        """Whether an open job is withdrawn, when `last` is the last job that has begun to change weights."""
-        if job.recovers:
-            steps = self._steps_done if last is None else self._open[last].job.step + 1
-            return job.step > steps
-        return last is None or job.number > last
-
-    def _tell_rest(self) -> None:
-        """Tell the scheduler the stages that open jobs lack; no others begin."""
-        # One iterator for all: a run may have very many stages left, and they are in the order of jobs.
-        first = [self._next] if self._next else []
-        left = chain(first, self._stages)
-        self._next = None
-        self._stages = iter(())
-
-        for report in list(self._open.values()):
-            if self._scheduler.has_all_of(report.job):
-                continue
-            self._tell(_next_of(report.job, left))
-
-    def _show_running(self) -> None:
-        self._progress.show_running(self._crew.running)
-
-    def _tell(self, event: Event) -> None:
-        """Tell the scheduler of an event, and send what it allows."""
-        emitted = self._scheduler.handle(event)
-        self._recorder.record_event(event, emitted)
-        for instruction in emitted:
-            logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
-            self._crew.send(instruction)
-
     def _begin_stages(self) -> None:
         """Begin stages in their order, up to the first that may not begin yet."""
         while stage := self._next:
@@ -189,6 +121,14 @@ class Master:
 
             self._next = next(self._stages, None)
             self._tell(stage)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the scheduler of an event, and send what it allows."""
+        emitted = self._scheduler.handle(event)
+        self._recorder.record_event(event, emitted)
+        for instruction in emitted:
+            logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
+            self._crew.send(instruction)
 
     def _end_jobs(self) -> None:
         """Close each job that has ended: publish what it wrote, or record its result."""
@@ -253,6 +193,63 @@ class Master:
         final = publish_recovery(partial, step, report.files, self._inputs, keep)
         self._last_point = step
         logger.info("recovery point %s", final)
+
+    def _on_poll(self) -> None:
+        self._recorder.flush_events()
+        self._progress.show_running(self._crew.running)
+        if self._shutdown.is_requested:
+            self._wind_down()
+
+    def _wind_down(self) -> None:
+        """Do what is possible now to end the run; call this on every poll.
+
+        Raises:
+            Terminated: a recovery point is written, or there is no time left for it.
+        """
+        if self._shutdown.is_overdue or not self._schedule.may_recover_now:
+            self._shutdown.stop()
+        if not self._winds_down:
+            self._winds_down = True
+            logger.info("asked to stop: writes a recovery point within %g s", self._shutdown.grace_s)
+            self._withdraw()
+        if not self._open and self._last_point == self._steps_done:
+            self._shutdown.stop()
+        elif not self._open:
+            self._stages = self._schedule.recovery_now(self._num_jobs, self._steps_done)
+            self._next = next(self._stages, None)
+            self._begin_stages()
+
+    def _withdraw(self) -> None:
+        """Withdraw all jobs except the step that changes weights, if any, and what saves earlier steps."""
+        last = self._scheduler.last_changing
+        withdrawn: list[int] = []
+        for number, report in self._open.items():
+            if self._is_given_up(report.job, last):
+                withdrawn.append(number)
+        for number in withdrawn:
+            del self._open[number]
+        self._tell(Withdrawn(tuple(withdrawn)))
+        self._tell_rest()
+
+    def _is_given_up(self, job: Job, last: int | None) -> bool:
+        """Whether an open job is withdrawn, when `last` is the last job that has begun to change weights."""
+        if job.recovers:
+            steps = self._steps_done if last is None else self._open[last].job.step + 1
+            return job.step > steps
+        return last is None or job.number > last
+
+    def _tell_rest(self) -> None:
+        """Tell the scheduler the stages that open jobs lack; no others begin."""
+        # One iterator for all: a run may have very many stages left, and they are in the order of jobs.
+        first = [self._next] if self._next else []
+        left = chain(first, self._stages)
+        self._next = None
+        self._stages = iter(())
+
+        for report in list(self._open.values()):
+            if self._scheduler.has_all_of(report.job):
+                continue
+            self._tell(_next_of(report.job, left))
 
 
 def _next_of(job: Job, stages: Iterator[Stage]) -> Stage:

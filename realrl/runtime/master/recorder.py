@@ -21,7 +21,7 @@ from realrl.program.scheduler import Emitted
 from realrl.program.scheduler_state import SchedulerState
 from realrl.runtime.loggers.background import Loggers
 from realrl.runtime.master.event_files import LARGEST_BYTES, EventFiles
-from realrl.runtime.master.job_report import Outcome
+from realrl.runtime.master.job_report import EVAL, Outcome
 from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
 
 MICROSECONDS = 1e6
@@ -60,7 +60,17 @@ class Recorder:
             self._records.write(f"{line}\n")
         self._records.flush()
 
-        row = outcome.line(self._kind)
+        row = {
+            "step": outcome.step,
+            "kind": EVAL if outcome.evaluating else self._kind,
+            **outcome.metrics,
+            "weights": outcome.weights,
+            "num_sequences": outcome.num_sequences,
+            "num_tokens": outcome.num_tokens,
+            "tokens_per_s": outcome.tokens_per_s,
+            "duration_s": outcome.duration_s,
+            "phases_s": outcome.phases_s,
+        }
         self._metrics.write(f"{_json(row)}\n")
         self._metrics.flush()
         self._loggers.log(row)
