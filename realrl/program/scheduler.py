@@ -93,105 +93,6 @@ class Scheduler:
         emitted = self._emit()
         return [*emitted, *self._preemptions(emitted)]
 
-    def state(self) -> SchedulerState:
-        """Return all that it knows, as data."""
-        jobs: dict[int, Job] = {}
-        for task in (*self._running.values(), *self._waiting):
-            jobs[task.job.number] = without_program(task.job)
-        return SchedulerState(
-            versions=dict(self._versions),
-            replicas=list(self._replicas.items()),
-            next_seq=self._next_seq,
-            next_place=self._next_place,
-            jobs=list(jobs.values()),
-            ledgers={number: ledger.state() for number, ledger in self.ledgers.items()},
-            waiting=records_of(self._waiting),
-            running=records_of(self._running.values()),
-            complete=sorted(self._complete),
-            changing=sorted(self._changing),
-            num_left=dict(self._num_left),
-            generating=sorted(self._generating),
-            watched=sorted(self._watched),
-        )
-
-    @classmethod
-    def resumed(cls, state: SchedulerState) -> Scheduler:
-        """Return a scheduler that knows what `state` says, and does what the one of that state would do."""
-        scheduler = cls(state.versions)
-        scheduler.ledgers = {number: Ledger.resumed(ledger) for number, ledger in state.ledgers.items()}
-        scheduler._replicas = dict(state.replicas)
-        scheduler._next_seq = state.next_seq
-        scheduler._next_place = state.next_place
-        scheduler._complete = set(state.complete)
-        scheduler._changing = set(state.changing)
-        scheduler._num_left = Counter(state.num_left)
-        scheduler._generating = set(state.generating)
-        scheduler._watched = set(state.watched)
-        jobs = {job.number: job for job in state.jobs}
-        tasks = tasks_of([*state.running, *state.waiting], jobs)
-        scheduler._waiting = [tasks[record.place] for record in state.waiting]
-        for record in state.running:
-            task = tasks[record.place]
-            assert task.sent is not None, f"{task.instruction} runs, and was not sent"
-            scheduler._running[task.sent.seq] = task
-        for place in sorted(tasks):
-            scheduler._hazards.add(tasks[place])
-        return scheduler
-
-    def is_open(self, job: Job) -> bool:
-        """Whether any part of the job is still to be done."""
-        return job.number not in self._complete or self._num_left[job.number] > 0
-
-    def has_all_of(self, job: Job) -> bool:
-        """Whether the job's last stage has begun."""
-        return job.number in self._complete
-
-    @property
-    def last_changing(self) -> int | None:
-        """The last open job that has begun to change weights; None where none has."""
-        return max(self._changing, default=None)
-
-    def _withdraw(self, jobs: Collection[int]) -> None:
-        """Drop the waiting tasks of jobs that have changed no weights."""
-        kept = []
-        for task in self._waiting:
-            if task.job.number not in jobs:
-                kept.append(task)
-            elif model := task.instruction.changed_model:
-                self._versions[model] = min(self._versions[model], task.job.step)
-        self._reorder([*self._running.values(), *kept])
-
-    def _reorder(self, tasks: Sequence[Task]) -> None:
-        """Let each task wait for these tasks alone; before, it may have waited through one that is gone."""
-        self._hazards = Hazards()
-        self._waiting = []
-        for task in sorted(tasks, key=lambda task: task.place):
-            waits_for = self._hazards.add(task)
-            if task.state is not TaskState.RUNNING:
-                task.state = TaskState.PENDING
-                task.waits_for = waits_for
-                self._waiting.append(task)
-
-    def running(self) -> list[str]:
-        """Return in words what runs, in order, and which ranks have not reported."""
-        found = []
-        for task in self._running.values():
-            ranks = ", ".join(str(rank) for rank in sorted(task.awaited))
-            found.append(f"{task.sent}, on ranks {ranks}")
-        return found
-
-    def waiting(self) -> list[Waiting]:
-        """Return what has begun and cannot start yet, in order."""
-        found: dict[Task, Waiting] = {}
-        for task in self._waiting:
-            edges = _edges_to(task)
-            seqs = set(edges)
-            for other in task.waits_for:
-                if other in found:
-                    seqs |= found[other].seqs
-            found[task] = Waiting(task.instruction.possible_ranks, edges, frozenset(seqs))
-        return list(found.values())
-
     def _begin(self, stage: Stage) -> None:
         """Add a pending task for each instruction of a stage; it comes after every task so far."""
         job = stage.job
@@ -212,21 +113,11 @@ class Scheduler:
             if changed := instruction.changed_model:
                 self._versions[changed] = job.step + 1
 
-    def _finish(self, task: Task) -> None:
-        """running or ready -> done."""
-        task.state = TaskState.DONE
-        job = task.job.number
-        if isinstance(task.instruction, RunCall) and task.instruction.redraws:
-            self.ledgers[job].redraw(task.instruction.redraws)
-        self._num_left[job] -= 1
-        for other in self._waiting:
-            other.waits_for.discard(task)
-        self._hazards.remove(task)
-
     def _emit(self) -> list[AnyInstruction]:
         """Start every task that can start, and return their instructions."""
         emitted: list[AnyInstruction] = []
         while True:
+            # pending -> ready, for tasks with nothing to wait for
             startable: list[Task] = []
             self._watched = set()
             for task in self._waiting:
@@ -280,6 +171,17 @@ class Scheduler:
             self._changing.add(job.number)
         return [sent]
 
+    def _finish(self, task: Task) -> None:
+        """running or ready -> done."""
+        task.state = TaskState.DONE
+        job = task.job.number
+        if isinstance(task.instruction, RunCall) and task.instruction.redraws:
+            self.ledgers[job].redraw(task.instruction.redraws)
+        self._num_left[job] -= 1
+        for other in self._waiting:
+            other.waits_for.discard(task)
+        self._hazards.remove(task)
+
     def _busy_rank(self, task: Task) -> int | None:
         """Return a rank that is at other work while ranks that generate would wait for it; else None."""
         if not self._generating:
@@ -303,6 +205,105 @@ class Scheduler:
             if any(not task.awaited.isdisjoint(instruction.ranks) for instruction in later):
                 found.append(Preempt(seq=seq, ranks=task.instruction.ranks))
         return found
+
+    def _withdraw(self, jobs: Collection[int]) -> None:
+        """Drop the waiting tasks of jobs that have changed no weights."""
+        kept = []
+        for task in self._waiting:
+            if task.job.number not in jobs:
+                kept.append(task)
+            elif model := task.instruction.changed_model:
+                self._versions[model] = min(self._versions[model], task.job.step)
+        self._reorder([*self._running.values(), *kept])
+
+    def _reorder(self, tasks: Sequence[Task]) -> None:
+        """Let each task wait for these tasks alone; before, it may have waited through one that is gone."""
+        self._hazards = Hazards()
+        self._waiting = []
+        for task in sorted(tasks, key=lambda task: task.place):
+            waits_for = self._hazards.add(task)
+            if task.state is not TaskState.RUNNING:
+                task.state = TaskState.PENDING
+                task.waits_for = waits_for
+                self._waiting.append(task)
+
+    def is_open(self, job: Job) -> bool:
+        """Whether any part of the job is still to be done."""
+        return job.number not in self._complete or self._num_left[job.number] > 0
+
+    def has_all_of(self, job: Job) -> bool:
+        """Whether the job's last stage has begun."""
+        return job.number in self._complete
+
+    @property
+    def last_changing(self) -> int | None:
+        """The last open job that has begun to change weights; None where none has."""
+        return max(self._changing, default=None)
+
+    def running(self) -> list[str]:
+        """Return in words what runs, in order, and which ranks have not reported."""
+        found = []
+        for task in self._running.values():
+            ranks = ", ".join(str(rank) for rank in sorted(task.awaited))
+            found.append(f"{task.sent}, on ranks {ranks}")
+        return found
+
+    def waiting(self) -> list[Waiting]:
+        """Return what has begun and cannot start yet, in order."""
+        found: dict[Task, Waiting] = {}
+        for task in self._waiting:
+            edges = _edges_to(task)
+            seqs = set(edges)
+            for other in task.waits_for:
+                if other in found:
+                    seqs |= found[other].seqs
+            found[task] = Waiting(task.instruction.possible_ranks, edges, frozenset(seqs))
+        return list(found.values())
+
+    def state(self) -> SchedulerState:
+        """Return all that it knows, as data."""
+        jobs: dict[int, Job] = {}
+        for task in (*self._running.values(), *self._waiting):
+            jobs[task.job.number] = without_program(task.job)
+        return SchedulerState(
+            versions=dict(self._versions),
+            replicas=list(self._replicas.items()),
+            next_seq=self._next_seq,
+            next_place=self._next_place,
+            jobs=list(jobs.values()),
+            ledgers={number: ledger.state() for number, ledger in self.ledgers.items()},
+            waiting=records_of(self._waiting),
+            running=records_of(self._running.values()),
+            complete=sorted(self._complete),
+            changing=sorted(self._changing),
+            num_left=dict(self._num_left),
+            generating=sorted(self._generating),
+            watched=sorted(self._watched),
+        )
+
+    @classmethod
+    def resumed(cls, state: SchedulerState) -> Scheduler:
+        """Return a scheduler that knows what `state` says, and does what the one of that state would do."""
+        scheduler = cls(state.versions)
+        scheduler.ledgers = {number: Ledger.resumed(ledger) for number, ledger in state.ledgers.items()}
+        scheduler._replicas = dict(state.replicas)
+        scheduler._next_seq = state.next_seq
+        scheduler._next_place = state.next_place
+        scheduler._complete = set(state.complete)
+        scheduler._changing = set(state.changing)
+        scheduler._num_left = Counter(state.num_left)
+        scheduler._generating = set(state.generating)
+        scheduler._watched = set(state.watched)
+        jobs = {job.number: job for job in state.jobs}
+        tasks = tasks_of([*state.running, *state.waiting], jobs)
+        scheduler._waiting = [tasks[record.place] for record in state.waiting]
+        for record in state.running:
+            task = tasks[record.place]
+            assert task.sent is not None, f"{task.instruction} runs, and was not sent"
+            scheduler._running[task.sent.seq] = task
+        for place in sorted(tasks):
+            scheduler._hazards.add(tasks[place])
+        return scheduler
 
 
 class Hazards:
