@@ -192,7 +192,7 @@ class _Run:
                 for line in notes:
                     logger.info("%s", line)
                     this.progress.say(line)
-                if next(this.schedule.stages(), None):
+                if next(this.schedule.jobs(), None):
                     self._work(this, recorder)
             result = self._result(this)
             recorder.record_summary(result)

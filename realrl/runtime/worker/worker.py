@@ -30,7 +30,6 @@ from realrl.base.progress import Progress
 from realrl.engines.refusal import NoEngine
 from realrl.parallel.groups import Groups
 from realrl.program.instructions import (
-    AnyInstruction,
     Flush,
     Forget,
     Instruction,
@@ -56,6 +55,11 @@ logger = logging.getLogger(__name__)
 _PROGRESS_EVERY_S = 0.5
 
 
+def is_stop(message: ToWorker) -> bool:
+    """Whether a message says that the run is over."""
+    return isinstance(message, Stop)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Worker:
     """One rank's part of a run."""
@@ -72,30 +76,25 @@ class Worker:
     memories: CallMemories = field(default_factory=CallMemories)
     snapshots: Snapshots = field(default_factory=Snapshots)
 
-    def serve(self) -> None:
-        """Receive, carry out, report, until told to stop."""
-        while not isinstance(message := self.channel.receive(), Stop):
-            # A preemption that comes here was for a call that has ended.
-            if not isinstance(message, Preempt):
-                self._carry_out(message)
+    def serve(self, is_end: Callable[[ToWorker], bool] = is_stop) -> None:
+        """Receive instructions, carry out each and report, up to the message that is the end."""
+        while not is_end(message := self.channel.receive()):
+            if isinstance(message, Preempt):
+                continue  # It was for a call that has ended.
+            assert isinstance(message, Instruction), f"a worker at work was sent {type(message).__name__}"
 
-    def _carry_out(self, message: ToWorker) -> None:
-        """Carry out an instruction, and report."""
-        assert isinstance(message, Instruction), f"a worker that is set up was sent {type(message).__name__}"
-        report = self._report(message)
-        self.channel.send(report)
-
-    def _report(self, instruction: AnyInstruction) -> Done | Failed:
-        """Carry out an instruction; return the report."""
-        logger.debug("seq %d: %s", instruction.seq, instruction)
-        handler = HANDLERS[type(instruction)]
-        started_s = time.time()
-        try:
-            result = handler(self, instruction) or {}
-        except Exception as error:  # the master ends the run
-            logger.exception("failed in %s", instruction)
-            return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
-        return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
+            logger.debug("seq %d: %s", message.seq, message)
+            handler = HANDLERS[type(message)]
+            report: Done | Failed
+            started_s = time.time()
+            try:
+                result = handler(self, message) or {}
+            except Exception as error:  # the master ends the run
+                logger.exception("failed in %s", message)
+                report = Failed(seq=message.seq, error=one_line(error), traceback=traceback.format_exc())
+            else:
+                report = Done(seq=message.seq, started_s=started_s, ended_s=time.time(), **result)
+            self.channel.send(report)
 
     def _begin_snapshot(self, instruction: Snapshot) -> None:
         """Begin to write this rank's part of a model, and memories, which are the same on all ranks."""
@@ -219,8 +218,7 @@ class Worker:
 
         def take() -> None:
             """Carry out what came before the sign."""
-            while not is_sign(message := self.channel.receive()):
-                self._carry_out(message)
+            self.serve(is_sign)
 
         return Preemption(pending=is_due, run=take)
 
