@@ -19,7 +19,10 @@ FORMER = {
     *("ref_eta", "early_stop_kl"),
 }
 """Keys of `ppo` that not every recipe has, or that were replaced."""
-NEW = {"correction", "off_policy_mask"}
+NEW = {
+    *("correction", "off_policy_mask", "entropy_coef", "entropy_target", "positive_nll"),
+    *("covariance", "covariance_share"),
+}
 """Keys that every recipe has and none fixes."""
 
 

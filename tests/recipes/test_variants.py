@@ -22,6 +22,7 @@ from realrl.engines.options import EngineOptions
 from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
+from realrl.recipes.grpo import GRPO, GRPOConfig, GRPOSettings
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.settings import CorrectionConfig
 from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings, graph
@@ -44,6 +45,23 @@ MASKED = PPOMathSettings(
     correction=CorrectionConfig(weight="token", mask="token", high=1.05),
     num_minibatches=2,
 )
+BESIDES = {
+    "entropy": {"entropy_coef": 0.1},
+    "entropy target": {"entropy_target": 9.0, "entropy_coef": 0.1},
+    "right answers": {"positive_nll": 0.5},
+    "clip-cov": {"covariance": "clip", "covariance_share": 0.2},
+    "kl-cov": {"covariance": "kl", "covariance_share": 0.2, "num_minibatches": 2},
+    "off-policy mask": {"off_policy_mask": 1e-3, "num_minibatches": 2},
+    **{
+        name: {"old": "trainer", "correction": CorrectionConfig(name=name)}
+        for name in ("icepop", "kpop", "sequence-mis")
+    },
+    "seq-mask-tis": {
+        "old": "trainer",
+        "correction": CorrectionConfig(name="seq-mask-tis", low=0.9, high=1.1),
+    },
+}
+"""Terms and masks that any algorithm may have besides, on GRPO without a reference."""
 EARLY = PPOMathSettings(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
 VARIANTS: dict[str, Recipe] = {
     **{
@@ -55,6 +73,10 @@ VARIANTS: dict[str, Recipe] = {
     "masked": replace(PPO_MATH, default_config=PPOMathConfig(ppo=MASKED)),
     "recomputed": replace(PPO_MATH, default_config=PPOMathConfig(ppo=replace(EARLY, early_stop_kl=0.0))),
     "early stop": replace(PPO_MATH, default_config=PPOMathConfig(ppo=EARLY)),
+    **{
+        name: replace(GRPO, default_config=GRPOConfig(ppo=GRPOSettings(kl_coef=0.0, **settings)))
+        for name, settings in BESIDES.items()
+    },
 }
 
 

@@ -77,6 +77,8 @@ def advantages(config: PolicyConfig, *more: str, outputs: tuple[str, ...] = ("ad
 def actor_train(config: PolicyConfig, *more: str) -> Call:
     """Return the call that trains the actor on advantages, and on the keys `more`."""
     keys = (*TRAINED, *more, "advantages")
+    if config.ppo.positive_nll:
+        keys += ("rewards",)
     if config.ppo.old == "trainer":
         keys += ("prox_logprobs",)
     num_minibatches = config.ppo.num_minibatches

@@ -33,8 +33,8 @@ INSTEAD = {
     "kl_coef": "grpo has a KL in the loss, rloo in a response's reward, ppo-math in each token's",
     "kl_in": "grpo has the KL in the loss, rloo in a response's reward, ppo and ppo-math in each token's",
     "kl_estimator": "recipe grpo has a choice of estimators in its loss",
-    "importance": "it has moved: with a cap of 5, `truncate` is ppo.correction={weight: token, cap: 5}, and `mask`"
-    " is {weight: token, mask: token, high: 5}",
+    "importance": "it has moved: with a cap of 5, `truncate` is ppo.correction={weight: token, cap: 5}, and"
+    " `mask` is {weight: token, mask: token, high: 5}",
     "importance_cap": "set ppo.correction.cap, or ppo.correction.high of a mask",
     "importance_level": "set ppo.correction.weight and ppo.correction.mask",
     "ref_eta": "only the reference of a recipe with ppo.kl_coef can follow the actor",
@@ -192,6 +192,18 @@ class Updates(Sampling):
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     """Weights and masks of tokens, by how likely they are under `old: trainer` compared with the rollout's
     policy."""
+    entropy_coef: float = 0.0
+    """Weight of the mean entropy, which the loss is lowered by; with `entropy_target`, where it begins."""
+    entropy_target: float = 0.0
+    """Mean entropy, in nats a token, below which the weight grows by 0.005 a step and above which it falls
+    (Skywork-OR1, arXiv:2505.22312); the bonus counts only below. 0 leaves the weight as it is."""
+    positive_nll: float = 0.0
+    """Weight of learning the responses with a reward above 0, by the mean over their tokens (VAPO: 0.1)."""
+    covariance: Literal["none", "clip", "kl"] = "none"
+    """Tokens whose likelihood and advantage go together most make the entropy collapse (arXiv:2505.22617):
+    leave some of them out of the loss (`clip`, Clip-Cov), or hold them near the old policy (`kl`, KL-Cov)."""
+    covariance_share: float = 2e-4
+    """Share of a mini-batch's tokens that are so treated."""
     off_policy_mask: float = 0.0
     """Leave out responses with a negative advantage that the policy, while it is trained, has made less
     likely than the rollout had them, by more than this many nats a token (DeepSeek-V3.2, arXiv:2512.02556);
@@ -200,7 +212,15 @@ class Updates(Sampling):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, num_minibatches=self.num_minibatches)
-        require_at_least(0, early_stop_kl=self.early_stop_kl, off_policy_mask=self.off_policy_mask)
+        require_at_least(
+            0,
+            early_stop_kl=self.early_stop_kl,
+            entropy_coef=self.entropy_coef,
+            entropy_target=self.entropy_target,
+            positive_nll=self.positive_nll,
+            off_policy_mask=self.off_policy_mask,
+        )
+        require_share("covariance_share", self.covariance_share)
         if self.correction.corrects and self.old == "rollout":
             raise ValueError(
                 "correction: it compares the trainer's policy with the rollout's; set ppo.old=trainer, or"

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.choices import Aggregation
-from realrl.algorithms.correction import corrected, stale_and_bad
+from realrl.algorithms.correction import stale_and_bad
 from realrl.algorithms.learning_rate import learning_rate
 from realrl.algorithms.policy import PolicyLoss, ResponseTokens, TokenLoss, own_loss
 from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
 from realrl.base.user_files import load_function_from_file
+from realrl.recipes.parts import terms
 from realrl.recipes.parts.checks import groups_of
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.estimates import chosen
@@ -90,11 +91,12 @@ def train_policy(
     own = own_loss_of(config)
     if own is not None:
         loss = partial(own_loss, token_loss=own)
+    entropy_coef = terms.entropy_coef(ctx)
     num_updates = 0.0
     for step in steps(ctx, batch, config.actor.optimizer, ppo.num_minibatches, aggregation):
-        watched = _Watched(ctx, step.num_tokens, loss, term)
+        watched = _Watched(ctx, step.num_tokens, loss, term, entropy_coef)
         found = ctx.engine.train_logprobs(
-            _with_corrections(config, step.minibatch),
+            terms.prepared(ctx, step.minibatch),
             watched,
             lr=step.lr,
             temperature=config.generation.training_temperature,
@@ -106,7 +108,8 @@ def train_policy(
         if watched.went_too_far:
             break
         num_updates += num_updates_of(found)
-    return CallOutput(metrics={**metrics, "actor_updates": Mean(num_updates, 1.0)})
+    remembered = terms.remember_entropy(ctx, metrics)
+    return CallOutput(metrics={**metrics, **remembered, "actor_updates": Mean(num_updates, 1.0)})
 
 
 class Step(NamedTuple):
@@ -169,21 +172,6 @@ def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[Pack
     return parts
 
 
-def _with_corrections(config: PolicyConfig, minibatch: PackedBatch) -> PackedBatch:
-    """Return the mini-batch with what each token's loss is multiplied with, if `ppo.correction` says so."""
-    correction = config.ppo.correction
-    if not correction.corrects:
-        return minibatch
-    found = corrected(
-        minibatch["prox_logprobs"],
-        minibatch["logprobs"],
-        minibatch["loss_mask"],
-        minibatch.cu_seqlens,
-        correction.resolved,
-    )
-    return minibatch.with_keys(tokens={"correction": found.factors})
-
-
 def num_updates_of(found: Metrics) -> float:
     """Return 1 if the optimizer's step was made, and 0 if it was skipped."""
     skipped = found["skipped_updates"]
@@ -195,12 +183,18 @@ class _Watched:
     """The loss of a mini-batch of `num_tokens`, over all ranks, and what is noted of it on this one."""
 
     def __init__(
-        self, ctx: CallContext[PolicyConfig], num_tokens: float, loss: LossOfPolicy, term: TermOfLoss
+        self,
+        ctx: CallContext[PolicyConfig],
+        num_tokens: float,
+        loss: LossOfPolicy,
+        term: TermOfLoss,
+        entropy_coef: float,
     ) -> None:
         self._ctx = ctx
         self._num_tokens = num_tokens
         self._loss = loss
         self._term = term
+        self._entropy_coef = entropy_coef
         self.drift = Drift(ctx.step)
         self.went_too_far = False
         """Whether `ppo.early_stop_kl` was exceeded before the mini-batch's step."""
@@ -212,6 +206,8 @@ class _Watched:
         weights = micro["weights"]
         if ppo.correction.corrects:
             weights = weights * micro["correction"]
+        if ppo.covariance == "clip":
+            weights = weights * ~micro["covariant"]
         old_logprobs = micro["logprobs" if ppo.old == "rollout" else "prox_logprobs"]
         tokens = ResponseTokens(
             logprobs=logprobs[responses],
@@ -226,6 +222,7 @@ class _Watched:
             tokens = replace(tokens, weights=tokens.weights.where(~left_out, 0.0))
         found = self._loss(tokens)
         loss = found.loss + self._term(tokens, micro)
+        loss = loss + terms.cost(ppo, tokens, micro, self._entropy_coef)
 
         self.drift.add(logprobs, micro)
         approx_kl = mean_of(found.approx_kl)
