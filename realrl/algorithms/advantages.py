@@ -50,6 +50,8 @@ class Scored:
     """Discount of a later token's reward."""
     lam: float | Tensor = 1.0
     """Weight of longer looks ahead in generalised advantage estimation; of each response, float64 `[B]`."""
+    scale: Scale = "group_std"
+    """What GRPO divides differences from a group's mean by."""
     sample_std: bool = False
     """Whether a standard deviation is that of a sample, with n - 1, and not that of a population, with n."""
 
@@ -96,11 +98,11 @@ def gae(scored: Scored) -> Tensor:
 
 
 def grpo(scored: Scored) -> Tensor:
-    """Rewards less their group's mean, in units of its (population) standard deviation.
+    """Rewards less their group's mean, in units of its standard deviation, or as `scored.scale` says.
 
     Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2.
     """
-    return scored.to_go(relative_rewards(scored, scale="group_std"))
+    return scored.to_go(relative_rewards(scored, scale=scored.scale))
 
 
 def dr_grpo(scored: Scored) -> Tensor:

@@ -13,6 +13,7 @@ from realrl.recipes.dapo import DAPO
 from realrl.recipes.dpo import DPO
 from realrl.recipes.dr_grpo import DR_GRPO
 from realrl.recipes.gen import GEN
+from realrl.recipes.gmpo import GMPO
 from realrl.recipes.grpo import GRPO
 from realrl.recipes.gspo import GSPO
 from realrl.recipes.ppo import PPO
@@ -20,6 +21,7 @@ from realrl.recipes.ppo_math import PPO_MATH
 from realrl.recipes.reinforce_pp import REINFORCE_PP
 from realrl.recipes.rloo import RLOO
 from realrl.recipes.rw import RW
+from realrl.recipes.sapo import SAPO
 from realrl.recipes.sft import SFT
 
 RECIPES: Mapping[str, Recipe] = {
@@ -32,6 +34,8 @@ RECIPES: Mapping[str, Recipe] = {
     "dapo": DAPO.of_any(),
     "gspo": GSPO.of_any(),
     "cispo": CISPO.of_any(),
+    "sapo": SAPO.of_any(),
+    "gmpo": GMPO.of_any(),
     "sft": SFT.of_any(),
     "rw": RW.of_any(),
     "dpo": DPO.of_any(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from realrl import algorithms
 from realrl.api.graph import DataflowGraph
@@ -16,14 +16,14 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import GroupConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import WITHOUT_CRITIC, WITHOUT_REFERENCE, ClipBounds, fixed
+from realrl.recipes.parts.settings import WITHOUT_CRITIC, WITHOUT_REFERENCE, ClipBounds, Relative, fixed
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class CISPOSettings(ClipBounds):
+class CISPOSettings(ClipBounds, Relative):
     """What can be set of CISPO: clipped ratios as mere weights itself."""
 
     FIXED = fixed(
@@ -32,15 +32,16 @@ class CISPOSettings(ClipBounds):
         ratio="token",
         surrogate="cispo",
         dual_clip=0.0,
-        aggregation="token",
         baseline="group_mean",
-        advantage_scale=("group_std", None),
         max_draws=1,
     )
 
     num_minibatches: int = 4
     clip_eps: float = 1.0
     clip_eps_high: float | None = 4.0
+    aggregation: Literal["token", "prompt"] = "token"
+    """Of tokens into the loss: the mean over all of them, as in MiniMax-M1, or over the prompts of each one's
+    mean, as in ScaleRL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,14 @@ def advantages(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:
 
 
 def actor_train(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput:
-    """Train on log-probabilities weighted by clipped ratios (eq. 4); every token counts alike."""
+    """Train on log-probabilities weighted by clipped ratios (eq. 4)."""
     ppo = ctx.config.ppo
     loss = partial(
         algorithms.policy.cispo_loss,
         clip_low=ppo.clip_eps,
         clip_high=ppo.clip_high,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation)
 
 
 CISPO = policy_recipe(

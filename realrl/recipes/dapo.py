@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from realrl import algorithms
 from realrl.api.graph import DataflowGraph
@@ -24,6 +24,7 @@ from realrl.recipes.parts.settings import (
     WITHOUT_REFERENCE,
     Clipping,
     Redrawing,
+    Relative,
     fixed,
 )
 
@@ -32,21 +33,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAPOSettings(Redrawing, Clipping):
+class DAPOSettings(Redrawing, Clipping, Relative):
     """What can be set of DAPO: clip-higher, dynamic sampling, token-level loss, no KL itself."""
 
     FIXED = fixed(
         **PPO_LOSS,
         **WITHOUT_CRITIC,
         **WITHOUT_REFERENCE,
-        aggregation="token",
         baseline="group_mean",
-        advantage_scale=("group_std", None),
     )
 
     group_size: int = 16
     max_draws: int = 10
     clip_eps_high: float | None = 0.28
+    aggregation: Literal["token", "prompt"] = "token"
+    """Of tokens into the loss: the mean over all of them, as the authors' code has it, or over the prompts of
+    each one's mean, as eq. 8 has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def advantages(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
 
 
 def actor_train(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
-    """Train on ratios that may rise further than they may fall (eq. 8); every token counts alike."""
+    """Train on ratios that may rise further than they may fall (eq. 8)."""
     ppo = ctx.config.ppo
     loss = partial(
         algorithms.policy.ppo_loss,
@@ -84,7 +86,7 @@ def actor_train(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation)
 
 
 DAPO = policy_recipe(

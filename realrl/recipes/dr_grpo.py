@@ -33,6 +33,7 @@ class DrGRPOSettings(Clipping):
         aggregation="constant",
         baseline="group_mean",
         advantage_scale="none",
+        std="population",
         max_draws=1,
     )
 

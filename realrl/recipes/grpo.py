@@ -18,7 +18,15 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import GroupConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
+from realrl.recipes.parts.settings import (
+    PPO_LOSS,
+    WITHOUT_CRITIC,
+    Clipping,
+    Reference,
+    Relative,
+    fixed,
+    require_at_least,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,27 +36,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOSettings(Clipping, Reference):
+class GRPOSettings(Clipping, Relative, Reference):
     """What can be set of GRPO itself."""
 
     FIXED = fixed(
         **PPO_LOSS,
         **WITHOUT_CRITIC,
         baseline="group_mean",
-        advantage_scale=("group_std", None),
         kl_in="loss",
         max_draws=1,
     )
 
     kl_coef: float = 0.04
     kl_estimator: Estimator = "k3"
-    """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence")."""
+    """How that distance is estimated from the sampled tokens (J. Schulman, "Approximating KL Divergence");
+    `k3+` has the value of k3 and the gradient of k2, which is the divergence's."""
+    kl_weighted: bool = False
+    """Weight the estimate by the ratio of the policy and the old policy, so that its gradient is unbiased
+    also where the policy has moved (DeepSeek-V3.2, arXiv:2512.02556)."""
+    kl_clip: float = 0.0
+    """Largest absolute value of the estimate of a token, beyond which it has no gradient (verl: 10); 0 sets
+    none."""
     aggregation: Aggregation = "sequence"
     """Of tokens into the loss: the mean over all of them, over the responses of each one's mean, or by the
     constant `generation.max_new_tokens` for each response."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_least(0, kl_clip=self.kl_clip)
         if self.kl_coef and self.kl_estimator == "k1":
             raise ValueError(
                 "kl_estimator: the gradient of k1 in the loss is zero on average, so it regularises nothing;"
@@ -103,7 +118,7 @@ def actor_train(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
     kl_coef = parts.reference.kl_coef_unless_noise(
         ctx,
         batch,
-        ppo.kl_coef,
+        parts.reference.adapted_kl_coef(ctx, batch),
         lesson=batch["advantages"],
     )
 
@@ -118,7 +133,15 @@ def actor_train(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
         """Return the cost of the KL to the reference."""
         if not kl_coef:
             return 0.0
-        return parts.reference.kl_loss(tokens, micro, kl_coef, ppo.kl_estimator)
+        kl = algorithms.kl.kl_in_loss(
+            tokens.logprobs,
+            micro["ref_logprobs"][tokens.responses],
+            ppo.kl_estimator,
+            log_ratio=tokens.log_ratio if ppo.kl_weighted else None,
+            clip=ppo.kl_clip,
+        )
+        weighted = kl * micro["weights"][tokens.responses]
+        return kl_coef * weighted.sum()
 
     return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation, term=distance)
 

@@ -16,14 +16,14 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import GroupConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import WITHOUT_CRITIC, WITHOUT_REFERENCE, ClipBounds, fixed
+from realrl.recipes.parts.settings import WITHOUT_CRITIC, WITHOUT_REFERENCE, ClipBounds, Relative, fixed
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class GSPOSettings(ClipBounds):
+class GSPOSettings(ClipBounds, Relative):
     """What can be set of GSPO: ratios of whole responses itself."""
 
     FIXED = fixed(
@@ -34,7 +34,6 @@ class GSPOSettings(ClipBounds):
         dual_clip=0.0,
         aggregation="sequence",
         baseline="group_mean",
-        advantage_scale=("group_std", None),
         max_draws=1,
     )
 

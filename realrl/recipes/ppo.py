@@ -5,18 +5,18 @@ actor_gen ──▶ reward, ref_inf, critic_inf ──▶ advantages ──▶ a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from realrl import algorithms
 from realrl.api.graph import DataflowGraph
-from realrl.api.recipe import CallContext, CallOutput
+from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes import parts
 from realrl.recipes.parts import calls, critic
 from realrl.recipes.parts.config import CriticConfig, CriticPolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, CriticSettings, fixed
+from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, CriticSettings, fixed
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
@@ -31,7 +31,8 @@ class PPOSettings(CriticSettings):
         aggregation="token",
         baseline=("none", "group_mean"),
         kl_in="token_reward",
-        kl_estimator=("k1", None),
+        **KL_IN_REWARD,
+        std="population",
         max_draws=1,
     )
 
@@ -87,21 +88,23 @@ def advantages(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> Call
     scored = parts.estimates.scored(
         ctx,
         batch,
-        kl_coef=ppo.kl_coef,
+        kl_coef=parts.reference.adapted_kl_coef(ctx, batch) if ppo.kl_coef else 0.0,
         values=values,
         bootstrap=critic.bootstraps(config, batch),
         gamma=ppo.gamma,
-        lam=ppo.lam,
+        lam=critic.policy_lam(config, batch),
     )
-    estimated = algorithms.advantages.generalised_advantages(scored, rewards=scored.rewards, values=values)
-    found = estimated.advantages
+    estimate = partial(algorithms.advantages.generalised_advantages, rewards=scored.rewards, values=values)
+    found, returns = estimate(scored)
+    if config.critic_lam != ppo.lam or ppo.length_adaptive_lam:
+        returns = estimate(replace(scored, lam=config.critic_lam)).returns
     if config.advantage not in (None, "gae"):
         found = parts.estimates.estimator_of(config, "gae")(scored)
 
     if config.present_critic.normalise != "none":
         trained = parts.estimates.trained_tokens(config, batch)
         moments = moments.seen(
-            estimated.returns,
+            returns,
             trained,
             ctx.reduce,
             kind=config.present_critic.normalise,
@@ -109,13 +112,15 @@ def advantages(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> Call
         )
         ctx.memory[critic.RETURNS] = moments.sums
     # From here on, values are in units of these returns, too.
-    targets = {"old_values": moments.normalised(values), "returns": moments.normalised(estimated.returns)}
+    targets = {"old_values": moments.normalised(values), "returns": moments.normalised(returns)}
     return parts.estimates.output(ctx, batch, found, normalised=config.scales_over_batch, more=targets)
 
 
 def actor_train(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Train the policy on clipped ratios (eq. 7); every token counts alike."""
+    """Train the policy on clipped ratios (eq. 7), once the critic has warmed up; every token counts alike."""
     ppo = ctx.config.ppo
+    if ctx.config.critic is not None and ctx.step < ctx.config.critic.warmup_steps:
+        return CallOutput(metrics={"actor_updates": Mean(0.0, 1.0)})
     loss = partial(
         algorithms.policy.ppo_loss,
         clip_low=ppo.clip_eps,

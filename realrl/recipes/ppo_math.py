@@ -19,7 +19,7 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls, critic
 from realrl.recipes.parts.config import CriticPolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, CriticSettings, Redrawing, fixed
+from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, CriticSettings, Redrawing, fixed
 from realrl.recipes.ppo import actor_train
 from realrl.recipes.ppo import advantages as advantages_by_critic
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class PPOMathSettings(Redrawing, CriticSettings):
     """The algorithm's own numbers."""
 
-    FIXED = fixed(**PPO_LOSS, aggregation="token", kl_in="token_reward", kl_estimator=("k1", None))
+    FIXED = fixed(**PPO_LOSS, aggregation="token", kl_in="token_reward", std="population", **KL_IN_REWARD)
 
     baseline: Literal["group_mean", "leave_one_out", "none"] = "group_mean"
     """Without a critic, what is taken off a response's reward: the mean of its prompt's responses, or of the
@@ -129,6 +129,7 @@ def advantages(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutpu
         return advantages_by_critic(ctx, batch)
     kl_coef = ppo.kl_coef
     if kl_coef:
+        kl_coef = parts.reference.adapted_kl_coef(ctx, batch)
         kl_coef = parts.reference.kl_coef_unless_noise(
             ctx,
             batch,

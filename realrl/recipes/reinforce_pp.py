@@ -17,7 +17,7 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
+from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
@@ -34,7 +34,8 @@ class ReinforcePPSettings(Clipping, Reference):
         baseline="none",
         advantage_scale=("batch", None),
         kl_in="token_reward",
-        kl_estimator=("k1", None),
+        **KL_IN_REWARD,
+        std="population",
         max_draws=1,
     )
 
@@ -80,6 +81,7 @@ def advantages(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallO
     """Estimate advantages: each token's reward to go, less its KL, normalised over the batch's tokens."""
     kl_coef = ctx.config.ppo.kl_coef
     if kl_coef:
+        kl_coef = parts.reference.adapted_kl_coef(ctx, batch)
         lesson = parts.estimates.differences(ctx, batch)
         kl_coef = parts.reference.kl_coef_unless_noise(
             ctx,

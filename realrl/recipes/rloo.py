@@ -17,7 +17,7 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import GroupConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
+from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,8 @@ class RLOOSettings(Clipping, Reference):
         baseline="leave_one_out",
         advantage_scale="none",
         kl_in="sequence_reward",
-        kl_estimator=("k1", None),
+        **KL_IN_REWARD,
+        std="population",
         max_draws=1,
     )
 
@@ -81,6 +82,7 @@ def advantages(ctx: CallContext[RLOOConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages: rewards, less each response's KL, less the mean of the group's others (eq. 8)."""
     kl_coef = ctx.config.ppo.kl_coef
     if kl_coef:
+        kl_coef = parts.reference.adapted_kl_coef(ctx, batch)
         kl_coef = parts.reference.kl_coef_unless_noise(
             ctx,
             batch,

@@ -51,6 +51,8 @@ BESIDES = {
     "right answers": {"positive_nll": 0.5},
     "clip-cov": {"covariance": "clip", "covariance_share": 0.2},
     "kl-cov": {"covariance": "kl", "covariance_share": 0.2, "num_minibatches": 2},
+    "batch's std": {"advantage_scale": "batch_std", "std": "sample", "clip_advantages": 1.0},
+    "mean over prompts": {"aggregation": "prompt"},
     "off-policy mask": {"off_policy_mask": 1e-3, "num_minibatches": 2},
     **{
         name: {"old": "trainer", "correction": CorrectionConfig(name=name)}
@@ -62,6 +64,13 @@ BESIDES = {
     },
 }
 """Terms and masks that any algorithm may have besides, on GRPO without a reference."""
+DISTANCES = {
+    "k3+": {"kl_estimator": "k3+"},
+    "weighted KL": {"kl_weighted": True, "num_minibatches": 2},
+    "clipped KL": {"kl_clip": 0.05},
+    "adapted KL": {"kl_target": 0.1, "kl_horizon": 100},
+}
+"""Kinds of GRPO's KL in the loss."""
 EARLY = PPOMathSettings(num_minibatches=4, early_stop_kl=1e-2, old="trainer", kl_coef=0.0)
 VARIANTS: dict[str, Recipe] = {
     **{
@@ -76,6 +85,10 @@ VARIANTS: dict[str, Recipe] = {
     **{
         name: replace(GRPO, default_config=GRPOConfig(ppo=GRPOSettings(kl_coef=0.0, **settings)))
         for name, settings in BESIDES.items()
+    },
+    **{
+        name: replace(GRPO, default_config=GRPOConfig(ppo=GRPOSettings(**settings)))
+        for name, settings in DISTANCES.items()
     },
 }
 

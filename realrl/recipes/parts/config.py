@@ -16,7 +16,7 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
-from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least
+from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
 from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
 
 
@@ -31,6 +31,11 @@ class CriticConfig:
     """Optimizer steps a batch; left out, `ppo.num_minibatches`."""
     clip_eps: float = 0.2
     """How far a value may move from the value at the batch's start; 0 sets no bound."""
+    lam: float | None = None
+    """Weight of longer looks ahead in the returns that the critic learns; left out, `ppo.lam`. With 1, as in
+    VC-PPO and VAPO, it learns what was earned."""
+    warmup_steps: int = 0
+    """First steps of the run, in which the critic is trained and the policy is not."""
     normalise: Literal["none", "exponential", "moving"] = "none"
     """Train values in units of the returns' running mean and standard deviation: of all steps, the latest
     counting most, or alike."""
@@ -39,7 +44,9 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, num_minibatches=self.num_minibatches)
-        require_at_least(0, clip_eps=self.clip_eps)
+        require_at_least(0, clip_eps=self.clip_eps, warmup_steps=self.warmup_steps)
+        if self.lam is not None:
+            require_share("lam", self.lam)
         if not 0 <= self.normalise_beta < 1:
             raise ValueError(f"normalise_beta must be in [0, 1), got {self.normalise_beta}")
 
@@ -189,6 +196,12 @@ class CriticPolicyConfig(PolicyConfig):
         """The critic of a run that has one, as every run with a critic's calls does."""
         assert self.critic is not None, "only a run with a critic has its calls"
         return self.critic
+
+    @property
+    def critic_lam(self) -> float:
+        """The weight of longer looks ahead in the returns that the critic learns."""
+        own = None if self.critic is None else self.critic.lam
+        return self.ppo.lam if own is None else own
 
     @property
     def critic_minibatches(self) -> int:

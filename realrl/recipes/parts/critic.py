@@ -33,6 +33,15 @@ def bootstraps(config: CriticPolicyConfig, batch: PackedBatch) -> Tensor:
     return ~batch["ended"] & of_truncated
 
 
+def policy_lam(config: CriticPolicyConfig, batch: PackedBatch) -> float | Tensor:
+    """Return the weight of longer looks ahead in advantages: a number, or by each response's length `[B]`."""
+    alpha = config.ppo.length_adaptive_lam
+    if not alpha:
+        return config.ppo.lam
+    lengths = parts.checks.response_lengths(batch)
+    return algorithms.advantages.length_adaptive_lam(lengths, alpha=alpha)
+
+
 def train(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> CallOutput:
     """Train the critic on the returns, by the larger of the errors of its value and of the clipped value.
 

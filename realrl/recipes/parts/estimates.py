@@ -17,6 +17,7 @@ from realrl.base.user_files import is_file_reference, load_function_from_file
 from realrl.recipes.parts.checks import groups_of, takes_part
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.sample_records import advantage_records
+from realrl.recipes.parts.settings import Relative
 
 
 def estimator_of(config: PolicyConfig, default: str) -> Estimator:
@@ -81,13 +82,14 @@ def scored(
     values: Tensor | None = None,
     bootstrap: Tensor | None = None,
     gamma: float = 1.0,
-    lam: float = 1.0,
+    lam: float | Tensor = 1.0,
 ) -> Scored:
     """Return what an estimator sees of a batch; left out, rewards are as graded.
 
     Tokens earn `-kl_coef` times their KL (k1) to the reference (Ouyang et al. 2022, arXiv:2203.02155, eq. 2).
     """
     config = ctx.config
+    ppo = config.ppo
     token_rewards = torch.zeros(batch.num_tokens)
     if kl_coef:
         kl = kl_estimate(batch["logprobs"].detach(), batch["ref_logprobs"], "k1")
@@ -105,6 +107,8 @@ def scored(
         bootstrap=bootstrap,
         gamma=gamma,
         lam=lam,
+        scale=ppo.advantage_scale if isinstance(ppo, Relative) else "group_std",
+        sample_std=isinstance(ppo, Relative) and ppo.std == "sample",
     )
 
 
@@ -145,6 +149,10 @@ def output(
         part = part.with_keys(tokens={"advantages": scaled})
         tokens = _tokens_of(takes_part_in(config, batch), batch)
         whole = batch.with_keys(tokens={"advantages": spread(scaled, tokens)})
+    limit = config.ppo.clip_advantages
+    if limit:
+        whole = whole.with_keys(tokens={"advantages": whole["advantages"].clamp(-limit, limit)})
+        part = chosen(config, whole)
     group_size = config.ppo.group_size
     batch_samples = config.batch_size * group_size
     records = advantage_records(part, group_size, batch_samples)

@@ -5,16 +5,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from realrl.algorithms.choices import Estimator
+from realrl.algorithms.coefficients import adapted_kl_coef as adapted_kl
 from realrl.algorithms.kl import kl_estimate
-from realrl.algorithms.policy import ResponseTokens
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext
 from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.settings import Reference
 
 LOGPROB_NOISE = {"float32": 1e-4, "bfloat16": 0.1}
 """Root mean square that two engines' log-probabilities of a token may differ by on equal weights, by the type
 of the weights: twice what was measured of vLLM and a trainer. What is nearer cannot be told apart."""
+
+
+KL_COEF = "kl_coef"
+"""What a call remembers: the cost of a nat, where it is adapted."""
+
+
+def adapted_kl_coef(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> float:
+    """Return the cost of a nat in this step; with `kl_target`, adapt that of the next one to this batch.
+
+    Collective: over the ranks of `ctx.reduce`, where it is adapted.
+    """
+    ppo = ctx.config.ppo
+    assert isinstance(ppo, Reference), "only a recipe with a reference has a KL"
+    if not ppo.kl_target:
+        return ppo.kl_coef
+    remembered = ctx.memory.get(KL_COEF)
+    kl_coef = ppo.kl_coef if remembered is None else float(remembered)
+    difference = batch["logprobs"] - batch["ref_logprobs"]
+    own_kl = difference[batch["loss_mask"]].double().sum()
+    own_number = torch.tensor(float(len(batch))).double()
+    total, number = ctx.reduce(torch.stack((own_kl, own_number))).tolist()
+    if number:
+        next_coef = adapted_kl(
+            kl_coef,
+            total / number,
+            target=ppo.kl_target,
+            num_samples=int(number),
+            horizon=ppo.kl_horizon,
+        )
+        ctx.memory[KL_COEF] = torch.tensor(next_coef, dtype=torch.double)
+    return kl_coef
 
 
 def kl_coef_unless_noise(
@@ -52,13 +83,3 @@ def response_costs(batch: PackedBatch, kl_coef: float) -> Tensor:
     of_responses = kl * batch["loss_mask"]
     responses = [part.sum() for part in of_responses.split(batch.lengths)]
     return kl_coef * torch.stack(responses)
-
-
-def kl_loss(tokens: ResponseTokens, micro: PackedBatch, kl_coef: float, estimator: Estimator) -> Tensor:
-    """Return the cost of the distance as a term of a micro-batch's loss: a scalar."""
-    responses = tokens.responses
-    ref_logprobs = micro["ref_logprobs"][responses]
-    weights = micro["weights"][responses]
-    kl = kl_estimate(tokens.logprobs, ref_logprobs, estimator)
-    weighted = kl * weights
-    return kl_coef * weighted.sum()

@@ -1,8 +1,8 @@
 """The keys of an algorithm's section `ppo`, in parts that algorithms put together.
 
-    Sampling ◀─┬─ Redrawing                            Reference     Discounting
-               └─ Updates ◀─ ClipBounds ◀─ Clipping        │              │
-                     └───────────┴────────────┴────────────┴──────────────┘
+    Sampling ◀─┬─ Redrawing                      Relative   Reference   Discounting
+               └─ Updates ◀─ ClipBounds ◀─ Clipping  │          │            │
+                     └───────────┴────────────┴──────┴──────────┴────────────┘
                      GRPOSettings, DAPOSettings, …: an algorithm's own keys
 
 A key that an algorithm does not have is in its `FIXED`, with what it always is.
@@ -21,6 +21,8 @@ from realrl.base.require import require_at_most
 
 INSTEAD = {
     "max_draws": "recipes dapo and ppo-math draw other prompts",
+    "clip_eps": "recipe sapo fades ratios out: set ppo.tau_positive and ppo.tau_negative",
+    "clip_eps_high": "recipe sapo fades ratios out: set ppo.tau_positive and ppo.tau_negative",
     "dual_clip": "the recipes with PPO's loss have it, as grpo",
     "ratio": "recipe gspo takes the ratio of a whole response",
     "surrogate": "recipe cispo weights log-probabilities by clipped ratios",
@@ -37,6 +39,12 @@ INSTEAD = {
     " `mask` is {weight: token, mask: token, high: 5}",
     "importance_cap": "set ppo.correction.cap, or ppo.correction.high of a mask",
     "importance_level": "set ppo.correction.weight and ppo.correction.mask",
+    "std": "only recipes with ppo.advantage_scale=group_std have a choice, as grpo",
+    "kl_target": "only recipes with ppo.kl_coef adapt it",
+    "kl_horizon": "only recipes with ppo.kl_coef adapt it",
+    "kl_weighted": "only grpo has a KL in its loss that can be weighted",
+    "kl_clip": "only grpo has a KL in its loss that can be clipped",
+    "length_adaptive_lam": "recipes ppo and ppo-math have a critic",
     "ref_eta": "only the reference of a recipe with ppo.kl_coef can follow the actor",
 }
 """What to do for another value of a key that an algorithm fixes."""
@@ -57,14 +65,24 @@ def fixed(**values: object) -> MappingProxyType[str, FixedKey]:
 
 PPO_LOSS = MappingProxyType({"ratio": "token", "surrogate": "ppo"})
 """What the recipes with PPO's loss fix."""
-WITHOUT_CRITIC = MappingProxyType({"gamma": 1.0, "lam": 1.0, "bootstrap_truncated": (False, None)})
+WITHOUT_CLIPPING = MappingProxyType({"clip_eps": 0.2, "clip_eps_high": None, "dual_clip": 0.0})
+"""What recipes without bounds on ratios fix; the values say nothing."""
+WITHOUT_CRITIC = MappingProxyType(
+    {"gamma": 1.0, "lam": 1.0, "bootstrap_truncated": (False, None), "length_adaptive_lam": 0.0}
+)
 """What recipes without a critic fix."""
+KL_IN_REWARD = MappingProxyType({"kl_estimator": ("k1", None), "kl_weighted": False, "kl_clip": 0.0})
+"""What recipes fix that take the KL off rewards."""
 WITHOUT_REFERENCE = MappingProxyType(
     {
         "kl_coef": 0.0,
         "kl_in": ("loss", "token_reward", "sequence_reward"),
-        "kl_estimator": (None, "k1", "k2", "k3"),
+        "kl_estimator": (None, "k1", "k2", "k3", "k3+"),
         "ref_eta": 0.0,
+        "kl_target": 0.0,
+        "kl_horizon": 10_000,
+        "kl_weighted": False,
+        "kl_clip": 0.0,
     }
 )
 """What recipes without a reference fix: without a KL, its place and its estimator say nothing."""
@@ -204,6 +222,8 @@ class Updates(Sampling):
     leave some of them out of the loss (`clip`, Clip-Cov), or hold them near the old policy (`kl`, KL-Cov)."""
     covariance_share: float = 2e-4
     """Share of a mini-batch's tokens that are so treated."""
+    clip_advantages: float = 0.0
+    """Largest absolute value of an advantage; 0 sets none."""
     off_policy_mask: float = 0.0
     """Leave out responses with a negative advantage that the policy, while it is trained, has made less
     likely than the rollout had them, by more than this many nats a token (DeepSeek-V3.2, arXiv:2512.02556);
@@ -218,6 +238,7 @@ class Updates(Sampling):
             entropy_coef=self.entropy_coef,
             entropy_target=self.entropy_target,
             positive_nll=self.positive_nll,
+            clip_advantages=self.clip_advantages,
             off_policy_mask=self.off_policy_mask,
         )
         require_share("covariance_share", self.covariance_share)
@@ -267,6 +288,18 @@ class Clipping(ClipBounds):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Relative(Section):
+    """What the differences of rewards from their group's mean are divided by."""
+
+    advantage_scale: Literal["group_std", "batch_std"] = "group_std"
+    """The standard deviation of the group's rewards; or that of the differences of the whole batch, as in
+    ScaleRL (arXiv:2510.13786)."""
+    std: Literal["population", "sample"] = "population"
+    """Whether squares are divided by the number n of samples, or by n - 1, as verl, TRL and OpenRLHF do: for
+    groups of 8, advantages are then smaller by 6 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reference(Section):
     """A policy that the actor is held near."""
 
@@ -274,11 +307,19 @@ class Reference(Section):
     """Cost of each nat that the policy moves from the reference; with 0 there is no reference."""
     ref_eta: float = 0.0
     """Share by which the reference follows the actor after each step, as an exponential moving average."""
+    kl_target: float = 0.0
+    """Divergence, in nats a response, that `kl_coef` is adapted to hold (Ziegler et al. 2019,
+    arXiv:1909.08593, section 2.2); 0 leaves it as it is."""
+    kl_horizon: int = 10_000
+    """Responses over which `kl_coef` may change by a fifth, with `kl_target`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(0, kl_coef=self.kl_coef)
+        require_at_least(0, kl_coef=self.kl_coef, kl_target=self.kl_target)
+        require_at_least(1, kl_horizon=self.kl_horizon)
         require_share("ref_eta", self.ref_eta)
+        if self.kl_target and not self.kl_coef:
+            raise ValueError("kl_target: kl_coef, which it adapts, must be above 0 to begin with")
         if self.ref_eta and not self.kl_coef:
             raise ValueError(
                 "ref_eta needs a reference to follow the actor: set kl_coef above 0, or ref_eta=0"
@@ -297,11 +338,15 @@ class Discounting(Section):
     """With a critic, a response cut off at `generation.max_new_tokens` continues with the value of its last
     state, as AReaL has it, and not with nothing, as verl, OpenRLHF and TRL have it. Left out, true, unless
     `scores.truncated: wrong` says what such a response is worth."""
+    length_adaptive_lam: float = 0.0
+    """With a critic, alpha of VAPO (arXiv:2504.05118: 0.05): advantages of a response of l tokens are
+    estimated with `1 - 1 / (alpha * l)`, and `lam` is the critic's alone; 0: with `lam`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_share("gamma", self.gamma)
         require_share("lam", self.lam)
+        require_at_least(0, length_adaptive_lam=self.length_adaptive_lam)
 
 
 @dataclass(frozen=True, kw_only=True)
