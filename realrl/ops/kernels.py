@@ -41,8 +41,8 @@ class Kernels(Protocol):
         values: Tensor,
         cu_seqlens: Tensor,
         bootstrap: Tensor,
+        lams: Tensor,
         gamma: float,
-        lam: float,
         advantages: Tensor,
         returns: Tensor,
     ) -> None:

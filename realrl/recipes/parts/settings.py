@@ -10,7 +10,7 @@ A key that an algorithm does not have is in its `FIXED`, with what it always is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -146,15 +146,14 @@ class CorrectionConfig:
     @property
     def resolved(self) -> Correction:
         """The combination of `name`, with the parts that are given."""
-        parts = {
-            "weight": self.weight,
-            "cap": self.cap,
-            "mask": self.mask,
-            "low": self.low,
-            "high": self.high,
-        }
-        given = {name: value for name, value in parts.items() if value is not None}
-        return replace(CORRECTIONS[self.name], **given)
+        named = CORRECTIONS[self.name]
+        return Correction(
+            weight=named.weight if self.weight is None else self.weight,
+            cap=named.cap if self.cap is None else self.cap,
+            mask=named.mask if self.mask is None else self.mask,
+            low=named.low if self.low is None else self.low,
+            high=named.high if self.high is None else self.high,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
