@@ -251,9 +251,10 @@ class Transfer:
 
         def ends() -> Iterator[MessageEnd]:
             """Yield each end as soon as it is packed."""
-            for operation in _due(endpoints, turn):
-                operations.append(operation)
-                yield operation.end
+            for endpoint in endpoints:
+                for operation in endpoint.post(turn):
+                    operations.append(operation)
+                    yield operation.end
 
         pending = self._transport.post(ends())
         return list(zip(operations, pending, strict=True))
@@ -280,12 +281,6 @@ def _device_of(source: Tensors, target: Tensors) -> torch.device:
     for tensor in (*source.values(), *target.values()):
         return tensor.device
     return torch.empty(0).device
-
-
-def _due(endpoints: Sequence[StreamEndpoint], turn: int) -> Iterator[Operation]:
-    """Yield the operations that are due in a turn."""
-    for endpoint in endpoints:
-        yield from endpoint.post(turn)
 
 
 def _arrive(operation: Operation, pending: Pending) -> None:

@@ -54,21 +54,18 @@ class CollectiveTransport:
         for end in ends:
             if end.buffer.is_cuda:
                 on_device.append(end)
-            else:
-                begun.append(_begin(end))
+                continue
+            kind = dist.isend if end.sends else dist.irecv
+            work = kind(end.buffer, end.peer, tag=end.tag)
+            assert work is not None, "every rank is of the default process group"
+            begun.append(work)
 
         assert not (begun and on_device), "tensors of one transfer are on a CPU and on CUDA"
         return _begin_together(on_device) if on_device else begun
 
 
-def _begin(end: MessageEnd) -> Pending:
-    kind = dist.isend if end.sends else dist.irecv
-    work = kind(end.buffer, end.peer, tag=end.tag)
-    assert work is not None, "every rank is of the default process group"
-    return work
-
-
 def _begin_together(ends: Sequence[MessageEnd]) -> list[Pending]:
+    """Begin messages between CUDA devices in one NCCL group."""
     operations: list[dist.P2POp] = []
     for end in ends:
         kind = dist.isend if end.sends else dist.irecv

@@ -7,13 +7,13 @@ SharedMemory ── handle ──▶ default group ──▶ open_shared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from realrl.api.transport import LinkRates, MessageEnd, Pending, Sharing
+from realrl.api.transport import Sharing
 from realrl.base.waiting import wait_for_ranks
 from realrl.realloc.shared import SharedMemory, host_id, open_shared
 from realrl.realloc.transports.collective import HOST_RATES, CollectiveTransport
@@ -22,30 +22,6 @@ _BUNDLE_BYTES = 4 << 20
 """Bytes that a stream moves in a turn through shared memory: they stay in the cache until they are read."""
 _HANDLE_WORDS = 3
 """Length of the handle of a `SharedMemory`."""
-
-
-class SharedMemoryTransport:
-    """Lets the ranks of a host read each message where one of them wrote it; for tensors in host memory."""
-
-    def __init__(self) -> None:
-        self.sharing: Sharing | None = SharedFiles()
-        self.rates: LinkRates | None = HOST_RATES
-        self._between_hosts = CollectiveTransport(HOST_RATES)
-
-    def node_name(self) -> str:
-        """Return the name of the host, and of this container and user, whose processes share memory."""
-        return host_id()
-
-    def bundle_bytes(self, device: torch.device) -> int:
-        """Return the bytes that stay in the cache."""
-        return _BUNDLE_BYTES
-
-    def connect(self) -> None:
-        """Return at once: memory is exchanged by each transfer."""
-
-    def post(self, ends: Iterable[MessageEnd]) -> Sequence[Pending]:
-        """Begin messages to other hosts."""
-        return self._between_hosts.post(ends)
 
 
 class SharedFiles:
@@ -75,3 +51,23 @@ class SharedFiles:
             wait_for_ranks(work.wait)
 
         return (own.memory if own else None), memories
+
+
+class SharedMemoryTransport(CollectiveTransport):
+    """Lets the ranks of a host read each message where one of them wrote it; for tensors in host memory.
+
+    Messages to other hosts go over the process group.
+    """
+
+    sharing: Sharing | None = SharedFiles()
+
+    def __init__(self) -> None:
+        super().__init__(HOST_RATES)
+
+    def node_name(self) -> str:
+        """Return the name of the host, and of this container and user, whose processes share memory."""
+        return host_id()
+
+    def bundle_bytes(self, device: torch.device) -> int:
+        """Return the bytes that stay in the cache."""
+        return _BUNDLE_BYTES
