@@ -1,22 +1,31 @@
-"""One rank's endpoint of a stream in one run: what it does with each message, and in which turn.
+"""One rank's endpoints of streams in one run: what they do with each message, and in which turn.
 
-turn               0        1        2        3        4
-root    (depth 0)  send 0   send 1   send 2
-relay   (depth 1)  recv 0   recv 1   recv 2                      receives k in turn k + 2 * depth - 2
-                                     send 0   send 1   send 2    sends k in turn k + 2 * depth
-reader  of relay                     read 0   read 1   read 2    reads k from the relay's ring
+    turn t      post: pack and send what is due in t, prepare to receive
+                finish: wait for what was posted in t - 1, unpack it, and publish it to the readers
+    turn t + 1  …
+
+    turn               0        1        2        3        4
+    root    (depth 0)  send 0   send 1   send 2
+    relay   (depth 1)  recv 0   recv 1   recv 2                      receives k in turn k + 2 * depth - 2
+                                         send 0   send 1   send 2    sends k in turn k + 2 * depth
+    reader  of relay                     read 0   read 1   read 2    reads k from the relay's ring
+
+All ranks count the same turns. Packing, sending and unpacking overlap, because a rank waits for one turn's
+messages after it has posted the next turn's. A rank waits for what was due in an earlier turn of another
+rank, or in the same turn of the same or an earlier stream, so no order of ranks can deadlock.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from realrl.api.transport import MessageEnd, Pending
+from realrl.api.transport import MessageEnd, Pending, Transport
 from realrl.base.waiting import wait_for_ranks
 from realrl.layouts.layout import Rank
 from realrl.ops.box_copies import Boxes, pack, unpack
@@ -105,6 +114,11 @@ class StreamEndpoint:
         self._ring = rings.ring(stream.index, self._slot_bytes, stream.device, str(stream))
 
     @property
+    def num_turns(self) -> int:
+        """Number of turns until this rank has sent its last bundle."""
+        return len(self._stream.bundles) + 2 * self._stream.place.depth
+
+    @property
     def staging_bytes(self) -> int:
         """Memory of this rank that the stream's ring takes."""
         return self._stream.place.num_slots * self._slot_bytes
@@ -139,11 +153,11 @@ class StreamEndpoint:
         if is_root:
             self._ring.publish(number)
 
-    def arrive(self, turn: int, arrivals: Iterator[Pending]) -> None:
-        """Wait for what was posted in `turn`, the next of `arrivals`; unpack each message while in the cache.
+    def finish(self, turn: int, arrivals: Iterator[Pending]) -> None:
+        """Complete what was posted in `turn`, the next of `arrivals`; publish it, or read what was published.
 
         Raises:
-            TransferFailed: a message was not sent or received.
+            TransferFailed: a message was not sent or received, or a reader's relay did not publish in time.
         """
         for end, due in self._posted.pop(turn, ()):
             arrival = next(arrivals, None)
@@ -154,27 +168,19 @@ class StreamEndpoint:
                 way = "to" if end.sends else "from"
                 what = f"a message of stream {end.tag} {way} rank {end.peer}"
                 raise TransferFailed(f"{what} did not get through: {error}") from error
-
+            # Unpacked at once, while it is in the cache.
             if not end.sends:
                 unpack(due.boxes, due.buffer, due.checksum, eta=due.eta)
 
-    def finish(self, turn: int) -> None:
-        """Complete what began in `turn`: a relay publishes its bundle, a reader copies it to its tensors.
-
-        Raises:
-            TransferFailed: a reader's relay did not publish in time.
-        """
         place = self._stream.place
         sent = turn - 2 * place.depth
         bundle = sent + 2 if place.is_relay else sent
         if place.parent is None or not self._has(bundle):
             return
-
         number = self._first_number + bundle
         if place.is_relay:
             self._ring.publish(number)
             return
-
         self._ring.wait_put(number, place.parent, self._run.timeout_s)
         for due in self._messages(bundle):
             unpack(due.boxes, due.buffer, due.checksum, eta=due.eta)
@@ -218,6 +224,21 @@ class StreamEndpoint:
     def _has(self, bundle: int) -> bool:
         """Return whether the stream has a bundle of this number."""
         return 0 <= bundle < len(self._stream.bundles)
+
+
+def take_turns(endpoints: Sequence[StreamEndpoint], transport: Transport) -> None:
+    """Send and receive every bundle of this rank's streams."""
+    last_turn = max((endpoint.num_turns for endpoint in endpoints), default=-1)
+    arrivals: Iterator[Pending] = iter(())
+    for turn in range(last_turn + 1):
+        due = chain.from_iterable(endpoint.post(turn) for endpoint in endpoints)
+        posted = transport.post(due)
+        # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
+        for endpoint in endpoints:
+            endpoint.finish(turn - 1, arrivals)
+        surplus = list(arrivals)
+        assert not surplus, "the transport returned more than one Pending per message"
+        arrivals = iter(posted)
 
 
 def _needs_no_packing(views: Sequence[Tensor], wire_dtype: torch.dtype) -> bool:

@@ -77,11 +77,6 @@ class StreamMessages:
         self._num_content = len(content)
         self.bundles = list(bundles(self.messages, limit))
 
-    @property
-    def num_turns(self) -> int:
-        """Number of turns until this rank has sent its last bundle."""
-        return len(self.bundles) + 2 * self.place.depth
-
     def is_manifest(self, message: int) -> bool:
         """Return whether a message holds rows of the manifest."""
         return message >= self._num_content

@@ -1,38 +1,26 @@
 """One rank's part of a transfer plan, which can run any number of times.
 
-    turn t      post: pack and send what is due in t, prepare to receive
-                arrive: wait for what was posted in t - 1, and unpack it
-                finish: publish it to the readers
-    turn t + 1  …
-
-All ranks count the same turns. Packing, sending and unpacking overlap, because a rank waits for one turn's
-messages after it has posted the next turn's. Everything that a rank waits for was due in an earlier turn of
-another rank, so no order of ranks can deadlock.
+first run    lay out each stream of this rank as messages; map the rings that ranks share
+every run    copy what the rank keeps, locate the messages in the tensors, take turns, verify
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
 
-from realrl.api.transport import Pending, Transport
-from realrl.layouts.boxes import split
-from realrl.layouts.pieces import Piece
+from realrl.api.transport import Transport
 from realrl.layouts.plan import TransferPlan
-from realrl.ops.box_copies import copy
+from realrl.realloc.kept import copy_kept
 from realrl.realloc.staging import Rings, bundle_bytes, places
-from realrl.realloc.stream_endpoint import Run, StreamEndpoint
+from realrl.realloc.stream_endpoint import Run, StreamEndpoint, take_turns
 from realrl.realloc.stream_messages import StreamMessages
 from realrl.realloc.transfer_failure import TransferFailed
 from realrl.realloc.transports.by_name import transport_for
-from realrl.realloc.views import Tensors, view_of
+from realrl.realloc.views import Tensors
 
-_BLEND_ELEMENTS = 1 << 20
-"""Elements that a rank blends at a time of what it keeps; bounds the memory of their rounded copy."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types that travel as the wire's dtype; other types travel as they are."""
 
@@ -106,91 +94,20 @@ class Transfer:
         self._is_broken = True
         if self._streams is None:
             self._streams = self._lay_out(source, target)
-        self._copy_kept(source, target, eta)
+        copy_kept(self._plan, self._rank, source, target, eta, self._wire)
         run = Run(self._runs, version, eta, self._settings.checksum, self._settings.timeout_s)
-        self._take_turns(self._streams, source, target, run)
+        endpoints: list[StreamEndpoint] = []
+        for stream in self._streams:
+            tensors = source if stream.is_root else target
+            endpoints.append(StreamEndpoint(stream, tensors, self._rings, run))
+
+        take_turns(endpoints, self._transport)
         for stream in self._streams:
             if not stream.is_root:
                 stream.manifest.verify(stream.names_in)
+        self.staging_bytes = sum(endpoint.staging_bytes for endpoint in endpoints)
         self._runs += 1
         self._is_broken = False
-
-    def _take_turns(
-        self, streams: Sequence[StreamMessages], source: Tensors, target: Tensors, run: Run
-    ) -> None:
-        """Send and receive every bundle."""
-        endpoints: list[StreamEndpoint] = []
-        for stream in streams:
-            tensors = source if stream.is_root else target
-            endpoints.append(StreamEndpoint(stream, tensors, self._rings, run))
-        self.staging_bytes = sum(endpoint.staging_bytes for endpoint in endpoints)
-
-        last_turn = max((stream.num_turns for stream in streams), default=-1)
-        arrivals: Iterator[Pending] = iter(())
-        for turn in range(last_turn + 1):
-            due = chain.from_iterable(endpoint.post(turn) for endpoint in endpoints)
-            posted = self._transport.post(due)
-            # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
-            for endpoint in endpoints:
-                endpoint.arrive(turn - 1, arrivals)
-            surplus = list(arrivals)
-            assert not surplus, "the transport returned more than one Pending per message"
-            for endpoint in endpoints:
-                endpoint.finish(turn - 1)
-            arrivals = iter(posted)
-
-    def _copy_kept(self, source: Tensors, target: Tensors, eta: float) -> None:
-        """Copy or blend what this rank both holds and wants.
-
-        A blend rounds what is kept as the wire would, so that the result does not depend on the plan.
-        """
-        pairs = list(self._kept_pairs(source, target))
-        if eta == 1.0:
-            held_views = [held for held, _ in pairs]
-            wanted_views = [wanted for _, wanted in pairs]
-            copy(held_views, wanted_views)
-            return
-
-        for held, wanted in pairs:
-            zeros = (0,) * held.dim()
-            wire_dtype = self._wire(held)
-            for offset, shape in split(held.shape, _BLEND_ELEMENTS):
-                rounded = view_of(held, zeros, offset, shape).to(wire_dtype)
-                blended = view_of(wanted, zeros, offset, shape)
-                copy([rounded], [blended], eta=eta)
-
-    def _kept_pairs(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield views of each region that this rank keeps: in the source, and in the target."""
-        for kept in self._plan.kept:
-            if self._rank in kept.ranks:
-                yield from self._piece_pairs(kept.piece, source, target)
-
-    def _piece_pairs(self, piece: Piece, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield views of a kept piece's regions: in the source, and in each copy in the target."""
-        sources = piece.sources(self._rank)
-        targets = piece.targets(self._rank)
-
-        for held, copies in zip(sources, targets, strict=True):
-            zeros = (0,) * len(held.shape)
-            for wanted in copies:
-                held_tensor = source[held.local]
-                wanted_tensor = target[wanted.local]
-                assert self._wire(held_tensor) == self._wire(wanted_tensor), (
-                    f"{held.tensor} is {held_tensor.dtype} here and {wanted_tensor.dtype} in the target"
-                )
-                held_view = view_of(
-                    held_tensor,
-                    held.offset,
-                    zeros,
-                    held.shape,
-                )
-                wanted_view = view_of(
-                    wanted_tensor,
-                    wanted.offset,
-                    zeros,
-                    held.shape,
-                )
-                yield held_view, wanted_view
 
     def _wire(self, local: Tensor) -> torch.dtype:
         """Return the dtype in which a local tensor travels."""
