@@ -40,9 +40,21 @@ def usage_by_role(master: int) -> dict[str, Usage]:
 
 
 def peak_mib(master: int) -> float:
-    """The most resident memory that one of a process's descendants has had so far, itself left out."""
-    found = [_high_water_mib(pid) for _, pid in _tree(master) if pid != master]
+    """The most resident memory that one of a process's descendants has had so far, itself left out.
+
+    A child that has not begun its own program yet still is a copy of the process, and left out too.
+    """
+    own_command = _command(master)
+    found = [_high_water_mib(pid) for _, pid in _tree(master) if _command(pid) not in (own_command, b"")]
     return max(found, default=0.0)
+
+
+def _command(pid: int) -> bytes:
+    """Empty where the process has ended."""
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _high_water_mib(pid: int) -> float:

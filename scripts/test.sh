@@ -28,7 +28,8 @@ types=$!
 if (($# == 0)); then
     wait "$programs"
     if wait "$peer"; then
-        .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py tests/engines/test_contract.py || failed=1
+        # Several runs take place at a time: threads that compete for a core are far slower than one.
+        OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest --quiet tests/engines/test_vllm.py tests/engines/test_contract.py || failed=1
     else
         echo "realrl: .venv-vllm could not be made, see above: tests/engines/test_vllm.py is left out"
     fi

@@ -59,7 +59,7 @@ class LocalLauncher:
         log_directory.mkdir(parents=True, exist_ok=True)
         settings = device_settings(self._device, os.environ)
         # Libraries read their settings when they are loaded, so a fork server has them too.
-        shared = {**os.environ, **settings, **_shared_cores(num_workers)}
+        shared = {**os.environ, **settings, **_shared_cores(num_workers, os.environ)}
         shared["GLOO_SOCKET_IFNAME"] = "lo"
         shared[PARENT_VARIABLE] = str(os.getpid())
         if self._command is None:
@@ -166,10 +166,18 @@ class LocalLauncher:
         return [process for process in self._processes.values() if process.poll() is None]
 
 
-def _shared_cores(num_workers: int) -> dict[str, str]:
-    """Return the limits with which the workers share this process's cores evenly."""
+def _shared_cores(num_workers: int, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the limits with which the workers share this process's cores evenly.
+
+    A lower limit that the user has `given` holds: other programs may need the other cores.
+    """
     num_cores = len(os.sched_getaffinity(0))
-    return thread_limits(max(1, num_cores // num_workers))
+    num_threads = max(1, num_cores // num_workers)
+    # OpenMP allows a list, with a limit for each level of nested parallelism.
+    most = given.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if most.isdecimal() and int(most) > 0:
+        num_threads = min(num_threads, int(most))
+    return thread_limits(num_threads)
 
 
 def _signal_group(process: subprocess.Popen | AdoptedProcess, sign: signal.Signals) -> None:

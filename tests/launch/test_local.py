@@ -96,13 +96,18 @@ def _is_alive(pid):
         return False
 
 
-def test_each_worker_gets_its_rank_its_share_of_cores_and_its_log(started, tmp_path):
-    """And the environment that the master gives to all."""
+@pytest.mark.parametrize(("asked", "most"), [(None, 64), ("1", 1), ("1,2", 1), ("64", 64), ("many", 64)])
+def test_each_worker_gets_its_rank_its_share_of_cores_and_its_log(started, monkeypatch, asked, most):
+    """And the environment that the master gives to all; no more threads than the user asked for."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
     code = "import os; print(os.environ['REALRL_RANK'], os.environ['OMP_NUM_THREADS'], os.environ['KEY'])"
     launcher = started(code, 2, {"KEY": "value"})
     _wait_until(lambda: len(launcher.poll()) == 2)
     assert sorted(launcher.poll()) == [(0, 0), (1, 0)]
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    threads = min(4, most)
     for rank in range(2):
         assert launcher.log_path(rank).read_text() == f"{rank} {threads} value\n"
 

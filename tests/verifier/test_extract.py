@@ -2,6 +2,7 @@ r"""The search for the answer in a text: forms that must be found, and others th
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import subprocess
@@ -522,15 +523,21 @@ def test_time_is_proportional_to_the_length_of_the_text(search):
         seconds = {}
         for begin, unit in hostile_texts():
             text = begin + unit * (num_chars // len(unit))
-            seconds[begin, unit] = processor_time_s(search, text)
+            seconds[begin, unit] = processor_time_s(search, text, most_s)
         slowest = max(seconds, key=seconds.get)
         assert seconds[slowest] < most_s, (num_chars, slowest)
 
 
-def processor_time_s(search: Callable[[str], object], text: str) -> float:
-    begin_s = time.process_time()
-    search(text)
-    return time.process_time() - begin_s
+def processor_time_s(search: Callable[[str], object], text: str, most_s: float) -> float:
+    """The shortest of three runs, or the first below `most_s`: other threads and the collector count too."""
+    shortest_s = math.inf
+    for _ in range(3):
+        begin_s = time.process_time()
+        search(text)
+        shortest_s = min(shortest_s, time.process_time() - begin_s)
+        if shortest_s < most_s:
+            break
+    return shortest_s
 
 
 IMPORTS = """
