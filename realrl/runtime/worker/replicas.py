@@ -120,7 +120,18 @@ class Replicas:
         target = self._weights(goal)
         if is_goal:
             self.engine(goal).version = NO_WEIGHTS
-        transfer = self._transfer(origin, goal)
+
+        # Planned once: the same weights move in every step.
+        if (origin, goal) not in self._transfers:
+            dtypes = (self._dtype(origin), self._dtype(goal))
+            narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
+            self._transfers[origin, goal] = Transfer(
+                cached_plan(self._layout(origin), self._layout(goal), self._topology),
+                rank=self._rank,
+                settings=self._settings,
+                wire_dtype=narrower if dtypes[0] != dtypes[1] else None,
+            )
+        transfer = self._transfers[origin, goal]
         transfer.run(source, target, version=instruction.version, eta=instruction.eta)
         if is_goal:
             self.engine(goal).version = instruction.version
@@ -218,19 +229,6 @@ class Replicas:
             engine.restore(directory, version=self._recovery.step)
         else:
             engine.load(self._directories[model])
-
-    def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
-        """Return the transfer from one placement to another, which is planned once."""
-        if (origin, goal) not in self._transfers:
-            dtypes = (self._dtype(origin), self._dtype(goal))
-            narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
-            self._transfers[origin, goal] = Transfer(
-                cached_plan(self._layout(origin), self._layout(goal), self._topology),
-                rank=self._rank,
-                settings=self._settings,
-                wire_dtype=narrower if dtypes[0] != dtypes[1] else None,
-            )
-        return self._transfers[origin, goal]
 
     def _layout(self, weights: Weights) -> Layout:
         head = self._specs[weights.model].head
