@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch
+from realrl.api.batch import PackedBatch, Sample
 from realrl.api.engine import Loss
 from realrl.api.metrics import Metrics, joined
 from realrl.engines.generating import GenerationRequest
@@ -31,7 +31,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.generation import Generator
 from realrl.models.layout import Head
 from realrl.parallel.groups import Groups
-from realrl.parallel.microbatch import Microbatch, in_batch_order, split
+from realrl.parallel.microbatch import Microbatch, split
 from realrl.parallel.pipeline import StageLink
 from realrl.parallel.pipeline_schedule import Kind, forward_order, training_order
 
@@ -126,7 +126,7 @@ class DecoderEngine(HoldingEngine):
         micros = self.split(batch)
         self.local_tensors()
         passed = self._passed(len(batch))
-        outputs: dict[int, Tensor] = {}
+        by_sample: dict[Sample, Tensor] = {}
         order = list(forward_order(self.link.layout, len(micros)))
         with torch.no_grad():
             for number, (_, index, chunk) in enumerate(order, start=1):
@@ -136,17 +136,19 @@ class DecoderEngine(HoldingEngine):
                 output = self.model.forward_micro(micro, hidden, chunk)
                 if self.link.is_last(chunk):
                     output = head(output, micro)[0]
+                    numbers = output.split(micro.batch.lengths)
+                    by_sample.update(zip(micro.batch.samples, numbers, strict=True))
                 self.link.send("hidden", output, chunk)
-                # Between two passes, only the outputs are kept.
-                outputs[index] = output
+                # Between two passes, only the numbers of samples are kept.
                 del hidden, output
                 passed(number / len(order))
 
         self.link.finish()
         if not self.model.is_last:
             return None
-        in_order = [outputs[index] for index in range(len(micros))]
-        found = in_batch_order(batch, micros, in_order).cpu()
+        assert len(by_sample) == len(batch), "each sample is once in the batch, and in one micro-batch"
+        in_order = [by_sample[sample] for sample in batch.samples]
+        found = torch.cat(in_order).cpu() if in_order else torch.empty(0)
         is_finite = found.isfinite().all()
         self._require_finite(bool(is_finite), what)
         return found

@@ -30,7 +30,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
 from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Offload, Reallocate, Release, Save
+from realrl.program.instructions import Offload, Reallocate, Save
 from realrl.program.resources import Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
@@ -144,11 +144,6 @@ class Replicas:
             engine.onload()
         else:
             engine.offload()
-
-    def release(self, instruction: Release) -> None:
-        """Free the memory of a replica."""
-        weights = Weights(instruction.model, instruction.placement, instruction.engine)
-        self.engine(weights).release()
 
     def save(self, instruction: Save) -> None:
         """Write this rank's file of a checkpoint. Collective: over the model's home."""

@@ -121,7 +121,7 @@ class Worker:
             self.memories.drop_before(instruction.step)
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
-        """Run the body of a call; return what `Done` says of its outputs."""
+        """Run the body of a call, and keep its outputs; return what `Done` says of them."""
         call = instruction.function
         engine = self._engine(call, instruction.version)
         groups = self.groups[self.plan[call.name]]
@@ -140,14 +140,22 @@ class Worker:
             preemption=self._preemption(instruction) if instruction.preemptible else NO_PREEMPTION,
         )
         body = self.recipe.bodies[call.name]
-        reporting = engine.reporting(context.progress) if engine else nullcontext()
-        with reporting:
+        with engine.reporting(context.progress) if engine else nullcontext():
             output = body(context, inputs)
-
         if call.kind is CallKind.TRAIN:
             assert engine is not None, f"{call.name} trains, but has no model"
             engine.version = instruction.step + 1
-        return self._describe(instruction, output)
+
+        result = _metrics(output)
+        holders = self._output_ranks(call)
+        if self.rank == holders[0]:
+            result |= {"records": output.records, "rejected": output.rejected}
+        if self.rank in holders and call.outputs:
+            batch = output.batch
+            assert batch is not None, f"{call.name} gave no outputs on rank {self.rank}, which holds them"
+            self.store.put(instruction.job, batch, call.outputs)
+            result |= _outputs(batch, call.outputs)
+        return result
 
     def _engine(self, call: ModelFunctionCall, version: int) -> Engine | None:
         """Return the engine of the call's model, made ready for the call; None where it has no model.
@@ -249,36 +257,12 @@ class Worker:
             return getattr(torch, instruction.dtypes[key])
         return self._rows(instruction.evaluating).tensors(0)[key].dtype
 
-    def _describe(self, instruction: RunCall, output: CallOutput) -> dict[str, Any]:
-        """Keep the outputs; return what `Done` says of them."""
-        call = instruction.function
-        means: dict[str, tuple[float, float]] = {}
-        peaks: dict[str, float] = {}
-        for name, metric in read(output.metrics).items():
-            if isinstance(metric, Peak):
-                peaks[name] = metric.largest
-            else:
-                means[name] = (float(metric.total), metric.weight)
-        result: dict[str, Any] = {"metrics": means, "peaks": peaks}
-
-        holders = self._output_ranks(call)
-        if self.rank == holders[0]:
-            result["records"] = output.records
-            result["rejected"] = output.rejected
-        if self.rank in holders and call.outputs:
-            assert output.batch is not None, (
-                f"{call.name} gave no outputs on rank {self.rank}, which holds them"
-            )
-            self.store.put(instruction.job, output.batch, call.outputs)
-            result |= _outputs(output.batch, call.outputs)
-        return result
-
 
 HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | None]] = {
     RunCall: Worker._run_call,
     Move: lambda worker, instruction: worker.store.move(instruction),
     Reallocate: lambda worker, instruction: worker.replicas.reallocate(instruction),
-    Release: lambda worker, instruction: worker.replicas.release(instruction),
+    Release: lambda worker, instruction: worker.replicas.engine(instruction.replica).release(),
     Offload: lambda worker, instruction: worker.replicas.offload(instruction),
     Save: lambda worker, instruction: worker.replicas.save(instruction),
     Snapshot: Worker._begin_snapshot,
@@ -292,6 +276,18 @@ def one_line(error: Exception) -> str:
     """Return an error's type and the first line of its message."""
     first, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first}"
+
+
+def _metrics(output: CallOutput) -> dict[str, Any]:
+    """Return what `Done` says of a call's metrics."""
+    means: dict[str, tuple[float, float]] = {}
+    peaks: dict[str, float] = {}
+    for name, metric in read(output.metrics).items():
+        if isinstance(metric, Peak):
+            peaks[name] = metric.largest
+        else:
+            means[name] = (float(metric.total), metric.weight)
+    return {"metrics": means, "peaks": peaks}
 
 
 def _outputs(batch: PackedBatch, keys: tuple[str, ...]) -> dict[str, Any]:
