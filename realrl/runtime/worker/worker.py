@@ -42,8 +42,8 @@ from realrl.program.instructions import (
     Snapshot,
 )
 from realrl.program.resources import Weights
-from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.wire import ToWorker
+from realrl.runtime.control.worker_channel import WorkerChannel
 from realrl.runtime.run_data import RunData
 from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.replicas import Replicas, check_version
