@@ -13,31 +13,35 @@ micro-batches ──▶ loss ──▶ gradients ──▶ accept? ──▶ sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch
+from realrl.api.batch import PackedBatch, Sample
+from realrl.api.device_metrics import read
 from realrl.api.engine import Loss
-from realrl.api.metrics import Metrics, joined
+from realrl.api.metrics import Mean, Metrics, joined
 from realrl.engines.generating import GenerationRequest
 from realrl.engines.gradients import sum_shared
 from realrl.engines.holding import HoldingEngine
 from realrl.engines.options import EngineOptions
-from realrl.engines.training import HeadFunction, MeasuredLoss, Training, update_metrics
+from realrl.engines.training import Training
 from realrl.models.config import DecoderConfig
 from realrl.models.generation import Generator
 from realrl.models.layout import Head
 from realrl.parallel.groups import Groups
-from realrl.parallel.microbatch import Microbatch, in_batch_order, split
+from realrl.parallel.microbatch import Microbatch, split
 from realrl.parallel.pipeline import StageLink
 from realrl.parallel.pipeline_schedule import Kind, forward_order, training_order
 
 _LOGPROBS = "log-probabilities"
 _VALUES = "values"
 
+_HeadFunction = Callable[[Tensor, Microbatch], tuple[Tensor, PackedBatch]]
+"""`(hidden [U, H] behind the last layer, micro-batch) -> (numbers [T], the micro-batch that a loss sees)`."""
 _Passed = Callable[[float], None]
 """Called after each pass of a micro-batch with the share of all passes of this stage that are done."""
 _Key = tuple[int, int]
@@ -92,12 +96,12 @@ class DecoderEngine(HoldingEngine):
     ) -> Metrics:
         """Make one optimizer step on a loss of `logprobs`; see `api.engine.Trains.train_logprobs`."""
         head = partial(self.model.logprobs, temperature=temperature)
-        measured = MeasuredLoss(head, loss)
+        measured = _MeasuredLoss(head, loss)
         return self._train(batch, measured, _LOGPROBS, lr, whole_rows=whole_rows, accept=accept)
 
     def train_values(self, batch: PackedBatch, loss: Loss, *, lr: float, whole_rows: bool = False) -> Metrics:
         """Make one optimizer step on a loss of `values`; see `api.engine.Trains.train_values`."""
-        measured = MeasuredLoss(self.model.values, loss)
+        measured = _MeasuredLoss(self.model.values, loss)
         return self._train(batch, measured, _VALUES, lr, whole_rows=whole_rows, accept=lambda: True)
 
     def _draw(self, request: GenerationRequest) -> None:
@@ -117,7 +121,7 @@ class DecoderEngine(HoldingEngine):
         )
         generator.run(request.rollouts)
 
-    def _infer(self, batch: PackedBatch, head: HeadFunction, what: str) -> Tensor | None:
+    def _infer(self, batch: PackedBatch, head: _HeadFunction, what: str) -> Tensor | None:
         """Return a head's numbers in the order of the batch's samples, on the CPU: `[T]`.
 
         Collective: over the slice. None except on the last stage.
@@ -126,7 +130,7 @@ class DecoderEngine(HoldingEngine):
         micros = self.split(batch)
         self.local_tensors()
         passed = self._passed(len(batch))
-        outputs: dict[int, Tensor] = {}
+        by_sample: dict[Sample, Tensor] = {}
         order = list(forward_order(self.link.layout, len(micros)))
         with torch.no_grad():
             for number, (_, index, chunk) in enumerate(order, start=1):
@@ -136,17 +140,19 @@ class DecoderEngine(HoldingEngine):
                 output = self.model.forward_micro(micro, hidden, chunk)
                 if self.link.is_last(chunk):
                     output = head(output, micro)[0]
+                    numbers = output.split(micro.batch.lengths)
+                    by_sample.update(zip(micro.batch.samples, numbers, strict=True))
                 self.link.send("hidden", output, chunk)
-                # Between two passes, only the outputs are kept.
-                outputs[index] = output
+                # Between two passes, only the numbers of samples are kept.
                 del hidden, output
                 passed(number / len(order))
 
         self.link.finish()
         if not self.model.is_last:
             return None
-        in_order = [outputs[index] for index in range(len(micros))]
-        found = in_batch_order(batch, micros, in_order).cpu()
+        assert len(by_sample) == len(batch), "each sample is once in the batch, and in one micro-batch"
+        in_order = [by_sample[sample] for sample in batch.samples]
+        found = torch.cat(in_order).cpu() if in_order else torch.empty(0)
         is_finite = found.isfinite().all()
         self._require_finite(bool(is_finite), what)
         return found
@@ -154,7 +160,7 @@ class DecoderEngine(HoldingEngine):
     def _train(
         self,
         batch: PackedBatch,
-        loss: MeasuredLoss,
+        loss: _MeasuredLoss,
         what: str,
         lr: float,
         *,
@@ -176,10 +182,10 @@ class DecoderEngine(HoldingEngine):
 
         sum_shared(self.model, training.gradient, self._tensors)
         norm = training.optimizer.step(lr)
-        return joined(metrics, update_metrics(lr, norm))
+        return joined(metrics, _update_metrics(lr, norm))
 
     def _accumulate(
-        self, training: Training, micros: Sequence[Microbatch], loss: MeasuredLoss, passed: _Passed
+        self, training: Training, micros: Sequence[Microbatch], loss: _MeasuredLoss, passed: _Passed
     ) -> None:
         """Add up the gradients of the sum of `loss` over micro-batches."""
         weight_gradients = training.weight_gradients
@@ -222,6 +228,53 @@ class DecoderEngine(HoldingEngine):
         """Return a function that reports the share of some samples' passes that is done."""
         progress = self._progress
         return lambda share: progress(int(share * num_samples), num_samples)
+
+
+class _MeasuredLoss:
+    """A loss of a head's numbers, with what it reports of each micro-batch.
+
+    The reports are read after the last micro-batch, so that the host does not wait for each.
+    """
+
+    def __init__(self, head: _HeadFunction, loss: Loss) -> None:
+        self._head = head
+        self._loss = loss
+        self._metrics: list[Metrics] = []
+        self._are_finite: list[Tensor] = []
+
+    def __call__(self, hidden: Tensor, micro: Microbatch) -> Tensor:
+        """Return a micro-batch's loss, from the hidden states behind the last layer."""
+        numbers, seen = self._head(hidden, micro)
+        is_finite = numbers.detach().isfinite().all()
+        self._are_finite.append(is_finite)
+
+        loss, metrics = self._loss(numbers, seen)
+        self._metrics.append(metrics)
+        return loss
+
+    def is_finite(self) -> bool:
+        """Return whether all numbers of the head were finite."""
+        if not self._are_finite:
+            return True
+        all_finite = torch.stack(self._are_finite).all()
+        return bool(all_finite)
+
+    def metrics(self) -> Metrics:
+        """Return what the loss reported."""
+        return read(joined(*self._metrics))
+
+
+def _update_metrics(lr: float, norm: float) -> Metrics:
+    """Return the metrics of an update; one whose gradient is not finite was skipped, and has no norm."""
+    is_skipped = not math.isfinite(norm)
+    num_skipped = float(is_skipped)
+    metrics = {
+        "lr": Mean(lr, 1.0),
+        "skipped_updates": Mean(num_skipped, 1.0),
+    }
+    if is_skipped:
+        return metrics
+    return {"grad_norm": Mean(norm, 1.0), **metrics}
 
 
 def _compute(products: list[Callable[[], None]]) -> None:

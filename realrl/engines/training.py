@@ -1,18 +1,13 @@
-"""The training of one rank's weights: gradients of a loss over micro-batches, and the optimizer."""
+"""The training of one rank's weights: their gradients and the optimizer."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
-from realrl.api.device_metrics import read
-from realrl.api.engine import Loss
-from realrl.api.metrics import Mean, Metrics, joined
 from realrl.engines.gradients import accumulate_into, copies, finished_by_products
 from realrl.engines.host_copies import Arrival, HostCopy
 from realrl.engines.master_dither import spread
@@ -22,58 +17,7 @@ from realrl.models.layout import LocalTensor
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups
-from realrl.parallel.microbatch import Microbatch
 from realrl.parallel.optimizer import ShardedAdamW
-
-HeadFunction = Callable[[Tensor, Microbatch], tuple[Tensor, PackedBatch]]
-"""`(hidden [U, H] behind the last layer, micro-batch) -> (numbers [T], the micro-batch that a loss sees)`."""
-
-
-class MeasuredLoss:
-    """A loss of a head's numbers, with what it reports of each micro-batch.
-
-    The reports are read after the last micro-batch, so that the host does not wait for each.
-    """
-
-    def __init__(self, head: HeadFunction, loss: Loss) -> None:
-        self._head = head
-        self._loss = loss
-        self._metrics: list[Metrics] = []
-        self._are_finite: list[Tensor] = []
-
-    def __call__(self, hidden: Tensor, micro: Microbatch) -> Tensor:
-        """Return a micro-batch's loss, from the hidden states behind the last layer."""
-        numbers, seen = self._head(hidden, micro)
-        is_finite = numbers.detach().isfinite().all()
-        self._are_finite.append(is_finite)
-
-        loss, metrics = self._loss(numbers, seen)
-        self._metrics.append(metrics)
-        return loss
-
-    def is_finite(self) -> bool:
-        """Return whether all numbers of the head were finite."""
-        if not self._are_finite:
-            return True
-        all_finite = torch.stack(self._are_finite).all()
-        return bool(all_finite)
-
-    def metrics(self) -> Metrics:
-        """Return what the loss reported."""
-        return read(joined(*self._metrics))
-
-
-def update_metrics(lr: float, norm: float) -> Metrics:
-    """Return the metrics of an update; one whose gradient is not finite was skipped, and has no norm."""
-    is_skipped = not math.isfinite(norm)
-    num_skipped = float(is_skipped)
-    metrics = {
-        "lr": Mean(lr, 1.0),
-        "skipped_updates": Mean(num_skipped, 1.0),
-    }
-    if is_skipped:
-        return metrics
-    return {"grad_norm": Mean(norm, 1.0), **metrics}
 
 
 class Training:

@@ -1,4 +1,4 @@
-"""Splits a batch into micro-batches by a token budget, and joins their results.
+"""Splits a batch into micro-batches by a token budget.
 
 Samples that share a prompt may share its computation. The prompt is then laid once before what follows it:
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
+from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.ops.packing import first_fit_decreasing, karmarkar_karp
 from realrl.ops.segments import Segments
 from realrl.ops.upload import upload
@@ -110,23 +110,6 @@ def microbatches(weights: Sequence[int], max_tokens: int) -> list[list[int]]:
     alone = bins[:num_alone]
     evened = _evened(weights, bins[num_alone:], max_tokens)
     return sorted(alone + evened)
-
-
-def in_batch_order(batch: PackedBatch, micros: Sequence[Microbatch], outputs: Sequence[Tensor]) -> Tensor:
-    """Return the outputs of `split`'s micro-batches in the order of the batch's samples.
-
-    Shapes: each output `[tokens of the micro-batch's samples]`; returns `[T]`.
-    """
-    pieces: dict[Sample, Tensor] = {}
-    for micro, output in zip(micros, outputs, strict=True):
-        parts = output.split(micro.batch.lengths)
-        pieces.update(zip(micro.batch.samples, parts, strict=True))
-
-    assert len(pieces) == len(batch), "each sample must be once in the batch, and in one micro-batch"
-    if not pieces:
-        return torch.empty(0)
-    ordered = [pieces[sample] for sample in batch.samples]
-    return torch.cat(ordered)
 
 
 def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> list[list[int]]:

@@ -195,19 +195,23 @@ class Release(AtPlacement, frozen=True, kw_only=True):
     engine: str = OWN_ENGINE
 
     @property
+    def replica(self) -> Weights:
+        """The weights that are dropped."""
+        return Weights(self.model, self.placement, self.engine)
+
+    @property
     def weights(self) -> tuple[Weights, ...]:
         """The replica that is dropped."""
-        return (Weights(self.model, self.placement, self.engine),)
+        return (self.replica,)
 
     @property
     def writes(self) -> tuple[Resource, ...]:
         """The replica that is dropped."""
-        return self.weights
+        return (self.replica,)
 
     def begin(self, start: Start) -> dict[str, Any] | None:
         """Note that the replica is gone."""
-        for weights in self.weights:
-            start.replicas.pop(weights, None)
+        start.replicas.pop(self.replica, None)
         return {}
 
 

@@ -77,7 +77,7 @@ def actor_train(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput
         clip_low=ppo.clip_eps,
         clip_high=ppo.clip_high,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation)
+    return parts.actor.train(ctx, batch, loss, aggregation=ppo.aggregation)
 
 
 CISPO = policy_recipe(

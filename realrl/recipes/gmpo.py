@@ -75,7 +75,7 @@ def actor_train(ctx: CallContext[GMPOConfig], batch: PackedBatch) -> CallOutput:
         clip_low=ppo.clip_eps,
         clip_high=ppo.clip_high,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="sequence")
+    return parts.actor.train(ctx, batch, loss, aggregation="sequence")
 
 
 GMPO = policy_recipe(

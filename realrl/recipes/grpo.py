@@ -143,7 +143,7 @@ def actor_train(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
         weighted = kl * micro["weights"][tokens.responses]
         return kl_coef * weighted.sum()
 
-    return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation, term=distance)
+    return parts.actor.train(ctx, batch, loss, aggregation=ppo.aggregation, term=distance)
 
 
 GRPO = policy_recipe(

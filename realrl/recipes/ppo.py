@@ -127,7 +127,7 @@ def actor_train(ctx: CallContext[CriticPolicyConfig], batch: PackedBatch) -> Cal
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.actor.train(ctx, batch, loss, aggregation="token")
 
 
 PPO = policy_recipe(

@@ -108,7 +108,7 @@ def actor_train(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> Call
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.actor.train(ctx, batch, loss, aggregation="token")
 
 
 REINFORCE_PP = policy_recipe(

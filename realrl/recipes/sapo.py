@@ -90,7 +90,7 @@ def actor_train(ctx: CallContext[SAPOConfig], batch: PackedBatch) -> CallOutput:
         tau_positive=ppo.tau_positive,
         tau_negative=ppo.tau_negative,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="sequence")
+    return parts.actor.train(ctx, batch, loss, aggregation="sequence")
 
 
 SAPO = policy_recipe(

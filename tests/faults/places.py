@@ -22,8 +22,8 @@ def phase_of(instruction: object) -> str | None:
 
 
 def watch_worker(rank: int) -> None:
-    from realrl.runtime.control.channel import WorkerChannel
     from realrl.runtime.control.wire import ToWorker
+    from realrl.runtime.control.worker_channel import WorkerChannel
     from realrl.runtime.worker import worker_setup as building
 
     injector = Injector(Path(os.environ[VARIABLE]), rank)

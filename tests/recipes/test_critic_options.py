@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from realrl.recipes import ppo, ppo_math
-from realrl.recipes.parts import update
+from realrl.recipes.parts import actor
 from realrl.recipes.parts.config import CriticConfig
 from realrl.recipes.parts.settings import Reference
 from realrl.recipes.ppo import PPOConfig, PPOSettings
@@ -60,7 +60,7 @@ def test_the_policy_and_the_critic_look_ahead_by_their_own_lambdas(alpha, own):
 def test_the_policy_waits_for_the_critic(recipe, monkeypatch):
     """In the steps of the critic's warm-up nothing of the policy is trained."""
     trained = []
-    monkeypatch.setattr(update, "train_policy", lambda ctx, *_, **__: trained.append(ctx.step))
+    monkeypatch.setattr(actor, "train", lambda ctx, *_, **__: trained.append(ctx.step))
     ctx = context_of(config_of(CriticConfig(warmup_steps=2)))
     for ctx.step in (0, 1):
         assert recipe.actor_train(ctx, None).metrics["actor_updates"].total == 0

@@ -12,6 +12,7 @@ from realrl.base.lazy import lazy_submodules
 
 if TYPE_CHECKING:
     from realrl.recipes.parts import (
+        actor,
         checks,
         data,
         estimates,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_submodules(
         __name__,
+        "actor",
         "checks",
         "data",
         "estimates",
@@ -35,6 +37,7 @@ else:
     )
 
 __all__ = [
+    "actor",
     "checks",
     "data",
     "estimates",

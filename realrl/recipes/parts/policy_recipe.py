@@ -85,7 +85,7 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
         if name not in (MATH, GYM, MODEL):
             load_function(name)
     parts.estimates.check(config)
-    parts.update.check(config)
+    parts.actor.check(config)
     if isinstance(config.ppo, Reference) and config.ppo.ref_eta:
         ref = replace(decoders["ref"], eos_token_ids=())
         if ref != replace(decoders["actor"], eos_token_ids=()):

@@ -15,8 +15,8 @@ from realrl.base.watching import AttentiveClock
 from realrl.program.deadlines import Deadlines, Outstanding
 from realrl.program.instructions import Instruction
 from realrl.program.scheduler import Waiting
-from realrl.runtime.control.channel import MasterChannel
 from realrl.runtime.control.log_throttle import Drops
+from realrl.runtime.control.master_channel import MasterChannel
 from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.watch.activity import scene_of, set_up_scene, work_of
 from realrl.runtime.watch.run_watch import Watch
