@@ -122,6 +122,14 @@ class Infers(Protocol):
             FloatingPointError: one is not finite.
         """
 
+    def logprobs_and_entropies(
+        self, batch: PackedBatch, *, temperature: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return `logprobs`, and the entropy in nats of what each was drawn from: float32 `[T]` each.
+
+        Collective, results and errors: as for `logprobs`.
+        """
+
     def values(self, batch: PackedBatch) -> Tensor | None:
         """Return the scalar head's value of the state after each token: float32 `[T]`.
 

@@ -80,6 +80,21 @@ class DecoderEngine(HoldingEngine):
         head = partial(self.model.logprobs, temperature=temperature)
         return self._infer(batch, head, _LOGPROBS)
 
+    def logprobs_and_entropies(
+        self, batch: PackedBatch, *, temperature: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return both of each masked token; see `api.engine.Infers.logprobs_and_entropies`."""
+
+        def head(hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
+            logprobs, found = self.model.logprobs(hidden, micro, temperature=temperature)
+            return torch.stack((logprobs, found["entropy"]), dim=1), found
+
+        columns = self._infer(batch, head, _LOGPROBS)
+        if columns is None:
+            return None
+        logprobs, entropies = columns.unbind(1)
+        return logprobs.contiguous(), entropies.contiguous()
+
     def values(self, batch: PackedBatch) -> Tensor | None:
         """Return the value of the state after each token; see `api.engine.Infers.values`."""
         return self._infer(batch, self.model.values, _VALUES)
@@ -122,7 +137,7 @@ class DecoderEngine(HoldingEngine):
         generator.run(request.rollouts)
 
     def _infer(self, batch: PackedBatch, head: _HeadFunction, what: str) -> Tensor | None:
-        """Return a head's numbers in the order of the batch's samples, on the CPU: `[T]`.
+        """Return a head's numbers in the order of the batch's samples, on the CPU: `[T]`, or columns of such.
 
         Collective: over the slice. None except on the last stage.
         """

@@ -24,6 +24,12 @@ class RefusesScoring:
         """Raise ValueError."""
         self._refuse("logprobs")
 
+    def logprobs_and_entropies(
+        self, batch: PackedBatch, *, temperature: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Raise ValueError."""
+        self._refuse("logprobs_and_entropies")
+
     def values(self, batch: PackedBatch) -> Tensor | None:
         """Raise ValueError."""
         self._refuse("values")

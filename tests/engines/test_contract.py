@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig, OptimizerConfig
@@ -34,7 +35,7 @@ EOS = 1
 ATOL = 1e-4
 PROMPTS = ([5, 9, 11], [7], [5, 9, 11], [20, 21, 22, 23, 24])
 CONFIG = GenerationConfig(max_new_tokens=12, temperature=1.3, cache_mib=16)
-SCORING = ("logprobs", "values", "train_logprobs", "train_values")
+SCORING = ("logprobs", "logprobs_and_entropies", "values", "train_logprobs", "train_values")
 
 
 def decoder_engine(folder: Path, groups: Groups, **options) -> DecoderEngine:
@@ -218,7 +219,7 @@ def test_no_response_is_made_of_weights_that_are_no_numbers(name, model, referen
 
 def scored(engine: CallEngine, method: str, batch: PackedBatch) -> object:
     options = {"lr": 1e-3} if method.startswith("train") else {}
-    if method.endswith("logprobs"):
+    if "logprobs" in method:
         options["temperature"] = 1.0
     arguments = [batch, lambda numbers, micro: (numbers.sum(), {})] if method.startswith("train") else [batch]
     return getattr(engine, method)(*arguments, **options)
@@ -266,6 +267,19 @@ def test_results_come_on_the_ranks_that_the_contract_says(model):
     run_world(_check_ranks, 2, model)
 
 
+def check_entropies(model: Path, batch: PackedBatch, both: tuple[Tensor, Tensor], logprobs: Tensor) -> None:
+    """Against transformers, sequence by sequence; 0 at prompts; log-probabilities are those without them."""
+    theirs = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    assert torch.equal(both[0], logprobs)
+    of_samples = both[1].split(batch.lengths)
+    for ids, mask, found in zip(batch.unpacked("input_ids"), batch.unpacked("loss_mask"), of_samples):
+        with torch.no_grad():
+            logits = theirs(ids[None]).logits[0].double() / 1.3
+        entropies = torch.distributions.Categorical(logits=logits).entropy().roll(1)
+        torch.testing.assert_close(found[mask].double(), entropies[mask], rtol=0, atol=ATOL)
+        assert not found[~mask].any()
+
+
 def _check_ranks(rank: int, model: Path) -> None:
     placement = Placement(DeviceMesh((0, 1)), ParallelLayout(pp=2))
     engine = decoder_engine(model, create_groups([placement], rank)[placement], optimizer=OptimizerConfig())
@@ -275,8 +289,10 @@ def _check_ranks(rank: int, model: Path) -> None:
     found = generated(engine, prompts())
     assert responses(found) == responses(generated(alone, prompts()))
     logprobs = engine.logprobs(found, temperature=1.3)
-    assert (logprobs is not None) == (rank == 1)
+    both = engine.logprobs_and_entropies(found, temperature=1.3)
+    assert (logprobs is not None) == (both is not None) == (rank == 1)
     if logprobs is not None:
+        check_entropies(model, found, both, logprobs)
         torch.testing.assert_close(logprobs, found["logprobs"], rtol=0, atol=ATOL)
     metrics = engine.train_logprobs(
         found, lambda numbers, micro: (-numbers.sum(), {}), lr=1e-3, temperature=1.0

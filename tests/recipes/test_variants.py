@@ -52,6 +52,7 @@ BESIDES = {
     "clip-cov": {"covariance": "clip", "covariance_share": 0.2},
     "kl-cov": {"covariance": "kl", "covariance_share": 0.2, "num_minibatches": 2},
     "batch's std": {"advantage_scale": "batch_std", "std": "sample", "clip_advantages": 1.0},
+    "top entropy": {"top_entropy": 0.3, "old": "trainer"},
     "mean over prompts": {"aggregation": "prompt"},
     "off-policy mask": {"off_policy_mask": 1e-3, "num_minibatches": 2},
     **{
@@ -123,6 +124,7 @@ def rollouts(model: Path) -> PackedBatch:
             "logprobs": own + 0.1 * noise[0],
             "ref_logprobs": own + 0.3 * noise[1],
             "prox_logprobs": own,
+            "prox_entropies": noise[1].abs(),
             "policy_versions": torch.zeros(len(own), dtype=torch.long),
         },
         per_sample={

@@ -18,6 +18,7 @@ from realrl.algorithms.choices import Aggregation
 from realrl.algorithms.correction import stale_and_bad
 from realrl.algorithms.policy import PolicyLoss, ResponseTokens, TokenLoss, own_loss
 from realrl.api.batch import PackedBatch
+from realrl.api.metrics import Metric
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
 from realrl.base.user_files import load_function_from_file
 from realrl.recipes.parts import terms
@@ -138,6 +139,8 @@ class _Watched:
             weights = weights * micro["correction"]
         if ppo.covariance == "clip":
             weights = weights * ~micro["covariant"]
+        if ppo.top_entropy < 1:
+            weights = weights * micro["is_uncertain"]
         old_logprobs = micro["logprobs" if ppo.old == "rollout" else "prox_logprobs"]
         tokens = ResponseTokens(
             logprobs=logprobs[responses],
@@ -147,7 +150,7 @@ class _Watched:
             responses=responses,
             cu_seqlens=micro.cu_seqlens,
         )
-        metrics: Metrics = {}
+        metrics: dict[str, Metric] = {}
         if ppo.off_policy_mask:
             left_out = stale_and_bad(tokens, micro["logprobs"][responses], limit=ppo.off_policy_mask)
             tokens = replace(tokens, weights=tokens.weights.where(~left_out, 0.0))

@@ -55,7 +55,14 @@ def prox_inf(config: PolicyConfig) -> list[Call]:
     """Return the call that recomputes log-probabilities before the update, if the config asks for it."""
     if config.ppo.old == "rollout":
         return []
-    return [Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, ("prox_logprobs",))]
+    return [Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, _prox_keys(config))]
+
+
+def _prox_keys(config: PolicyConfig) -> tuple[str, ...]:
+    """Return what the trainer computes of each token before the update."""
+    if config.ppo.top_entropy < 1:
+        return ("prox_logprobs", "prox_entropies")
+    return ("prox_logprobs",)
 
 
 def advantages(config: PolicyConfig, *more: str, outputs: tuple[str, ...] = ("advantages",)) -> Call:
@@ -80,7 +87,7 @@ def actor_train(config: PolicyConfig, *more: str) -> Call:
     if config.ppo.positive_nll:
         keys += ("rewards",)
     if config.ppo.old == "trainer":
-        keys += ("prox_logprobs",)
+        keys += _prox_keys(config)
     num_minibatches = config.ppo.num_minibatches
     return Call("actor_train", "actor", CallKind.TRAIN, keys, num_minibatches=num_minibatches)
 

@@ -64,6 +64,17 @@ def infer(ctx: CallContext[PolicyConfig], batch: PackedBatch, *, key: str) -> Ca
     return CallOutput(batch.with_keys(tokens={key: found}))
 
 
+def prox_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
+    """Take the trainer's own log-probability of each token, and its entropy where `ppo.top_entropy` asks."""
+    if ctx.config.ppo.top_entropy == 1:
+        return infer(ctx, batch, key="prox_logprobs")
+    found = ctx.engine.logprobs_and_entropies(batch, temperature=ctx.config.generation.training_temperature)
+    if found is None:
+        return CallOutput()
+    logprobs, entropies = found
+    return CallOutput(batch.with_keys(tokens={"prox_logprobs": logprobs, "prox_entropies": entropies}))
+
+
 def datasets(config: PolicyConfig, tokenizer: Any) -> tuple[Dataset, Dataset | None]:
     """Return the training prompts, and the held-out ones if there are any."""
     needs_solutions = MATH in weights_of(config.reward)
@@ -119,8 +130,7 @@ def policy_recipe(
         "reward": reward,
         "ref_inf": partial(infer, key="ref_logprobs"),
         "critic_inf": partial(infer, key="values"),
-        # The trainer's own, before the update.
-        "prox_inf": partial(infer, key="prox_logprobs"),
+        "prox_inf": prox_inf,
     }
     return Recipe(
         name=name,

@@ -221,6 +221,9 @@ class Updates(Sampling):
     leave some of them out of the loss (`clip`, Clip-Cov), or hold them near the old policy (`kl`, KL-Cov)."""
     covariance_share: float = 2e-4
     """Share of a mini-batch's tokens that are so treated."""
+    top_entropy: float = 1.0
+    """Share of a mini-batch's tokens that the loss has: those with the largest entropy before the update,
+    with `old: trainer` (Wang et al. 2025, arXiv:2506.01939: 0.2)."""
     clip_advantages: float = 0.0
     """Largest absolute value of an advantage; 0 sets none."""
     off_policy_mask: float = 0.0
@@ -241,6 +244,9 @@ class Updates(Sampling):
             off_policy_mask=self.off_policy_mask,
         )
         require_share("covariance_share", self.covariance_share)
+        require_share("top_entropy", self.top_entropy)
+        if self.top_entropy < 1 and self.old == "rollout":
+            raise ValueError("top_entropy: the trainer computes entropies with ppo.old=trainer; set it")
         if self.correction.corrects and self.old == "rollout":
             raise ValueError(
                 "correction: it compares the trainer's policy with the rollout's; set ppo.old=trainer, or"

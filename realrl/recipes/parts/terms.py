@@ -45,6 +45,8 @@ def prepared(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> PackedBa
         keys["correction"] = found.factors
     if ppo.covariance != "none":
         keys["covariant"] = _covariant(ctx, minibatch)
+    if ppo.top_entropy < 1:
+        keys["is_uncertain"] = _uncertain(ctx, minibatch)
     if ppo.positive_nll:
         keys["right_weights"] = _right_weights(ctx, minibatch)
     return minibatch.with_keys(tokens=keys)
@@ -133,6 +135,17 @@ def _covariant(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor
         draws = _draws(ctx, minibatch)[mask]
         drawn = largest(draws.where(is_candidate, -1.0), ppo.covariance_share, ctx.reduce)
         chosen = drawn & is_candidate
+    return torch.zeros_like(mask).masked_scatter(mask, chosen)
+
+
+def _uncertain(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
+    """Return the tokens with the largest entropy before the update: bool `[T]`.
+
+    Collective: over the ranks of `ctx.reduce`.
+    Source: Wang et al. 2025, arXiv:2506.01939, eq. 5.
+    """
+    mask = minibatch["loss_mask"]
+    chosen = largest(minibatch["prox_entropies"][mask], ctx.config.ppo.top_entropy, ctx.reduce)
     return torch.zeros_like(mask).masked_scatter(mask, chosen)
 
 
