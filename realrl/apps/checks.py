@@ -14,13 +14,13 @@ import torch
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.configure import sections
-from realrl.api.data import GYM_PREFIX
+from realrl.api.data import GYM_PREFIX, DataPart
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
 from realrl.api.traits import Rewarding, data_of, generation_of
 from realrl.apps.context import check_context
-from realrl.apps.rows import read_row_facts
+from realrl.apps.rows import read_row_facts, rows_key
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
 from realrl.base.confinement import check_confinement
@@ -116,7 +116,8 @@ def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
     if number < config.batch_size:
         rows = counted(number, "row")
         notes.append(
-            f"data.path has {rows}, fewer than batch_size={config.batch_size}: rows are repeated in a step"
+            f"{_key_of_rows(config)} has {rows}, fewer than batch_size={config.batch_size}: rows are repeated"
+            " in a step"
         )
     if config.eval_every and inputs.held_out is None:
         notes.append(
@@ -305,7 +306,7 @@ def load_tokenizer(model: FoundModel) -> Any:
 
 def _check_data(config: RunConfig, inputs: RunInputs) -> None:
     """Check that rows fit the contexts and the vocabulary of all models."""
-    _check_rows("data.path", inputs.rows, config, inputs.models)
+    _check_rows(_key_of_rows(config), inputs.rows, config, inputs.models)
     if inputs.held_out is not None:
         _check_rows("data.eval_path", inputs.held_out, config, inputs.models)
 
@@ -321,11 +322,18 @@ def _check_rows(path: str, rows: RowFacts, config: RunConfig, models: Mapping[st
 def _check_named(config: RunConfig) -> None:
     """Check that the config names rows."""
     data = data_of(config)
-    if data is not None and not data.path:
+    if data is not None and not data.paths:
         raise ValueError(
             "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or gym:TASK, got"
             " none; give one, as data.path=FILE; experiments/sums has demos that need none"
         )
+
+
+def _key_of_rows(config: RunConfig) -> str:
+    """Return the dotted key that names the training rows."""
+    data = data_of(config)
+    assert data is not None, "every recipe reads rows, so its config has the section data"
+    return rows_key(data)
 
 
 def _check_disjoint(config: RunConfig) -> None:
@@ -333,20 +341,27 @@ def _check_disjoint(config: RunConfig) -> None:
     data = data_of(config)
     if data is None or not data.held_out_path:
         return
+    for part in data.parts():
+        _check_part_disjoint(part, data.held_out_path, data.held_out_split)
+
+
+def _check_part_disjoint(part: DataPart, held_out_path: str, held_out_split: str) -> None:
+    """Check that the rows of one set, or the only ones, are not the held-out ones."""
+    data = part.data
     # These hold rows out of the same path.
     if data.path == SUMS or data.path.startswith(GYM_PREFIX):
         return
-    if _real_path(data.path) != _real_path(data.held_out_path):
+    if _real_path(data.path) != _real_path(held_out_path):
         return
     if not data.path.startswith(HUGGING_FACE):
         raise ValueError(
-            f"data.eval_path: expected rows held out from training, got the file of data.path, {data.path}; "
-            "give another one, or '' for no evaluation"
+            f"data.eval_path: expected rows held out from training, got the file of {part.section}.path,"
+            f" {data.path}; give another one, or '' for no evaluation"
         )
-    if data.split == data.held_out_split:
+    if data.split == held_out_split:
         raise ValueError(
-            f"data.eval_split: expected rows held out from training, got data.split, {data.split}; give"
-            " another one, or data.eval_path='' for no evaluation"
+            f"data.eval_split: expected rows held out from training, got {part.section}.split, {data.split};"
+            " give another one, or data.eval_path='' for no evaluation"
         )
 
 

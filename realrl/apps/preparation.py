@@ -46,7 +46,7 @@ def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
         chosen,
         plan,
         inputs,
-        notes=(inputs.rows.form, *notes),
+        notes=(*inputs.rows.form.splitlines(), *notes),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -52,5 +53,12 @@ def _parts(dataset: Dataset, row: int, record: Any) -> Iterator[bytes]:
         tensor_bytes = tensor.contiguous().view(torch.uint8)
         yield tensor_bytes.numpy().tobytes()
     if isinstance(record, msgspec.Struct):
-        placeless = msgspec.structs.replace(record, place="")
+        metadata = getattr(record, "metadata", None)
+        changes: dict[str, Any] = {"place": ""}
+        if metadata:
+            # Numbers in them may be larger than msgpack has them.
+            changes["metadata"] = {}
+            text = json.dumps(metadata, sort_keys=True)
+            yield text.encode()
+        placeless = msgspec.structs.replace(record, **changes)
         yield msgspec.msgpack.encode(placeless)

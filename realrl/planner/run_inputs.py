@@ -38,7 +38,7 @@ class RowFacts:
     notes: tuple[str, ...]
     """What a user should know about the rows."""
     form: str
-    """The form of their prompts, in words."""
+    """The form of their prompts, in words: a line for each data set."""
     digest: RowsDigest
     """A digest of everything that a rank looks up in them."""
 
