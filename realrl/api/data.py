@@ -95,7 +95,9 @@ class DataSetConfig:
     """One of several data sets. A key that is left out is as in `data`, except where it says otherwise."""
 
     path: str = ""
-    """The rows, like `data.path`. Required."""
+    """The rows of one of several data sets, which are given in place of `data.path`, each under a name of its
+    own: `sets: {gsm: {path: gsm.jsonl, weight: 2}, aime: {path: aime.jsonl, weight: 1}}`. In the form of
+    `data.path`. Required."""
     split: str | None = None
     """Split of a Hugging Face dataset."""
     commit: str | None = None
@@ -104,7 +106,9 @@ class DataSetConfig:
     """The names of fields, like `data.fields` (empty: as there)."""
     weight: float | None = None
     """The set's part of each batch, relative to the other sets' weights: with 3 and 1, three quarters and a
-    quarter. Left out, for all sets: the number of its rows, so that all sets are read equally often."""
+    quarter. After every batch, all batches so far have each set's part to within one row. A set is shuffled
+    anew whenever all of its rows were read. Left out, for all sets: the number of its rows, so that all sets
+    are read equally often."""
     reward: Reward | None = None
     """What rewards the responses to this set's rows, in the form of the run's `reward`. Left out: that."""
     difficulty: tuple[float, float] | None = None
@@ -165,10 +169,6 @@ class DataConfig:
     `gym:TASK[,TASK…]`; a function of Python code that returns rows, `path/to/file.py:function`; or `sums`,
     made on the spot. Required, unless there are `sets`. Rows are `{query_id, prompt, solutions}`; `sft` also
     reads `{prompt, response}`, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
-    sets: dict[str, DataSetConfig] = field(default_factory=dict)
-    """Several data sets in place of `path`, each under a name of its own: `{gsm: {path: gsm.jsonl, weight:
-    2}, aime: {path: aime.jsonl, weight: 1}}`. Every batch has each set's share of rows: all batches so far
-    have it to within one row. Each set is shuffled anew whenever all of its rows were read."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     eval_path: str | None = None
@@ -214,10 +214,10 @@ class DataConfig:
     system: str | None = None
     """The system message of chat templates; it replaces a row's own. Left out: the row's own, if it has one.
     Empty: an empty one, which replaces the one that some templates add."""
-    prefix: str = ""
+    prefix: str | None = None
     """Text before the question, in the last message of the user; taken as it is written, and not shown to
     reward functions."""
-    suffix: str = ""
+    suffix: str | None = None
     """Text after the question, like `prefix`."""
     examples: str | None = None
     """Solved examples that come before every question (few-shot): a file as `sft` reads it, of rows
@@ -230,6 +230,9 @@ class DataConfig:
     """The day, as 2026-01-31, for chat templates that contain the date, so that all ranks, and a resume on
     another day, make the same prompts. Left out: the day on which the run starts, recorded in its
     `config.yaml`."""
+
+    sets: dict[str, DataSetConfig] = field(default_factory=dict)
+    """Several data sets in place of `path`, each under a name of its own."""
 
     def __post_init__(self) -> None:
         if self.date is not None:

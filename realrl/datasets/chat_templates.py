@@ -96,6 +96,8 @@ def check_template_file(tokenizer: Any, source: str, arguments: Mapping[str, Any
     given = {**_GIVEN, **special_tokens, **tokenizer.special_tokens_map, **arguments}
     turns = [{"role": "user", "content": _QUESTION}]
     try:
+        # The tokenizer's own way first: its calls have a deadline.
+        render(tokenizer, turns, source, arguments)
         environment = _environment(source).overlay(undefined=_NeverPrinted)
         text = environment.from_string(source).render(messages=turns, **given)
     except jinja2.TemplateSyntaxError as error:

@@ -91,7 +91,7 @@ class _TextPrompts:
     def _around(self, row: Row) -> str:
         """Return a row's question with the text around it."""
         question = question_of(row.prompt, row.place, self._data.template)
-        return f"{self._data.prefix}{question}{self._data.suffix}"
+        return f"{self._data.prefix or ''}{question}{self._data.suffix or ''}"
 
 
 class _ChatPrompts:
@@ -147,8 +147,8 @@ class _ChatPrompts:
     def _asked(self, row: Row) -> list[Turn]:
         """Return a row's turns, with the text around its question."""
         turns = turns_of(row.prompt)
-        before = self._data.prefix
-        after = self._data.suffix
+        before = self._data.prefix or ""
+        after = self._data.suffix or ""
         if not before and not after:
             return turns
         last = turns[-1]
