@@ -7,15 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
+from realrl.api.prompt_keys import check_fit_to_template, check_prompt_keys, is_chat_template
 from realrl.base.require import require, require_at_least, require_at_most
 from realrl.base.spelling import did_you_mean
-
-Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"]
-"""The forms of prompts that have a name."""
-TEMPLATE_SUFFIX = ".jinja"
-"""The end of the names of files that hold a chat template."""
 
 ROW_FIELDS = (
     "query_id",
@@ -39,8 +35,6 @@ Reward = str | dict[str, float]
 
 _SET_NAME = re.compile(r"[A-Za-z0-9_-]+")
 """The names of data sets; a dot would part a dotted key."""
-_QUESTION_MARKS = re.compile(r"\{+ *(question|problem|prompt|query|instruction|input) *\}+")
-"""Places for the question in other trainers' templates."""
 
 
 def _is_day(text: str) -> bool:
@@ -135,7 +129,7 @@ class DataSetConfig:
             require(is_usable, f"weight must be above 0, got {self.weight}; leave the set out instead")
         _check_field_names(self, "fields")
         _check_difficulty(self.difficulty)
-        _check_prompt_keys(self)
+        check_prompt_keys(self)
 
 
 class DataPart(NamedTuple):
@@ -239,32 +233,11 @@ class DataConfig:
             require(_is_day(self.date), f"date must be a day as 2026-01-31, got {self.date!r}")
         _check_field_names(self, "fields", "eval_fields")
         _check_difficulty(self.difficulty)
-        _check_prompt_keys(self)
-        self._check_fit_to_template()
+        check_prompt_keys(self)
+        check_fit_to_template(self)
         self._check_sets()
         self._check_gym_parameters()
         require_at_least(self, 1, "max_prompt_tokens", "max_response_tokens")
-
-    def _check_fit_to_template(self) -> None:
-        """Check that the template has places for what is to be in the prompts."""
-        template = self.template
-        if not is_chat_template(template):
-            for name in ("template_arguments", "system"):
-                is_given = getattr(self, name) not in ({}, None)
-                require(
-                    not is_given,
-                    f"{name} is for chat templates, and template is {template}; set template to chat or to a"
-                    " file path/to/file.jinja, or leave it out",
-                )
-            require(
-                not self.examples or template == "plain",
-                f"examples: the template {template} has one question alone; set template to chat, plain or a"
-                " file path/to/file.jinja",
-            )
-        require(
-            self.num_examples is None or bool(self.examples),
-            "num_examples: there are no examples; give a file of them as examples",
-        )
 
     def _check_sets(self) -> None:
         """Check that `sets` are all that names training rows, and that weights are given to all or none."""
@@ -389,16 +362,6 @@ _OWN_KEYS = ("split", "difficulty", "template", "system", "prefix", "suffix", "e
 """Keys of a set that replace those of `data` where they are given."""
 
 
-def is_template_file(template: str) -> bool:
-    """Return whether a template is a file, and not a name."""
-    return template.endswith(TEMPLATE_SUFFIX)
-
-
-def is_chat_template(template: str) -> bool:
-    """Return whether a template is a chat template, the tokenizer's own or that of a file."""
-    return template == "chat" or is_template_file(template)
-
-
 def _check_difficulty(difficulty: tuple[float, float] | None) -> None:
     if difficulty is not None:
         least, most = difficulty
@@ -406,30 +369,6 @@ def _check_difficulty(difficulty: tuple[float, float] | None) -> None:
             least <= most,
             f"difficulty must be the least and the greatest, got {least} and {most}",
         )
-
-
-def _check_prompt_keys(config: DataConfig | DataSetConfig) -> None:
-    """Check the keys that say how prompts are made, as far as that takes no tokenizer."""
-    _check_template(config.template)
-    for name in ("system", "prefix", "suffix"):
-        text = getattr(config, name) or ""
-        mark = _QUESTION_MARKS.search(text)
-        require(
-            mark is None,
-            f"{name}: the text is taken as it is written, and has no places such as {mark and mark[0]}; the"
-            " question comes between prefix and suffix",
-        )
-    require_at_least(config, 1, "num_examples")
-
-
-def _check_template(template: str | None) -> None:
-    """Check that a template is known by its name, or can be a file."""
-    names = get_args(Template)
-    if template is None or template in names or is_template_file(template):
-        return
-    known = ", ".join(names)
-    hint = did_you_mean(template, names)
-    raise ValueError(f"template: expected {known} or a file path/to/file.jinja, got {template!r}{hint}")
 
 
 def _check_field_names(config: DataConfig | DataSetConfig, *settings: str) -> None:

@@ -11,7 +11,7 @@ import jinja2
 import jinja2.meta
 import jinja2.nodes
 
-from realrl.api.data import is_chat_template, is_template_file
+from realrl.api.prompt_keys import is_chat_template, is_template_file
 from realrl.base.spelling import did_you_mean
 
 MOST_CHARS = 1 << 24

@@ -13,9 +13,10 @@ from realrl.api.data import DataPart
 from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, RESPONSES, Names
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
 from realrl.datasets.responses import response_or_solution
 from realrl.datasets.sides import check_no_rewards, load_sides
+from realrl.datasets.sources import names_key
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 

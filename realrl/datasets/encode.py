@@ -62,11 +62,9 @@ class EncodedRows(Generic[SomeRow]):
         self._drop_long("prompt", prompt_lengths, data.max_prompt_tokens, "data.max_prompt_tokens")
         if responses:
             self._add_responses(responses, tokenizer, part)
-        self.levels: list[float] = []
-        """The difficulty of each row if training takes the rows in its order, else empty."""
         is_rising = data.order == "rising" and not held_out
-        if is_rising:
-            self.levels = list(map(difficulty_of, self.rows))
+        self.levels = list(map(difficulty_of, self.rows)) if is_rising else []
+        """The difficulty of each row if training takes the rows in its order, else empty."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from realrl.api.config import GenerationConfig
-from realrl.api.data import is_chat_template, is_template_file
+from realrl.api.prompt_keys import is_chat_template, is_template_file
 from realrl.datasets.chat_templates import chat_template_of
 from realrl.datasets.templates import TEMPLATES
 from realrl.datasets.tokens import decoder_of

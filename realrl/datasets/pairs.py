@@ -16,8 +16,9 @@ from realrl.api.data import DataPart
 from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, Names
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
 from realrl.datasets.sides import check_no_rewards, load_sides
+from realrl.datasets.sources import names_key
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
 

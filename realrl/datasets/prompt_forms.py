@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, tensor
 
-from realrl.api.data import DataPart, is_template_file
+from realrl.api.data import DataPart
+from realrl.api.prompt_keys import is_template_file
 from realrl.datasets.chat_templates import (
     MOST_CHARS,
     chat_template_of,

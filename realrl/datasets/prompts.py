@@ -15,8 +15,9 @@ from realrl.datasets.conversations import words_of
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
 from realrl.datasets.sides import check_no_rewards, load_sides, load_training
+from realrl.datasets.sources import names_key
 from realrl.datasets.texts import answers_of
 from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 from realrl.rewards.gym import GymItem

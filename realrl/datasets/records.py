@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from realrl.datasets.gym import gym_records
 from realrl.datasets.jsonl import LooseRecord, read_json
 from realrl.datasets.metadata import metadata_of
 from realrl.datasets.parquet import HUGGING_FACE, check_no_dataset, read_hugging_face, read_parquet
+from realrl.datasets.sources import Source, examples_source, source_of
 from realrl.datasets.sums import SUMS, sum_records
 from realrl.datasets.texts import answers_of, plain_number, text_of, without_surrogates
 from realrl.datasets.user_rows import user_records
@@ -53,23 +54,6 @@ class Row(msgspec.Struct, kw_only=True):
 SomeRow = TypeVar("SomeRow", bound=Row)
 
 
-class _Source(NamedTuple):
-    """One side of a `DataConfig`: the training or the held-out rows; or its examples."""
-
-    key: str
-    """The config key that gives the path."""
-    path: str
-    split: str
-    commit: str | None
-    fields: dict[str, str]
-    fields_key: str
-    """The config key that gives `fields`."""
-    has_metadata: bool = False
-    """Whether the rows keep the fields that are not theirs."""
-    id_prefix: str = ""
-    """What comes before the number of a row without a `query_id`."""
-
-
 def read_rows(
     part: DataPart,
     row_type: type[SomeRow],
@@ -87,7 +71,7 @@ def read_rows(
         ValueError: a source that cannot be read or has no rows, or a row that is no `row_type`; the message
             names the row's place.
     """
-    source = _source(part, held_out=held_out)
+    source = source_of(part, held_out=held_out)
     source = source._replace(has_metadata=has_metadata)
     notes: list[str] = []
     if source.path == SUMS:
@@ -112,16 +96,15 @@ def read_examples(part: DataPart, row_type: type[SomeRow], example: str) -> tupl
     Raises:
         ValueError: as `read_rows`.
     """
-    data = part.data
-    path = data.examples or ""
-    key = f"{part.section}.examples"
+    path = part.data.examples or ""
     if path.startswith(GYM_PREFIX):
-        raise ValueError(f"{key}: expected a file of solved examples, got {path}, which has answers alone")
+        raise ValueError(
+            f"{part.section}.examples: expected a file of solved examples, got {path}, which has answers"
+            " alone"
+        )
     if path == SUMS:
         return _generated_rows(sum_records(held_out=False), row_type, example), []
-    # A commit is of the dataset that it was given for.
-    commit = data.commit if path == data.path else None
-    source = _Source(key, path, data.split, commit, fields={}, fields_key=f"{part.section}.fields")
+    source = examples_source(part)
     return _rows_of(source, row_type.NAMES, row_type, example)
 
 
@@ -133,44 +116,7 @@ def _generated_rows(records: Records, row_type: type[SomeRow], example: str) -> 
     return rows
 
 
-@contextmanager
-def names_key(part: DataPart, *, held_out: bool) -> Iterator[None]:
-    """Prefix errors that begin with a place in the source with the config key of the source."""
-    source = _source(part, held_out=held_out)
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith(source.path):
-            raise
-        raise ValueError(f"{source.key}: {error}") from None
-
-
-def _source(part: DataPart, *, held_out: bool) -> _Source:
-    """Return the source of one side; held-out rows have the training rows' fields unless given their own."""
-    data = part.data
-    if not held_out:
-        return _Source(
-            key=f"{part.section}.path",
-            path=data.path,
-            split=data.split,
-            commit=data.commit,
-            fields=data.fields,
-            fields_key=f"{part.section}.fields",
-            # Rows of several sets may have the same numbers.
-            id_prefix=f"{part.name}/" if part.name else "",
-        )
-    has_own_fields = bool(data.eval_fields)
-    return _Source(
-        key="data.eval_path",
-        path=data.held_out_path,
-        split=data.held_out_split,
-        commit=data.held_out_commit,
-        fields=data.eval_fields if has_own_fields else data.fields,
-        fields_key="data.eval_fields" if has_own_fields else "data.fields",
-    )
-
-
-def _read(source: _Source, names: Names, example: str) -> Records:
+def _read(source: Source, names: Names, example: str) -> Records:
     """Return the records of a file or of a Hugging Face dataset, with the columns that may be needed."""
     key = source.key
     path = source.path
@@ -190,7 +136,7 @@ def _read(source: _Source, names: Names, example: str) -> Records:
     return read_json(path, key, example, columns)
 
 
-def _needed_columns(source: _Source, names: Names) -> set[str]:
+def _needed_columns(source: Source, names: Names) -> set[str]:
     """Return all columns that may hold one of our fields; a dotted name adds its outermost column."""
     columns = {*ROW_FIELDS, OTHER_SOURCE}
     columns.update(source.fields.values())
@@ -201,7 +147,7 @@ def _needed_columns(source: _Source, names: Names) -> set[str]:
 
 
 def _rows_of(
-    source: _Source, names: Names, row_type: type[SomeRow], example: str
+    source: Source, names: Names, row_type: type[SomeRow], example: str
 ) -> tuple[list[SomeRow], list[str]]:
     """Return the rows of a source, and notes on them. Without `fields`, known names are recognised."""
     records = _read(source, names, example)
@@ -235,8 +181,8 @@ def _rows_of(
 
 
 def _recognised(
-    source: _Source, names: Names, place: str, record: Record, example: str
-) -> tuple[_Source, list[str]]:
+    source: Source, names: Names, place: str, record: Record, example: str
+) -> tuple[Source, list[str]]:
     """Return the source with the field names recognised in its first record, and a note of them.
 
     Raises:
@@ -258,7 +204,7 @@ def _recognised(
 
 
 def _check_has_prompt(
-    source: _Source, guess: Mapping[str, str], place: str, record: Record, example: str
+    source: Source, guess: Mapping[str, str], place: str, record: Record, example: str
 ) -> None:
     """Raise ValueError if only fields with foreign names are there, and none was recognised as a prompt."""
     for name in ("prompt", *RESPONSES):
@@ -273,7 +219,7 @@ def _check_has_prompt(
         )
 
 
-def _note_of_ids(source: _Source, rows: list[SomeRow]) -> list[str]:
+def _note_of_ids(source: Source, rows: list[SomeRow]) -> list[str]:
     """Return a note if several rows have one `query_id`."""
     seen: set[str] = set()
     repeated = []
@@ -289,7 +235,7 @@ def _note_of_ids(source: _Source, rows: list[SomeRow]) -> list[str]:
     ]
 
 
-def _mapped(record: Record, source: _Source, place: str) -> dict[str, Any]:
+def _mapped(record: Record, source: Source, place: str) -> dict[str, Any]:
     """Return the record under our names of fields; configured names win over fields of our name."""
     mapped = {name: record[name] for name in ROW_FIELDS if name in record}
     for name in source.fields:
@@ -304,7 +250,7 @@ def _mapped(record: Record, source: _Source, place: str) -> dict[str, Any]:
     return mapped
 
 
-def _value_of(record: Record, name: str, source: _Source, place: str) -> Any:
+def _value_of(record: Record, name: str, source: Source, place: str) -> Any:
     """Return the value that a record has for our field `name`."""
     theirs = source.fields[name]
     try:

@@ -86,6 +86,20 @@ def test_a_key_of_a_set_wins_over_that_of_all(files):
     )
 
 
+def test_a_set_passes_on_what_fits_its_template(files):
+    """Arguments of all sets and its own; a set without a chat template takes neither these nor the system."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{{ ending if ending is defined else '' }}{{ more if more is defined else '' }}"
+    )
+    settings = {"template_arguments": {"ending": "!", "more": "?"}, "system": "so: "}
+    data = config(files, sums={"template_arguments": {"more": ";"}}, words={"template": "plain"}, **settings)
+    rows, _ = load_prompts(data, tokenizer)
+    texts = [tokenizer.decode(rows.prompts[row]) for row in (0, 3)]
+    assert texts == ["so: 0+1=!;", "say a"]
+
+
 def test_rows_keep_their_further_fields(files, tmp_path):
     """As JSON has them; fields that were read under another name are not repeated."""
     rows, _ = load(files)

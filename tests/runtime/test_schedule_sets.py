@@ -89,6 +89,12 @@ def test_another_set_does_not_change_a_sets_order():
     assert order != [row for rows in steps_of(alone, 4, 5, seed=2) for row in rows]
 
 
+def test_a_sets_epochs_are_in_different_orders():
+    (each,) = sets_of([(20, 1)])
+    first, second = steps_of([each], 20, 2)
+    assert sorted(first) == sorted(second) == list(range(20)) and first != second
+
+
 def test_each_set_goes_from_its_lowest_level_to_its_highest():
     sets = sets_of([(6, 1), (9, 3)])
     levels = [float(row % 3) for row in range(15)]
