@@ -14,8 +14,8 @@ Template = Literal["chat", "plain", "r1-distill", "r1-zero", "orz", "qwen-boxed"
 TEMPLATE_SUFFIX = ".jinja"
 """The end of the names of files that hold a chat template."""
 
-_QUESTION_MARKS = re.compile(r"\{+ *(question|problem|prompt|query|instruction|input) *\}+")
-"""Places for the question in other trainers' templates."""
+_QUESTION_MARKS = re.compile(r"(?<![A-Za-z])\{+ *(question|problem|prompt|query|instruction|input) *\}+")
+"""Places for the question in other trainers' templates. Braces after a letter are LaTeX: `\\text{input}`."""
 
 
 class PromptKeys(Protocol):

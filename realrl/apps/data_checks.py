@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from realrl.api.config import RunConfig, TrainingConfig
@@ -71,6 +72,15 @@ def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
             f"{key_of_rows(config)} has {rows}, fewer than batch_size={config.batch_size}: rows are repeated"
             " in a step"
         )
+    for each in inputs.rows.sets:
+        # Largest whole number of its rows in a batch.
+        most = math.ceil(config.batch_size * each.share)
+        if each.num_rows < most:
+            rows = counted(each.num_rows, "row")
+            notes.append(
+                f"data.sets.{each.name} has {rows}, fewer than its {most} of batch_size={config.batch_size}:"
+                " they are repeated in a step; lower its weight, or give it more rows"
+            )
     if config.eval_every and inputs.held_out is None:
         notes.append(
             f"eval_every={config.eval_every}: nothing is evaluated, as there are no held-out rows; give some"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.config import RunConfig
-from realrl.api.data import DataConfig
+from realrl.api.data import DataConfig, RowSet
 from realrl.api.recipe import Dataset, Recipe
 from realrl.api.traits import data_of
 from realrl.base.watched import Steps, run_watched
@@ -19,7 +19,7 @@ from realrl.datasets.digests import digest_rows
 from realrl.datasets.form import form_of_prompts
 from realrl.datasets.gym import make_gym_rows
 from realrl.datasets.watched_tokenizer import WatchedTokenizer
-from realrl.planner.run_inputs import RowFacts
+from realrl.planner.run_inputs import RowFacts, SetFacts
 
 ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
@@ -109,7 +109,14 @@ def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> Row
         notes=tuple(getattr(dataset, "notes", ())),
         form=form_of(_prompt(dataset, 0)),
         digest=digest_rows(dataset),
+        sets=_facts_of_sets(dataset.sets),
     )
+
+
+def _facts_of_sets(sets: Sequence[RowSet]) -> tuple[SetFacts, ...]:
+    """Return the size and the share of each data set."""
+    total = sum(each.weight for each in sets)
+    return tuple(SetFacts(each.name, len(each.rows), each.weight / total) for each in sets)
 
 
 def _prompt(dataset: Dataset, row: int) -> Tensor:

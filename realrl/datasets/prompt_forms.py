@@ -115,7 +115,7 @@ class _ChatPrompts:
         check_arguments(source, data.template_arguments, part.section)
         self._examples: list[Turn] = []
         for example in examples:
-            self._examples += self._asked(example)
+            self._examples += self._asked_without_system(example)
             self._examples.append({"role": "assistant", "content": example.response})
 
     def text(self, row: Row) -> str:
@@ -131,6 +131,12 @@ class _ChatPrompts:
             raise ValueError(
                 f"{self._key}: {row.place}: {self._whose} leaves out the system message; give its text as"
                 " prefix instead of system"
+            )
+        # Of an example's response, templates may leave out the reasoning.
+        if self._examples and self._examples[0]["content"].strip() not in text:
+            raise ValueError(
+                f"{self._key}: {row.place}: {self._whose} leaves out the examples; leave them out, or write"
+                " them into the prefix"
             )
         return text
 
@@ -160,6 +166,16 @@ class _ChatPrompts:
             )
         question = f"{before}{last['content']}{after}"
         return [*turns[:-1], {**last, "content": question}]
+
+    def _asked_without_system(self, example: Example) -> list[Turn]:
+        """Return an example's turns, which come after the system message of the whole conversation."""
+        turns = self._asked(example)
+        if turns[0]["role"] == "system":
+            raise ValueError(
+                f"{example.place}: an example has no system message of its own; leave it out, and give one"
+                " for all prompts as data.system"
+            )
+        return turns
 
     def _failing(self, row: Row, why: str) -> ValueError:
         return ValueError(

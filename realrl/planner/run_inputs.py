@@ -23,6 +23,16 @@ class FoundModel:
 
 
 @dataclass(frozen=True)
+class SetFacts:
+    """Facts about one of several data sets."""
+
+    name: str
+    num_rows: int
+    share: float
+    """Its share of every batch."""
+
+
+@dataclass(frozen=True)
 class RowFacts:
     """Facts about one side of a run's data, its training rows or its held-out rows."""
 
@@ -41,6 +51,8 @@ class RowFacts:
     """The form of their prompts, in words: a line for each data set."""
     digest: RowsDigest
     """A digest of everything that a rank looks up in them."""
+    sets: tuple[SetFacts, ...] = ()
+    """The data sets that they are from, if there are several sources."""
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)

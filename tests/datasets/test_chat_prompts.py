@@ -104,7 +104,7 @@ def test_texts_have_no_places_for_the_question(key, place):
     """As other trainers' templates have; a box in braces is none."""
     with pytest.raises(ValueError, match=rf"^{key}: the text is taken as it is written, and has no places"):
         DataConfig(path="x", **{key: f"Solve {place}."})
-    DataConfig(path="x", **{key: "Put it within \\boxed{} or {x}."})
+    DataConfig(path="x", **{key: "Put it within \\boxed{} or {x} or \\text{input}."})
 
 
 def test_the_template_of_a_file(tmp_path):
@@ -249,6 +249,17 @@ def test_examples_that_cannot_be(tmp_path):
         prompts_of(tmp_path, examples=bare)
     with pytest.raises(ValueError, match=r"^data\.examples: .*none\.jsonl"):
         prompts_of(tmp_path, examples=str(tmp_path / "none.jsonl"))
+
+
+def test_a_template_that_takes_no_earlier_turns_takes_no_examples(tmp_path):
+    examples = write(tmp_path / "shots.jsonl", *SHOTS)
+    last_only = "{{ messages[-1].content }}"
+    with pytest.raises(ValueError, match=r"^data\.template: .*rows\.jsonl:1: .* leaves out the examples"):
+        prompts_of(tmp_path, ROWS[0], chat_template=last_only, examples=examples)
+    own_system = [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}]
+    examples = write(tmp_path / "shots.jsonl", {"prompt": own_system, "response": "4"})
+    with pytest.raises(ValueError, match=r"shots\.jsonl:1: an example has no system message of its own"):
+        prompts_of(tmp_path, ROWS[0], examples=examples)
 
 
 def test_demonstrations_have_the_same_prompts(tmp_path):

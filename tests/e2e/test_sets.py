@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -88,6 +89,24 @@ def test_a_resumed_run_reads_the_same_rows_of_each_set(folder):
     run_recipe("grpo", overrides(folder, "in-parts"))
     assert rows_by_step(folder, "in-parts") == at_once
     assert losses(folder, "in-parts") == losses(folder, "at-once")
+
+
+def test_what_is_wrong_is_said_before_workers_start(folder):
+    """A dry run finds it, too; and a set that is too small for its share is noted."""
+    wrong = {
+        "data.sets.times.weight": (0, "data.sets.times.weight must be above 0"),
+        "data.template_arguments": ("{end: 1}", "data.sets.sums.template_arguments.end: .*such variable"),
+        "data.examples": (folder / "held-out.jsonl", "data.examples: .* is among the held-out rows"),
+        "data.sets.sums.difficulty": ("[20, 30]", "data.sets.sums: no rows are left"),
+    }
+    for key, (value, message) in wrong.items():
+        code, said = call(train.main, words("grpo", {**overrides(folder, "wrong"), key: value}))
+        assert code != 0 and re.search(f"error: {message}", said), said
+        assert not (folder / "runs" / "grpo" / "wrong").exists()
+    small = {**overrides(folder, "small"), "batch_size": 24}
+    code, said = call(train.main, [*words("grpo", small), "--dry-run"])
+    assert code == 0 and "data.sets.times has 5 rows, fewer than its 6 of batch_size=24" in said, said
+    assert "data.sets.sums has 7 rows, fewer than its 18 of batch_size=24" in said
 
 
 def test_a_resume_with_another_share_is_another_run(folder):
