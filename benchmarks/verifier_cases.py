@@ -148,6 +148,22 @@ def _ours(cases: Sequence[Case]) -> tuple[list[bool], float]:
         return accepted, time.perf_counter() - begin_s
 
 
+def failed_cases(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases that our verifier accepts wrongly or rejects wrongly."""
+    accepted, _ = _ours(cases)
+    return [case for case, is_accepted in zip(cases, accepted, strict=True) if is_accepted != case.equal]
+
+
+def render_failed(cases: Sequence[Case]) -> str:
+    """Return a line for each failed case."""
+    head = ("failed", "gold", "text", "options")
+    lines = [
+        ("rejected" if case.equal else "accepted", repr(case.gold), repr(case.text), str(case.options))
+        for case in cases
+    ]
+    return table([head, *lines], indent="  ")
+
+
 def _of_peer(peer: str, folder: Path, cases: Sequence[Case]) -> tuple[list[bool], float]:
     path = os.pathsep.join([str(folder / "src"), str(ROOT)])
     done = subprocess.run(
