@@ -28,6 +28,8 @@ from realrl.datasets.texts import answers_of, without_surrogates
 from realrl.rewards.explaining import Explained, explain_all
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked, Verdict
+from realrl.verifier.leniency import Leniency
+from realrl.verifier.limits import ANSWER_DIGITS, SOLUTION_DIGITS
 
 EXAMPLE = r'{"completion": "So it is \\boxed{4}.", "solutions": ["4"]}'
 RESPONSE = "response"
@@ -70,10 +72,21 @@ def _main(argv: Sequence[str]) -> int:
 
 def _checked(lines: Sequence[Line], arguments: argparse.Namespace) -> Iterator[Checked]:
     """Yield the verdict of each line, explained if the command line asks for it."""
-    convert_units = not arguments.no_conversion
+    leniency = _leniency_of(arguments)
     if arguments.explain:
-        return _explained(lines, convert_units)
-    return _graded(lines, convert_units)
+        return _explained(lines, leniency)
+    return _graded(lines, leniency)
+
+
+def _leniency_of(arguments: argparse.Namespace) -> Leniency:
+    """Return the settings that the command line asks for."""
+    return Leniency(
+        convert_units=not arguments.no_conversion,
+        answer_digits=arguments.digits or ANSWER_DIGITS,
+        solution_digits=arguments.digits or SOLUTION_DIGITS,
+        orders_as_sets=not arguments.no_orders,
+        rename=arguments.other_letters,
+    )
 
 
 def _write_verdicts(graded: Iterator[Checked], *, as_json: bool) -> Counter[Verdict]:
@@ -107,6 +120,19 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--no-conversion", action="store_true", help="take units as they are: 100 cm are not 1 m"
+    )
+    parser.add_argument(
+        "--digits",
+        type=int,
+        choices=range(1, ANSWER_DIGITS + 1),
+        help="significant digits from which a decimal stands for a number with more: with 2, 0.33 for 1/3"
+        f" (default: {ANSWER_DIGITS} in answers, {SOLUTION_DIGITS} in solutions)",
+    )
+    parser.add_argument(
+        "--no-orders", action="store_true", help="x > 2 is not the interval that a solution writes"
+    )
+    parser.add_argument(
+        "--other-letters", action="store_true", help="one variable may have another letter: 2t for 2x"
     )
     return parser
 
@@ -151,16 +177,16 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _graded(lines: Sequence[Line], convert_units: bool) -> Iterator[Checked]:
+def _graded(lines: Sequence[Line], leniency: Leniency) -> Iterator[Checked]:
     """Yield the verdict of each line."""
     for texts, solutions in _batches(lines, BATCH):
-        yield from check_all(texts, solutions, convert_units=convert_units)
+        yield from check_all(texts, solutions, leniency=leniency)
 
 
-def _explained(lines: Sequence[Line], convert_units: bool) -> Iterator[Explained]:
+def _explained(lines: Sequence[Line], leniency: Leniency) -> Iterator[Explained]:
     """Yield the verdict of each line, with its reasons."""
     for texts, solutions in _batches(lines, EXPLAINED_BATCH):
-        yield from explain_all(texts, solutions, convert_units=convert_units)
+        yield from explain_all(texts, solutions, leniency=leniency)
 
 
 def _batches(lines: Sequence[Line], size: int) -> Iterator[tuple[list[str], list[list[str]]]]:

@@ -12,6 +12,7 @@ from realrl.rewards.math import Judge, compared, verdict_of
 from realrl.rewards.pool import Reasons, explain_in_pool, judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
 from realrl.verifier.extract import Place, find_answer
+from realrl.verifier.leniency import USUAL, Leniency
 from realrl.verifier.solution import solution_answer
 
 Explain = Callable[[str, str], Reasons]
@@ -101,7 +102,7 @@ def explain_all(
     solutions: Sequence[Sequence[str]],
     *,
     num_threads: int = 4,
-    convert_units: bool = True,
+    leniency: Leniency = USUAL,
 ) -> list[Explained]:
     """Run `explain` on many texts in parallel threads, and return the results in the texts' order.
 
@@ -113,12 +114,8 @@ def explain_all(
     seconds = seconds_for(len(texts))
     judging = Budget(seconds)
     explaining = Budget(seconds)
-    judge_one = judge_in_pool
-    explain_one = explain_in_pool
-    if not convert_units:
-        judge_one = partial(judge_in_pool, convert_units=False)
-        explain_one = partial(explain_in_pool, convert_units=False)
-    judge = judging.bounded(judge_one)
+    explain_one = partial(explain_in_pool, leniency=leniency)
+    judge = judging.bounded(partial(judge_in_pool, leniency=leniency))
 
     def reasons(answer: str, solution: str) -> Reasons:
         return explaining.spend(lambda: explain_one(answer, solution), instead=_NO_TIME)

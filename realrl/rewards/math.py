@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from realrl.base.progress import Progress, counted, no_progress
@@ -16,6 +17,7 @@ from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
 from realrl.verifier.extract import extract_answer
+from realrl.verifier.leniency import USUAL, Leniency
 from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.solution import solution_answer
 
@@ -78,11 +80,12 @@ def check_all(
     progress: Progress = no_progress,
     budget_s: float | None = None,
     convert_units: bool = True,
+    leniency: Leniency = USUAL,
 ) -> list[Checked]:
     """Run `check` on many texts in parallel threads, and return the results in the texts' order.
 
-    `judge` replaces this process's pool of children. Without `convert_units`, 100 cm does not equal 1 m to
-    the pool.
+    `judge` replaces this process's pool of children, which compares by `leniency`. Without `convert_units`,
+    units are not converted, whatever `leniency` says.
 
     `budget_s` bounds the seconds of judging, summed over the threads (None: by the number of texts). Once it
     is spent, every further comparison is `TIMEOUT` at once.
@@ -95,7 +98,9 @@ def check_all(
         budget_s = seconds_for(len(texts))
     budget = Budget(budget_s)
     if judge is None:
-        judge = partial(judge_in_pool, convert_units=convert_units)
+        if not convert_units:
+            leniency = replace(leniency, convert_units=False)
+        judge = partial(judge_in_pool, leniency=leniency)
     bounded = budget.bounded(judge)
 
     def check_one(case: tuple[str, Sequence[str]]) -> Checked:

@@ -63,6 +63,20 @@ def test_units_are_converted_unless_that_is_not_wanted(tmp_path, capsys):
             assert [verdict == "correct" for verdict in verdicts] == wanted
 
 
+def test_leniency_is_set_by_options(tmp_path, capsys):
+    """Each option changes the verdict of its own line."""
+    rows = [("0.67", r"\frac23"), ("2n + 1", "2k + 1"), ("y > 4", r"(4, \infty)")]
+    lines = [{"completion": rf"\boxed{{{answer}}}", "solutions": [solution]} for answer, solution in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    usual = [False, False, True]
+    for place, options in enumerate((["--digits", "2"], ["--other-letters"], ["--no-orders"])):
+        wanted = [right != (number == place) for number, right in enumerate(usual)]
+        for more in ([], ["--explain"]):
+            assert main([str(tmp_path / "rows.jsonl"), "--json", *options, *more]) == 0
+            verdicts = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+            assert [verdict == "correct" for verdict in verdicts] == wanted
+
+
 def test_files_in_the_forms_of_data(tmp_path, capsys):
     """Packed, a list in place of lines, NaN in other fields, answers that are numbers."""
     rows = (
