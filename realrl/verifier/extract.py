@@ -16,7 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from realrl.verifier.boxed import boxed_answer, last_box_at
-from realrl.verifier.final_part import final_part
+from realrl.verifier.final_part import FinalPart, final_part
 from realrl.verifier.number_spans import last_value
 from realrl.verifier.phrases import announced_at, final_answer_at
 from realrl.verifier.statement import MAX_STATEMENT_CHARS, answer_at, answer_in_sentence
@@ -28,7 +28,7 @@ TAIL_CHARS = 20_000
 
 
 class Place(Enum):
-    """A place where the answer of a text is searched."""
+    """A place where the answer of a text is searched; or, of a text in a strict form, why there is none."""
 
     CUT_OFF = "thoughts or an answer tag that never end"
     BOX = "the last box"
@@ -36,6 +36,11 @@ class Place(Enum):
     PHRASE = "the last phrase that announces an answer"
     TAG = "the answer tag"
     VALUE = "the last value"
+    NOT_ENDED = "a response that did not end by itself"
+    NO_THOUGHT = "a text without the end of a thought"
+    NO_TAG = "a text without an answer tag"
+    NO_BOX = "a part without a box"
+    NO_PHRASE = "a part without the phrase of the form"
 
 
 class Found(NamedTuple):
@@ -56,6 +61,11 @@ def find_answer(text: str) -> Found:
     part = final_part(text)
     if part is None:
         return Found(None, Place.CUT_OFF)
+    return answer_in_part(part)
+
+
+def answer_in_part(part: FinalPart) -> Found:
+    """Return the answer in the part of a text that can hold it."""
     boxed = boxed_answer(part.text)
     if boxed is not None:
         corrected = _corrected(boxed, part.text)
