@@ -7,6 +7,7 @@ import pytest
 from realrl.verifier.same import same_answer
 
 SAME = {
+    "points that are no combinations": [("C(5, -2)", "(5, -2)"), ("C(5, 2)", "10"), ("C(5, 2)", "(5, 2)")],
     "lists without spaces": [
         ("y=6ory=-8", "6, -8"),
         ("f(x)=3orf(x)=7", "3, 7"),
@@ -298,6 +299,7 @@ SAME = {
 }
 
 DIFFERENT = {
+    "points that are no combinations": [("C(5, -2)", "0"), ("C(-5, 2)", "15")],
     "lists without spaces": [("y=6ory=-8", "-8"), ("y=6ory=-8", "6"), ("y>4andy<9", "9")],
     "amounts in other units": [
         ("7 dollars = 7 cents", "7 cents"),
