@@ -116,11 +116,7 @@ def check_all(
     if budget_s is None:
         budget_s = seconds_for(len(texts))
     budget = Budget(budget_s)
-    if judge is None:
-        if not convert_units:
-            leniency = replace(leniency, convert_units=False)
-        judge = partial(judge_in_pool, leniency=leniency)
-    bounded = budget.bounded(judge)
+    bounded = budget.bounded(judge or _pool_judge(leniency, convert_units))
 
     def check_one(case: tuple[str, Sequence[str], bool]) -> Checked:
         text, its_solutions, has_ended = case
@@ -132,6 +128,13 @@ def check_all(
         checked = list(counted(results, len(texts), progress))
     budget.report(len(texts))
     return checked
+
+
+def _pool_judge(leniency: Leniency, convert_units: bool) -> Judge:
+    """Return the judge that asks this process's pool."""
+    if not convert_units:
+        leniency = replace(leniency, convert_units=False)
+    return partial(judge_in_pool, leniency=leniency)
 
 
 def grade_all(

@@ -62,11 +62,18 @@ def has_thought(text: str) -> bool:
 
 def begins_with_only_thought(text: str) -> bool:
     """Return whether a text begins with a thought and has no other; the prompt may have opened it."""
-    closed = {name: text.count(f"</{name}>") for name in _THOUGHT_TAGS}
-    opened = {name: text.count(f"<{name}>") for name in _THOUGHT_TAGS}
-    if sum(closed.values()) != 1:
-        return False
-    if not any(opened.values()):
-        return True
+    num_closed = 0
+    num_opened = 0
+    is_at_begin = False
     begin = text.lstrip()
-    return opened == closed and any(begin.startswith(f"<{name}>") for name in _THOUGHT_TAGS)
+    for name in _THOUGHT_TAGS:
+        closed = text.count(f"</{name}>")
+        opened = text.count(f"<{name}>")
+        if opened > closed:
+            return False
+        num_closed += closed
+        num_opened += opened
+        is_at_begin = is_at_begin or begin.startswith(f"<{name}>")
+    if num_closed != 1:
+        return False
+    return num_opened == 0 or is_at_begin

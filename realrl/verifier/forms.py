@@ -52,9 +52,9 @@ FORMS = {
 }
 """Forms by name. The last three are those of published graders:
 
-- `deepscaler`: agentica-project/rllm, `deepscaler/rewards/math_reward.py`;
+- `deepscaler`: agentica-project/rllm, `math_reward.py`;
 - `orz`: Open-Reasoner-Zero, `<answer>.*?(\\boxed{.*}).*?</answer>` of a response that stopped;
-- `dapo`: verl, `utils/reward_score/math_dapo.py`, whose search is for `Answer:` in the last 300 characters.
+- `dapo`: verl, `math_dapo.py`, whose search is for `Answer:` in the last 300 characters.
 """
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.rewards.explaining import explain
+from realrl.rewards.functions import load_function
 from realrl.rewards.math import check, check_all
 from realrl.rewards.verdict import Verdict
 from realrl.verifier.extract import Place, find_answer
@@ -238,3 +242,27 @@ def test_a_form_that_is_none_is_refused(text, named):
     with pytest.raises(ValueError, match="form: ") as refused:
         form_of(text)
     assert named in str(refused.value)
+
+
+def test_the_tables_in_the_docs():
+    """Each form with its settings, and each setting."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
+    section = page.partition("## Strict forms")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (?:`([^`|]+)`)? ?\|", section, re.MULTILINE)
+    described = {name: form_of(text) if text else ANYWHERE for name, text in rows}
+    assert described == FORMS
+    settings = re.findall(r"^\| `([^`|]+=[^`|]+)` \|", section, re.MULTILINE)
+    # The phrase is named in the row of its place.
+    assert {text.partition("=")[0] for text in settings} == {field.name for field in fields(AnswerForm)} - {
+        "phrase"
+    }
+    assert all(form_of(text) != ANYWHERE for text in settings)
+
+
+def test_the_format_reward_in_the_docs(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def in_form" in code]
+    (tmp_path / "rewards.py").write_text(code)
+    reward = load_function(f"{tmp_path}/rewards.py:in_form")
+    assert reward("?", R + "<answer>35</answer>", ["34"]) == 1.0
+    assert reward("?", "34", ["34"]) == 0.0
