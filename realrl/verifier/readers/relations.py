@@ -11,6 +11,7 @@ from realrl.verifier.names import Name, is_one_thing, name_of
 from realrl.verifier.nodes import Node, free_symbols, operation, whole
 from realrl.verifier.readers.common import Read, only_formula, read_each
 from realrl.verifier.readers.edges import stripped
+from realrl.verifier.readers.lists import MODULI
 from realrl.verifier.readers.orders import ORDERS, ray, read_order
 from realrl.verifier.readers.real_sets import as_real_set, joined_pieces, named_set, sets_of_one_name
 from realrl.verifier.slices import cut, cut_at, first_place_of
@@ -277,10 +278,12 @@ def read_congruence(tokens: Tokens, read: Read) -> Reading:
 
 def _at_mod(tokens: Tokens) -> tuple[Tokens, Tokens] | None:
     """Return the tokens before and after `mod`, which may be in brackets with its modulus; else None."""
-    place = first_place_of(tokens, r"\pmod", r"\mod", "mod")
+    place = first_place_of(tokens, *MODULI)
     if place is not None:
-        if place:
-            return (tokens[:place], tokens[place + 1 :])
+        after = tokens[place + 1 :]
+        # A second modulus is no part of a formula. Reading it would take time for each that follows.
+        if place and first_place_of(after, *MODULI) is None:
+            return (tokens[:place], after)
         return None
     if len(tokens) < _MIN_ENCLOSED_MOD:
         return None
