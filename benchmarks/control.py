@@ -25,7 +25,7 @@ from realrl.api.messages import Done, ToMaster
 from realrl.program.instructions import Instruction
 from realrl.recipes.parts.config import CriticConfig
 from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings
-from realrl.runtime.control.channel import MasterChannel
+from realrl.runtime.control.master_channel import MasterChannel
 from realrl.runtime.control.wire import ToWorker
 from realrl.runtime.failure import RunFailed
 from realrl.runtime.run import run

@@ -16,7 +16,7 @@ from benchmarks.fake_launcher import scripts
 from realrl.api.messages import Done
 from realrl.program.events import Closed, Event, Job, Reported
 from realrl.program.instructions import Instruction, RunCall
-from realrl.program.jobs import compile_run
+from realrl.program.jobs import compile_run, in_order
 from realrl.program.scheduler import Scheduler
 from realrl.recipes.ppo_math import PPO_MATH
 from realrl.runtime.master.master import OPEN_JOBS
@@ -70,7 +70,8 @@ class Drive:
         config = ppo_config(workers, settings.steps, group_size, settings.allocation, Path(), ahead)
         self._plan, self._scripts = make_plan(config), scripts(PPO_MATH.graph(config), 0.0)
         programs = compile_run(PPO_MATH, config, self._plan)
-        self._stages = Training(config, programs, group_size, Rows(workers), None, Path()).stages()
+        schedule = Training(config, programs, group_size, Rows(workers), None, Path())
+        self._stages = in_order(schedule.jobs(), schedule.open_ahead)
         self._next = next(self._stages, None)
         self._most_open = OPEN_JOBS + ahead
         self._scheduler = Scheduler()

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from realrl.api.transport import LinkRates, MessageEnd, Pending, Sharing
+from realrl.api.transport import LinkRates, MessageEnd, Pending
 
 POLL_S = 0.001
 DEADLINE_S = 600.0
@@ -33,7 +33,7 @@ DEADLINE_S = 600.0
 class FileTransport:
     """Sends every message to every receiver, as a file."""
 
-    sharing: Sharing | None = None
+    shares_memory: bool = False
     rates: LinkRates | None = LinkRates(link_bytes_s=1e9, nic_bytes_s=1e9, node_nic_bytes_s=1e9)
 
     def __init__(self, device: str) -> None:

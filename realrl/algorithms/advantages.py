@@ -162,7 +162,12 @@ def generalised_advantages(scored: Scored, *, rewards: Tensor, values: Tensor | 
         FloatingPointError: one is not finite; NaN would pass through clipping unseen.
     """
     mask = scored.loss_mask
-    token_rewards = credited(rewards, scored.token_rewards, mask, scored.cu_seqlens)
+    # A response's reward is earned by its last token; without a token, by none.
+    last = last_response_tokens(mask, scored.cu_seqlens)
+    responded = last >= 0
+    at_ends = rewards[responded].to(scored.token_rewards.dtype)
+    token_rewards = scored.token_rewards.index_add(0, last[responded], at_ends)
+
     nothing = torch.zeros_like(rewards, dtype=torch.bool)
     bootstrap = nothing if scored.bootstrap is None else scored.bootstrap
     advantages, returns = gae_of_tokens(
@@ -179,19 +184,6 @@ def generalised_advantages(scored: Scored, *, rewards: Tensor, values: Tensor | 
             " has NaN in it; look at reward, scores.scale, ppo.kl_coef and the critic's values"
         )
     return Advantages(spread(advantages, mask), spread(returns, mask))
-
-
-def credited(rewards: Tensor, token_rewards: Tensor, loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Return the reward of each token: `token_rewards`, plus the response's on its last token.
-
-    A sequence without response tokens gets no reward, as it has no token to assign the reward to.
-
-    Shapes: rewards `[B]`, token_rewards `[T]`, cu_seqlens int32 `[B+1]`; returns `[T]`.
-    """
-    last = last_response_tokens(loss_mask, cu_seqlens)
-    responded = last >= 0
-    at_ends = rewards[responded].to(token_rewards.dtype)
-    return token_rewards.index_add(0, last[responded], at_ends)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -41,23 +41,6 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator = "
     raise ValueError(f"estimator must be k1, k2 or k3, got {estimator!r}")
 
 
-def kl_rewards(
-    logprobs: Tensor,
-    ref_logprobs: Tensor,
-    loss_mask: Tensor,
-    *,
-    kl_coef: float,
-    estimator: Estimator = "k1",
-) -> Tensor:
-    """Return what each response token earns by its distance: `-kl_coef` times the KL, and 0 elsewhere.
-
-    Shapes: logprobs and ref_logprobs `[T]`; returns `[T]`.
-    Source: Ouyang et al. 2022, arXiv:2203.02155, eq. 2.
-    """
-    kl = kl_estimate(logprobs.detach(), ref_logprobs.detach(), estimator)
-    return torch.where(loss_mask, -kl_coef * kl, 0.0)
-
-
 def last_response_tokens(loss_mask: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Return the position of each sequence's last response token, or -1 without one.
 

@@ -44,6 +44,12 @@ class ResponseTokens:
         """The log of the probability under the policy divided by that under the old one, bounded."""
         return (self.logprobs - self.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
+    @property
+    def approx_kl(self) -> Tensor:
+        """The k3 estimate of KL(policy before the update || policy), without a gradient."""
+        log_ratio = self.log_ratio.detach()
+        return log_ratio.exp() - 1 - log_ratio
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -83,7 +89,8 @@ def ppo_loss(
         raised = torch.maximum(objective, floor)
         clipped |= is_bad & is_below
         objective = torch.where(is_bad, raised, objective)
-    return _weighted(tokens, objective, ratio, clipped)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
@@ -102,7 +109,8 @@ def gspo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> P
     ratio = (means + own_gradient).exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     objective, clipped = _clipped_objective(ratio, bounded, tokens.advantages)
-    return _weighted(tokens, objective, ratio, clipped)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> PolicyLoss:
@@ -113,7 +121,8 @@ def cispo_loss(tokens: ResponseTokens, *, clip_low: float, clip_high: float) -> 
     ratio = tokens.log_ratio.exp()
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     objective = bounded.detach() * tokens.advantages * tokens.logprobs
-    return _weighted(tokens, objective, ratio, bounded != ratio)
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), bounded != ratio, tokens.approx_kl)
 
 
 def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
@@ -132,7 +141,9 @@ def own_loss(tokens: ResponseTokens, token_loss: TokenLoss) -> PolicyLoss:
         )
     ratio = tokens.log_ratio.exp()
     clipped = torch.zeros_like(ratio, dtype=torch.bool)
-    return _weighted(tokens, -losses, ratio, clipped)
+    objective = -losses
+    loss = -(objective * tokens.weights).sum()
+    return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)
 
 
 def _clipped_objective(ratio: Tensor, bounded: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,13 +151,6 @@ def _clipped_objective(ratio: Tensor, bounded: Tensor, advantages: Tensor) -> tu
     objective = torch.minimum(ratio * advantages, bounded * advantages)
     clipped = bounded * advantages < ratio * advantages
     return objective, clipped
-
-
-def _weighted(tokens: ResponseTokens, objective: Tensor, ratio: Tensor, clipped: Tensor) -> PolicyLoss:
-    log_ratio = tokens.log_ratio.detach()
-    kl = log_ratio.exp() - 1 - log_ratio
-    loss = -(objective * tokens.weights).sum()
-    return PolicyLoss(loss, ratio.detach(), clipped, kl)
 
 
 def importance_weights(

@@ -84,7 +84,7 @@ class PackedBatch:
         tokens = {}
         for key, tensor in self.tokens.items():
             pieces = [tensor[span] for span in spans]
-            tokens[key] = _joined(pieces, tensor)
+            tokens[key] = torch.cat(pieces) if pieces else tensor[:0]
         per_sample = {}
         for key, tensor in self.per_sample.items():
             per_sample[key] = tensor[picked.to(tensor.device)]
@@ -128,25 +128,43 @@ def pack(
     samples: Sequence[Sample],
     tokens: Mapping[str, Sequence[Tensor]],
     per_sample: Mapping[str, Sequence[Tensor]] | None = None,
+    dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> PackedBatch:
     """Lay one tensor for each sample end to end, for each key.
 
-    At least one key of `tokens` gives the lengths.
+    The keys of `tokens` have one number per token, and give the lengths; without any, no sample has tokens.
+    The keys of `per_sample` have one number each. `dtypes` are the types of keys where there are no samples.
     """
-    of_any_key = next(iter(tokens.values()))
-    lengths = [len(tensor) for tensor in of_any_key]
-    joined_tokens = {}
-    for key, tensors in tokens.items():
-        joined_tokens[key] = _joined(tensors)
-    joined_numbers = {}
-    for key, tensors in (per_sample or {}).items():
-        joined_numbers[key] = _joined(tensors)
+    lengths = [0] * len(samples)
+    if tokens:
+        of_any_key = next(iter(tokens.values()))
+        lengths = [len(tensor) for tensor in of_any_key]
+        _check_lengths(samples, tokens)
+
     return PackedBatch(
         tuple(samples),
         cu_seqlens_of(lengths),
-        joined_tokens,
-        joined_numbers,
+        _joined(tokens, dtypes or {}),
+        _joined(per_sample or {}, dtypes or {}),
     )
+
+
+def _joined(columns: Mapping[str, Sequence[Tensor]], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    """Return the tensors of each key end to end; without any, an empty one of the key's type."""
+    joined: dict[str, Tensor] = {}
+    for key, tensors in columns.items():
+        joined[key] = torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=dtypes.get(key))
+    return joined
+
+
+def _check_lengths(samples: Sequence[Sample], tokens: Mapping[str, Sequence[Tensor]]) -> None:
+    """Check that all keys of a sample have the same number of elements."""
+    (first, reference), *others = tokens.items()
+    for key, tensors in others:
+        for sample, one, other in zip(samples, reference, tensors, strict=True):
+            assert len(one) == len(other), (
+                f"sample {sample.id} has {len(one)} elements of {first} but {len(other)} of {key}"
+            )
 
 
 def concatenated(*batches: PackedBatch) -> PackedBatch:
@@ -179,12 +197,3 @@ def _moved(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[st
     for key, tensor in tensors.items():
         moved[key] = tensor.to(device)
     return moved
-
-
-def _joined(tensors: Sequence[Tensor], like: Tensor | None = None) -> Tensor:
-    """Return tensors end to end; without any, an empty one of the type of `like`."""
-    if tensors:
-        return torch.cat(list(tensors))
-    if like is None:
-        return torch.empty(0)
-    return like[:0]

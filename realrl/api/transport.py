@@ -19,7 +19,7 @@ Deadlocks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,25 +68,15 @@ class LinkRates:
     """From all ranks of a node together to other nodes."""
 
 
-class Sharing(Protocol):
-    """Memory that the processes of one node share: one of them writes a message for all the others."""
-
-    def exchange(
-        self, num_bytes: int, readers: Sequence[int], writers: Sequence[int]
-    ) -> tuple[Tensor | None, Mapping[int, Tensor]]:
-        """Return zeroed memory of this rank that `readers` read, and the memory of each of `writers`.
-
-        Shapes: uint8 `[num_bytes]`; this rank's is None for 0 bytes. It is freed with its last tensor.
-        Collective: over the ranks that name each other.
-        """
-
-
 class Transport(Protocol):
     """Carries messages between the ranks of a run."""
 
     @property
-    def sharing(self) -> Sharing | None:
-        """Return how the ranks of a node share memory; None if each message is sent to each receiver."""
+    def shares_memory(self) -> bool:
+        """Return whether the ranks of a node read each message where one of them wrote it, in shared memory.
+
+        Else each message is sent to each receiver.
+        """
 
     @property
     def rates(self) -> LinkRates | None:
@@ -95,7 +85,7 @@ class Transport(Protocol):
     def node_name(self) -> str:
         """Return a name that this process has in common with those to which messages are fast.
 
-        With `sharing`, these are exactly the processes that can share memory with this one.
+        With `shares_memory`, these are exactly the processes that can share memory with this one.
         """
 
     def bundle_bytes(self, device: torch.device) -> int:

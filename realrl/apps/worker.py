@@ -24,7 +24,7 @@ def main() -> int:
     from realrl.api.launcher import LOCAL_RANK_VARIABLE, RANK_VARIABLE
     from realrl.base.logging import logging_to
     from realrl.recipes.registry import find_recipe
-    from realrl.runtime.control.channel import WorkerChannel
+    from realrl.runtime.control.worker_channel import WorkerChannel
     from realrl.runtime.worker.worker_setup import serve
 
     rank = int(os.environ[RANK_VARIABLE])

@@ -15,7 +15,7 @@ from realrl.api.config import GenerationConfig
 from realrl.api.engine import NO_PREEMPTION, NO_WEIGHTS, Ends, Preemption
 from realrl.base.progress import Progress, no_progress
 from realrl.base.seeding import derive_seed
-from realrl.models.sequences import Rollout, batch_of, rollouts_of
+from realrl.models.sequences import Rollout, batch_of
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,12 @@ class GeneratingEngine(ABC):
         preemption: Preemption = NO_PREEMPTION,
     ) -> PackedBatch:
         """Return a response to each of `prompts`; see `api.engine.Generates.generate`."""
-        seeds = [derive_seed(seed, step, sample.id) for sample in batch.samples]
-        rollouts = rollouts_of(batch, seeds)
+        rollouts: list[Rollout] = []
+        for sample, prompt in zip(batch.samples, batch.unpacked("prompts"), strict=True):
+            ids = tuple(prompt.tolist())
+            own_seed = derive_seed(seed, step, sample.id)
+            rollouts.append(Rollout(ids, own_seed))
+
         stops = StopRule((*self._end_token_ids, *config.stop_token_ids), ends)
         self._draw(GenerationRequest(rollouts, config, stops, preemption))
         return batch_of(batch.samples, rollouts)

@@ -1,4 +1,7 @@
-"""Gradients that several ranks each have a part of, and how often each element is held."""
+"""The sums of gradients: over micro-batches, and over ranks that each have a part.
+
+Each element of the optimizer's buffer is also counted here: how many ranks hold it.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,18 @@ from realrl.parallel.optimizer import Span
 
 Gradient = Callable[[str], Tensor]
 """Returns the gradient of the local tensor of a name."""
+
+
+def accumulate_into(gradient: Tensor, weight: Tensor) -> None:
+    """Add each micro-batch's gradient to a float32 sum, whatever the weight's type."""
+
+    def add(weight: Tensor) -> None:
+        """Move the new gradient into the sum."""
+        assert weight.grad is not None, "a hook after accumulation has a gradient"
+        gradient.add_(weight.grad)
+        weight.grad = None
+
+    weight.requires_grad_().register_post_accumulate_grad_hook(add)
 
 
 def copies(layout: Layout, groups: Groups, flat: FlatTensors, tensors: Sequence[LocalTensor]) -> list[Span]:

@@ -1,51 +1,23 @@
-"""One optimizer step: gradients of a loss over micro-batches, and the update of the masters.
-
-micro-batches ──▶ loss ──▶ gradients ──▶ accept? ──▶ sum what ranks share ──▶ update
-                                            │ no
-                                            └──▶ discard
-"""
+"""The training of one rank's weights: their gradients and the optimizer."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
-from realrl.api.device_metrics import read
-from realrl.api.engine import Loss
-from realrl.api.metrics import Mean, Metrics, joined
-from realrl.engines.gradients import copies, finished_by_products, sum_shared
+from realrl.engines.gradients import accumulate_into, copies, finished_by_products
 from realrl.engines.host_copies import Arrival, HostCopy
 from realrl.engines.master_dither import spread
-from realrl.engines.passes import StagePasses
 from realrl.layouts.layout import Layout
 from realrl.models.decoder import Decoder
 from realrl.models.layout import LocalTensor
 from realrl.ops.linear import WeightGradients
 from realrl.parallel.flat import FlatTensors
 from realrl.parallel.groups import Groups
-from realrl.parallel.microbatch import Microbatch
 from realrl.parallel.optimizer import ShardedAdamW
-from realrl.parallel.pipeline import Passed
-
-LossInputs = Callable[[Tensor, Microbatch], tuple[Tensor, PackedBatch]]
-"""`(hidden [U, H], micro-batch) -> (numbers [T], the micro-batch that the loss sees)`."""
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """What one optimizer step does."""
-
-    inputs: LossInputs
-    loss: Loss
-    lr: float
-    accept: Callable[[], bool] = lambda: True
-    """Asked once all micro-batches are done: False leaves the update out."""
 
 
 class Training:
@@ -100,7 +72,7 @@ class Training:
         self._arrivals = {}
         self._on_host = {}
         for name, weight in weights.views.items():
-            _accumulate_into(self.gradient(name), weight)
+            accumulate_into(self.gradient(name), weight)
 
     def put_away(self) -> None:
         """Let go of the weights, and begin to copy the states that are beside them to host memory."""
@@ -130,55 +102,9 @@ class Training:
         masters = self.optimizer.gradients
         if self._attached().buffer.dtype == torch.bfloat16:
             spread(self._layout, self._groups.rank, self.gradients())
+
         self.optimizer.reload(masters)
         masters.zero_()
-
-    def step(
-        self,
-        passes: StagePasses,
-        micros: Sequence[Microbatch],
-        train_step: TrainStep,
-        *,
-        passed: Passed,
-        require_finite: Callable[[bool], None],
-    ) -> Metrics:
-        """Make one optimizer step; `require_finite` raises if it is told that the loss's inputs are not.
-
-        What micro-batches report is read after the last of them, so that the host does not wait for each.
-        """
-        metrics: list[Metrics] = []
-        are_finite: list[Tensor] = []
-
-        def loss(hidden: Tensor, micro: Microbatch) -> Tensor:
-            """Return a micro-batch's loss, and note what it reports."""
-            numbers, seen = train_step.inputs(hidden, micro)
-            is_finite = numbers.detach().isfinite().all()
-            are_finite.append(is_finite)
-            its_loss, its_metrics = train_step.loss(numbers, seen)
-            metrics.append(its_metrics)
-            return its_loss
-
-        passes.train(micros, loss, self.weight_gradients, passed)
-        if are_finite:
-            all_finite = torch.stack(are_finite).all()
-            require_finite(bool(all_finite))
-
-        found = read(joined(*metrics))
-        if not train_step.accept():
-            self.optimizer.discard()
-            return found
-
-        sum_shared(passes.model, self.gradient, self._tensors)
-        return joined(found, self._update(train_step.lr))
-
-    def _update(self, lr: float) -> Metrics:
-        """Update the weights, unless the gradient is not finite; then there is no norm to report."""
-        norm = self.optimizer.step(lr)
-        is_skipped = not math.isfinite(norm)
-        metrics = {"lr": Mean(lr, 1.0), "skipped_updates": Mean(float(is_skipped), 1.0)}
-        if is_skipped:
-            return metrics
-        return {"grad_norm": Mean(norm, 1.0), **metrics}
 
     def _make_optimizer(self, weights: FlatTensors, model: Decoder) -> ShardedAdamW:
         summed_early = finished_by_products(model, self._tensors) if self._sum_early else None
@@ -200,15 +126,3 @@ class Training:
 
     def _finished(self, weight: Tensor) -> None:
         self.optimizer.finished(weight)
-
-
-def _accumulate_into(gradient: Tensor, weight: Tensor) -> None:
-    """Add each micro-batch's gradient to a float32 sum, whatever the weight's type."""
-
-    def add(weight: Tensor) -> None:
-        """Move the new gradient into the sum."""
-        assert weight.grad is not None, "a hook after accumulation has a gradient"
-        gradient.add_(weight.grad)
-        weight.grad = None
-
-    weight.requires_grad_().register_post_accumulate_grad_hook(add)

@@ -8,7 +8,7 @@ from realrl.api.mesh import ExecutionPlan
 
 WORKER_MODULE = "realrl.apps.worker"
 IMPORTS = (
-    "realrl.runtime.control.channel",
+    "realrl.runtime.control.worker_channel",
     "realrl.runtime.worker.worker_setup",
     # What a tokenizer needs, which imports most of what takes long.
     "transformers.activations",

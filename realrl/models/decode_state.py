@@ -21,7 +21,6 @@ from torch import Tensor
 
 from realrl.base.waiting import wait_for_device
 from realrl.models.graphs import size_of
-from realrl.models.sampling import Drawn
 from realrl.models.sequences import Rollout
 from realrl.ops.upload import upload
 
@@ -29,6 +28,16 @@ _TOKEN, _PROMPT_LENGTH, _COUNT, _SEED = range(4)
 """Fields of a row: the newest token, the prompt's length, the number of drawn tokens, and the seed."""
 _IS_BREAK_DUE = 3
 """The column of the drawn block after a token and its two log-probabilities."""
+
+
+class Drawn(NamedTuple):
+    """One token per lane, int64 `[B]`, and two log-probabilities of each, float32 `[B]`."""
+
+    tokens: Tensor
+    logprobs: Tensor
+    """At the sampling temperature, before top-k and top-p."""
+    raw_logprobs: Tensor
+    """At temperature 1."""
 
 
 class Lanes(NamedTuple):

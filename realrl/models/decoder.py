@@ -1,7 +1,7 @@
 """One pipeline stage of the packed decoder, on one tensor-parallel rank.
 
 Shapes: T packed tokens, H hidden size, N heads on this rank (of queries, keys and values), Q of queries, D
-head size.
+head size. In a micro-batch, U computed tokens and T of its samples.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from realrl.api.batch import PackedBatch
 from realrl.models.config import DecoderConfig
 from realrl.models.layout import Head, kv_heads, layer_chunks, local_tensors, padded_vocab, stage_layers
-from realrl.models.rope import inverse_frequencies
+from realrl.models.rope import Rotary
+from realrl.ops.attention import packed_attention
 from realrl.ops.gated import activate, gated
 from realrl.ops.linear import PackedWeight, WeightGradients, linear
 from realrl.ops.norm import rms_norm
 from realrl.ops.rotary import rotate
 from realrl.parallel.groups import Groups
+from realrl.parallel.microbatch import Microbatch
 from realrl.parallel.sequence import SequenceParallel
 from realrl.parallel.tensor import TensorParallel
 from realrl.parallel.vocab import label_logprobs, vocab_logprobs
@@ -92,7 +95,7 @@ class Decoder:
         self.num_heads = config.num_heads // layout.tp
         self.num_kv_heads = len(kv_heads(config, layout.tp, place.tp_rank))
         self._num_real_logits = _num_real_logits(config, layout.tp, place.tp_rank)
-        self._frequencies = _frequencies(config)
+        self._rotary = Rotary(config.rope, config.head_dim) if config.rope else None
         tensors = local_tensors(config, layout, place, head)
         self._products = {tensor.name for tensor in tensors if tensor.role.is_product}
         self._transposed = {tensor.name for tensor in tensors if tensor.is_transposed}
@@ -125,13 +128,38 @@ class Decoder:
             """Attend without the padding: `[T_padded, N, D]` to `[T_padded, Q, D]`."""
             return tp.padded(attend(layer, qkv[:num_tokens]))
 
-        shared = _Shared(tp, self._rotation(positions), attend_tokens)
+        rotation = self._rotary.at(positions) if self._rotary else None
+        shared = _Shared(tp, rotation, attend_tokens)
         for layer in self.chunks[chunk]:
             hidden = self._layer_or_checkpoint(layer, hidden, shared)
         is_last_chunk = chunk == len(self.chunks) - 1
         if not (self.is_last and is_last_chunk):
             return hidden
         return tp.whole(self._norm("norm", hidden))[:num_tokens]
+
+    def forward_micro(self, micro: Microbatch, hidden: Tensor | None, chunk: int) -> Tensor:
+        """Run a chunk of layers on a micro-batch; see `forward`.
+
+        A token sees those before it in its sample, a shared prompt's included.
+
+        Shapes: `hidden` and the result `[U, H]`; between chunks, this rank's `num_rows(U)` rows.
+        """
+        segments = micro.segments
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            """Attend within each sample, and to a shared prompt: `[U, N, D]` to `[U, Q, D]`."""
+            rule = self.attention_rule(layer)
+            return packed_attention(qkv, self.num_kv_heads, segments, **rule)
+
+        positions = segments.on(micro.ids.device).positions
+        return self.forward(
+            micro.ids,
+            hidden,
+            positions,
+            attend,
+            chunk=chunk,
+            spread=True,
+        )
 
     def num_rows(self, num_tokens: int) -> int:
         """Return the number of rows of the hidden states between chunks, which may be a share."""
@@ -152,22 +180,34 @@ class Decoder:
             "softcap": self.config.attention_softcap,
         }
 
-    def values(self, hidden: Tensor) -> Tensor:
-        """Return the scalar head's output: `[T, H]` to float32 `[T]`."""
+    def values(self, hidden: Tensor, micro: Microbatch) -> tuple[Tensor, PackedBatch]:
+        """Return the scalar head's value at each token, and the micro-batch.
+
+        Shapes: hidden `[U, H]`; values float32 `[T]`.
+        """
         scalars = linear(
             hidden,
             self.weights["head"],
             weight_gradients=self._tp.weight_gradients,
         )
-        return scalars[:, 0].float()
+        values = scalars[:, 0].float()
+        return values[micro.index], micro.batch
 
-    def logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return each label's log-probability, and the entropy, of logits divided by `temperature`.
+    def logprobs(
+        self, hidden: Tensor, micro: Microbatch, *, temperature: float
+    ) -> tuple[Tensor, PackedBatch]:
+        """Return masked tokens' log-probabilities, and the micro-batch with the `entropy` of each.
 
-        Shapes: hidden `[T, H]`, labels int64 `[T]`; returns float32 `[T]` each.
+        Both are of logits divided by `temperature`, and 0 at tokens that are not masked. Logits are computed
+        for masked tokens only, each from the token before it.
+
+        Shapes: hidden `[U, H]`; log-probabilities and entropies float32 `[T]`.
         """
+        batch = micro.batch
+        assert batch.responses is not None, "a micro-batch knows its masked tokens"
+        labels = batch["input_ids"][batch.responses]
         logprobs, entropy = vocab_logprobs(
-            hidden,
+            hidden[micro.sources],
             self.weights[self._head_name],
             labels,
             self.groups.tp,
@@ -179,7 +219,11 @@ class Decoder:
             weight_gradients=self._tp.weight_gradients,
         )
         assert entropy is not None, "the entropy was asked for"
-        return logprobs, entropy
+        zeros = torch.zeros(batch.num_tokens, device=hidden.device)
+        where = (batch.responses,)
+        all_logprobs = zeros.index_put(where, logprobs)
+        all_entropies = zeros.index_put(where, entropy)
+        return all_logprobs, batch.with_keys(tokens={"entropy": all_entropies})
 
     def logits_part(self, hidden: Tensor) -> Tensor:
         """Return this rank's columns of the logits, in the dtype of `hidden`, before any soft cap.
@@ -207,7 +251,7 @@ class Decoder:
         return torch.tanh(logits.float() / cap) * cap
 
     def label_logprobs(self, logits_part: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """Return the log-probabilities of `logprobs` from logits, the same bits.
+        """Return labels' log-probabilities from logits, with the bits that `logprobs` gives them.
 
         Shapes: logits_part `[T, V_part]`, labels int64 `[T]`; returns float32 `[T]`.
         """
@@ -370,18 +414,6 @@ class Decoder:
             return F.layer_norm(x, weight.shape, weight, bias, eps)
         return rms_norm(x, weight, eps=eps, offset=self.config.norm_offset)
 
-    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return cosines and sines of rotary embeddings: float32 `[T, D/2]` each."""
-        rope = self.config.rope
-        if rope is None or self._frequencies is None:
-            return None
-        if self._frequencies.device != positions.device:
-            self._frequencies = self._frequencies.to(positions.device)
-        angles = positions[:, None].float() * self._frequencies
-        cos = angles.cos() * rope.attention_factor
-        sin = angles.sin() * rope.attention_factor
-        return cos, sin
-
 
 def _sequence_parallel(
     groups: Groups, num_pieces: int, weight_gradients: WeightGradients | None
@@ -393,12 +425,6 @@ def _sequence_parallel(
         num_pieces=num_pieces,
         weight_gradients=weight_gradients,
     )
-
-
-def _frequencies(config: DecoderConfig) -> Tensor | None:
-    if config.rope is None:
-        return None
-    return inverse_frequencies(config.rope, config.head_dim)
 
 
 def _num_real_logits(config: DecoderConfig, tp: int, tp_rank: int) -> int:

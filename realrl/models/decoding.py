@@ -1,10 +1,11 @@
-"""Decoding steps on a device, with what they read and write there: cache, rows of sequences, recordings.
+"""Prefills and decoding steps on a device, with what they read and write there: cache, rows, recordings.
 
-    follow --> chunk 0 --> chunk 1 ... --> head, draw, log-probabilities --> [broadcast] --> advance
-    upload     `------------------- one recorded step each chunk -----------'   of the slice
+    prefill   begin ---> chunk 0 --> chunk 1 ... --> head, draw, log-probabilities --> [broadcast] --> advance
+    decode    follow --> chunk 0 --> chunk 1 ... --> head, draw, log-probabilities --> [broadcast] --> advance
+              upload     `----------- one recorded step each chunk ------------'    of the slice
 
 On a single rank, the last chunk's step also advances the rows. In a slice of several ranks, the output rank
-first sends the drawn tokens to all others.
+first sends the drawn tokens to all others; `Generator` does so with each `Launch`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
-from realrl.base.waiting import wait_for_ranks
-from realrl.models.decode_state import DecodeState, HostBlock, Lanes
+from realrl.models.decode_state import DecodeState, Lanes
 from realrl.models.decoder import Attend, Decoder
 from realrl.models.graphs import CudaRecorder, RecordedStep, size_of
+from realrl.models.prefill import PackedPrefill
 from realrl.models.sampling import Sampler
-from realrl.models.sequences import Rollout
+from realrl.models.sequences import Admission, Rollout
+from realrl.ops.attention import packed_attention
 from realrl.ops.cache import KeyValueCache
 from realrl.parallel.pipeline import StageLink
 
@@ -52,6 +53,16 @@ class DecodingSize:
         has_pages = self.num_pages >= other.num_pages
         has_width = self.pages_each >= other.pages_each
         return has_rows and has_pages and has_width
+
+
+class Launch(NamedTuple):
+    """A step that is launched: the output rank of the slice draws a token for each of some rollouts."""
+
+    rollouts: Sequence[Rollout]
+    num_lanes: int
+    """Lanes that the step has: at least one for each rollout."""
+    advance: Step
+    """Makes the drawn tokens the newest of their rows, in a slice of several ranks."""
 
 
 class Decoding:
@@ -99,64 +110,73 @@ class Decoding:
             self._recorder = None
             self._recorded_at = found
 
-    def decode(
-        self, config: GenerationConfig, rollouts: Sequence[Rollout], is_break_due: Callable[[], bool]
-    ) -> HostBlock:
-        """Draw a token for each rollout, whose newest token is not in the cache yet.
+    def prefill(self, config: GenerationConfig, admitted: Sequence[Admission]) -> Launch:
+        """Compute each prompt once, then what each rollout has after it, and draw each rollout's next token.
 
-        `is_break_due` is called on the output rank of the slice alone, after the step is launched.
+        Shapes: T tokens to compute.
         """
+        packed = PackedPrefill(admitted, self.cache.page_tokens)
+        host = (
+            torch.tensor(packed.ids),
+            torch.tensor(packed.rows),
+            torch.tensor(packed.slots),
+            torch.tensor(packed.last),
+        )
+        ids, rows, slots, last = self.state.begin(packed.rollouts, host)
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            """Write keys and values into the cache, and attend: `[T, N, D]` to `[T, Q, D]`."""
+            self.cache.write(self._layers.cache_layers[layer], qkv[rows], slots)
+            rule = self._decoder.attention_rule(layer)
+            return packed_attention(qkv, self._decoder.num_kv_heads, packed.segments, **rule)
+
+        positions = packed.segments.on(self._device).positions
+        for chunk in range(len(self._decoder.chunks)):
+            received = self._link.receive("hidden", len(ids), chunk)
+            hidden = self._decoder.forward(ids, received, positions, attend, chunk=chunk)
+            self._link.send("hidden", hidden, chunk)
+
+        self._link.finish()
+        # Of the hidden states, only the last ones are kept while tokens are drawn.
+        hidden = hidden[last]
+        del received
+        num_lanes = len(hidden)
+        if self._decoder.is_last:
+            sampler = self._steps(config).sampler
+            sampler(hidden, self.state.read(num_lanes))
+        return Launch(packed.rollouts, num_lanes, self.state.advance)
+
+    def decode(self, config: GenerationConfig, rollouts: Sequence[Rollout]) -> Launch:
+        """Draw a token for each rollout, whose newest token is not in the cache yet."""
         steps = self._steps(config)
         size = steps.size_for(len(rollouts))
         self.state.follow(rollouts, size)
         for chunk, step in enumerate(steps.chunks):
-            received = self._link.receive_hidden(size, chunk)
+            received = self._link.receive("hidden", size, chunk)
             self._layers.take_hidden(received, chunk)
-            self._link.send_hidden(step(size), chunk)
+            self._link.send("hidden", step(size), chunk)
 
         self._link.finish()
-        return self._finish(size, steps.advance, is_break_due)
-
-    def draw(self, config: GenerationConfig, hidden: Tensor, is_break_due: Callable[[], bool]) -> HostBlock:
-        """Draw a token for each lane from the hidden states `[B, H]` of a prefill."""
-        size = len(hidden)
-        if self._decoder.is_last:
-            sampler = self._steps(config).sampler
-            self._layers.draw(sampler, hidden, self.state.read(size))
-        return self._finish(size, self.state.advance, is_break_due)
-
-    def _finish(
-        self, size: int, advance: Callable[[int], Tensor], is_break_due: Callable[[], bool]
-    ) -> HostBlock:
-        """Send every rank of the slice what its output rank drew, and whether a break is due."""
-        groups = self._decoder.groups
-        output_ranks = groups.placement.output_ranks(groups.place.dp_rank)
-        source = output_ranks[0]
-        if groups.rank == source:
-            self.state.mark_break(is_break_due())
-        block = self.state.drawn(size)
-        if groups.dp_slice is not None:
-            wait_for_ranks(dist.broadcast, block, src=source, group=groups.dp_slice)
-            advance(size)
-        return HostBlock(block)
+        return Launch(rollouts, size, steps.advance)
 
     def _steps(self, config: GenerationConfig) -> _Steps:
-        if config not in self._made:
-            self._made[config] = self._make_steps(config)
-        return self._made[config]
+        """Return the steps for a config: recorded ones, if that is possible and they are replayed often."""
+        if config in self._made:
+            return self._made[config]
 
-    def _make_steps(self, config: GenerationConfig) -> _Steps:
-        sampler = Sampler(self._decoder, config, self._device)
+        sampler = Sampler(self._decoder, config, self.state, self._device)
         chunks: list[Step] = []
         for chunk in range(len(self._decoder.chunks)):
             chunks.append(partial(self._layers.step, sampler, chunk))
-        launched = _Steps(sampler, chunks, self.state.advance)
+        steps = _Steps(sampler, chunks, self.state.advance)
         pays = config.max_new_tokens >= _RECORDING_PAYS
-        if not pays or not self.is_recordable:
-            return launched
-        if self._recorder is None:
-            self._recorder = CudaRecorder()
-        return _RecordedSteps(launched, self._recorder, self.state)
+        if pays and self.is_recordable:
+            if self._recorder is None:
+                self._recorder = CudaRecorder()
+            steps = _RecordedSteps(steps, self._recorder, self.state)
+
+        self._made[config] = steps
+        return steps
 
 
 class _Layers:
@@ -169,7 +189,8 @@ class _Layers:
         self._link = link
         self._cache = cache
         self._state = state
-        self._cache_layers = {layer: index for index, layer in enumerate(decoder.layers)}
+        self.cache_layers = {layer: index for index, layer in enumerate(decoder.layers)}
+        """The place of each layer in the cache."""
         self._hidden = [self._hidden_of(chunk, num_rows) for chunk in range(len(decoder.chunks))]
         """The input of each chunk, `[lanes, H]`; None for the first."""
 
@@ -196,15 +217,8 @@ class _Layers:
             chunk=chunk,
         )
         if self._link.is_last(chunk):
-            self.draw(sampler, hidden, lanes)
+            sampler(hidden, lanes)
         return hidden
-
-    def draw(self, sampler: Sampler, hidden: Tensor, lanes: Lanes) -> None:
-        """Draw a token for each lane from `[B, H]`; on a single rank, also advance to it."""
-        drawn = sampler(hidden, lanes.seeds, lanes.counts)
-        self._state.write(drawn)
-        if self._decoder.groups.dp_slice is None:
-            self._state.advance(len(hidden))
 
     def _attend(self, lanes: Lanes) -> Attend:
         """Return the attention of each lane's newest token to its sequence, in the cache."""
@@ -217,7 +231,7 @@ class _Layers:
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             """Write keys and values into the cache, and attend: `[B, N, D]` to `[B, Q, D]`."""
-            row = self._cache_layers[layer]
+            row = self.cache_layers[layer]
             self._cache.write(row, qkv, slots)
             queries = qkv[:, : self._decoder.num_heads]
             rule = self._decoder.attention_rule(layer)

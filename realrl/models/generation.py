@@ -20,19 +20,17 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
 
-from realrl.api.batch import cu_seqlens_of
 from realrl.api.config import GenerationConfig
 from realrl.api.engine import NO_PREEMPTION, Ends, Preemption
 from realrl.base.progress import Progress, no_progress
+from realrl.base.waiting import wait_for_ranks
 from realrl.models.decode_state import HostBlock
 from realrl.models.decoder import Decoder
-from realrl.models.decoding import Decoding, DecodingSize, KeptDecoding, cache_shape
-from realrl.models.sequences import Admission, Rollout, Sequences
-from realrl.ops.attention import packed_attention
+from realrl.models.decoding import Decoding, DecodingSize, KeptDecoding, Launch, cache_shape
+from realrl.models.sequences import Rollout, Sequences
 from realrl.ops.cache import KeyValueCache
-from realrl.ops.segments import Segments
 from realrl.parallel.pipeline import StageLink
 
 _NO_LIMIT = 1 << 62
@@ -82,7 +80,6 @@ class Generator:
         self._progress = progress
         self._why_not_finite = why_not_finite
         self._device = next(iter(decoder.weights.values())).device
-        self._cache_layers = {layer: index for index, layer in enumerate(decoder.layers)}
         self._unread: deque[_Unread] = deque()
         self._is_break_due = False
 
@@ -97,13 +94,25 @@ class Generator:
         Raises:
             FloatingPointError: logits are not finite.
         """
-        self._open(rollouts)
-        num_rows = min(self.config.max_sequences, len(rollouts))
-        pays = num_rows and self.config.max_new_tokens >= PACKING_PAYS
+        size = self._needed_size(rollouts)
+        decoding = self._kept.take(size)
+        if decoding is None:
+            new_size = self._kept.size_for(size, self._pages_in_memory())
+            decoding = Decoding(self.decoder, self.link, new_size)
+
+        self._decoding = decoding
+        self._sequences = Sequences(
+            rollouts,
+            num_pages=size.num_pages,
+            page_tokens=decoding.cache.page_tokens,
+            max_running=size.num_rows,
+            max_new=self.config.max_new_tokens,
+        )
+        pays = self.config.max_new_tokens >= PACKING_PAYS
         while self._sequences.busy:
             self._version = self._current_version()
             self._decoding.check_recordings()
-            with self.decoder.packed(num_rows) if pays else nullcontext():
+            with self.decoder.packed(size.num_rows) if pays else nullcontext():
                 self._run()
             self._sequences.stop()
 
@@ -111,11 +120,26 @@ class Generator:
 
     def _run(self) -> None:
         """Continue until all rollouts have ended, or there are new weights."""
-        while self._sequences.busy and self._version == self._current_version():
-            self._progress(self._sequences.num_done, self._sequences.num_rollouts)
-            self._prefill_some()
+        sequences = self._sequences
+        while sequences.busy and self._version == self._current_version():
+            self._progress(sequences.num_done, sequences.num_rollouts)
+            admitted = sequences.admit(self._max_prefill_tokens)
+            if admitted:
+                launch = self._decoding.prefill(self.config, admitted)
+                self._finish(launch)
+
             if not self._is_break_due:
-                self._decode_all()
+                # What is drawn must be read before a rollout can be preempted for its pages.
+                if sequences.lacks_pages:
+                    self._read_all()
+                sequences.grow()
+                running = sequences.decodable
+                if running:
+                    launch = self._decoding.decode(self.config, running)
+                    self._finish(launch)
+                else:
+                    self._read_all()
+
             if self._is_break_due:
                 self._take_break()
 
@@ -129,32 +153,26 @@ class Generator:
             self._preemption.run()
         self._decoding.check_recordings()
 
-    def _prefill_some(self) -> None:
-        """Begin or resume rollouts for which there is room."""
-        admitted = self._sequences.admit(self._max_prefill_tokens)
-        if admitted:
-            hidden = self._prefill(admitted)
-            block = self._decoding.draw(self.config, hidden, self._preemption.pending)
-            self._record_launch(_members(admitted), block)
+    def _finish(self, launch: Launch) -> None:
+        """Give every rank of the slice what its output rank drew, and read the earliest steps if many wait.
 
-    def _decode_all(self) -> None:
-        """Draw a token for each running rollout; if no token can be drawn, read the drawn ones."""
-        if self._sequences.lacks_pages:
-            self._read_all()
-        self._sequences.grow()
-        running = self._sequences.decodable
-        if not running:
-            self._read_all()
-            return
+        The output rank alone asks whether a break is due; all ranks read it with the tokens.
+        """
+        state = self._decoding.state
+        groups = self.decoder.groups
+        output_ranks = groups.placement.output_ranks(groups.place.dp_rank)
+        source = output_ranks[0]
+        if groups.rank == source:
+            state.mark_break(self._preemption.pending())
+        block = state.drawn(launch.num_lanes)
+        if groups.dp_slice is not None:
+            wait_for_ranks(dist.broadcast, block, src=source, group=groups.dp_slice)
+            launch.advance(launch.num_lanes)
 
-        block = self._decoding.decode(self.config, running, self._preemption.pending)
-        self._record_launch(running, block)
-
-    def _record_launch(self, rollouts: Sequence[Rollout], block: HostBlock) -> None:
-        """Record a launched step, and read the earliest ones if there are too many."""
-        for rollout in rollouts:
+        step = _Unread(launch.rollouts, HostBlock(block))
+        self._unread.append(step)
+        for rollout in launch.rollouts:
             rollout.num_unread += 1
-        self._unread.append(_Unread(rollouts, block))
         most_unread = UNREAD_STEPS[self._device.type]
         while len(self._unread) > most_unread:
             self._read(self._unread.popleft())
@@ -190,40 +208,25 @@ class Generator:
                 f" {self._why_not_finite()}"
             )
 
-    def _open(self, rollouts: Sequence[Rollout]) -> None:
-        """Create the queue, and a cache of the configured size, or smaller if the rollouts cannot fill it."""
-        page_tokens = KeyValueCache.tokens_of_page(self._device)
-        most_pages = self._pages_in_memory()
-        size = self._needed_size(rollouts, page_tokens, most_pages)
-        self._check_room(size)
-        decoding = self._kept.take(size)
-        if decoding is None:
-            new_size = self._kept.size_for(size, most_pages)
-            decoding = Decoding(self.decoder, self.link, new_size)
-
-        self._decoding = decoding
-        self._sequences = Sequences(
-            rollouts,
-            num_pages=size.num_pages,
-            page_tokens=page_tokens,
-            max_running=size.num_rows,
-            max_new=self.config.max_new_tokens,
-        )
-
-    def _needed_size(self, rollouts: Sequence[Rollout], page_tokens: int, most_pages: int) -> DecodingSize:
-        """Return the size for some rollouts, with at most `most_pages` pages."""
+    def _needed_size(self, rollouts: Sequence[Rollout]) -> DecodingSize:
+        """Return the configured size, or a smaller one if the rollouts cannot fill it."""
         max_running = min(self.config.max_sequences, max(len(rollouts), 1))
         longest_prompt = max((len(rollout.prompt) for rollout in rollouts), default=0)
         longest = longest_prompt + self.config.max_new_tokens
-        pages_each = -(-longest // page_tokens)
+        pages_each = -(-longest // KeyValueCache.tokens_of_page(self._device))
+        most_pages = self._pages_in_memory()
+        if most_pages < pages_each:
+            needed_mib = pages_each * self._page_bytes() / 2**20
+            raise ValueError(
+                f"generation.cache_mib: the longest sample needs {needed_mib:.0f} MiB for keys and values,"
+                f" got {self.config.cache_mib}; raise it, or lower generation.max_new_tokens"
+            )
+
         return DecodingSize(
             num_rows=max_running,
             pages_each=pages_each,
             num_pages=min(most_pages, max_running * pages_each),
         )
-
-    def _page_bytes(self) -> int:
-        return KeyValueCache.page_bytes(**cache_shape(self.decoder))
 
     def _pages_in_memory(self) -> int:
         """Return the number of pages that the configured size allows."""
@@ -232,109 +235,5 @@ class Generator:
             allowed_bytes = _NO_LIMIT
         return allowed_bytes // self._page_bytes()
 
-    def _check_room(self, size: DecodingSize) -> None:
-        if size.num_pages < size.pages_each:
-            needed_mib = size.pages_each * self._page_bytes() / 2**20
-            raise ValueError(
-                f"generation.cache_mib: the longest sample needs {needed_mib:.0f} MiB for keys and values,"
-                f" got {self.config.cache_mib}; raise it, or lower generation.max_new_tokens"
-            )
-
-    def _prefill(self, admitted: Sequence[Admission]) -> Tensor:
-        """Compute each prompt once, then what each rollout has after it.
-
-        Returns the last hidden state of each rollout: `[rollouts, H]`.
-        """
-        cache = self._decoding.cache
-        packed = _Prefill(admitted, cache.page_tokens)
-        host = (
-            torch.tensor(packed.ids),
-            torch.tensor(packed.rows),
-            torch.tensor(packed.slots),
-            torch.tensor(packed.last),
-        )
-        ids, rows, slots, last = self._decoding.state.begin(_members(admitted), host)
-
-        def attend(layer: int, qkv: Tensor) -> Tensor:
-            """Write keys and values into the cache, and attend: `[T, N, D]` to `[T, Q, D]`."""
-            cache.write(self._cache_layers[layer], qkv[rows], slots)
-            rule = self.decoder.attention_rule(layer)
-            return packed_attention(qkv, self.decoder.num_kv_heads, packed.segments, **rule)
-
-        positions = packed.segments.on(self._device).positions
-        for chunk in range(len(self.decoder.chunks)):
-            received = self.link.receive_hidden(len(ids), chunk)
-            hidden = self.decoder.forward(ids, received, positions, attend, chunk=chunk)
-            self.link.send_hidden(hidden, chunk)
-
-        self.link.finish()
-        return hidden[last]
-
-
-class _Prefill:
-    """The tokens of admitted rollouts, packed, and the cache slots in which they are written."""
-
-    def __init__(self, admitted: Sequence[Admission], page_tokens: int) -> None:
-        self.ids: list[int] = []
-        self.rows: list[int] = []
-        """Packed tokens to be written.
-
-        A token occurs several times if several rollouts have pages of their own for it.
-        """
-        self.slots: list[int] = []
-        """The slot of each of `rows`."""
-        self.last: list[int] = []
-        """The packed token from which each rollout continues."""
-        self._page_tokens = page_tokens
-        self._lengths: list[int] = []
-        self._prefix: list[int] = []
-        for admission in admitted:
-            self._add(admission)
-        prefix = torch.tensor(self._prefix, dtype=torch.int32)
-        self.segments = Segments(cu_seqlens_of(self._lengths), prefix)
-
-    def _add(self, admission: Admission) -> None:
-        """Add a prompt, and what each of its rollouts has after it."""
-        prompt = self._pack(admission.prompt)
-        segment = self._add_segment(prompt, prefix=-1)
-        # Pages that the prompt fills are shared, and written once.
-        num_full = len(prompt) // self._page_tokens
-        num_shared = num_full * self._page_tokens
-        shared = prompt[:num_shared]
-        rest = prompt[num_shared:]
-        self._place(shared, admission.rollouts[0].pages, 0)
-
-        for rollout in admission.rollouts:
-            own = self._pack(rollout.tokens)
-            if own:
-                self._add_segment(own, prefix=segment)
-            self._place([*rest, *own], rollout.pages, num_shared)
-            last = own[-1] if own else prompt[-1]
-            self.last.append(last)
-
-    def _add_segment(self, rows: range, *, prefix: int) -> int:
-        """Add a segment, and return its index."""
-        self._lengths.append(len(rows))
-        self._prefix.append(prefix)
-        return len(self._lengths) - 1
-
-    def _pack(self, tokens: Sequence[int]) -> range:
-        """Append tokens, and return their rows."""
-        first = len(self.ids)
-        self.ids += tokens
-        return range(first, len(self.ids))
-
-    def _place(self, rows: Sequence[int], pages: Sequence[int], start: int) -> None:
-        """Write rows to the positions from `start` on of a sequence with these pages."""
-        size = self._page_tokens
-        positions = range(start, start + len(rows))
-        self.rows += rows
-        self.slots += [pages[position // size] * size + position % size for position in positions]
-
-
-def _members(admitted: Sequence[Admission]) -> list[Rollout]:
-    """Return the rollouts of all admissions."""
-    members: list[Rollout] = []
-    for admission in admitted:
-        members += admission.rollouts
-    return members
+    def _page_bytes(self) -> int:
+        return KeyValueCache.page_bytes(**cache_shape(self.decoder))

@@ -38,6 +38,25 @@ class Rope:
     """The factor of cosines and sines."""
 
 
+class Rotary:
+    """Cosines and sines of the angles, on the device where they are asked for."""
+
+    def __init__(self, rope: Rope, head_dim: int) -> None:
+        self.frequencies = inverse_frequencies(rope, head_dim)
+        self._factor = rope.attention_factor
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines at positions: `[T]` to float32 `[T, head_dim / 2]` each."""
+        if self.frequencies.device != positions.device:
+            self.frequencies = self.frequencies.to(positions.device)
+
+        column = positions[:, None].float()
+        angles = column * self.frequencies
+        cos = angles.cos() * self._factor
+        sin = angles.sin() * self._factor
+        return cos, sin
+
+
 def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
     """Return how far each pair turns per position, in radians: float32 `[head_dim / 2]`.
 

@@ -1,36 +1,28 @@
-"""Draws the next token of each sequence, and returns its log-probabilities.
+"""Draws the next token of each sequence, with its log-probabilities.
 
-Shapes: B sequences, H hidden size, V vocabulary.
+Shapes: B sequences, one in each lane, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from realrl.api.config import GenerationConfig
+from realrl.models.decode_state import DecodeState, Drawn, Lanes
 from realrl.models.decoder import Decoder
 from realrl.ops.draw import draw_tokens
 
 
-class Drawn(NamedTuple):
-    """One token per sequence, int64 `[B]`, and two log-probabilities of each, float32 `[B]`."""
-
-    tokens: Tensor
-    logprobs: Tensor
-    """At the sampling temperature, before top-k and top-p."""
-    raw_logprobs: Tensor
-    """At temperature 1."""
-
-
 class Sampler:
-    """Draws tokens from hidden states, as a config says. A CUDA graph can capture it."""
+    """Draws tokens into the decode state, as a config says. A CUDA graph can capture it."""
 
-    def __init__(self, decoder: Decoder, config: GenerationConfig, device: torch.device) -> None:
+    def __init__(
+        self, decoder: Decoder, config: GenerationConfig, state: DecodeState, device: torch.device
+    ) -> None:
         self._decoder = decoder
         self._config = config
+        self._state = state
         enders = (*decoder.config.eos_token_ids, *config.stop_token_ids)
         vocab_size = decoder.config.vocab_size
         # A dict keeps the order, and each token once.
@@ -39,30 +31,27 @@ class Sampler:
         self._enders = torch.tensor(real, dtype=torch.int64, device=device)
         self._bars_enders = config.min_new_tokens > 0 and len(real) > 0
 
-    def __call__(self, hidden: Tensor, seeds: Tensor, counts: Tensor) -> Drawn:
-        """Draw from the last hidden states of sequences.
-
-        Shapes: hidden `[B, H]`; int64 `[B]`: the seeds, and how many tokens each sequence has drawn.
-        """
+    def __call__(self, hidden: Tensor, lanes: Lanes) -> None:
+        """Draw a token for each lane from `[B, H]`; on a single rank, also advance to it."""
         part = self._decoder.logits_part(hidden)
-        tokens = self._draw(part, seeds, counts)
-        raw_logprobs = self._decoder.label_logprobs(part, tokens, 1.0)
-        temperature = self._config.training_temperature
-        if temperature == 1:
-            logprobs = raw_logprobs
-        else:
-            logprobs = self._decoder.label_logprobs(part, tokens, temperature)
-        return Drawn(tokens, logprobs, raw_logprobs)
-
-    def _draw(self, logits_part: Tensor, seeds: Tensor, counts: Tensor) -> Tensor:
-        """Return the drawn tokens, int64 `[B]`; the whole logits are freed before log-probabilities."""
         barred: Barred | None = None
         if self._bars_enders:
-            is_short = counts < self._config.min_new_tokens
+            is_short = lanes.counts < self._config.min_new_tokens
             barred = is_short, self._enders
-        logits = self._decoder.logits(logits_part)
-        numbers = uniforms(seeds, counts)
-        return draw(logits, numbers, self._config, barred=barred)
+        logits = self._decoder.logits(part)
+        numbers = uniforms(lanes.seeds, lanes.counts)
+        tokens = draw(logits, numbers, self._config, barred=barred)
+        # The whole logits are freed before log-probabilities need as much memory.
+        del logits
+
+        raw_logprobs = self._decoder.label_logprobs(part, tokens, 1.0)
+        logprobs = raw_logprobs
+        temperature = self._config.training_temperature
+        if temperature != 1:
+            logprobs = self._decoder.label_logprobs(part, tokens, temperature)
+        self._state.write(Drawn(tokens, logprobs, raw_logprobs))
+        if self._decoder.groups.dp_slice is None:
+            self._state.advance(len(hidden))
 
 
 Barred = tuple[Tensor, Tensor]

@@ -218,15 +218,6 @@ class Sequences:
         return Admission(prompt, tuple(chosen))
 
 
-def rollouts_of(batch: PackedBatch, seeds: Sequence[int]) -> list[Rollout]:
-    """Return the rollouts that begin with the `prompts` of a batch."""
-    rollouts = []
-    for prompt, seed in zip(batch.unpacked("prompts"), seeds, strict=True):
-        ids = tuple(prompt.tolist())
-        rollouts.append(Rollout(ids, seed))
-    return rollouts
-
-
 def batch_of(samples: Sequence[Sample], rollouts: Sequence[Rollout]) -> PackedBatch:
     """Return prompts and responses end to end.
 

@@ -147,9 +147,6 @@ class Boxes:
         return table
 
 
-_NO_BOXES = Boxes((), (), ())
-
-
 def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     """Fill a message from the regions, casting to the wire dtypes.
 
@@ -160,6 +157,8 @@ def pack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None) -> None:
     Raises:
         ValueError: a message of the wrong type, size or device, or regions that overlap in it.
     """
+    if checksum is None and not boxes.regions:
+        return
     _check_message(boxes, message, checksum)
     if not boxes.disjoint:
         raise ValueError("boxes: two regions have the same place in the message, which only unpack allows")
@@ -186,6 +185,8 @@ def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta
     Raises:
         ValueError: a message of the wrong type, size or device, or regions that cannot be blended.
     """
+    if checksum is None and not boxes.regions:
+        return
     _check_message(boxes, message, checksum)
     _check_eta(eta, boxes.blendable)
     kernel = kernels.for_device(message.device)
@@ -216,14 +217,6 @@ def unpack(boxes: Boxes, message: Tensor, checksum: Tensor | None = None, *, eta
         eta=eta,
         checksum=checksum,
     )
-
-
-def add_up(message: Tensor, checksum: Tensor) -> None:
-    """Write a message's checksum, the same value that `pack` and `unpack` compute.
-
-    Shapes: message uint8 `[n]`, n a multiple of 8; checksum int64 `[1]` on its device.
-    """
-    unpack(_NO_BOXES, message, checksum)
 
 
 def copy(sources: Sequence[Tensor], targets: Sequence[Tensor], *, eta: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Splits a batch into micro-batches by a token budget, and joins their results.
+"""Splits a batch into micro-batches by a token budget.
 
 Samples that share a prompt may share its computation. The prompt is then laid once before what follows it:
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
+from realrl.api.batch import PackedBatch, cu_seqlens_of
 from realrl.ops.packing import first_fit_decreasing, karmarkar_karp
 from realrl.ops.segments import Segments
 from realrl.ops.upload import upload
@@ -48,26 +48,6 @@ class Microbatch:
         """The number of computed tokens."""
         return len(self.ids)
 
-    def to(self, device: torch.device) -> Microbatch:
-        """Return the micro-batch on a device, by one copy that the host does not wait for."""
-        tokens = self.batch.tokens
-        per_sample = self.batch.per_sample
-        responses = self.batch.responses
-        assert responses is not None, "a micro-batch has its responses"
-        own = self.ids, self.index, responses, self.sources
-        host = (*own, *tokens.values(), *per_sample.values())
-        ids, index, responses, sources, *columns = upload(host, device)
-
-        of_tokens = columns[: len(tokens)]
-        of_samples = columns[len(tokens) :]
-        batch = replace(
-            self.batch,
-            tokens=dict(zip(tokens, of_tokens, strict=True)),
-            per_sample=dict(zip(per_sample, of_samples, strict=True)),
-            responses=responses,
-        )
-        return Microbatch(batch, ids, self.segments, index, sources)
-
 
 class _Units(NamedTuple):
     """Samples that stay together, as indices into a batch."""
@@ -79,14 +59,20 @@ class _Units(NamedTuple):
 
 
 def split(
-    batch: PackedBatch, max_tokens: int, *, share_prompts: bool, whole_rows: bool = False
+    batch: PackedBatch,
+    max_tokens: int,
+    *,
+    share_prompts: bool,
+    whole_rows: bool = False,
+    device: torch.device | str = "cpu",
 ) -> list[Microbatch]:
-    """Return the micro-batches of a batch, both on the host, of at most `max_tokens` computed tokens each.
+    """Return the micro-batches of a batch, of at most `max_tokens` computed tokens each, on `device`.
 
     A longer sample has a micro-batch of its own. A prompt is the tokens before the first of `loss_mask`.
     Samples that share a prompt stay together as far as they fit. With `whole_rows`, all samples of a dataset
     row stay together.
     """
+    batch = batch.to("cpu")
     prompts: list[Prompt | None] = [None] * len(batch)
     if share_prompts and "loss_mask" in batch.tokens:
         prompts = _prompts(batch)
@@ -102,7 +88,8 @@ def split(
             chosen += units.members[unit]
         if chosen:
             own_prompts = [prompts[sample] for sample in chosen]
-            micros.append(_microbatch(batch.select(chosen), own_prompts))
+            micro = _microbatch(batch.select(chosen), own_prompts, device)
+            micros.append(micro)
     return micros
 
 
@@ -123,23 +110,6 @@ def microbatches(weights: Sequence[int], max_tokens: int) -> list[list[int]]:
     alone = bins[:num_alone]
     evened = _evened(weights, bins[num_alone:], max_tokens)
     return sorted(alone + evened)
-
-
-def in_batch_order(batch: PackedBatch, micros: Sequence[Microbatch], outputs: Sequence[Tensor]) -> Tensor:
-    """Return the outputs of `split`'s micro-batches in the order of the batch's samples.
-
-    Shapes: each output `[tokens of the micro-batch's samples]`; returns `[T]`.
-    """
-    pieces: dict[Sample, Tensor] = {}
-    for micro, output in zip(micros, outputs, strict=True):
-        parts = output.split(micro.batch.lengths)
-        pieces.update(zip(micro.batch.samples, parts, strict=True))
-
-    assert len(pieces) == len(batch), "each sample must be once in the batch, and in one micro-batch"
-    if not pieces:
-        return torch.empty(0)
-    ordered = [pieces[sample] for sample in batch.samples]
-    return torch.cat(ordered)
 
 
 def _evened(weights: Sequence[int], bins: list[list[int]], max_tokens: int) -> list[list[int]]:
@@ -227,22 +197,35 @@ def _saved_tokens(prompts: Sequence[Prompt | None]) -> int:
     return saved
 
 
-def _microbatch(batch: PackedBatch, prompts: Sequence[Prompt | None]) -> Microbatch:
+def _microbatch(
+    batch: PackedBatch, prompts: Sequence[Prompt | None], device: torch.device | str
+) -> Microbatch:
     """Lay a prompt that several samples share before what follows it in each of them."""
     laid = _Laid()
-    index = _lay(laid, batch, prompts)
-    computed = torch.tensor(index, dtype=torch.long)
+    places = _lay(laid, batch, prompts)
+    index = torch.tensor(places, dtype=torch.long)
     if "loss_mask" in batch.tokens:
         responses = batch["loss_mask"].nonzero()[:, 0]
     else:
-        responses = computed[:0]
-    return Microbatch(
-        replace(batch, responses=responses),
-        laid.tokens(batch["input_ids"]),
-        laid.segments(),
-        index=computed,
-        sources=computed[responses - 1],
+        responses = index[:0]
+    sources = index[responses - 1]
+    ids = laid.tokens(batch["input_ids"])
+
+    # One copy, which the host does not wait for.
+    own = ids, index, responses, sources
+    host = (*own, *batch.tokens.values(), *batch.per_sample.values())
+    ids, index, responses, sources, *columns = upload(host, device)
+    num_tokens = len(batch.tokens)
+    of_tokens = columns[:num_tokens]
+    of_samples = columns[num_tokens:]
+
+    on_device = replace(
+        batch,
+        tokens=dict(zip(batch.tokens, of_tokens, strict=True)),
+        per_sample=dict(zip(batch.per_sample, of_samples, strict=True)),
+        responses=responses,
     )
+    return Microbatch(on_device, ids, laid.segments(), index, sources)
 
 
 def _lay(laid: _Laid, batch: PackedBatch, prompts: Sequence[Prompt | None]) -> list[int]:

@@ -185,7 +185,15 @@ class ShardedAdamW:
         Raises:
             FloatingPointError: `MAX_SKIPPED` updates in a row were skipped.
         """
-        share = self._summed_share()
+        share = self.gradients
+        if self._early is not None:
+            self._early.finish(self.gradients)
+            stop = self._start + len(self._share)
+            share = self.gradients[self._start : stop]
+        elif self._groups.dp is not None:
+            share = torch.empty_like(self._share, dtype=torch.float32)
+            wait_for_ranks(dist.reduce_scatter_tensor, share, self.gradients, group=self._groups.dp)
+
         norm = self._norm(share)
         if not math.isfinite(norm):
             self._skip(norm)
@@ -223,66 +231,31 @@ class ShardedAdamW:
         logger.warning("the gradient's norm is %s: this update is skipped", norm)
 
     def _update(self, share: Tensor, lr: float) -> None:
+        """Update the masters of this rank's share; weights decay in matrices alone."""
         if self._states_device is not None:
             share = self._hosted(share, torch.float32)
 
-        num_updates = self.states[_NUM_UPDATES]
+        config = self._config
         matrices = slice(self._num_decayed)
         others = slice(self._num_decayed, None)
-        self._update_part(
-            share,
-            matrices,
-            num_updates[0],
-            lr,
-            weight_decay=self._config.weight_decay,
-        )
-        self._update_part(
-            share,
-            others,
-            num_updates[1],
-            lr,
-            weight_decay=0.0,
-        )
-
-    def _update_part(
-        self,
-        share: Tensor,
-        part: slice,
-        num_updates: Tensor,
-        lr: float,
-        *,
-        weight_decay: float,
-    ) -> None:
-        """Update a part of the masters and their moments, which have had `num_updates` updates."""
-        adamw(
-            params=[self.master[part]],
-            grads=[share[part]],
-            exp_avgs=[self.states["exp_avg"][part]],
-            exp_avg_sqs=[self.states["exp_avg_sq"][part]],
-            max_exp_avg_sqs=[],
-            state_steps=[num_updates],
-            fused=True,
-            amsgrad=False,
-            beta1=self._config.beta1,
-            beta2=self._config.beta2,
-            lr=lr,
-            weight_decay=weight_decay,
-            eps=self._config.eps,
-            maximize=False,
-        )
-
-    def _summed_share(self) -> Tensor:
-        """Return this rank's share of the gradients, summed over dp: float32 `[N / dp]`."""
-        if self._groups.dp is None:
-            return self.gradients
-        if self._early is not None:
-            self._early.finish(self.gradients)
-            stop = self._start + len(self._share)
-            return self.gradients[self._start : stop]
-
-        share = torch.empty_like(self._share, dtype=torch.float32)
-        wait_for_ranks(dist.reduce_scatter_tensor, share, self.gradients, group=self._groups.dp)
-        return share
+        decayed = (matrices, config.weight_decay), (others, 0.0)
+        for number, (part, weight_decay) in enumerate(decayed):
+            adamw(
+                params=[self.master[part]],
+                grads=[share[part]],
+                exp_avgs=[self.states["exp_avg"][part]],
+                exp_avg_sqs=[self.states["exp_avg_sq"][part]],
+                max_exp_avg_sqs=[],
+                state_steps=[self.states[_NUM_UPDATES][number]],
+                fused=True,
+                amsgrad=False,
+                beta1=config.beta1,
+                beta2=config.beta2,
+                lr=lr,
+                weight_decay=weight_decay,
+                eps=config.eps,
+                maximize=False,
+            )
 
     def _norm(self, share: Tensor) -> float:
         """Return the norm of the whole gradient: each element counts once, however many ranks hold a copy."""

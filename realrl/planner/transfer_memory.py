@@ -85,14 +85,15 @@ def _staging_by_rank(
 
 
 def _stream_bytes(stream: Stream, itemsize: int) -> int:
-    """Return an upper bound on the bytes of a stream in one bundle, and on those of its manifest."""
+    """Return an upper bound on the bytes of a stream in one bundle, together with its manifest."""
     num_regions = 0
     for piece in stream.pieces:
         num_regions += piece.last - piece.first
     content = stream.numel * itemsize
-    # Each region may need padding up to the alignment of messages.
-    overhead = num_regions * (ALIGNMENT + MANIFEST_BYTES)
-    return content + overhead
+    # Each region, and the manifest, may need padding up to the alignment of messages.
+    padding = (num_regions + 1) * ALIGNMENT
+    manifest = num_regions * MANIFEST_BYTES
+    return content + padding + manifest
 
 
 def held_elements(layout: Layout, rank: Rank) -> int:

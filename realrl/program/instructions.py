@@ -1,10 +1,10 @@
 """Instructions: what a program is made of, what the scheduler sends, and what workers carry out.
 
-    a program's instruction ──started()──▶ the one that is sent: it has its place in the order,
-                                           and what is known only now
+    a program's instruction ──▶ the one that is sent: it has its place in the order,
+                                and what begin() returns, which is known only now
 
-An instruction is defined once, here: its fields, what it reads and writes, what starts with it and what its
-end changes. Workers find its handler by its class (`realrl.runtime.worker.worker`).
+An instruction is defined once, here: its fields, what it reads and writes, and what begins with it. Workers
+find its handler by its class (`realrl.runtime.worker.worker`).
 
 An instruction waits for the last writer of what it reads, and for the readers of what it overwrites. That one
 rule orders the instructions of a pass by its keys, and passes among each other by the weights of the models.
@@ -15,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from msgspec.structs import replace
-
 from realrl.api.graph import OWN_ENGINE, CallKind, ModelFunctionCall
 from realrl.api.mesh import Placement
-from realrl.api.messages import Done, KeyMove, Message
+from realrl.api.messages import KeyMove, Message
 from realrl.program.resources import Inputs, Memory, Outputs, Resource, Turn, Weights
 
 if TYPE_CHECKING:  # the wire and simulated workers load this module, and have no need of torch
@@ -36,11 +34,6 @@ Replicas = dict[Weights, int]
 class Start(NamedTuple):
     """What the scheduler knows when an instruction starts."""
 
-    seq: int
-    """The instruction's place in the one order that every worker keeps."""
-    job: int
-    step: int
-    evaluating: bool
     directory: str
     """Where the job's checkpoint is written."""
     version: int
@@ -100,34 +93,12 @@ class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
         """Return the ranks that would take part if it started now."""
         return set(self.ranks)
 
-    def started(self, start: Start) -> AnyInstruction:
-        """Return it as it is sent to its ranks."""
-        sent = replace(
-            self,
-            seq=start.seq,
-            job=start.job,
-            step=start.step,
-            evaluating=start.evaluating,
-            **self._known_now(start),
-        )
-        return sent  # type: ignore[return-value]  # every kind is in the union
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Return its fields that are known only now; None where nothing is to be done.
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        """Return the fields of its kind that are known only when it starts."""
+        What it brings is noted in `start`: it counts from now on, since workers keep the one order.
+        """
         return {}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether nothing is to be done, once it has started."""
-        return False
-
-    def note_start(self, start: Start) -> None:
-        """Note what it brings. That counts from its start on, since workers keep the one order."""
-
-    def note_report(self, ledger: Ledger, rank: int, done: Done) -> None:
-        """Note what one of its ranks has made."""
-
-    def note_end(self, ledger: Ledger) -> None:
-        """Note what its end changes for its job's samples."""
 
     def __str__(self) -> str:
         kind = "call" if isinstance(self, RunCall) else type(self).__name__.lower()
@@ -186,17 +157,13 @@ class Reallocate(Instruction, frozen=True, kw_only=True):
         """The model whose weights are brought."""
         return self.model
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"version": start.version}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether the replica has these weights already."""
-        return not self.is_blend and start.replicas.get(self.replica) == start.version
-
-    def note_start(self, start: Start) -> None:
-        """Note the version that the replica gets."""
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Note the version that the replica gets; None where it has that version already."""
         if not self.is_blend:
+            if start.replicas.get(self.replica) == start.version:
+                return None
             start.replicas[self.replica] = start.version
+        return {"version": start.version}
 
 
 class AtPlacement(Instruction, frozen=True, kw_only=True):
@@ -228,19 +195,24 @@ class Release(AtPlacement, frozen=True, kw_only=True):
     engine: str = OWN_ENGINE
 
     @property
+    def replica(self) -> Weights:
+        """The weights that are dropped."""
+        return Weights(self.model, self.placement, self.engine)
+
+    @property
     def weights(self) -> tuple[Weights, ...]:
         """The replica that is dropped."""
-        return (Weights(self.model, self.placement, self.engine),)
+        return (self.replica,)
 
     @property
     def writes(self) -> tuple[Resource, ...]:
         """The replica that is dropped."""
-        return self.weights
+        return (self.replica,)
 
-    def note_start(self, start: Start) -> None:
+    def begin(self, start: Start) -> dict[str, Any] | None:
         """Note that the replica is gone."""
-        for weights in self.weights:
-            start.replicas.pop(weights, None)
+        start.replicas.pop(self.replica, None)
+        return {}
 
 
 class Offload(AtPlacement, frozen=True, kw_only=True):
@@ -293,21 +265,13 @@ class Move(Instruction, frozen=True, kw_only=True):
 
     def ranks_now(self, ledger: Ledger) -> set[int]:
         """Return the ranks that would send or receive."""
-        return _ranks_of(self._lacking(ledger))
+        return _ranks_of(ledger.lacking(self.function, self.keys, self.placement))
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
-        return {"moves": self._lacking(start.ledger)}
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether every rank has what it needs."""
-        return not self.moves
-
-    def note_start(self, start: Start) -> None:
-        """Note who holds what once it is done."""
-        start.ledger.record_move(self.moves)
-
-    def _lacking(self, ledger: Ledger) -> tuple[KeyMove, ...]:
-        return ledger.lacking(self.function, self.keys, self.placement)
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Note who holds what once it is done; None where every rank has what it needs."""
+        moves = start.ledger.lacking(self.function, self.keys, self.placement)
+        start.ledger.record_move(moves)
+        return {"moves": moves} if moves else None
 
 
 class RunCall(Instruction, frozen=True, kw_only=True):
@@ -389,26 +353,14 @@ class RunCall(Instruction, frozen=True, kw_only=True):
         """Its model, if it has one."""
         return self.model
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Settle each rank's share; None for a repetition where nothing was rejected."""
+        shares = _pairs(start.ledger.shares(self.function, self.placement))
+        if self.again and not any(shares):
+            return None
         known = start.ledger.dtypes
-        return {
-            "shares": _pairs(start.ledger.shares(self.function, self.placement)),
-            "version": start.version,
-            "dtypes": {key: known[key] for key in self.function.inputs if key in known},
-        }
-
-    def is_needless(self, start: Start) -> bool:
-        """Whether it is a repetition and nothing was rejected."""
-        return bool(self.again) and not any(self.shares)
-
-    def note_report(self, ledger: Ledger, rank: int, done: Done) -> None:
-        """Note the outputs that a rank holds now."""
-        ledger.record_outputs(rank, done)
-
-    def note_end(self, ledger: Ledger) -> None:
-        """Give rejected samples other rows, if calls are repeated for them."""
-        if self.redraws:
-            ledger.redraw(self.redraws)
+        dtypes = {key: known[key] for key in self.function.inputs if key in known}
+        return {"shares": shares, "version": start.version, "dtypes": dtypes}
 
 
 class Forget(Instruction, frozen=True, kw_only=True):
@@ -436,7 +388,8 @@ class Save(AtPlacement, frozen=True, kw_only=True):
         """The weights that are written."""
         return self.weights
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Return the directory of the job."""
         return {"directory": start.directory}
 
 
@@ -464,7 +417,8 @@ class Snapshot(OfSnapshot, frozen=True, kw_only=True):
     directory: str = ""
     """Where they are written; set when it starts."""
 
-    def _known_now(self, start: Start) -> dict[str, Any]:
+    def begin(self, start: Start) -> dict[str, Any] | None:
+        """Return the directory of the job."""
         return {"directory": start.directory}
 
 

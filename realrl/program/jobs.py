@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from realrl.api.batch import Sample
 from realrl.api.config import RunConfig, TrainingConfig
@@ -71,30 +70,29 @@ def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
     That comes before the rest of `max_staleness` earlier jobs, and so sees weights that are as many training
     steps older. Nothing is ahead of a recovery point, whose files are written while the next job runs.
     """
-    recovery: Job | None = None
-    for recovers, group in groupby(jobs, key=lambda job: job.recovers):
-        if recovers:
-            (recovery,) = group
-            yield Stage(recovery, recovery.program.ahead, is_last=False)
-            continue
-        for stage in _overlapped(group, max_staleness):
-            yield stage
-            if recovery and stage.is_last:
-                yield Stage(recovery, recovery.program.rest, is_last=True)
-                recovery = None
-    if recovery:  # at the run's end, where nothing comes after it
-        yield Stage(recovery, recovery.program.rest, is_last=True)
-
-
-def _overlapped(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
-    """Return the stages of jobs between two recovery points."""
     waiting: deque[Job] = deque()
+    """Jobs whose rest is still to come, in order."""
+    recovery: Job | None = None
+    """A recovery point that no job has followed yet."""
     for job in jobs:
+        if job.recovers:
+            while waiting:
+                yield _last_stage(waiting.popleft())
+            yield Stage(job, job.program.ahead, is_last=False)
+            recovery = job
+            continue
+
         if job.program.ahead:
             yield Stage(job, job.program.ahead, is_last=False)
         waiting.append(job)
+        if recovery:
+            waiting.append(recovery)
+            recovery = None
         while waiting and _is_due(waiting, max_staleness):
             yield _last_stage(waiting.popleft())
+
+    if recovery:
+        waiting.append(recovery)
     while waiting:
         yield _last_stage(waiting.popleft())
 
@@ -104,10 +102,11 @@ def _last_stage(job: Job) -> Stage:
 
 
 def _is_due(waiting: Sequence[Job], max_staleness: int) -> bool:
-    """Whether the first job's rest may begin: it does nothing ahead, or enough of the jobs after it have."""
-    if not waiting[0].program.ahead:
+    """Whether the first job's rest may begin: nothing is to come before it, or enough has been done ahead."""
+    first = waiting[0]
+    if first.recovers or not first.program.ahead:
         return True
-    num_ahead = sum(1 for job in waiting if job.program.ahead)
+    num_ahead = sum(1 for job in waiting if job.program.ahead and not job.recovers)
     return num_ahead > max_staleness
 
 

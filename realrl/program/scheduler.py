@@ -4,7 +4,7 @@
 
 An instruction is emitted when everything that it waits for is done, and has its place (`seq`) in one linear
 order. Workers carry theirs out in that order, one at a time, so collectives of different calls never cross.
-The states of a task and what orders tasks are in `realrl.program.tasks`.
+The states of a task are in `realrl.program.tasks`; `Hazards` says which tasks must wait for which.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from realrl.api.messages import Preempt
 from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.explain import edge
-from realrl.program.instructions import AnyInstruction, Reallocate, Replicas, Start
+from realrl.program.instructions import AnyInstruction, Reallocate, Replicas, RunCall, Start
 from realrl.program.ledger import Ledger
+from realrl.program.resources import Inputs, Memory, Outputs, Resource
 from realrl.program.scheduler_state import SchedulerState, records_of, tasks_of, without_program
-from realrl.program.tasks import Hazards, Task, TaskState
+from realrl.program.tasks import Task, TaskState
 
 Emitted = AnyInstruction | Preempt
 """What the scheduler has sent to workers."""
@@ -69,16 +72,193 @@ class Scheduler:
         match event:
             case Stage():
                 self._begin(event)
-            case Reported():
-                is_done = self._record_report(event)
-                if not is_done and event.rank not in self._watched:
+            case Reported(rank, done):
+                task = self._running[done.seq]
+                task.awaited.remove(rank)
+                self.ledgers[task.job.number].record_outputs(rank, done)
+                if not task.awaited:
+                    del self._running[done.seq]
+                    self._finish(task)
+                elif rank not in self._watched:
                     return []
-            case Withdrawn():
-                self._withdraw(event.jobs)
-            case Closed():
-                self._close(event.job)
+            case Withdrawn(jobs):
+                self._withdraw(jobs)
+            case Closed(job):
+                assert job in self._complete and not self._num_left[job], f"job {job} has not ended"
+                self._complete.remove(job)
+                self._changing.discard(job)
+                del self._num_left[job]
+                del self.ledgers[job]
                 return []
-        return self._emit_with_preemptions()
+        emitted = self._emit()
+        return [*emitted, *self._preemptions(emitted)]
+
+    def _begin(self, stage: Stage) -> None:
+        """Add a pending task for each instruction of a stage; it comes after every task so far."""
+        job = stage.job
+        if job.number not in self.ledgers:
+            self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size, job.spare_rows)
+        if stage.is_last:
+            self._complete.add(job.number)
+        for instruction in stage.instructions:
+            model = instruction.read_model
+            version = self._versions[model] if model else 0
+            task = Task(job, instruction, version, self._next_place)
+            task.waits_for = self._hazards.add(task)
+            self._next_place += 1
+            self._waiting.append(task)
+            self._num_left[job.number] += 1
+            if task.is_preemptible:
+                self._generating.update(instruction.ranks)
+            if changed := instruction.changed_model:
+                self._versions[changed] = job.step + 1
+
+    def _emit(self) -> list[AnyInstruction]:
+        """Start every task that can start, and return their instructions."""
+        emitted: list[AnyInstruction] = []
+        while True:
+            # pending -> ready, for tasks with nothing to wait for
+            startable: list[Task] = []
+            self._watched = set()
+            for task in self._waiting:
+                if task.state is TaskState.PENDING and _may_start(task):
+                    task.state = TaskState.READY
+                if task.state is not TaskState.READY:
+                    continue
+                busy_rank = self._busy_rank(task)
+                if busy_rank is None:
+                    startable.append(task)
+                else:
+                    self._watched.add(busy_rank)
+            if not startable:
+                return emitted
+
+            # Generation comes last, so that it is not preempted at once.
+            for task in sorted(startable, key=lambda task: task.is_preemptible):
+                # A task that was started in this round may have taken the ranks.
+                if self._busy_rank(task) is None:
+                    emitted += self._start(task)
+
+    def _start(self, task: Task) -> list[AnyInstruction]:
+        """ready -> running; or ready -> done, where nothing is to be done. Returns its instruction."""
+        self._waiting.remove(task)
+        job = task.job
+        start = Start(
+            directory=job.directory,
+            version=task.version,
+            ledger=self.ledgers[job.number],
+            replicas=self._replicas,
+        )
+        known = task.instruction.begin(start)
+        if known is None:
+            self._finish(task)
+            return []
+
+        sent = replace(
+            task.instruction,
+            seq=self._next_seq,
+            job=job.number,
+            step=job.step,
+            evaluating=job.evaluating,
+            **known,
+        )
+        self._next_seq += 1
+        self._running[sent.seq] = task
+        task.sent = sent
+        task.state = TaskState.RUNNING
+        task.awaited = set(sent.ranks)
+        if task.instruction.changed_model:
+            self._changing.add(job.number)
+        return [sent]
+
+    def _finish(self, task: Task) -> None:
+        """running or ready -> done."""
+        task.state = TaskState.DONE
+        job = task.job.number
+        if isinstance(task.instruction, RunCall) and task.instruction.redraws:
+            self.ledgers[job].redraw(task.instruction.redraws)
+        self._num_left[job] -= 1
+        for other in self._waiting:
+            other.waits_for.discard(task)
+        self._hazards.remove(task)
+
+    def _busy_rank(self, task: Task) -> int | None:
+        """Return a rank that is at other work while ranks that generate would wait for it; else None."""
+        if not self._generating:
+            return None
+        ranks = task.instruction.ranks_now(self.ledgers[task.job.number])
+        others = ranks - self._generating
+        if others == ranks:
+            return None
+        for other in self._running.values():
+            for rank in others & other.awaited:
+                return rank
+        return None
+
+    def _preemptions(self, emitted: Sequence[AnyInstruction]) -> list[Preempt]:
+        """Return one for each generation under way on whose ranks a later instruction is due."""
+        found = []
+        for seq, task in self._running.items():
+            if not task.is_preemptible:
+                continue
+            later = (instruction for instruction in emitted if instruction.seq > seq)
+            if any(not task.awaited.isdisjoint(instruction.ranks) for instruction in later):
+                found.append(Preempt(seq=seq, ranks=task.instruction.ranks))
+        return found
+
+    def _withdraw(self, jobs: Collection[int]) -> None:
+        """Drop the waiting tasks of jobs that have changed no weights."""
+        kept = []
+        for task in self._waiting:
+            if task.job.number not in jobs:
+                kept.append(task)
+            elif model := task.instruction.changed_model:
+                self._versions[model] = min(self._versions[model], task.job.step)
+        self._reorder([*self._running.values(), *kept])
+
+    def _reorder(self, tasks: Sequence[Task]) -> None:
+        """Let each task wait for these tasks alone; before, it may have waited through one that is gone."""
+        self._hazards = Hazards()
+        self._waiting = []
+        for task in sorted(tasks, key=lambda task: task.place):
+            waits_for = self._hazards.add(task)
+            if task.state is not TaskState.RUNNING:
+                task.state = TaskState.PENDING
+                task.waits_for = waits_for
+                self._waiting.append(task)
+
+    def is_open(self, job: Job) -> bool:
+        """Whether any part of the job is still to be done."""
+        return job.number not in self._complete or self._num_left[job.number] > 0
+
+    def has_all_of(self, job: Job) -> bool:
+        """Whether the job's last stage has begun."""
+        return job.number in self._complete
+
+    @property
+    def last_changing(self) -> int | None:
+        """The last open job that has begun to change weights; None where none has."""
+        return max(self._changing, default=None)
+
+    def running(self) -> list[str]:
+        """Return in words what runs, in order, and which ranks have not reported."""
+        found = []
+        for task in self._running.values():
+            ranks = ", ".join(str(rank) for rank in sorted(task.awaited))
+            found.append(f"{task.sent}, on ranks {ranks}")
+        return found
+
+    def waiting(self) -> list[Waiting]:
+        """Return what has begun and cannot start yet, in order."""
+        found: dict[Task, Waiting] = {}
+        for task in self._waiting:
+            edges = _edges_to(task)
+            seqs = set(edges)
+            for other in task.waits_for:
+                if other in found:
+                    seqs |= found[other].seqs
+            found[task] = Waiting(task.instruction.possible_ranks, edges, frozenset(seqs))
+        return list(found.values())
 
     def state(self) -> SchedulerState:
         """Return all that it knows, as data."""
@@ -125,198 +305,51 @@ class Scheduler:
             scheduler._hazards.add(tasks[place])
         return scheduler
 
-    def is_open(self, job: Job) -> bool:
-        """Whether any part of the job is still to be done."""
-        return job.number not in self._complete or self._num_left[job.number] > 0
 
-    def has_all_of(self, job: Job) -> bool:
-        """Whether the job's last stage has begun."""
-        return job.number in self._complete
+class Hazards:
+    """Which unfinished tasks last wrote each resource, and which have read it since.
 
-    @property
-    def last_changing(self) -> int | None:
-        """The last open job that has begun to change weights; None where none has."""
-        return max(self._changing, default=None)
+    A task waits for the last writer of what it uses, and for the readers of what it overwrites.
+    """
 
-    def _withdraw(self, jobs: Collection[int]) -> None:
-        """Drop the waiting tasks of jobs that have changed no weights."""
-        kept = []
-        for task in self._waiting:
-            if task.job.number not in jobs:
-                kept.append(task)
-            elif model := task.instruction.changed_model:
-                self._versions[model] = min(self._versions[model], task.job.step)
-        self._reorder([*self._running.values(), *kept])
+    def __init__(self) -> None:
+        self._writer: dict[object, Task] = {}
+        self._readers: dict[object, list[Task]] = {}
 
-    def _reorder(self, tasks: Sequence[Task]) -> None:
-        """Let each task wait for these tasks alone; before, it may have waited through one that is gone."""
-        self._hazards = Hazards()
-        self._waiting = []
-        for task in sorted(tasks, key=lambda task: task.place):
-            if task.state is not TaskState.RUNNING:
-                task.state = TaskState.PENDING
-                task.waits_for = self._hazards.of(task.job, task.instruction)
-                self._waiting.append(task)
-            self._hazards.add(task)
+    def add(self, task: Task) -> set[Task]:
+        """Record what a task reads and writes; return the tasks so far that must end before it starts."""
+        waits_for: set[Task] = set()
+        for key in _read(task.job, task.instruction):
+            if key in self._writer:
+                waits_for.add(self._writer[key])
+            self._readers.setdefault(key, []).append(task)
 
-    def running(self) -> list[str]:
-        """Return in words what runs, in order, and which ranks have not reported."""
-        found = []
-        for task in self._running.values():
-            ranks = ", ".join(str(rank) for rank in sorted(task.awaited))
-            found.append(f"{task.sent}, on ranks {ranks}")
-        return found
+        for key in _written(task.job, task.instruction):
+            if key in self._writer:
+                waits_for.add(self._writer[key])
+            readers = self._readers.get(key, [])
+            waits_for.update(readers)
+            self._writer[key] = task
+            # A generation that accepts new weights keeps reading them after they are written.
+            self._set_readers(key, [reader for reader in readers if reader.accepts_new_weights])
 
-    def waiting(self) -> list[Waiting]:
-        """Return what has begun and cannot start yet, in order."""
-        found: dict[Task, Waiting] = {}
-        for task in self._waiting:
-            edges = _edges_to(task)
-            seqs = set(edges)
-            for other in task.waits_for:
-                if other in found:
-                    seqs |= found[other].seqs
-            found[task] = Waiting(task.instruction.possible_ranks, edges, frozenset(seqs))
-        return list(found.values())
+        waits_for.discard(task)  # which may write what it reads
+        return waits_for
 
-    def _close(self, job: int) -> None:
-        """Drop what is known of an ended job's samples."""
-        assert job in self._complete and not self._num_left[job], f"job {job} has not ended"
-        self._complete.remove(job)
-        self._changing.discard(job)
-        del self._num_left[job]
-        del self.ledgers[job]
+    def remove(self, task: Task) -> None:
+        """Forget a task that is done: nothing waits for it any more."""
+        for key in _written(task.job, task.instruction):
+            if self._writer.get(key) is task:
+                del self._writer[key]
+        for key in _read(task.job, task.instruction):
+            readers = self._readers.get(key, ())
+            self._set_readers(key, [reader for reader in readers if reader is not task])
 
-    def _begin(self, stage: Stage) -> None:
-        job = stage.job
-        if job.number not in self.ledgers:
-            self.ledgers[job.number] = Ledger(job.samples, job.row_lengths, job.group_size, job.spare_rows)
-        if stage.is_last:
-            self._complete.add(job.number)
-        for instruction in stage.instructions:
-            self._add(job, instruction)
-
-    def _add(self, job: Job, instruction: AnyInstruction) -> None:
-        """Add a pending task for an instruction; it comes after every task so far."""
-        model = instruction.read_model
-        version = self._versions[model] if model else 0
-        waits_for = self._hazards.of(job, instruction)
-        task = Task(job, instruction, version, waits_for, self._next_place)
-        self._next_place += 1
-        self._hazards.add(task)
-        self._waiting.append(task)
-        self._num_left[job.number] += 1
-        if task.is_preemptible:
-            self._generating.update(instruction.ranks)
-        if changed := instruction.changed_model:
-            self._versions[changed] = job.step + 1
-
-    def _record_report(self, event: Reported) -> bool:
-        """Take in a rank's report; returns whether the task is done by it."""
-        task = self._running[event.done.seq]
-        task.awaited.remove(event.rank)
-        task.instruction.note_report(self.ledgers[task.job.number], event.rank, event.done)
-        if task.awaited:
-            return False
-        del self._running[event.done.seq]
-        self._finish(task)
-        return True
-
-    def _finish(self, task: Task) -> None:
-        """running or ready -> done."""
-        task.state = TaskState.DONE
-        task.instruction.note_end(self.ledgers[task.job.number])
-        self._num_left[task.job.number] -= 1
-        for other in self._waiting:
-            other.waits_for.discard(task)
-        self._hazards.remove(task)
-
-    def _emit_with_preemptions(self) -> list[Emitted]:
-        emitted = self._emit()
-        return [*emitted, *self._preemptions(emitted)]
-
-    def _emit(self) -> list[AnyInstruction]:
-        """Start every task that can start, and return their instructions."""
-        emitted: list[AnyInstruction] = []
-        while startable := self._update_ready():
-            # Generation comes last, so that it is not preempted at once.
-            for task in sorted(startable, key=lambda task: task.is_preemptible):
-                # A task that was started in this round may have taken the ranks.
-                if self._busy_rank(task) is None:
-                    emitted += self._start(task)
-        return emitted
-
-    def _update_ready(self) -> list[Task]:
-        """pending -> ready, for tasks with nothing to wait for; returns those whose ranks are free."""
-        startable = []
-        self._watched = set()
-        for task in self._waiting:
-            if task.state is TaskState.PENDING and _may_start(task):
-                task.state = TaskState.READY
-            if task.state is not TaskState.READY:
-                continue
-            busy_rank = self._busy_rank(task)
-            if busy_rank is None:
-                startable.append(task)
-            else:
-                self._watched.add(busy_rank)
-        return startable
-
-    def _start(self, task: Task) -> list[AnyInstruction]:
-        """ready -> running; or ready -> done, where nothing is to be done. Returns its instruction."""
-        self._waiting.remove(task)
-        start = self._start_of(task)
-        sent = task.instruction.started(start)
-        task.sent = sent
-        is_needless = sent.is_needless(start)
-        sent.note_start(start)
-        if is_needless:
-            self._finish(task)
-            return []
-        self._next_seq += 1
-        self._running[sent.seq] = task
-        task.state = TaskState.RUNNING
-        task.awaited = set(sent.ranks)
-        if task.instruction.changed_model:
-            self._changing.add(task.job.number)
-        return [sent]
-
-    def _start_of(self, task: Task) -> Start:
-        job = task.job
-        return Start(
-            seq=self._next_seq,
-            job=job.number,
-            step=job.step,
-            evaluating=job.evaluating,
-            directory=job.directory,
-            version=task.version,
-            ledger=self.ledgers[job.number],
-            replicas=self._replicas,
-        )
-
-    def _busy_rank(self, task: Task) -> int | None:
-        """Return a rank that is at other work while ranks that generate would wait for it; else None."""
-        if not self._generating:
-            return None
-        ranks = task.instruction.ranks_now(self.ledgers[task.job.number])
-        others = ranks - self._generating
-        if others == ranks:
-            return None
-        for other in self._running.values():
-            for rank in others & other.awaited:
-                return rank
-        return None
-
-    def _preemptions(self, emitted: Sequence[AnyInstruction]) -> list[Preempt]:
-        """Return one for each generation under way on whose ranks a later instruction is due."""
-        found = []
-        for seq, task in self._running.items():
-            if not task.is_preemptible:
-                continue
-            later = (instruction for instruction in emitted if instruction.seq > seq)
-            if any(not task.awaited.isdisjoint(instruction.ranks) for instruction in later):
-                found.append(Preempt(seq=seq, ranks=task.instruction.ranks))
-        return found
+    def _set_readers(self, key: object, readers: list[Task]) -> None:
+        if readers:
+            self._readers[key] = readers
+        else:
+            self._readers.pop(key, None)
 
 
 def _may_start(task: Task) -> bool:
@@ -342,3 +375,22 @@ def _edges_to(task: Task) -> dict[int, str]:
             of_one_pass = other.job.number == task.job.number
             edges[other.sent.seq] = edge(other.instruction, task.instruction, of_one_pass=of_one_pass)
     return edges
+
+
+def _read(job: Job, instruction: AnyInstruction) -> list[object]:
+    """Return the keys of what the instruction reads."""
+    return [_key(job, resource, step=job.step) for resource in instruction.reads]
+
+
+def _written(job: Job, instruction: AnyInstruction) -> list[object]:
+    """Return the keys of what the instruction writes; memory is written for the next step."""
+    return [_key(job, resource, step=job.step + 1) for resource in instruction.writes]
+
+
+def _key(job: Job, resource: Resource, *, step: int) -> object:
+    """Return a resource's key: inputs and outputs belong to a job, memory to a step, the rest to the run."""
+    if isinstance(resource, Inputs | Outputs):
+        return job.number, resource
+    if isinstance(resource, Memory):
+        return step, resource
+    return resource

@@ -24,7 +24,7 @@ from realrl.layouts.layout import Layout, Part, Pattern, Rank, Shape
 from realrl.layouts.pieces import Region
 from realrl.layouts.plan import Stream, plan
 from realrl.layouts.topology import ONE_NODE, Topology
-from realrl.realloc.transfer import USUAL, TransferSettings, execute
+from realrl.realloc.transfer import USUAL, Transfer, TransferSettings
 from realrl.realloc.views import view_of
 
 SINGLE_FILE = "model.safetensors"
@@ -185,7 +185,8 @@ def save(
     for shard in saved.shards(rank):
         whole[shard.local] = torch.empty(shard.box.shape, dtype=dtype, device=device)
     transfer_plan = plan(layout, saved, topology)
-    execute(transfer_plan, source, whole, rank=rank, settings=settings)
+    transfer = Transfer(transfer_plan, rank=rank, settings=settings)
+    transfer.run(source, whole)
     if whole:
         num_files = len(saved.ranks)
         index = saved.ranks.index(rank)

@@ -19,13 +19,12 @@ _DIGEST_BYTES = 8
 
 def topology_of(nodes: Mapping[Rank, Node], transport: Transport) -> Topology:
     """Return the topology that a transport makes of ranks, given the node of each rank."""
-    shares_memory = transport.sharing is not None
     rates = transport.rates
     if rates is None:
-        return Topology(nodes=nodes, shared_memory=shares_memory)
+        return Topology(nodes=nodes, shared_memory=transport.shares_memory)
     return Topology(
         nodes=nodes,
-        shared_memory=shares_memory,
+        shared_memory=transport.shares_memory,
         link_bytes_s=rates.link_bytes_s,
         nic_bytes_s=rates.nic_bytes_s,
         node_nic_bytes_s=rates.node_nic_bytes_s,

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+HANDLE_WORDS = 3
+"""Length of the handle of a `SharedMemory`."""
 _PORTABLE = 1
 """`cudaHostRegisterPortable`: the memory counts as pinned in every CUDA context."""
 

@@ -1,38 +1,26 @@
 """One rank's part of a transfer plan, which can run any number of times.
 
-    turn t      post: pack and send what is due in t, prepare to receive
-                arrive: wait for what was posted in t - 1, and unpack it
-                finish: publish it to the readers
-    turn t + 1  …
-
-All ranks count the same turns. Packing, sending and unpacking overlap, because a rank waits for one turn's
-messages after it has posted the next turn's. Everything that a rank waits for was due in an earlier turn of
-another rank, so no order of ranks can deadlock.
+first run    lay out each stream of this rank as messages; map the rings that ranks share
+every run    copy what the rank keeps, locate the messages in the tensors, take turns, verify
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from realrl.api.transport import MessageEnd, Pending, Transport
-from realrl.base.waiting import wait_for_ranks
-from realrl.layouts.boxes import split
-from realrl.layouts.pieces import Piece
+from realrl.api.transport import Transport
 from realrl.layouts.plan import TransferPlan
-from realrl.ops.box_copies import copy
-from realrl.realloc.staging import bundle_bytes, places
-from realrl.realloc.staging_buffers import SharedRings, SlotRing, private_ring
-from realrl.realloc.stream_endpoint import Operation, StreamEndpoint
+from realrl.realloc.kept import copy_kept
+from realrl.realloc.staging import Rings, bundle_bytes, places
+from realrl.realloc.stream_endpoint import Run, StreamEndpoint, take_turns
+from realrl.realloc.stream_messages import StreamMessages
 from realrl.realloc.transfer_failure import TransferFailed
 from realrl.realloc.transports.by_name import transport_for
-from realrl.realloc.views import Tensors, view_of
+from realrl.realloc.views import Tensors
 
-_BLEND_ELEMENTS = 1 << 20
-"""Elements that a rank blends at a time of what it keeps; bounds the memory of their rounded copy."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types that travel as the wire's dtype; other types travel as they are."""
 
@@ -54,9 +42,6 @@ class TransferSettings:
 USUAL = TransferSettings()
 """Default settings."""
 
-Posted = tuple[Operation, Pending]
-"""An operation and what to wait for."""
-
 
 class Transfer:
     """The work of `rank` in a plan.
@@ -64,9 +49,6 @@ class Transfer:
     Messages travel by the transport of the settings. The size of a rank's staging buffers is bounded; only
     shared buffers outlive a run. Floats travel as `wire_dtype`, the dtype of the source or of the target;
     None where both have the same dtypes.
-
-    Raises:
-        ValueError: `staging_bytes` cannot hold one element in every bundle that a rank buffers.
     """
 
     def __init__(
@@ -82,19 +64,12 @@ class Transfer:
         self._settings = settings
         self._transport = settings.transport or transport_for(plan.topology)
         self._wire_dtype = wire_dtype
-        self._places = [places(stream.route, plan.topology) for stream in plan.streams]
-        self._bundle_limit = bundle_bytes(plan, self._places, settings.staging_bytes)
+        self._streams: list[StreamMessages] | None = None
+        """Laid out in the first run, which knows the tensors' dtypes and device."""
         self._is_broken = False
-        self._endpoints: list[StreamEndpoint] | None = None
-        """Made in the first run, which knows the tensors' dtypes and device."""
-        self._shared: SharedRings | None = None
         self._runs = 0
-
-    @property
-    def staging_bytes(self) -> int:
+        self.staging_bytes = 0
         """Size of this rank's staging buffers in the last run."""
-        endpoints = self._endpoints or ()
-        return sum(endpoint.staging_bytes for endpoint in endpoints)
 
     @torch.no_grad()
     def run(self, source: Tensors, target: Tensors, *, version: int = 0, eta: float = 1.0) -> None:
@@ -106,6 +81,7 @@ class Transfer:
         Collective: every rank that the plan names makes the same `Transfer` and runs it with the same
             arguments; other ranks need not take part.
         Raises:
+            ValueError: `staging_bytes` cannot hold one element in every bundle that a rank buffers.
             TransferFailed: a message did not come in time, was of another version, or was not what had been
                 sent. The content of `target` is then undefined.
         """
@@ -116,92 +92,22 @@ class Transfer:
 
         # Any error leaves the transfer broken; only a complete run clears the flag.
         self._is_broken = True
-        if self._endpoints is None:
-            self._endpoints = self._make_endpoints(source, target)
-        self._copy_kept(source, target, eta)
-        for endpoint in self._endpoints:
-            tensors = source if endpoint.is_root else target
-            endpoint.bind(
-                tensors,
-                version=version,
-                eta=eta,
-                checksum=self._settings.checksum,
-            )
-            ring = self._ring(endpoint)
-            endpoint.start_run(ring, runs=self._runs, timeout_s=self._settings.timeout_s)
+        if self._streams is None:
+            self._streams = self._lay_out(source, target)
+        copy_kept(self._plan, self._rank, source, target, eta, self._wire)
+        run = Run(self._runs, version, eta, self._settings.checksum, self._settings.timeout_s)
+        endpoints: list[StreamEndpoint] = []
+        for stream in self._streams:
+            tensors = source if stream.is_root else target
+            endpoints.append(StreamEndpoint(stream, tensors, self._rings, run))
 
-        self._take_turns(self._endpoints)
-        for endpoint in self._endpoints:
-            endpoint.finish_run()
+        take_turns(endpoints, self._transport)
+        for stream in self._streams:
+            if not stream.is_root:
+                stream.manifest.verify(stream.names_in)
+        self.staging_bytes = sum(endpoint.staging_bytes for endpoint in endpoints)
         self._runs += 1
         self._is_broken = False
-
-    def _take_turns(self, endpoints: Sequence[StreamEndpoint]) -> None:
-        """Send and receive every bundle."""
-        last_turn = max((endpoint.num_turns for endpoint in endpoints), default=-1)
-        in_flight: list[Posted] = []
-
-        for turn in range(last_turn + 1):
-            posted = self._post(endpoints, turn)
-            # Waiting only after posting lets this turn's packing overlap with the earlier turn's messages.
-            for operation, pending in in_flight:
-                _arrive(operation, pending)
-            for endpoint in endpoints:
-                endpoint.finish(turn - 1)
-            in_flight = posted
-
-    def _copy_kept(self, source: Tensors, target: Tensors, eta: float) -> None:
-        """Copy or blend what this rank both holds and wants.
-
-        A blend rounds what is kept as the wire would, so that the result does not depend on the plan.
-        """
-        pairs = list(self._kept_pairs(source, target))
-        if eta == 1.0:
-            held_views = [held for held, _ in pairs]
-            wanted_views = [wanted for _, wanted in pairs]
-            copy(held_views, wanted_views)
-            return
-
-        for held, wanted in pairs:
-            zeros = (0,) * held.dim()
-            wire_dtype = self._wire(held)
-            for offset, shape in split(held.shape, _BLEND_ELEMENTS):
-                rounded = view_of(held, zeros, offset, shape).to(wire_dtype)
-                blended = view_of(wanted, zeros, offset, shape)
-                copy([rounded], [blended], eta=eta)
-
-    def _kept_pairs(self, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield views of each region that this rank keeps: in the source, and in the target."""
-        for kept in self._plan.kept:
-            if self._rank in kept.ranks:
-                yield from self._piece_pairs(kept.piece, source, target)
-
-    def _piece_pairs(self, piece: Piece, source: Tensors, target: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield views of a kept piece's regions: in the source, and in each copy in the target."""
-        sources = piece.sources(self._rank)
-        targets = piece.targets(self._rank)
-
-        for held, copies in zip(sources, targets, strict=True):
-            zeros = (0,) * len(held.shape)
-            for wanted in copies:
-                held_tensor = source[held.local]
-                wanted_tensor = target[wanted.local]
-                assert self._wire(held_tensor) == self._wire(wanted_tensor), (
-                    f"{held.tensor} is {held_tensor.dtype} here and {wanted_tensor.dtype} in the target"
-                )
-                held_view = view_of(
-                    held_tensor,
-                    held.offset,
-                    zeros,
-                    held.shape,
-                )
-                wanted_view = view_of(
-                    wanted_tensor,
-                    wanted.offset,
-                    zeros,
-                    held.shape,
-                )
-                yield held_view, wanted_view
 
     def _wire(self, local: Tensor) -> torch.dtype:
         """Return the dtype in which a local tensor travels."""
@@ -209,70 +115,36 @@ class Transfer:
             return self._wire_dtype
         return local.dtype
 
-    def _make_endpoints(self, source: Tensors, target: Tensors) -> list[StreamEndpoint]:
-        """Return this rank's endpoints, and map the rings that they share with other ranks."""
+    def _lay_out(self, source: Tensors, target: Tensors) -> list[StreamMessages]:
+        """Return the messages of this rank's streams, and map the rings that it shares with other ranks."""
+        all_places = [places(stream.route, self._plan.topology) for stream in self._plan.streams]
         device = _device_of(source, target)
-        limit = min(self._bundle_limit, self._transport.bundle_bytes(device))
-        endpoints: list[StreamEndpoint] = []
-        needs_sharing = False
+        limit = min(
+            bundle_bytes(self._plan, all_places, self._settings.staging_bytes),
+            self._transport.bundle_bytes(device),
+        )
+        self._rings = Rings(
+            all_places,
+            self._rank,
+            limit,
+            shares_memory=self._transport.shares_memory,
+        )
 
+        streams: list[StreamMessages] = []
         for index in self._plan.by_rank.get(self._rank, ()):
-            stream = self._plan.streams[index]
-            place = self._places[index][self._rank]
+            place = all_places[index][self._rank]
             tensors = source if place.parent is None else target
-            endpoint = StreamEndpoint(
+            stream = StreamMessages(
                 index,
-                stream,
+                self._plan.streams[index],
                 place,
                 self._rank,
                 tensors,
                 self._wire,
                 limit,
             )
-            endpoints.append(endpoint)
-            if place.readers or not place.is_relay:
-                needs_sharing = True
-
-        if needs_sharing:
-            sharing = self._transport.sharing
-            assert sharing is not None, "the plan has ranks share memory, but their transport does not"
-            self._shared = SharedRings(
-                self._places,
-                self._rank,
-                limit,
-                sharing,
-            )
-
-        return endpoints
-
-    def _post(self, endpoints: Sequence[StreamEndpoint], turn: int) -> list[Posted]:
-        """Begin the operations that are due in a turn."""
-        operations: list[Operation] = []
-
-        def ends() -> Iterator[MessageEnd]:
-            """Yield each end as soon as it is packed."""
-            for operation in _due(endpoints, turn):
-                operations.append(operation)
-                yield operation.end
-
-        pending = self._transport.post(ends())
-        return list(zip(operations, pending, strict=True))
-
-    def _ring(self, endpoint: StreamEndpoint) -> SlotRing:
-        """Return the ring in which an endpoint puts bundles, or from which it reads them."""
-        place = endpoint.place
-        name = str(endpoint)
-        owner = self._rank if place.is_relay else place.parent
-        is_shared = bool(place.readers) or not place.is_relay
-        if not is_shared:
-            return private_ring(
-                place.num_slots,
-                endpoint.slot_bytes,
-                endpoint.device,
-                name,
-            )
-        assert self._shared is not None and owner is not None, "a shared ring is mapped, and has an owner"
-        return self._shared.ring(endpoint.index, owner, name)
+            streams.append(stream)
+        return streams
 
 
 def _device_of(source: Tensors, target: Tensors) -> torch.device:
@@ -280,44 +152,3 @@ def _device_of(source: Tensors, target: Tensors) -> torch.device:
     for tensor in (*source.values(), *target.values()):
         return tensor.device
     return torch.empty(0).device
-
-
-def _due(endpoints: Sequence[StreamEndpoint], turn: int) -> Iterator[Operation]:
-    """Yield the operations that are due in a turn."""
-    for endpoint in endpoints:
-        yield from endpoint.post(turn)
-
-
-def _arrive(operation: Operation, pending: Pending) -> None:
-    """Wait for a message, and take it at once, while it is in the cache.
-
-    Raises:
-        TransferFailed: the message was not sent or received.
-    """
-    try:
-        wait_for_ranks(pending.wait)
-    except (RuntimeError, OSError) as error:
-        end = operation.end
-        way = "to" if end.sends else "from"
-        what = f"a message of stream {end.tag} {way} rank {end.peer}"
-        raise TransferFailed(f"{what} did not get through: {error}") from error
-
-    if operation.take is not None:
-        operation.take()
-
-
-def execute(
-    plan: TransferPlan,
-    source: Tensors,
-    target: Tensors,
-    *,
-    rank: int,
-    settings: TransferSettings = USUAL,
-) -> None:
-    """Carry out this rank's part of `plan` once.
-
-    Collective: like `Transfer.run`.
-    Raises:
-        TransferFailed: like `Transfer.run`.
-    """
-    Transfer(plan, rank=rank, settings=settings).run(source, target)

@@ -76,7 +76,7 @@ def actor_train(ctx: CallContext[CISPOConfig], batch: PackedBatch) -> CallOutput
         clip_low=ppo.clip_eps,
         clip_high=ppo.clip_high,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.actor.train(ctx, batch, loss, aggregation="token")
 
 
 CISPO = policy_recipe(

@@ -84,7 +84,7 @@ def actor_train(ctx: CallContext[DAPOConfig], batch: PackedBatch) -> CallOutput:
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.actor.train(ctx, batch, loss, aggregation="token")
 
 
 DAPO = policy_recipe(

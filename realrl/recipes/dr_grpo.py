@@ -71,7 +71,7 @@ def actor_train(ctx: CallContext[DrGRPOConfig], batch: PackedBatch) -> CallOutpu
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="constant")
+    return parts.actor.train(ctx, batch, loss, aggregation="constant")
 
 
 DR_GRPO = policy_recipe(

@@ -13,6 +13,7 @@ from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import CallContext, CallOutput, Dataset, Metrics, ModelSpec, Recipe, joined
 from realrl.base.require import require_at_most
 from realrl.recipes import parts
+from realrl.recipes.parts import grading
 from realrl.recipes.parts.symptoms import response_symptoms
 from realrl.rewards.budget import seconds_for
 from realrl.rewards.math import check_all
@@ -114,7 +115,7 @@ def generate(ctx: CallContext[GenConfig], batch: PackedBatch) -> CallOutput:
 
 def grade(ctx: CallContext[GenConfig], batch: PackedBatch) -> CallOutput:
     """Grade the answers that have solutions, and write down all of them."""
-    responses = parts.grading.responses_of(ctx, batch)
+    responses = grading.responses_of(ctx, batch)
     graded = [place for place, response in enumerate(responses) if response.solutions]
     found = check_all(
         [responses[place].response for place in graded],
@@ -149,7 +150,7 @@ def _records(
     checked: Mapping[int, Checked],
 ) -> list[dict[str, Any]]:
     """Return what is written of each answer."""
-    lengths = parts.grading.response_lengths(batch).tolist()
+    lengths = parts.checks.response_lengths(batch).tolist()
     ended = batch["ended"].tolist()
     tokens = _tokens(ctx, batch)
     records = []

@@ -120,7 +120,7 @@ def actor_train(ctx: CallContext[GRPOConfig], batch: PackedBatch) -> CallOutput:
             return 0.0
         return parts.reference.kl_loss(tokens, micro, kl_coef, ppo.kl_estimator)
 
-    return parts.update.train_policy(ctx, batch, loss, aggregation=ppo.aggregation, term=distance)
+    return parts.actor.train(ctx, batch, loss, aggregation=ppo.aggregation, term=distance)
 
 
 GRPO = policy_recipe(

@@ -86,7 +86,7 @@ def actor_train(ctx: CallContext[GSPOConfig], batch: PackedBatch) -> CallOutput:
         clip_low=ppo.clip_eps,
         clip_high=ppo.clip_high,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="sequence")
+    return parts.actor.train(ctx, batch, loss, aggregation="sequence")
 
 
 GSPO = policy_recipe(

@@ -10,19 +10,18 @@ arXiv:2402.03300, section 4.1.1), or as they are (github.com/inclusionAI/AReaL, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from realrl import algorithms
-from realrl.api.config import ModelConfig
-from realrl.api.graph import CallKind, DataflowGraph
-from realrl.api.graph import ModelFunctionCall as Call
-from realrl.api.recipe import CallContext, CallOutput, ModelSpec
+from realrl.api.graph import DataflowGraph
+from realrl.api.recipe import CallContext, CallOutput
 from realrl.recipes import parts
-from realrl.recipes.parts import calls
-from realrl.recipes.parts.config import CriticConfig, PolicyConfig
+from realrl.recipes.parts import calls, critic
+from realrl.recipes.parts.config import CriticPolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
-from realrl.recipes.parts.settings import PPO_LOSS, Clipping, Discounting, Redrawing, Reference, fixed
+from realrl.recipes.parts.settings import PPO_LOSS, CriticSettings, Redrawing, fixed
+from realrl.recipes.ppo import actor_train
+from realrl.recipes.ppo import advantages as advantages_by_critic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +29,9 @@ if TYPE_CHECKING:
     from realrl.algorithms.advantages import Scored
     from realrl.api.batch import PackedBatch
 
-TARGETS = ("returns", "old_values")
-"""What the critic trains on."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class PPOMathSettings(Redrawing, Clipping, Discounting, Reference):
+class PPOMathSettings(Redrawing, CriticSettings):
     """The algorithm's own numbers."""
 
     FIXED = fixed(**PPO_LOSS, aggregation="token", kl_in="token_reward", kl_estimator=("k1", None))
@@ -50,19 +46,14 @@ class PPOMathSettings(Redrawing, Clipping, Discounting, Reference):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOMathConfig(PolicyConfig):
+class PPOMathConfig(CriticPolicyConfig):
     """PPO, or one of its critic-free relatives, on problems with checkable answers."""
 
     experiment: str = "ppo-math"
-    ref: ModelConfig | None = None
-    """The reference policy; left out, the actor as it was loaded."""
-    critic: CriticConfig | None = None
-    """Left out, rewards are taken relative to the other samples of the prompt."""
     ppo: PPOMathSettings = field(default_factory=PPOMathSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_minibatches("critic", self.critic_minibatches)
         has_scale = self.ppo.baseline != "group_mean" or self.ppo.advantage_scale == "group_std"
         if self.advantage is not None and has_scale:
             raise ValueError(
@@ -99,26 +90,20 @@ class PPOMathConfig(PolicyConfig):
             )
 
     @property
-    def has_critic(self) -> bool:
-        """Whether a critic says what a state is worth."""
-        return self.critic is not None
-
-    @property
-    def critic_minibatches(self) -> int:
-        """Optimizer steps of the critic in a batch."""
-        own = None if self.critic is None else self.critic.num_minibatches
-        return own or self.ppo.num_minibatches
-
-    @property
     def advantage_scale(self) -> Literal["group_std", "batch", "none"]:
         """What advantages are divided by."""
         in_groups = self.critic is None and self.ppo.baseline != "none"
         return self.ppo.advantage_scale or ("group_std" if in_groups else "batch")
 
+    @property
+    def scales_over_batch(self) -> bool:
+        """Whether advantages are divided by their standard deviation over the batch's tokens."""
+        return self.advantage_scale == "batch"
+
 
 def graph(config: PPOMathConfig) -> DataflowGraph:
     """Return one training step; without a KL there is no reference."""
-    before: list[Call] = []
+    before = []
     ref: tuple[str, ...] = ()
     if config.ppo.kl_coef:
         before.append(calls.ref_inf())
@@ -126,9 +111,8 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
     if config.critic is None:
         estimate = calls.advantages(config, *ref)
     else:
-        before.append(Call("critic_inf", "critic", CallKind.INFERENCE, calls.RESPONSE, ("values",)))
-        before.append(_critic_train(config))
-        estimate = calls.advantages(config, *ref, "values", outputs=("advantages", *TARGETS))
+        before += [calls.critic_inf(), calls.critic_train(config)]
+        estimate = calls.advantages(config, *ref, "values", outputs=("advantages", *calls.TARGETS))
     before += calls.prox_inf(config)
     return calls.step(
         config,
@@ -138,35 +122,11 @@ def graph(config: PPOMathConfig) -> DataflowGraph:
     )
 
 
-def _critic_train(config: PPOMathConfig) -> Call:
-    keys = (*calls.TRAINED, *TARGETS)
-    num_minibatches = config.critic_minibatches
-    return Call("critic_train", "critic", CallKind.TRAIN, keys, num_minibatches=num_minibatches)
-
-
-def models(config: PPOMathConfig) -> dict[str, ModelSpec]:
-    """Return the actor, and the reference, the critic and the reward model where there are such."""
-    specs = calls.models(config, config.ref)
-    critic = config.critic
-    if critic is not None:
-        specs["critic"] = ModelSpec(
-            critic.model or config.actor.model,
-            "scalar",
-            critic.optimizer,
-        )
-    return specs
-
-
-def critic_inf(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
-    """Take the critic's value of the state after each token."""
-    return parts.rollout.take_values(ctx, batch)
-
-
 def advantages(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
     """Estimate advantages by the critic's values, or without a critic from rewards in groups."""
-    if ctx.config.critic is not None:
-        return _by_critic(ctx, batch, ctx.config.critic)
     config, ppo = ctx.config, ctx.config.ppo
+    if config.critic is not None:
+        return advantages_by_critic(ctx, batch)
     kl_coef = ppo.kl_coef
     if kl_coef:
         kl_coef = parts.reference.kl_coef_unless_noise(
@@ -175,34 +135,12 @@ def advantages(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutpu
             kl_coef,
             lesson=_lesson(ctx, batch),
         )
-    costs = parts.reference.token_costs(batch, kl_coef)
-    scored = parts.estimates.scored(ctx, batch, token_rewards=costs, gamma=ppo.gamma)
+    scored = parts.estimates.scored(ctx, batch, kl_coef=kl_coef, gamma=ppo.gamma)
     if config.advantage is None:
         found = scored.to_go(_relative(config, scored))
     else:
         found = parts.estimates.estimator_of(config, "grpo")(scored)
-    return parts.estimates.output(ctx, batch, found, normalised=config.advantage_scale == "batch")
-
-
-def _by_critic(ctx: CallContext[PPOMathConfig], batch: PackedBatch, critic: CriticConfig) -> CallOutput:
-    config, ppo = ctx.config, ctx.config.ppo
-    values = parts.critic.restored_values(ctx, batch)
-    scored = parts.estimates.scored(
-        ctx,
-        batch,
-        token_rewards=parts.reference.token_costs(batch, ppo.kl_coef),
-        values=values,
-        bootstrap=parts.critic.bootstraps(config, ppo, batch),
-        gamma=ppo.gamma,
-        lam=ppo.lam,
-    )
-    estimated = parts.critic.estimated(scored)
-    found = estimated.advantages
-    if config.advantage not in (None, "gae"):
-        found = parts.estimates.estimator_of(config, "gae")(scored)
-    targets = parts.critic.targets(ctx, critic, batch, values, estimated.returns)
-    normalised = config.advantage_scale == "batch"
-    return parts.estimates.output(ctx, batch, found, normalised=normalised, more=targets.keys())
+    return parts.estimates.output(ctx, batch, found, normalised=config.scales_over_batch)
 
 
 def _relative(config: PPOMathConfig, scored: Scored) -> Tensor:
@@ -223,34 +161,14 @@ def _lesson(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> Tensor:
     return _relative(config, graded) * graded.counts
 
 
-def actor_train(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
-    """Train the policy on clipped ratios (arXiv:1707.06347, eq. 7); every token counts alike."""
-    ppo = ctx.config.ppo
-    loss = partial(
-        algorithms.policy.ppo_loss,
-        clip_low=ppo.clip_eps,
-        clip_high=ppo.clip_high,
-        dual_clip=ppo.dual_clip,
-    )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
-
-
-def critic_train(ctx: CallContext[PPOMathConfig], batch: PackedBatch) -> CallOutput:
-    """Train the critic on the returns."""
-    critic = ctx.config.critic
-    assert critic is not None, "only a run with a critic trains one"
-    return parts.critic.train(ctx, batch, critic, ctx.config.critic_minibatches)
-
-
 PPO_MATH = policy_recipe(
     "ppo-math",
     PPOMathConfig(),
     graph=graph,
-    models=models,
+    models=calls.models_with_critic,
     bodies={
-        "critic_inf": critic_inf,
         "advantages": advantages,
         "actor_train": actor_train,
-        "critic_train": critic_train,
+        "critic_train": critic.train,
     },
 )

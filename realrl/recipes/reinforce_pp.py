@@ -87,8 +87,7 @@ def advantages(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> CallO
             kl_coef,
             lesson=lesson,
         )
-    costs = parts.reference.token_costs(batch, kl_coef)
-    scored = parts.estimates.scored(ctx, batch, token_rewards=costs)
+    scored = parts.estimates.scored(ctx, batch, kl_coef=kl_coef)
     estimator = parts.estimates.estimator_of(ctx.config, "reinforce")
     return parts.estimates.output(
         ctx,
@@ -107,7 +106,7 @@ def actor_train(ctx: CallContext[ReinforcePPConfig], batch: PackedBatch) -> Call
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="token")
+    return parts.actor.train(ctx, batch, loss, aggregation="token")
 
 
 REINFORCE_PP = policy_recipe(

@@ -110,7 +110,7 @@ def actor_train(ctx: CallContext[RLOOConfig], batch: PackedBatch) -> CallOutput:
         clip_high=ppo.clip_high,
         dual_clip=ppo.dual_clip,
     )
-    return parts.update.train_policy(ctx, batch, loss, aggregation="constant")
+    return parts.actor.train(ctx, batch, loss, aggregation="constant")
 
 
 RLOO = policy_recipe(

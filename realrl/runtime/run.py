@@ -27,7 +27,7 @@ from realrl.api.recipe import CourseWatch, Observed, Recipe
 from realrl.base.counting import counted
 from realrl.base.logging import logging_to
 from realrl.datasets.digests import DataDigest
-from realrl.runtime.control.channel import MasterChannel
+from realrl.runtime.control.master_channel import MasterChannel
 from realrl.runtime.control.rendezvous import open_rendezvous
 from realrl.runtime.directory import held_alone, refused_writes
 from realrl.runtime.failure import RunFailed, RunRefused, Terminated
@@ -192,7 +192,7 @@ class _Run:
                 for line in notes:
                     logger.info("%s", line)
                     this.progress.say(line)
-                if next(this.schedule.stages(), None):
+                if next(this.schedule.jobs(), None):
                     self._work(this, recorder)
             result = self._result(this)
             recorder.record_summary(result)

@@ -25,7 +25,7 @@ from realrl.api.mesh import Placement
 from realrl.api.messages import Done, Hello, Preempt, Ready, Setup, Stop
 from realrl.base.parent import PARENT_VARIABLE, die_with_parent
 from realrl.program.instructions import RunCall
-from realrl.runtime.control.channel import WorkerChannel
+from realrl.runtime.control.worker_channel import WorkerChannel
 
 SCRIPT_VARIABLE = "REALRL_SIMULATED"
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from realrl.algorithms.advantages import credited
-from realrl.algorithms.kl import kl_estimate, kl_rewards, last_response_tokens
+from realrl.algorithms.advantages import Scored
+from realrl.algorithms.kl import kl_estimate, last_response_tokens
 from realrl.api.batch import cu_seqlens_of
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -76,22 +76,34 @@ MASKS = [[0, 0, 1, 1, 1], [0, 1, 0, 1, 0], [1, 1], [0, 0, 0], [], [1]]
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_rewards_agree_with_a_loop(estimator):
-    """-kl_coef * KL on response tokens, the task's reward on the last one, 0 elsewhere."""
+    """A token has what follows it: -0.1 * KL of each response token, and the task's reward at the end."""
+    prompts, responses = [2, 1, 3, 1], [3, 1, 2, 5]
+    lengths = [prompt + response for prompt, response in zip(prompts, responses)]
+    masks = [[0] * prompt + [1] * response for prompt, response in zip(prompts, responses)]
+    loss_mask = torch.tensor(sum(masks, []), dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
-    lengths = [len(mask) for mask in MASKS]
-    loss_mask = torch.tensor(sum(MASKS, []), dtype=torch.bool)
     logprobs, ref_logprobs = -torch.rand(2, sum(lengths), generator=generator)
-    task_rewards = torch.tensor([5.0, -5.0, 1.0, 2.0, 3.0, 4.0])
+    task_rewards = torch.tensor([5.0, -5.0, 1.0, 2.0])
     kl = kl_estimate(logprobs.double(), ref_logprobs.double(), estimator).tolist()
     expected, start = [], 0
-    for mask, reward in zip(MASKS, task_rewards.tolist(), strict=True):
-        row = [-0.1 * kl[start + t] if m else 0.0 for t, m in enumerate(mask)]
-        if any(mask):
-            row[max(t for t, m in enumerate(mask) if m)] += reward
+    for mask, reward in zip(masks, task_rewards.tolist(), strict=True):
+        row, carried = [0.0] * len(mask), reward
+        for t in reversed(range(len(mask))):
+            if mask[t]:
+                carried -= 0.1 * kl[start + t]
+                row[t] = carried
         expected += row
         start += len(mask)
-    of_tokens = kl_rewards(logprobs, ref_logprobs, loss_mask, kl_coef=0.1, estimator=estimator)
-    got = credited(task_rewards, of_tokens, loss_mask, cu_seqlens_of(lengths))
+    got = Scored(
+        rewards=task_rewards,
+        groups=torch.arange(4),
+        num_groups=4,
+        counts=torch.ones(4, dtype=torch.bool),
+        loss_mask=loss_mask,
+        cu_seqlens=cu_seqlens_of(lengths),
+        reduce=lambda x: x,
+        token_rewards=torch.where(loss_mask, -0.1 * kl_estimate(logprobs, ref_logprobs, estimator), 0.0),
+    ).to_go(task_rewards)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
@@ -101,11 +113,3 @@ def test_last_response_tokens():
     lengths = [len(mask) for mask in MASKS]
     loss_mask = torch.tensor(sum(MASKS, []), dtype=torch.bool)
     assert last_response_tokens(loss_mask, cu_seqlens_of(lengths)).tolist() == [4, 8, 11, -1, -1, 15]
-
-
-def test_rewards_carry_no_gradient():
-    """Rewards are data: the penalty acts through the advantages."""
-    logprobs = torch.zeros(2, requires_grad=True)
-    mask = torch.ones(2, dtype=torch.bool)
-    rewards = kl_rewards(logprobs, torch.ones(2), mask, kl_coef=1.0)
-    assert not rewards.requires_grad

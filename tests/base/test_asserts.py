@@ -21,7 +21,7 @@ PURE = {
         "tensor.is_contiguous",
         "cpu_module",
     ),
-    *("self._wire", "self.is_open", "self.pages_for", "_takes"),
+    *("self.is_open", "self.pages_for", "_takes"),
 }
 """Calls that an assert may make, as they are written: they change nothing that anything else reads."""
 REDUCTIONS = {"all", "any"}

@@ -126,7 +126,7 @@ def test_each_pass_of_a_micro_batch_is_progress(tmp_path):
     )
     engine.load(model)
     batch, said = own_batch(groups), []
-    num = len(engine.passes.split(batch))
+    num = len(engine.split(batch))
     assert num > 2
     with engine.reporting(lambda *numbers: said.append(numbers)):
         engine.logprobs(batch, temperature=1.0)

@@ -280,10 +280,8 @@ def test_in_a_break_the_engine_itself_can_be_used(tmp_path):
 
     generated(engine, prompts([1]), preemption=Interruptions([10], bring).preemption())
     assert torch.equal(*found)
-    with engine.passes.model.packed(1):
-        assert bool(engine.passes.model._packed) == has_bf16_products(), (
-            "what is laid out anew is what may be"
-        )
+    with engine.model.packed(1):
+        assert bool(engine.model._packed) == has_bf16_products(), "what is laid out anew is what may be"
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -22,22 +22,24 @@ def phase_of(instruction: object) -> str | None:
 
 
 def watch_worker(rank: int) -> None:
+    from realrl.runtime.control.wire import ToWorker
+    from realrl.runtime.control.worker_channel import WorkerChannel
     from realrl.runtime.worker import worker_setup as building
-    from realrl.runtime.worker.worker import Worker
 
     injector = Injector(Path(os.environ[VARIABLE]), rank)
-    carry_out, build = Worker._carry_out, building.build_worker
+    receive, build = WorkerChannel.receive, building.build_worker
 
-    def watched_carry_out(self: Worker, instruction: Instruction):
+    def watched_receive(self: WorkerChannel) -> ToWorker:
+        instruction = receive(self)
         if phase := phase_of(instruction):
             injector.at(phase, instruction.step)
-        return carry_out(self, instruction)
+        return instruction
 
     def watched_build(*arguments, **keywords):
         injector.at("load", 0)
         return build(*arguments, **keywords)
 
-    Worker._carry_out, building.build_worker = watched_carry_out, watched_build
+    WorkerChannel.receive, building.build_worker = watched_receive, watched_build
 
 
 def watch_master() -> None:

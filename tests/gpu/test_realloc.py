@@ -12,8 +12,8 @@ from realrl.engines.host_copies import HostCopy
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
-from realrl.ops.box_copies import add_up, checksum
-from realrl.realloc.transfer import Transfer, TransferSettings, execute
+from realrl.ops.box_copies import Boxes, checksum, pack
+from realrl.realloc.transfer import Transfer, TransferSettings
 from tests.realloc.test_transfer import STAGING_BYTES, differing, local_tensors
 from tests.realloc.test_transfer import random_pair as any_pair
 from tests.world import run_world
@@ -46,7 +46,7 @@ def test_a_message_that_is_not_packed_has_the_hosts_checksum(num_bytes):
     """What goes straight from a tensor to the wire is only added up."""
     message = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8)
     found = torch.zeros(1, dtype=torch.int64, device="cuda")
-    add_up(message.cuda(), found)
+    pack(Boxes([], [], []), message.cuda(), found)
     assert found.item() == checksum(message)
 
 
@@ -78,7 +78,7 @@ def exchange_on_devices(rank: int) -> None:
         held = {k: v.cuda() for k, v in local_tensors(source, rank, filled=True).items()}
         target = {k: v.cuda() for k, v in local_tensors(destination, rank, filled=False).items()}
         settings = TransferSettings(staging_bytes=random.Random(seed).choice(STAGING_BYTES))
-        execute(found, held, target, rank=rank, settings=settings)
+        Transfer(found, rank=rank, settings=settings).run(held, target)
         arrived = {name: tensor.cpu() for name, tensor in target.items()}
         assert not differing(arrived, local_tensors(destination, rank, filled=True)), f"seed {seed}"
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from realrl.models import decode_state
-from realrl.models.decode_state import DecodeState, HostBlock
-from realrl.models.sampling import Drawn
+from realrl.models.decode_state import DecodeState, Drawn, HostBlock
 from realrl.models.sequences import Rollout
 
 SPARE_PAGE = 99

@@ -328,9 +328,10 @@ def test_copies_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("num_bytes", [0, 64, 1 << 16, (1 << 22) + 64])
-def test_a_message_alone_is_added_up(num_bytes):
-    """As beside packing."""
+@pytest.mark.parametrize("move", [ops.pack, ops.unpack])
+def test_a_message_alone_is_added_up(num_bytes, move):
+    """Without regions, the message stays as it is."""
     message = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8)
     found = torch.ones(1, dtype=torch.int64)
-    ops.add_up(message, found)
+    move(Boxes([], [], []), message, found)
     assert found.item() == ops.checksum(message)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
 from realrl.ops.packing import first_fit_decreasing
-from realrl.parallel.microbatch import in_batch_order, microbatches, split
+from realrl.parallel.microbatch import microbatches, split
 
 WEIGHTS = st.lists(st.integers(0, 60), max_size=40)
 
@@ -76,12 +76,18 @@ def made(samples: list[tuple[int, int, int]]) -> PackedBatch:
 
 @settings(max_examples=200, deadline=None)
 @given(BATCHES, st.integers(1, 30), st.booleans())
-def test_results_come_back_in_the_order_of_the_batch(samples, max_tokens, share_prompts):
-    """Computed tokens, looked up and put together, are the batch's own."""
+def test_each_sample_finds_its_tokens_in_one_micro_batch(samples, max_tokens, share_prompts):
+    """Computed tokens, looked up and put together in the batch's order, are the batch's own."""
     batch = made(samples)
-    micros = split(batch, max_tokens, share_prompts=share_prompts)
-    together = in_batch_order(batch, micros, [micro.ids[micro.index] for micro in micros])
-    assert together.tolist() == batch["input_ids"].tolist()
+    found = {}
+    for micro in split(batch, max_tokens, share_prompts=share_prompts):
+        assert found.keys().isdisjoint(micro.batch.samples)
+        computed = micro.ids[micro.index].split(micro.batch.lengths)
+        found.update(zip(micro.batch.samples, computed, strict=True))
+
+    together = [token for sample in batch.samples for token in found[sample].tolist()]
+    assert together == batch["input_ids"].tolist()
+    assert len(found) == len(batch)
 
 
 @settings(max_examples=200, deadline=None)

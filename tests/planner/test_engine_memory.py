@@ -59,10 +59,10 @@ def test_engines_hold_and_autograd_keeps_what_is_predicted(row, tmp_path):
 
 def check_layers(engine: DecoderEngine) -> None:
     """To a hundredth: indices are left out."""
-    (micro,) = engine.passes.split(own_batch(engine.groups))
+    (micro,) = engine.split(own_batch(engine.groups))
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        engine.passes.forward(micro, None, 0)
+        engine.model.forward_micro(micro, None, 0)
     weights = engine.weights.flat.buffer.untyped_storage().data_ptr()
     found = storage_bytes(x for x in kept if x.untyped_storage().data_ptr() != weights)
     config, stage, tokens = engine.decoder, stage_of(engine.decoder, engine.options.dtype), micro.num_tokens

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Done
+from realrl.program import scheduler
 from realrl.program.event_log import LogWriter, read_events, read_head, recognised
 from realrl.program.events import Reported
+from realrl.program.instructions import Start
 from realrl.program.program import Asynchrony
 from realrl.program.replay import ReplayDiffers, replay
 from realrl.program.scheduler import Scheduler
@@ -103,10 +105,11 @@ def test_programs_and_jobs_are_written_once(log):
 
 def test_another_scheduler_is_found_out(log, monkeypatch):
     """A planted fault: one that names other versions sends other instructions."""
-    start_of = Scheduler._start_of
-    monkeypatch.setattr(
-        Scheduler, "_start_of", lambda self, task: start_of(self, task)._replace(version=task.version + 1)
-    )
+
+    def of_another_version(**known):
+        return Start(**{**known, "version": known["version"] + 1})
+
+    monkeypatch.setattr(scheduler, "Start", of_another_version)
     with pytest.raises(ReplayDiffers, match=r"line 4: expected 0 .*, the replay sent 0 "):
         _replayed(log)
 

@@ -16,8 +16,7 @@ from realrl.program.events import Reported
 from realrl.program.instructions import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.program.jobs import in_order
 from realrl.program.program import Asynchrony, home_placements
-from realrl.program.scheduler import Scheduler
-from realrl.program.tasks import Hazards
+from realrl.program.scheduler import Hazards, Scheduler
 from tests.program.graphs import (
     PretendWorkers,
     graphs,
@@ -370,7 +369,7 @@ def test_the_checks_find_a_scheduler_that_does_not_wait(monkeypatch):
     gen = place(2, ParallelLayout(dp=2))
     home = place(0, ParallelLayout(tp=2))
     plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
-    monkeypatch.setattr(Hazards, "of", lambda self, job, node: set())
+    monkeypatch.setattr(Hazards, "add", lambda self, task: set())
     found = 0
     for seed in range(5):
         workers = PretendWorkers(graph, plan, seed)

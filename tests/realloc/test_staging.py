@@ -4,17 +4,21 @@ import random
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrl.layouts.layout import Box, Layout, Shard
+from realrl.layouts.pieces import Region
 from realrl.layouts.plan import plan
 from realrl.layouts.routes import Route
 from realrl.layouts.topology import Topology
 from realrl.ops.box_rows import ALIGNMENT
-from realrl.realloc.staging import bundle_bytes, bundles, messages, places
+from realrl.realloc.staging import bundle_bytes, places
+from realrl.realloc.stream_messages import bundles, messages
 from tests.layouts.test_plan import layouts
 
+DTYPES = st.sampled_from([torch.int8, torch.bfloat16, torch.float64, torch.complex128])
 SHAPES = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), max_size=6)
 
 
@@ -40,16 +44,28 @@ def slots_of(located: list) -> Counter:
     return slots
 
 
+def regions_of(shapes: list) -> list[tuple[Region]]:
+    """A region of one copy for each shape; its name is its index."""
+    return [(Region(str(i), str(i), (0,) * len(shape), shape),) for i, shape in enumerate(shapes)]
+
+
 @settings(max_examples=200, deadline=None)
-@given(SHAPES, st.lists(st.sampled_from([1, 2, 8, 16]), min_size=6, max_size=6), st.integers(1, 20))
-def test_messages_hold_every_element_once_without_overlap(shapes, itemsizes, num_lines):
+@given(
+    SHAPES,
+    st.lists(
+        st.sampled_from([torch.int8, torch.bfloat16, torch.float64, torch.complex128]), min_size=6, max_size=6
+    ),
+    st.integers(1, 20),
+)
+def test_messages_hold_every_element_once_without_overlap(shapes, dtypes, num_lines):
     """Blocks begin aligned, one after another, and cover each region exactly."""
     limit, covered = num_lines * ALIGNMENT, Counter()
-    for message in messages(shapes, itemsizes[: len(shapes)], limit):
+    for message in messages(regions_of(shapes), dtypes[: len(shapes)], limit):
         end = 0
-        for region, offset, shape, begin in message.entries:
-            assert begin >= end and begin % ALIGNMENT == 0
-            end = begin + math.prod(shape) * itemsizes[region]
+        for copy, dtype, offset, shape, begin in message.entries:
+            region = int(copy.tensor)
+            assert begin >= end and begin % ALIGNMENT == 0 and dtype == dtypes[region]
+            end = begin + math.prod(shape) * dtype.itemsize
             ranges = (range(o, o + n) for o, n in zip(offset, shape, strict=True))
             covered.update((region, index) for index in itertools.product(*ranges))
         assert end <= message.num_bytes <= limit
@@ -62,7 +78,8 @@ def test_messages_hold_every_element_once_without_overlap(shapes, itemsizes, num
 def test_bundles_hold_every_message_in_order_within_the_limit(shapes, num_lines, times):
     """Consecutive, none empty, and no longer than allowed."""
     limit = num_lines * ALIGNMENT
-    stream = list(messages([(8 * times, *shape) for shape in shapes], [8] * len(shapes), limit))
+    regions = regions_of([(8 * times, *shape) for shape in shapes])
+    stream = list(messages(regions, [torch.int64] * len(shapes), limit))
     found = list(bundles(stream, limit))
     assert [m for bundle in found for m in bundle] == list(range(len(stream)))
     assert all(0 < sum(stream[m].num_bytes for m in bundle) <= limit for bundle in found)

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from realrl.layouts.layout import Box, Layout, Shard
 from realrl.layouts.plan import TransferPlan, plan
 from realrl.layouts.topology import Topology
-from realrl.realloc.stream_endpoint import StreamEndpoint
-from realrl.realloc.transfer import Transfer, TransferSettings, execute
+from realrl.realloc import stream_endpoint
+from realrl.realloc.transfer import Transfer, TransferSettings
 from realrl.realloc.transfer_failure import TransferFailed
 from tests.layouts.painting import numbered, paint, random_layout
 from tests.world import run_world
@@ -97,7 +97,7 @@ def exchange_with_one_stream_dropped(rank: int) -> None:
     found = plan(source, destination)
     faulty = TransferPlan(found.streams[1:], found.kept, found.topology)
     target = local_tensors(destination, rank, filled=False)
-    execute(faulty, local_tensors(source, rank, filled=True), target, rank=rank)
+    Transfer(faulty, rank=rank).run(local_tensors(source, rank, filled=True), target)
     assert not differing(target, local_tensors(destination, rank, filled=True))
 
 
@@ -148,14 +148,17 @@ def test_weights_are_cast_and_blended_on_the_way(shared_memory):
 
 
 def corrupt(rank: int, shared_memory: bool, folder: Path) -> None:
-    fill = StreamEndpoint._fill
+    pack = stream_endpoint.pack
 
-    def flipping(end, message, buffer):
-        fill(end, message, buffer)
-        if rank == 0:
+    def flipping(boxes, buffer, checksum):
+        pack(boxes, buffer, checksum)
+        # The manifest has no checksum, and stays as it is.
+        if rank == 0 and num_packed[0] == 0:
             buffer[-3] ^= 4
+        num_packed[0] += 1
 
-    StreamEndpoint._fill = flipping
+    num_packed = [0]
+    stream_endpoint.pack = flipping
     found = plan(
         quarters(range(2), whole=False, name="model.norm.weight"),
         quarters(range(2), whole=True, name="model.norm.weight"),
@@ -225,11 +228,11 @@ def test_a_silent_peer_is_named_at_the_deadline(tmp_path):
 def count_what_is_left(rank: int) -> None:
     found = plan(quarters(range(2), whole=False), quarters(range(2), whole=True), topology(1, True))
     tensors = {"w": torch.rand(64, 2048)}, {"w": torch.zeros(64, 4096)}
-    execute(found, *tensors, rank=rank)
+    Transfer(found, rank=rank).run(*tensors)
     dist.barrier()
     before = open_files(), mappings()
     for _ in range(20):
-        execute(found, *tensors, rank=rank)
+        Transfer(found, rank=rank).run(*tensors)
     dist.barrier()
     assert open_files() == before[0]
     assert mappings() <= before[1]
@@ -255,7 +258,7 @@ def test_a_plan_within_one_process_needs_no_process_group():
     halves = [Shard(0, Box("w", (0, c), (4, c + 1)), f"column{c}", (0, 0)) for c in (0, 1)]
     weight = torch.randn(4, 2)
     target = {f"column{c}": torch.nn.Parameter(torch.zeros(4, 1)) for c in (0, 1)}
-    execute(plan(source, Layout.of(halves)), {"w": weight}, target, rank=0)
+    Transfer(plan(source, Layout.of(halves)), rank=0).run({"w": weight}, target)
     assert torch.equal(torch.cat(list(target.values()), dim=1), weight)
 
 
@@ -264,4 +267,4 @@ def test_the_dtypes_of_a_kept_tensor_must_agree():
     layout = Layout.of((Shard(0, Box("w", (0,), (4,)), "w", (0,)),))
     with pytest.raises(AssertionError, match="w is torch.float32 here and torch.bfloat16"):
         tensors = {"w": torch.zeros(4)}, {"w": torch.zeros(4, dtype=torch.bfloat16)}
-        execute(plan(layout, layout), *tensors, rank=0)
+        Transfer(plan(layout, layout), rank=0).run(*tensors)

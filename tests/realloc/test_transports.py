@@ -12,8 +12,7 @@ from realrl.api.transport import MessageEnd
 from realrl.layouts.topology import Topology
 from realrl.realloc.hosts import discover_topology, topology_of
 from realrl.realloc.transports.by_name import TRANSPORTS, open_transport, transport_for
-from realrl.realloc.transports.collective import CollectiveTransport
-from realrl.realloc.transports.shared_memory import SharedMemoryTransport
+from realrl.realloc.transports.collective import CollectiveTransport, SharedMemoryTransport
 from tests.world import run_world
 
 FILES = str(Path(__file__).parents[2] / "examples" / "transport.py")
@@ -76,7 +75,7 @@ def test_messages_of_one_tag_keep_their_order(name):
         (f"{FILES}:Written", "cannot be called with 'cpu' .*it must take the device type"),
         (
             f"{FILES}:Path",
-            "has no sharing, rates, node_name, bundle_bytes, connect, post; realrl.api.transport",
+            "has no shares_memory, rates, node_name, bundle_bytes, connect, post; realrl.api.transport",
         ),
     ],
 )

@@ -16,8 +16,8 @@ from realrl.recipes import grpo, ppo, ppo_math, rloo
 from realrl.recipes.grpo import GRPOConfig, GRPOSettings
 from realrl.recipes.gspo import GSPOConfig, GSPOSettings
 from realrl.recipes.parts.config import CriticConfig, PolicyConfig, ScoreConfig
-from realrl.recipes.parts.critic import _moments
-from realrl.recipes.parts.estimates import chosen
+from realrl.recipes.parts.critic import moments as moments_of
+from realrl.recipes.parts.estimates import chosen, scored
 from realrl.recipes.parts.reference import LOGPROB_NOISE
 from realrl.recipes.parts.update import minibatches
 from realrl.recipes.ppo import PPOConfig, PPOSettings
@@ -306,7 +306,7 @@ def test_values_in_units_of_earlier_returns_change_no_advantage(kind):
     ctx = context(critic=CriticConfig(normalise=kind), **settings)
     first = _with_advantages(ctx, batch)
     assert torch.equal(first["advantages"], plain["advantages"])
-    moments, mask = _moments(ctx), plain["loss_mask"]
+    moments, mask = moments_of(ctx), plain["loss_mask"]
     torch.testing.assert_close(first["returns"], moments.normalised(plain["returns"]))
     returns = plain["returns"][mask].double()
     assert moments.mean == pytest.approx(float(returns.mean()))
@@ -315,7 +315,20 @@ def test_values_in_units_of_earlier_returns_change_no_advantage(kind):
     second = _with_advantages(ctx, scaled)
     torch.testing.assert_close(second["advantages"], plain["advantages"], rtol=1e-4, atol=1e-5)
     for key, expected in (("returns", plain["returns"]), ("old_values", batch["values"])):
-        torch.testing.assert_close(_moments(ctx).restored(second[key]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(moments_of(ctx).restored(second[key]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_pay_for_their_kl():
+    """-kl_coef * k1 on response tokens, 0 elsewhere; as data, without a gradient: it acts by advantages."""
+    batch = rollouts([0.0] * 6)
+    logprobs = batch["logprobs"].clone().requires_grad_()
+    own = batch.with_keys(tokens={"logprobs": logprobs})
+    found = scored(context(), own, kl_coef=0.1).token_rewards
+    assert not found.requires_grad and found.dtype == torch.float32
+    for place, is_response in enumerate(batch["loss_mask"].tolist()):
+        distance = float(batch["logprobs"][place]) - float(batch["ref_logprobs"][place])
+        assert float(found[place]) == pytest.approx(-0.1 * distance if is_response else 0.0, abs=1e-6)
+    assert not scored(context(), own, kl_coef=0.0).token_rewards.any()
 
 
 def test_minibatches_do_not_depend_on_who_holds_the_samples():

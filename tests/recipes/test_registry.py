@@ -11,8 +11,8 @@ import torch
 from realrl.algorithms.advantages import ESTIMATORS
 from realrl.recipes import RECIPES
 from realrl.recipes.dapo import DAPOConfig
+from realrl.recipes.parts.actor import own_loss_of
 from realrl.recipes.parts.estimates import check, estimator_of, output
-from realrl.recipes.parts.update import own_loss_of
 from realrl.recipes.ppo import PPOConfig
 from realrl.recipes.registry import find_recipe, is_recipe
 from tests.recipes.test_ppo_math import context_of, rollouts

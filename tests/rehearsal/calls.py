@@ -46,7 +46,7 @@ def check_draw():
 
 def check_sum():
     message, total = torch.randn(2000).view(torch.uint8), torch.zeros(1, dtype=torch.int64)
-    boxes.add_up(message, total)
+    boxes.pack(boxes.Boxes([], [], []), message, total)
     assert total.item() == boxes.checksum(message)
 
 

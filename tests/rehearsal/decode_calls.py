@@ -122,7 +122,7 @@ def counted(weights: Iterable[Tensor]) -> Iterator[Device]:
         patch.setattr(Decoding, "__init__", _held(Decoding.__init__, device))
         patch.setattr(Sampler, "__init__", _held_tokens(Sampler.__init__, device))
         patch.setattr(Decoding, "decode", _apart(Decoding.decode, device))
-        patch.setattr(Decoding, "draw", _noted(Decoding.draw, device))
+        patch.setattr(Decoding, "prefill", _noted(Decoding.prefill, device))
         patch.setattr(decode_state, "upload", lambda tensors, _: _uploaded(device, tensors))
         patch.setattr(decode_state.HostBlock, "__init__", _copied(decode_state.HostBlock.__init__, device))
         patch.setattr(decode_state.HostBlock, "read", _read(decode_state.HostBlock.read, device))
@@ -145,7 +145,8 @@ def _held(make: Callable, device: Device) -> Callable:
         make(self, *arguments)
         parts = vars(self.state), vars(self.cache), vars(self.cache._pages)
         held = [value for part in parts for value in part.values()]
-        held += [*self._layers._hidden, self._decoder._frequencies]
+        rotary = self._decoder._rotary
+        held += [*self._layers._hidden, rotary and rotary.frequencies]
         device.hold(x for x in held if isinstance(x, Tensor))
 
     return init
@@ -167,10 +168,10 @@ def _apart(decode: Callable, device: Device) -> Callable:
     return counted_apart
 
 
-def _noted(draw: Callable, device: Device) -> Callable:
+def _noted(prefill: Callable, device: Device) -> Callable:
     def noted(self: Decoding, *arguments):
         device.calls[-1].is_alone = False
-        return draw(self, *arguments)
+        return prefill(self, *arguments)
 
     return noted
 

@@ -114,12 +114,13 @@ def test_regions_may_share_a_place(library):
 
 @pytest.mark.parametrize("num_bytes", [0, 8, 4096, 30_000])
 @pytest.mark.parametrize("processors", [1, 3])
-def test_a_message_is_added_up(library, num_bytes, processors):
+@pytest.mark.parametrize("move", [ops.pack, ops.unpack])
+def test_a_message_is_added_up(library, num_bytes, processors, move):
     """By one block and by several; nothing is nothing."""
 
     def run(message):
         total = torch.full((1,), 7, dtype=torch.int64)
-        ops.add_up(message, total)
+        move(Boxes([], [], []), message, total)
         return [total]
 
     message = random_message(num_bytes)

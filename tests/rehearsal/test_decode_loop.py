@@ -73,26 +73,26 @@ def test_tokens_are_the_same_while_they_are_counted(model):
 def test_a_planted_sync_in_a_recorded_step_is_found(model, monkeypatch, read):
     """A number that the host reads, a result of unknown size, an index on the host."""
     engine = loaded(model)
-    logits = engine.passes.model.logits
+    logits = engine.model.logits
 
     def reading(part):
         read(logits(part))
         return logits(part)
 
-    monkeypatch.setattr(engine.passes.model, "logits", reading)
+    monkeypatch.setattr(engine.model, "logits", reading)
     device, _ = counts(engine, GenerationConfig(max_new_tokens=3))
     assert device.faults
 
 
 def test_a_planted_sync_outside_of_the_step_is_found(model, monkeypatch):
     engine = loaded(model)
-    receive = engine.passes.link.receive_hidden
+    receive = engine.link.receive
 
-    def reading(num_rows, chunk):
+    def reading(kind, num_rows, chunk):
         next(iter(engine.local_tensors().values())).max().item()
-        return receive(num_rows, chunk)
+        return receive(kind, num_rows, chunk)
 
-    monkeypatch.setattr(engine.passes.link, "receive_hidden", reading)
+    monkeypatch.setattr(engine.link, "receive", reading)
     _, calls = counts(engine, CONFIG)
     assert max(call.reads for call in calls) == 2
 

@@ -11,15 +11,15 @@ from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import DeviceMesh, ParallelLayout, Placement
 from realrl.api.messages import Digests, Done, Failed, Hello, KeyMove, Preempt, Setup
 from realrl.program.instructions import Move, Reallocate
-from realrl.runtime.control import channel
+from realrl.runtime.control import master_channel
 from realrl.runtime.control.channel import (
     ADDRESS_VARIABLE,
     KEYS_VARIABLE,
     KeyPair,
-    MasterChannel,
-    WorkerChannel,
 )
+from realrl.runtime.control.master_channel import MasterChannel
 from realrl.runtime.control.wire import PIECE_BYTES, TO_MASTER, TO_WORKER, ToWorker
+from realrl.runtime.control.worker_channel import WorkerChannel
 from realrl.runtime.failure import RunFailed
 from tests.security.wires import Tap
 
@@ -282,7 +282,7 @@ def test_once_all_are_there_only_their_hosts_can_connect(master, caplog):
 def test_a_host_that_does_not_reach_itself_is_named_at_once(monkeypatch, answer):
     """As where the loopback interface is down, or has no address."""
     if answer:
-        monkeypatch.setattr(channel, "answers", answer)
+        monkeypatch.setattr(master_channel, "answers", answer)
     began_s = time.monotonic()
     with pytest.raises(
         RunFailed, match="127.0.0.1; bring its network interface up" if answer else "listen at"

@@ -109,7 +109,7 @@ def test_what_is_found_in_the_course_of_a_run_is_said_behind_its_step(tmp_path):
     """Every training step is looked at, and no evaluation."""
     course, said = Course(), []
     told = dict.fromkeys(TOLD, lambda *_: None) | {"say": said.append}
-    told["show_job"] = lambda report: said.append("" if report.job.evaluating else f"step {report.job.step}")
+    told["show_job"] = lambda ended: said.append("" if ended.evaluating else f"step {ended.step}")
     ignored = SimpleNamespace(**told)
     crew, best = Crew(dict.fromkeys(range(5), 1.0)), Best(SFT.best_by(SFTConfig()))
     inputs = NO_INPUTS, Shutdown(0.0), lambda seen: [], course

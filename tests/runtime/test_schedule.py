@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.program.jobs import Programs, samples_of
+from realrl.program.jobs import Programs, in_order, samples_of
 from realrl.program.program import Program
 from realrl.runtime.master.schedule import Pass, Training, epoch_rows, spare_rows
 
@@ -78,8 +78,12 @@ def test_what_may_be_the_best_is_saved_before_it_is_trained_on():
     assert not any("best" in kind for kind in _kinds(eval_every=2, keep_best=True, num_held_out=0))
 
 
+def _stages(schedule):
+    return in_order(schedule.jobs(), schedule.open_ahead)
+
+
 def _order(**settings):
-    stages = list(_schedule(**settings).stages())
+    stages = list(_stages(_schedule(**settings)))
     last = {stage.job.number: i for i, stage in enumerate(stages)}
     assert [stage.is_last for stage in stages] == [last[s.job.number] == i for i, s in enumerate(stages)]
     return [f"{instruction} {stage.job.step}" for stage in stages for instruction in stage.instructions]
@@ -130,11 +134,11 @@ def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, 
     whole = replace(_schedule(recover_every=2, **settings), run_directory=tmp_path)
     left = replace(whole, steps_done=steps_done, is_evaluated=True)
     (tmp_path / "checkpoints" / f"step-{steps_done}").mkdir(parents=True)
-    stages = [(stage.job.step, stage.instructions, stage.job.samples) for stage in whole.stages()]
+    stages = [(stage.job.step, stage.instructions, stage.job.samples) for stage in _stages(whole)]
     flush = stages.index((steps_done, ("flush",), ()))
     after = stages[stages.index((steps_done, ("snapshot",), ())) + 1 :]
     after.remove(stages[flush])
-    assert [(stage.job.step, stage.instructions, stage.job.samples) for stage in left.stages()] == after
+    assert [(stage.job.step, stage.instructions, stage.job.samples) for stage in _stages(left)] == after
     assert left.steps == range(steps_done, 6)
 
 

@@ -10,7 +10,7 @@ from realrl.api.messages import KeyMove
 from realrl.layouts.topology import ONE_NODE
 from realrl.program.instructions import Move
 from realrl.realloc.transfer import TransferSettings
-from realrl.runtime.worker.sample_store import SampleStore, batch_of
+from realrl.runtime.worker.sample_store import SampleStore
 from tests.world import run_world
 
 DTYPES = {"ids": torch.int64, "mask": torch.bool, "logprobs": torch.bfloat16}
@@ -64,7 +64,7 @@ def test_a_move_brings_each_sample_bit_exact():
 def test_a_share_without_samples_is_an_empty_batch():
     """With the right types: bodies still take part in collectives with it."""
     dtypes = {"ids": torch.int64, "rewards": torch.float32}
-    batch = batch_of([], {"ids": [], "rewards": []}, frozenset({"rewards"}), dtypes)
+    batch = pack([], {"ids": []}, {"rewards": []}, dtypes)
     assert len(batch) == 0 and batch.num_tokens == 0
     assert batch["ids"].dtype == torch.int64 and batch["rewards"].dtype == torch.float32
 
@@ -73,4 +73,10 @@ def test_keys_of_one_call_have_one_length():
     """Otherwise they cannot be packed together, and the message names them."""
     columns = {"ids": [torch.zeros(3)], "mask": [torch.zeros(4)]}
     with pytest.raises(AssertionError, match="sample 8 has 3 elements of ids but 4 of mask"):
-        batch_of([Sample(8, 0)], columns, frozenset(), {})
+        pack([Sample(8, 0)], columns)
+
+
+def test_samples_without_keys_per_token_have_no_tokens():
+    """A call may read numbers alone."""
+    batch = pack([Sample(8, 0), Sample(9, 1)], {}, {"rewards": [torch.ones(1), torch.zeros(1)]})
+    assert batch.lengths == [0, 0] and batch["rewards"].tolist() == [1, 0]

@@ -21,7 +21,8 @@ import zmq
 
 from realrl.api.messages import Failed
 from realrl.base.listeners import admit_only
-from realrl.runtime.control.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair, WorkerChannel
+from realrl.runtime.control.channel import ADDRESS_VARIABLE, KEYS_VARIABLE, KeyPair
+from realrl.runtime.control.worker_channel import WorkerChannel
 from tests.security.wires import Tap, greeted, mutated, noise
 
 _BATCH = 50

@@ -16,7 +16,7 @@ import msgspec
 from realrl.api.launcher import RANK_VARIABLE
 from realrl.api.messages import Done, Failed, ToMaster, Underway
 from realrl.apps import worker
-from realrl.runtime.control import channel
+from realrl.runtime.control import worker_channel
 from realrl.runtime.control.wire import PIECE_BYTES
 from tests.security.wires import mutated, noise
 
@@ -26,7 +26,7 @@ _decode = msgspec.msgpack.Decoder(ToMaster).decode
 _encode = msgspec.msgpack.encode
 
 
-class BabblingChannel(channel.WorkerChannel):
+class BabblingChannel(worker_channel.WorkerChannel):
     """Says every report right, but not only that."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -83,5 +83,5 @@ def _has_sense(frames: list[bytes]) -> bool:
 
 def main() -> int:
     """A worker's life, with a channel of its own."""
-    channel.WorkerChannel = BabblingChannel
+    worker_channel.WorkerChannel = BabblingChannel
     return worker.main()

@@ -8,13 +8,12 @@ from realrl.api.config import AUTO
 from realrl.api.transport import Transport
 from realrl.base.user_files import describe_error, is_file_reference, load_from_file
 from realrl.layouts.topology import Topology
-from realrl.realloc.transports.collective import HOST_RATES, CollectiveTransport
-from realrl.realloc.transports.shared_memory import SharedMemoryTransport
+from realrl.realloc.transports.collective import HOST_RATES, CollectiveTransport, SharedMemoryTransport
 
 MakeTransport = Callable[[str], Transport]
 """`(device type) -> transport`; a class is one."""
 
-_MEMBERS = ("sharing", "rates", "node_name", "bundle_bytes", "connect", "post")
+_MEMBERS = ("shares_memory", "rates", "node_name", "bundle_bytes", "connect", "post")
 
 
 def _shared_memory(device: str) -> Transport:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.distributed as dist
 
-from realrl.api.transport import LinkRates, MessageEnd, Pending, Sharing
+from realrl.api.transport import LinkRates, MessageEnd, Pending
 from realrl.base.waiting import wait_for_ranks
-from realrl.realloc.shared import machine_id
+from realrl.realloc.shared import host_id, machine_id
 
 HOST_RATES = LinkRates(link_bytes_s=5e9, nic_bytes_s=3e9, node_nic_bytes_s=3e9)
 """Rates of a host without accelerators: memory copies, and one NIC of 25 Gb/s for all ranks."""
@@ -18,6 +18,8 @@ _BUNDLE_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}
 
 They hide the cost of a turn: on CUDA 0.4 ms of the host's time, as long as 128 MiB take over NVLink.
 """
+_SHARED_BUNDLE_BYTES = 4 << 20
+"""Bytes that a stream moves in a turn through shared memory: they stay in the cache until they are read."""
 
 
 class _Begun:
@@ -30,7 +32,7 @@ class _Begun:
 class CollectiveTransport:
     """Sends every message to every receiver. On NCCL the default group must have been used before."""
 
-    sharing: Sharing | None = None
+    shares_memory: bool = False
 
     def __init__(self, rates: LinkRates | None = None) -> None:
         self.rates = rates
@@ -54,21 +56,18 @@ class CollectiveTransport:
         for end in ends:
             if end.buffer.is_cuda:
                 on_device.append(end)
-            else:
-                begun.append(_begin(end))
+                continue
+            kind = dist.isend if end.sends else dist.irecv
+            work = kind(end.buffer, end.peer, tag=end.tag)
+            assert work is not None, "every rank is of the default process group"
+            begun.append(work)
 
         assert not (begun and on_device), "tensors of one transfer are on a CPU and on CUDA"
         return _begin_together(on_device) if on_device else begun
 
 
-def _begin(end: MessageEnd) -> Pending:
-    kind = dist.isend if end.sends else dist.irecv
-    work = kind(end.buffer, end.peer, tag=end.tag)
-    assert work is not None, "every rank is of the default process group"
-    return work
-
-
 def _begin_together(ends: Sequence[MessageEnd]) -> list[Pending]:
+    """Begin messages between CUDA devices in one NCCL group."""
     operations: list[dist.P2POp] = []
     for end in ends:
         kind = dist.isend if end.sends else dist.irecv
@@ -78,3 +77,23 @@ def _begin_together(ends: Sequence[MessageEnd]) -> list[Pending]:
     # One work may stand for the whole group; the wait for it then covers the other messages.
     missing = [_Begun() for _ in range(len(ends) - len(works))]
     return [*works, *missing]
+
+
+class SharedMemoryTransport(CollectiveTransport):
+    """Lets the ranks of a host read each message where one of them wrote it; for tensors in host memory.
+
+    Messages to other hosts go over the process group.
+    """
+
+    shares_memory: bool = True
+
+    def __init__(self) -> None:
+        super().__init__(HOST_RATES)
+
+    def node_name(self) -> str:
+        """Return the name of the host, and of this container and user, whose processes share memory."""
+        return host_id()
+
+    def bundle_bytes(self, device: torch.device) -> int:
+        """Return the bytes that stay in the cache."""
+        return _SHARED_BUNDLE_BYTES

@@ -1,6 +1,7 @@
 """What recipes share. These submodules are imported when they are first used.
 
-`calls`, `config`, `settings` and `symptoms` are light: a recipe imports them as it is.
+`calls`, `config`, `critic`, `grading`, `policy_recipe`, `settings` and `symptoms` are light: a recipe imports
+them as they are.
 """
 
 from __future__ import annotations
@@ -11,41 +12,38 @@ from realrl.base.lazy import lazy_submodules
 
 if TYPE_CHECKING:
     from realrl.recipes.parts import (
-        critic,
+        actor,
+        checks,
         data,
         estimates,
-        grading,
         pairs,
         reference,
         report,
-        rollout,
         sample_records,
         update,
     )
 else:
     __getattr__ = lazy_submodules(
         __name__,
-        "critic",
+        "actor",
+        "checks",
         "data",
         "estimates",
-        "grading",
         "pairs",
         "reference",
         "report",
-        "rollout",
         "sample_records",
         "update",
     )
 
 __all__ = [
-    "critic",
+    "actor",
+    "checks",
     "data",
     "estimates",
-    "grading",
     "pairs",
     "reference",
     "report",
-    "rollout",
     "sample_records",
     "update",
 ]

@@ -6,7 +6,7 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import ModelSpec
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import CriticPolicyConfig, PolicyConfig
 from realrl.recipes.parts.settings import Reference
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
@@ -16,6 +16,8 @@ GRADED = ("rewards", "is_graded")
 RESPONSE = ("input_ids", "loss_mask")
 TRAINED = (*ROLLOUT, "is_graded")
 """What every train call takes."""
+TARGETS = ("returns", "old_values")
+"""What a critic trains on."""
 PROMPT = ("prompts",)
 """The key of a dataset's row."""
 PAIR = ("input_ids", "loss_mask", "chosen_tokens")
@@ -42,6 +44,11 @@ def rewards(config: PolicyConfig) -> list[Call]:
 def ref_inf() -> Call:
     """Return the call that takes log-probabilities of the reference."""
     return Call("ref_inf", "ref", CallKind.INFERENCE, RESPONSE, ("ref_logprobs",))
+
+
+def critic_inf() -> Call:
+    """Return the call that takes the critic's values."""
+    return Call("critic_inf", "critic", CallKind.INFERENCE, RESPONSE, ("values",))
 
 
 def prox_inf(config: PolicyConfig) -> list[Call]:
@@ -74,6 +81,13 @@ def actor_train(config: PolicyConfig, *more: str) -> Call:
         keys += ("prox_logprobs",)
     num_minibatches = config.ppo.num_minibatches
     return Call("actor_train", "actor", CallKind.TRAIN, keys, num_minibatches=num_minibatches)
+
+
+def critic_train(config: CriticPolicyConfig) -> Call:
+    """Return the call that trains the critic on its targets."""
+    keys = (*TRAINED, *TARGETS)
+    num_minibatches = config.critic_minibatches
+    return Call("critic_train", "critic", CallKind.TRAIN, keys, num_minibatches=num_minibatches)
 
 
 def step(config: PolicyConfig, *calls: Call) -> DataflowGraph:
@@ -116,4 +130,13 @@ def models(config: PolicyConfig, ref: ModelConfig | None = None) -> dict[str, Mo
         specs["ref"] = ModelSpec(ref or actor.model, "lm")
     if config.reward_model is not None:
         specs["reward"] = ModelSpec(config.reward_model, "scalar")
+    return specs
+
+
+def models_with_critic(config: CriticPolicyConfig) -> dict[str, ModelSpec]:
+    """Return the actor, and the reference, the reward model and the critic where there are such."""
+    specs = models(config, config.ref)
+    critic = config.critic
+    if critic is not None:
+        specs["critic"] = ModelSpec(critic.model or config.actor.model, "scalar", critic.optimizer)
     return specs

@@ -16,7 +16,7 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
-from realrl.recipes.parts.settings import Updates, require_at_least
+from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least
 from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
 
 
@@ -163,6 +163,43 @@ class PolicyConfig(TrainingConfig, Section):
                 f"{section}.num_minibatches must be at most batch_size * ppo.group_size = {num_samples}, got"
                 f" {number}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticPolicyConfig(PolicyConfig):
+    """A policy whose advantages may be those of a critic."""
+
+    ref: ModelConfig | None = None
+    """The reference policy; left out, the actor as it was loaded."""
+    critic: CriticConfig | None = None
+    """Left out, rewards are taken relative to the other samples of the prompt."""
+    ppo: CriticSettings = field(default_factory=CriticSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_minibatches("critic", self.critic_minibatches)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic says what a state is worth."""
+        return self.critic is not None
+
+    @property
+    def present_critic(self) -> CriticConfig:
+        """The critic of a run that has one, as every run with a critic's calls does."""
+        assert self.critic is not None, "only a run with a critic has its calls"
+        return self.critic
+
+    @property
+    def critic_minibatches(self) -> int:
+        """Optimizer steps of the critic in a batch."""
+        own = None if self.critic is None else self.critic.num_minibatches
+        return own or self.ppo.num_minibatches
+
+    @property
+    def scales_over_batch(self) -> bool:
+        """Whether advantages are divided by their standard deviation over the batch's tokens."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.advantages import ESTIMATORS, Estimator, Scored, spread
+from realrl.algorithms.kl import kl_estimate
 from realrl.algorithms.normalise import group_relative, masked_normalise
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, CallOutput
 from realrl.base.spelling import did_you_mean
 from realrl.base.user_files import is_file_reference, load_function_from_file
+from realrl.recipes.parts.checks import groups_of, takes_part
 from realrl.recipes.parts.config import PolicyConfig
-from realrl.recipes.parts.grading import groups_of, takes_part
 from realrl.recipes.parts.sample_records import advantage_records
 
 
@@ -66,20 +67,31 @@ def chosen(config: PolicyConfig, batch: PackedBatch) -> PackedBatch:
     return batch.select(places.tolist())
 
 
+def trained_tokens(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+    """Return the response tokens that are trained on: bool `[T]`."""
+    return batch["loss_mask"] & _tokens_of(takes_part_in(config, batch), batch)
+
+
 def scored(
     ctx: CallContext[PolicyConfig],
     batch: PackedBatch,
     *,
     rewards: Tensor | None = None,
-    token_rewards: Tensor | None = None,
+    kl_coef: float = 0.0,
     values: Tensor | None = None,
     bootstrap: Tensor | None = None,
     gamma: float = 1.0,
     lam: float = 1.0,
 ) -> Scored:
-    """Return what an estimator sees of a batch; left out, rewards are as graded, and tokens earn nothing."""
+    """Return what an estimator sees of a batch; left out, rewards are as graded.
+
+    Tokens earn `-kl_coef` times their KL (k1) to the reference (Ouyang et al. 2022, arXiv:2203.02155, eq. 2).
+    """
     config = ctx.config
-    nothing = torch.zeros(batch.num_tokens)
+    token_rewards = torch.zeros(batch.num_tokens)
+    if kl_coef:
+        kl = kl_estimate(batch["logprobs"].detach(), batch["ref_logprobs"], "k1")
+        token_rewards = torch.where(batch["loss_mask"], -kl_coef * kl, 0.0)
     return Scored(
         rewards=batch["rewards"] if rewards is None else rewards,
         groups=groups_of(config, batch),
@@ -88,7 +100,7 @@ def scored(
         loss_mask=batch["loss_mask"],
         cu_seqlens=batch.cu_seqlens,
         reduce=ctx.reduce,
-        token_rewards=nothing if token_rewards is None else token_rewards,
+        token_rewards=token_rewards,
         values=values,
         bootstrap=bootstrap,
         gamma=gamma,

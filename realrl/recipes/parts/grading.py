@@ -1,23 +1,29 @@
-"""The call `reward`: rewards of responses, their reports and records, and which prompts are resampled."""
+"""The call `reward`: rewards of responses, their reports and records, and which prompts are resampled.
+
+responses ──▶ verifier | task's scorer | reward model | functions ──▶ Graded ──▶ rewards [B]
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from realrl.algorithms.normalise import differs_in_group
-from realrl.algorithms.scores import overlong_penalty, shaped
-from realrl.api.batch import PackedBatch
+from realrl import algorithms
 from realrl.api.recipe import CallContext, CallOutput, Mean
-from realrl.recipes.parts.checks import Graded, Response, grade, summed, truncated_as_wrong
+from realrl.recipes import parts
 from realrl.recipes.parts.config import PolicyConfig
-from realrl.recipes.parts.report import group_metrics, mean_of, response_metrics, verdict_metrics
-from realrl.recipes.parts.sample_records import place_of, token_texts, with_tokens
-from realrl.rewards.functions import LARGEST_REWARD, is_usable
+from realrl.rewards.budget import seconds_for
+from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, is_usable, rewards_by, weights_of
+from realrl.rewards.gym import answer_of, score_all
+from realrl.rewards.math import check_all
+from realrl.rewards.verdict import Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from realrl.api.batch import PackedBatch
+    from realrl.recipes.parts.checks import Graded, Response
 
 
 def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
@@ -26,83 +32,37 @@ def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     Raises:
         RuntimeError: a reward is not finite, or too large.
     """
-    config = ctx.config
+    config, scores = ctx.config, ctx.config.scores
     responses = responses_of(ctx, batch)
-    graded = truncated_as_wrong(config, grade(ctx, responses, batch), batch)
-    rewards = summed(config, graded, batch)
+    graded = parts.checks.truncated_as_wrong(config, grade(ctx, responses, batch), batch)
+
+    rewards = graded.total
+    if scores.truncated == "wrong":
+        # Whatever functions say, a truncated response has no more than a wrong one gets from the verifier.
+        by_verifier = graded.weights.get(MATH, graded.weights.get(GYM, 1.0))
+        at_most_wrong = rewards.clamp(max=by_verifier * scores.wrong)
+        rewards = rewards.where(batch["ended"], at_most_wrong)
     teaches = _teaches(ctx, rewards, graded.is_graded, batch)
+
     if not ctx.evaluating:
-        rewards = _shaped(config, rewards, batch)
+        rewards = algorithms.scores.shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
+    if scores.overlong_tokens and not ctx.evaluating:
+        rewards = rewards + algorithms.scores.overlong_penalty(
+            parts.checks.response_lengths(batch),
+            max_tokens=config.generation.max_new_tokens,
+            buffer_tokens=scores.overlong_tokens,
+            penalty=scores.overlong_penalty,
+        )
     _check_finite(rewards, responses)
-    metrics = _metrics(ctx, batch, responses, graded, rewards)
-    if config.ppo.max_draws > 1 and not ctx.evaluating:
-        metrics["redrawn"] = mean_of(~teaches)
-    is_graded = graded.is_graded & teaches
+
     drawn = zip(batch.samples, teaches.tolist())
     rejected = [sample.id for sample, stays in drawn if not stays]
     return CallOutput(
-        batch.with_keys(per_sample={"rewards": rewards, "is_graded": is_graded}),
-        metrics,
+        batch.with_keys(per_sample={"rewards": rewards, "is_graded": graded.is_graded & teaches}),
+        _metrics(ctx, batch, responses, graded, rewards, teaches),
         _records(ctx, responses, rewards, graded, batch),
         tuple(rejected),
     )
-
-
-def takes_part(config: PolicyConfig, is_graded: Tensor, ended: Tensor) -> Tensor:
-    """Return whether a sample is trained on and counts in its group: bool `[B]`."""
-    return is_graded & (ended | (config.scores.truncated != "left_out"))
-
-
-def _metrics(
-    ctx: CallContext[PolicyConfig],
-    batch: PackedBatch,
-    responses: Sequence[Response],
-    graded: Graded,
-    rewards: Tensor,
-) -> dict[str, Mean]:
-    """Return what a step, or an evaluation, reports of its responses."""
-    config = ctx.config
-    verdicts = graded.verdicts
-    texts = [response.response for response in responses]
-    metrics = {"reward": mean_of(rewards[graded.is_graded])}
-    metrics |= _part_metrics(graded)
-    metrics |= response_metrics(batch, texts)
-    if verdicts is not None:
-        metrics |= verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
-    if ctx.evaluating:
-        return metrics
-    if verdicts is not None:
-        groups = groups_of(config, batch)
-        metrics |= group_metrics(groups, verdicts, config.batch_size, ctx.reduce)
-    if config.ppo.group_size > 1:
-        metrics["groups_equal"] = _groups_equal(ctx, rewards, batch)
-    return metrics
-
-
-def _teaches(
-    ctx: CallContext[PolicyConfig], rewards: Tensor, is_graded: Tensor, batch: PackedBatch
-) -> Tensor:
-    """Return whether rewards differ among those of the prompt's responses that take part: bool `[B]`.
-
-    Where prompts are not resampled, all of them count as teaching.
-    """
-    config = ctx.config
-    if config.ppo.max_draws == 1 or ctx.evaluating:
-        return torch.ones_like(is_graded)
-    groups = groups_of(config, batch)
-    counts = takes_part(config, is_graded, batch["ended"])
-    return differs_in_group(rewards, groups, config.batch_size, ctx.reduce, counts=counts)
-
-
-def _groups_equal(ctx: CallContext[PolicyConfig], rewards: Tensor, batch: PackedBatch) -> Mean:
-    """Return the share of samples whose prompt's responses all have one reward: they teach nothing."""
-    differs = differs_in_group(
-        rewards,
-        groups_of(ctx.config, batch),
-        ctx.config.batch_size,
-        ctx.reduce,
-    )
-    return mean_of(~differs)
 
 
 def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
@@ -115,8 +75,96 @@ def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
         response_ids = ids[place][masks[place]]
         text = ctx.tokenizer.decode(response_ids, skip_special_tokens=True)
         solutions = ctx.dataset.solutions(sample.row)
-        responses.append(Response(prompt, text, solutions))
+        responses.append(parts.checks.Response(prompt, text, solutions))
     return responses
+
+
+def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: PackedBatch) -> Graded:
+    """Ask each reward about each response."""
+    config, score = ctx.config, parts.checks.score
+    texts = [response.response for response in responses]
+    solutions = [response.solutions for response in responses]
+    budget_s = seconds_for(len(responses), config.call_timeout_s)
+    graded = parts.checks.Graded(weights=weights_of(config.reward))
+    for name in graded.weights:
+        rewards: list[float | None] = []
+        if name == MATH:
+            units = config.scores.convert_units
+            checked = check_all(
+                texts, solutions, progress=ctx.progress, budget_s=budget_s, convert_units=units
+            )
+            graded.verdicts = [each.verdict for each in checked]
+            graded.answers = [each.answer for each in checked]
+            for verdict in graded.verdicts:
+                share = float(verdict is Verdict.CORRECT)
+                rewards.append(score(config.scores, verdict, share))
+        elif name == GYM:
+            rows = [ctx.dataset.gym(sample.row) for sample in batch.samples]
+            scored = score_all(rows, texts, progress=ctx.progress, budget_s=budget_s)
+            graded.verdicts = [each.verdict for each in scored]
+            graded.answers = [answer_of(text) or None for text in texts]
+            rewards += [score(config.scores, each.verdict, each.score) for each in scored]
+        elif name == MODEL:
+            rewards += batch["scores"].tolist()
+        else:
+            prompts = [response.prompt for response in responses]
+            rewards += rewards_by(name, prompts, texts, solutions, ctx.progress)
+        graded.add(name, rewards)
+    return graded
+
+
+def _metrics(
+    ctx: CallContext[PolicyConfig],
+    batch: PackedBatch,
+    responses: Sequence[Response],
+    graded: Graded,
+    rewards: Tensor,
+    teaches: Tensor,
+) -> dict[str, Mean]:
+    """Return what a step, or an evaluation, reports of its responses."""
+    config = ctx.config
+    verdicts = graded.verdicts
+    texts = [response.response for response in responses]
+    report = parts.report
+    metrics = {"reward": report.mean_of(rewards[graded.is_graded])}
+    metrics |= _part_metrics(graded)
+    metrics |= report.response_metrics(batch, texts)
+    if verdicts is not None:
+        metrics |= report.verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+    if ctx.evaluating:
+        return metrics
+    if verdicts is not None:
+        groups = parts.checks.groups_of(config, batch)
+        metrics |= report.group_metrics(groups, verdicts, config.batch_size, ctx.reduce)
+    if config.ppo.group_size > 1:
+        metrics["groups_equal"] = _groups_equal(ctx, rewards, batch)
+    if config.ppo.max_draws > 1:
+        metrics["redrawn"] = report.mean_of(~teaches)
+    return metrics
+
+
+def _teaches(
+    ctx: CallContext[PolicyConfig], rewards: Tensor, is_graded: Tensor, batch: PackedBatch
+) -> Tensor:
+    """Return whether rewards differ among those of the prompt's responses that take part: bool `[B]`.
+
+    Where prompts are not resampled, all of them count as teaching.
+    """
+    config = ctx.config
+    if config.ppo.max_draws == 1 or ctx.evaluating:
+        return is_graded.new_ones(len(is_graded))
+    groups = parts.checks.groups_of(config, batch)
+    counts = parts.checks.takes_part(config, is_graded, batch["ended"])
+    return algorithms.normalise.differs_in_group(
+        rewards, groups, config.batch_size, ctx.reduce, counts=counts
+    )
+
+
+def _groups_equal(ctx: CallContext[PolicyConfig], rewards: Tensor, batch: PackedBatch) -> Mean:
+    """Return the share of samples whose prompt's responses all have one reward: they teach nothing."""
+    groups = parts.checks.groups_of(ctx.config, batch)
+    differs = algorithms.normalise.differs_in_group(rewards, groups, ctx.config.batch_size, ctx.reduce)
+    return parts.report.mean_of(~differs)
 
 
 def _check_finite(rewards: Tensor, responses: Sequence[Response]) -> None:
@@ -132,12 +180,12 @@ def _check_finite(rewards: Tensor, responses: Sequence[Response]) -> None:
 
 def _part_metrics(graded: Graded) -> dict[str, Mean]:
     """Return the mean of each reward where there are several, and the share of responses without one."""
-    metrics = {"ungraded": mean_of(~graded.is_graded)}
+    metrics = {"ungraded": parts.report.mean_of(~graded.is_graded)}
     if len(graded.parts) == 1:
         return metrics
     for name, part in graded.parts.items():
         short_name = name.rpartition(":")[2]
-        metrics[f"reward/{short_name}"] = mean_of(part[graded.has_part[name]])
+        metrics[f"reward/{short_name}"] = parts.report.mean_of(part[graded.has_part[name]])
     return metrics
 
 
@@ -174,35 +222,9 @@ def _places(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> list[dict[str
     masks = batch.unpacked("loss_mask")
     places: list[dict[str, Any]] = []
     for sample, its_ids, mask in zip(batch.samples, ids, masks):
-        place: dict[str, Any] = dict(place_of(sample, group_size))
+        place: dict[str, Any] = dict(parts.sample_records.place_of(sample, group_size))
         place["num_tokens"] = int(mask.sum())
-        if with_tokens(sample, batch_samples):
-            place["tokens"] = token_texts(ctx.tokenizer, its_ids[mask])
+        if parts.sample_records.with_tokens(sample, batch_samples):
+            place["tokens"] = parts.sample_records.token_texts(ctx.tokenizer, its_ids[mask])
         places.append(place)
     return places
-
-
-def _shaped(config: PolicyConfig, rewards: Tensor, batch: PackedBatch) -> Tensor:
-    """Return the rewards as training sees them, with what their length costs."""
-    scores = config.scores
-    rewards = shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
-    if not scores.overlong_tokens:
-        return rewards
-    return rewards + overlong_penalty(
-        response_lengths(batch),
-        max_tokens=config.generation.max_new_tokens,
-        buffer_tokens=scores.overlong_tokens,
-        penalty=scores.overlong_penalty,
-    )
-
-
-def groups_of(config: PolicyConfig, batch: PackedBatch) -> Tensor:
-    """Return the number of each sample's prompt within the step's batch: int64 `[B]`."""
-    groups = [sample.id // config.ppo.group_size for sample in batch.samples]
-    return torch.tensor(groups, dtype=torch.long)
-
-
-def response_lengths(batch: PackedBatch) -> Tensor:
-    """Return the response tokens of each sample: int64 `[B]`."""
-    lengths = [int(part.sum()) for part in batch.unpacked("loss_mask")]
-    return torch.tensor(lengths, dtype=torch.long)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from realrl.api.graph import DataflowGraph
@@ -11,6 +12,7 @@ from realrl.api.recipe import CallBody, CallContext, CallOutput, Criterion, Data
 from realrl.recipes import parts
 from realrl.recipes.parts.calls import PROMPT, evaluation
 from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.grading import reward
 from realrl.recipes.parts.settings import Reference
 from realrl.recipes.parts.symptoms import policy_symptoms
 from realrl.recipes.parts.verdict_watch import watch_verdicts
@@ -22,29 +24,44 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=PolicyConfig)
 
 
-def actor_gen(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Sample a response to each prompt."""
-    return parts.rollout.generate(ctx, batch)
+def generate(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
+    """Sample a response to each prompt; in an evaluation, take the most likely tokens."""
+    config = parts.data.stopping(
+        ctx.config.generation,
+        ctx.tokenizer,
+        ctx.config.data.template,
+    )
+    if ctx.evaluating:
+        config = config.greedy()
+    ends = parts.data.ends_by(config, ctx.tokenizer)
+    found = ctx.engine.generate(
+        batch, config, seed=ctx.config.seed, step=ctx.step, ends=ends, preemption=ctx.preemption
+    )
+    return CallOutput(found)
 
 
-def reward_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Take the reward model's score of each response."""
-    return parts.rollout.take_scores(ctx, batch)
+def take_scores(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
+    """Take the reward model's score of each response: its value at the end."""
+    values = ctx.engine.values(batch)
+    if values is None:
+        return CallOutput()
+    scores = parts.pairs.scores_at_ends(values, batch)
+    return CallOutput(batch.with_keys(per_sample={"scores": scores}))
 
 
-def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Reward each response, and say which prompts are to be resampled."""
-    return parts.grading.reward(ctx, batch)
+def infer(ctx: CallContext[PolicyConfig], batch: PackedBatch, *, key: str) -> CallOutput:
+    """Take what the call's model says of each token, as `key`.
 
-
-def ref_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Take the reference's log-probability of each token."""
-    return parts.rollout.take_logprobs(ctx, batch, "ref_logprobs")
-
-
-def prox_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Take the trainer's own log-probability of each token, before the update."""
-    return parts.rollout.take_logprobs(ctx, batch, "prox_logprobs")
+    That is the critic's value of the state after it (`values`), or the log-probability by a policy at the
+    training temperature.
+    """
+    if key == "values":
+        found = ctx.engine.values(batch)
+    else:
+        found = ctx.engine.logprobs(batch, temperature=ctx.config.generation.training_temperature)
+    if found is None:
+        return CallOutput()
+    return CallOutput(batch.with_keys(tokens={key: found}))
 
 
 def datasets(config: PolicyConfig, tokenizer: Any) -> tuple[Dataset, Dataset | None]:
@@ -68,7 +85,7 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
         if name not in (MATH, GYM, MODEL):
             load_function(name)
     parts.estimates.check(config)
-    parts.update.check(config)
+    parts.actor.check(config)
     if isinstance(config.ppo, Reference) and config.ppo.ref_eta:
         ref = replace(decoders["ref"], eos_token_ids=())
         if ref != replace(decoders["actor"], eos_token_ids=()):
@@ -97,11 +114,13 @@ def policy_recipe(
         ValueError: these do not fit each other.
     """
     shared: dict[str, CallBody[P]] = {
-        "actor_gen": actor_gen,
-        "reward_inf": reward_inf,
+        "actor_gen": generate,
+        "reward_inf": take_scores,
         "reward": reward,
-        "ref_inf": ref_inf,
-        "prox_inf": prox_inf,
+        "ref_inf": partial(infer, key="ref_logprobs"),
+        "critic_inf": partial(infer, key="values"),
+        # The trainer's own, before the update.
+        "prox_inf": partial(infer, key="prox_logprobs"),
     }
     return Recipe(
         name=name,

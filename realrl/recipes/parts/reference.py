@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from realrl.algorithms.choices import Estimator
-from realrl.algorithms.kl import kl_estimate, kl_rewards
+from realrl.algorithms.kl import kl_estimate
 from realrl.algorithms.policy import ResponseTokens
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext
@@ -42,12 +42,6 @@ def kl_coef_unless_noise(
     noise = LOGPROB_NOISE[ctx.config.actor.model.dtype]
     is_noise = squares <= number * noise**2
     return 0.0 if is_noise else kl_coef
-
-
-def token_costs(batch: PackedBatch, kl_coef: float) -> Tensor:
-    """Return what the tokens earn by their KL (k1) to the reference: float32 `[T]`, 0 outside the mask."""
-    ref_logprobs = batch["ref_logprobs"] if kl_coef else batch["logprobs"]
-    return kl_rewards(batch["logprobs"], ref_logprobs, batch["loss_mask"], kl_coef=kl_coef)
 
 
 def response_costs(batch: PackedBatch, kl_coef: float) -> Tensor:

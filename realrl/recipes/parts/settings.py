@@ -219,3 +219,8 @@ class Discounting(Section):
         super().__post_init__()
         require_share("gamma", self.gamma)
         require_share("lam", self.lam)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings(Clipping, Discounting, Reference):
+    """PPO's clipping, discounting and reference, as recipes with a critic have them."""

@@ -5,163 +5,20 @@ batch ──▶ mini-batches ──▶ weights of tokens ──▶ engine: micro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import NamedTuple
-
-import torch
-from torch import Tensor
 
 from realrl.algorithms.aggregate import token_weights
 from realrl.algorithms.choices import Aggregation
 from realrl.algorithms.learning_rate import learning_rate
-from realrl.algorithms.policy import (
-    PolicyLoss,
-    ResponseTokens,
-    TokenLoss,
-    importance_weights,
-    own_loss,
-)
-from realrl.algorithms.value import ValueLoss
 from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
-from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
-from realrl.base.user_files import load_function_from_file
+from realrl.api.recipe import CallContext, Mean, Metrics
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.estimates import chosen
-from realrl.recipes.parts.report import (
-    Drift,
-    importance_metrics,
-    mean_of,
-    mean_over,
-    named,
-    responses_of,
-    share_of,
-    staleness_metrics,
-)
-
-LossOfPolicy = Callable[[ResponseTokens], PolicyLoss]
-"""An algorithm's loss of a micro-batch."""
-TermOfLoss = Callable[[ResponseTokens, PackedBatch], Tensor | float]
-"""What an algorithm adds to its loss of a micro-batch, as the cost of a distance: a scalar."""
-LossOfValues = Callable[[Tensor, PackedBatch], ValueLoss]
-"""`(values [T], micro-batch)`: a critic's loss of a micro-batch."""
 
 
-def response_tokens(config: PolicyConfig, logprobs: Tensor, micro: PackedBatch) -> ResponseTokens:
-    """Return what a loss of the policy sees of a micro-batch, whose response tokens have their weights."""
-    responses, weights = responses_of(micro), micro["weights"]
-    if config.ppo.importance != "none":
-        weights = weights * micro["importance"]
-    old_logprobs = micro["logprobs" if config.ppo.old == "rollout" else "prox_logprobs"]
-    return ResponseTokens(
-        logprobs=logprobs[responses],
-        old_logprobs=old_logprobs[responses],
-        advantages=micro["advantages"][responses],
-        weights=weights[responses],
-        responses=responses,
-        cu_seqlens=micro.cu_seqlens,
-    )
-
-
-def own_loss_of(config: PolicyConfig) -> TokenLoss | None:
-    """Return the loss of a user's own that a config names, if it does.
-
-    Raises:
-        ValueError: it names none that can be loaded.
-    """
-    if config.loss is None:
-        return None
-    loss: TokenLoss = load_function_from_file(
-        config.loss,
-        setting="loss",
-        num_arguments=1,
-        form="f(tokens), with a micro-batch's response tokens",
-    )
-    return loss
-
-
-def check(config: PolicyConfig) -> None:
-    """Check the loss that a config names.
-
-    Raises:
-        ValueError: it cannot be loaded.
-    """
-    own_loss_of(config)
-
-
-def train_policy(
-    ctx: CallContext[PolicyConfig],
-    batch: PackedBatch,
-    loss: LossOfPolicy,
-    *,
-    aggregation: Aggregation,
-    term: TermOfLoss = lambda tokens, micro: 0.0,
-) -> CallOutput:
-    """Train the actor on the samples that take part, mini-batch by mini-batch, up to `early_stop_kl`.
-
-    A loss of the user's own is taken instead of `loss`; `term` is added to both.
-
-    Collective: over the call's ranks.
-    """
-    config, ppo = ctx.config, ctx.config.ppo
-    metrics: Metrics = staleness_metrics(ctx.step, batch)
-    if "ref_logprobs" in batch.tokens:
-        distance = mean_over(batch["logprobs"] - batch["ref_logprobs"], batch)
-        metrics = {**metrics, "kl_to_ref": distance}
-    own = own_loss_of(config)
-    if own is not None:
-        loss = partial(own_loss, token_loss=own)
-    num_updates = 0.0
-    for step in _steps(ctx, chosen(config, batch), config.actor.optimizer, ppo.num_minibatches, aggregation):
-        watched = _Watched(ctx, step.num_tokens, loss, term)
-        found = ctx.engine.train_logprobs(
-            _with_importance(config, step.minibatch),
-            watched,
-            lr=step.lr,
-            temperature=config.generation.training_temperature,
-            accept=watched.is_near_enough,
-        )
-        if not num_updates:  # by the weights that the step began with
-            found = {**found, **watched.drift.metrics(ctx.reduce_mesh)}
-        metrics = joined(metrics, named("actor_", found))
-        if watched.went_too_far:
-            break
-        num_updates += _num_updates(found)
-    return CallOutput(metrics={**metrics, "actor_updates": Mean(num_updates, 1.0)})
-
-
-def train_critic(
-    ctx: CallContext[PolicyConfig],
-    batch: PackedBatch,
-    loss: LossOfValues,
-    *,
-    optimizer: OptimizerConfig,
-    num_minibatches: int,
-) -> CallOutput:
-    """Train the critic on the samples that take part, mini-batch by mini-batch; every token counts alike.
-
-    Collective: over the call's ranks.
-    """
-    metrics: Metrics = {}
-    num_updates = 0.0
-    for step in _steps(ctx, chosen(ctx.config, batch), optimizer, num_minibatches, "token"):
-
-        def measured(
-            values: Tensor, micro: PackedBatch, num_tokens: float = step.num_tokens
-        ) -> tuple[Tensor, Metrics]:
-            """Return the loss of a micro-batch, and what is reported of it."""
-            found = loss(values, micro)
-            share = share_of(found.loss, num_tokens, micro)
-            return found.loss, {"loss": share, "clip_fraction": mean_of(found.clipped)}
-
-        found = ctx.engine.train_values(step.minibatch, measured, lr=step.lr)
-        metrics = joined(metrics, named("critic_", found))
-        num_updates += _num_updates(found)
-    return CallOutput(metrics={**metrics, "critic_updates": Mean(num_updates, 1.0)})
-
-
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One optimizer step to make."""
 
     minibatch: PackedBatch
@@ -171,16 +28,22 @@ class _Step(NamedTuple):
     lr: float
 
 
-def _steps(
+def steps(
     ctx: CallContext[PolicyConfig],
     batch: PackedBatch,
     optimizer: OptimizerConfig,
     num: int,
     aggregation: Aggregation,
-) -> Iterator[_Step]:
-    """Yield the steps of a batch; a mini-batch without a response token, on all ranks, takes none."""
+) -> Iterator[Step]:
+    """Yield the steps on the samples of a batch that take part, mini-batch by mini-batch.
+
+    A mini-batch without a response token, on all ranks, takes none.
+
+    Collective: over the ranks of `ctx.reduce`.
+    """
     config = ctx.config
-    for index, minibatch in enumerate(minibatches(config, batch, num)):
+    taken = chosen(config, batch)
+    for index, minibatch in enumerate(minibatches(config, taken, num)):
         num_tokens = float(ctx.reduce(minibatch["loss_mask"].sum()))
         if not num_tokens:
             continue
@@ -196,7 +59,7 @@ def _steps(
             ctx.step * num + index,
             config.num_steps * num,
         )
-        yield _Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
+        yield Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
 
 
 def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
@@ -213,74 +76,8 @@ def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[Pack
     return parts
 
 
-def _with_importance(config: PolicyConfig, minibatch: PackedBatch) -> PackedBatch:
-    """Return the mini-batch with its tokens' importance weights, if there are any."""
-    ppo = config.ppo
-    if ppo.importance == "none":
-        return minibatch
-    importance = importance_weights(
-        minibatch["prox_logprobs"],
-        minibatch["logprobs"],
-        minibatch["loss_mask"],
-        minibatch.cu_seqlens,
-        cap=ppo.importance_cap,
-        level=ppo.importance_level,
-        kind=ppo.importance,
-    )
-    return minibatch.with_keys(tokens={"importance": importance})
-
-
-def _num_updates(found: Metrics) -> float:
+def num_updates_of(found: Metrics) -> float:
     """Return 1 if the optimizer's step was made, and 0 if it was skipped."""
     skipped = found["skipped_updates"]
     assert isinstance(skipped, Mean), "an engine says of one step whether it was skipped"
     return float(not skipped.total)
-
-
-class _Watched:
-    """The loss of a mini-batch of `num_tokens`, over all ranks, and what is noted of it on this one."""
-
-    def __init__(
-        self, ctx: CallContext[PolicyConfig], num_tokens: float, loss: LossOfPolicy, term: TermOfLoss
-    ) -> None:
-        self._ctx = ctx
-        self._num_tokens = num_tokens
-        self._loss = loss
-        self._term = term
-        self.drift = Drift(ctx.step)
-        self.went_too_far = False
-        """Whether `ppo.early_stop_kl` was exceeded before the mini-batch's step."""
-        self._approx_kl = Mean(0.0, 0.0)
-
-    def __call__(self, logprobs: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
-        tokens = response_tokens(self._ctx.config, logprobs, micro)
-        found = self._loss(tokens)
-        loss = found.loss + self._term(tokens, micro)
-        self.drift.add(logprobs, micro)
-        approx_kl = mean_of(found.approx_kl)
-        self._approx_kl = self._approx_kl.joined(approx_kl)
-        metrics = {
-            "loss": share_of(loss, self._num_tokens, micro),
-            "ratio": mean_of(found.ratio),
-            "clip_fraction": mean_of(found.clipped),
-            "approx_kl": approx_kl,
-            "entropy": mean_over(micro["entropy"], micro),
-        }
-        if self._ctx.config.ppo.importance != "none":
-            metrics |= importance_metrics(self._ctx.config.ppo, micro)
-        return loss, metrics
-
-    def is_near_enough(self) -> bool:
-        """Whether the policy is still near the old one, so that the mini-batch's step is to be made.
-
-        Collective: over the call's ranks, which all find the same.
-        """
-        limit = self._ctx.config.ppo.early_stop_kl
-        if limit:
-            own = torch.tensor(
-                [float(x) for x in self._approx_kl],
-                dtype=torch.double,
-            )
-            total, number = self._ctx.reduce_mesh(own).tolist()
-            self.went_too_far = total > limit * number
-        return not self.went_too_far

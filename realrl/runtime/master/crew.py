@@ -15,8 +15,8 @@ from realrl.base.watching import AttentiveClock
 from realrl.program.deadlines import Deadlines, Outstanding
 from realrl.program.instructions import Instruction
 from realrl.program.scheduler import Waiting
-from realrl.runtime.control.channel import MasterChannel
 from realrl.runtime.control.log_throttle import Drops
+from realrl.runtime.control.master_channel import MasterChannel
 from realrl.runtime.failure import RunFailed, RunRefused
 from realrl.runtime.watch.activity import scene_of, set_up_scene, work_of
 from realrl.runtime.watch.run_watch import Watch
@@ -98,9 +98,15 @@ class Crew:
             RunFailed: a worker failed, died or is late.
         """
         while True:
-            received = self._receive(lambda: self._scene(waiting()))
+            self._watch.look(lambda: self._scene(waiting()))
+            if time.monotonic() - self._read_s > _AWAY_S:
+                self._reading_since_s = time.monotonic()
+            received = self._channel.receive(_POLL_S)
+            self._read_s = time.monotonic()
+            self._require_health(received)
             if self._has_read_all(received):
                 self._require_progress(waiting)
+
             match received:
                 case rank, Done() as done if self._is_asked_for(rank, done.seq):
                     self._underway.pop((done.seq, rank), None)
@@ -168,7 +174,10 @@ class Crew:
         scene = partial(set_up_scene, what, missing, self._ranks, time.time())
         deadline_s = self._clock.now_s() + self._deadlines.timeout_s
         while missing:
-            match self._receive(scene):
+            self._watch.look(scene)
+            received = self._channel.receive(_POLL_S)
+            self._require_health(received)
+            match received:
                 case rank, message if isinstance(message, kind):
                     missing.discard(rank)
                 case None if self._clock.now_s() > deadline_s:
@@ -181,17 +190,11 @@ class Crew:
         message, see = self._watch.hang(scene, work, did, ())
         return self._end(message, see)
 
-    def _receive(self, scene: Callable[[], Scene]) -> tuple[int, ToMaster] | None:
-        """Return one message, or None after a short while; `scene` returns what workers do.
-
-        Raises:
-            RunFailed: a worker failed or died.
+    def _require_health(self, received: tuple[int, ToMaster] | None) -> None:
         """
-        self._watch.look(scene)
-        if time.monotonic() - self._read_s > _AWAY_S:
-            self._reading_since_s = time.monotonic()
-        received = self._channel.receive(_POLL_S)
-        self._read_s = time.monotonic()
+        Raises:
+            RunFailed: `received` says that a worker failed, or a worker has died.
+        """
         match received:
             case rank, Failed() as failed:
                 raise self._failed(rank, failed)
@@ -199,7 +202,6 @@ class Crew:
             self._checked_s = time.monotonic()
             if died := self._died():
                 raise died
-        return received
 
     def _has_read_all(self, received: object) -> bool:
         """Whether no report is left that came long ago, while the master was busy elsewhere.

@@ -12,7 +12,7 @@ from rich.text import Text
 from realrl.base.clock import clock
 from realrl.base.terminal import printable
 from realrl.runtime.master.crew import Running
-from realrl.runtime.master.job_report import JobReport
+from realrl.runtime.master.job_report import Outcome
 
 SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
 """Metrics that are shown; all are recorded."""
@@ -60,18 +60,17 @@ class Progress:
         text = Text(line, no_wrap=True, overflow="ellipsis")
         self._live.update(text)
 
-    def show_job(self, report: JobReport) -> None:
+    def show_job(self, outcome: Outcome) -> None:
         """Print a line for a step or an evaluation that has ended."""
-        job = report.job
-        numbers = _numbers(report)
-        if job.evaluating:
-            self.say(f"evaluation at step {job.step}  {numbers}")
+        numbers = _numbers(outcome)
+        if outcome.evaluating:
+            self.say(f"evaluation at step {outcome.step}  {numbers}")
             return
 
         self._last = numbers
-        self._steps_done = job.step + 1
+        self._steps_done = outcome.step + 1
         if self._first_step_s is None:
-            self._first_step_s = time.monotonic() - report.duration_s
+            self._first_step_s = time.monotonic() - outcome.duration_s
         self.say(f"step {self._steps_done}/{self._steps.stop}  {numbers}  left {clock(self._left_s())}")
 
     def _left_s(self) -> float:
@@ -90,16 +89,15 @@ def say_line(line: str, console: Console | None = None) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _numbers(report: JobReport) -> str:
+def _numbers(outcome: Outcome) -> str:
     """Return the shown metrics of a job, its speed and its time."""
-    metrics = report.metrics()
     shown: list[str] = []
     for name in SHOWN:
-        if name in metrics:
-            value = number(metrics[name])
+        if name in outcome.metrics:
+            value = number(outcome.metrics[name])
             shown.append(f"{name} {value}")
-    shown.append(f"tokens/s {report.tokens_per_s:.0f}")
-    shown.append(f"{report.duration_s:.1f} s")
+    shown.append(f"tokens/s {outcome.tokens_per_s:.0f}")
+    shown.append(f"{outcome.duration_s:.1f} s")
     return "  ".join(shown)
 
 

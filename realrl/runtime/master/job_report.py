@@ -59,17 +59,9 @@ class Outcome:
                 parts[name] = Mean(value * weight, weight)
         return parts
 
-    def line(self, kind: str) -> dict[str, Any]:
-        """Return this outcome as a row of metrics.jsonl; `kind` labels rows that are not evaluations."""
-        row: dict[str, Any] = {"step": self.step, "kind": _EVAL if self.evaluating else kind}
-        row.update(self.metrics)
-        for name in _BESIDE_METRICS:
-            row[name] = getattr(self, name)
-        return row
-
     @staticmethod
     def of(line: Mapping[str, Any]) -> Outcome:
-        """Return the outcome of a row; a metric that is null there was not a number."""
+        """Return the outcome of a row of metrics.jsonl; a metric that is null there was not a number."""
         rest: dict[str, Any] = {}
         for name in ("step", *_BESIDE_METRICS):
             rest[name] = line[name]
@@ -79,11 +71,12 @@ class Outcome:
             if name == "kind" or name in rest:
                 continue
             metrics[name] = math.nan if value is None else value
-        evaluating = line["kind"] == _EVAL
+        evaluating = line["kind"] == EVAL
         return Outcome(evaluating=evaluating, metrics=metrics, **rest)
 
 
-_EVAL = "eval"
+EVAL = "eval"
+"""The kind of the rows of evaluations."""
 _BESIDE_METRICS = ("weights", "num_sequences", "num_tokens", "tokens_per_s", "duration_s", "phases_s")
 """The keys of a row that come after its metrics."""
 
@@ -181,13 +174,29 @@ class JobReport:
         return dict(phases_s)
 
     def outcome(self) -> Outcome:
-        """Return what is recorded of the job."""
-        found = self._named_metrics()
-        weights = {name: metric.weight for name, metric in found.items() if isinstance(metric, Mean)}
+        """Return what is recorded of the job: its metrics over all ranks, except means of nothing.
+
+        A metric is named `call/metric` if several calls have a metric of that name.
+        """
+        num_calls: Counter[str] = Counter()
+        for of_call in self._metrics.values():
+            num_calls.update(of_call.keys())
+
+        metrics: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        for call, of_call in self._metrics.items():
+            for own_name, metric in of_call.items():
+                name = f"{call}/{own_name}" if num_calls[own_name] > 1 else own_name
+                if isinstance(metric, Mean):
+                    if not metric.weight:
+                        continue
+                    weights[name] = metric.weight
+                metrics[name] = _value(metric)
+
         return Outcome(
             step=self.job.step,
             evaluating=self.job.evaluating,
-            metrics=values(found),
+            metrics=metrics,
             weights=weights,
             num_sequences=len(self.job.samples),
             num_tokens=self.num_tokens,
@@ -195,27 +204,6 @@ class JobReport:
             duration_s=self.duration_s,
             phases_s=self.phases_s,
         )
-
-    def metrics(self) -> dict[str, float]:
-        """Return each metric over all ranks, except means of nothing."""
-        return values(self._named_metrics())
-
-    def _named_metrics(self) -> Metrics:
-        """Return the metrics by name: `call/metric` if several calls have a metric of that name."""
-        num_calls: Counter[str] = Counter()
-        for metrics in self._metrics.values():
-            num_calls.update(metrics.keys())
-
-        named: dict[str, Mean | Peak] = {}
-        for call, metrics in self._metrics.items():
-            for name, metric in metrics.items():
-                if isinstance(metric, Mean) and not metric.weight:
-                    continue
-                if num_calls[name] > 1:
-                    named[f"{call}/{name}"] = metric
-                else:
-                    named[name] = metric
-        return named
 
 
 def _place(fields: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -17,16 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from realrl.api.messages import Done
 from realrl.api.recipe import CourseWatch, NoWatch, Observed
 from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
-from realrl.program.instructions import Instruction
+from realrl.program.jobs import in_order
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
 from realrl.runtime.master.checkpoints import Best, publish
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress
-from realrl.runtime.master.job_report import JobReport
+from realrl.runtime.master.job_report import JobReport, Outcome
 from realrl.runtime.master.recorder import Recorder
 from realrl.runtime.master.recovery import publish_recovery
 from realrl.runtime.master.schedule import Schedule
@@ -60,7 +59,7 @@ class Master:
         """
         self._crew = crew
         self._schedule = schedule
-        self._stages = schedule.stages()
+        self._stages = in_order(schedule.jobs(), schedule.open_ahead)
         self._next = next(self._stages, None)
         self._scheduler = Scheduler(schedule.versions)
         self._most_open = OPEN_JOBS + schedule.open_ahead
@@ -89,21 +88,115 @@ class Master:
         with self._shutdown.deferred():
             self._begin_stages()
             while self._open:
-                self._handle(*self._crew.receive(self._on_poll, self._scheduler.waiting))
+                rank, instruction, done = self._crew.receive(self._on_poll, self._scheduler.waiting)
+                self._recorder.record_instruction(rank, instruction, done)
+                report = self._open.get(instruction.job)
+                if report is not None:  # else its job was withdrawn
+                    report.add(rank, instruction, done)
+                self._tell(Reported(rank, done))
                 self._end_jobs()
                 self._begin_stages()
                 self._on_poll()
 
-    def _handle(self, rank: int, instruction: Instruction, done: Done) -> None:
-        self._recorder.record_instruction(rank, instruction, done)
-        report = self._open.get(instruction.job)
-        if report is not None:  # else its job was withdrawn
-            report.add(rank, instruction, done)
-        self._tell(Reported(rank, done))
+    def _begin_stages(self) -> None:
+        """Begin stages in their order, up to the first that may not begin yet."""
+        while stage := self._next:
+            job = stage.job
+            if job.number not in self._open:
+                open_jobs = [report.job for report in self._open.values()]
+                if job.only_if_best:
+                    if any(other.evaluating for other in open_jobs):
+                        return  # Whether its weights are the best is not known yet.
+                    if self._best.step != job.step:
+                        self._next = next(self._stages, None)
+                        continue
+                # A recovery point is written while the next step runs.
+                num_open = sum(not other.recovers for other in open_jobs)
+                if num_open >= self._most_open:
+                    return
+                if job.directory:
+                    _empty_directory(Path(job.directory))
+                self._open[job.number] = JobReport(job)
+                self._num_jobs = max(self._num_jobs, job.number + 1)
+
+            self._next = next(self._stages, None)
+            self._tell(stage)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the scheduler of an event, and send what it allows."""
+        emitted = self._scheduler.handle(event)
+        self._recorder.record_event(event, emitted)
+        for instruction in emitted:
+            logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
+            self._crew.send(instruction)
+
+    def _end_jobs(self) -> None:
+        """Close each job that has ended: publish what it wrote, or record its result."""
+        for report in list(self._open.values()):
+            job = report.job
+            # The results of earlier jobs must be recorded before a recovery point.
+            is_early = job.recovers and min(self._open) < job.number
+            if is_early or self._scheduler.is_open(job):
+                continue
+
+            del self._open[job.number]
+            if not (job.evaluating or job.directory):
+                report.after_s = self._ended_s
+                self._ended_s = report.end_s
+            report.num_tokens = self._scheduler.ledgers[job.number].num_tokens
+            self._tell(Closed(job.number))
+            if job.recovers:
+                self._publish_recovery(report)
+                continue
+            if job.directory:
+                self._publish(job)
+                continue
+
+            outcome = report.outcome()
+            records = report.records
+            if job.evaluating:
+                self._best.consider(job.step, outcome.metrics)
+            else:
+                self._steps_done = job.step + 1
+            self._recorder.record_job(outcome, records)
+            self._summary.add(outcome)
+            self._progress.show_job(outcome)
+            if not job.evaluating:
+                self._look_for_faults(outcome, records)
+
+    def _look_for_faults(self, outcome: Outcome, records: Sequence[dict]) -> None:
+        """Warn of what a training step shows to be wrong."""
+        step = outcome.step
+        if symptoms := self._symptoms:
+            self._symptoms = None
+            observed = Observed(outcome.metrics, records, is_first_step=step == 0)
+            self._warn(symptoms(observed))
+        self._warn(self._course.observe(step, records))
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            logger.warning("%s", line)
+            self._progress.say(f"warning: {line}")
+
+    def _publish(self, job: Job) -> None:
+        partial = Path(job.directory)
+        if job.only_if_best:
+            self._best.note(partial)
+        self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
+
+    def _publish_recovery(self, report: JobReport) -> None:
+        # A run that resumes here expects the records of every step before it.
+        self._recorder.sync()
+        partial = Path(report.job.directory)
+        step = report.job.step
+        keep = self._schedule.keep_recoveries
+        final = publish_recovery(partial, step, report.files, self._inputs, keep)
+        self._last_point = step
+        logger.info("recovery point %s", final)
 
     def _on_poll(self) -> None:
         self._recorder.flush_events()
-        self._show_running()
+        self._progress.show_running(self._crew.running)
         if self._shutdown.is_requested:
             self._wind_down()
 
@@ -122,9 +215,9 @@ class Master:
         if not self._open and self._last_point == self._steps_done:
             self._shutdown.stop()
         elif not self._open:
-            for stage in self._schedule.recovery_now(self._num_jobs, self._steps_done):
-                self._open_job(stage.job)
-                self._tell(stage)
+            self._stages = self._schedule.recovery_now(self._num_jobs, self._steps_done)
+            self._next = next(self._stages, None)
+            self._begin_stages()
 
     def _withdraw(self) -> None:
         """Withdraw all jobs except the step that changes weights, if any, and what saves earlier steps."""
@@ -157,122 +250,6 @@ class Master:
             if self._scheduler.has_all_of(report.job):
                 continue
             self._tell(_next_of(report.job, left))
-
-    def _show_running(self) -> None:
-        self._progress.show_running(self._crew.running)
-
-    def _tell(self, event: Event) -> None:
-        """Tell the scheduler of an event, and send what it allows."""
-        emitted = self._scheduler.handle(event)
-        self._recorder.record_event(event, emitted)
-        for instruction in emitted:
-            logger.debug("seq %d to ranks %s: %s", instruction.seq, instruction.ranks, instruction)
-            self._crew.send(instruction)
-
-    def _begin_stages(self) -> None:
-        """Begin stages in their order, up to the first that may not begin yet."""
-        while stage := self._next:
-            if not (self._is_left_out(stage.job) or self._may_begin(stage.job)):
-                return
-            self._next = next(self._stages, None)
-            if stage.job.number in self._open:
-                self._tell(stage)
-
-    def _is_left_out(self, job: Job) -> bool:
-        """Whether a job saves the best weights, and the weights of its step are known not to be the best."""
-        return job.only_if_best and not self._is_evaluating and self._best.step != job.step
-
-    @property
-    def _is_evaluating(self) -> bool:
-        return any(report.job.evaluating for report in self._open.values())
-
-    def _may_begin(self, job: Job) -> bool:
-        """Open a job if it is known to be due and not too many are open; return whether it is open."""
-        if job.number in self._open:
-            return True
-        is_undecided = job.only_if_best and self._is_evaluating
-        # A recovery point is written while the next step runs.
-        num_open = sum(not report.job.recovers for report in self._open.values())
-        if is_undecided or num_open >= self._most_open:
-            return False
-        self._open_job(job)
-        return True
-
-    def _open_job(self, job: Job) -> None:
-        if job.number in self._open:
-            return
-        if job.directory:
-            _empty_directory(Path(job.directory))
-        self._open[job.number] = JobReport(job)
-        self._num_jobs = max(self._num_jobs, job.number + 1)
-
-    def _end_jobs(self) -> None:
-        """Close each job that has ended."""
-        reports = list(self._open.values())
-        ended = [report for report in reports if not self._scheduler.is_open(report.job)]
-        for report in ended:
-            if report.job.recovers and min(self._open) < report.job.number:
-                continue  # The results of earlier jobs must be recorded first.
-            self._end_job(report)
-
-    def _end_job(self, report: JobReport) -> None:
-        job = report.job
-        del self._open[job.number]
-        if not (job.evaluating or job.directory):
-            report.after_s = self._ended_s
-            self._ended_s = report.end_s
-        report.num_tokens = self._scheduler.ledgers[job.number].num_tokens
-        self._tell(Closed(job.number))
-
-        if job.recovers:
-            self._publish_recovery(report)
-        elif job.directory:
-            self._publish(job)
-        else:
-            self._take_in(report)
-
-    def _take_in(self, report: JobReport) -> None:
-        """Record a step or an evaluation that has ended, and warn of what it shows to be wrong."""
-        job = report.job
-        if job.evaluating:
-            self._best.consider(job.step, report.metrics())
-        else:
-            self._steps_done = job.step + 1
-        self._recorder.record_job(report)
-        self._summary.add(report.outcome())
-        self._progress.show_job(report)
-        if not job.evaluating:
-            self._look_for_faults(report)
-
-    def _look_for_faults(self, report: JobReport) -> None:
-        """Warn of what a training step shows to be wrong."""
-        step = report.job.step
-        if symptoms := self._symptoms:
-            self._symptoms = None
-            observed = Observed(report.metrics(), report.records, is_first_step=step == 0)
-            self._warn(symptoms(observed))
-        self._warn(self._course.observe(step, report.records))
-
-    def _warn(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            logger.warning("%s", line)
-            self._progress.say(f"warning: {line}")
-
-    def _publish(self, job: Job) -> None:
-        partial = Path(job.directory)
-        if job.only_if_best:
-            self._best.note(partial)
-        self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
-
-    def _publish_recovery(self, report: JobReport) -> None:
-        # A run that resumes here expects the records of every step before it.
-        self._recorder.sync()
-        partial = Path(report.job.directory)
-        step = report.job.step
-        keep = self._schedule.keep_recoveries
-        final = publish_recovery(partial, step, report.files, self._inputs, keep)
-        self._last_point = step
-        logger.info("recovery point %s", final)
 
 
 def _next_of(job: Job, stages: Iterator[Stage]) -> Stage:

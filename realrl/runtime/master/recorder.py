@@ -21,7 +21,7 @@ from realrl.program.scheduler import Emitted
 from realrl.program.scheduler_state import SchedulerState
 from realrl.runtime.loggers.background import Loggers
 from realrl.runtime.master.event_files import LARGEST_BYTES, EventFiles
-from realrl.runtime.master.job_report import JobReport
+from realrl.runtime.master.job_report import EVAL, Outcome
 from realrl.runtime.run_files import METRICS, RECORDS, SUMMARY, TRACE
 
 MICROSECONDS = 1e6
@@ -50,19 +50,27 @@ class Recorder:
         """Add one rank's part of an instruction to the timeline."""
         self._trace.add(rank, instruction, done)
 
-    def record_job(self, report: JobReport) -> None:
-        """Write the job's records, then one row of metrics: a job with a row of metrics is whole."""
-        job = report.job
+    def record_job(self, outcome: Outcome, records: Sequence[dict]) -> None:
+        """Write a job's records, then one row of metrics: a job with a row of metrics is whole."""
         of_job: dict[str, Any] = {}
         if self._kind == "train":  # which has a row of the dataset in several steps
-            of_job = {"step": job.step, "evaluating": job.evaluating}
-        for record in report.records:
+            of_job = {"step": outcome.step, "evaluating": outcome.evaluating}
+        for record in records:
             line = _json({**of_job, **record})
             self._records.write(f"{line}\n")
         self._records.flush()
 
-        outcome = report.outcome()
-        row = outcome.line(self._kind)
+        row = {
+            "step": outcome.step,
+            "kind": EVAL if outcome.evaluating else self._kind,
+            **outcome.metrics,
+            "weights": outcome.weights,
+            "num_sequences": outcome.num_sequences,
+            "num_tokens": outcome.num_tokens,
+            "tokens_per_s": outcome.tokens_per_s,
+            "duration_s": outcome.duration_s,
+            "phases_s": outcome.phases_s,
+        }
         self._metrics.write(f"{_json(row)}\n")
         self._metrics.flush()
         self._loggers.log(row)

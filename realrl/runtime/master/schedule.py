@@ -19,7 +19,7 @@ from realrl.api.recipe import Dataset, Recipe
 from realrl.api.traits import needed_generation
 from realrl.base.seeding import derive_seed
 from realrl.program.events import Job, Stage
-from realrl.program.jobs import Programs, compile_run, in_order, samples_of
+from realrl.program.jobs import Programs, compile_run, samples_of
 from realrl.runtime.history import Past
 from realrl.runtime.master.checkpoints import BEST, CHECKPOINTS, RECOVERIES, noted_step, partial_directory
 from realrl.runtime.master.mixing import mixed_rows, mixed_spares
@@ -56,8 +56,8 @@ class Schedule(Protocol):
     def versions(self) -> Mapping[str, int]:
         """The version of each model whose weights differ from its checkpoint."""
 
-    def stages(self) -> Iterator[Stage]:
-        """Return everything that the run does, in its one order."""
+    def jobs(self) -> Iterator[Job]:
+        """Return all jobs that are not done, in order."""
 
     @property
     def may_recover_now(self) -> bool:
@@ -113,10 +113,6 @@ class Training:
             return {}
         return dict.fromkeys(self.programs.changed, self.steps_done)
 
-    def stages(self) -> Iterator[Stage]:
-        """Return the stages of all jobs, in their one order."""
-        return in_order(self.jobs(), self.config.max_staleness)
-
     def outcome(self) -> dict[str, Any]:
         """Return the path of the last checkpoint."""
         name = _name(self.config.num_steps)
@@ -128,10 +124,29 @@ class Training:
         Evaluations are at the start, at the end and where asked for; the end is saved, and after all
         evaluations except the first what may be the best. A recovery point comes last before training.
         """
+        config = self.config
         number = 0
-        for step in range(self.steps_done, self.config.num_steps + 1):
+        for step in range(self.steps_done, config.num_steps + 1):
+            is_first = step == 0
+            is_last = step == config.num_steps
+            evaluates = is_first or is_last or _every(config.eval_every, step)
+            saves = is_last or (not is_first and _every(config.save_every, step))
+            recovers = is_last or _every(config.recover_every, step)
+
+            due: list[MakeJob] = []
+            if self.held_out and evaluates:
+                due.append(self._evaluation)
+                if self.keeps_best and not is_first:
+                    due.append(self._best)
+            if saves:
+                due.append(self._checkpoint)
+            if recovers and config.recover_every and not is_first:
+                due.append(self._recovery)
+            if not is_last:
+                due.append(self._training)
+
             is_resumed = 0 < step == self.steps_done
-            for make in self._due(step):
+            for make in due:
                 if is_resumed and self._is_done(make, step):
                     continue
                 yield make(number, step)
@@ -167,28 +182,6 @@ class Training:
         if make == self._evaluation:
             return self.is_evaluated
         return make == self._recovery
-
-    def _due(self, step: int) -> list[MakeJob]:
-        """Return what makes the jobs that are due before training step `step`, and that step, in order."""
-        config = self.config
-        is_first = step == 0
-        is_last = step == config.num_steps
-        evaluates = is_first or is_last or _every(config.eval_every, step)
-        saves = is_last or (not is_first and _every(config.save_every, step))
-        recovers = is_last or _every(config.recover_every, step)
-
-        due: list[MakeJob] = []
-        if self.held_out and evaluates:
-            due.append(self._evaluation)
-            if self.keeps_best and not is_first:
-                due.append(self._best)
-        if saves:
-            due.append(self._checkpoint)
-        if recovers and config.recover_every and not is_first:
-            due.append(self._recovery)
-        if not is_last:
-            due.append(self._training)
-        return due
 
     def _training(self, number: int, step: int) -> Job:
         config = self.config
@@ -260,10 +253,6 @@ class Pass:
         num_left = len(self.rows) - self.rows_done
         num_batches = -(-num_left // self.config.batch_size)
         return range(self.steps_done, self.steps_done + num_batches)
-
-    def stages(self) -> Iterator[Stage]:
-        """Return the stages of all jobs, in their one order."""
-        return in_order(self.jobs(), max_staleness=0)
 
     def recovery_now(self, number: int, step: int) -> Iterator[Stage]:
         """Return nothing: a pass resumes from its records."""

@@ -30,7 +30,7 @@ from realrl.models.config import DecoderConfig
 from realrl.models.layout import decoder_layout
 from realrl.models.registry import load_family, read_decoder_config, read_family
 from realrl.parallel.groups import Groups
-from realrl.program.instructions import Offload, Reallocate, Release, Save
+from realrl.program.instructions import Offload, Reallocate, Save
 from realrl.program.resources import Weights
 from realrl.realloc import checkpoint
 from realrl.realloc.transfer import Transfer, TransferSettings
@@ -120,7 +120,18 @@ class Replicas:
         target = self._weights(goal)
         if is_goal:
             self.engine(goal).version = NO_WEIGHTS
-        transfer = self._transfer(origin, goal)
+
+        # Planned once: the same weights move in every step.
+        if (origin, goal) not in self._transfers:
+            dtypes = (self._dtype(origin), self._dtype(goal))
+            narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
+            self._transfers[origin, goal] = Transfer(
+                cached_plan(self._layout(origin), self._layout(goal), self._topology),
+                rank=self._rank,
+                settings=self._settings,
+                wire_dtype=narrower if dtypes[0] != dtypes[1] else None,
+            )
+        transfer = self._transfers[origin, goal]
         transfer.run(source, target, version=instruction.version, eta=instruction.eta)
         if is_goal:
             self.engine(goal).version = instruction.version
@@ -133,11 +144,6 @@ class Replicas:
             engine.onload()
         else:
             engine.offload()
-
-    def release(self, instruction: Release) -> None:
-        """Free the memory of a replica."""
-        weights = Weights(instruction.model, instruction.placement, instruction.engine)
-        self.engine(weights).release()
 
     def save(self, instruction: Save) -> None:
         """Write this rank's file of a checkpoint. Collective: over the model's home."""
@@ -218,19 +224,6 @@ class Replicas:
             engine.restore(directory, version=self._recovery.step)
         else:
             engine.load(self._directories[model])
-
-    def _transfer(self, origin: Weights, goal: Weights) -> Transfer:
-        """Return the transfer from one placement to another, which is planned once."""
-        if (origin, goal) not in self._transfers:
-            dtypes = (self._dtype(origin), self._dtype(goal))
-            narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
-            self._transfers[origin, goal] = Transfer(
-                cached_plan(self._layout(origin), self._layout(goal), self._topology),
-                rank=self._rank,
-                settings=self._settings,
-                wire_dtype=narrower if dtypes[0] != dtypes[1] else None,
-            )
-        return self._transfers[origin, goal]
 
     def _layout(self, weights: Weights) -> Layout:
         head = self._specs[weights.model].head

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of, pack
+from realrl.api.batch import PackedBatch
 from realrl.api.messages import KeyMove
 from realrl.layouts.layout import Layout, Part, Pattern
 from realrl.layouts.plan import plan
 from realrl.layouts.topology import Topology
 from realrl.program.instructions import Move
-from realrl.realloc.transfer import TransferSettings, execute
+from realrl.realloc.transfer import Transfer, TransferSettings
 
 Samples = dict[str, dict[int, Tensor]]
 """1-D tensors by key and sample."""
@@ -67,8 +67,12 @@ class SampleStore:
             target[_local(sample.key, sample.id)] = sample.tensor
 
         held, lacked = move_layouts(instruction.moves)
-        transfer = plan(held, lacked, self._topology)
-        execute(transfer, source, target, rank=self._rank, settings=self._settings)
+        transfer = Transfer(
+            plan(held, lacked, self._topology),
+            rank=self._rank,
+            settings=self._settings,
+        )
+        transfer.run(source, target)
 
         # Kept only now: a transfer that fails must not leave samples without content.
         for sample in arriving:
@@ -108,48 +112,6 @@ def move_layouts(keys: Sequence[KeyMove]) -> tuple[Layout, Layout]:
         source += _patterns(move, move.source)
         target += _patterns(move, move.target)
     return Layout(tuple(source)), Layout(tuple(target))
-
-
-def batch_of(
-    samples: Sequence[Sample],
-    columns: Mapping[str, Sequence[Tensor]],
-    per_sample: frozenset[str],
-    dtypes: Mapping[str, torch.dtype],
-) -> PackedBatch:
-    """Return the packed inputs of a call.
-
-    `columns` has the tensors of each key, one per sample; the keys of `per_sample` have one number each, the
-    others one per token. `dtypes` are the types of keys without samples.
-    """
-    tokens: dict[str, Sequence[Tensor]] = {}
-    singles: dict[str, Sequence[Tensor]] = {}
-    for key, tensors in columns.items():
-        kind = singles if key in per_sample else tokens
-        kind[key] = tensors or [torch.empty(0, dtype=dtypes[key])]
-
-    if tokens and samples:
-        _check_lengths(samples, tokens)
-        return pack(samples, tokens, singles)
-    return PackedBatch(
-        tuple(samples),
-        cu_seqlens_of([0] * len(samples)),
-        _joined(tokens),
-        _joined(singles),
-    )
-
-
-def _joined(columns: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
-    return {key: torch.cat(list(tensors)) for key, tensors in columns.items()}
-
-
-def _check_lengths(samples: Sequence[Sample], tokens: Mapping[str, Sequence[Tensor]]) -> None:
-    """Check that all keys of a sample have the same number of elements."""
-    (first, reference), *others = tokens.items()
-    for key, tensors in others:
-        for sample, one, other in zip(samples, reference, tensors, strict=True):
-            assert len(one) == len(other), (
-                f"sample {sample.id} has {len(one)} elements of {first} but {len(other)} of {key}"
-            )
 
 
 def _patterns(move: KeyMove, samples_by_rank: Mapping[int, Sequence[int]]) -> Iterator[Pattern]:

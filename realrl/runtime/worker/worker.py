@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realrl.api.batch import PackedBatch, Sample
+from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import RunConfig
 from realrl.api.device_metrics import read
-from realrl.api.engine import NO_PREEMPTION, CallEngine, Engine, Preemption
-from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
+from realrl.api.engine import NO_PREEMPTION, Engine, Preemption
+from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.messages import Done, Failed, Preempt, Stop, Underway
 from realrl.api.metrics import Peak
@@ -30,7 +30,6 @@ from realrl.base.progress import Progress
 from realrl.engines.refusal import NoEngine
 from realrl.parallel.groups import Groups
 from realrl.program.instructions import (
-    AnyInstruction,
     Flush,
     Forget,
     Instruction,
@@ -43,17 +42,22 @@ from realrl.program.instructions import (
     Snapshot,
 )
 from realrl.program.resources import Weights
-from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.wire import ToWorker
+from realrl.runtime.control.worker_channel import WorkerChannel
 from realrl.runtime.run_data import RunData
 from realrl.runtime.worker.call_memories import CallMemories, Memory
 from realrl.runtime.worker.replicas import Replicas, check_version
-from realrl.runtime.worker.sample_store import SampleStore, batch_of
+from realrl.runtime.worker.sample_store import SampleStore
 from realrl.runtime.worker.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_S = 0.5
+
+
+def is_stop(message: ToWorker) -> bool:
+    """Whether a message says that the run is over."""
+    return isinstance(message, Stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,30 +76,25 @@ class Worker:
     memories: CallMemories = field(default_factory=CallMemories)
     snapshots: Snapshots = field(default_factory=Snapshots)
 
-    def serve(self) -> None:
-        """Receive, carry out, report, until told to stop."""
-        while not isinstance(message := self.channel.receive(), Stop):
-            # A preemption that comes here was for a call that has ended.
-            if not isinstance(message, Preempt):
-                self._carry_out(message)
+    def serve(self, is_end: Callable[[ToWorker], bool] = is_stop) -> None:
+        """Receive instructions, carry out each and report, up to the message that is the end."""
+        while not is_end(message := self.channel.receive()):
+            if isinstance(message, Preempt):
+                continue  # It was for a call that has ended.
+            assert isinstance(message, Instruction), f"a worker at work was sent {type(message).__name__}"
 
-    def _carry_out(self, message: ToWorker) -> None:
-        """Carry out an instruction, and report."""
-        assert isinstance(message, Instruction), f"a worker that is set up was sent {type(message).__name__}"
-        report = self._report(message)
-        self.channel.send(report)
-
-    def _report(self, instruction: AnyInstruction) -> Done | Failed:
-        """Carry out an instruction; return the report."""
-        logger.debug("seq %d: %s", instruction.seq, instruction)
-        handler = HANDLERS[type(instruction)]
-        started_s = time.time()
-        try:
-            result = handler(self, instruction) or {}
-        except Exception as error:  # the master ends the run
-            logger.exception("failed in %s", instruction)
-            return Failed(seq=instruction.seq, error=one_line(error), traceback=traceback.format_exc())
-        return Done(seq=instruction.seq, started_s=started_s, ended_s=time.time(), **result)
+            logger.debug("seq %d: %s", message.seq, message)
+            handler = HANDLERS[type(message)]
+            report: Done | Failed
+            started_s = time.time()
+            try:
+                result = handler(self, message) or {}
+            except Exception as error:  # the master ends the run
+                logger.exception("failed in %s", message)
+                report = Failed(seq=message.seq, error=one_line(error), traceback=traceback.format_exc())
+            else:
+                report = Done(seq=message.seq, started_s=started_s, ended_s=time.time(), **result)
+            self.channel.send(report)
 
     def _begin_snapshot(self, instruction: Snapshot) -> None:
         """Begin to write this rank's part of a model, and memories, which are the same on all ranks."""
@@ -122,22 +121,41 @@ class Worker:
             self.memories.drop_before(instruction.step)
 
     def _run_call(self, instruction: RunCall) -> dict[str, Any]:
-        """Run the body of a call; return what `Done` says of its outputs."""
-        graph = self._graph(instruction.evaluating)
-        call = graph.calls[instruction.call]
+        """Run the body of a call, and keep its outputs; return what `Done` says of them."""
+        call = instruction.function
         engine = self._engine(call, instruction.version)
-        context = self._context(instruction, engine or NoEngine(call.name))
-        inputs = self._inputs(instruction, graph, call)
-
+        groups = self.groups[self.plan[call.name]]
+        inputs = self._inputs(instruction)
+        context = CallContext(
+            config=self.config,
+            step=instruction.step,
+            evaluating=instruction.evaluating,
+            engine=engine or NoEngine(call.name),
+            dataset=self._rows(instruction.evaluating),
+            tokenizer=self.data.tokenizer,
+            reduce=groups.reduce,
+            reduce_mesh=groups.reduce_mesh,
+            memory=self._memory(instruction),
+            progress=self._progress(instruction),
+            preemption=self._preemption(instruction) if instruction.preemptible else NO_PREEMPTION,
+        )
         body = self.recipe.bodies[call.name]
-        reporting = engine.reporting(context.progress) if engine else nullcontext()
-        with reporting:
+        with engine.reporting(context.progress) if engine else nullcontext():
             output = body(context, inputs)
-
         if call.kind is CallKind.TRAIN:
             assert engine is not None, f"{call.name} trains, but has no model"
             engine.version = instruction.step + 1
-        return self._describe(instruction, call, output)
+
+        result = _metrics(output)
+        holders = self._output_ranks(call)
+        if self.rank == holders[0]:
+            result |= {"records": output.records, "rejected": output.rejected}
+        if self.rank in holders and call.outputs:
+            batch = output.batch
+            assert batch is not None, f"{call.name} gave no outputs on rank {self.rank}, which holds them"
+            self.store.put(instruction.job, batch, call.outputs)
+            result |= _outputs(batch, call.outputs)
+        return result
 
     def _engine(self, call: ModelFunctionCall, version: int) -> Engine | None:
         """Return the engine of the call's model, made ready for the call; None where it has no model.
@@ -153,27 +171,6 @@ class Worker:
         # Memory that generation holds between calls goes to this call, unless it is what it needs.
         self.replicas.end_decodings(weights if call.kind is CallKind.GENERATE else None)
         return engine
-
-    def _graph(self, evaluating: bool) -> DataflowGraph:
-        if evaluating:
-            return self.recipe.eval_graph(self.config)
-        return self.recipe.graph(self.config)
-
-    def _context(self, instruction: RunCall, engine: CallEngine) -> CallContext:
-        groups = self.groups[self.plan[instruction.call]]
-        return CallContext(
-            config=self.config,
-            step=instruction.step,
-            evaluating=instruction.evaluating,
-            engine=engine,
-            dataset=self._rows(instruction.evaluating),
-            tokenizer=self.data.tokenizer,
-            reduce=groups.reduce,
-            reduce_mesh=groups.reduce_mesh,
-            memory=self._memory(instruction),
-            progress=self._progress(instruction),
-            preemption=self._preemption(instruction) if instruction.preemptible else NO_PREEMPTION,
-        )
 
     def _memory(self, instruction: RunCall) -> Memory:
         """Return what the call remembers of earlier steps of training; an evaluation remembers nothing."""
@@ -219,8 +216,7 @@ class Worker:
 
         def take() -> None:
             """Carry out what came before the sign."""
-            while not is_sign(message := self.channel.receive()):
-                self._carry_out(message)
+            self.serve(is_sign)
 
         return Preemption(pending=is_due, run=take)
 
@@ -231,35 +227,29 @@ class Worker:
         assert self.data.held_out is not None, "an evaluation came, but there are no held-out rows"
         return self.data.held_out
 
-    def _inputs(self, instruction: RunCall, graph: DataflowGraph, call: ModelFunctionCall) -> PackedBatch:
+    def _inputs(self, instruction: RunCall) -> PackedBatch:
         """Return this rank's share of a call's inputs: the dataset's keys, and keys that other calls made."""
-        placement = self.plan[call.name]
-        place = placement.coordinate(self.rank)
+        evaluating = instruction.evaluating
+        graph = self.recipe.eval_graph(self.config) if evaluating else self.recipe.graph(self.config)
+        call = instruction.function
+        place = self.plan[call.name].coordinate(self.rank)
         samples: list[Sample] = []
         for id, row in instruction.shares[place.dp_rank]:
             samples.append(Sample(id, row))
 
-        columns: dict[str, list[Tensor]] = {}
+        rows = self._rows(evaluating)
+        tokens: dict[str, list[Tensor]] = {}
+        singles: dict[str, list[Tensor]] = {}
         dtypes: dict[str, torch.dtype] = {}
         for key in call.inputs:
-            columns[key] = self._column(instruction, graph, key, samples)
+            if key in graph.producer:
+                column = [self.store.get(instruction.job, key, sample.id) for sample in samples]
+            else:
+                column = [rows.tensors(sample.row)[key] for sample in samples]
+            columns = singles if key in graph.per_sample else tokens
+            columns[key] = column
             dtypes[key] = self._dtype(instruction, key)
-        return batch_of(samples, columns, graph.per_sample, dtypes)
-
-    def _column(
-        self, instruction: RunCall, graph: DataflowGraph, key: str, samples: list[Sample]
-    ) -> list[Tensor]:
-        """Return a key of samples, from the store if a call made it, else from the dataset."""
-        if key in graph.producer:
-            job = instruction.job
-            return [self.store.get(job, key, sample.id) for sample in samples]
-
-        rows = self._rows(instruction.evaluating)
-        column: list[Tensor] = []
-        for sample in samples:
-            tensors = rows.tensors(sample.row)
-            column.append(tensors[key])
-        return column
+        return pack(samples, tokens, singles, dtypes)
 
     def _dtype(self, instruction: RunCall, key: str) -> torch.dtype:
         """Return the type of a key, which is needed where there is no sample."""
@@ -267,35 +257,12 @@ class Worker:
             return getattr(torch, instruction.dtypes[key])
         return self._rows(instruction.evaluating).tensors(0)[key].dtype
 
-    def _describe(self, instruction: RunCall, call: ModelFunctionCall, output: CallOutput) -> dict[str, Any]:
-        """Keep the outputs; return what `Done` says of them."""
-        means: dict[str, tuple[float, float]] = {}
-        peaks: dict[str, float] = {}
-        for name, metric in read(output.metrics).items():
-            if isinstance(metric, Peak):
-                peaks[name] = metric.largest
-            else:
-                means[name] = (float(metric.total), metric.weight)
-        result: dict[str, Any] = {"metrics": means, "peaks": peaks}
-
-        holders = self._output_ranks(call)
-        if self.rank == holders[0]:
-            result["records"] = output.records
-            result["rejected"] = output.rejected
-        if self.rank in holders and call.outputs:
-            assert output.batch is not None, (
-                f"{call.name} gave no outputs on rank {self.rank}, which holds them"
-            )
-            self.store.put(instruction.job, output.batch, call.outputs)
-            result |= _outputs(output.batch, call.outputs)
-        return result
-
 
 HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | None]] = {
     RunCall: Worker._run_call,
     Move: lambda worker, instruction: worker.store.move(instruction),
     Reallocate: lambda worker, instruction: worker.replicas.reallocate(instruction),
-    Release: lambda worker, instruction: worker.replicas.release(instruction),
+    Release: lambda worker, instruction: worker.replicas.engine(instruction.replica).release(),
     Offload: lambda worker, instruction: worker.replicas.offload(instruction),
     Save: lambda worker, instruction: worker.replicas.save(instruction),
     Snapshot: Worker._begin_snapshot,
@@ -309,6 +276,18 @@ def one_line(error: Exception) -> str:
     """Return an error's type and the first line of its message."""
     first, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first}"
+
+
+def _metrics(output: CallOutput) -> dict[str, Any]:
+    """Return what `Done` says of a call's metrics."""
+    means: dict[str, tuple[float, float]] = {}
+    peaks: dict[str, float] = {}
+    for name, metric in read(output.metrics).items():
+        if isinstance(metric, Peak):
+            peaks[name] = metric.largest
+        else:
+            means[name] = (float(metric.total), metric.weight)
+    return {"metrics": means, "peaks": peaks}
 
 
 def _outputs(batch: PackedBatch, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from realrl.program.resources import Weights
 from realrl.realloc.hosts import discover_topology
 from realrl.realloc.transfer import TransferSettings
 from realrl.realloc.transports.by_name import open_transport
-from realrl.runtime.control.channel import WorkerChannel
 from realrl.runtime.control.rendezvous import open_store
+from realrl.runtime.control.worker_channel import WorkerChannel
 from realrl.runtime.failure import RunRefused
 from realrl.runtime.inputs import check_digests
 from realrl.runtime.run_data import open_data
