@@ -15,6 +15,8 @@ GYM = "gym"
 """The reward by the scorers of reasoning-gym's tasks."""
 MODEL = "model"
 """The reward by a reward model."""
+FORMAT = "format"
+"""The reward for the form of an answer, whether it is right or wrong."""
 
 LARGEST_REWARD = 1e30
 """The largest absolute value of a reward: sums and products of larger ones overflow float32."""

@@ -80,6 +80,11 @@ DEEPSCALER = {
     "scores.correct": 1.0,
     "scores.wrong": 0.0,
     "scores.ungraded": 0.0,
+    # math_reward.py: what follows </think>, in a box
+    "scores.form": "deepscaler",
+    # scripts/data/deepscaler_dataset.py
+    "data.suffix": " Let's think step by step and output the final answer within \\boxed{}.",
+    "data.template": "chat",
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "areal/1.5b-8k": {**AREAL_1_5B, "generation.max_new_tokens": 8192},
@@ -132,6 +137,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "scores.wrong": 0.0,
         "scores.ungraded": 0.0,
         "scores.truncated": "wrong",
+        "scores.form": "orz",
     },
     "dapo/32b": {
         # section 4.1 of the paper, and recipe/dapo/run_dapo_qwen2.5_32b.sh of verl
@@ -161,6 +167,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "scores.correct": 1.0,
         "scores.wrong": -1.0,
         "scores.ungraded": -1.0,
+        "scores.form": "dapo",
         "scores.overlong_tokens": 4096,
         "scores.overlong_penalty": 1.0,
     },

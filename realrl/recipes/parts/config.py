@@ -17,7 +17,9 @@ from realrl.api.config import (
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
-from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.rewards.functions import FORMAT, GYM, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.verifier.forms import ANYWHERE, AnswerForm, form_of
+from realrl.verifier.leniency import Leniency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,13 @@ class ScoreConfig:
     ungraded: float | None = None
     """Reward of a response whose check took too long or broke, which says nothing about the response. Left
     out, the response takes no part in the step; the metric `ungraded` counts such responses."""
+    form: str = "any"
+    """Where an answer counts: `any`, anywhere; `box`, in a box only; `tags`, in `<answer>` after `</think>`;
+    the forms of published graders, `deepscaler`, `orz` and `dapo`; or settings, as `tagged=true,place=box`,
+    of `ended`, `after_thought`, `tagged`, `place`, `phrase` and `last_chars`. The reward `format` is 1 for a
+    response in this form, right or wrong."""
+    answer_digits: int = 6
+    """Significant digits from which a decimal answer stands for a number with more: with 2, 0.33 for 1/3."""
     convert_units: bool = True
     """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
     bias: float = 0.0
@@ -80,6 +89,8 @@ class ScoreConfig:
     `math` and `gym`, and in all no more than that, whatever a reward model or functions say."""
 
     def __post_init__(self) -> None:
+        Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
+        form_of(self.form)
         require_at_least(
             0, clip=self.clip, overlong_tokens=self.overlong_tokens, overlong_penalty=self.overlong_penalty
         )
@@ -94,6 +105,16 @@ class ScoreConfig:
             if value is not None and abs(value) > LARGEST_REWARD:
                 bounds = f"from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
                 raise ValueError(f"{name} must be {bounds}, got {value}")
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """Where an answer counts."""
+        return form_of(self.form)
+
+    @property
+    def leniency(self) -> Leniency:
+        """What an answer may do without being wrong."""
+        return Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +137,10 @@ class PolicyConfig(TrainingConfig, Section):
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
-    `scores`, in part where the answer is right in part; `model`, the reward model; a function of Python code
-    as `path/to/file.py:function`, called with a prompt, a response and the solutions, which returns a number,
-    or None where it has no opinion: that response takes no part in the step; or several, each with its
-    weight."""
+    `scores`, in part where the answer is right in part; `format`, whether a response has the form of
+    `scores.form`; `model`, the reward model; a function of Python code as `path/to/file.py:function`, called
+    with a prompt, a response and the solutions, which returns a number, or None where it has no opinion: that
+    response takes no part in the step; or several, each with its weight."""
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
@@ -143,12 +164,16 @@ class PolicyConfig(TrainingConfig, Section):
         self._check_sizes()
 
     def _check_reward(self) -> None:
+        if FORMAT in weights_of(self.reward) and self.scores.answer_form == ANYWHERE:
+            raise ValueError(
+                "reward: `format` rewards the form of an answer: say by scores.form which, or leave it out"
+            )
         if (MODEL in weights_of(self.reward)) != (self.reward_model is not None):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
                 " or neither"
             )
-        paths = filter(None, (self.data.path, self.data.held_out_path))
+        paths = filter(None, (*self.data.paths, self.data.held_out_path))
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
             raise ValueError(
                 "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"

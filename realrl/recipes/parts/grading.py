@@ -14,10 +14,20 @@ from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes import parts
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.rewards.budget import seconds_for
-from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, is_usable, rewards_by, weights_of
+from realrl.rewards.functions import (
+    FORMAT,
+    GYM,
+    LARGEST_REWARD,
+    MATH,
+    MODEL,
+    is_usable,
+    rewards_by,
+    weights_of,
+)
 from realrl.rewards.gym import answer_of, score_all
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.strict import follows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,14 +94,20 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
     config, score = ctx.config, parts.checks.score
     texts = [response.response for response in responses]
     solutions = [response.solutions for response in responses]
+    ended: list[bool] = batch["ended"].tolist()
     budget_s = seconds_for(len(responses), config.call_timeout_s)
     graded = parts.checks.Graded(weights=weights_of(config.reward))
     for name in graded.weights:
         rewards: list[float | None] = []
         if name == MATH:
-            units = config.scores.convert_units
             checked = check_all(
-                texts, solutions, progress=ctx.progress, budget_s=budget_s, convert_units=units
+                texts,
+                solutions,
+                progress=ctx.progress,
+                budget_s=budget_s,
+                leniency=config.scores.leniency,
+                form=config.scores.answer_form,
+                ended=ended,
             )
             graded.verdicts = [each.verdict for each in checked]
             graded.answers = [each.answer for each in checked]
@@ -106,6 +122,9 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
             rewards += [score(config.scores, each.verdict, each.score) for each in scored]
         elif name == MODEL:
             rewards += batch["scores"].tolist()
+        elif name == FORMAT:
+            form = config.scores.answer_form
+            rewards += [float(follows(text, form, ended=has)) for text, has in zip(texts, ended)]
         else:
             prompts = [response.prompt for response in responses]
             rewards += rewards_by(name, prompts, texts, solutions, ctx.progress)

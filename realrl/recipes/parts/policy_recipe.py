@@ -16,7 +16,7 @@ from realrl.recipes.parts.grading import reward
 from realrl.recipes.parts.settings import Reference
 from realrl.recipes.parts.symptoms import policy_symptoms
 from realrl.recipes.parts.verdict_watch import watch_verdicts
-from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
+from realrl.rewards.functions import FORMAT, GYM, MATH, MODEL, load_function, weights_of
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
@@ -93,7 +93,7 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
         ValueError: a reward, an estimator or a loss that cannot be loaded, or another architecture.
     """
     for name in weights_of(config.reward):
-        if name not in (MATH, GYM, MODEL):
+        if name not in (MATH, GYM, MODEL, FORMAT):
             load_function(name)
     parts.estimates.check(config)
     parts.actor.check(config)
