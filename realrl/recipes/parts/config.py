@@ -17,7 +17,8 @@ from realrl.api.config import (
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
-from realrl.rewards.functions import FORMAT, GYM, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.rewards.functions import FORMAT, GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.rewards.judge_config import JudgeConfig
 from realrl.verifier.forms import ANYWHERE, AnswerForm, form_of
 from realrl.verifier.leniency import Leniency
 
@@ -138,15 +139,19 @@ class PolicyConfig(TrainingConfig, Section):
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
     `scores`, in part where the answer is right in part; `format`, whether a response has the form of
-    `scores.form`; `model`, the reward model; a function of Python code as `path/to/file.py:function`, called
-    with a prompt, a response and the solutions, which returns a number, or None where it has no opinion: that
-    response takes no part in the step; or several, each with its weight."""
+    `scores.form`; `model`, the reward model; `judge`, a language model behind a URL; a function of Python
+    code as `path/to/file.py:function`, called as `f(prompt, response, solutions)`, `f(sample)` or
+    `f(samples)`, which returns a number, or None where it has no opinion: that response takes no part in the
+    step; or several, each with its weight."""
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
+    judge: JudgeConfig | None = None
+    """The language model of the reward `judge`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
     advantage: str | None = None
-    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`, with a
-    critic `gae`, or a function of Python code as `path/to/file.py:function`, called with what a step's
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
+    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
+    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
     samples earned (`realrl.algorithms.advantages.Scored`)."""
     loss: str | None = None
     """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
@@ -158,20 +163,46 @@ class PolicyConfig(TrainingConfig, Section):
         """Whether a critic says what a state is worth."""
         return False
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Every reward that some row has, each once: first those of `reward`, then those of sets."""
+        names = dict.fromkeys(weights_of(self.reward))
+        for source in self.data.sets:
+            names.update(dict.fromkeys(self.weights_for(source)))
+        return tuple(names)
+
+    def weights_for(self, source: str) -> dict[str, float]:
+        """Return the rewards of the rows of a source, each with its weight."""
+        own = self.data.reward_of(source)
+        return weights_of(self.reward if own is None else own)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_reward()
         self._check_sizes()
 
     def _check_reward(self) -> None:
-        if FORMAT in weights_of(self.reward) and self.scores.answer_form == ANYWHERE:
+        names = self.reward_names
+        if FORMAT in names and self.scores.answer_form == ANYWHERE:
             raise ValueError(
                 "reward: `format` rewards the form of an answer: say by scores.form which, or leave it out"
             )
-        if (MODEL in weights_of(self.reward)) != (self.reward_model is not None):
+        if (MODEL in names) != (self.reward_model is not None):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
                 " or neither"
+            )
+        if (JUDGE in names) != (self.judge is not None):
+            raise ValueError(
+                "judge is for the reward `judge`: give both, as reward=judge judge.url=http://host:8000/v1"
+                " judge.model=NAME judge.prompt=FILE, or neither"
+            )
+        if self.judge is not None and self.judge.longest_s >= self.call_timeout_s:
+            raise ValueError(
+                f"judge: a question may take {self.judge.longest_s:g} s, which is judge.timeout_s ="
+                f" {self.judge.timeout_s:g} for each of {1 + self.judge.retries} tries and each wait between"
+                f" them, and call_timeout_s is {self.call_timeout_s:g}; lower judge.timeout_s or"
+                " judge.retries, or raise call_timeout_s"
             )
         paths = filter(None, (*self.data.paths, self.data.held_out_path))
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
