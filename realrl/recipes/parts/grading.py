@@ -130,7 +130,7 @@ def _metrics(
     metrics |= _part_metrics(graded)
     metrics |= report.response_metrics(batch, texts)
     if verdicts is not None:
-        metrics |= report.verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+        metrics |= report.verdict_metrics(verdicts, batch, accuracy=_accuracy_name(ctx))
     if ctx.evaluating:
         return metrics
     if verdicts is not None:
@@ -141,6 +141,14 @@ def _metrics(
     if config.ppo.max_draws > 1:
         metrics["redrawn"] = report.mean_of(~teaches)
     return metrics
+
+
+def _accuracy_name(ctx: CallContext[PolicyConfig]) -> str:
+    """Return the name of the share of right responses."""
+    if not ctx.evaluating:
+        return "accuracy"
+    own = ctx.config.evals.get(ctx.eval_set)
+    return "greedy_accuracy" if own is None or own.is_greedy else f"avg@{own.n}"
 
 
 def _teaches(
@@ -215,7 +223,9 @@ def _places(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> list[dict[str
     """Return each sample's place in its step and the length of its response, and of some its tokens."""
     group_size = 1
     batch_samples = sys.maxsize
-    if not ctx.evaluating:
+    if ctx.eval_set in ctx.config.evals:
+        group_size = ctx.config.evals[ctx.eval_set].n
+    elif not ctx.evaluating:
         group_size = ctx.config.ppo.group_size
         batch_samples = ctx.config.batch_size * group_size
     ids = batch.unpacked("input_ids")
