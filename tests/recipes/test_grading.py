@@ -11,6 +11,7 @@ import torch
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import CallOutput
 from realrl.base.progress import Progress, no_progress
 from realrl.recipes.parts.checks import score
@@ -96,6 +97,7 @@ def rewarded(
         config=config,
         dataset=dataset,
         tokenizer=tiny_tokenizer(),
+        eval_set=HELD_OUT if evaluating else "",
         evaluating=evaluating,
         reduce=lambda x: x,
         progress=progress,
@@ -199,6 +201,7 @@ def test_a_rank_may_have_nothing_to_reward(code):
             config=config,
             dataset=dataset,
             tokenizer=None,
+            eval_set="",
             evaluating=False,
             reduce=lambda x: x,
             progress=no_progress,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.messages import Done
 from realrl.program.events import Job
 from realrl.program.instructions import Forget, Move
@@ -29,8 +30,8 @@ def _move(seq, step):
     return Move(seq=seq, job=0, step=step, **of_call)
 
 
-def _report(step=0, evaluating=False, accuracy=1.0):
-    report = JobReport(Job(0, Program(()), step, evaluating))
+def _report(step=0, eval_set="", accuracy=1.0):
+    report = JobReport(Job(0, Program(()), step, eval_set))
     report.num_tokens = 120
     metrics = {"accuracy": (accuracy, 2.0), "never": (0.0, 0.0)}
     report.add(0, _call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0, metrics=metrics))
@@ -180,10 +181,10 @@ def _strict(text):
 def test_the_summary_has_both_ends():
     """First and last evaluation, first and last step, speed over all steps."""
     summary = Summary(time.monotonic() - 60)
-    summary.add(_report(evaluating=True, accuracy=0.0).outcome())
+    summary.add(_report(eval_set=HELD_OUT, accuracy=0.0).outcome())
     summary.add(_report(step=0, accuracy=1.0).outcome())
     summary.add(_report(step=1, accuracy=2.0).outcome())
-    summary.add(_report(step=2, evaluating=True, accuracy=4.0).outcome())
+    summary.add(_report(step=2, eval_set=HELD_OUT, accuracy=4.0).outcome())
     result = summary.result(experiment="e", trial="t", checkpoint="c")
     assert result["eval"]["before"]["accuracy"] == 0.0 and result["eval"]["after"]["accuracy"] == 1.0
     assert result["train"]["accuracy"] == {"first": 0.25, "last": 0.5}

@@ -16,6 +16,7 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.api.evals import EvalConfig, check_evals
 from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
 from realrl.rewards.functions import FORMAT, GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
 from realrl.rewards.judge_config import JudgeConfig
@@ -134,6 +135,9 @@ class PolicyConfig(TrainingConfig, Section):
     )
     data: DataConfig = field(default_factory=DataConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    evals: dict[str, EvalConfig] = field(default_factory=dict)
+    """Sets of problems to evaluate on, each under a name of its own, in addition to the held-out rows of
+    `data`, which are the set `held_out`."""
     ppo: Updates = field(default_factory=Updates)
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
@@ -178,6 +182,7 @@ class PolicyConfig(TrainingConfig, Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_evals(self.evals, self.data)
         self._check_reward()
         self._check_sizes()
 
@@ -204,11 +209,12 @@ class PolicyConfig(TrainingConfig, Section):
                 f" them, and call_timeout_s is {self.call_timeout_s:g}; lower judge.timeout_s or"
                 " judge.retries, or raise call_timeout_s"
             )
-        paths = filter(None, (*self.data.paths, self.data.held_out_path))
+        paths = list(filter(None, (*self.data.paths, self.data.held_out_path)))
+        paths += [each.path for each in self.evals.values()]
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
             raise ValueError(
                 "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"
-                " data.eval_path to such ones or ''"
+                " data.eval_path to such ones or '', and give evals such paths"
             )
 
     def _check_sizes(self) -> None:
