@@ -39,8 +39,8 @@ class Rewarding(Protocol):
     """A config of a recipe that rewards responses."""
 
     @property
-    def reward(self) -> str | dict[str, float]:
-        """What rewards a response, or several rewards with their weights."""
+    def reward_names(self) -> tuple[str, ...]:
+        """Every reward that some row has."""
         ...
 
 

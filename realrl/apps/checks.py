@@ -38,7 +38,7 @@ from realrl.ops.kernels import CUDA_LIBRARY, NO_CUDA_KERNELS
 from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
 from realrl.program.program import home_placements
 from realrl.realloc.transports.by_name import open_transport
-from realrl.rewards.functions import GYM, MATH, weights_of
+from realrl.rewards.functions import GYM, MATH
 from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.model_directories import has_tokenizer, hub_repo, resolve_model
 from realrl.runtime.model_directories import load_tokenizer as load_tokenizer_of
@@ -149,7 +149,7 @@ def _check_judges(config: RunConfig) -> None:
     """Check that processes which compare answers can be confined: otherwise the first one fails late."""
     if not isinstance(config, Rewarding):
         return
-    judged = {MATH, GYM}.intersection(weights_of(config.reward))
+    judged = {MATH, GYM}.intersection(config.reward_names)
     if not judged:
         return
     try:

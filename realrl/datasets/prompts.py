@@ -24,7 +24,7 @@ from realrl.datasets.sides import (
 )
 from realrl.datasets.sources import names_key
 from realrl.datasets.texts import answers_of
-from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
+from realrl.rewards.functions import BUILT_IN, GYM, MATH, load_function, weights_of
 from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
@@ -186,7 +186,7 @@ def _check_reward(name: str, data_set: DataSetConfig) -> bool:
     try:
         weights = weights_of(data_set.reward)
         for reward in weights:
-            if reward not in (MATH, GYM, MODEL):
+            if reward not in BUILT_IN:
                 load_function(reward)
     except ValueError as error:
         raise ValueError(f"data.sets.{name}.{error}") from None

@@ -141,8 +141,9 @@ def test_vllm_cannot_be_interrupted(cli):
             "f takes (*, prompt, response, solutions), expected",
         ),
         (
-            "async def f(prompt, response, solutions): return 1",
-            "mine.py:f is an async function; give a plain",
+            "async def f(question): return 1",
+            "mine.py:f takes (question), expected a function that can be called as f(prompt, response,"
+            " solutions), f(sample) or f(samples), whose first parameter has this name",
         ),
     ],
 )

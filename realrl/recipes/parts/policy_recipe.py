@@ -17,10 +17,11 @@ from realrl.recipes.parts.calls import PROMPT, evaluation
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.eval_scores import criteria, scores
 from realrl.recipes.parts.grading import reward
+from realrl.recipes.parts.reward_names import own_functions
 from realrl.recipes.parts.settings import Reference
 from realrl.recipes.parts.symptoms import policy_symptoms
 from realrl.recipes.parts.verdict_watch import watch_verdicts
-from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
+from realrl.rewards.functions import MATH, weights_of
 
 if TYPE_CHECKING:
     from realrl.api.batch import PackedBatch
@@ -118,9 +119,10 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a reward, an estimator or a loss that cannot be loaded, or another architecture.
     """
-    for name in weights_of(config.reward):
-        if name not in (MATH, GYM, MODEL):
-            load_function(name)
+    own_functions(config)
+    if config.judge is not None:
+        config.judge.template()
+        config.judge.key()
     parts.estimates.check(config)
     parts.actor.check(config)
     if isinstance(config.ppo, Reference) and config.ppo.ref_eta:
