@@ -17,7 +17,7 @@ from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
 from realrl.api.traits import Rewarding, evals_of, generation_of, needed_generation, with_generation
-from realrl.apps.context import check_context
+from realrl.apps.context import MAX_NEW_TOKENS, check_context
 from realrl.apps.data_checks import (
     MOST_SAMPLES,
     check_disjoint,
@@ -288,13 +288,19 @@ def _check_data(config: RunConfig, inputs: RunInputs) -> None:
     for name, facts in inputs.more_sets.items():
         own = evals_of(config)[name]
         sampled_so = with_generation(config, own.generation(needed_generation(config)))
-        _check_rows(f"evals.{name}.path", facts, sampled_so, inputs.models)
+        _check_rows(f"evals.{name}.path", facts, sampled_so, inputs.models, f"evals.{name}.max_new_tokens")
 
 
-def _check_rows(path: str, rows: RowFacts, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
+def _check_rows(
+    path: str,
+    rows: RowFacts,
+    config: RunConfig,
+    models: Mapping[str, FoundModel],
+    new_tokens_key: str = MAX_NEW_TOKENS,
+) -> None:
     """Check the rows that the key `path` names."""
     for name, model in models.items():
-        check_context(path, rows, config, name, model.decoder.max_position)
+        check_context(path, rows, config, name, model.decoder.max_position, new_tokens_key)
     first = next(iter(models.values()))
     _check_token_ids(path, rows, first)
 
