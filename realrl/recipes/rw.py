@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from realrl.api.batch import PackedBatch
+    from realrl.recipes.parts.pairs import PairLosses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,21 @@ def datasets(config: RewardModelConfig, tokenizer: Any) -> tuple[Dataset, Datase
     return parts.data.load_pairs(config, tokenizer)
 
 
+def losses(config: RewardModelConfig, scores: Tensor, sequences: PackedBatch) -> PairLosses:
+    """Return the loss of each pair, of the scores of its responses, `[2 P]`."""
+    chosen, rejected = parts.pairs.sides(scores)
+    found = algorithms.preference.bradley_terry_loss(chosen, rejected)
+    return parts.pairs.PairLosses(found, scores)
+
+
 def train(ctx: CallContext[RewardModelConfig], batch: PackedBatch) -> CallOutput:
     """Make a step on the mean of the pairs' losses over all ranks."""
     num_pairs = parts.pairs.num_pairs(ctx, batch)
 
     def loss(values: Tensor, micro: PackedBatch) -> tuple[Tensor, Metrics]:
         """Return a micro-batch's part of the mean over the pairs."""
-        scores = parts.pairs.scores_at_ends(values, micro)
-        losses, metrics = parts.pairs.pair_losses(scores)
-        return losses.sum() / num_pairs, metrics
+        found = losses(ctx.config, parts.pairs.scores_at_ends(values, micro), micro)
+        return found.losses.sum() / num_pairs, found.metrics()
 
     config = ctx.config
     lr = algorithms.learning_rate.learning_rate(config.optimizer, ctx.step, config.num_steps)
@@ -74,9 +81,8 @@ def validate(ctx: CallContext[RewardModelConfig], batch: PackedBatch) -> CallOut
     values = ctx.engine.values(sequences)
     if values is None:
         return CallOutput()
-    scores = parts.pairs.scores_at_ends(values, sequences)
-    _, metrics = parts.pairs.pair_losses(scores)
-    return CallOutput(metrics=metrics)
+    found = losses(ctx.config, parts.pairs.scores_at_ends(values, sequences), sequences)
+    return CallOutput(metrics=found.metrics())
 
 
 RW = Recipe(

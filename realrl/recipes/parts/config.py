@@ -16,7 +16,13 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
-from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
+from realrl.recipes.parts.settings import (
+    CriticSettings,
+    Sampling,
+    Updates,
+    require_at_least,
+    require_share,
+)
 from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
 
 
@@ -112,7 +118,7 @@ class PolicyConfig(TrainingConfig, Section):
     )
     data: DataConfig = field(default_factory=DataConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ppo: Updates = field(default_factory=Updates)
+    ppo: Sampling = field(default_factory=Sampling)
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
@@ -123,14 +129,6 @@ class PolicyConfig(TrainingConfig, Section):
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
-    advantage: str | None = None
-    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`, with a
-    critic `gae`, or a function of Python code as `path/to/file.py:function`, called with what a step's
-    samples earned (`realrl.algorithms.advantages.Scored`)."""
-    loss: str | None = None
-    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
-    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
-    loss of each."""
 
     @property
     def has_critic(self) -> bool:
@@ -156,12 +154,30 @@ class PolicyConfig(TrainingConfig, Section):
             )
 
     def _check_sizes(self) -> None:
-        self._check_minibatches("ppo", self.ppo.num_minibatches)
         if self.scores.overlong_tokens > self.generation.max_new_tokens:
             raise ValueError(
                 f"scores.overlong_tokens must be at most generation.max_new_tokens="
                 f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageConfig(PolicyConfig):
+    """A policy that is updated by the advantages of its own responses."""
+
+    ppo: Updates = field(default_factory=Updates)
+    advantage: str | None = None
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`, with a
+    critic `gae`, or a function of Python code as `path/to/file.py:function`, called with what a step's
+    samples earned (`realrl.algorithms.advantages.Scored`)."""
+    loss: str | None = None
+    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
+    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
+    loss of each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_minibatches("ppo", self.ppo.num_minibatches)
 
     def _check_minibatches(self, section: str, number: int) -> None:
         num_samples = self.batch_size * self.ppo.group_size
@@ -173,7 +189,7 @@ class PolicyConfig(TrainingConfig, Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticPolicyConfig(PolicyConfig):
+class CriticPolicyConfig(AdvantageConfig):
     """A policy whose advantages may be those of a critic."""
 
     ref: ModelConfig | None = None
@@ -216,7 +232,7 @@ class CriticPolicyConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupConfig(PolicyConfig):
+class GroupConfig(AdvantageConfig):
     """A policy that learns from rewards relative to those of its other responses to a prompt."""
 
     def __post_init__(self) -> None:

@@ -15,12 +15,12 @@ from realrl.api.recipe import CallContext, CallOutput
 from realrl.base.spelling import did_you_mean
 from realrl.base.user_files import is_file_reference, load_function_from_file
 from realrl.recipes.parts.checks import groups_of, takes_part
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.sample_records import advantage_records
 from realrl.recipes.parts.settings import Relative
 
 
-def estimator_of(config: PolicyConfig, default: str) -> Estimator:
+def estimator_of(config: AdvantageConfig, default: str) -> Estimator:
     """Return the estimator that a config names, or the recipe's own.
 
     Raises:
@@ -43,7 +43,7 @@ def estimator_of(config: PolicyConfig, default: str) -> Estimator:
     return estimator
 
 
-def check(config: PolicyConfig) -> None:
+def check(config: AdvantageConfig) -> None:
     """Check the estimator that a config names.
 
     Raises:
@@ -57,24 +57,24 @@ def check(config: PolicyConfig) -> None:
         )
 
 
-def takes_part_in(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+def takes_part_in(config: AdvantageConfig, batch: PackedBatch) -> Tensor:
     """Return whether each sample is trained on: bool `[B]`."""
     return takes_part(config, batch["is_graded"], batch["ended"])
 
 
-def chosen(config: PolicyConfig, batch: PackedBatch) -> PackedBatch:
+def chosen(config: AdvantageConfig, batch: PackedBatch) -> PackedBatch:
     """Return the samples that are trained on."""
     places = takes_part_in(config, batch).nonzero()[:, 0]
     return batch.select(places.tolist())
 
 
-def trained_tokens(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+def trained_tokens(config: AdvantageConfig, batch: PackedBatch) -> Tensor:
     """Return the response tokens that are trained on: bool `[T]`."""
     return batch["loss_mask"] & _tokens_of(takes_part_in(config, batch), batch)
 
 
 def scored(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     *,
     rewards: Tensor | None = None,
@@ -112,7 +112,7 @@ def scored(
     )
 
 
-def differences(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tensor:
+def differences(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> Tensor:
     """Return rewards less their mean over the whole batch: float32 `[B]`, all 0 where they are equal.
 
     Collective: over the ranks of `ctx.reduce`.
@@ -123,7 +123,7 @@ def differences(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tensor:
 
 
 def output(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     advantages: Tensor,
     *,

@@ -11,7 +11,7 @@ from realrl.api.graph import DataflowGraph
 from realrl.api.recipe import CallBody, CallContext, CallOutput, Criterion, Dataset, ModelSpec, Recipe
 from realrl.recipes import parts
 from realrl.recipes.parts.calls import PROMPT, evaluation
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig, PolicyConfig
 from realrl.recipes.parts.grading import reward
 from realrl.recipes.parts.settings import Reference
 from realrl.recipes.parts.symptoms import policy_symptoms
@@ -66,7 +66,9 @@ def infer(ctx: CallContext[PolicyConfig], batch: PackedBatch, *, key: str) -> Ca
 
 def prox_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     """Take the trainer's own log-probability of each token, and its entropy where `ppo.top_entropy` asks."""
-    if ctx.config.ppo.top_entropy == 1:
+    config = ctx.config
+    assert isinstance(config, AdvantageConfig), "only what is updated by advantages has an old policy"
+    if config.ppo.top_entropy == 1:
         return infer(ctx, batch, key="prox_logprobs")
     found = ctx.engine.logprobs_and_entropies(batch, temperature=ctx.config.generation.training_temperature)
     if found is None:
@@ -95,8 +97,9 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
     for name in weights_of(config.reward):
         if name not in (MATH, GYM, MODEL):
             load_function(name)
-    parts.estimates.check(config)
-    parts.actor.check(config)
+    if isinstance(config, AdvantageConfig):
+        parts.estimates.check(config)
+        parts.actor.check(config)
     if isinstance(config.ppo, Reference) and config.ppo.ref_eta:
         ref = replace(decoders["ref"], eos_token_ids=())
         if ref != replace(decoders["actor"], eos_token_ids=()):
