@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 from typing_extensions import TypeVar
 
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from realrl.api.data import RowSet
 from realrl.api.engine import NO_PREEMPTION as NO_PREEMPTION
 from realrl.api.engine import CallEngine as CallEngine
 from realrl.api.engine import Preemption as Preemption
@@ -52,6 +53,10 @@ class Dataset(Protocol):
     @property
     def levels(self) -> Sequence[float]:
         """The level of each row, if rows of a lower one come first in an epoch; else empty."""
+
+    @property
+    def sets(self) -> Sequence[RowSet]:
+        """The data sets of which each batch has a share, in the order of their rows; else empty."""
 
     def __len__(self) -> int: ...
 

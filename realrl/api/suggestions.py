@@ -20,6 +20,10 @@ _OTHER_WORDS = {
     "data.path": "dataset dataset_name train_files train_data",
     "data.eval_path": "eval_dataset eval_data val_files",
     "data.max_prompt_tokens": "max_prompt_length",
+    "data.template": "chat_template custom_chat_template prompt_template input_template",
+    "data.template_arguments": "chat_template_kwargs apply_chat_template_kwargs",
+    "data.system": "system_prompt system_message",
+    "data.num_examples": "num_fewshot num_shots",
     "data.max_response_tokens": "max_tokens max_length max_response_length",
     "runs_dir": "output_dir",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,21 +13,18 @@ import torch
 from realrl.api.allocation import parse_allocation
 from realrl.api.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from realrl.api.configure import sections
-from realrl.api.data import GYM_PREFIX
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
-from realrl.api.traits import Rewarding, data_of, generation_of
+from realrl.api.traits import Rewarding, generation_of
 from realrl.apps.context import check_context
+from realrl.apps.data_checks import check_disjoint, check_named, key_of_rows
 from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
 from realrl.base.confinement import check_confinement
-from realrl.base.counting import counted
 from realrl.datasets.demo import DEMO_MODEL
 from realrl.datasets.digests import DataDigest
-from realrl.datasets.parquet import HUGGING_FACE
-from realrl.datasets.sums import SUMS
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
 from realrl.models.layout import check_fits
@@ -87,8 +83,8 @@ def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:
         path = _path_of(config, spec.model)
         models[name] = _find(path, spec)
     _check_vocabularies(models)
-    _check_named(config)
-    _check_disjoint(config)
+    check_named(config)
+    check_disjoint(config)
     first = next(iter(models.values()))
     tokenizer = load_tokenizer(first)
     rows, held_out = read_row_facts(recipe, config, tokenizer, first.path)
@@ -105,25 +101,6 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Ru
     held_out = None if inputs.held_out is None else inputs.held_out.digest
     digest = DataDigest(inputs.rows.digest, held_out)
     check_resume(recipe, config, digest)
-
-
-def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
-    """Return notes on settings of a training that need more rows than it has."""
-    if not isinstance(config, TrainingConfig):
-        return []
-    notes = []
-    number = len(inputs.rows)
-    if number < config.batch_size:
-        rows = counted(number, "row")
-        notes.append(
-            f"data.path has {rows}, fewer than batch_size={config.batch_size}: rows are repeated in a step"
-        )
-    if config.eval_every and inputs.held_out is None:
-        notes.append(
-            f"eval_every={config.eval_every}: nothing is evaluated, as there are no held-out rows; give some"
-            " as data.eval_path"
-        )
-    return notes
 
 
 def check_plan(
@@ -305,7 +282,7 @@ def load_tokenizer(model: FoundModel) -> Any:
 
 def _check_data(config: RunConfig, inputs: RunInputs) -> None:
     """Check that rows fit the contexts and the vocabulary of all models."""
-    _check_rows("data.path", inputs.rows, config, inputs.models)
+    _check_rows(key_of_rows(config), inputs.rows, config, inputs.models)
     if inputs.held_out is not None:
         _check_rows("data.eval_path", inputs.held_out, config, inputs.models)
 
@@ -316,44 +293,6 @@ def _check_rows(path: str, rows: RowFacts, config: RunConfig, models: Mapping[st
         check_context(path, rows, config, name, model.decoder.max_position)
     first = next(iter(models.values()))
     _check_token_ids(path, rows, first)
-
-
-def _check_named(config: RunConfig) -> None:
-    """Check that the config names rows."""
-    data = data_of(config)
-    if data is not None and not data.path:
-        raise ValueError(
-            "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or gym:TASK, got"
-            " none; give one, as data.path=FILE; experiments/sums has demos that need none"
-        )
-
-
-def _check_disjoint(config: RunConfig) -> None:
-    """Check that evaluation is on rows that training does not see."""
-    data = data_of(config)
-    if data is None or not data.held_out_path:
-        return
-    # These hold rows out of the same path.
-    if data.path == SUMS or data.path.startswith(GYM_PREFIX):
-        return
-    if _real_path(data.path) != _real_path(data.held_out_path):
-        return
-    if not data.path.startswith(HUGGING_FACE):
-        raise ValueError(
-            f"data.eval_path: expected rows held out from training, got the file of data.path, {data.path}; "
-            "give another one, or '' for no evaluation"
-        )
-    if data.split == data.held_out_split:
-        raise ValueError(
-            f"data.eval_split: expected rows held out from training, got data.split, {data.split}; give"
-            " another one, or data.eval_path='' for no evaluation"
-        )
-
-
-def _real_path(path: str) -> str:
-    """Return a file's path without links."""
-    expanded = os.path.expanduser(path)
-    return os.path.realpath(expanded)
 
 
 def _check_token_ids(path: str, rows: RowFacts, model: FoundModel) -> None:

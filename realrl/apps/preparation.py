@@ -11,6 +11,7 @@ from realrl.api.config import RunConfig
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
 from realrl.apps import checks
+from realrl.apps.data_checks import notes_of_data
 from realrl.apps.defaults import choose_settings
 from realrl.planner.run_inputs import RunInputs
 from realrl.runtime.pins import pin
@@ -39,14 +40,14 @@ def prepare(recipe: Recipe, config: RunConfig) -> PreparedRun:
     chosen, notes = choose_settings(recipe, pinned, inputs)
     plan = checks.make_plan(recipe, chosen)
     checks.check_run(recipe, chosen, plan, inputs)
-    notes += checks.notes_of_data(chosen, inputs)
+    notes += notes_of_data(chosen, inputs)
     notes += checks.check_local_weights(inputs.models)
     return PreparedRun(
         recipe,
         chosen,
         plan,
         inputs,
-        notes=(inputs.rows.form, *notes),
+        notes=(*inputs.rows.form.splitlines(), *notes),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from realrl.api.config import RunConfig
+from realrl.api.data import DataConfig, RowSet
 from realrl.api.recipe import Dataset, Recipe
 from realrl.api.traits import data_of
 from realrl.base.watched import Steps, run_watched
@@ -17,7 +19,7 @@ from realrl.datasets.digests import digest_rows
 from realrl.datasets.form import form_of_prompts
 from realrl.datasets.gym import make_gym_rows
 from realrl.datasets.watched_tokenizer import WatchedTokenizer
-from realrl.planner.run_inputs import RowFacts
+from realrl.planner.run_inputs import RowFacts, SetFacts
 
 ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
@@ -36,16 +38,22 @@ def read_row_facts(
     data = data_of(config)
     assert data is not None, "every recipe reads rows, so its config has the section data"
     make_gym_rows(data)
-    form_of = partial(form_of_prompts, data.template, tokenizer)
 
     def read(steps: Steps) -> tuple[RowFacts, RowFacts | None]:
         """Read both sides, in the fork."""
         torch.set_num_threads(1)  # a fork has none of its parent's threads
         watched = WatchedTokenizer(tokenizer, steps)
         rows, held_out = recipe.datasets(config, watched)
-        of_rows = _facts("data.path", rows, form_of)
+        first, *others = data.parts()
+        of_rows = _facts(rows_key(data), rows, partial(form_of_prompts, first, tokenizer))
+        forms = [of_rows.form]
+        for part, each in zip(others, rows.sets[1:], strict=True):
+            form = form_of_prompts(part, tokenizer, _prompt(rows, each.rows[0]))
+            forms.append(form)
+        of_rows = replace(of_rows, form="\n".join(forms))
         if held_out is None:
             return of_rows, None
+        form_of = partial(form_of_prompts, data.whole, tokenizer)
         return of_rows, _facts("data.eval_path", held_out, form_of)
 
     try:
@@ -58,6 +66,11 @@ def read_row_facts(
     except (ChildProcessError, MemoryError) as error:
         reason = str(error) or "it needs more memory than this machine has left"
         raise ValueError(f"data: the rows cannot be turned into tokens: {reason}") from None
+
+
+def rows_key(data: DataConfig) -> str:
+    """Return the dotted key that names the training rows."""
+    return "data.sets" if data.sets else "data.path"
 
 
 @runtime_checkable
@@ -94,15 +107,22 @@ def _facts(path: str, dataset: Dataset, form_of: Callable[[Tensor], str]) -> Row
         largest_token=largest_token,
         largest_place=_place(dataset, largest_row),
         notes=tuple(getattr(dataset, "notes", ())),
-        form=form_of(_first_prompt(dataset)),
+        form=form_of(_prompt(dataset, 0)),
         digest=digest_rows(dataset),
+        sets=_facts_of_sets(dataset.sets),
     )
 
 
-def _first_prompt(dataset: Dataset) -> Tensor:
-    """Return the tokens of the first row's prompt."""
+def _facts_of_sets(sets: Sequence[RowSet]) -> tuple[SetFacts, ...]:
+    """Return the size and the share of each data set."""
+    total = sum(each.weight for each in sets)
+    return tuple(SetFacts(each.name, len(each.rows), each.weight / total) for each in sets)
+
+
+def _prompt(dataset: Dataset, row: int) -> Tensor:
+    """Return the tokens of a row's prompt."""
     assert isinstance(dataset, _HasPrompts), "every data set has the tokens of its prompts"
-    return dataset.prompts[0]
+    return dataset.prompts[row]
 
 
 def _largest_token(dataset: Dataset, row: int) -> int:

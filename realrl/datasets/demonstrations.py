@@ -7,12 +7,16 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from realrl.api.data import DataConfig
+from realrl.api.data import DataPart
 from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, RESPONSES, Names
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
+from realrl.datasets.responses import response_or_solution
+from realrl.datasets.sides import check_no_rewards, load_sides
+from realrl.datasets.sources import names_key
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 
@@ -45,7 +49,7 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         self,
         rows: Sequence[Demonstration],
         tokenizer: Any,
-        data: DataConfig,
+        part: DataPart,
         *,
         held_out: bool,
         notes: Sequence[str] = (),
@@ -58,7 +62,7 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         super().__init__(
             rows,
             tokenizer,
-            data,
+            part,
             held_out=held_out,
             notes=notes,
             responses=(_response,),
@@ -71,6 +75,11 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
                 learned = learned[:-1]
             tensors = _with_mask(prompt, learned)
             self._tensors.append(tensors)
+
+    def append(self, other: Self) -> None:
+        """Append the rows of another data set; notes and sets stay as they are."""
+        super().append(other)
+        self._tensors += other._tensors
 
     def length(self, row: int) -> int:
         """Return the number of tokens of prompt and response."""
@@ -106,17 +115,15 @@ def load_demonstrations(
     Raises:
         ValueError: a source that cannot be read, a bad row (the message names its place), or no row left.
     """
-    data = config.data
+    check_no_rewards(config.data)
 
-    def load(held_out: bool) -> DemonstrationDataset:
-        with names_key(data, held_out=held_out):
-            rows, notes = read_rows(data, Demonstration, EXAMPLE, held_out=held_out)
+    def load(part: DataPart, held_out: bool) -> DemonstrationDataset:
+        with names_key(part, held_out=held_out):
+            rows, notes = read_rows(part, Demonstration, EXAMPLE, held_out=held_out)
             rows = _fit_to_learn(rows, notes, config)
-            return DemonstrationDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+            return DemonstrationDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
 
-    training = load(False)
-    held_out = load(True) if data.held_out_path else None
-    return training, held_out
+    return load_sides(config.data, tokenizer, load)
 
 
 def _fit_to_learn(rows: list[Demonstration], notes: list[str], config: LearnsFromRows) -> list[Demonstration]:
@@ -164,13 +171,8 @@ def _kept(
 
 
 def _response(row: Demonstration) -> str:
-    """Return the response to learn: the row's own, else its first solution that is not blank."""
-    if row.response:
-        return row.response
-    for solution in row.solutions:
-        if solution.strip():
-            return f"\\boxed{{{solution}}}"
-    raise ValueError(f"{row.place}: neither `response` nor `solutions`; expected a line like {EXAMPLE}")
+    """Return the response to learn."""
+    return response_or_solution(row.response, row.solutions, row.place, EXAMPLE)
 
 
 def _with_mask(prompt: Tensor, response: list[int]) -> dict[str, Tensor]:

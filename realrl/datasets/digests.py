@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,4 +54,21 @@ def _parts(dataset: Dataset, row: int, record: Any) -> Iterator[bytes]:
         yield tensor_bytes.numpy().tobytes()
     if isinstance(record, msgspec.Struct):
         placeless = msgspec.structs.replace(record, place="")
-        yield msgspec.msgpack.encode(placeless)
+        yield msgspec.msgpack.encode(_without_new_fields(placeless))
+        metadata = getattr(record, "metadata", None)
+        if metadata:
+            # As JSON: msgpack has no numbers as large as these may be.
+            text = json.dumps(metadata, sort_keys=True)
+            yield text.encode()
+
+
+def _without_new_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a record, without its metadata, and without a source if it has none.
+
+    Rows without them have the digest that they had before rows had these fields, so that older runs resume.
+    """
+    fields = msgspec.structs.asdict(record)
+    fields.pop("metadata", None)
+    if not fields.get("source"):
+        fields.pop("source", None)
+    return fields

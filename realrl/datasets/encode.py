@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import compress
 from typing import Any, Generic
 
-from torch import Tensor, tensor
+from typing_extensions import Self
 
-from realrl.api.data import DataConfig
-from realrl.datasets.conversations import question_of, turns_of
-from realrl.datasets.day import templates_at
+from realrl.api.data import DataPart, RowSet
 from realrl.datasets.end_tokens import learned_end, note_of_end
+from realrl.datasets.examples import load_examples, question_text
+from realrl.datasets.prompt_forms import encode_prompts
 from realrl.datasets.records import Row, SomeRow
 from realrl.datasets.responses import encode_responses
-from realrl.datasets.templates import named_template
-from realrl.datasets.tokens import decoder_of, encode_texts
-
-MOST_CHARS = 1 << 24
-"""The most characters of one rendered prompt; a chat template that makes more is broken."""
+from realrl.datasets.tokens import decoder_of
 
 TextOf = Callable[[SomeRow], str]
 
@@ -31,39 +27,44 @@ class EncodedRows(Generic[SomeRow]):
         self,
         rows: Sequence[SomeRow],
         tokenizer: Any,
-        data: DataConfig,
+        part: DataPart,
         *,
         held_out: bool,
         notes: Sequence[str] = (),
         responses: Sequence[TextOf] = (),
     ) -> None:
-        """Encode the rows, drop those that `data` excludes, and add a note of each kind of drop.
+        """Encode the rows, drop those that `part` excludes, and add a note of each kind of drop.
 
         `responses` return the response texts of a row that are learned from.
 
         Raises:
-            ValueError: as `encode_prompts`; a prompt or response that is too long, unless these are dropped;
-                no difficulty, where `data` selects by it; or no rows left.
+            ValueError: as `load_examples` and `encode_prompts`; a prompt or response that is too long, unless
+                these are dropped; no difficulty, where `part` selects by it; or no rows left.
         """
+        data = part.data
         self.notes = list(notes)
         """Messages about the rows for the user."""
         self.rows = list(rows)
+        self.sets: tuple[RowSet, ...] = ()
+        """The data sets that the rows are from, if there are several sources; in order of the rows."""
+        self._section = part.section
         self._drops_long = data.drop_long
         if data.difficulty and not held_out:
             least, most = data.difficulty
             self._keep_difficulty(least, most)
-        self.prompts = encode_prompts(self.rows, tokenizer, data.template, data.date)
+        examples = load_examples(part)
+        if examples and not held_out:
+            self._drop_examples({question_text(example) for example in examples})
+        self.prompts = encode_prompts(self.rows, tokenizer, part, examples)
         self.responses: list[tuple[list[int], ...]] = [()] * len(self.rows)
         """Token ids of each row's responses, with the end token."""
         prompt_lengths = list(map(len, self.prompts))
         self._drop_long("prompt", prompt_lengths, data.max_prompt_tokens, "data.max_prompt_tokens")
         if responses:
-            self._add_responses(responses, tokenizer, data)
-        self.levels: list[float] = []
-        """The difficulty of each row if training takes the rows in its order, else empty."""
+            self._add_responses(responses, tokenizer, part)
         is_rising = data.order == "rising" and not held_out
-        if is_rising:
-            self.levels = list(map(difficulty_of, self.rows))
+        self.levels = list(map(difficulty_of, self.rows)) if is_rising else []
+        """The difficulty of each row if training takes the rows in its order, else empty."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,15 +77,33 @@ class EncodedRows(Generic[SomeRow]):
         """Return the row's name in its source, or its number there."""
         return self.rows[row].query_id
 
+    def source(self, row: int) -> str:
+        """Return the name of the row's data set, or of its source, if the row has one; else empty."""
+        return self.rows[row].source
+
+    def append(self, other: Self) -> None:
+        """Append the rows of another data set; notes and sets stay as they are."""
+        self.rows += other.rows
+        self.prompts += other.prompts
+        self.responses += other.responses
+        self.levels += other.levels
+
     def _keep_difficulty(self, least: float, most: float) -> None:
         difficulties = map(difficulty_of, self.rows)
         keeps = [least <= difficulty <= most for difficulty in difficulties]
-        what = f"rows, whose difficulty is not from {least:g} to {most:g} (data.difficulty)"
+        what = f"rows, whose difficulty is not from {least:g} to {most:g} ({self._section}.difficulty)"
         self._note_dropped(keeps, what)
         self.rows = list(compress(self.rows, keeps))
 
-    def _add_responses(self, text_functions: Sequence[TextOf], tokenizer: Any, data: DataConfig) -> None:
+    def _drop_examples(self, questions: Collection[str]) -> None:
+        """Drop the rows that are examples: their prompts would have their responses in them."""
+        keeps = [question_text(row) not in questions for row in self.rows]
+        self._note_dropped(keeps, f"rows, which are among {self._section}.examples")
+        self.rows = list(compress(self.rows, keeps))
+
+    def _add_responses(self, text_functions: Sequence[TextOf], tokenizer: Any, part: DataPart) -> None:
         """Encode the responses, and drop rows that are too long with them."""
+        data = part.data
         end = learned_end(tokenizer, data.template)
         encoded = []
         for text_of in text_functions:
@@ -166,7 +185,7 @@ class EncodedRows(Generic[SomeRow]):
             first = self.place(keeps.index(False))
             self.notes.append(f"dropped {number} of {len(keeps)} {what}; the first is {first}")
         if number == len(keeps):
-            raise ValueError(f"data: no rows are left; {self.notes[-1]}")
+            raise ValueError(f"{self._section}: no rows are left; {self.notes[-1]}")
 
     def _note_ends_within(self, end: int) -> None:
         """Note responses that contain the end token before their last position."""
@@ -201,64 +220,3 @@ def difficulty_of(row: Row) -> float:
             f"{row.place}: `difficulty` must be a number, for data.difficulty and data.order, got {value!r}"
         )
     return float(value)
-
-
-def encode_prompts(
-    rows: Sequence[Row], tokenizer: Any, template: str, date: str | None = None
-) -> list[Tensor]:
-    """Return the token ids of each row's prompt.
-
-    `chat` is the tokenizer's own chat template, or `plain` if it has none. A chat template that asks for the
-    time is told midnight of `date`.
-
-    Shapes: one int64 `[T]` per row.
-    Raises:
-        ValueError: a prompt without tokens or not of the template's form, or a chat template that fails; the
-            message names the row's place.
-    """
-    in_chat = template == "chat" and tokenizer.chat_template
-    if in_chat:
-        with templates_at(date):
-            texts = [_in_chat(row, tokenizer) for row in rows]
-    else:
-        texts = _in_named_template(rows, tokenizer, template)
-    # A chat template writes the special tokens itself.
-    encoded = encode_texts(texts, tokenizer, add_special_tokens=not in_chat)
-    for row, ids in zip(rows, encoded, strict=True):
-        if not ids:
-            raise ValueError(
-                f"{row.place}: the prompt has no tokens; give a question there, or leave the row out"
-            )
-    return list(map(tensor, encoded))
-
-
-def _in_named_template(rows: Sequence[Row], tokenizer: Any, template: str) -> list[str]:
-    """Return each row's prompt in a template of `TEMPLATES`; `chat` becomes `plain`."""
-    name = "plain" if template == "chat" else template
-    form = named_template(name, tokenizer)
-    texts = []
-    for row in rows:
-        question = question_of(row.prompt, row.place, template)
-        text = form.text(question)
-        texts.append(text)
-    return texts
-
-
-def _in_chat(row: Row, tokenizer: Any) -> str:
-    """Return a row's prompt in the tokenizer's chat template."""
-    turns = turns_of(row.prompt)
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program, and may fail in any way
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise _failing_template(row, why) from None
-    if len(text) > MOST_CHARS:
-        raise _failing_template(row, f"it makes {len(text):,} characters of it")
-    return text
-
-
-def _failing_template(row: Row, why: str) -> ValueError:
-    return ValueError(
-        f"data.template: {row.place}: the tokenizer's chat template fails ({why}); mend it, or set"
-        " data.template=plain"
-    )

@@ -1,7 +1,7 @@
 """The token that ends a response: learned responses end with it, and generation stops at it.
 
 template        ends with                      e. g.
-chat            what the chat template puts    <|im_end|>, <end_of_turn>, <|eot_id|>
+chat, a file    what the chat template puts    <|im_end|>, <end_of_turn>, <|eot_id|>
                 after an assistant's turn
 named ones      their own, else the
 plain           tokenizer's eos_token          </s>, <|endoftext|>
@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from realrl.api.config import GenerationConfig
-from realrl.api.data import Template
+from realrl.api.prompt_keys import is_chat_template, is_template_file
+from realrl.datasets.chat_templates import chat_template_of
 from realrl.datasets.templates import TEMPLATES
 from realrl.datasets.tokens import decoder_of
 
@@ -21,14 +22,14 @@ _ANSWER = "realrl"
 """A response whose end is looked for: a word that no chat template contains."""
 
 
-def end_of_response(tokenizer: Any, template: Template) -> int | None:
+def end_of_response(tokenizer: Any, template: str) -> int | None:
     """Return the token that ends a response to a prompt in `template`; None if there is none.
 
-    For `chat`, it is the first special token that the tokenizer's chat template puts after an assistant's
-    turn, else the tokenizer's `eos_token`.
+    For a chat template, it is the first special token that it puts after an assistant's turn, else the
+    tokenizer's `eos_token`.
     """
-    if template == "chat" and tokenizer.chat_template:
-        end = _end_of_turn(tokenizer)
+    if is_chat_template(template) and chat_template_of(tokenizer, template):
+        end = _end_of_turn(tokenizer, template)
         return tokenizer.eos_token_id if end is None else end
     name = "plain" if template == "chat" else template
     end_token = TEMPLATES[name].end
@@ -37,7 +38,7 @@ def end_of_response(tokenizer: Any, template: Template) -> int | None:
     return tokenizer.get_vocab()[end_token]
 
 
-def learned_end(tokenizer: Any, template: Template) -> int:
+def learned_end(tokenizer: Any, template: str) -> int:
     """Return the token that ends a response to be learned.
 
     Raises:
@@ -66,7 +67,7 @@ def note_of_end(tokenizer: Any, end: int) -> list[str]:
     ]
 
 
-def stopping(config: GenerationConfig, tokenizer: Any, template: Template) -> GenerationConfig:
+def stopping(config: GenerationConfig, tokenizer: Any, template: str) -> GenerationConfig:
     """Return the settings with the template's end token among the stop tokens.
 
     Otherwise a model that learned to end with that token would not stop at it if its generation config has
@@ -78,11 +79,14 @@ def stopping(config: GenerationConfig, tokenizer: Any, template: Template) -> Ge
     return replace(config, stop_token_ids=(*config.stop_token_ids, end))
 
 
-def _end_of_turn(tokenizer: Any) -> int | None:
-    """Return the first special token after an assistant's turn in the tokenizer's chat template."""
+def _end_of_turn(tokenizer: Any, template: str) -> int | None:
+    """Return the first special token after an assistant's turn in a chat template."""
+    options = {}
+    if is_template_file(template):
+        options["chat_template"] = chat_template_of(tokenizer, template)
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **options)
     except Exception:  # a template is a program, and some accept no answers
         return None
     _, found, after = text.rpartition(_ANSWER)

@@ -22,9 +22,10 @@ def gym_records(data: DataConfig, key: str, *, held_out: bool) -> Iterator[tuple
         ValueError: an unknown task, parameters or levels that do not fit it, no held-out rows, or
             reasoning-gym is not installed.
     """
-    rows = _rows(data.path, data.gym, key, held_out=False)
     if held_out:
-        rows = _untrained_rows(data, key, rows)
+        rows: Sequence[Question] = _untrained_rows(data, key)
+    else:
+        rows = _rows(data.path, data.gym, key, held_out=False)
     return ((f"gym:{_id(row)}", _record(row)) for row in rows)
 
 
@@ -34,15 +35,19 @@ def make_gym_rows(data: DataConfig) -> None:
     Raises:
         ValueError: as `gym_records`.
     """
-    if gym_tasks(data.path):
-        _rows(data.path, data.gym, "data.path", held_out=False)
+    for part in data.parts():
+        if gym_tasks(part.data.path):
+            _rows(part.data.path, part.data.gym, f"{part.section}.path", held_out=False)
     if gym_tasks(data.held_out_path):
         _rows(data.held_out_path, data.gym, "data.eval_path", held_out=True)
 
 
-def _untrained_rows(data: DataConfig, key: str, trained: Sequence[Question]) -> list[Question]:
+def _untrained_rows(data: DataConfig, key: str) -> list[Question]:
     """Return the held-out rows whose question is not a training question."""
-    trained_texts = {row.text for row in trained}
+    trained_texts: set[str] = set()
+    for path in data.paths:
+        trained = _rows(path, data.gym, key, held_out=False)
+        trained_texts.update(row.text for row in trained)
     candidates = _rows(data.held_out_path, data.gym, key, held_out=True)
     rows = [row for row in candidates if row.text not in trained_texts]
     if not rows:

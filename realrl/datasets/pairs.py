@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from realrl.api.batch import PackedBatch, Sample, cu_seqlens_of
-from realrl.api.data import DataConfig
+from realrl.api.data import DataPart
 from realrl.api.traits import ReadingData
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import QUESTIONS, Names
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
+from realrl.datasets.sides import check_no_rewards, load_sides
+from realrl.datasets.sources import names_key
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}'
 
@@ -52,7 +55,7 @@ class PairDataset(EncodedRows[Pair]):
         self,
         rows: Sequence[Pair],
         tokenizer: Any,
-        data: DataConfig,
+        part: DataPart,
         *,
         held_out: bool,
         notes: Sequence[str] = (),
@@ -66,7 +69,7 @@ class PairDataset(EncodedRows[Pair]):
         super().__init__(
             rows,
             tokenizer,
-            data,
+            part,
             held_out=held_out,
             notes=notes,
             responses=responses,
@@ -76,6 +79,11 @@ class PairDataset(EncodedRows[Pair]):
             chosen, rejected = map(torch.tensor, both)
             pair = _joined(prompt, chosen, rejected)
             self._pairs.append(pair)
+
+    def append(self, other: Self) -> None:
+        """Append the rows of another data set; notes and sets stay as they are."""
+        super().append(other)
+        self._pairs += other._pairs
 
     def length(self, row: int) -> int:
         """Return the number of tokens of both sequences together."""
@@ -108,16 +116,14 @@ def load_pairs(config: ReadingData, tokenizer: Any) -> tuple[PairDataset, PairDa
     Raises:
         ValueError: a source that cannot be read, or a bad row; the message names its place.
     """
-    data = config.data
+    check_no_rewards(config.data)
 
-    def load(held_out: bool) -> PairDataset:
-        with names_key(data, held_out=held_out):
-            rows, notes = read_rows(data, Pair, EXAMPLE, held_out=held_out)
-            return PairDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+    def load(part: DataPart, held_out: bool) -> PairDataset:
+        with names_key(part, held_out=held_out):
+            rows, notes = read_rows(part, Pair, EXAMPLE, held_out=held_out)
+            return PairDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
 
-    training = load(False)
-    held_out = load(True) if data.held_out_path else None
-    return training, held_out
+    return load_sides(config.data, tokenizer, load)
 
 
 def sequences_of(pairs: PackedBatch) -> PackedBatch:

@@ -21,8 +21,10 @@ _CARD = ("README.md", ".gitattributes")
 """Small files that a dataset of the Hub has: fetching them tells its commit."""
 
 
-def read_parquet(path: str, key: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the record of each row, with those of `columns` that the file has.
+def read_parquet(
+    path: str, key: str, columns: Collection[str] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the record of each row, with those of `columns` that the file has (None: all).
 
     `key` is the config key that gives the path.
 
@@ -32,7 +34,7 @@ def read_parquet(path: str, key: str, columns: Collection[str]) -> Iterator[tupl
     parquet = _module("pyarrow.parquet", key)
     try:
         file = parquet.ParquetFile(Path(path).expanduser())
-        names = [name for name in file.schema_arrow.names if name in columns]
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
         number = 0
         for batch in file.iter_batches(columns=names):
             for row in batch.to_pylist():
@@ -43,7 +45,7 @@ def read_parquet(path: str, key: str, columns: Collection[str]) -> Iterator[tupl
 
 
 def read_hugging_face(
-    path: str, split: str, key: str, columns: Collection[str], commit: str | None = None
+    path: str, split: str, key: str, columns: Collection[str] | None, commit: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a split of `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER` as `read_parquet` does.
 
@@ -58,8 +60,9 @@ def read_hugging_face(
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     rows = _split_of(datasets, path, split, key, commit)
-    names = [name for name in rows.column_names if name in columns]
-    rows = rows.select_columns(names)
+    if columns is not None:
+        names = [name for name in rows.column_names if name in columns]
+        rows = rows.select_columns(names)
     for number, row in enumerate(rows, 1):
         yield f"{path}[{split}]: row {number}", row
 

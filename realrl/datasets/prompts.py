@@ -9,14 +9,17 @@ from typing import Any, ClassVar
 import msgspec
 from torch import Tensor
 
-from realrl.api.data import DataConfig
+from realrl.api.data import GYM_PREFIX, DataConfig, DataPart, DataSetConfig
 from realrl.datasets.contents import check_is_file, plain_text
 from realrl.datasets.conversations import words_of
 from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
-from realrl.datasets.records import Row, names_key, read_rows
+from realrl.datasets.records import Row, read_rows
+from realrl.datasets.sides import check_no_rewards, load_sides, load_training
+from realrl.datasets.sources import names_key
 from realrl.datasets.texts import answers_of
+from realrl.rewards.functions import GYM, MATH, MODEL, load_function, weights_of
 from realrl.rewards.gym import GymItem
 
 EXAMPLE = '{"query_id": "1", "prompt": "What is 1 + 1?", "solutions": ["2"]}'
@@ -34,6 +37,8 @@ class Problem(Row):
     """None: the solutions are in the file at `data.solutions_path`."""
     gym: GymItem | None = None
     """The scorer of answers, for a row of reasoning-gym."""
+    metadata: dict[str, Any] = {}
+    """The row's further fields in its file, as JSON values."""
 
 
 class _Info(msgspec.Struct):
@@ -64,6 +69,10 @@ class PromptDataset(EncodedRows[Problem]):
         """Return the right answers to the question."""
         return self.rows[row].solutions or []
 
+    def metadata(self, row: int) -> Mapping[str, Any]:
+        """Return the row's further fields in its file, as JSON values."""
+        return self.rows[row].metadata
+
     def gym(self, row: int) -> GymItem | None:
         """Return the scorer of answers to a row of reasoning-gym; None for other rows."""
         return self.rows[row].gym
@@ -72,24 +81,47 @@ class PromptDataset(EncodedRows[Problem]):
 def load_prompts(
     data: DataConfig, tokenizer: Any, *, needs_solutions: bool = True
 ) -> tuple[PromptDataset, PromptDataset | None]:
-    """Return the training rows of `data`, and its held-out rows or None.
+    """Return the training rows of `data`, and its held-out rows or None; rows keep their further fields.
+
+    `needs_solutions` says whether the run's reward needs them; a set may have another reward.
 
     Raises:
         ValueError: a source that cannot be read, a bad row, or a row without solutions where they are needed;
-            the message names the row's place.
+            the message names the row's place. Or a set's reward that cannot be one.
     """
+    needing = {"": needs_solutions}
+    for name, each in data.sets.items():
+        needing[name] = needs_solutions if each.reward is None else _check_reward(name, each)
 
-    def load(held_out: bool) -> PromptDataset:
-        return _load(data, tokenizer, held_out=held_out, needs_solutions=needs_solutions)
+    def load(part: DataPart, held_out: bool) -> PromptDataset:
+        with names_key(part, held_out=held_out):
+            rows, notes = _problems(
+                part, held_out=held_out, needs_solutions=needing[part.name], has_metadata=True
+            )
+            return PromptDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
 
-    training = load(False)
-    held_out = load(True) if data.held_out_path else None
-    return training, held_out
+    return load_sides(data, tokenizer, load)
 
 
 def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:
-    """Return the rows of `data.path`; a row without solutions has an empty list of them."""
-    return _load(data, tokenizer, held_out=False, needs_solutions=False)
+    """Return the training rows of `data`; a row without solutions has an empty list of them.
+
+    Raises:
+        ValueError: as `load_prompts`; or a set with a weight or a reward.
+    """
+    check_no_rewards(data)
+    for name, each in data.sets.items():
+        if each.weight is not None:
+            raise ValueError(
+                f"data.sets.{name}.weight: nothing is trained here, and each row is read once; leave it out"
+            )
+
+    def load(part: DataPart, held_out: bool) -> PromptDataset:
+        with names_key(part, held_out=held_out):
+            rows, notes = _problems(part, held_out=held_out, needs_solutions=False)
+            return PromptDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
+
+    return load_training(data, tokenizer, load)
 
 
 def load_problems(
@@ -97,12 +129,20 @@ def load_problems(
 ) -> tuple[list[Problem], list[str]]:
     """Return one side's rows before any is dropped for its length, and notes on them for the user.
 
-    Without `needs_solutions`, a row may have no solutions.
+    Without `needs_solutions`, a row may have no solutions. `data` has no sets.
 
     Raises:
         ValueError: as `load_prompts`.
     """
-    rows, notes = read_rows(data, Problem, EXAMPLE, held_out=held_out)
+    return _problems(data.whole, held_out=held_out, needs_solutions=needs_solutions)
+
+
+def _problems(
+    part: DataPart, *, held_out: bool, needs_solutions: bool, has_metadata: bool = False
+) -> tuple[list[Problem], list[str]]:
+    """Return the rows of one side of `part` before any is dropped for its length, and notes on them."""
+    data = part.data
+    rows, notes = read_rows(part, Problem, EXAMPLE, held_out=held_out, has_metadata=has_metadata)
     info: dict[str, _Info] = {}
     if data.solutions_path:
         info = _read_info(data.solutions_path)
@@ -115,10 +155,26 @@ def load_problems(
     return rows, notes + notes_of_blank_ones
 
 
-def _load(data: DataConfig, tokenizer: Any, *, held_out: bool, needs_solutions: bool) -> PromptDataset:
-    with names_key(data, held_out=held_out):
-        rows, notes = load_problems(data, held_out=held_out, needs_solutions=needs_solutions)
-        return PromptDataset(rows, tokenizer, data, held_out=held_out, notes=notes)
+def _check_reward(name: str, data_set: DataSetConfig) -> bool:
+    """Check a set's reward; return whether it needs solutions.
+
+    Raises:
+        ValueError: the reward names nothing that rewards, or nothing that rewards such rows.
+    """
+    assert data_set.reward is not None, "there is a reward to check"
+    try:
+        weights = weights_of(data_set.reward)
+        for reward in weights:
+            if reward not in (MATH, GYM, MODEL):
+                load_function(reward)
+    except ValueError as error:
+        raise ValueError(f"data.sets.{name}.{error}") from None
+    if GYM in weights and not data_set.path.startswith(GYM_PREFIX):
+        raise ValueError(
+            f"data.sets.{name}.reward: `gym` is for tasks of reasoning-gym, got the path {data_set.path}; set"
+            " `math` or another reward"
+        )
+    return MATH in weights
 
 
 def _read_info(path: str) -> dict[str, _Info]:

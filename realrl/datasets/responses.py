@@ -1,4 +1,4 @@
-"""Token ids of responses to learn."""
+"""Responses to learn: their texts and their token ids."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from realrl.datasets.tokens import encode_texts
+
+
+def response_or_solution(response: str, solutions: Sequence[str], place: str, example: str) -> str:
+    """Return the response to learn: the row's own, else its first solution that is not blank, in a box.
+
+    Raises:
+        ValueError: the row at `place` has neither; the message quotes `example`, a valid line.
+    """
+    if response:
+        return response
+    for solution in solutions:
+        if solution.strip():
+            return f"\\boxed{{{solution}}}"
+    raise ValueError(f"{place}: neither `response` nor `solutions`; expected a line like {example}")
 
 
 def encode_responses(texts: Sequence[str], tokenizer: Any, end: int) -> list[list[int]]:

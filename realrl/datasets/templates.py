@@ -55,8 +55,8 @@ TEMPLATES = {
 """All values of `data.template` except `chat`."""
 
 
-def named_template(name: str, tokenizer: Any) -> Template:
-    """Return one of `TEMPLATES`.
+def named_template(name: str, tokenizer: Any, key: str = "data.template") -> Template:
+    """Return one of `TEMPLATES`. `key` is the dotted path of the setting that names it.
 
     Raises:
         ValueError: the tokenizer lacks a token of the template.
@@ -66,7 +66,7 @@ def named_template(name: str, tokenizer: Any) -> Template:
     for token in template.tokens:
         if token not in known:
             raise ValueError(
-                f"data.template: {name} is for models whose tokenizer has the token {token}, and"
+                f"{key}: {name} is for models whose tokenizer has the token {token}, and"
                 f" {tokenizer.name_or_path or 'this one'} has not; set chat, plain or another one"
             )
     return template

@@ -23,6 +23,16 @@ class FoundModel:
 
 
 @dataclass(frozen=True)
+class SetFacts:
+    """Facts about one of several data sets."""
+
+    name: str
+    num_rows: int
+    share: float
+    """Its share of every batch."""
+
+
+@dataclass(frozen=True)
 class RowFacts:
     """Facts about one side of a run's data, its training rows or its held-out rows."""
 
@@ -38,9 +48,11 @@ class RowFacts:
     notes: tuple[str, ...]
     """What a user should know about the rows."""
     form: str
-    """The form of their prompts, in words."""
+    """The form of their prompts, in words: a line for each data set."""
     digest: RowsDigest
     """A digest of everything that a rank looks up in them."""
+    sets: tuple[SetFacts, ...] = ()
+    """The data sets that they are from, if there are several sources."""
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)

@@ -14,7 +14,7 @@ from typing import Any
 
 from realrl.api.config import ModelConfig, RunConfig
 from realrl.api.configure import plain, sections
-from realrl.api.data import DataConfig
+from realrl.api.data import DataConfig, DataSetConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets.parquet import dataset_commit, is_on_hub
 from realrl.runtime.model_directories import commit_of, hub_repo
@@ -42,6 +42,9 @@ def commits(config: RunConfig) -> dict[str, str]:
             names = ("commit",)
         elif isinstance(section, DataConfig):
             names = ("commit", "eval_commit")
+            for set_name, each in section.sets.items():
+                if each.commit:
+                    found[f"{path}.sets.{set_name}.commit"] = each.commit
         for name in names:
             if commit := plain(section)[name]:
                 found[f"{path}.{name}"] = commit
@@ -92,10 +95,10 @@ class _Pins:
                 raise ValueError(f"{key}: {error}") from None
         return replace(model, commit=commit)
 
-    def _data(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, str]:
+    def _data(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, Any]:
         """Return the date of the section, and the commits of its datasets, where it has none yet."""
-        found = {}
-        if data.template == "chat" and data.date is None:
+        found: dict[str, Any] = {}
+        if data.uses_chat_templates and data.date is None:
             found["date"] = before.get("date") or date.today().isoformat()
 
         sides = (
@@ -103,20 +106,47 @@ class _Pins:
             ("eval_path", data.eval_path, "eval_commit", data.eval_commit),
         )
         for name, written, commit_name, given in sides:
-            if given and not is_on_hub(written or ""):
-                raise ValueError(
-                    f"{path}{commit_name}: {path}{name} is no dataset of the Hugging Face Hub, so that commit"
-                    f" {given} is not of it; leave it out"
-                )
-            if given or not written:
-                continue
-            commit = _kept(written, before, name, commit_name)
-            if commit is None:
-                look_up = partial(dataset_commit, written, f"{path}{name}")
-                commit = self._once(written, look_up)
+            commit = self._dataset(written, given, before, (f"{path}{name}", f"{path}{commit_name}"))
             if commit:
                 found[commit_name] = commit
+        sets = self._sets(data, before, path)
+        if sets != data.sets:
+            found["sets"] = sets
         return found
+
+    def _sets(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, DataSetConfig]:
+        """Return the sets of the section, each with the commit of its dataset."""
+        sets = {}
+        sets_before = before.get("sets") or {}
+        for name, each in data.sets.items():
+            set_before = sets_before.get(name) or {}
+            key = f"{path}sets.{name}"
+            commit = self._dataset(each.path, each.commit, set_before, (f"{key}.path", f"{key}.commit"))
+            sets[name] = replace(each, commit=commit) if commit else each
+        return sets
+
+    def _dataset(
+        self, written: str | None, given: str | None, before: Mapping[str, Any], keys: tuple[str, str]
+    ) -> str | None:
+        """Return the commit of a dataset that has none yet; None if it has one, or is not of the Hub.
+
+        `keys` are the dotted keys of its path and of its commit; `before` is their section of the run that is
+        resumed.
+        """
+        path_key, commit_key = keys
+        if given and not is_on_hub(written or ""):
+            raise ValueError(
+                f"{commit_key}: {path_key} is no dataset of the Hugging Face Hub, so that commit {given} is"
+                " not of it; leave it out"
+            )
+        if given or not written:
+            return None
+        names = [key.rpartition(".")[2] for key in keys]
+        commit = _kept(written, before, *names)
+        if commit is None:
+            look_up = partial(dataset_commit, written, path_key)
+            commit = self._once(written, look_up)
+        return commit
 
     def _once(self, written: str, look_up: Callable[[], str | None]) -> str | None:
         """Return the commit of a repository; look it up only the first time."""

@@ -13,6 +13,7 @@ from realrl.api.config_keys import shown
 from realrl.api.configure import dump_config, sections
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
+from realrl.api.traits import data_of
 from realrl.base.files import write_atomically
 from realrl.datasets.digests import DataDigest
 from realrl.runtime.failure import RunRefused
@@ -33,7 +34,8 @@ _FROM_NOW_ON = ("eval_every", "keep_best")
 """Keys whose effect begins with the step that the run resumes from."""
 MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING, *_FROM_NOW_ON))
 """Keys, of any section, that do not change the results so far."""
-_DATA_PLACES = ("data.path", "data.eval_path", "data.solutions_path", "data.commit", "data.eval_commit")
+_DATA_PATHS = ("data.path", "data.eval_path", "data.solutions_path", "data.examples")
+_DATA_PLACES = (*_DATA_PATHS, "data.commit", "data.eval_commit")
 IN_A_PASS = frozenset(("batch_size",))
 """Further such keys of runs that train nothing."""
 WITHOUT_STALENESS = frozenset(("recover_every",))
@@ -126,6 +128,9 @@ def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:
     places: set[str] = set()
     if inputs:
         places.update(_DATA_PLACES)
+        data_config = data_of(config)
+        for name in data_config.sets if data_config else ():
+            places |= {f"data.sets.{name}.path", f"data.sets.{name}.commit"}
         for key in keys.values():
             section, _, _ = key.rpartition(".")
             places.add(key)

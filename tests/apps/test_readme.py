@@ -19,6 +19,9 @@ def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+DEEPSCALER = r"Let's think step by step and output the final answer within \boxed{}."
+
+
 def blocks(language: str, page: str = "README.md") -> list[str]:
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), flags=re.M | re.S)
     return [text for named, text in fenced if named == language]
@@ -72,8 +75,13 @@ def test_its_rewards_can_be_given_so():
 
 
 def test_its_datasets_can_be_given_so():
-    """Each with what its rows are held out by."""
-    file, gym = blocks("yaml", "docs/data.md")
+    """Each with what its rows are held out by, or with the prompts that it promises."""
+    *prompts, sets, file, gym = blocks("yaml", "docs/data.md")
+    deepscaler, dapo, qwen3 = [build_config(RECIPES["grpo"].default_config, text).data for text in prompts]
+    assert deepscaler.suffix == f" {DEEPSCALER}" and dapo.suffix.endswith('on its own line after "Answer:".')
+    assert dapo.prefix.endswith("answer to the problem.\n\n") and qwen3.template_arguments
+    config = build_config(RECIPES["grpo"].default_config, sets)
+    assert list(config.data.sets) == ["gsm", "hard"] and config.data.held_out_path == "aime.jsonl"
     config = build_config(RECIPES["ppo-math"].default_config, file)
     assert config.data.held_out_path == config.data.path and config.data.held_out_split == "test"
     config = build_config(RECIPES["ppo-math"].default_config, gym)

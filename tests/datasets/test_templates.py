@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from realrl.api.data import DataConfig, Template
+from realrl.api.data import DataConfig
+from realrl.api.prompt_keys import Template
 from realrl.datasets.prompts import load_prompts
 from realrl.datasets.templates import TEMPLATES
 from tests.tiny import tiny_tokenizer

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from realrl.api.config import ModelConfig, TrainedModelConfig
 from realrl.api.configure import dump_config
-from realrl.api.data import DataConfig
+from realrl.api.data import DataConfig, DataSetConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets import prompts
 from realrl.datasets.digests import digest_rows
@@ -245,6 +245,23 @@ def test_a_resume_takes_rows_and_models_that_moved(gen, tmp_path, model):
     other = replace(now, model=replace(moved, dtype="float32"))
     with pytest.raises(ValueError, match="made with model.dtype='bfloat16', got 'float32'"):
         check_resume(GEN, other, digest_data(open_data(GEN, other)))
+
+
+def test_a_resume_takes_sets_and_examples_that_moved(gen, tmp_path):
+    """As they are the same rows; another set's name is another run."""
+    write_rows(tmp_path / "examples.jsonl", [{"prompt": "9+9", "response": "18"}])
+    sets = {"a": DataSetConfig(path=str(tmp_path / "rows.jsonl"))}
+    data = DataConfig(sets=sets, template="plain", examples=str(tmp_path / "examples.jsonl"))
+    begun(GEN, replace(gen, data=data))
+    for name in ("rows", "examples"):
+        (tmp_path / f"{name}.jsonl").rename(tmp_path / f"moved-{name}.jsonl")
+    sets = {"a": DataSetConfig(path=str(tmp_path / "moved-rows.jsonl"))}
+    moved = replace(data, sets=sets, examples=str(tmp_path / "moved-examples.jsonl"))
+    now = replace(gen, data=moved)
+    check_resume(GEN, now, digest_data(open_data(GEN, now)))
+    renamed = replace(gen, data=replace(moved, sets={"b": sets["a"]}))
+    with pytest.raises(ValueError, match=r"made with data\.sets\."):
+        check_resume(GEN, renamed, digest_data(open_data(GEN, renamed)))
 
 
 def test_a_resume_refuses_rows_and_models_that_were_exchanged(gen, tmp_path, model):

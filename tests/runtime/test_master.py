@@ -50,6 +50,7 @@ class Crew:
 
 class Rows:
     levels = ()
+    sets = ()
 
     def __len__(self) -> int:
         return 4

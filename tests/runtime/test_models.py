@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from realrl.api.configure import build_config, dump_config
+from realrl.api.data import DataConfig, DataSetConfig
 from realrl.recipes.gen import GEN
 from realrl.runtime.master.recorder import run_directory
 from realrl.runtime.model_directories import bytes_to_download, hub_repo, resolve_model
@@ -174,6 +175,31 @@ def test_a_run_keeps_the_commit_that_it_began_with(hub, elsewhere, files, config
     assert pin(GEN, config) == pinned
     assert resolve_model(pinned.model.path, pinned.model.commit).name == first
     assert commits(pin(GEN, replace(config, trial="another"))) == {"model.commit": second}
+
+
+def test_sets_keep_their_commits_too(hub, elsewhere, files, config):
+    """Each one has its own, which is found by its name; what is no dataset of the Hub has none."""
+    hub.add("acme/tiny").commit(files)
+    repository = hub.add("acme/rows", "dataset")
+    first = repository.commit({"README.md": b"1"})
+    sets = {"hub": DataSetConfig(path="hf:acme/rows"), "own": DataSetConfig(path="sums")}
+    config = replace(config, data=DataConfig(sets=sets))
+    pinned = pin(GEN, config)
+    assert {key: found for key, found in commits(pinned).items() if key != "model.commit"} == {
+        "data.sets.hub.commit": first
+    }
+    repository.commit({"README.md": b"2"})
+    directory = run_directory(config)
+    directory.mkdir(parents=True)
+    (directory / CONFIG).write_text(dump_config(pinned, recipe="gen"))
+    assert pin(GEN, config) == pinned
+
+    sets["own"] = replace(sets["own"], commit="1" * 40)
+    with pytest.raises(ValueError, match=r"^data\.sets\.own\.commit: data\.sets\.own\.path is no dataset of"):
+        pin(GEN, replace(config, data=DataConfig(sets=sets)))
+    sets["own"] = DataSetConfig(path="hf:acme/none")
+    with pytest.raises(ValueError, match=r"^data\.sets\.own\.path: hf:acme/none: .*no dataset of that name"):
+        pin(GEN, replace(config, data=DataConfig(sets=sets), trial="another"))
 
 
 def test_a_commit_that_is_given_is_taken(hub, elsewhere, files, config):

@@ -16,6 +16,7 @@ from realrl.runtime.master.schedule import Pass, Training, epoch_rows, spare_row
 
 class Rows:
     levels = ()
+    sets = ()
 
     def __init__(self, num):
         self.num = num

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.data import RowSet
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
 from realrl.api.traits import needed_generation
@@ -21,6 +22,7 @@ from realrl.program.events import Job, Stage
 from realrl.program.jobs import Programs, compile_run, samples_of
 from realrl.runtime.history import Past
 from realrl.runtime.master.checkpoints import BEST, CHECKPOINTS, RECOVERIES, noted_step, partial_directory
+from realrl.runtime.master.mixing import mixed_rows, mixed_spares
 from realrl.runtime.run_data import RunData
 from realrl.runtime.run_files import RECORDS
 
@@ -185,9 +187,10 @@ class Training:
         config = self.config
         num_rows = len(self.rows)
         levels = self.rows.levels
-        rows = epoch_rows(num_rows, config.batch_size, step, config.seed, levels)
+        sets = self.rows.sets
+        rows = epoch_rows(num_rows, config.batch_size, step, config.seed, levels, sets)
         num_spare = (self.programs.max_draws - 1) * config.batch_size
-        spare = spare_rows(num_rows, rows, num_spare, step, config.seed, levels)
+        spare = spare_rows(num_rows, rows, num_spare, step, config.seed, levels, sets)
         return Job(
             number,
             self.programs.step,
@@ -302,12 +305,20 @@ def _is_evaluated(past: Past) -> bool:
 
 
 def epoch_rows(
-    num_rows: int, batch_size: int, step: int, seed: int, levels: Sequence[float] = ()
+    num_rows: int,
+    batch_size: int,
+    step: int,
+    seed: int,
+    levels: Sequence[float] = (),
+    sets: Sequence[RowSet] = (),
 ) -> list[int]:
     """Return the rows of a training step: each epoch is shuffled anew, and a batch may reach into the next.
 
-    With `levels`, one per row, an epoch goes from the lowest to the highest.
+    With `levels`, one per row, an epoch goes from the lowest to the highest. With `sets`, a batch has rows of
+    each, and each has epochs of its own.
     """
+    if sets:
+        return mixed_rows(sets, batch_size, step, seed, levels)
     first = step * batch_size
     last = first + batch_size - 1
     first_epoch = first // num_rows
@@ -320,9 +331,20 @@ def epoch_rows(
 
 
 def spare_rows(
-    num_rows: int, rows: Sequence[int], number: int, step: int, seed: int, levels: Sequence[float] = ()
+    num_rows: int,
+    rows: Sequence[int],
+    number: int,
+    step: int,
+    seed: int,
+    levels: Sequence[float] = (),
+    sets: Sequence[RowSet] = (),
 ) -> tuple[int, ...]:
-    """Return up to `number` random rows that are not a step's own; of the same levels, if rows have some."""
+    """Return up to `number` random rows that are not a step's own; of the same levels, if rows have some.
+
+    With `sets`, they are of the sets of the step's rows, in the same order.
+    """
+    if sets:
+        return mixed_spares(sets, rows, number, step, seed, levels)
     among: Sequence[int] = range(num_rows)
     if levels:
         wanted = {levels[row] for row in rows}
