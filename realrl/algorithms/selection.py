@@ -65,13 +65,17 @@ def best_in_group(
     Collective: over the ranks of `reduce`.
     """
     places = torch.tensor(list(numbers), dtype=torch.long)
+    columns = torch.stack((rewards.double().where(counts, 0.0), counts.double()))
     nothing = torch.zeros(2, num_groups * group_size, dtype=torch.double)
-    own = torch.stack((rewards.double().where(counts, 0.0), counts.double()))
-    # Each number is one sample's, so that the sum is a table of all samples.
-    of_all, is_counted = reduce(nothing.index_add(1, places, own))
-    compared = of_all.where(is_counted > 0, -torch.inf).view(num_groups, group_size)
-    best = compared.argmax(dim=1) + group_size * torch.arange(num_groups)
-    is_best: Tensor = (places == best[places // group_size]) & counts
+    own = nothing.index_add(1, places, columns)
+    # Each number is one sample's, so that the sum over ranks is a table of all samples.
+    of_all, is_counted = reduce(own)
+    compared = of_all.where(is_counted > 0, -torch.inf)
+    best_of_groups = compared.view(num_groups, group_size).argmax(dim=1)
+    first_of_groups = group_size * torch.arange(num_groups)
+    best = best_of_groups + first_of_groups
+    group = places // group_size
+    is_best: Tensor = (places == best[group]) & counts
     return is_best
 
 

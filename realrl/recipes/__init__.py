@@ -17,6 +17,7 @@ from realrl.recipes.gmpo import GMPO
 from realrl.recipes.grpo import GRPO
 from realrl.recipes.gspo import GSPO
 from realrl.recipes.ipo import IPO
+from realrl.recipes.kto import KTO
 from realrl.recipes.orpo import ORPO
 from realrl.recipes.ppo import PPO
 from realrl.recipes.ppo_math import PPO_MATH
@@ -47,6 +48,7 @@ RECIPES: Mapping[str, Recipe] = {
     "ipo": IPO.of_any(),
     "simpo": SIMPO.of_any(),
     "orpo": ORPO.of_any(),
+    "kto": KTO.of_any(),
     "gen": GEN.of_any(),
 }
 """By name, in the order of the help."""

@@ -4,6 +4,7 @@ layouts."""
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,7 +92,14 @@ def engine_of(
 
 
 def context(config, engine: DecoderEngine, groups: Groups) -> SimpleNamespace:
-    return SimpleNamespace(config=config, engine=engine, step=0, reduce=groups.reduce)
+    return SimpleNamespace(
+        config=config,
+        engine=engine,
+        step=0,
+        reduce=groups.reduce,
+        reduce_mesh=groups.reduce_mesh,
+        memory={},
+    )
 
 
 def trained(
@@ -256,19 +264,47 @@ def test_recipes_without_a_reference_have_none():
             build_config(recipe.default_config, None, ["ref.path=m"])
 
 
-def test_a_reward_models_step_is_that_of_transformers(folder):
-    """Scores are the head's at each sequence's end."""
+MARGINS = [0.5, 0.0, -0.25, 2.0]
+
+
+@pytest.mark.parametrize(("centring_coef", "has_margins"), [(0.0, False), (0.02, True)])
+def test_a_reward_models_step_is_that_of_transformers(folder, centring_coef, has_margins):
+    """Scores are the head's at each sequence's end; pairs may have margins, and scores may be centred."""
     groups = local_groups(ALONE)
-    config = rw.RewardModelConfig(optimizer=OPTIMIZER, num_steps=1)
+    config = rw.RewardModelConfig(optimizer=OPTIMIZER, num_steps=1, centring_coef=centring_coef)
     engine = engine_of(folder, "scalar", groups, trained=True)
-    metrics = rw.train(context(config, engine, groups), share(folder, groups)).metrics
+    margins = MARGINS if has_margins else [0.0] * len(PAIRS)
+    batch = share(folder, groups).with_keys(per_sample={"margin": torch.tensor(margins)})
+    metrics = rw.train(context(config, engine, groups), batch).metrics
     body = AutoModel.from_pretrained(folder / "model")
     scores = [(body(ids[None]).last_hidden_state[0, -1] @ HEAD[0]) for ids, _ in sequences(folder)]
-    loss = torch.stack([-F.logsigmoid(a - b) for a, b in zip(scores[0::2], scores[1::2])]).mean()
+    losses = []
+    for chosen, rejected, margin in zip(scores[0::2], scores[1::2], margins):
+        centring = (chosen + rejected) ** 2
+        losses.append(-F.logsigmoid(chosen - rejected - margin) + centring_coef * centring)
+    loss = torch.stack(losses).mean()
     weights = {f"model.{name}": weight for name, weight in stepped(body, loss).items()}
     ours = {s.box.tensor: s.local for s in engine.layout.shards(0)}
     check_weights(engine, weights | {"score.weight": engine.local_tensors()[ours["score.weight"]]})
     assert metrics["loss"].total / metrics["loss"].weight == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert ("centring_loss" in metrics) == bool(centring_coef)
+    values = [float(score.detach()) for score in scores]
+    assert metrics["score_mean"].total == pytest.approx(statistics.fmean(values), rel=1e-4)
+    assert metrics["score_std"].total == pytest.approx(statistics.pstdev(values), rel=1e-4)
+
+
+def test_margins_are_read_for_reward_models(tmp_path):
+    """Other recipes may have a field of that name with another meaning."""
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c", "margin": m} for m in (2, 0.5, None)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = SimpleNamespace(data=DataConfig(path=str(path), template="plain"))
+    found, _ = load_pairs(config, tiny_tokenizer(), has_margins=True)
+    assert [found.tensors(row)["margin"].tolist() for row in range(3)] == [[2.0], [0.5], [0.0]]
+    path.write_text(json.dumps({**rows[0], "margin": "slightly better"}))
+    with pytest.raises(ValueError, match=r"rows.jsonl:1: `margin` must be a number.* got 'slightly better'"):
+        load_pairs(config, tiny_tokenizer(), has_margins=True)
+    assert load_pairs(config, tiny_tokenizer())[0].tensors(0)["margin"].tolist() == [0.0]
 
 
 @pytest.mark.slow
@@ -279,9 +315,21 @@ def test_layouts_do_not_matter(folder):
 def _check_layouts(rank: int, folder: Path) -> None:
     expected = {name: reference(name, folder)[0] for name in CASES}
     placements = [Placement(DeviceMesh((0, 1)), layout) for layout in LAYOUTS]
+    alone = scale_of_scores(folder, local_groups(ALONE))
     for _, groups in sorted(create_groups(placements, rank).items()):
         for name, weights in expected.items():
             check_weights(trained(name, folder, groups)[0], weights)
+        assert scale_of_scores(folder, groups) == pytest.approx(alone, rel=1e-4)
+
+
+def scale_of_scores(folder: Path, groups: Groups) -> list[float]:
+    """The mean and the standard deviation of a reward model's scores, as each rank finds them."""
+    config = rw.RewardModelConfig(optimizer=OPTIMIZER, num_steps=1)
+    engine = engine_of(folder, "scalar", groups, trained=True)
+    batch = share(folder, groups)
+    batch = batch.with_keys(per_sample={"margin": torch.zeros(len(batch))})
+    metrics = rw.train(context(config, engine, groups), batch).metrics
+    return [metrics[name].total for name in ("score_mean", "score_std")]
 
 
 def test_pairs_are_taken_apart_as_they_were_put_together(folder):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         reference,
         report,
         sample_records,
+        score_scale,
         update,
     )
 else:
@@ -33,6 +34,7 @@ else:
         "reference",
         "report",
         "sample_records",
+        "score_scale",
         "update",
     )
 
@@ -45,5 +47,6 @@ __all__ = [
     "reference",
     "report",
     "sample_records",
+    "score_scale",
     "update",
 ]

@@ -23,6 +23,9 @@ PROMPT = ("prompts",)
 PAIR = ("input_ids", "loss_mask", "chosen_tokens")
 """The keys of a row with two responses."""
 PER_PAIR = ("chosen_tokens",)
+LABELLED = ("input_ids", "loss_mask", "own_tokens", "is_desirable")
+"""The keys of a row with a labelled response."""
+PER_LABELLED = ("own_tokens", "is_desirable", "kl_log_ratios")
 
 
 def actor_gen(config: PolicyConfig) -> Call:

@@ -70,6 +70,9 @@ class ScoreConfig:
     out, the response takes no part in the step; the metric `ungraded` counts such responses."""
     convert_units: bool = True
     """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
+    normalise: bool = False
+    """Take the reward model's scores less their mean and in units of their standard deviation, over its last
+    hundred training steps or so, which `rw` writes to `scores.json` next to its weights."""
     bias: float = 0.0
     """Added to each reward."""
     scale: float = 1.0
@@ -145,6 +148,11 @@ class PolicyConfig(TrainingConfig, Section):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
                 " or neither"
+            )
+        if self.scores.normalise and self.reward_model is None:
+            raise ValueError(
+                "scores.normalise: it is for the scores of a reward model; give one, as reward=model"
+                " reward_model.path=FOLDER, or leave it out"
             )
         paths = filter(None, (self.data.path, self.data.held_out_path))
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):

@@ -6,6 +6,7 @@ values of tokens ──scores_at_ends()──▶ scores ────────
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -118,3 +119,10 @@ def scores_at_ends(values: Tensor, sequences: PackedBatch) -> Tensor:
         values.device,
     )
     return values[last]
+
+
+def joined(of_microbatches: Sequence[Tensor]) -> Tensor:
+    """Return what micro-batches have, end to end and on the CPU: `[R]`; without any, `[0]`."""
+    if not of_microbatches:
+        return torch.zeros(0)
+    return torch.cat(list(of_microbatches)).cpu()

@@ -41,11 +41,15 @@ def generate(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
 
 
 def take_scores(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Take the reward model's score of each response: its value at the end."""
+    """Take the reward model's score of each response: its value at the end, normalised if asked for."""
     values = ctx.engine.values(batch)
     if values is None:
         return CallOutput()
     scores = parts.pairs.scores_at_ends(values, batch)
+    config = ctx.config
+    if config.scores.normalise:
+        assert config.reward_model is not None, "only a run with a reward model normalises its scores"
+        scores = parts.score_scale.read_scale(config.reward_model.path).normalised(scores)
     return CallOutput(batch.with_keys(per_sample={"scores": scores}))
 
 
@@ -97,6 +101,8 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
     for name in weights_of(config.reward):
         if name not in (MATH, GYM, MODEL):
             load_function(name)
+    if config.scores.normalise and config.reward_model is not None:
+        parts.score_scale.read_scale(config.reward_model.path)
     if isinstance(config, AdvantageConfig):
         parts.estimates.check(config)
         parts.actor.check(config)

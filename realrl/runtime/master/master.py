@@ -22,7 +22,7 @@ from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.jobs import in_order
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
-from realrl.runtime.master.checkpoints import Best, publish
+from realrl.runtime.master.checkpoints import BesideWeights, Best, publish
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome
@@ -53,6 +53,7 @@ class Master:
         shutdown: Shutdown,
         symptoms: Callable[[Observed], Sequence[str]] = lambda observed: (),
         course: CourseWatch | None = None,
+        beside: BesideWeights | None = None,
     ) -> None:
         """`symptoms` tells in words what the first step's numbers show to be wrong, `course` what all steps
         show together.
@@ -79,6 +80,7 @@ class Master:
         self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
         """Asked once, about the first step or batch."""
         self._course = course or NoWatch()
+        self._beside = beside or BesideWeights(lambda metrics: {})
         self._ended_s = 0.0
         """When the last step that is done had ended."""
 
@@ -158,6 +160,7 @@ class Master:
                 self._best.consider(job.step, outcome.metrics)
             else:
                 self._steps_done = job.step + 1
+                self._beside.consider(outcome.metrics)
             self._recorder.record_job(outcome, records)
             self._summary.add(outcome)
             self._progress.show_job(outcome)
@@ -182,6 +185,7 @@ class Master:
         partial = Path(job.directory)
         if job.only_if_best:
             self._best.note(partial)
+        self._beside.write(partial)
         self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
     def _publish_recovery(self, report: JobReport) -> None:
