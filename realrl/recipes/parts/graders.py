@@ -88,7 +88,7 @@ def _by_gym(
 ) -> list[_Found]:
     """Return what the scorers of the rows' tasks found in the responses at some places."""
     texts: list[str] = []
-    items: list[GymItem | None] = []
+    items: list[GymItem] = []
     for place in places:
         texts.append(responses[place].response)
         row = batch.samples[place].row
