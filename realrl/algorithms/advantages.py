@@ -145,7 +145,7 @@ def gdpo(scored: Scored) -> Tensor:
     summed = torch.zeros_like(scored.rewards, dtype=torch.double)
     for name, part in scored.parts.items():
         weights = scored.part_weights[name]
-        own = replace(scored, rewards=part.where(weights != 0, 0.0))
+        own = replace(scored, rewards=part)
         summed = summed + weights * relative_rewards(own, scale="group_std")
     whole = torch.zeros_like(scored.groups)
     batch = replace(scored, rewards=summed, groups=whole, num_groups=1)

@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -43,6 +44,7 @@ _REFUSALS = (401, 403)
 _TRIED_AGAIN = (408, 409, 425, 429)
 """Status codes below 500 that another try may not have."""
 _SHOWN_CHARS = 200
+_SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -139,34 +141,35 @@ class _Questioner:
         self._url = f"{config.url.rstrip('/')}/chat/completions"
         self._num_failed = 0
         self._num_in_row = 0
-        self._last_reason = ""
+        self._reasons: Counter[str] = Counter()
 
     async def ask(self, question: str) -> str | None:
         """Return the answer to a question; None if every try failed, or the server is lost."""
         if self._num_in_row >= self._config.max_open:
             self._num_failed += 1
+            self._reasons["not asked: the server is lost"] += 1
             return None
         try:
             answer = await self._tried(question)
         except _Failed as failure:
             self._num_failed += 1
             self._num_in_row += 1
-            self._last_reason = str(failure)
-            if self._key:
-                # A server may repeat what it was sent.
-                self._last_reason = self._last_reason.replace(self._key, "KEY")
+            reason = str(failure)
+            # A server may repeat what it was sent.
+            self._reasons[reason.replace(self._key, "KEY") if self._key else reason] += 1
             return None
         self._num_in_row = 0
         return answer
 
     def report(self, num_questions: int) -> None:
         """Log a warning if some questions have no answer."""
-        if self._num_failed:
-            logger.warning(
-                "judge: %d of %d questions have no answer, so their responses are ungraded; the last reason:"
-                " %s",
-                *(self._num_failed, num_questions, self._last_reason),
-            )
+        if not self._num_failed:
+            return
+        reasons = [f"{number} times {reason}" for reason, number in self._reasons.most_common(_SHOWN_REASONS)]
+        logger.warning(
+            "judge: %d of %d questions have no answer, so their responses are ungraded: %s",
+            *(self._num_failed, num_questions, "; ".join(reasons)),
+        )
 
     async def _tried(self, question: str) -> str:
         """Return the answer of the first try that has one; raise the last failure if none has."""

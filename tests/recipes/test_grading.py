@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
-from realrl.api.data import DataConfig
+from realrl.api.data import DataConfig, DataSetConfig
 from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import CallOutput
 from realrl.base.progress import Progress, no_progress
@@ -161,6 +162,58 @@ def test_a_function_sees_the_row_the_tokens_and_the_group(code):
     assert found.batch["rewards"].tolist() == pytest.approx([2.6, 2.6, 0.6, 0.6, 2.6])
     alone = rewarded(reward=f"{code}:share_right")
     assert alone.batch["rewards"].tolist() == [0.0] * 5
+
+
+def context(config: PPOMathConfig, sources: list[str]) -> SimpleNamespace:
+    """Return what the call `reward` sees: rows with a source each."""
+    dataset = SimpleNamespace(
+        prompt=lambda row: "3+4=",
+        solutions=lambda row: ["7"],
+        source=lambda row: sources[row],
+        metadata=lambda row: {"level": 3},
+    )
+    return SimpleNamespace(
+        config=config,
+        dataset=dataset,
+        tokenizer=tiny_tokenizer(),
+        evaluating=False,
+        reduce=lambda x: x,
+        progress=no_progress,
+    )
+
+
+def test_a_row_that_is_twice_in_a_step_is_two_groups(code):
+    """A group is what was sampled for one place of the batch."""
+    config = PPOMathConfig(batch_size=2, reward=f"{code}:place", ppo=PPOMathSettings(group_size=2))
+    found = reward(context(config, [""]), rollouts(["7", "8", "7", "8"]))
+    assert [number // 1000 for number in found.batch["rewards"].tolist()] == [2] * 4
+
+
+def test_rows_of_each_source_are_asked_for_their_own_rewards(code):
+    """A truncated response has no more than a wrong one; `math` is reported of the rows that have it."""
+    own = DataSetConfig(path="b.jsonl", reward={f"{code}:length": 2.0, "math": 0.0})
+    other = DataSetConfig(path="c.jsonl", reward=f"{code}:length")
+    config = PPOMathConfig(
+        batch_size=3,
+        data=DataConfig(sets={"a": DataSetConfig(path="a.jsonl"), "b": own, "c": other}),
+        ppo=PPOMathSettings(group_size=2),
+        scores=ScoreConfig(wrong=-1.0, truncated="wrong"),
+    )
+    # The third response is truncated, and so is the fifth.
+    batch = rollouts(["7", "8", "so 7", "8", "so 7", "7"])
+    samples = [Sample(sample.id, sample.id // 2) for sample in batch.samples]
+    ended = torch.tensor([True, True, False, True, False, True])
+    batch = replace(batch, samples=tuple(samples), per_sample={"ended": ended})
+    found = reward(context(config, ["a", "b", "c"]), batch)
+    # The bound of a response that no verdict weighs in is `wrong` with the weight 1, or 0 with the weight 0.
+    assert found.batch["rewards"].tolist() == [1.0, -1.0, 0.0, 2.0, -1.0, 1.0]
+    assert found.batch["is_graded"].all()
+    verdicts = [record.get("verdict") for record in found.records]
+    assert verdicts == ["correct", "wrong", "wrong", "wrong", None, None]
+    assert mean(found, "accuracy") == 0.25 and found.metrics["accuracy"].weight == 4
+    assert mean(found, "reward/math") == pytest.approx((1 - 1 - 1 - 1) / 4)
+    assert mean(found, "reward/length") == pytest.approx((4 + 1 + 4 + 1) / 4)
+    assert mean(found, "pass_at_group") == 0.5
 
 
 def test_a_function_alone_has_no_verdicts(code):

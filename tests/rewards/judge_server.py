@@ -94,8 +94,12 @@ def judge_server(reply_to: Callable[[str, int], Reply]) -> Iterator[JudgeServer]
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        # With the default of 5, the kernel resets connections of a crowd.
+        request_queue_size = 256
+
+    server = Server(("127.0.0.1", 0), Handler)
     found = JudgeServer(f"http://127.0.0.1:{server.server_port}/v1")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

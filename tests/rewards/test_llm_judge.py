@@ -135,7 +135,7 @@ def test_a_server_that_never_ends_its_answer_has_a_deadline(judged, kind, caplog
         assert time.monotonic() - began < 5
     assert len(server.requests) == 2
     assert "judge: 1 of 1 questions have no answer" in caplog.text
-    assert "no answer within judge.timeout_s=0.3" in caplog.text
+    assert "ungraded: 1 times no answer within judge.timeout_s=0.3" in caplog.text
 
 
 def test_no_server_at_all_is_a_failure(judged):
@@ -186,6 +186,17 @@ def test_a_run_that_resumes_asks_nothing_again(judged, tmp_path):
         judged(server, "a", folder=folder, arguments={"temperature": 1.0})
         assert len(server.requests) == 5
     assert KEY not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_half_a_line_costs_no_other_answer(tmp_path):
+    """It is what a process of the same name left when it was killed."""
+    answers = Answers(tmp_path)
+    answers.add("1", "one")
+    file = next(tmp_path.iterdir())
+    file.write_text(file.read_text()[:-9])
+    answers.add("2", "two")
+    found = Answers(tmp_path)
+    assert found.get("1") is None and found.get("2") == "two"
 
 
 def test_answers_of_several_processes_are_joined(tmp_path, monkeypatch):
