@@ -10,7 +10,7 @@ Shapes: B samples of this rank, T packed tokens, G groups of the global batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -54,6 +54,11 @@ class Scored:
     """What GRPO divides differences from a group's mean by."""
     sample_std: bool = False
     """Whether a standard deviation is that of a sample, with n - 1, and not that of a population, with n."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """The rewards by name, float `[B]` each; `rewards` is their weighted sum, as `scores` has shaped it.
+    Only `gdpo` and estimators of a user's own have them."""
+    part_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """The weight of each of `parts`, by name: float64 `[B]`, 0 for a sample whose row does not have it."""
 
     def group_mean(self, x: Tensor) -> Tensor:
         """Return the mean of `x [B]` over the samples of the same group that take part, float64 `[B]`.
@@ -129,12 +134,31 @@ def reinforce(scored: Scored) -> Tensor:
     return scored.to_go(scored.rewards)
 
 
+def gdpo(scored: Scored) -> Tensor:
+    """Each of several rewards in its group, as GRPO has one; then their weighted sum, over the whole batch.
+
+    Rewards of unlike spread then count by their weights alone. A reward that is the same in all of a group,
+    or sums that are the same in all of the batch, teach nothing.
+
+    Source: Liu et al. 2026, arXiv:2601.05242, section 3 (GDPO).
+    """
+    summed = torch.zeros_like(scored.rewards, dtype=torch.double)
+    for name, part in scored.parts.items():
+        weights = scored.part_weights[name]
+        own = replace(scored, rewards=part.where(weights != 0, 0.0))
+        summed = summed + weights * relative_rewards(own, scale="group_std")
+    whole = torch.zeros_like(scored.groups)
+    batch = replace(scored, rewards=summed, groups=whole, num_groups=1)
+    return scored.to_go(relative_rewards(batch, scale="group_std"))
+
+
 ESTIMATORS: Mapping[str, Estimator] = {
     "gae": gae,
     "grpo": grpo,
     "dr-grpo": dr_grpo,
     "rloo": rloo,
     "reinforce": reinforce,
+    "gdpo": gdpo,
 }
 """By the name that a config gives."""
 

@@ -321,6 +321,8 @@ class TrainingConfig(RunConfig):
     with `generation.interruptible`, because one copy of the weights has one version."""
     eval_every: int = 0
     """Evaluate every N steps (0: only at the start and the end)."""
+    eval_at_start: bool = True
+    """Evaluate before the first step, too."""
     save_every: int = 0
     """Write a Hugging Face checkpoint every N steps (0: only at the end)."""
     recover_every: int = 0
@@ -331,9 +333,11 @@ class TrainingConfig(RunConfig):
     keep_recoveries: int = 2
     """Recovery points to keep. After the end of the run the last one stays, from which a higher `num_steps`
     resumes; its folder may be deleted by hand. A point that fails a check is kept and does not count."""
-    keep_best: bool = True
+    keep_best: bool | str = True
     """With `eval_every`, write the weights to `checkpoints/best` whenever an evaluation finds them better
-    than all earlier ones, including those of the start. Training waits for the evaluation."""
+    than all earlier ones, including those of the start. `true` goes by the main metric of the held-out rows,
+    or without such rows by that of the first of `evals`; `SET/METRIC`, as `aime/avg@8`, by another one.
+    Training waits for the evaluation that decides, and for no other one."""
     share_prompts: bool = True
     """Compute a prompt once for all of its samples in a micro-batch."""
     gradient_checkpointing: bool = False

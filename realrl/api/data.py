@@ -129,7 +129,7 @@ class DataSetConfig:
         if self.weight is not None:
             is_usable = math.isfinite(self.weight) and self.weight > 0
             require(is_usable, f"weight must be above 0, got {self.weight}; leave the set out instead")
-        _check_field_names(self, "fields")
+        check_field_names(self, "fields")
         _check_difficulty(self.difficulty)
         check_prompt_keys(self)
 
@@ -234,7 +234,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.date is not None:
             require(_is_day(self.date), f"date must be a day as 2026-01-31, got {self.date!r}")
-        _check_field_names(self, "fields", "eval_fields")
+        check_field_names(self, "fields", "eval_fields")
         _check_difficulty(self.difficulty)
         check_prompt_keys(self)
         check_fit_to_template(self)
@@ -374,7 +374,7 @@ def _check_difficulty(difficulty: tuple[float, float] | None) -> None:
         )
 
 
-def _check_field_names(config: DataConfig | DataSetConfig, *settings: str) -> None:
+def check_field_names(config: object, *settings: str) -> None:
     """Check that settings rename fields that rows have."""
     for setting in settings:
         names: Mapping[str, str] = getattr(config, setting)

@@ -36,6 +36,9 @@ class ModelFunctionCall:
     """The call whose ranks and layout this compute call gets, unless a plan places it by name. The ranks that
     hold one share of the samples then all do the same, so that each has the outputs that it needs there. With
     inputs of the same length and as many `num_minibatches`, both calls have the same samples on each rank."""
+    whole_rows: bool = False
+    """Whether all samples of a dataset row are on one data-parallel rank; a generate call always has them
+    so. They must be in one mini-batch."""
 
     def __post_init__(self) -> None:
         has_model = self.model is not None
@@ -46,6 +49,11 @@ class ModelFunctionCall:
             )
         if self.beside is not None and self.kind is not CallKind.COMPUTE:
             raise ValueError(f"call {self.name}: beside is for compute calls, not {self.kind.value}")
+        if self.whole_rows and self.num_minibatches > 1:
+            raise ValueError(
+                f"call {self.name}: whole_rows and {self.num_minibatches} mini-batches do not go together: a"
+                " row may be in two of them"
+            )
         if self.engine != OWN_ENGINE and self.kind is not CallKind.GENERATE:
             raise ValueError(f"call {self.name}: {self.engine} is for generate calls, not {self.kind.value}")
 

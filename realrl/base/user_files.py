@@ -78,11 +78,21 @@ def load_function_from_file(
         raise ValueError(
             f"{setting}: {reference} is an async function; give a plain one, which returns the {setting}"
         )
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        # Some functions of C modules have no signature.
-        return function
+    check_callable(function, reference, setting=setting, num_arguments=num_arguments, form=form)
+    return function
+
+
+def check_callable(
+    function: Callable[..., Any], reference: str, *, setting: str, num_arguments: int, form: str
+) -> None:
+    """Check that a user's function can be called with so many positional arguments.
+
+    Raises:
+        ValueError: it takes others; the arguments are those of `load_function_from_file`.
+    """
+    signature = signature_of(function)
+    if signature is None:
+        return
     try:
         signature.bind(*([""] * num_arguments))
     except TypeError:
@@ -90,7 +100,14 @@ def load_function_from_file(
             f"{setting}: {reference} takes {signature}, expected a function that can be called as {form};"
             " change its parameters"
         ) from None
-    return function
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return a function's parameters; None for some functions of C modules, which say nothing of them."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
 
 
 def describe_error(error: BaseException) -> str:

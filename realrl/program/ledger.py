@@ -148,11 +148,12 @@ class Ledger:
             dp = placement.layout.dp
             samples = [sample for sample in self.samples if not self._has_outputs(call, sample)]
             lengths = [self._length(sample, call.inputs) for sample in samples]
+            stays_whole = call.whole_rows or call.kind is CallKind.GENERATE
             dp_ranks = assign(
                 lengths,
                 dp,
                 num_minibatches=call.num_minibatches,
-                group_size=self.group_size if call.kind is CallKind.GENERATE else 1,
+                group_size=self.group_size if stays_whole else 1,
             )
             shares: Shares = [[] for _ in range(dp)]
             for sample, dp_rank in zip(samples, dp_ranks, strict=True):

@@ -159,7 +159,7 @@ class Scheduler:
             seq=self._next_seq,
             job=job.number,
             step=job.step,
-            evaluating=job.evaluating,
+            eval_set=job.eval_set,
             **known,
         )
         self._next_seq += 1

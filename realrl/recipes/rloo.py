@@ -17,6 +17,7 @@ from realrl.recipes import parts
 from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import GroupConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
+from realrl.recipes.parts.reward_names import GDPO
 from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ class RLOOConfig(GroupConfig):
     ref: ModelConfig | None = None
     """The reference policy; left out, the actor as it was loaded."""
     ppo: RLOOSettings = field(default_factory=RLOOSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.advantage == GDPO and self.ppo.kl_coef:
+            raise ValueError(
+                "advantage: gdpo looks at each reward by itself, and rloo takes the KL off their sum; set"
+                " ppo.kl_coef=0, or take the recipe grpo, which has it in the loss"
+            )
 
 
 def graph(config: RLOOConfig) -> DataflowGraph:

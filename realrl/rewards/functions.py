@@ -1,13 +1,22 @@
-"""Rewards by a user's functions, named as `path/to/file.py:function`."""
+"""The names of rewards, their weights, and functions of a user's own, as `path/to/file.py:function`.
+
+    f(prompt, response, solutions)    one response as texts
+    f(sample)                         one response with all that is known of it
+    f(samples)                        all responses that a worker rewards in a step, at once
+
+The first parameter's name tells the forms apart. Each may be `async`; `realrl/rewards/calling.py` calls them.
+"""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from realrl.base.progress import Progress, counted, no_progress
-from realrl.base.user_files import describe_error, load_function_from_file
+from realrl.base.user_files import check_callable, load_from_file, signature_of
 
 MATH = "math"
 """The reward by the verifier of mathematical answers."""
@@ -15,14 +24,38 @@ GYM = "gym"
 """The reward by the scorers of reasoning-gym's tasks."""
 MODEL = "model"
 """The reward by a reward model."""
+FORMAT = "format"
+"""The reward for the form of an answer, whether it is right or wrong."""
+
+JUDGE = "judge"
+"""The reward by a language model that judges responses."""
+BUILT_IN = (MATH, GYM, MODEL, FORMAT, JUDGE)
+"""The rewards that are no functions of a user's own."""
 
 LARGEST_REWARD = 1e30
 """The largest absolute value of a reward: sums and products of larger ones overflow float32."""
-_SHOWN_CHARS = 200
-"""The largest number of characters of a response in an error."""
 
-RewardFunction = Callable[[str, str, Sequence[str]], float | None]
-"""`(prompt, response, solutions) -> reward`, or None for no opinion; the prompt is without its template."""
+Takes = Literal["texts", "sample", "samples"]
+"""What a reward function is called with."""
+_NUM_ARGUMENTS: Mapping[Takes, int] = {"texts": 3, "sample": 1, "samples": 1}
+_FORMS = "f(prompt, response, solutions), f(sample) or f(samples), whose first parameter has this name"
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """A reward function of a user's own, and how it is called."""
+
+    reference: str
+    """`path/to/file.py:function`."""
+    function: Callable[..., Any]
+    """Returns a number, or None for no opinion; with `samples`, a list of these."""
+    takes: Takes
+    is_async: bool
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether it may look at the other responses to a prompt."""
+        return self.takes != "texts"
 
 
 def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
@@ -34,8 +67,8 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
         raise ValueError(
-            "reward: expected `math`, `gym`, `model`, a path/to/file.py:function, or several with weights,"
-            " got none"
+            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or"
+            " several with weights, got none"
         )
     for name, weight in weights.items():
         if not is_usable(weight):
@@ -57,54 +90,36 @@ def load_function(reference: str) -> RewardFunction:
 
     Raises:
         ValueError: the reference names no file, the file cannot be run or has no such function, or the
-            function cannot be called with a prompt, a response and solutions.
+            function has none of the three forms.
     """
-    function: RewardFunction = load_function_from_file(
-        reference,
-        setting="reward",
-        num_arguments=3,
-        form="f(prompt, response, solutions): two texts and the list of right answers",
-        instead="`math`, `gym`, `model` or ",
-    )
-    return function
+    instead = "`math`, `gym`, `model`, `judge` or "
+    found = load_from_file(reference, setting="reward", what="function", fits=callable, instead=instead)
+    assert callable(found), "load_from_file returns what fits"
+    takes = _takes(found)
+    num_arguments = _NUM_ARGUMENTS[takes]
+    check_callable(found, reference, setting="reward", num_arguments=num_arguments, form=_FORMS)
+    return RewardFunction(reference, found, takes, _is_async(found))
 
 
-def rewards_by(
-    reference: str,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    solutions: Sequence[Sequence[str]],
-    progress: Progress = no_progress,
-) -> list[float | None]:
-    """Return a function's reward for each response; None where it has no opinion.
+def _takes(function: Callable[..., Any]) -> Takes:
+    """Return what a function is called with, by the name of its first parameter.
 
-    Raises:
-        RuntimeError: the function raised an error, or returned a number that cannot be a reward.
+    A function that cannot be called with one argument takes texts, whatever their names.
     """
-    function = load_function(reference)
-    cases = zip(prompts, responses, solutions, strict=True)
-    rewards = (_reward(reference, function, *case) for case in cases)
-    return list(counted(rewards, len(responses), progress))
-
-
-def _reward(
-    reference: str, function: RewardFunction, prompt: str, response: str, solutions: Sequence[str]
-) -> float | None:
-    """Return the function's reward for one response."""
-    shown = response[:_SHOWN_CHARS]
+    signature = signature_of(function)
+    if signature is None:
+        return "texts"
     try:
-        given = function(prompt, response, solutions)
-        reward = None if given is None else float(given)
-    except KeyboardInterrupt:
-        raise
-    # SystemExit, too, which would end this worker without a message.
-    except BaseException as error:
-        raise RuntimeError(
-            f"reward {reference} raised {describe_error(error)}; the response was {shown!r}"
-        ) from error
-    if reward is not None and not is_usable(reward):
-        raise RuntimeError(
-            f"reward {reference} gave {reward}, expected a number from {-LARGEST_REWARD:g} to"
-            f" {LARGEST_REWARD:g} or None; the response was {shown!r}"
-        )
-    return reward
+        bound = signature.bind("")
+    except TypeError:
+        return "texts"
+    first = next(iter(bound.arguments), "")
+    if first == "sample":
+        return "sample"
+    return "samples" if first == "samples" else "texts"
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Return whether a call of a function, or of an object that can be called, has to be awaited."""
+    called = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

@@ -35,6 +35,7 @@ from realrl.runtime.history import past_rollouts
 from realrl.runtime.inputs import InputDigests, InputsReader, difference, digest_data, digests_of, model_keys
 from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master.accounting import accounting
+from realrl.runtime.master.best import best_set_of, criterion_of
 from realrl.runtime.master.checkpoints import BesideWeights, Best, tidy
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress, say_line
@@ -209,13 +210,13 @@ class _Run:
         schedule = make_schedule(recipe, config, self.plan, data, self.directory, start.past)
 
         summary = Summary(self.began_s, trains=schedule.kind == "train")
-        best = Best(recipe.best_by(config))
+        best = Best(criterion_of(recipe, config), best_set_of(config))
         beside = BesideWeights(partial(recipe.beside_weights, config))
         for line in start.past.metrics:
             outcome = Outcome.of(line)
             summary.add(outcome)
             if outcome.evaluating:
-                best.consider(outcome.step, outcome.metrics)
+                best.consider(outcome.step, outcome.metrics, outcome.eval_set)
             else:
                 beside.consider(outcome.metrics)
 
@@ -267,6 +268,7 @@ class _Run:
                 self.shutdown,
                 this.symptoms,
                 this.course,
+                partial(self.recipe.eval_scores, self.config),
                 this.beside,
             )
             master.run()

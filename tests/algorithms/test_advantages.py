@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from tests.algorithms.splits import run_ranks
 PROMPTS, RESPONSES = [3, 1, 2, 4, 1, 2], [1, 5, 2, 3, 4, 1]
 GROUPS = [0, 1, 0, 1, 1, 0]
 REWARDS = [1.0, 0.0, 3.0, 2.0, 4.0, 7.0]
+PARTS = {"math": [1.0, 0.0, 1.0, 0.0, 1.0, 1.0], "length": [30.0, 10.0, 20.0, 70.0, 0.0, 50.0]}
+"""Rewards one by one, of unlike spread; the second one is not every row's."""
+PART_WEIGHTS = {"math": [1.0] * 6, "length": [0.5, 0.0, 0.5, 0.0, 0.0, 0.5]}
 COUNTS = [True, True, True, True, True, False]
 ENDED = [True, False, True, False, True, True]
 
@@ -40,8 +44,29 @@ def samples(which: list[int], reduce=lambda x: x, **settings) -> Scored:
         token_rewards=torch.cat(costs) if costs else torch.zeros(0),
         values=torch.cat(values) if values else torch.zeros(0),
         bootstrap=~torch.tensor([ENDED[sample] for sample in which], dtype=torch.bool),
+        parts={name: torch.tensor([part[sample] for sample in which]) for name, part in PARTS.items()},
+        part_weights={name: of_samples(weights, which) for name, weights in PART_WEIGHTS.items()},
         **settings,
     )
+
+
+def of_samples(numbers: list[float], which: list[int]) -> torch.Tensor:
+    return torch.tensor([numbers[sample] for sample in which], dtype=torch.double)
+
+
+def sums_of_relative_parts() -> list[float]:
+    """Return GDPO's sums: of each reward less its group's mean, in units of its spread there."""
+    sums = []
+    for sample in range(6):
+        total = 0.0
+        for name, part in PARTS.items():
+            group = [i for i in range(6) if GROUPS[i] == GROUPS[sample] and COUNTS[i]]
+            rewards = [part[i] for i in group]
+            spread = statistics.pstdev(rewards)
+            if PART_WEIGHTS[name][sample] and spread:
+                total += PART_WEIGHTS[name][sample] * (part[sample] - statistics.fmean(rewards)) / spread
+        sums.append(total)
+    return sums
 
 
 def at_ends(name: str) -> list[float]:
@@ -52,7 +77,10 @@ def at_ends(name: str) -> list[float]:
         others = [REWARDS[i] for i in group if i != sample]
         rewards = [REWARDS[i] for i in group]
         mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
+        sums = sums_of_relative_parts()
+        counting = [sums[i] for i in range(6) if COUNTS[i]]
         by_name = {
+            "gdpo": (sums[sample] - statistics.fmean(counting)) / statistics.pstdev(counting),
             "grpo": (reward - mean) / std,
             "dr-grpo": reward - mean,
             "rloo": reward - statistics.fmean(others),
@@ -143,3 +171,21 @@ def test_looks_ahead_grow_with_the_length():
     lams = length_adaptive_lam(torch.tensor([1, 20, 40, 4000]), alpha=0.05)
     assert lams.tolist() == pytest.approx([0.0, 0.0, 0.5, 0.995])
     assert 1 / (1 - float(lams[-1])) == pytest.approx(0.05 * 4000)
+
+
+def test_unlike_rewards_count_by_their_weights_alone():
+    """GDPO tells three kinds of responses apart, and does not look at the scale of a reward."""
+    right, short = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([100.0, 0.0, 100.0, 0.0])
+    whole = samples([0, 2, 1, 3])
+    four = {"groups": torch.zeros(4, dtype=torch.long), "num_groups": 1, "token_rewards": torch.zeros(21)}
+    both = {name: torch.ones(4, dtype=torch.double) for name in ("right", "short")}
+    scored = replace(
+        whole, **four, rewards=right + short, parts={"right": right, "short": short}, part_weights=both
+    )
+    root = math.sqrt(2)
+    found = ESTIMATORS["gdpo"](scored)[scored.cu_seqlens[1:].long() - 1]
+    torch.testing.assert_close(found, torch.tensor([root, 0.0, 0.0, -root]))
+    louder = replace(scored, parts={"right": right, "short": 10 * short})
+    torch.testing.assert_close(ESTIMATORS["gdpo"](louder), ESTIMATORS["gdpo"](scored))
+    alike = replace(scored, parts={"right": right.clone().fill_(1.0), "short": short.clone().fill_(0.0)})
+    assert not ESTIMATORS["gdpo"](alike).any()

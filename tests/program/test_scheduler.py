@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,10 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Done
-from realrl.program.events import Reported
+from realrl.program.events import Job, Reported
 from realrl.program.instructions import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.program.jobs import in_order
-from realrl.program.program import Asynchrony, home_placements
+from realrl.program.program import Asynchrony, compile_program, home_placements
 from realrl.program.scheduler import Hazards, Scheduler
 from tests.program.graphs import (
     PretendWorkers,
@@ -493,3 +494,48 @@ def _rows_of(call: RunCall) -> dict[int, int]:
     rows = {id: row for share in call.shares for id, row in share}
     assert all(rows[id] == rows[id ^ 1] for id in rows)
     return {id // 2: row for id, row in sorted(rows.items()) if id % 2 == 0}
+
+
+def _evaluated_apart(seed, overtakes):
+    """Three steps of PPO that generate on ranks of their own, with an evaluation before each.
+
+    An evaluation generates until the step after it is trained, if it can.
+    """
+    graph = ppo_graph()
+    gen, home = place(2, ParallelLayout(pp=2)), place(0, ParallelLayout(dp=2))
+    plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
+    homes = home_placements(graph, plan)
+    eval_graph = DataflowGraph(*[graph.calls[name] for name in ("actor_gen", "reward")])
+    evaluate = compile_program(eval_graph, plan, homes, {}, Asynchrony(preemptible=overtakes))
+    evaluate = replace(evaluate, is_overtaken=overtakes)
+    jobs = []
+    for step, job in enumerate(make_jobs(graph, plan, 3, asynchrony=Asynchrony(overtakes=overtakes))[::2]):
+        samples = {"samples": job.samples[:4], "row_lengths": job.row_lengths}
+        jobs.append(Job(10 + 2 * step, evaluate, step, eval_set="held_out", **samples))
+        jobs.append(replace(job, number=11 + 2 * step))
+
+    def may_end(instruction):
+        if not (isinstance(instruction, RunCall) and instruction.evaluating):
+            return True
+        calls = {i.seq: i for i in workers.emitted if isinstance(i, RunCall)}
+        trained = [calls[seq].step for seq in workers.finished if seq in calls and calls[seq].trains]
+        return instruction.call != "actor_gen" or trained.count(instruction.step) == 2
+
+    workers = PretendWorkers(graph, plan, seed, may_end)
+    workers.asynchrony = Asynchrony(preemptible=overtakes)
+    workers.run(jobs, 8)
+    return workers
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_evaluation_on_ranks_that_only_generate_does_not_hold_up_training(seed):
+    """It may take until the step is trained, and still has the weights that the step began with."""
+    workers = _evaluated_apart(seed, overtakes=True)
+    evaluations = [i for i in workers.emitted if isinstance(i, RunCall) and i.evaluating and i.model]
+    assert [(i.step, i.version) for i in evaluations] == [(step, step) for step in range(3)]
+
+
+def test_the_checks_find_an_evaluation_that_is_not_overtaken():
+    """A planted fault: training waits for the evaluation, which here waits for training."""
+    with pytest.raises(AssertionError, match="every worker waits"):
+        _evaluated_apart(0, overtakes=False)

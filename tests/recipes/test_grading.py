@@ -11,6 +11,7 @@ import torch
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import CallOutput
 from realrl.base.progress import Progress, no_progress
 from realrl.recipes.parts.checks import score
@@ -19,6 +20,7 @@ from realrl.recipes.parts.grading import reward
 from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
 from realrl.rewards.functions import load_function
 from realrl.rewards.gym import GymItem, GymTask, questions
+from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Verdict
 from tests.tiny import tiny_tokenizer
 
@@ -48,6 +50,14 @@ def leaves(prompt, response, solutions):
 
 def undecided(prompt, response, solutions):
     return None if response == "8" else len(response)
+
+def place(sample):
+    assert sample in sample.group and sample.metadata == {"level": 3} and sample.prompt == "3+4="
+    return len(sample.tokens) + 100 * sample.ended + 1000 * len(sample.group)
+
+async def share_right(samples):
+    right = [sum(other.verdict == "correct" for other in sample.group) for sample in samples]
+    return [number / len(sample.group) for number, sample in zip(right, samples)]
 """
 
 
@@ -67,9 +77,16 @@ def rewarded(
     item: GymItem | None = None,
     max_draws: int = 1,
     progress: Progress = no_progress,
+    source: str = "",
     **settings,
 ) -> CallOutput:
-    dataset = SimpleNamespace(prompt=lambda row: "3+4=", solutions=lambda row: ["7"], gym=lambda row: item)
+    dataset = SimpleNamespace(
+        prompt=lambda row: "3+4=",
+        solutions=lambda row: ["7"],
+        gym=lambda row: item,
+        source=lambda row: source,
+        metadata=lambda row: {"level": 3},
+    )
     config = PPOMathConfig(
         batch_size=1,
         ppo=PPOMathSettings(group_size=len(responses), max_draws=max_draws),
@@ -80,6 +97,7 @@ def rewarded(
         config=config,
         dataset=dataset,
         tokenizer=tiny_tokenizer(),
+        eval_set=HELD_OUT if evaluating else "",
         evaluating=evaluating,
         reduce=lambda x: x,
         progress=progress,
@@ -134,6 +152,17 @@ def test_functions_are_composed_with_weights(code):
     assert mean(found, "reward/length") == pytest.approx(11 / 5) and mean(found, "reward/math") == 0.6
 
 
+def test_a_function_sees_the_row_the_tokens_and_the_group(code):
+    """And the verdicts, whatever order the rewards are named in; an evaluation's group is the row's."""
+    found = rewarded(reward=f"{code}:place")
+    assert found.batch["rewards"].tolist() == [5101.0, 5104.0, 5001.0, 5100.0, 5105.0]
+    assert rewarded(reward=f"{code}:place", evaluating=True).batch["rewards"].tolist()[0] == 5101.0
+    found = rewarded(reward={f"{code}:share_right": 1.0, "math": 2.0})
+    assert found.batch["rewards"].tolist() == pytest.approx([2.6, 2.6, 0.6, 0.6, 2.6])
+    alone = rewarded(reward=f"{code}:share_right")
+    assert alone.batch["rewards"].tolist() == [0.0] * 5
+
+
 def test_a_function_alone_has_no_verdicts(code):
     found = rewarded(reward=f"{code}:length")
     assert found.batch["rewards"].tolist() == [1.0, 4.0, 1.0, 0.0, 5.0] and found.batch["is_graded"].all()
@@ -172,6 +201,7 @@ def test_a_rank_may_have_nothing_to_reward(code):
             config=config,
             dataset=dataset,
             tokenizer=None,
+            eval_set="",
             evaluating=False,
             reduce=lambda x: x,
             progress=no_progress,
@@ -243,7 +273,7 @@ def test_a_reward_file_that_ends_the_process_is_named(tmp_path, monkeypatch):
     ):
         load_function("~/script.py:score")
     (tmp_path / "guarded.py").write_text("def score(prompt, response, solutions):\n    return 1.0\n")
-    assert load_function("~/guarded.py:score")("", "", []) == 1.0
+    assert load_function("~/guarded.py:score").function("", "", []) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -260,7 +290,7 @@ def test_a_reward_function_may_be_anything_that_takes_three(tmp_path, code):
     """Also one whose signature cannot be looked at, which is only called."""
     file = tmp_path / "reward.py"
     file.write_text(code)
-    assert callable(load_function(f"{file}:score"))
+    assert load_function(f"{file}:score").takes == "texts"
 
 
 def test_verdicts_become_rewards():
@@ -315,3 +345,40 @@ def test_what_is_left_out_cannot_make_a_prompt_worth_learning_from():
     assert kept.rejected == ()
     found = rewarded(responses=responses, max_draws=2, scores=ScoreConfig(truncated="left_out"))
     assert found.rejected == (0, 1, 2, 3) and mean(found, "redrawn") == 1
+
+
+STRICT = ["7", r"so \boxed{7}", r"\boxed{8}", ""]
+
+
+def test_an_answer_may_count_in_one_form_only():
+    """In a box: without one there is no answer. A response in the form is rewarded, right or wrong."""
+    scores = ScoreConfig(form="box", correct=1.0, wrong=-1.0)
+    found = rewarded(reward={"math": 1.0, "format": 0.5}, scores=scores, responses=STRICT)
+    assert found.batch["rewards"].tolist() == pytest.approx([-1.0, 1.5, -0.5, -1.0])
+    assert mean(found, "accuracy") == pytest.approx(0.25)
+    assert mean(found, "reward/format") == pytest.approx(0.5)
+    assert mean(found, "verdict_no_answer") == pytest.approx(0.5)
+    anywhere = rewarded(responses=STRICT)
+    assert mean(anywhere, "accuracy") == pytest.approx(0.5)
+
+
+def test_an_answer_may_be_rounded():
+    """0.33 for 1/3 with two digits."""
+    texts, solutions = ["0.33", "0.333333"], [["1/3"], ["1/3"]]
+    for digits, expected in ((2, [True, True]), (6, [False, True])):
+        leniency = ScoreConfig(answer_digits=digits).leniency
+        found = check_all(texts, solutions, leniency=leniency)
+        assert [each.verdict is Verdict.CORRECT for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ScoreConfig(form="orx"), "^form: expected one of any, box, "),
+        (lambda: ScoreConfig(answer_digits=0), "^answer_digits must be from 1 to"),
+        (lambda: PPOMathConfig(reward={"math": 1.0, "format": 1.0}), "^reward: `format` rewards the form"),
+    ],
+)
+def test_forms_that_there_are_not_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

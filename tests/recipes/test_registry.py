@@ -66,7 +66,10 @@ def test_estimators_are_found_by_name():
 @pytest.mark.parametrize(
     ("advantage", "message"),
     [
-        ("rlo", "expected gae, grpo, dr-grpo, rloo, reinforce or a path.*, got 'rlo'; did you mean rloo?"),
+        (
+            "rlo",
+            "expected gae, grpo, dr-grpo, rloo, reinforce, gdpo or a path.*, got 'rlo'; did you mean rloo?",
+        ),
         ("gae", "gae needs the values of a critic, and this run has none"),
         ("none.py:f", "none.py is no file"),
     ],

@@ -7,6 +7,7 @@ from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import ModelSpec
 from realrl.recipes.parts.config import AdvantageConfig, CriticPolicyConfig, PolicyConfig
+from realrl.recipes.parts.reward_names import own_functions, part_keys
 from realrl.recipes.parts.settings import Reference
 
 ROLLOUT = ("input_ids", "logprobs", "policy_versions", "loss_mask", "ended")
@@ -34,14 +35,20 @@ def actor_gen(config: PolicyConfig) -> Call:
 
 
 def rewards(config: PolicyConfig) -> list[Call]:
-    """Return the call that rewards responses, after that of the reward model if there is one."""
-    graded = (*RESPONSE, "ended")
-    if config.reward_model is None:
-        return [Call("reward", None, CallKind.COMPUTE, graded, GRADED)]
-    return [
-        Call("reward_inf", "reward", CallKind.INFERENCE, RESPONSE, ("scores",)),
-        Call("reward", None, CallKind.COMPUTE, (*graded, "scores"), GRADED),
-    ]
+    """Return the call that rewards responses, after that of the reward model if there is one.
+
+    Raises:
+        ValueError: a reward function cannot be loaded.
+    """
+    inputs: tuple[str, ...] = (*RESPONSE, "ended")
+    before: list[Call] = []
+    if config.reward_model is not None:
+        inputs += ("scores",)
+        before.append(Call("reward_inf", "reward", CallKind.INFERENCE, RESPONSE, ("scores",)))
+    outputs = (*GRADED, *part_keys(config))
+    needs_groups = any(function.needs_groups for function in own_functions(config))
+    reward = Call("reward", None, CallKind.COMPUTE, inputs, outputs, whole_rows=needs_groups)
+    return [*before, reward]
 
 
 def ref_inf() -> Call:
@@ -77,7 +84,7 @@ def advantages(config: AdvantageConfig, *more: str, outputs: tuple[str, ...] = (
         "advantages",
         None,
         CallKind.COMPUTE,
-        (*ROLLOUT, *GRADED, *more),
+        (*ROLLOUT, *GRADED, *part_keys(config), *more),
         outputs,
         num_minibatches=config.ppo.num_minibatches,
         beside="actor_train",
@@ -131,7 +138,7 @@ def evaluation(config: PolicyConfig) -> DataflowGraph:
 
 def _per_sample(config: PolicyConfig) -> tuple[str, ...]:
     scores = () if config.reward_model is None else ("scores",)
-    return ("ended", *scores, *GRADED)
+    return ("ended", *scores, *GRADED, *part_keys(config))
 
 
 def models(config: PolicyConfig, ref: ModelConfig | None = None) -> dict[str, ModelSpec]:

@@ -16,6 +16,7 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
+from realrl.api.evals import EvalConfig, check_evals
 from realrl.recipes.parts.settings import (
     CriticSettings,
     Sampling,
@@ -23,7 +24,10 @@ from realrl.recipes.parts.settings import (
     require_at_least,
     require_share,
 )
-from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.rewards.functions import FORMAT, GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.rewards.judge_config import JudgeConfig
+from realrl.verifier.forms import ANYWHERE, AnswerForm, form_of
+from realrl.verifier.leniency import Leniency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,13 @@ class ScoreConfig:
     ungraded: float | None = None
     """Reward of a response whose check took too long or broke, which says nothing about the response. Left
     out, the response takes no part in the step; the metric `ungraded` counts such responses."""
+    form: str = "any"
+    """Where an answer counts: `any`, anywhere; `box`, in a box only; `tags`, in `<answer>` after `</think>`;
+    the forms of published graders, `deepscaler`, `orz` and `dapo`; or settings, as `tagged=true,place=box`,
+    of `ended`, `after_thought`, `tagged`, `place`, `phrase` and `last_chars`. The reward `format` is 1 for a
+    response in this form, right or wrong."""
+    answer_digits: int = 6
+    """Significant digits from which a decimal answer stands for a number with more: with 2, 0.33 for 1/3."""
     convert_units: bool = True
     """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
     normalise: bool = False
@@ -89,6 +100,8 @@ class ScoreConfig:
     `math` and `gym`, and in all no more than that, whatever a reward model or functions say."""
 
     def __post_init__(self) -> None:
+        Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
+        form_of(self.form)
         require_at_least(
             0, clip=self.clip, overlong_tokens=self.overlong_tokens, overlong_penalty=self.overlong_penalty
         )
@@ -103,6 +116,16 @@ class ScoreConfig:
             if value is not None and abs(value) > LARGEST_REWARD:
                 bounds = f"from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
                 raise ValueError(f"{name} must be {bounds}, got {value}")
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """Where an answer counts."""
+        return form_of(self.form)
+
+    @property
+    def leniency(self) -> Leniency:
+        """What an answer may do without being wrong."""
+        return Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +144,22 @@ class PolicyConfig(TrainingConfig, Section):
     )
     data: DataConfig = field(default_factory=DataConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    evals: dict[str, EvalConfig] = field(default_factory=dict)
+    """Sets of problems to evaluate on, each under a name of its own, in addition to the held-out rows of
+    `data`, which are the set `held_out`."""
     ppo: Sampling = field(default_factory=Sampling)
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
-    `scores`, in part where the answer is right in part; `model`, the reward model; a function of Python code
-    as `path/to/file.py:function`, called with a prompt, a response and the solutions, which returns a number,
-    or None where it has no opinion: that response takes no part in the step; or several, each with its
-    weight."""
+    `scores`, in part where the answer is right in part; `format`, whether a response has the form of
+    `scores.form`; `model`, the reward model; `judge`, a language model behind a URL; a function of Python
+    code as `path/to/file.py:function`, called as `f(prompt, response, solutions)`, `f(sample)` or
+    `f(samples)`, which returns a number, or None where it has no opinion: that response takes no part in the
+    step; or several, each with its weight."""
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
+    judge: JudgeConfig | None = None
+    """The language model of the reward `judge`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
 
     @property
@@ -138,27 +167,59 @@ class PolicyConfig(TrainingConfig, Section):
         """Whether a critic says what a state is worth."""
         return False
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Every reward that some row has, each once: first those of `reward`, then those of sets."""
+        names = dict.fromkeys(weights_of(self.reward))
+        for source in self.data.sets:
+            names.update(dict.fromkeys(self.weights_for(source)))
+        return tuple(names)
+
+    def weights_for(self, source: str) -> dict[str, float]:
+        """Return the rewards of the rows of a source, each with its weight."""
+        own = self.data.reward_of(source)
+        return weights_of(self.reward if own is None else own)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_evals(self.evals, self.data)
         self._check_reward()
         self._check_sizes()
 
     def _check_reward(self) -> None:
-        if (MODEL in weights_of(self.reward)) != (self.reward_model is not None):
+        names = self.reward_names
+        if FORMAT in names and self.scores.answer_form == ANYWHERE:
+            raise ValueError(
+                "reward: `format` rewards the form of an answer: say by scores.form which, or leave it out"
+            )
+        if (MODEL in names) != (self.reward_model is not None):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
                 " or neither"
+            )
+        if (JUDGE in names) != (self.judge is not None):
+            raise ValueError(
+                "judge is for the reward `judge`: give both, as reward=judge judge.url=http://host:8000/v1"
+                " judge.model=NAME judge.prompt=FILE, or neither"
+            )
+        if self.judge is not None and self.judge.longest_s >= self.call_timeout_s:
+            raise ValueError(
+                f"judge: a question may take {self.judge.longest_s:g} s, which is judge.timeout_s ="
+                f" {self.judge.timeout_s:g} for each of {1 + self.judge.retries} tries and each wait between"
+                f" them, and call_timeout_s is {self.call_timeout_s:g}; lower judge.timeout_s or"
+                " judge.retries, or raise call_timeout_s"
             )
         if self.scores.normalise and self.reward_model is None:
             raise ValueError(
                 "scores.normalise: it is for the scores of a reward model; give one, as reward=model"
                 " reward_model.path=FOLDER, or leave it out"
             )
-        paths = filter(None, (self.data.path, self.data.held_out_path))
+        paths = list(filter(None, (*self.data.paths, self.data.held_out_path)))
+        paths += [each.path for each in self.evals.values()]
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
             raise ValueError(
                 "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"
-                " data.eval_path to such ones or ''"
+                " data.eval_path to such ones or '', and give evals such paths"
             )
 
     def _check_sizes(self) -> None:
@@ -175,8 +236,9 @@ class AdvantageConfig(PolicyConfig):
 
     ppo: Updates = field(default_factory=Updates)
     advantage: str | None = None
-    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`, with a
-    critic `gae`, or a function of Python code as `path/to/file.py:function`, called with what a step's
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
+    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
+    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
     samples earned (`realrl.algorithms.advantages.Scored`)."""
     loss: str | None = None
     """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,

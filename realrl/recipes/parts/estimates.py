@@ -16,8 +16,11 @@ from realrl.base.spelling import did_you_mean
 from realrl.base.user_files import is_file_reference, load_function_from_file
 from realrl.recipes.parts.checks import groups_of, takes_part
 from realrl.recipes.parts.config import AdvantageConfig
+from realrl.recipes.parts.reward_names import GDPO, OVERLONG, part_keys, part_names
+from realrl.recipes.parts.reward_samples import sources_of, weights_by_name
 from realrl.recipes.parts.sample_records import advantage_records
 from realrl.recipes.parts.settings import Relative
+from realrl.rewards.functions import GYM, MATH
 
 
 def estimator_of(config: AdvantageConfig, default: str) -> Estimator:
@@ -54,6 +57,27 @@ def check(config: AdvantageConfig) -> None:
         raise ValueError(
             "advantage: gae needs the values of a critic, and this run has none; take the recipe ppo, or"
             " another estimator"
+        )
+    if config.advantage == GDPO:
+        _check_gdpo(config)
+
+
+def _check_gdpo(config: AdvantageConfig) -> None:
+    """Raise ValueError for what changes the sum of rewards, which this estimator does not look at."""
+    scores = config.scores
+    if scores.clip or scores.bias or scores.scale != 1:
+        raise ValueError(
+            "advantage: gdpo normalises each reward by itself, so scores.bias, scores.scale and scores.clip,"
+            " which change their sum, do nothing; leave them out"
+        )
+    if scores.truncated == "wrong" and not {MATH, GYM}.issuperset(config.reward_names):
+        raise ValueError(
+            "advantage: gdpo normalises each reward by itself, so scores.truncated=wrong cannot bound their"
+            " sum; set scores.truncated=left_out or graded"
+        )
+    if config.ppo.group_size == 1:
+        raise ValueError(
+            "advantage: gdpo compares the responses to a prompt; set ppo.group_size to 2 or more"
         )
 
 
@@ -94,6 +118,8 @@ def scored(
     if kl_coef:
         kl = kl_estimate(batch["logprobs"].detach(), batch["ref_logprobs"], "k1")
         token_rewards = torch.where(batch["loss_mask"], -kl_coef * kl, 0.0)
+    names = part_names(config)
+    keys = part_keys(config)
     return Scored(
         rewards=batch["rewards"] if rewards is None else rewards,
         groups=groups_of(config, batch),
@@ -109,7 +135,19 @@ def scored(
         lam=lam,
         scale=ppo.advantage_scale if isinstance(ppo, Relative) else "group_std",
         sample_std=isinstance(ppo, Relative) and ppo.std == "sample",
+        parts={name: batch[key] for name, key in zip(names, keys, strict=True)},
+        part_weights=_part_weights(ctx, batch) if names else {},
     )
+
+
+def _part_weights(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> dict[str, Tensor]:
+    """Return the weight of each reward of each sample by its name: float64 `[B]`, 0 where it has it not."""
+    config = ctx.config
+    weights = weights_by_name(config, sources_of(ctx, batch))
+    found = {name: weight.nan_to_num(nan=0.0) for name, weight in weights.items()}
+    if OVERLONG in part_names(config):
+        found[OVERLONG] = torch.ones(len(batch), dtype=torch.double)
+    return found
 
 
 def differences(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> Tensor:

@@ -1,6 +1,6 @@
 """The call `reward`: rewards of responses, their reports and records, and which prompts are resampled.
 
-responses ──▶ verifier | task's scorer | reward model | functions ──▶ Graded ──▶ rewards [B]
+responses ──▶ verifier | task's scorer | reward model | judge | functions ──▶ Graded ──▶ rewards [B]
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from realrl import algorithms
 from realrl.api.recipe import CallContext, CallOutput, Mean
 from realrl.recipes import parts
 from realrl.recipes.parts.config import PolicyConfig
-from realrl.rewards.budget import seconds_for
-from realrl.rewards.functions import GYM, LARGEST_REWARD, MATH, MODEL, is_usable, rewards_by, weights_of
-from realrl.rewards.gym import answer_of, score_all
-from realrl.rewards.math import check_all
+from realrl.recipes.parts.reward_names import OVERLONG, part_keys, part_names
+from realrl.rewards.functions import LARGEST_REWARD, is_usable
 from realrl.rewards.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -34,31 +32,26 @@ def reward(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     """
     config, scores = ctx.config, ctx.config.scores
     responses = responses_of(ctx, batch)
-    graded = parts.checks.truncated_as_wrong(config, grade(ctx, responses, batch), batch)
+    graded = parts.checks.truncated_as_wrong(config, parts.graders.grade(ctx, responses, batch), batch)
 
     rewards = graded.total
     if scores.truncated == "wrong":
         # Whatever functions say, a truncated response has no more than a wrong one gets from the verifier.
-        by_verifier = graded.weights.get(MATH, graded.weights.get(GYM, 1.0))
-        at_most_wrong = rewards.clamp(max=by_verifier * scores.wrong)
-        rewards = rewards.where(batch["ended"], at_most_wrong)
+        of_wrong = (graded.verdict_weight * scores.wrong).to(rewards.dtype)
+        rewards = rewards.where(batch["ended"], rewards.minimum(of_wrong))
     teaches = _teaches(ctx, rewards, graded.is_graded, batch)
 
     if not ctx.evaluating:
         rewards = algorithms.scores.shaped(rewards, bias=scores.bias, scale=scores.scale, clip=scores.clip)
     if scores.overlong_tokens and not ctx.evaluating:
-        rewards = rewards + algorithms.scores.overlong_penalty(
-            parts.checks.response_lengths(batch),
-            max_tokens=config.generation.max_new_tokens,
-            buffer_tokens=scores.overlong_tokens,
-            penalty=scores.overlong_penalty,
-        )
+        rewards = rewards + _overlong_penalties(config, batch)
     _check_finite(rewards, responses)
 
     drawn = zip(batch.samples, teaches.tolist())
     rejected = [sample.id for sample, stays in drawn if not stays]
+    kept = {"rewards": rewards, "is_graded": graded.is_graded & teaches}
     return CallOutput(
-        batch.with_keys(per_sample={"rewards": rewards, "is_graded": graded.is_graded & teaches}),
+        batch.with_keys(per_sample={**kept, **_parts_of(ctx, graded, batch)}),
         _metrics(ctx, batch, responses, graded, rewards, teaches),
         _records(ctx, responses, rewards, graded, batch),
         tuple(rejected),
@@ -79,38 +72,23 @@ def responses_of(ctx: CallContext, batch: PackedBatch) -> list[Response]:
     return responses
 
 
-def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: PackedBatch) -> Graded:
-    """Ask each reward about each response."""
-    config, score = ctx.config, parts.checks.score
-    texts = [response.response for response in responses]
-    solutions = [response.solutions for response in responses]
-    budget_s = seconds_for(len(responses), config.call_timeout_s)
-    graded = parts.checks.Graded(weights=weights_of(config.reward))
-    for name in graded.weights:
-        rewards: list[float | None] = []
-        if name == MATH:
-            units = config.scores.convert_units
-            checked = check_all(
-                texts, solutions, progress=ctx.progress, budget_s=budget_s, convert_units=units
-            )
-            graded.verdicts = [each.verdict for each in checked]
-            graded.answers = [each.answer for each in checked]
-            for verdict in graded.verdicts:
-                share = float(verdict is Verdict.CORRECT)
-                rewards.append(score(config.scores, verdict, share))
-        elif name == GYM:
-            rows = [ctx.dataset.gym(sample.row) for sample in batch.samples]
-            scored = score_all(rows, texts, progress=ctx.progress, budget_s=budget_s)
-            graded.verdicts = [each.verdict for each in scored]
-            graded.answers = [answer_of(text) or None for text in texts]
-            rewards += [score(config.scores, each.verdict, each.score) for each in scored]
-        elif name == MODEL:
-            rewards += batch["scores"].tolist()
-        else:
-            prompts = [response.prompt for response in responses]
-            rewards += rewards_by(name, prompts, texts, solutions, ctx.progress)
-        graded.add(name, rewards)
-    return graded
+def _overlong_penalties(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+    """Return what responses near the length limit lose: `[B]`, 0 or less."""
+    return algorithms.scores.overlong_penalty(
+        parts.checks.response_lengths(batch),
+        max_tokens=config.generation.max_new_tokens,
+        buffer_tokens=config.scores.overlong_tokens,
+        penalty=config.scores.overlong_penalty,
+    )
+
+
+def _parts_of(ctx: CallContext[PolicyConfig], graded: Graded, batch: PackedBatch) -> dict[str, Tensor]:
+    """Return the rewards that the estimator sees one by one, by key: `[B]` each."""
+    config = ctx.config
+    found: dict[str, Tensor] = {}
+    for name, key in zip(part_names(config), part_keys(config), strict=True):
+        found[key] = _overlong_penalties(config, batch) if name == OVERLONG else graded.parts[name]
+    return found
 
 
 def _metrics(
@@ -130,17 +108,40 @@ def _metrics(
     metrics |= _part_metrics(graded)
     metrics |= report.response_metrics(batch, texts)
     if verdicts is not None:
-        metrics |= report.verdict_metrics(verdicts, batch, evaluating=ctx.evaluating)
+        metrics |= _verdict_metrics(ctx, verdicts, batch)
     if ctx.evaluating:
         return metrics
-    if verdicts is not None:
-        groups = parts.checks.groups_of(config, batch)
-        metrics |= report.group_metrics(groups, verdicts, config.batch_size, ctx.reduce)
     if config.ppo.group_size > 1:
         metrics["groups_equal"] = _groups_equal(ctx, rewards, batch)
     if config.ppo.max_draws > 1:
         metrics["redrawn"] = report.mean_of(~teaches)
     return metrics
+
+
+def _verdict_metrics(
+    ctx: CallContext[PolicyConfig], verdicts: Sequence[Verdict | None], batch: PackedBatch
+) -> dict[str, Mean]:
+    """Return what a step, or an evaluation, reports of the responses that have a verdict.
+
+    Collective: over the ranks of `ctx.reduce`, in a step.
+    """
+    report = parts.report
+    found = [verdict for verdict in verdicts if verdict is not None]
+    if len(found) < len(batch):
+        batch = batch.select([place for place, verdict in enumerate(verdicts) if verdict is not None])
+    metrics = report.verdict_metrics(found, batch, accuracy=_accuracy_name(ctx))
+    if not ctx.evaluating:
+        groups = parts.checks.groups_of(ctx.config, batch)
+        metrics |= report.group_metrics(groups, found, ctx.config.batch_size, ctx.reduce)
+    return metrics
+
+
+def _accuracy_name(ctx: CallContext[PolicyConfig]) -> str:
+    """Return the name of the share of right responses."""
+    if not ctx.evaluating:
+        return "accuracy"
+    own = ctx.config.evals.get(ctx.eval_set)
+    return "greedy_accuracy" if own is None or own.is_greedy else f"avg@{own.n}"
 
 
 def _teaches(
@@ -180,7 +181,7 @@ def _check_finite(rewards: Tensor, responses: Sequence[Response]) -> None:
 
 def _part_metrics(graded: Graded) -> dict[str, Mean]:
     """Return the mean of each reward where there are several, and the share of responses without one."""
-    metrics = {"ungraded": parts.report.mean_of(~graded.is_graded)}
+    metrics = {"ungraded": parts.report.mean_of(~graded.is_graded), **graded.metrics}
     if len(graded.parts) == 1:
         return metrics
     for name, part in graded.parts.items():
@@ -205,8 +206,9 @@ def _records(
         record |= responses[place]._asdict()
         record["reward"] = values[place] if is_graded[place] else None
         record["ended"] = ended[place]
-        if graded.verdicts is not None:
-            record["verdict"] = graded.verdicts[place].value
+        verdict = None if graded.verdicts is None else graded.verdicts[place]
+        if verdict is not None:
+            record["verdict"] = verdict.value
             record["answer"] = graded.answers[place]
     return records
 
@@ -215,7 +217,9 @@ def _places(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> list[dict[str
     """Return each sample's place in its step and the length of its response, and of some its tokens."""
     group_size = 1
     batch_samples = sys.maxsize
-    if not ctx.evaluating:
+    if ctx.eval_set in ctx.config.evals:
+        group_size = ctx.config.evals[ctx.eval_set].n
+    elif not ctx.evaluating:
         group_size = ctx.config.ppo.group_size
         batch_samples = ctx.config.batch_size * group_size
     ids = batch.unpacked("input_ids")

@@ -6,13 +6,14 @@ from realrl.recipes.parts.answer_guards import ChangingVerdicts, RightElsewhere,
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.guards import Guard, Guards
 from realrl.recipes.parts.share_guards import JumpingShare
-from realrl.rewards.functions import MATH, weights_of
+from realrl.rewards.functions import GYM, MATH
 from realrl.rewards.verdict import Verdict
 
 
 def watch_verdicts(config: PolicyConfig) -> Guards:
     """Return what looks at the verdicts of a run's steps; without verdicts it finds nothing."""
-    is_math = MATH in weights_of(config.reward)
+    names = config.reward_names
+    is_math = MATH in names and GYM not in names
     # A truncated response that is right counts as wrong there, whatever its answer is.
     with_truncated = config.scores.truncated != "wrong"
     guards: list[Guard] = [ChangingVerdicts(by_row=not is_math, with_truncated=with_truncated)]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import Criterion
 from realrl.base.files import finish_replacement, replace_directory, write_atomically
 
@@ -68,14 +69,18 @@ class BesideWeights:
 class Best:
     """The best evaluation so far."""
 
-    def __init__(self, criterion: Criterion) -> None:
+    def __init__(self, criterion: Criterion, eval_set: str = HELD_OUT) -> None:
+        """`eval_set`: the set whose evaluations count."""
         self._criterion = criterion
+        self.eval_set = eval_set
         self.step: int | None = None
         """The step of the best evaluation; None before there is one that found a number."""
         self.value = math.nan
 
-    def consider(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take in an evaluation: one that is as good as the best is not better."""
+    def consider(self, step: int, metrics: Mapping[str, float], eval_set: str = HELD_OUT) -> None:
+        """Take in an evaluation: one that is as good as the best is not better. Other sets do not count."""
+        if eval_set != self.eval_set:
+            return
         value = metrics.get(self._criterion.metric, math.nan)
         if self._is_better(value):
             self.step = step
@@ -90,8 +95,9 @@ class Best:
         return value < self.value
 
     def describe(self) -> dict[str, Any]:
-        """Return its step, and the metric by which it is the best."""
-        return {"step": self.step, self._criterion.metric: self.value}
+        """Return its step, the set unless it is the held-out rows, and the metric by which it is the best."""
+        of_set = {} if self.eval_set == HELD_OUT else {"set": self.eval_set}
+        return {"step": self.step, **of_set, self._criterion.metric: self.value}
 
     def outcome(self, run_directory: Path) -> dict[str, Any]:
         """Return which it is, and the directory of its weights.
