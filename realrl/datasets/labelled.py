@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -68,14 +69,10 @@ class LabelledDataset(EncodedRows[Labelled]):
         responses = (attrgetter("response"),)
         super().__init__(rows, tokenizer, part, held_out=held_out, notes=notes, responses=responses)
         decoder = decoder_of(tokenizer)
-        context = None if decoder is None else decoder.max_position
+        context = sys.maxsize if decoder is None else decoder.max_position
         self._pairs: list[TwoSequences] = []
         for row, other in enumerate(self._rows_of_other_prompts()):
-            prompt = self.prompts[row]
-            (own,) = self.responses[row]
-            (others,) = self.responses[other]
-            room = None if context is None else max(1, context - len(prompt))
-            pair = two_sequences(prompt, torch.tensor(own), torch.tensor(others[:room]))
+            pair = self._with_response_of(row, other, context)
             self._pairs.append(pair)
 
     def append(self, other: Self) -> None:
@@ -104,6 +101,15 @@ class LabelledDataset(EncodedRows[Labelled]):
             "own_tokens": torch.tensor([pair.first_tokens]),
             "is_desirable": torch.tensor([self.rows[row].label is True]),
         }
+
+    def _with_response_of(self, row: int, other: int, context: int) -> TwoSequences:
+        """Return a row's prompt with its own response, and with that of another row, cut to the context."""
+        prompt = self.prompts[row]
+        (own,) = self.responses[row]
+        (others,) = self.responses[other]
+        room = max(1, context - len(prompt))
+        cut = others[:room]
+        return two_sequences(prompt, torch.tensor(own), torch.tensor(cut))
 
     def _rows_of_other_prompts(self) -> list[int]:
         """Return for each row the nearest row before it with another prompt; before the first comes the last.

@@ -45,13 +45,21 @@ def remember(ctx: CallContext[TrainingConfig], scores: Tensor) -> Metrics:
 
     Collective: over all ranks of the call.
     """
-    moments = RunningMoments.fresh()
+    before = RunningMoments.fresh()
     if SUMS in ctx.memory:
-        moments = RunningMoments(ctx.memory[SUMS])
-    every = scores.isfinite()
-    moments = moments.seen(scores, every, ctx.reduce_mesh, kind="exponential", beta=_BETA)
+        before = RunningMoments(ctx.memory[SUMS])
+    moments = before.seen(
+        scores,
+        scores.isfinite(),
+        ctx.reduce_mesh,
+        kind="exponential",
+        beta=_BETA,
+    )
     ctx.memory[SUMS] = moments.sums
-    return {"score_mean": Mean(moments.mean, 1.0), "score_std": Mean(moments.std, 1.0)}
+    return {
+        "score_mean": Mean(moments.mean, 1.0),
+        "score_std": Mean(moments.std, 1.0),
+    }
 
 
 def file_of(metrics: Mapping[str, float]) -> dict[str, str]:
