@@ -82,24 +82,32 @@ def _kept_for_generation(
     To bring them again takes the weights where they are trained, so that training would wait for it, and it
     for the evaluation that uses the replica. Nothing else needs the memory of ranks that only generate.
     """
-    generating = {call.model for call in eval_graph.calls.values() if call.kind is CallKind.GENERATE}
     kept = dict(models)
-    for name in generating & models.keys():
-        kept[name] = replace(models[name], keep_replicas=True)
+    for call in _generate_calls(eval_graph):
+        model = eval_graph.calls[call].model
+        assert model is not None, f"{call} generates without a model"
+        kept[model] = replace(kept[model], keep_replicas=True)
     return kept
 
 
 def _generates_apart(graph: DataflowGraph, eval_graph: DataflowGraph, plan: ExecutionPlan) -> bool:
     """Return whether evaluations generate on ranks where a step runs no model except to generate."""
-    evaluating: set[int] = set()
-    for call in eval_graph.calls.values():
-        if call.kind is CallKind.GENERATE:
-            evaluating.update(plan[call.name].ranks)
+    if not graph.trains:
+        return False
+    generating: set[int] = set()
+    for name in _generate_calls(eval_graph):
+        generating.update(plan[name].ranks)
     busy: set[int] = set()
-    for call in graph.calls.values():
-        if call.model is not None and call.kind is not CallKind.GENERATE:
-            busy.update(plan[call.name].ranks)
-    return graph.trains and bool(evaluating) and evaluating.isdisjoint(busy)
+    others = graph.calls.keys() - _generate_calls(graph)
+    for name in others:
+        if graph.calls[name].model is not None:
+            busy.update(plan[name].ranks)
+    return bool(generating) and generating.isdisjoint(busy)
+
+
+def _generate_calls(graph: DataflowGraph) -> set[str]:
+    """Return the names of the calls that generate."""
+    return {name for name, call in graph.calls.items() if call.kind is CallKind.GENERATE}
 
 
 def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
