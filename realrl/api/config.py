@@ -311,7 +311,10 @@ class TrainingConfig(RunConfig):
     """The settings of every recipe that trains."""
 
     num_steps: int = 0
-    """Training steps (0: one pass over the rows)."""
+    """Training steps (0: `num_epochs` passes over the rows)."""
+    num_epochs: int = 0
+    """Passes over the rows, in place of `num_steps` (0: one, if `num_steps` is 0 too). A run records them as
+    `num_steps`."""
     max_staleness: int = 0
     """How many training steps old the weights may be that generate a step's responses. With 1, the next
     step's responses are generated during this step's training, on other ranks. A larger value is faster only
@@ -344,9 +347,15 @@ class TrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_most(self, 10**9, "num_steps", "max_staleness")
+        require_at_most(self, 10**6, "num_epochs")
         require_at_least(self, 1, "keep_recoveries")
+        require(
+            not (self.num_steps and self.num_epochs),
+            f"num_epochs: num_steps={self.num_steps} says how long the run is; leave one of them out",
+        )
         require_not_negative(
             self,
+            "num_epochs",
             "num_steps",
             "eval_every",
             "save_every",

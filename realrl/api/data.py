@@ -20,6 +20,8 @@ ROW_FIELDS = (
     "response",
     "chosen",
     "rejected",
+    "margin",
+    "label",
     "difficulty",
     "source",
     "verdict",
@@ -162,7 +164,8 @@ class DataConfig:
     Face dataset, `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
     `gym:TASK[,TASK…]`; a function of Python code that returns rows, `path/to/file.py:function`; or `sums`,
     made on the spot. Required, unless there are `sets`. Rows are `{query_id, prompt, solutions}`; `sft` also
-    reads `{prompt, response}`, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
+    reads `{prompt, response}`, `kto` `{prompt, response, label}`, `rw`, `dpo` and others
+    `{prompt, chosen, rejected}`."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     eval_path: str | None = None
@@ -180,9 +183,9 @@ class DataConfig:
     `id2info.json`."""
     fields: dict[str, str] = field(default_factory=dict)
     """Names in a file or a Hugging Face dataset of `query_id`, `prompt`, `solutions`, `response`, `chosen`,
-    `rejected`, `difficulty` or `source`, where they differ: `{prompt: question, solutions: info.answer}`.
-    Dots lead into nested fields. A prompt is a text or a list of messages `{role, content}`, solutions are
-    one or a list. Of a response that is a list of messages, the last one counts."""
+    `rejected`, `margin`, `label`, `difficulty` or `source`, where they differ: `{prompt: question, solutions:
+    info.answer}`. Dots lead into nested fields. A prompt is a text or a list of messages `{role, content}`,
+    solutions are one or a list. Of a response that is a list of messages, the last one counts."""
     eval_fields: dict[str, str] = field(default_factory=dict)
     """The names in `eval_path`, like `fields` (empty: as in `fields`)."""
     difficulty: tuple[float, float] | None = None

@@ -201,6 +201,9 @@ class Recipe(Generic[C]):
     """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
     course_watch: Callable[[C], CourseWatch] = lambda config: NoWatch()
     """`(config)`: what looks at every training step for faults that show in several of them."""
+    beside_weights: Callable[[C, Mapping[str, float]], Mapping[str, str]] = lambda config, metrics: {}
+    """`(config, metrics of the latest training step)`: text files to write next to a checkpoint's weights, by
+    their paths in the checkpoint."""
     validate: Callable[[C, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""
 

@@ -67,8 +67,8 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
         raise ValueError(
-            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or several"
-            " with weights, got none"
+            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or"
+            " several with weights, got none"
         )
     for name, weight in weights.items():
         if not is_usable(weight):

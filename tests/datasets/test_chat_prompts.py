@@ -129,7 +129,7 @@ def test_responses_end_as_the_template_of_a_file_ends_turns(tmp_path):
     ("text", "message"),
     [
         ("{% for m in messages %}{{ m.content }}", r"mine\.jinja, line 1: .*'endfor'.*; mend it"),
-        ("{{ messages[0].content }}{{ sytem }}", r"mine\.jinja: 'sytem' is undefined; give it in"),
+        ("{{ messages[0].content }}{{ sysmessage }}", r"mine\.jinja: 'sysmessage' is undefined; give it in"),
         ("{% for m in messages %}{{ m.contents }}{% endfor %}", r"mine\.jinja: .*no attribute 'contents'"),
         ("{% for m in messages %}{{ m.role }}{% endfor %}", r"mine\.jinja: it leaves out the question"),
         ("{{ raise_exception('never') }}", r"mine\.jinja: it fails \(never\); mend it"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from realrl.api.configure import build_config
+from realrl.api.evals import EvalConfig
 from realrl.recipes import RECIPES
 from realrl.recipes.ppo_math import PPOMathConfig
 
@@ -86,6 +87,8 @@ DEEPSCALER = {
     "data.suffix": " Let's think step by step and output the final answer within \\boxed{}.",
     "data.template": "chat",
 }
+AIME_8 = {"aime": EvalConfig(path="aime.jsonl", n=8, temperature=0.6, every=20)}
+AIME_16 = {"aime": EvalConfig(path="aime.jsonl", n=16, temperature=0.6, every=10)}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "areal/1.5b-8k": {**AREAL_1_5B, "generation.max_new_tokens": 8192},
     "areal/1.5b-16k": {**AREAL_1_5B, "generation.max_new_tokens": 16384},
@@ -105,9 +108,24 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "scores.wrong": 0.0,
         "scores.ungraded": 0.0,
     },
-    "deepscaler/1.5b-8k": {**DEEPSCALER, "ppo.group_size": 8, "generation.max_new_tokens": 8192},
-    "deepscaler/1.5b-16k": {**DEEPSCALER, "ppo.group_size": 16, "generation.max_new_tokens": 16384},
-    "deepscaler/1.5b-24k": {**DEEPSCALER, "ppo.group_size": 16, "generation.max_new_tokens": 24576},
+    "deepscaler/1.5b-8k": {
+        **DEEPSCALER,
+        "ppo.group_size": 8,
+        "generation.max_new_tokens": 8192,
+        "evals": AIME_8,
+    },
+    "deepscaler/1.5b-16k": {
+        **DEEPSCALER,
+        "ppo.group_size": 16,
+        "generation.max_new_tokens": 16384,
+        "evals": AIME_16,
+    },
+    "deepscaler/1.5b-24k": {
+        **DEEPSCALER,
+        "ppo.group_size": 16,
+        "generation.max_new_tokens": 24576,
+        "evals": AIME_16,
+    },
     "orz/7b": {
         # playground/orz_7b_ppo.py and orz/ppo/ of Open-Reasoner-Zero
         "batch_size": 128,
@@ -138,6 +156,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "scores.ungraded": 0.0,
         "scores.truncated": "wrong",
         "scores.form": "orz",
+        "evals": {
+            name: EvalConfig(path=f"{name}.jsonl", temperature=1.0, every=10)
+            for name in ("math500", "aime2024")
+        },
     },
     "dapo/32b": {
         # section 4.1 of the paper, and recipe/dapo/run_dapo_qwen2.5_32b.sh of verl
@@ -168,6 +190,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "scores.wrong": -1.0,
         "scores.ungraded": -1.0,
         "scores.form": "dapo",
+        "evals": {"aime": EvalConfig(path="aime-2024.parquet", n=32, temperature=1.0, top_p=0.7, every=5)},
         "scores.overlong_tokens": 4096,
         "scores.overlong_penalty": 1.0,
     },

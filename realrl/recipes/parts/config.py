@@ -17,7 +17,13 @@ from realrl.api.config import (
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
 from realrl.api.evals import EvalConfig, check_evals
-from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
+from realrl.recipes.parts.settings import (
+    CriticSettings,
+    Sampling,
+    Updates,
+    require_at_least,
+    require_share,
+)
 from realrl.rewards.functions import FORMAT, GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
 from realrl.rewards.judge_config import JudgeConfig
 from realrl.verifier.forms import ANYWHERE, AnswerForm, form_of
@@ -75,6 +81,9 @@ class ScoreConfig:
     """Significant digits from which a decimal answer stands for a number with more: with 2, 0.33 for 1/3."""
     convert_units: bool = True
     """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
+    normalise: bool = False
+    """Take the reward model's scores less their mean and in units of their standard deviation, over its last
+    hundred training steps or so, which `rw` writes to `scores.json` next to its weights."""
     bias: float = 0.0
     """Added to each reward."""
     scale: float = 1.0
@@ -138,7 +147,7 @@ class PolicyConfig(TrainingConfig, Section):
     evals: dict[str, EvalConfig] = field(default_factory=dict)
     """Sets of problems to evaluate on, each under a name of its own, in addition to the held-out rows of
     `data`, which are the set `held_out`."""
-    ppo: Updates = field(default_factory=Updates)
+    ppo: Sampling = field(default_factory=Sampling)
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
@@ -152,15 +161,6 @@ class PolicyConfig(TrainingConfig, Section):
     judge: JudgeConfig | None = None
     """The language model of the reward `judge`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
-    advantage: str | None = None
-    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
-    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
-    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
-    samples earned (`realrl.algorithms.advantages.Scored`)."""
-    loss: str | None = None
-    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
-    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
-    loss of each."""
 
     @property
     def has_critic(self) -> bool:
@@ -209,6 +209,11 @@ class PolicyConfig(TrainingConfig, Section):
                 f" them, and call_timeout_s is {self.call_timeout_s:g}; lower judge.timeout_s or"
                 " judge.retries, or raise call_timeout_s"
             )
+        if self.scores.normalise and self.reward_model is None:
+            raise ValueError(
+                "scores.normalise: it is for the scores of a reward model; give one, as reward=model"
+                " reward_model.path=FOLDER, or leave it out"
+            )
         paths = list(filter(None, (*self.data.paths, self.data.held_out_path)))
         paths += [each.path for each in self.evals.values()]
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
@@ -218,12 +223,31 @@ class PolicyConfig(TrainingConfig, Section):
             )
 
     def _check_sizes(self) -> None:
-        self._check_minibatches("ppo", self.ppo.num_minibatches)
         if self.scores.overlong_tokens > self.generation.max_new_tokens:
             raise ValueError(
                 f"scores.overlong_tokens must be at most generation.max_new_tokens="
                 f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageConfig(PolicyConfig):
+    """A policy that is updated by the advantages of its own responses."""
+
+    ppo: Updates = field(default_factory=Updates)
+    advantage: str | None = None
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
+    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
+    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
+    samples earned (`realrl.algorithms.advantages.Scored`)."""
+    loss: str | None = None
+    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
+    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
+    loss of each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_minibatches("ppo", self.ppo.num_minibatches)
 
     def _check_minibatches(self, section: str, number: int) -> None:
         num_samples = self.batch_size * self.ppo.group_size
@@ -235,7 +259,7 @@ class PolicyConfig(TrainingConfig, Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticPolicyConfig(PolicyConfig):
+class CriticPolicyConfig(AdvantageConfig):
     """A policy whose advantages may be those of a critic."""
 
     ref: ModelConfig | None = None
@@ -278,7 +302,7 @@ class CriticPolicyConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupConfig(PolicyConfig):
+class GroupConfig(AdvantageConfig):
     """A policy that learns from rewards relative to those of its other responses to a prompt."""
 
     def __post_init__(self) -> None:

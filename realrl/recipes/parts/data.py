@@ -3,6 +3,7 @@
 from realrl.api.batch import concatenated
 from realrl.datasets.demonstrations import load_demonstrations
 from realrl.datasets.end_tokens import stopping
+from realrl.datasets.labelled import load_labelled
 from realrl.datasets.pairs import load_pairs, sequences_of
 from realrl.datasets.prompts import load_eval_set, load_prompts, load_questions
 from realrl.datasets.stop_rules import ends_by
@@ -12,6 +13,7 @@ __all__ = [
     "ends_by",
     "load_demonstrations",
     "load_eval_set",
+    "load_labelled",
     "load_pairs",
     "load_prompts",
     "load_questions",

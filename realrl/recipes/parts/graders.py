@@ -19,7 +19,7 @@ from realrl.recipes.parts.reward_samples import reward_samples, sources_of, weig
 from realrl.rewards.budget import seconds_for
 from realrl.rewards.calling import rewards_by
 from realrl.rewards.functions import BUILT_IN, FORMAT, GYM, JUDGE, MATH, MODEL
-from realrl.rewards.gym import answer_of, score_all
+from realrl.rewards.gym import GymItem, answer_of, score_all
 from realrl.rewards.llm_judge import judge_all
 from realrl.rewards.math import check_all
 from realrl.rewards.samples import RewardSample
@@ -87,13 +87,23 @@ def _by_gym(
     ctx: CallContext[PolicyConfig], places: Sequence[int], responses: Sequence[Response], batch: PackedBatch
 ) -> list[_Found]:
     """Return what the scorers of the rows' tasks found in the responses at some places."""
-    texts = [responses[place].response for place in places]
-    rows = [ctx.dataset.gym(batch.samples[place].row) for place in places]
+    texts: list[str] = []
+    items: list[GymItem] = []
+    for place in places:
+        texts.append(responses[place].response)
+        row = batch.samples[place].row
+        items.append(ctx.dataset.gym(row))
     budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
-    scored = score_all(rows, texts, progress=ctx.progress, budget_s=budget_s)
+    scored = score_all(
+        items,
+        texts,
+        progress=ctx.progress,
+        budget_s=budget_s,
+    )
     found: list[_Found] = []
     for each, text in zip(scored, texts, strict=True):
-        found.append(_Found(each.verdict, answer_of(text) or None, each.score))
+        answer = answer_of(text) or None
+        found.append(_Found(each.verdict, answer, each.score))
     return found
 
 

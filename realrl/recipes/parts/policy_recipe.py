@@ -14,7 +14,7 @@ from realrl.api.recipe import CallBody, CallContext, CallOutput, Dataset, ModelS
 from realrl.base.seeding import derive_seed
 from realrl.recipes import parts
 from realrl.recipes.parts.calls import PROMPT, evaluation
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig, PolicyConfig
 from realrl.recipes.parts.eval_scores import criteria, scores
 from realrl.recipes.parts.grading import reward
 from realrl.recipes.parts.reward_names import own_functions
@@ -56,11 +56,15 @@ def _template(ctx: CallContext[PolicyConfig]) -> str:
 
 
 def take_scores(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
-    """Take the reward model's score of each response: its value at the end."""
+    """Take the reward model's score of each response: its value at the end, normalised if asked for."""
     values = ctx.engine.values(batch)
     if values is None:
         return CallOutput()
     scores = parts.pairs.scores_at_ends(values, batch)
+    config = ctx.config
+    if config.scores.normalise:
+        assert config.reward_model is not None, "only a run with a reward model normalises its scores"
+        scores = parts.score_scale.read_scale(config.reward_model.path).normalised(scores)
     return CallOutput(batch.with_keys(per_sample={"scores": scores}))
 
 
@@ -81,7 +85,9 @@ def infer(ctx: CallContext[PolicyConfig], batch: PackedBatch, *, key: str) -> Ca
 
 def prox_inf(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> CallOutput:
     """Take the trainer's own log-probability of each token, and its entropy where `ppo.top_entropy` asks."""
-    if ctx.config.ppo.top_entropy == 1:
+    config = ctx.config
+    assert isinstance(config, AdvantageConfig), "only what is updated by advantages has an old policy"
+    if config.ppo.top_entropy == 1:
         return infer(ctx, batch, key="prox_logprobs")
     found = ctx.engine.logprobs_and_entropies(batch, temperature=ctx.config.generation.training_temperature)
     if found is None:
@@ -123,8 +129,11 @@ def validate(config: PolicyConfig, decoders: Mapping[str, Any]) -> None:
     if config.judge is not None:
         config.judge.template()
         config.judge.key()
-    parts.estimates.check(config)
-    parts.actor.check(config)
+    if config.scores.normalise and config.reward_model is not None:
+        parts.score_scale.read_scale(config.reward_model.path)
+    if isinstance(config, AdvantageConfig):
+        parts.estimates.check(config)
+        parts.actor.check(config)
     if isinstance(config.ppo, Reference) and config.ppo.ref_eta:
         ref = replace(decoders["ref"], eos_token_ids=())
         if ref != replace(decoders["actor"], eos_token_ids=()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,24 @@ def tidy(run_directory: Path) -> None:
         for old in folder.glob(".*.old"):
             name = old.name.removeprefix(".").removesuffix(".old")
             finish_replacement(old, folder / name)
+
+
+class BesideWeights:
+    """The files that a recipe writes next to the weights of each checkpoint."""
+
+    def __init__(self, files: Callable[[Mapping[str, float]], Mapping[str, str]]) -> None:
+        """`files` returns texts by their paths in a checkpoint, from the metrics of a training step."""
+        self._files = files
+        self._metrics: Mapping[str, float] = {}
+
+    def consider(self, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a training step; the latest ones count."""
+        self._metrics = metrics
+
+    def write(self, directory: Path) -> None:
+        """Write the files into the directory of a checkpoint."""
+        for name, text in self._files(self._metrics).items():
+            write_atomically(directory / name, text)
 
 
 class Best:

@@ -22,7 +22,7 @@ from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.jobs import in_order
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
-from realrl.runtime.master.checkpoints import Best, publish
+from realrl.runtime.master.checkpoints import BesideWeights, Best, publish
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome
@@ -55,6 +55,7 @@ class Master:
         symptoms: Callable[[Observed], Sequence[str]] = lambda observed: (),
         course: CourseWatch | None = None,
         eval_scores: Callable[[str, Sequence[dict]], Mapping[str, float]] = lambda eval_set, records: {},
+        beside: BesideWeights | None = None,
     ) -> None:
         """`symptoms` tells in words what the first step's numbers show to be wrong, `course` what all steps
         show together. `eval_scores` tells, from the set and the records of an evaluation, what all its
@@ -83,6 +84,7 @@ class Master:
         """Asked once, about the first step or batch."""
         self._course = course or NoWatch()
         self._eval_scores = eval_scores
+        self._beside = beside or BesideWeights(lambda metrics: {})
         self._ended_s = 0.0
         """When the last step that is done had ended."""
 
@@ -164,6 +166,7 @@ class Master:
                 self._best.consider(job.step, outcome.metrics, job.eval_set)
             else:
                 self._steps_done = job.step + 1
+                self._beside.consider(outcome.metrics)
             self._recorder.record_job(outcome, records)
             self._summary.add(outcome)
             self._progress.show_job(outcome)
@@ -188,6 +191,7 @@ class Master:
         partial = Path(job.directory)
         if job.only_if_best:
             self._best.note(partial)
+        self._beside.write(partial)
         self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
     def _publish_recovery(self, report: JobReport) -> None:

@@ -12,8 +12,8 @@ const MOST_HEADLINES = 5;
 
 function overviewPanel() {
   const names = metricNames();
-  const ofSets = [...names.keys()].filter((name) => /^avg@\d+$/.test(name));
-  const telling = [...ofSets, ...TELLING.filter((name) => names.has(name))].slice(0, MOST_TELLING);
+  const namesOfSets = [...names.keys()].filter((name) => /^avg@\d+$/.test(name));
+  const telling = [...namesOfSets, ...TELLING.filter((name) => names.has(name))].slice(0, MOST_TELLING);
   const parts = [el("div", { class: "grid runs" }, RUNS.map(runCard))];
   const warnings = RUNS.flatMap((run) => run.notes.filter((note) => note.level !== "note").map((note) => [run, note]));
   if (warnings.length) {
