@@ -26,6 +26,8 @@ _OTHER_WORDS = {
     "data.system": "system_prompt system_message",
     "data.num_examples": "num_fewshot num_shots",
     "data.max_response_tokens": "max_tokens max_length max_response_length",
+    "eval_every": "test_freq eval_steps eval_interval",
+    "eval_at_start": "val_before_train eval_on_start",
     "runs_dir": "output_dir",
 }
 """The words that other trainers use for a key, by the end of its path."""

@@ -8,7 +8,7 @@ import os
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.data import GYM_PREFIX, DataConfig, DataPart
 from realrl.api.recipe import Recipe
-from realrl.api.traits import data_of, evals_of
+from realrl.api.traits import Evaluating, data_of, evals_of
 from realrl.apps.rows import rows_key
 from realrl.base.counting import counted
 from realrl.datasets.parquet import HUGGING_FACE
@@ -135,9 +135,10 @@ def notes_of_data(config: RunConfig, inputs: RunInputs) -> list[str]:
                 " they are repeated in a step; lower its weight, or give it more rows"
             )
     if config.eval_every and inputs.held_out is None and not inputs.more_sets:
+        sets = ", or sets as evals" if isinstance(config, Evaluating) else ""
         notes.append(
             f"eval_every={config.eval_every}: nothing is evaluated, as there are no held-out rows; give some"
-            " as data.eval_path, or sets as evals"
+            f" as data.eval_path{sets}"
         )
     return notes
 

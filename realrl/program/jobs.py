@@ -7,11 +7,11 @@ jobs, one by one ──in_order()──▶ stages: what a job does ahead comes b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from realrl.api.batch import Sample
-from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.config import ModelConfig, RunConfig, TrainingConfig
 from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
@@ -60,7 +60,9 @@ def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Progr
     step = compile_program(graph, plan, homes, models, asynchrony)
     overtakes = overtakes and bool(step.ahead)
     # The step that an evaluation runs along with goes first wherever it needs the same ranks.
-    evaluate = compile_program(eval_graph, plan, homes, models, Asynchrony(preemptible or overtakes))
+    is_apart = preemptible or overtakes
+    eval_models = _kept_for_generation(eval_graph, models) if is_apart else models
+    evaluate = compile_program(eval_graph, plan, homes, eval_models, Asynchrony(is_apart))
     return Programs(
         step=step,
         evaluate=replace(evaluate, is_overtaken=overtakes),
@@ -72,17 +74,40 @@ def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Progr
     )
 
 
+def _kept_for_generation(
+    eval_graph: DataflowGraph, models: Mapping[str, ModelConfig]
+) -> dict[str, ModelConfig]:
+    """Return the models; replicas that generate answers are kept for the next evaluation or step.
+
+    To bring them again takes the weights where they are trained, so that training would wait for it, and it
+    for the evaluation that uses the replica. Nothing else needs the memory of ranks that only generate.
+    """
+    kept = dict(models)
+    for call in _generate_calls(eval_graph):
+        model = eval_graph.calls[call].model
+        assert model is not None, f"{call} generates without a model"
+        kept[model] = replace(kept[model], keep_replicas=True)
+    return kept
+
+
 def _generates_apart(graph: DataflowGraph, eval_graph: DataflowGraph, plan: ExecutionPlan) -> bool:
     """Return whether evaluations generate on ranks where a step runs no model except to generate."""
-    evaluating: set[int] = set()
-    for call in eval_graph.calls.values():
-        if call.kind is CallKind.GENERATE:
-            evaluating.update(plan[call.name].ranks)
+    if not graph.trains:
+        return False
+    generating: set[int] = set()
+    for name in _generate_calls(eval_graph):
+        generating.update(plan[name].ranks)
     busy: set[int] = set()
-    for call in graph.calls.values():
-        if call.model is not None and call.kind is not CallKind.GENERATE:
-            busy.update(plan[call.name].ranks)
-    return graph.trains and bool(evaluating) and evaluating.isdisjoint(busy)
+    others = graph.calls.keys() - _generate_calls(graph)
+    for name in others:
+        if graph.calls[name].model is not None:
+            busy.update(plan[name].ranks)
+    return bool(generating) and generating.isdisjoint(busy)
+
+
+def _generate_calls(graph: DataflowGraph) -> set[str]:
+    """Return the names of the calls that generate."""
+    return {name for name, call in graph.calls.items() if call.kind is CallKind.GENERATE}
 
 
 def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:

@@ -496,46 +496,59 @@ def _rows_of(call: RunCall) -> dict[int, int]:
     return {id // 2: row for id, row in sorted(rows.items()) if id % 2 == 0}
 
 
-def _evaluated_apart(seed, overtakes):
-    """Three steps of PPO that generate on ranks of their own, with an evaluation before each.
+def _evaluated_apart(seed, *, apart=True, max_staleness=0, keeps=True):
+    """Three steps of PPO that generate on ranks of their own, with two evaluations before each.
 
-    An evaluation generates until the step after it is trained, if it can.
+    An evaluation generates until the step after it is trained, if it can; with staleness, that before the
+    first step does not, because responses to the first are generated after it. Without `apart`, evaluations
+    are not compiled as for ranks that only generate; without `keeps`, replicas are dropped after each.
     """
     graph = ppo_graph()
     gen, home = place(2, ParallelLayout(pp=2)), place(0, ParallelLayout(dp=2))
     plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
-    homes = home_placements(graph, plan)
+    is_ahead = max_staleness > 0
+    asynchrony = Asynchrony(preemptible=is_ahead, overtakes=apart and not is_ahead)
     eval_graph = DataflowGraph(*[graph.calls[name] for name in ("actor_gen", "reward")])
-    evaluate = compile_program(eval_graph, plan, homes, {}, Asynchrony(preemptible=overtakes))
-    evaluate = replace(evaluate, is_overtaken=overtakes)
+    models = {"actor": ModelConfig(keep_replicas=keeps)}
+    homes = home_placements(graph, plan)
+    evaluate = compile_program(eval_graph, plan, homes, models, Asynchrony(preemptible=apart))
+    evaluate = replace(evaluate, is_overtaken=asynchrony.overtakes)
     jobs = []
-    for step, job in enumerate(make_jobs(graph, plan, 3, asynchrony=Asynchrony(overtakes=overtakes))[::2]):
+    for step, job in enumerate(make_jobs(graph, plan, 3, asynchrony=asynchrony)[::2]):
         samples = {"samples": job.samples[:4], "row_lengths": job.row_lengths}
-        jobs.append(Job(10 + 2 * step, evaluate, step, eval_set="held_out", **samples))
-        jobs.append(replace(job, number=11 + 2 * step))
+        for number, name in ((10 + 3 * step, "a"), (11 + 3 * step, "b")):
+            jobs.append(Job(number, evaluate, step, eval_set=name, **samples))
+        jobs.append(replace(job, number=12 + 3 * step))
 
     def may_end(instruction):
-        if not (isinstance(instruction, RunCall) and instruction.evaluating):
+        if not (isinstance(instruction, RunCall) and instruction.evaluating and instruction.model):
             return True
         calls = {i.seq: i for i in workers.emitted if isinstance(i, RunCall)}
         trained = [calls[seq].step for seq in workers.finished if seq in calls and calls[seq].trains]
-        return instruction.call != "actor_gen" or trained.count(instruction.step) == 2
+        is_before_all = is_ahead and instruction.step == 0
+        return is_before_all or trained.count(instruction.step) == 2
 
     workers = PretendWorkers(graph, plan, seed, may_end)
-    workers.asynchrony = Asynchrony(preemptible=overtakes)
-    workers.run(jobs, 8)
+    workers.asynchrony = asynchrony
+    workers.run(jobs, 8, max_staleness)
     return workers
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1])
 @pytest.mark.parametrize("seed", range(10))
-def test_an_evaluation_on_ranks_that_only_generate_does_not_hold_up_training(seed):
-    """It may take until the step is trained, and still has the weights that the step began with."""
-    workers = _evaluated_apart(seed, overtakes=True)
+def test_evaluations_on_ranks_that_only_generate_do_not_hold_up_training(seed, max_staleness):
+    """They may take until the step is trained, and still have the weights that the step began with."""
+    workers = _evaluated_apart(seed, max_staleness=max_staleness)
     evaluations = [i for i in workers.emitted if isinstance(i, RunCall) and i.evaluating and i.model]
-    assert [(i.step, i.version) for i in evaluations] == [(step, step) for step in range(3)]
+    assert [(i.eval_set, i.step, i.version) for i in evaluations] == [
+        (name, step, step) for step in range(3) for name in "ab"
+    ]
+    brought = [i.version for i in workers.emitted if isinstance(i, Reallocate) and i.evaluating]
+    assert brought == [0, 1, 2], "the second evaluation has the replica of the first"
 
 
-def test_the_checks_find_an_evaluation_that_is_not_overtaken():
-    """A planted fault: training waits for the evaluation, which here waits for training."""
+@pytest.mark.parametrize("fault", [{"apart": False}, {"keeps": False}, {"keeps": False, "max_staleness": 1}])
+def test_the_checks_find_evaluations_that_hold_up_training(fault):
+    """Planted faults: they are not overtaken, or each brings weights that the one before it had, too."""
     with pytest.raises(AssertionError, match="every worker waits"):
-        _evaluated_apart(0, overtakes=False)
+        _evaluated_apart(0, **fault)

@@ -111,12 +111,13 @@ def _votes(config: PolicyConfig, answers: Answers) -> list[object]:
     votes: list[object] = []
     for answer in answers:
         is_cut_off = config.scores.truncated == "wrong" and not answer["ended"]
-        if is_cut_off or answer["answer"] is None:
-            votes.append(None)
-        elif _is_right(answer):
+        text = answer.get("answer")
+        if _is_right(answer):
             votes.append(_RIGHT)
+        elif is_cut_off or text is None:
+            votes.append(None)
         else:
-            votes.append("".join(answer["answer"].split()))
+            votes.append("".join(text.split()))
     return votes
 
 

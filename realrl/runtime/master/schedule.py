@@ -221,8 +221,9 @@ class Training:
             return (checkpoints / _name(step)).is_dir()
         if make == self._best:
             return self.best_set in self.evaluated and noted_step(checkpoints / BEST) == step
-        if any(make == self._evaluations[name] for name in self.evaluated & self._evaluations.keys()):
-            return True
+        for name in self.evaluated:
+            if make is self._evaluations.get(name):
+                return True
         return make == self._recovery
 
     def _training(self, number: int, step: int) -> Job:
