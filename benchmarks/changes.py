@@ -45,6 +45,12 @@ def _other_unit(solution: str) -> str | None:
     return rf"{match[1]} \text{{ {_OTHER_UNITS[match[2]]}}}" if match and match[2] in _OTHER_UNITS else None
 
 
+def _equal_amount(solution: str) -> str | None:
+    """An equation between two amounts of one unit, which is not true."""
+    match = MEASURED.fullmatch(solution)
+    return rf"4711 \text{{ {match[2]}}} = {solution}" if match else None
+
+
 def _names_exchanged(solution: str) -> str | None:
     match = _ASSIGNED.fullmatch(solution)
     return f"{match[3]} = {match[2]}, {match[1]} = {match[4]}" if match and match[2] != match[4] else None
@@ -143,6 +149,9 @@ CHANGING: dict[str, Form] = {
     "another one, too": _with_other(r"% \text{ or } #"),
     "another one before": _with_other(r"# \text{ or } %"),
     "either": _with_other(r"\text{either } % \text{ or } #"),
+    "another one without spaces": _of_number("x=4711orx=%"),
+    "another one before without spaces": _of_number("x=%orx=4711"),
+    "another amount that equals it": _equal_amount,
     "a list with another": _with_other("%; #"),
     "equal to another": _with_other(r"% \ne #"),
     "cases": _with_other(r"% \text{ if } n > 7, # \text{ otherwise}"),

@@ -124,7 +124,7 @@ class Steps:
         return CallContext(
             config=self.config,
             step=step,
-            evaluating=False,
+            eval_set="",
             engine=None if call in ("reward", "advantages") else self._engine,
             dataset=self.dataset,
             tokenizer=self._tokenizer,

@@ -15,8 +15,9 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,8 @@ from realrl.apps.tables import table
 from realrl.rewards.math import check
 from realrl.rewards.pool import JudgePool
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.leniency import Leniency
+from realrl.verifier.limits import ANSWER_DIGITS, SOLUTION_DIGITS
 
 PEERS = ("math-verify", "sympy")
 PEER_DEADLINE_S = 600.0
@@ -144,8 +147,44 @@ def _ours(cases: Sequence[Case]) -> tuple[list[bool], float]:
     with JudgePool(num_children=1) as pool:
         pool.judge("x", "y")
         begin_s = time.perf_counter()
-        accepted = [check(case.text, [case.gold], pool.judge).verdict is Verdict.CORRECT for case in cases]
+        accepted = [_accepts(case, pool) for case in cases]
         return accepted, time.perf_counter() - begin_s
+
+
+def _accepts(case: Case, pool: JudgePool) -> bool:
+    judge = partial(pool.judge, leniency=leniency_of(case.options))
+    return check(case.text, [case.gold], judge).verdict is Verdict.CORRECT
+
+
+def leniency_of(options: Mapping[str, bool | int]) -> Leniency:
+    """Return our settings for those of a case.
+
+    math-verify rounds to `precision` decimals, ours is a number of digits. Without `strict`, variables may
+    have other names.
+    """
+    digits = options.get("precision", ANSWER_DIGITS)
+    return Leniency(
+        answer_digits=digits,
+        solution_digits=min(digits + SOLUTION_DIGITS - ANSWER_DIGITS, SOLUTION_DIGITS),
+        orders_as_sets=bool(options.get("allow_set_relation_comp", True)),
+        rename=not options.get("strict", True),
+    )
+
+
+def failed_cases(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases that our verifier accepts wrongly or rejects wrongly."""
+    accepted, _ = _ours(cases)
+    return [case for case, is_accepted in zip(cases, accepted, strict=True) if is_accepted != case.equal]
+
+
+def render_failed(cases: Sequence[Case]) -> str:
+    """Return a line for each failed case."""
+    head = ("failed", "gold", "text", "options")
+    lines = [
+        ("rejected" if case.equal else "accepted", repr(case.gold), repr(case.text), str(case.options))
+        for case in cases
+    ]
+    return table([head, *lines], indent="  ")
 
 
 def _of_peer(peer: str, folder: Path, cases: Sequence[Case]) -> tuple[list[bool], float]:

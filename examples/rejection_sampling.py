@@ -2,6 +2,8 @@
 
 actor_gen ──▶ reward ──▶ actor_train
 
+The recipe `raft` is the same with more choices; this file shows how short a recipe of one's own can be.
+
 realrl examples/rejection_sampling.py:REJECTION_SAMPLING actor.model.path=MODEL data.path=problems.jsonl
 """
 
@@ -20,7 +22,6 @@ from realrl.recipes.parts import calls
 from realrl.recipes.parts.config import PolicyConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
 from realrl.recipes.parts.report import share_of
-from realrl.recipes.parts.settings import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +31,6 @@ class RejectionSamplingConfig(PolicyConfig):
     experiment: str = "rejection-sampling"
     least_reward: float = 1.0
     """The reward from which a response is learned."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        is_used = self.ppo == Updates(group_size=self.ppo.group_size)
-        if not is_used or self.advantage is not None or self.loss is not None:
-            raise ValueError(
-                "ppo: rejection sampling has no ratios and no advantages; of `ppo` set group_size alone, and"
-                " leave out advantage and loss"
-            )
 
 
 def graph(config: RejectionSamplingConfig) -> DataflowGraph:

@@ -1,4 +1,4 @@
-"""The tokens of a global batch that stand out: by entropy, or by how advantage and likelihood go together.
+"""What stands out in a global batch: tokens by a value, as their entropy, and responses by their reward.
 
 Each data-parallel rank holds a part of the batch. Which tokens are found does not depend on the split: ranks
 compare their own tokens with a threshold that they find together.
@@ -7,6 +7,8 @@ Shapes: R response tokens of this rank.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +50,33 @@ def covariances(logprobs: Tensor, advantages: Tensor, reduce: Reduce) -> Tensor:
     means = totals[:2] / totals[2].clamp(min=1)
     from_mean = columns - means
     return from_mean.prod(dim=1).float()
+
+
+def best_in_group(
+    rewards: Tensor, counts: Tensor, numbers: Sequence[int], num_groups: int, group_size: int, reduce: Reduce
+) -> Tensor:
+    """Return whether each sample has the largest reward in its group; of equal ones, only the first has it.
+
+    Samples that do not count are not looked at. The samples of a group may be on several ranks.
+
+    `numbers` are the samples' own, from 0 to `num_groups * group_size - 1` over the global batch, by group.
+
+    Shapes: rewards `[B]`, counts bool `[B]`; returns bool `[B]`.
+    Collective: over the ranks of `reduce`.
+    """
+    places = torch.tensor(list(numbers), dtype=torch.long)
+    columns = torch.stack((rewards.double().where(counts, 0.0), counts.double()))
+    nothing = torch.zeros(2, num_groups * group_size, dtype=torch.double)
+    own = nothing.index_add(1, places, columns)
+    # Each number is one sample's, so that the sum over ranks is a table of all samples.
+    of_all, is_counted = reduce(own)
+    compared = of_all.where(is_counted > 0, -torch.inf)
+    best_of_groups = compared.view(num_groups, group_size).argmax(dim=1)
+    first_of_groups = group_size * torch.arange(num_groups)
+    best = best_of_groups + first_of_groups
+    group = places // group_size
+    is_best: Tensor = (places == best[group]) & counts
+    return is_best
 
 
 def _in_order(values: Tensor) -> Tensor:

@@ -311,13 +311,18 @@ class TrainingConfig(RunConfig):
     """The settings of every recipe that trains."""
 
     num_steps: int = 0
-    """Training steps (0: one pass over the rows)."""
+    """Training steps (0: `num_epochs` passes over the rows)."""
+    num_epochs: int = 0
+    """Passes over the rows, in place of `num_steps` (0: one, if `num_steps` is 0 too). A run records them as
+    `num_steps`."""
     max_staleness: int = 0
     """How many training steps old the weights may be that generate a step's responses. With 1, the next
     step's responses are generated during this step's training, on other ranks. A larger value is faster only
     with `generation.interruptible`, because one copy of the weights has one version."""
     eval_every: int = 0
     """Evaluate every N steps (0: only at the start and the end)."""
+    eval_at_start: bool = True
+    """Evaluate before the first step, too."""
     save_every: int = 0
     """Write a Hugging Face checkpoint every N steps (0: only at the end)."""
     recover_every: int = 0
@@ -328,9 +333,11 @@ class TrainingConfig(RunConfig):
     keep_recoveries: int = 2
     """Recovery points to keep. After the end of the run the last one stays, from which a higher `num_steps`
     resumes; its folder may be deleted by hand. A point that fails a check is kept and does not count."""
-    keep_best: bool = True
+    keep_best: bool | str = True
     """With `eval_every`, write the weights to `checkpoints/best` whenever an evaluation finds them better
-    than all earlier ones, including those of the start. Training waits for the evaluation."""
+    than all earlier ones, including those of the start. `true` goes by the main metric of the held-out rows,
+    or without such rows by that of the first of `evals`; `SET/METRIC`, as `aime/avg@8`, by another one.
+    Training waits for the evaluation that decides, and for no other one."""
     share_prompts: bool = True
     """Compute a prompt once for all of its samples in a micro-batch."""
     gradient_checkpointing: bool = False
@@ -340,9 +347,15 @@ class TrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_most(self, 10**9, "num_steps", "max_staleness")
+        require_at_most(self, 10**6, "num_epochs")
         require_at_least(self, 1, "keep_recoveries")
+        require(
+            not (self.num_steps and self.num_epochs),
+            f"num_epochs: num_steps={self.num_steps} says how long the run is; leave one of them out",
+        )
         require_not_negative(
             self,
+            "num_epochs",
             "num_steps",
             "eval_every",
             "save_every",

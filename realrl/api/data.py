@@ -20,6 +20,8 @@ ROW_FIELDS = (
     "response",
     "chosen",
     "rejected",
+    "margin",
+    "label",
     "difficulty",
     "source",
     "verdict",
@@ -127,7 +129,7 @@ class DataSetConfig:
         if self.weight is not None:
             is_usable = math.isfinite(self.weight) and self.weight > 0
             require(is_usable, f"weight must be above 0, got {self.weight}; leave the set out instead")
-        _check_field_names(self, "fields")
+        check_field_names(self, "fields")
         _check_difficulty(self.difficulty)
         check_prompt_keys(self)
 
@@ -162,7 +164,8 @@ class DataConfig:
     Face dataset, `hf:OWNER/NAME[@REVISION][:CONFIG]` or `hf:FOLDER`; tasks of reasoning-gym,
     `gym:TASK[,TASK…]`; a function of Python code that returns rows, `path/to/file.py:function`; or `sums`,
     made on the spot. Required, unless there are `sets`. Rows are `{query_id, prompt, solutions}`; `sft` also
-    reads `{prompt, response}`, `rw` and `dpo` read `{prompt, chosen, rejected}`."""
+    reads `{prompt, response}`, `kto` `{prompt, response, label}`, `rw`, `dpo` and others
+    `{prompt, chosen, rejected}`."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     eval_path: str | None = None
@@ -180,9 +183,9 @@ class DataConfig:
     `id2info.json`."""
     fields: dict[str, str] = field(default_factory=dict)
     """Names in a file or a Hugging Face dataset of `query_id`, `prompt`, `solutions`, `response`, `chosen`,
-    `rejected`, `difficulty` or `source`, where they differ: `{prompt: question, solutions: info.answer}`.
-    Dots lead into nested fields. A prompt is a text or a list of messages `{role, content}`, solutions are
-    one or a list. Of a response that is a list of messages, the last one counts."""
+    `rejected`, `margin`, `label`, `difficulty` or `source`, where they differ: `{prompt: question, solutions:
+    info.answer}`. Dots lead into nested fields. A prompt is a text or a list of messages `{role, content}`,
+    solutions are one or a list. Of a response that is a list of messages, the last one counts."""
     eval_fields: dict[str, str] = field(default_factory=dict)
     """The names in `eval_path`, like `fields` (empty: as in `fields`)."""
     difficulty: tuple[float, float] | None = None
@@ -231,7 +234,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.date is not None:
             require(_is_day(self.date), f"date must be a day as 2026-01-31, got {self.date!r}")
-        _check_field_names(self, "fields", "eval_fields")
+        check_field_names(self, "fields", "eval_fields")
         _check_difficulty(self.difficulty)
         check_prompt_keys(self)
         check_fit_to_template(self)
@@ -371,7 +374,7 @@ def _check_difficulty(difficulty: tuple[float, float] | None) -> None:
         )
 
 
-def _check_field_names(config: DataConfig | DataSetConfig, *settings: str) -> None:
+def check_field_names(config: object, *settings: str) -> None:
     """Check that settings rename fields that rows have."""
     for setting in settings:
         names: Mapping[str, str] = getattr(config, setting)

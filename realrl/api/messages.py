@@ -31,6 +31,8 @@ class Digests(msgspec.Struct, frozen=True, kw_only=True):
     held_out: str
     models: dict[str, str]
     """A sample of each model's files."""
+    more_sets: dict[str, str] = {}
+    """Of further sets that the run is evaluated on, by name."""
 
 
 class Setup(Message, frozen=True, kw_only=True):

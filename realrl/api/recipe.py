@@ -74,7 +74,8 @@ class CallContext(Generic[C_co]):
     config: C_co
     """The recipe's config."""
     step: int
-    evaluating: bool
+    eval_set: str
+    """The set that an evaluation is on; empty in a step."""
     engine: CallEngine
     """The call's model on this rank; the engine of a compute call, which has no model, refuses everything."""
     dataset: Any
@@ -90,6 +91,11 @@ class CallContext(Generic[C_co]):
     `call_timeout_s` is taken to hang."""
     preemption: Preemption = NO_PREEMPTION
     """For what takes long and can be stopped."""
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether this is an evaluation, and not a step."""
+        return bool(self.eval_set)
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ class NoWatch:
         return []
 
 
+Records: TypeAlias = "Sequence[Mapping[str, Any]]"
+"""What calls recorded of each sample of a job, in order."""
 CallBody: TypeAlias = "Callable[[CallContext[C], PackedBatch], CallOutput]"
 
 
@@ -181,11 +189,21 @@ class Recipe(Generic[C]):
     """The keys that a dataset's row gives to calls."""
     bodies: Mapping[str, CallBody[C]]
     """By the name of the call; those of calls that only some configs have may be among them."""
-    best_by: Callable[[C], Criterion] = lambda config: LEAST_LOSS
+    eval_sets: Callable[[C, Any], Mapping[str, Dataset]] = lambda config, tokenizer: {}
+    """`(config, tokenizer)`: further sets of held-out rows, by name; raises ValueError for bad data."""
+    criteria: Callable[[C, str], Sequence[Criterion]] = lambda config, eval_set: (LEAST_LOSS,)
+    """`(config, set)`: what may tell better weights from worse ones in evaluations on a set; the first is the
+    main one."""
+    eval_scores: Callable[[C, str, Records], Mapping[str, float]] = lambda config, eval_set, records: {}
+    """`(config, set, records)`: what an evaluation reports of all its samples together, from their records in
+    order."""
     symptoms: Callable[[C, Any, Observed], list[str]] = lambda config, tokenizer, seen: []
     """`(config, tokenizer, observed)`: what the first step, or the whole run, shows to be wrong, in words."""
     course_watch: Callable[[C], CourseWatch] = lambda config: NoWatch()
     """`(config)`: what looks at every training step for faults that show in several of them."""
+    beside_weights: Callable[[C, Mapping[str, float]], Mapping[str, str]] = lambda config, metrics: {}
+    """`(config, metrics of the latest training step)`: text files to write next to a checkpoint's weights, by
+    their paths in the checkpoint."""
     validate: Callable[[C, Mapping[str, Any]], None] = lambda config, decoders: None
     """`(config, decoder configs by model)`: checks of the recipe's own; raises ValueError."""
 

@@ -15,7 +15,8 @@ _OTHER_WORDS = {
     "ppo.group_size": "n num_generations n_samples rollout_n num_samples",
     "ppo.clip_eps": "clip_range cliprange clip_ratio epsilon",
     "num_samples": "n num_generations n_samples rollout_n group_size",
-    "num_steps": "steps max_steps total_steps epochs num_epochs num_train_epochs",
+    "num_steps": "steps max_steps total_steps",
+    "num_epochs": "epochs num_train_epochs total_epochs",
     "batch_size": "bs train_batch_size per_device_train_batch_size",
     "data.path": "dataset dataset_name train_files train_data",
     "data.eval_path": "eval_dataset eval_data val_files",
@@ -25,6 +26,8 @@ _OTHER_WORDS = {
     "data.system": "system_prompt system_message",
     "data.num_examples": "num_fewshot num_shots",
     "data.max_response_tokens": "max_tokens max_length max_response_length",
+    "eval_every": "test_freq eval_steps eval_interval",
+    "eval_at_start": "val_before_train eval_on_start",
     "runs_dir": "output_dir",
 }
 """The words that other trainers use for a key, by the end of its path."""

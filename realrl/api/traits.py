@@ -5,11 +5,13 @@ A config that trains is a `TrainingConfig`. The rest may be true of any config: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from realrl.api.config import GenerationConfig, RunConfig
 from realrl.api.data import DataConfig
+from realrl.api.evals import EvalConfig
 
 
 @runtime_checkable
@@ -40,6 +42,21 @@ class Rewarding(Protocol):
     def reward_names(self) -> tuple[str, ...]:
         """Every reward that some row has."""
         ...
+
+
+@runtime_checkable
+class Evaluating(Protocol):
+    """A config of a recipe that may be evaluated on several sets of problems."""
+
+    @property
+    def evals(self) -> Mapping[str, EvalConfig]:
+        """The sets, by name, except the held-out rows of `data`."""
+        ...
+
+
+def evals_of(config: RunConfig) -> Mapping[str, EvalConfig]:
+    """Return the sets that a config evaluates on, by name, except the held-out rows of `data`."""
+    return config.evals if isinstance(config, Evaluating) else {}
 
 
 def generation_of(config: RunConfig) -> GenerationConfig | None:

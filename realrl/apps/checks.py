@@ -16,15 +16,20 @@ from realrl.api.configure import sections
 from realrl.api.graph import CallKind, DataflowGraph, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.recipe import ModelSpec, Recipe
-from realrl.api.traits import Rewarding, generation_of
-from realrl.apps.context import check_context
-from realrl.apps.data_checks import check_disjoint, check_named, key_of_rows
+from realrl.api.traits import Rewarding, evals_of, generation_of, needed_generation, with_generation
+from realrl.apps.context import MAX_NEW_TOKENS, check_context
+from realrl.apps.data_checks import (
+    MOST_SAMPLES,
+    check_disjoint,
+    check_evaluations,
+    check_named,
+    key_of_rows,
+)
 from realrl.apps.rows import read_row_facts
 from realrl.apps.staleness import check_staleness
 from realrl.apps.weights import check_weights
 from realrl.base.confinement import check_confinement
 from realrl.datasets.demo import DEMO_MODEL
-from realrl.datasets.digests import DataDigest
 from realrl.engines.vllm import fits as vllm
 from realrl.launch.modes import check_mode
 from realrl.models.layout import check_fits
@@ -38,9 +43,6 @@ from realrl.runtime.loggers.interface import check_loggers
 from realrl.runtime.model_directories import has_tokenizer, hub_repo, resolve_model
 from realrl.runtime.model_directories import load_tokenizer as load_tokenizer_of
 from realrl.runtime.resume import check_resume
-
-_MOST_SAMPLES = 2**18
-"""Samples of a step: the master plans for each of them."""
 
 
 def make_plan(recipe: Recipe, config: RunConfig) -> ExecutionPlan:
@@ -87,8 +89,7 @@ def read_inputs(recipe: Recipe, config: RunConfig) -> RunInputs:
     check_disjoint(config)
     first = next(iter(models.values()))
     tokenizer = load_tokenizer(first)
-    rows, held_out = read_row_facts(recipe, config, tokenizer, first.path)
-    return RunInputs(models, rows, held_out)
+    return RunInputs(models, *read_row_facts(recipe, config, tokenizer, first.path))
 
 
 def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunInputs) -> None:
@@ -98,9 +99,8 @@ def check_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: Ru
     decoders = {name: model.decoder for name, model in inputs.models.items()}
     recipe.validate(config, decoders)
     _check_data(config, inputs)
-    held_out = None if inputs.held_out is None else inputs.held_out.digest
-    digest = DataDigest(inputs.rows.digest, held_out)
-    check_resume(recipe, config, digest)
+    check_evaluations(recipe, config, inputs)
+    check_resume(recipe, config, inputs.digest)
 
 
 def check_plan(
@@ -165,10 +165,10 @@ def _check_batch(recipe: Recipe, config: RunConfig, graph: DataflowGraph, plan: 
     """Check that every data-parallel rank of every call gets a share of the batch."""
     samples_per_row = recipe.samples_per_row(config)
     num_samples = config.batch_size * samples_per_row
-    if num_samples > _MOST_SAMPLES:
+    if num_samples > MOST_SAMPLES:
         raise ValueError(
             f"batch_size: {config.batch_size} rows of {samples_per_row} samples are"
-            f" {num_samples} samples a step, but at most {_MOST_SAMPLES} are possible; lower it"
+            f" {num_samples} samples a step, but at most {MOST_SAMPLES} are possible; lower it"
         )
     for call in graph.calls.values():
         if call.model is not None:
@@ -285,12 +285,22 @@ def _check_data(config: RunConfig, inputs: RunInputs) -> None:
     _check_rows(key_of_rows(config), inputs.rows, config, inputs.models)
     if inputs.held_out is not None:
         _check_rows("data.eval_path", inputs.held_out, config, inputs.models)
+    for name, facts in inputs.more_sets.items():
+        own = evals_of(config)[name]
+        sampled_so = with_generation(config, own.generation(needed_generation(config)))
+        _check_rows(f"evals.{name}.path", facts, sampled_so, inputs.models, f"evals.{name}.max_new_tokens")
 
 
-def _check_rows(path: str, rows: RowFacts, config: RunConfig, models: Mapping[str, FoundModel]) -> None:
+def _check_rows(
+    path: str,
+    rows: RowFacts,
+    config: RunConfig,
+    models: Mapping[str, FoundModel],
+    new_tokens_key: str = MAX_NEW_TOKENS,
+) -> None:
     """Check the rows that the key `path` names."""
     for name, model in models.items():
-        check_context(path, rows, config, name, model.decoder.max_position)
+        check_context(path, rows, config, name, model.decoder.max_position, new_tokens_key)
     first = next(iter(models.values()))
     _check_token_ids(path, rows, first)
 

@@ -6,9 +6,15 @@ from realrl.api.config import RunConfig
 from realrl.api.traits import data_of, generation_of
 from realrl.planner.run_inputs import RowFacts
 
+MAX_NEW_TOKENS = "generation.max_new_tokens"
 
-def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit: int) -> None:
+
+def check_context(
+    path: str, rows: RowFacts, config: RunConfig, name: str, limit: int, new_tokens_key: str = MAX_NEW_TOKENS
+) -> None:
     """Check the rows that the key `path` names against the context of model `name`, of `limit` tokens.
+
+    `new_tokens_key` says how many tokens are generated for them.
 
     Raises:
         ValueError: a row is too long; the message gives only settings that help.
@@ -18,7 +24,7 @@ def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit
     longest = max(rows.sequence_lengths)
     if longest <= room:
         return
-    more = f" and generation.max_new_tokens={new_tokens}" if new_tokens else ""
+    more = f" and {new_tokens_key}={new_tokens}" if new_tokens else ""
     too_long = [length for length in rows.sequence_lengths if length > room]
     others = ""
     if len(too_long) > 1:
@@ -26,7 +32,7 @@ def check_context(path: str, rows: RowFacts, config: RunConfig, name: str, limit
 
     means = []
     if new_tokens and longest < limit:
-        means.append(f"set generation.max_new_tokens to at most {limit - longest}")
+        means.append(f"set {new_tokens_key} to at most {limit - longest}")
     # If all prompts are too long, no rows would be left.
     some_fit = len(too_long) < len(rows)
     if some_fit or not new_tokens:

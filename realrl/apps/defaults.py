@@ -76,8 +76,10 @@ def choose_settings(recipe: Recipe, config: RunConfig, inputs: RunInputs) -> tup
     if chosen.device == AUTO:
         chosen = replace(chosen, device=_device(chosen))
     if isinstance(chosen, TrainingConfig) and not chosen.num_steps:
-        num_batches = -(-len(inputs.rows) // chosen.batch_size)
-        chosen = replace(chosen, num_steps=num_batches)
+        num_rows = max(chosen.num_epochs, 1) * len(inputs.rows)
+        num_batches = -(-num_rows // chosen.batch_size)
+        # From here on the run has a number of steps, which a resume can raise.
+        chosen = replace(chosen, num_steps=num_batches, num_epochs=0)
     devices = _devices(recipe, chosen)
     if chosen.allocation == AUTO:
         chosen = _with_allocation(recipe, chosen, inputs, devices)
@@ -95,7 +97,11 @@ def _as_recorded(config: RunConfig) -> RunConfig:
         return config
     if recorded.get("device") == "cuda" and not torch.cuda.is_available():
         return config
-    filled = replace(config, **_recorded_settings(config, recorded))
+    settings = _recorded_settings(config, recorded)
+    if isinstance(config, TrainingConfig) and config.num_epochs:
+        # They say the number of steps, whatever it was before.
+        settings.pop("num_steps", None)
+    filled = replace(config, **settings)
     generation = generation_of(filled)
     if generation is None:
         return filled

@@ -60,6 +60,8 @@ def _notes(run: PreparedRun) -> dict[str, str]:
     lines += run.inputs.rows.notes
     if run.inputs.held_out is not None:
         lines += run.inputs.held_out.notes
+    for name, facts in run.inputs.more_sets.items():
+        lines += [f"evals.{name}: {note}" for note in facts.notes]
     lacking = lacking_devices(run.config, run.plan)
     if lacking:
         lines.append(f"a start on this machine would be refused: {lacking}")

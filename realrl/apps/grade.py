@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,9 @@ from realrl.datasets.texts import answers_of, without_surrogates
 from realrl.rewards.explaining import Explained, explain_all
 from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Checked, Verdict
+from realrl.verifier.forms import ANYWHERE, FORMS, AnswerForm, form_of
+from realrl.verifier.leniency import Leniency
+from realrl.verifier.limits import ANSWER_DIGITS, SOLUTION_DIGITS
 
 EXAMPLE = r'{"completion": "So it is \\boxed{4}.", "solutions": ["4"]}'
 RESPONSE = "response"
@@ -45,6 +48,8 @@ class Line(msgspec.Struct, frozen=True):
 
     completion: str
     solutions: Annotated[list[str], msgspec.Meta(min_length=1)]
+    ended: bool = True
+    """Whether the completion ended by itself; a form may ask for that."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +75,22 @@ def _main(argv: Sequence[str]) -> int:
 
 def _checked(lines: Sequence[Line], arguments: argparse.Namespace) -> Iterator[Checked]:
     """Yield the verdict of each line, explained if the command line asks for it."""
-    convert_units = not arguments.no_conversion
+    leniency = _leniency_of(arguments)
+    form = arguments.form
     if arguments.explain:
-        return _explained(lines, convert_units)
-    return _graded(lines, convert_units)
+        return _explained(lines, leniency, form)
+    return _graded(lines, leniency, form)
+
+
+def _leniency_of(arguments: argparse.Namespace) -> Leniency:
+    """Return the settings that the command line asks for."""
+    return Leniency(
+        convert_units=not arguments.no_conversion,
+        answer_digits=arguments.digits or ANSWER_DIGITS,
+        solution_digits=arguments.digits or SOLUTION_DIGITS,
+        orders_as_sets=not arguments.no_orders,
+        rename=arguments.other_letters,
+    )
 
 
 def _write_verdicts(graded: Iterator[Checked], *, as_json: bool) -> Counter[Verdict]:
@@ -106,9 +123,38 @@ def make_parser() -> Parser:
         help="say why: what was taken for the answer, how both sides were read, and what decided",
     )
     parser.add_argument(
+        "--form",
+        type=_form,
+        default=ANYWHERE,
+        metavar="FORM",
+        help=f"where an answer counts: {', '.join(FORMS)}, or settings as after_thought=true,place=box"
+        " (default: any)",
+    )
+    parser.add_argument(
         "--no-conversion", action="store_true", help="take units as they are: 100 cm are not 1 m"
     )
+    parser.add_argument(
+        "--digits",
+        type=int,
+        choices=range(1, ANSWER_DIGITS + 1),
+        help="significant digits from which a decimal stands for a number with more: with 2, 0.33 for 1/3"
+        f" (default: {ANSWER_DIGITS} in answers, {SOLUTION_DIGITS} in solutions)",
+    )
+    parser.add_argument(
+        "--no-orders", action="store_true", help="x > 2 is not the interval that a solution writes"
+    )
+    parser.add_argument(
+        "--other-letters", action="store_true", help="one variable may have another letter: 2t for 2x"
+    )
     return parser
+
+
+def _form(text: str) -> AnswerForm:
+    """Return the form that an option gives."""
+    try:
+        return form_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -133,6 +179,8 @@ def _line(place: str, record: dict[str, Any]) -> Line:
     try:
         if "solutions" in record:
             record["solutions"] = answers_of(record["solutions"])
+        if "ended" in record:
+            record["ended"] = record["ended"] is not False
         return msgspec.convert(without_surrogates(record), Line)
     except msgspec.ValidationError as error:
         raise ValueError(f"{place}: {error}; expected a line like {EXAMPLE}") from None
@@ -151,27 +199,35 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _graded(lines: Sequence[Line], convert_units: bool) -> Iterator[Checked]:
+def _graded(lines: Sequence[Line], leniency: Leniency, form: AnswerForm) -> Iterator[Checked]:
     """Yield the verdict of each line."""
-    for texts, solutions in _batches(lines, BATCH):
-        yield from check_all(texts, solutions, convert_units=convert_units)
+    for batch in _batches(lines, BATCH):
+        yield from check_all(batch.texts, batch.solutions, leniency=leniency, form=form, ended=batch.ended)
 
 
-def _explained(lines: Sequence[Line], convert_units: bool) -> Iterator[Explained]:
+def _explained(lines: Sequence[Line], leniency: Leniency, form: AnswerForm) -> Iterator[Explained]:
     """Yield the verdict of each line, with its reasons."""
-    for texts, solutions in _batches(lines, EXPLAINED_BATCH):
-        yield from explain_all(texts, solutions, convert_units=convert_units)
+    for batch in _batches(lines, EXPLAINED_BATCH):
+        yield from explain_all(batch.texts, batch.solutions, leniency=leniency, form=form, ended=batch.ended)
 
 
-def _batches(lines: Sequence[Line], size: int) -> Iterator[tuple[list[str], list[list[str]]]]:
+class _Batch(NamedTuple):
+    """Lines by columns."""
+
+    texts: list[str]
+    solutions: list[list[str]]
+    ended: list[bool]
+
+
+def _batches(lines: Sequence[Line], size: int) -> Iterator[_Batch]:
     """Yield completions and their solutions, in batches of `size` lines."""
     for start in range(0, len(lines), size):
-        texts = []
-        solutions = []
+        batch = _Batch([], [], [])
         for line in lines[start : start + size]:
-            texts.append(line.completion)
-            solutions.append(line.solutions)
-        yield texts, solutions
+            batch.texts.append(line.completion)
+            batch.solutions.append(line.solutions)
+            batch.ended.append(line.ended)
+        yield batch
 
 
 def in_words(number: int, explained: Explained) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from realrl import __version__
@@ -30,6 +31,7 @@ HINTS = """\
 Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 """
 _LINE = "  {:<11} {}\n"
+_WIDTH = 110
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,8 +77,14 @@ def overview() -> str:
         text += f"\n{title}\n"
         for name in names:
             text += _LINE.format(name, does[name])
-    recipes = ", ".join(RECIPES)
-    return f"{text}\nrecipes\n  {recipes}\n\n{HINTS}"
+    recipes = textwrap.fill(
+        ", ".join(RECIPES),
+        width=_WIDTH,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+    )
+    return f"{text}\nrecipes\n{recipes}\n\n{HINTS}"
 
 
 def _is_unknown(word: str) -> bool:

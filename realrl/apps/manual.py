@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.config_keys import ConfigKey, config_keys, describe, shown
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig, PolicyConfig
 
 USAGE = """\
 usage: realrl [submit] RECIPE [--config FILE.yaml] [key.path=value ...] [--dry-run]
@@ -28,7 +28,12 @@ OPTIONS = """\
 
 `realrl --help` lists the other commands; `python -m realrl.apps.quickstart` is the same as `realrl train`."""
 WIDTH = 110
-SHARED = {"": RunConfig, " that trains": TrainingConfig, " that learns from rewards": PolicyConfig}
+SHARED = {
+    "": RunConfig,
+    " that trains": TrainingConfig,
+    " that learns from rewards": PolicyConfig,
+    " that learns from advantages": AdvantageConfig,
+}
 """Classes of keys that several recipes have, by the end of the title over them."""
 _INDENT = " " * 6
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from realrl.api.config import RunConfig
 from realrl.api.data import DataConfig, RowSet
+from realrl.api.evals import EvalConfig, part_of
 from realrl.api.recipe import Dataset, Recipe
-from realrl.api.traits import data_of
+from realrl.api.traits import data_of, evals_of
 from realrl.base.watched import Steps, run_watched
 from realrl.datasets.digests import digest_rows
 from realrl.datasets.form import form_of_prompts
@@ -25,10 +26,12 @@ ROWS_STEP_S = 60.0
 """Longest time for the chat template on a row, or the tokenizer on some rows, which takes milliseconds."""
 
 
-def read_row_facts(
-    recipe: Recipe, config: RunConfig, tokenizer: Any, tokenizer_path: str
-) -> tuple[RowFacts, RowFacts | None]:
-    """Read the training rows and the held-out ones, if there are any.
+AllFacts = tuple[RowFacts, RowFacts | None, dict[str, RowFacts]]
+"""Of the training rows, of the held-out ones, and of further sets of those by name."""
+
+
+def read_row_facts(recipe: Recipe, config: RunConfig, tokenizer: Any, tokenizer_path: str) -> AllFacts:
+    """Read the training rows, the held-out ones if there are any, and further sets of those by name.
 
     `tokenizer_path` is the key of the model that the tokenizer is from.
 
@@ -38,9 +41,11 @@ def read_row_facts(
     data = data_of(config)
     assert data is not None, "every recipe reads rows, so its config has the section data"
     make_gym_rows(data)
+    for name, each in evals_of(config).items():
+        _make_gym_rows_of(name, each, data)
 
-    def read(steps: Steps) -> tuple[RowFacts, RowFacts | None]:
-        """Read both sides, in the fork."""
+    def read(steps: Steps) -> AllFacts:
+        """Read all sides, in the fork."""
         torch.set_num_threads(1)  # a fork has none of its parent's threads
         watched = WatchedTokenizer(tokenizer, steps)
         rows, held_out = recipe.datasets(config, watched)
@@ -51,13 +56,17 @@ def read_row_facts(
             form = form_of_prompts(part, tokenizer, _prompt(rows, each.rows[0]))
             forms.append(form)
         of_rows = replace(of_rows, form="\n".join(forms))
+        of_sets = {}
+        for name, dataset in recipe.eval_sets(config, watched).items():
+            form_of = partial(form_of_prompts, part_of(name, evals_of(config)[name], data), tokenizer)
+            of_sets[name] = _facts(f"evals.{name}.path", dataset, form_of)
         if held_out is None:
-            return of_rows, None
+            return of_rows, None, of_sets
         form_of = partial(form_of_prompts, data.whole, tokenizer)
-        return of_rows, _facts("data.eval_path", held_out, form_of)
+        return of_rows, _facts("data.eval_path", held_out, form_of), of_sets
 
     try:
-        return run_watched(read, tuple[RowFacts, RowFacts | None], step_s=ROWS_STEP_S)
+        return run_watched(read, tuple[RowFacts, RowFacts | None, dict[str, RowFacts]], step_s=ROWS_STEP_S)
     except TimeoutError as error:
         raise ValueError(
             f"{tokenizer_path}: {error}, does not end within {ROWS_STEP_S:g} s; mend the tokenizer's files,"
@@ -71,6 +80,15 @@ def read_row_facts(
 def rows_key(data: DataConfig) -> str:
     """Return the dotted key that names the training rows."""
     return "data.sets" if data.sets else "data.path"
+
+
+def _make_gym_rows_of(name: str, each: EvalConfig, data: DataConfig) -> None:
+    """Generate the rows of a set and cache them in this process, so that its forks inherit them."""
+    try:
+        make_gym_rows(each.data(data))
+    except ValueError as error:
+        what = str(error).removeprefix("data.eval_path: ")
+        raise ValueError(f"evals.{name}.path: {what}") from None
 
 
 @runtime_checkable

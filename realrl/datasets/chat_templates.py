@@ -77,7 +77,8 @@ def check_arguments(source: str, arguments: Mapping[str, Any], section: str) -> 
         key = f"{section}.template_arguments.{name}"
         if name in _RESERVED:
             raise ValueError(f"{key}: the program gives this one itself; leave it out")
-        if name not in read and name not in ("tools", "documents"):
+        is_read = name in read or (name in _GIVEN and name in source)
+        if not is_read:
             hint = did_you_mean(name, known)
             there_are = ", ".join(known) or "none"
             raise ValueError(f"{key}: the chat template reads no such variable; it reads {there_are}{hint}")

@@ -17,6 +17,7 @@ from realrl.datasets.records import Row, read_rows
 from realrl.datasets.responses import response_or_solution
 from realrl.datasets.sides import check_no_rewards, load_sides
 from realrl.datasets.sources import names_key
+from realrl.datasets.turns import earlier_turns
 
 EXAMPLE = '{"prompt": "What is 1 + 1?", "response": "2"}'
 
@@ -53,11 +54,12 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
         *,
         held_out: bool,
         notes: Sequence[str] = (),
+        turns: Literal["last", "all"] = "last",
     ) -> None:
-        """Encode the demonstrations.
+        """Encode the demonstrations; with `turns="all"`, an assistant's earlier turns are learned, too.
 
         Raises:
-            ValueError: as `EncodedRows`; or a row with neither a response nor solutions.
+            ValueError: as `EncodedRows` and `earlier_turns`; or a row with neither a response nor solutions.
         """
         super().__init__(
             rows,
@@ -68,12 +70,17 @@ class DemonstrationDataset(EncodedRows[Demonstration]):
             responses=(_response,),
         )
         self._tensors: list[dict[str, Tensor]] = []
-        for row, prompt, responses in zip(self.rows, self.prompts, self.responses, strict=True):
+        masks: Sequence[Tensor | None] = [None] * len(self.rows)
+        if turns == "all":
+            masks = earlier_turns(self.rows, self.prompts, tokenizer, part)
+        for row, prompt, mask, responses in zip(self.rows, self.prompts, masks, self.responses, strict=True):
             (learned,) = responses
             if row.is_cut_off:
                 # Such a response did not end here: its end token is not learned.
                 learned = learned[:-1]
             tensors = _with_mask(prompt, learned)
+            if mask is not None:
+                tensors["loss_mask"][: len(prompt)] = mask
             self._tensors.append(tensors)
 
     def append(self, other: Self) -> None:
@@ -104,6 +111,10 @@ class LearnsFromRows(ReadingData, Protocol):
     def truncated(self) -> Literal["drop", "learn"]:
         """Whether responses that were cut off are learned from."""
 
+    @property
+    def turns(self) -> Literal["last", "all"]:
+        """Which of an assistant's turns are learned."""
+
 
 def load_demonstrations(
     config: LearnsFromRows, tokenizer: Any
@@ -121,7 +132,9 @@ def load_demonstrations(
         with names_key(part, held_out=held_out):
             rows, notes = read_rows(part, Demonstration, EXAMPLE, held_out=held_out)
             rows = _fit_to_learn(rows, notes, config)
-            return DemonstrationDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
+            return DemonstrationDataset(
+                rows, tokenizer, part, held_out=held_out, notes=notes, turns=config.turns
+            )
 
     return load_sides(config.data, tokenizer, load)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,10 +21,12 @@ class RowsDigest(msgspec.Struct, frozen=True):
 
 
 class DataDigest(NamedTuple):
-    """The digests of both sides of a run's data."""
+    """The digests of all sides of a run's data."""
 
     rows: RowsDigest
     held_out: RowsDigest | None
+    more_sets: Mapping[str, RowsDigest] = {}
+    """Those of further sets that the run is evaluated on, by name."""
 
 
 def digest_rows(dataset: Dataset) -> RowsDigest:

@@ -16,7 +16,12 @@ from realrl.datasets.encode import EncodedRows
 from realrl.datasets.fields import ANSWERS, CONVERSATIONS, QUESTIONS, Names
 from realrl.datasets.jsonl import decode
 from realrl.datasets.records import Row, read_rows
-from realrl.datasets.sides import check_no_rewards, load_sides, load_training
+from realrl.datasets.sides import (
+    check_no_example_is_held_out,
+    check_no_rewards,
+    load_sides,
+    load_training,
+)
 from realrl.datasets.sources import names_key
 from realrl.datasets.texts import answers_of
 from realrl.rewards.functions import BUILT_IN, GYM, MATH, load_function, weights_of
@@ -101,6 +106,22 @@ def load_prompts(
             return PromptDataset(rows, tokenizer, part, held_out=held_out, notes=notes)
 
     return load_sides(data, tokenizer, load)
+
+
+def load_eval_set(
+    part: DataPart, tokenizer: Any, *, limit: int = 0, needs_solutions: bool = True
+) -> PromptDataset:
+    """Return the held-out rows of `part`, the first `limit` of them (0: all).
+
+    Raises:
+        ValueError: as `load_prompts`; or an example of its prompts is among these rows.
+    """
+    with names_key(part, held_out=True):
+        rows, notes = _problems(part, held_out=True, needs_solutions=needs_solutions, has_metadata=True)
+        taken = rows[: limit or None]
+        loaded = PromptDataset(taken, tokenizer, part, held_out=True, notes=notes)
+    check_no_example_is_held_out([part], loaded)
+    return loaded
 
 
 def load_questions(data: DataConfig, tokenizer: Any) -> PromptDataset:

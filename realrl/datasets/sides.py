@@ -33,7 +33,7 @@ def load_sides(data: DataConfig, tokenizer: Any, load: Load[SomeRows]) -> tuple[
     if not data.held_out_path:
         return training, None
     held_out = load(data.whole, True)
-    _check_no_example_is_held_out(data, held_out)
+    check_no_example_is_held_out([data.whole, *data.parts()], held_out)
     return training, held_out
 
 
@@ -154,10 +154,10 @@ def _note_of_shares(sets: Sequence[RowSet]) -> str:
     return f"data.sets: {'; '.join(shown)}"
 
 
-def _check_no_example_is_held_out(data: DataConfig, held_out: EncodedRows) -> None:
-    """Check that no example is among the held-out rows: its answer would be known."""
+def check_no_example_is_held_out(parts: Sequence[DataPart], held_out: EncodedRows) -> None:
+    """Check that no example of these parts is among the held-out rows: its answer would be known."""
     places = {question_text(row): row.place for row in held_out.rows}
-    for part in [data.whole, *data.parts()]:
+    for part in parts:
         for example in load_examples(part):
             place = places.get(question_text(example))
             if place is not None:

@@ -41,13 +41,18 @@ def source_of(part: DataPart, *, held_out: bool) -> Source:
             id_prefix=f"{part.name}/" if part.name else "",
         )
     has_own_fields = bool(data.eval_fields)
+    is_whole = part.section == "data"
+    key = "data.eval_path" if is_whole else f"{part.section}.path"
+    fields_key = "data.fields" if is_whole else f"{part.section}.fields"
+    if is_whole and has_own_fields:
+        fields_key = "data.eval_fields"
     return Source(
-        key="data.eval_path",
+        key=key,
         path=data.held_out_path,
         split=data.held_out_split,
         commit=data.held_out_commit,
         fields=data.eval_fields if has_own_fields else data.fields,
-        fields_key="data.eval_fields" if has_own_fields else "data.fields",
+        fields_key=fields_key,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from realrl.api.recipe import ModelSpec
-from realrl.datasets.digests import RowsDigest
+from realrl.datasets.digests import DataDigest, RowsDigest
 from realrl.models.config import DecoderConfig
 
 
@@ -65,3 +65,12 @@ class RunInputs:
     models: Mapping[str, FoundModel]
     rows: RowFacts
     held_out: RowFacts | None
+    more_sets: Mapping[str, RowFacts] = field(default_factory=dict)
+    """Further sets that the run is evaluated on, by name."""
+
+    @property
+    def digest(self) -> DataDigest:
+        """The digests of all rows."""
+        held_out = None if self.held_out is None else self.held_out.digest
+        more_sets = {name: facts.digest for name, facts in self.more_sets.items()}
+        return DataDigest(self.rows.digest, held_out, more_sets)

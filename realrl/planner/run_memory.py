@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from realrl.api.config import GenerationConfig, ModelConfig, RunConfig
+from realrl.api.evals import OF_HELD_OUT, EvalConfig
 from realrl.api.graph import OWN_ENGINE, CallKind
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
-from realrl.api.traits import needed_generation
+from realrl.api.traits import evals_of, needed_generation, with_generation
 from realrl.layouts.layout import Layout
 from realrl.layouts.plan import cached_plan
 from realrl.models.layout import decoder_layout
@@ -26,7 +27,7 @@ from realrl.planner.engine_memory import (
 )
 from realrl.planner.loads import PassRows, generation_load, model_load, recomputes
 from realrl.planner.model_memory import Stage
-from realrl.planner.run_inputs import FoundModel, RunInputs
+from realrl.planner.run_inputs import FoundModel, RowFacts, RunInputs
 from realrl.planner.transfer_memory import peak_memory
 from realrl.program.instructions import Offload, Reallocate, Release, RunCall
 from realrl.program.jobs import Programs, compile_run
@@ -47,7 +48,7 @@ class Moment(NamedTuple):
 
 
 def moments(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunInputs) -> list[Moment]:
-    """Return the moments of a step, then those of an evaluation.
+    """Return the moments of a step, then those of the evaluation on each set.
 
     Each call of a model and each reallocation is a moment.
     """
@@ -60,17 +61,12 @@ def moments(recipe: Recipe, config: RunConfig, plan: ExecutionPlan, inputs: RunI
         longest=inputs.rows.longest,
     )
     found = list(walk.through(programs.step, rows))
-    if inputs.held_out is None:
-        return found
-
-    held_out = PassRows(
-        num_rows=len(inputs.held_out),
-        samples_per_row=1,
-        longest=inputs.held_out.longest,
-    )
-    for moment in walk.through(programs.evaluate, held_out):
-        name = f"{moment.node}, evaluating"
-        found.append(moment._replace(node=name))
+    if inputs.held_out is not None:
+        found += walk.evaluation(inputs.held_out, OF_HELD_OUT, config, "evaluating")
+    for name, facts in inputs.more_sets.items():
+        own = evals_of(config)[name]
+        sampled_so = with_generation(config, own.generation(needed_generation(config)))
+        found += walk.evaluation(facts, own, sampled_so, f"evaluating on {name}")
     return found
 
 
@@ -85,7 +81,9 @@ class _Walk:
         plan: ExecutionPlan,
     ) -> None:
         self._config = config
+        """The settings of the pass that is followed: an evaluation may generate in its own way."""
         self._models = models
+        self._evaluate = programs.evaluate
         self._placements = plan.placements.values()
         self._num_workers = plan.num_workers
         self._homes: dict[str, Weights] = {}
@@ -118,6 +116,24 @@ class _Walk:
             elif isinstance(node, RunCall) and node.model:
                 working = self._working(node, rows)
                 yield self._fullest(node.call, working)
+
+    def evaluation(
+        self, facts: RowFacts, each: EvalConfig, config: RunConfig, suffix: str
+    ) -> Iterator[Moment]:
+        """Yield the moments of the evaluation on a set, with `suffix` in their names.
+
+        `config` has the generation of its answers.
+        """
+        rows = PassRows(
+            num_rows=len(facts),
+            samples_per_row=each.n,
+            longest=facts.longest,
+        )
+        of_step = self._config
+        self._config = config
+        for moment in self.through(self._evaluate, rows):
+            yield moment._replace(node=f"{moment.node}, {suffix}")
+        self._config = of_step
 
     def _follow_offload(self, node: Offload) -> None:
         """Note that weights were brought to host memory or back."""

@@ -23,7 +23,7 @@ from realrl.program.instructions import AnyInstruction
 from realrl.program.scheduler import Emitted
 from realrl.program.scheduler_state import SchedulerState, without_program
 
-FORMAT = 1
+FORMAT = 2
 """The version of what a log's lines hold."""
 
 

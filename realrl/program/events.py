@@ -20,7 +20,8 @@ class Job:
     program: Program
     step: int
     """Training steps done before it."""
-    evaluating: bool = False
+    eval_set: str = ""
+    """The set that an evaluation is on; empty for a step."""
     samples: tuple[Sample, ...] = ()
     row_lengths: Mapping[int, int] = field(default_factory=dict)
     """Tokens of each dataset row."""
@@ -34,6 +35,11 @@ class Job:
     """Whether the checkpoint is a recovery point: everything that the run needs to resume."""
     only_if_best: bool = False
     """Whether the checkpoint is skipped unless the evaluation before it is the best so far."""
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether it is an evaluation."""
+        return bool(self.eval_set)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.graph import OWN_ENGINE, CallKind, ModelFunctionCall
 from realrl.api.mesh import Placement
 from realrl.api.messages import KeyMove, Message
@@ -52,7 +53,13 @@ class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
     """The pass over a program that it belongs to."""
     step: int = 0
     """Training steps done before the job."""
-    evaluating: bool = False
+    eval_set: str = ""
+    """The set that an evaluation is on; empty for a step."""
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether it is of an evaluation."""
+        return bool(self.eval_set)
 
     @property
     def call(self) -> str:
@@ -103,8 +110,10 @@ class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
     def __str__(self) -> str:
         kind = "call" if isinstance(self, RunCall) else type(self).__name__.lower()
         what = f"{kind} {self.call}".rstrip()
-        when = f"the evaluation at step {self.step}" if self.evaluating else f"step {self.step}"
-        return f"{what} of {when}"
+        if not self.evaluating:
+            return f"{what} of step {self.step}"
+        on_set = "" if self.eval_set == HELD_OUT else f" on {self.eval_set}"
+        return f"{what} of the evaluation{on_set} at step {self.step}"
 
 
 class Reallocate(Instruction, frozen=True, kw_only=True):

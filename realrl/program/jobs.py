@@ -1,16 +1,18 @@
 """The programs of a run, and the order in which the stages of its jobs begin.
 
 jobs, one by one ──in_order()──▶ stages: what a job does ahead comes before the rest of earlier jobs
+                                         evaluations may come after the next step's generation
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from realrl.api.batch import Sample
-from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.config import ModelConfig, RunConfig, TrainingConfig
+from realrl.api.graph import CallKind, DataflowGraph
 from realrl.api.mesh import ExecutionPlan, Placement
 from realrl.api.recipe import Recipe
 from realrl.api.traits import needed_generation
@@ -53,9 +55,17 @@ def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Progr
         models = {name: replace(model, keep_replicas=True) for name, model in models.items()}
     preemptible = isinstance(config, TrainingConfig) and config.max_staleness > 0
     interruptible = preemptible and needed_generation(config).interruptible
+    overtakes = not preemptible and _generates_apart(graph, eval_graph, plan)
+    asynchrony = Asynchrony(preemptible, interruptible, overtakes)
+    step = compile_program(graph, plan, homes, models, asynchrony)
+    overtakes = overtakes and bool(step.ahead)
+    # The step that an evaluation runs along with goes first wherever it needs the same ranks.
+    is_apart = preemptible or overtakes
+    eval_models = _kept_for_generation(eval_graph, models) if is_apart else models
+    evaluate = compile_program(eval_graph, plan, homes, eval_models, Asynchrony(is_apart))
     return Programs(
-        step=compile_program(graph, plan, homes, models, Asynchrony(preemptible, interruptible)),
-        evaluate=compile_program(eval_graph, plan, homes, models, Asynchrony(preemptible)),
+        step=step,
+        evaluate=replace(evaluate, is_overtaken=overtakes),
         save=compile_save(graph, homes, models),
         recovery=compile_recovery(graph, plan, homes, models),
         homes=homes,
@@ -64,12 +74,53 @@ def compile_run(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> Progr
     )
 
 
+def _kept_for_generation(
+    eval_graph: DataflowGraph, models: Mapping[str, ModelConfig]
+) -> dict[str, ModelConfig]:
+    """Return the models; replicas that generate answers are kept for the next evaluation or step.
+
+    To bring them again takes the weights where they are trained, so that training would wait for it, and it
+    for the evaluation that uses the replica. Nothing else needs the memory of ranks that only generate.
+    """
+    kept = dict(models)
+    for call in _generate_calls(eval_graph):
+        model = eval_graph.calls[call].model
+        assert model is not None, f"{call} generates without a model"
+        kept[model] = replace(kept[model], keep_replicas=True)
+    return kept
+
+
+def _generates_apart(graph: DataflowGraph, eval_graph: DataflowGraph, plan: ExecutionPlan) -> bool:
+    """Return whether evaluations generate on ranks where a step runs no model except to generate."""
+    if not graph.trains:
+        return False
+    generating: set[int] = set()
+    for name in _generate_calls(eval_graph):
+        generating.update(plan[name].ranks)
+    busy: set[int] = set()
+    others = graph.calls.keys() - _generate_calls(graph)
+    for name in others:
+        if graph.calls[name].model is not None:
+            busy.update(plan[name].ranks)
+    return bool(generating) and generating.isdisjoint(busy)
+
+
+def _generate_calls(graph: DataflowGraph) -> set[str]:
+    """Return the names of the calls that generate."""
+    return {name for name, call in graph.calls.items() if call.kind is CallKind.GENERATE}
+
+
 def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
     """Return the stages of jobs, one job after the other, except for what a job does ahead.
 
     That comes before the rest of `max_staleness` earlier jobs, and so sees weights that are as many training
     steps older. Nothing is ahead of a recovery point, whose files are written while the next job runs.
+
+    An evaluation that is overtaken comes, with what waits for its result, between the next step's generation
+    and the rest of that step: it has the same weights there, and runs along with the training.
     """
+    overtaken: list[Job] = []
+    """Evaluations that the next step overtakes, and the checkpoints after them."""
     waiting: deque[Job] = deque()
     """Jobs whose rest is still to come, in order."""
     recovery: Job | None = None
@@ -82,8 +133,14 @@ def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
             recovery = job
             continue
 
+        if job.program.is_overtaken or (overtaken and not job.program.ahead):
+            overtaken.append(job)
+            continue
+
         if job.program.ahead:
             yield Stage(job, job.program.ahead, is_last=False)
+        waiting += overtaken
+        overtaken = []
         waiting.append(job)
         if recovery:
             waiting.append(recovery)
@@ -91,6 +148,7 @@ def in_order(jobs: Iterable[Job], max_staleness: int) -> Iterator[Stage]:
         while waiting and _is_due(waiting, max_staleness):
             yield _last_stage(waiting.popleft())
 
+    waiting += overtaken
     if recovery:
         waiting.append(recovery)
     while waiting:

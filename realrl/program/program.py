@@ -32,6 +32,8 @@ class Program:
     rest: tuple[AnyInstruction, ...]
     ahead: tuple[AnyInstruction, ...] = ()
     """The first ones, which may come before the rest of earlier passes."""
+    is_overtaken: bool = False
+    """Whether what the next step does ahead comes before it: an evaluation on ranks that only generate."""
 
     @property
     def instructions(self) -> tuple[AnyInstruction, ...]:
@@ -44,6 +46,8 @@ class Asynchrony(NamedTuple):
 
     preemptible: bool = False
     interruptible: bool = False
+    overtakes: bool = False
+    """Whether generation, ahead of all else of its step, overtakes the evaluations before the step."""
 
 
 SYNCHRONOUS = Asynchrony()
@@ -76,14 +80,15 @@ def compile_program(
     models: Mapping[str, ModelConfig] | None = None,
     asynchrony: Asynchrony = SYNCHRONOUS,
 ) -> Program:
-    """One pass over `graph`; where generation is preempted by training, it is ahead of all else.
+    """One pass over `graph`; generation that training preempts, or that overtakes, is ahead of all else.
 
     A model away from its home, or in another engine than ours, is reallocated before its call, and released
     after the last unless its replicas are kept. An offloaded model is on its devices from its first use to
     its last, in what is ahead and in the rest.
     """
     models = models or {}
-    names_ahead = _ahead(graph) if asynchrony.preemptible else set()
+    is_split = asynchrony.preemptible or asynchrony.overtakes
+    names_ahead = _ahead(graph) if is_split else set()
     kept = {name for name, model in models.items() if model.keep_replicas}
 
     def instructions_of(names: Collection[str]) -> list[AnyInstruction]:

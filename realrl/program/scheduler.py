@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from realrl.api.messages import Preempt
 from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.explain import edge
-from realrl.program.instructions import AnyInstruction, Reallocate, Replicas, RunCall, Start
+from realrl.program.instructions import AnyInstruction, Reallocate, Release, Replicas, RunCall, Start
 from realrl.program.ledger import Ledger
 from realrl.program.resources import Inputs, Memory, Outputs, Resource
 from realrl.program.scheduler_state import SchedulerState, records_of, tasks_of, without_program
@@ -53,6 +53,8 @@ class Scheduler:
         """What each model is trained to once every task so far is done."""
         self._replicas: Replicas = {}
         """The version that each replica holds."""
+        self._planned: Replicas = {}
+        """The version that each replica will hold once every task so far is done."""
         self._hazards = Hazards()
         self._next_seq = 0
         self._next_place = 0
@@ -103,6 +105,9 @@ class Scheduler:
         for instruction in stage.instructions:
             model = instruction.read_model
             version = self._versions[model] if model else 0
+            if _is_there_already(instruction, version, self._planned):
+                continue  # As a task, it would wait for those that use these weights.
+            _plan(instruction, version, self._planned)
             task = Task(job, instruction, version, self._next_place)
             task.waits_for = self._hazards.add(task)
             self._next_place += 1
@@ -159,7 +164,7 @@ class Scheduler:
             seq=self._next_seq,
             job=job.number,
             step=job.step,
-            evaluating=job.evaluating,
+            eval_set=job.eval_set,
             **known,
         )
         self._next_seq += 1
@@ -214,6 +219,9 @@ class Scheduler:
                 kept.append(task)
             elif model := task.instruction.changed_model:
                 self._versions[model] = min(self._versions[model], task.job.step)
+        self._planned = dict(self._replicas)
+        for task in kept:
+            _plan(task.instruction, task.version, self._planned)
         self._reorder([*self._running.values(), *kept])
 
     def _reorder(self, tasks: Sequence[Task]) -> None:
@@ -268,6 +276,7 @@ class Scheduler:
         return SchedulerState(
             versions=dict(self._versions),
             replicas=list(self._replicas.items()),
+            planned=list(self._planned.items()),
             next_seq=self._next_seq,
             next_place=self._next_place,
             jobs=list(jobs.values()),
@@ -287,6 +296,7 @@ class Scheduler:
         scheduler = cls(state.versions)
         scheduler.ledgers = {number: Ledger.resumed(ledger) for number, ledger in state.ledgers.items()}
         scheduler._replicas = dict(state.replicas)
+        scheduler._planned = dict(state.planned)
         scheduler._next_seq = state.next_seq
         scheduler._next_place = state.next_place
         scheduler._complete = set(state.complete)
@@ -304,6 +314,21 @@ class Scheduler:
         for place in sorted(tasks):
             scheduler._hazards.add(tasks[place])
         return scheduler
+
+
+def _is_there_already(instruction: AnyInstruction, version: int, planned: Replicas) -> bool:
+    """Return whether an instruction would bring weights to a replica that will have them anyway."""
+    if not isinstance(instruction, Reallocate) or instruction.is_blend:
+        return False
+    return planned.get(instruction.replica) == version
+
+
+def _plan(instruction: AnyInstruction, version: int, planned: Replicas) -> None:
+    """Note what an instruction does to replicas when its turn comes."""
+    if isinstance(instruction, Release):
+        planned.pop(instruction.replica, None)
+    elif isinstance(instruction, Reallocate) and not instruction.is_blend:
+        planned[instruction.replica] = version
 
 
 class Hazards:

@@ -37,6 +37,7 @@ class SchedulerState(msgspec.Struct, frozen=True, kw_only=True):
 
     versions: dict[str, int] = {}
     replicas: list[tuple[Weights, int]] = []
+    planned: list[tuple[Weights, int]] = []
     next_seq: int = 0
     next_place: int = 0
     jobs: list[Job] = []

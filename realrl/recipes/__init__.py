@@ -16,13 +16,18 @@ from realrl.recipes.gen import GEN
 from realrl.recipes.gmpo import GMPO
 from realrl.recipes.grpo import GRPO
 from realrl.recipes.gspo import GSPO
+from realrl.recipes.ipo import IPO
+from realrl.recipes.kto import KTO
+from realrl.recipes.orpo import ORPO
 from realrl.recipes.ppo import PPO
 from realrl.recipes.ppo_math import PPO_MATH
+from realrl.recipes.raft import RAFT
 from realrl.recipes.reinforce_pp import REINFORCE_PP
 from realrl.recipes.rloo import RLOO
 from realrl.recipes.rw import RW
 from realrl.recipes.sapo import SAPO
 from realrl.recipes.sft import SFT
+from realrl.recipes.simpo import SIMPO
 
 RECIPES: Mapping[str, Recipe] = {
     "ppo-math": PPO_MATH.of_any(),
@@ -36,9 +41,14 @@ RECIPES: Mapping[str, Recipe] = {
     "cispo": CISPO.of_any(),
     "sapo": SAPO.of_any(),
     "gmpo": GMPO.of_any(),
+    "raft": RAFT.of_any(),
     "sft": SFT.of_any(),
     "rw": RW.of_any(),
     "dpo": DPO.of_any(),
+    "ipo": IPO.of_any(),
+    "simpo": SIMPO.of_any(),
+    "orpo": ORPO.of_any(),
+    "kto": KTO.of_any(),
     "gen": GEN.of_any(),
 }
 """By name, in the order of the help."""

@@ -140,7 +140,8 @@ def _verdict_metrics(
     drawn_so = _which(config, batch, greedy)
     places = [place for place in drawn_so if place in checked]
     verdicts = [checked[place].verdict for place in places]
-    return parts.report.verdict_metrics(verdicts, batch.select(places), evaluating=greedy)
+    accuracy = "greedy_accuracy" if greedy else "accuracy"
+    return parts.report.verdict_metrics(verdicts, batch.select(places), accuracy=accuracy)
 
 
 def _records(

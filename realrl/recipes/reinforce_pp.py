@@ -15,7 +15,7 @@ from realrl.api.graph import DataflowGraph
 from realrl.api.recipe import CallContext, CallOutput, ModelSpec
 from realrl.recipes import parts
 from realrl.recipes.parts import calls
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.policy_recipe import policy_recipe
 from realrl.recipes.parts.settings import KL_IN_REWARD, PPO_LOSS, WITHOUT_CRITIC, Clipping, Reference, fixed
 
@@ -44,7 +44,7 @@ class ReinforcePPSettings(Clipping, Reference):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforcePPConfig(PolicyConfig):
+class ReinforcePPConfig(AdvantageConfig):
     """REINFORCE++: advantages normalised over the batch (Hu 2025, arXiv:2501.03262)."""
 
     experiment: str = "reinforce-pp"

@@ -37,6 +37,10 @@ class SFTConfig(TrainingConfig):
     truncated: Literal["drop", "learn"] = "drop"
     """Rows with `ended: false`, as `gen` writes for responses that were cut off, are dropped, and counted; or
     learned from without a token that ends them."""
+    turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns of a conversation are learned, with the tokens that end them: the last
+    one, or all that answer a message. The chat template must keep earlier turns as they are; some leave out
+    their reasoning. `data.max_response_tokens` is for the last one."""
 
 
 def graph(config: SFTConfig) -> DataflowGraph:

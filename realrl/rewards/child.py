@@ -4,8 +4,8 @@
     {"answer": …, "solution": …}                        {"verdict": …}
     {"answer": …, "solution": …, "explain": true}       {"answer": …, "solution": …, "why": …}
 
-The second reply says how both texts were read, and why they are the same or not. A request with
-`"convert_units": false` does not take 100 cm for 1 m.
+The second reply says how both texts were read, and why they are the same or not. A request may have the
+settings of `realrl.verifier.leniency` that are not the usual ones: `"leniency": {"convert_units": false}`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from realrl.rewards.judging import Batch, Reply
 from realrl.rewards.serving import serve
 from realrl.rewards.verdict import Verdict
 from realrl.verifier.explaining import explained
+from realrl.verifier.leniency import Leniency
 from realrl.verifier.same import same_answer
 
 _WARM_UP = (
@@ -58,10 +59,10 @@ class MathJudge:
         """Return the verdict of a comparison, or the reasons for it."""
         answer = request["answer"]
         solution = request["solution"]
-        converts = request.get("convert_units", True)
+        leniency = Leniency(**request.get("leniency", {}))
         if request.get("explain"):
-            return explained(answer, solution, convert_units=converts)._asdict()
-        is_same = same_answer(answer, solution, convert_units=converts)
+            return explained(answer, solution, leniency)._asdict()
+        is_same = same_answer(answer, solution, leniency)
         return {"verdict": Verdict.CORRECT if is_same else Verdict.WRONG}
 
 

@@ -24,10 +24,12 @@ GYM = "gym"
 """The reward by the scorers of reasoning-gym's tasks."""
 MODEL = "model"
 """The reward by a reward model."""
+FORMAT = "format"
+"""The reward for the form of an answer, whether it is right or wrong."""
 
 JUDGE = "judge"
 """The reward by a language model that judges responses."""
-BUILT_IN = (MATH, GYM, MODEL, JUDGE)
+BUILT_IN = (MATH, GYM, MODEL, FORMAT, JUDGE)
 """The rewards that are no functions of a user's own."""
 
 LARGEST_REWARD = 1e30
@@ -65,8 +67,8 @@ def weights_of(reward: str | Mapping[str, float]) -> dict[str, float]:
     weights = {reward: 1.0} if isinstance(reward, str) else dict(reward)
     if not weights:
         raise ValueError(
-            "reward: expected `math`, `gym`, `model`, `judge`, a path/to/file.py:function, or several with"
-            " weights, got none"
+            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or"
+            " several with weights, got none"
         )
     for name, weight in weights.items():
         if not is_usable(weight):

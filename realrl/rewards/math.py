@@ -9,15 +9,18 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from realrl.base.progress import Progress, counted, no_progress
 from realrl.rewards.budget import Budget, seconds_for
 from realrl.rewards.pool import judge_in_pool
 from realrl.rewards.verdict import Checked, Verdict
-from realrl.verifier.extract import extract_answer
+from realrl.verifier.forms import ANYWHERE, AnswerForm
+from realrl.verifier.leniency import USUAL, Leniency
 from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.solution import solution_answer
+from realrl.verifier.strict import find_in_form
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +32,23 @@ _BREAKS = (RecursionError, TypeError, ValueError, ArithmeticError, LookupError, 
 _WHOLE_NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3}){1,12}|\d{1,100}))(?:\.0*)?")
 
 
-def check(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Checked:
+def check(
+    text: str,
+    solutions: Sequence[str],
+    judge: Judge = judge_in_pool,
+    *,
+    form: AnswerForm = ANYWHERE,
+    ended: bool = True,
+) -> Checked:
     """Compare the answer in `text` with `solutions`, up to the first that it matches.
 
-    `judge` compares an answer and a solution that are neither equal strings nor both whole numbers.
+    `judge` compares an answer and a solution that are neither equal strings nor both whole numbers. `form`
+    says where the text must have its answer, and `ended` whether the text ended by itself.
 
     Raises:
         RuntimeError: the judge's processes do not start.
     """
-    answer = extract_answer(text)
+    answer = find_in_form(text, form, ended=ended).answer
     if answer is None:
         return Checked(Verdict.NO_ANSWER, None)
     verdicts = [verdict for _, verdict in compared(answer, solutions, judge)]
@@ -64,9 +75,16 @@ def verdict_of(verdicts: Collection[Verdict]) -> Verdict:
     return Verdict.WRONG
 
 
-def grade(text: str, solutions: Sequence[str], judge: Judge = judge_in_pool) -> Verdict:
+def grade(
+    text: str,
+    solutions: Sequence[str],
+    judge: Judge = judge_in_pool,
+    *,
+    form: AnswerForm = ANYWHERE,
+    ended: bool = True,
+) -> Verdict:
     """Return the verdict of `check`."""
-    return check(text, solutions, judge).verdict
+    return check(text, solutions, judge, form=form, ended=ended).verdict
 
 
 def check_all(
@@ -78,36 +96,45 @@ def check_all(
     progress: Progress = no_progress,
     budget_s: float | None = None,
     convert_units: bool = True,
+    leniency: Leniency = USUAL,
+    form: AnswerForm = ANYWHERE,
+    ended: Sequence[bool] | None = None,
 ) -> list[Checked]:
     """Run `check` on many texts in parallel threads, and return the results in the texts' order.
 
-    `judge` replaces this process's pool of children. Without `convert_units`, 100 cm does not equal 1 m to
-    the pool.
+    `judge` replaces this process's pool of children, which compares by `leniency`. Without `convert_units`,
+    units are not converted, whatever `leniency` says.
 
     `budget_s` bounds the seconds of judging, summed over the threads (None: by the number of texts). Once it
-    is spent, every further comparison is `TIMEOUT` at once.
+    is spent, every further comparison is `TIMEOUT` at once. `ended` says of each text whether it ended by
+    itself (None: all did).
 
     Raises:
-        ValueError: `texts` and `solutions` differ in length.
+        ValueError: `texts`, `solutions` and `ended` differ in length.
         RuntimeError: the judge's processes do not start.
     """
     if budget_s is None:
         budget_s = seconds_for(len(texts))
     budget = Budget(budget_s)
-    if judge is None:
-        judge = partial(judge_in_pool, convert_units=convert_units)
-    bounded = budget.bounded(judge)
+    bounded = budget.bounded(judge or _pool_judge(leniency, convert_units))
 
-    def check_one(case: tuple[str, Sequence[str]]) -> Checked:
-        text, its_solutions = case
-        return check(text, its_solutions, bounded)
+    def check_one(case: tuple[str, Sequence[str], bool]) -> Checked:
+        text, its_solutions, has_ended = case
+        return check(text, its_solutions, bounded, form=form, ended=has_ended)
 
     with ThreadPoolExecutor(num_threads) as threads:
-        cases = zip(texts, solutions, strict=True)
+        cases = zip(texts, solutions, ended or [True] * len(texts), strict=True)
         results = threads.map(check_one, cases)
         checked = list(counted(results, len(texts), progress))
     budget.report(len(texts))
     return checked
+
+
+def _pool_judge(leniency: Leniency, convert_units: bool) -> Judge:
+    """Return the judge that asks this process's pool."""
+    if not convert_units:
+        leniency = replace(leniency, convert_units=False)
+    return partial(judge_in_pool, leniency=leniency)
 
 
 def grade_all(

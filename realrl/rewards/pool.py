@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from realrl.rewards.child_process import ChildProcess, Interrupted, Reply
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.leniency import USUAL, Leniency
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,14 @@ _LONGEST_REASON = 2_000
 Pool = TypeVar("Pool", bound="ChildPool")
 
 
-def judge_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
+def judge_in_pool(answer: str, solution: str, leniency: Leniency = USUAL) -> Verdict:
     """Compare an answer with a solution in this process's pool; children start when first asked."""
-    return _pool_of(os.getpid()).judge(answer, solution, convert_units=convert_units)
+    return _pool_of(os.getpid()).judge(answer, solution, leniency)
 
 
-def explain_in_pool(answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
+def explain_in_pool(answer: str, solution: str, leniency: Leniency = USUAL) -> Reasons:
     """Explain a comparison in this process's pool."""
-    return _pool_of(os.getpid()).explain(answer, solution, convert_units=convert_units)
+    return _pool_of(os.getpid()).explain(answer, solution, leniency)
 
 
 @functools.cache
@@ -117,13 +118,13 @@ class JudgePool(ChildPool):
             memory_bytes=memory_bytes,
         )
 
-    def judge(self, answer: str, solution: str, *, convert_units: bool = True) -> Verdict:
+    def judge(self, answer: str, solution: str, leniency: Leniency = USUAL) -> Verdict:
         """Return `CORRECT`, `WRONG`, `TIMEOUT` or `ERROR`.
 
         Raises:
             RuntimeError: the child cannot start.
         """
-        request = {"answer": answer, "solution": solution, "convert_units": convert_units}
+        request = {"answer": answer, "solution": solution, "leniency": leniency.changes()}
         reply = self.ask(request)
         verdict = reply.get("verdict")
         if verdict in (Verdict.CORRECT, Verdict.WRONG, Verdict.TIMEOUT):
@@ -132,7 +133,7 @@ class JudgePool(ChildPool):
         logger.warning("comparing %.200r with %.200r: %s", answer, solution, error)
         return Verdict.ERROR
 
-    def explain(self, answer: str, solution: str, *, convert_units: bool = True) -> Reasons:
+    def explain(self, answer: str, solution: str, leniency: Leniency = USUAL) -> Reasons:
         """Return the reasons for a comparison's verdict; this takes up to about three times as long as it.
 
         Raises:
@@ -141,7 +142,7 @@ class JudgePool(ChildPool):
         request = {
             "answer": answer,
             "solution": solution,
-            "convert_units": convert_units,
+            "leniency": leniency.changes(),
             "explain": True,
         }
         reply = self.ask(request)

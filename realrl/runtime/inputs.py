@@ -29,7 +29,7 @@ from realrl.api.config import RunConfig
 from realrl.api.configure import plain, sections
 from realrl.api.messages import Digests
 from realrl.api.recipe import Recipe
-from realrl.api.traits import data_of
+from realrl.api.traits import data_of, evals_of
 from realrl.base.files import checksum
 from realrl.datasets.digests import DataDigest, RowsDigest, digest_rows
 from realrl.realloc.checkpoint import weight_files
@@ -64,12 +64,15 @@ class InputDigests(msgspec.Struct, frozen=True):
     held_out: RowsDigest | None
     models: dict[str, dict[str, FileDigest]]
     """By model and file."""
+    more_sets: dict[str, RowsDigest] = {}
+    """Further sets that the run is evaluated on, by name."""
 
 
 def digest_data(data: RunData) -> DataDigest:
-    """Return the digests of the training rows and, if there are any, the held-out rows."""
+    """Return the digests of the training rows and of all rows that the run is evaluated on."""
     held_out = None if data.held_out is None else digest_rows(data.held_out)
-    return DataDigest(digest_rows(data.rows), held_out)
+    more_sets = {name: digest_rows(rows) for name, rows in data.more_sets.items()}
+    return DataDigest(digest_rows(data.rows), held_out, more_sets)
 
 
 def sample_model(directory: Path) -> str:
@@ -117,6 +120,7 @@ def digests_of(recipe: Recipe, config: RunConfig, data: DataDigest) -> Digests:
         rows=_in_words(data.rows),
         held_out=_in_words(data.held_out),
         models=models,
+        more_sets={name: _in_words(rows) for name, rows in data.more_sets.items()},
     )
 
 
@@ -133,11 +137,12 @@ def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: Ru
         if own != wanted:
             section = data_of(config)
             place = "" if section is None else plain(section)[key]
-            raise RunRefused(
-                f"data.{key}: {who} reads {own} from {place}, the master {wanted}; all ranks must read the"
-                " same: give a file that stays as it is, on a disk that all hosts share, and a chat template"
-                " that draws nothing"
-            )
+            raise _other_rows(f"data.{key}", who, own, place, wanted)
+
+    for name, wanted in expected.more_sets.items():
+        own = found.more_sets.get(name, _in_words(None))
+        if own != wanted:
+            raise _other_rows(f"evals.{name}.path", who, own, evals_of(config)[name].path, wanted)
 
     directories = model_directories(recipe, config)
     keys = model_keys(recipe, config)
@@ -147,6 +152,15 @@ def check_digests(expected: Digests, recipe: Recipe, config: RunConfig, data: Ru
                 f"{keys[model]}: {who} has other files in {directories[model]} than the master; put the same"
                 " ones on every host"
             )
+
+
+def _other_rows(key: str, who: str, own: str, place: str, wanted: str) -> RunRefused:
+    """Return the refusal of a rank that reads other rows than the master."""
+    return RunRefused(
+        f"{key}: {who} reads {own} from {place}, the master {wanted}; all ranks must read the"
+        " same: give a file that stays as it is, on a disk that all hosts share, and a chat template"
+        " that draws nothing"
+    )
 
 
 def model_keys(recipe: Recipe, config: RunConfig) -> dict[str, str]:
@@ -238,7 +252,7 @@ class InputsReader:
             models[model] = {}
             for name, read in reads.items():
                 models[model][name] = read.result()
-        return InputDigests(*self._data, models)
+        return InputDigests(self._data.rows, self._data.held_out, models, dict(self._data.more_sets))
 
     def close(self) -> None:
         """Do not begin to read other files."""
@@ -260,6 +274,11 @@ def difference(before: InputDigests, now: InputDigests, keys: Mapping[str, str])
         return f"data.path: {_in_words(now.rows)} now, {_in_words(before.rows)} then"
     if before.held_out != now.held_out:
         return f"data.eval_path: {_in_words(now.held_out)} now, {_in_words(before.held_out)} then"
+    for name, rows in now.more_sets.items():
+        # A set that is new begins with the step that the run resumes from.
+        then = before.more_sets.get(name, rows)
+        if then != rows:
+            return f"evals.{name}.path: {_in_words(rows)} now, {_in_words(then)} then"
 
     for model, files in now.models.items():
         key = keys.get(model, model)

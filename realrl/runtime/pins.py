@@ -15,7 +15,9 @@ from typing import Any
 from realrl.api.config import ModelConfig, RunConfig
 from realrl.api.configure import plain, sections
 from realrl.api.data import DataConfig, DataSetConfig
+from realrl.api.prompt_keys import is_chat_template
 from realrl.api.recipe import Recipe
+from realrl.api.traits import data_of, evals_of
 from realrl.datasets.parquet import dataset_commit, is_on_hub
 from realrl.runtime.model_directories import commit_of, hub_repo
 from realrl.runtime.resume import earlier_settings
@@ -45,6 +47,10 @@ def commits(config: RunConfig) -> dict[str, str]:
             for set_name, each in section.sets.items():
                 if each.commit:
                     found[f"{path}.sets.{set_name}.commit"] = each.commit
+        elif isinstance(section, RunConfig):
+            for set_name, evaluated in evals_of(section).items():
+                if evaluated.commit:
+                    found[f"evals.{set_name}.commit"] = evaluated.commit
         for name in names:
             if commit := plain(section)[name]:
                 found[f"{path}.{name}"] = commit
@@ -81,6 +87,8 @@ class _Pins:
             pinned = self.pinned(value, before.get(name), f"{path}{name}.")
             if pinned is not value:
                 changes[name] = pinned
+        if isinstance(section, RunConfig) and evals_of(section):
+            changes |= self._evals(section, before, changes.get("data"))
         return replace(section, **changes) if changes else section
 
     def _model(self, model: ModelConfig, before: Mapping[str, Any], key: str) -> ModelConfig:
@@ -112,6 +120,26 @@ class _Pins:
         sets = self._sets(data, before, path)
         if sets != data.sets:
             found["sets"] = sets
+        return found
+
+    def _evals(self, config: RunConfig, before: Mapping[str, Any], data: DataConfig | None) -> dict[str, Any]:
+        """Return the sets to evaluate on with the commits of their datasets, and the data with the day.
+
+        `data` is what the section `data` has become.
+        """
+        found: dict[str, Any] = {"evals": {}}
+        evals_before = before.get("evals") or {}
+        for name, each in evals_of(config).items():
+            set_before = evals_before.get(name) or {}
+            key = f"evals.{name}"
+            commit = self._dataset(each.path, each.commit, set_before, (f"{key}.path", f"{key}.commit"))
+            found["evals"][name] = replace(each, commit=commit) if commit else each
+
+        data = data or data_of(config)
+        templates = [each.template or "" for each in evals_of(config).values()]
+        if data is not None and data.date is None and any(map(is_chat_template, templates)):
+            data_before = before.get("data") or {}
+            found["data"] = replace(data, date=data_before.get("date") or date.today().isoformat())
         return found
 
     def _sets(self, data: DataConfig, before: Mapping[str, Any], path: str) -> dict[str, DataSetConfig]:

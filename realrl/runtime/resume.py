@@ -13,7 +13,7 @@ from realrl.api.config_keys import shown
 from realrl.api.configure import dump_config, sections
 from realrl.api.documents import load_mapping
 from realrl.api.recipe import Recipe
-from realrl.api.traits import data_of
+from realrl.api.traits import data_of, evals_of
 from realrl.base.files import write_atomically
 from realrl.datasets.digests import DataDigest
 from realrl.runtime.failure import RunRefused
@@ -30,7 +30,7 @@ _PLACES = (*_CLUSTER, "allocation", "placements", "device", "offload", "keep_rep
 _SIZES = ("max_tokens_per_microbatch", "max_sequences", "cache_mib", "staging_mib")
 _SPEEDS = ("transport", "checksums", "call_timeout_s", "share_prompts", "gradient_checkpointing")
 _SAVING = ("save_every", "recover", "keep_recoveries", "restarts", "sigterm_grace_s", "logger")
-_FROM_NOW_ON = ("eval_every", "keep_best")
+_FROM_NOW_ON = ("eval_every", "every", "eval_at_start", "keep_best")
 """Keys whose effect begins with the step that the run resumes from."""
 MAY_DIFFER = frozenset((*_NAMES, *_PLACES, *_SIZES, *_SPEEDS, *_SAVING, *_FROM_NOW_ON))
 """Keys, of any section, that do not change the results so far."""
@@ -131,6 +131,8 @@ def check_resume(recipe: Recipe, config: RunConfig, data: DataDigest) -> None:
         data_config = data_of(config)
         for name in data_config.sets if data_config else ():
             places |= {f"data.sets.{name}.path", f"data.sets.{name}.commit"}
+        for name in evals_of(config):
+            places |= {f"evals.{name}.path", f"evals.{name}.commit"}
         for key in keys.values():
             section, _, _ = key.rpartition(".")
             places.add(key)
@@ -220,14 +222,21 @@ def _check_same_settings(
             may_differ |= WITHOUT_STALENESS
 
     now = load_mapping(dump_config(config, recipe=recipe.name), "config")
-    old = dict(_settings(before, may_differ))
-    new = dict(_settings(now, may_differ))
+    both = (before.get("evals") or {}).keys() & evals_of(config).keys()
+    old = dict(_settings(_with_evals(before, both), may_differ))
+    new = dict(_settings(_with_evals(now, both), may_differ))
     fixed = _fixed_keys(config)
     for key in (old.keys() | new.keys()) - set(places):
         # What an algorithm fixes now, a config of an earlier version still says.
         says_the_same = key not in new and key in fixed and old[key] in fixed[key].values
         if old.get(key) != new.get(key) and not says_the_same:
             raise _of_another_run(config, key, old.get(key), new.get(key))
+
+
+def _with_evals(document: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return settings with only these sets of evaluations: others begin or end where the run resumes."""
+    evals = document.get("evals") or {}
+    return {**document, "evals": {name: evals[name] for name in names}}
 
 
 def _fixed_keys(config: RunConfig) -> dict[str, FixedKey]:

@@ -35,7 +35,8 @@ from realrl.runtime.history import past_rollouts
 from realrl.runtime.inputs import InputDigests, InputsReader, difference, digest_data, digests_of, model_keys
 from realrl.runtime.loggers.background import Loggers, start_loggers
 from realrl.runtime.master.accounting import accounting
-from realrl.runtime.master.checkpoints import Best, tidy
+from realrl.runtime.master.best import best_set_of, criterion_of
+from realrl.runtime.master.checkpoints import BesideWeights, Best, tidy
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress, say_line
 from realrl.runtime.master.job_report import Outcome
@@ -141,6 +142,7 @@ class _Attempt:
     symptoms: Callable[[Observed], list[str]]
     """Says in words what numbers show to be wrong."""
     course: CourseWatch
+    beside: BesideWeights
 
 
 @dataclass(frozen=True)
@@ -208,12 +210,15 @@ class _Run:
         schedule = make_schedule(recipe, config, self.plan, data, self.directory, start.past)
 
         summary = Summary(self.began_s, trains=schedule.kind == "train")
-        best = Best(recipe.best_by(config))
+        best = Best(criterion_of(recipe, config), best_set_of(config))
+        beside = BesideWeights(partial(recipe.beside_weights, config))
         for line in start.past.metrics:
             outcome = Outcome.of(line)
             summary.add(outcome)
             if outcome.evaluating:
-                best.consider(outcome.step, outcome.metrics)
+                best.consider(outcome.step, outcome.metrics, outcome.eval_set)
+            else:
+                beside.consider(outcome.metrics)
 
         course = recipe.course_watch(config)
         for step, records in past_rollouts(self.directory):
@@ -228,6 +233,7 @@ class _Run:
             best=best,
             symptoms=partial(recipe.symptoms, config, data.tokenizer),
             course=course,
+            beside=beside,
         )
 
     def _notes(self, this: _Attempt) -> list[str]:
@@ -262,6 +268,8 @@ class _Run:
                 self.shutdown,
                 this.symptoms,
                 this.course,
+                partial(self.recipe.eval_scores, self.config),
+                this.beside,
             )
             master.run()
 

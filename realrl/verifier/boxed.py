@@ -59,6 +59,21 @@ def boxed_answer(text: str) -> str | None:
     return "; ".join(filter(None, distinct))
 
 
+def cut_off_box(text: str) -> str | None:
+    """Return what follows the brace of the last box, if that never closes; else None."""
+    opening = _last_opening(text)
+    if opening is None or boxed_answer(text) != "":
+        return None
+    _, inside = opening
+    return text[inside + 1 : inside + MAX_BOX_CHARS].strip()
+
+
+def last_box_at(text: str) -> int | None:
+    """Return where the last box begins; None without a box."""
+    opening = _last_opening(text)
+    return None if opening is None else opening[0]
+
+
 def _last_opening(text: str) -> tuple[int, int] | None:
     """Return where the last box begins, and where its brace or its number begins; None without a box."""
     last = None

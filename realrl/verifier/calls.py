@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from realrl.verifier.cursor import Cursor, Unreadable
 from realrl.verifier.functions import UNKNOWN_FUNCTIONS
-from realrl.verifier.nodes import Applied, Node, Symbol, operation
+from realrl.verifier.nodes import Applied, Node, Number, Symbol, operation
 from realrl.verifier.parser import Parser
 from realrl.verifier.tokens import CLOSE, OPEN
 
@@ -67,8 +67,15 @@ def _called(parser: Parser, symbol: Symbol) -> Node:
     start = parser.at
     arguments = parser.arguments()
     if base == "C" and len(arguments) == 2:
+        # Nobody chooses a negative number of things: these are the coordinates of a point.
+        if any(map(_is_negative, arguments)):
+            raise Unreadable("a point")
         return operation("binomial", *arguments)
     if is_function:
         return Applied(symbol.name, arguments)
     parser.at = start
     return symbol
+
+
+def _is_negative(node: Node) -> bool:
+    return isinstance(node, Number) and node.value < 0

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from realrl.verifier.agreements import why_same
 from realrl.verifier.describing import described
 from realrl.verifier.differences import why_not
+from realrl.verifier.leniency import USUAL, Leniency
 from realrl.verifier.reading import read
 from realrl.verifier.same import Rule, rule_of
 from realrl.verifier.unconverted import unconverted
@@ -33,14 +34,14 @@ class PairExplanation(NamedTuple):
     why: str
 
 
-def explained(answer: str, solution: str, *, convert_units: bool = True) -> PairExplanation:
+def explained(answer: str, solution: str, leniency: Leniency = USUAL) -> PairExplanation:
     """Explain what `same_answer` says of an answer and a solution."""
-    rule = rule_of(answer, solution, convert_units=convert_units)
+    rule = rule_of(answer, solution, leniency)
     if rule is Rule.LENGTH:
         return PairExplanation("a text that is too long to read", "a text", rule.value)
     found = read(answer.strip())
     expected = read(solution.strip())
-    if not convert_units:
+    if not leniency.convert_units:
         found = unconverted(found)
         expected = unconverted(expected)
     if rule is Rule.MEANING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")
-_ANSWER_BEGIN = "<answer>"
-_ANSWER_END = "</answer>"
+ANSWER_BEGIN = "<answer>"
+ANSWER_END = "</answer>"
 
 
 class FinalPart(NamedTuple):
@@ -22,20 +22,20 @@ def final_part(text: str) -> FinalPart | None:
 
     A text without such an end was cut off within a thought or an answer.
     """
-    spoken = _after_thoughts(text)
+    spoken = after_thoughts(text)
     if spoken is None:
         return None
-    begin = spoken.rfind(_ANSWER_BEGIN)
+    begin = spoken.rfind(ANSWER_BEGIN)
     if begin < 0:
         return FinalPart(spoken, False)
-    begin += len(_ANSWER_BEGIN)
-    end = spoken.find(_ANSWER_END, begin)
+    begin += len(ANSWER_BEGIN)
+    end = spoken.find(ANSWER_END, begin)
     if end < 0:
         return None
     return FinalPart(spoken[begin:end], True)
 
 
-def _after_thoughts(text: str) -> str | None:
+def after_thoughts(text: str) -> str | None:
     """Return the text after the last closing tag of a thought; None if a thought opens after it."""
     begin = 0
     ended = True
@@ -53,3 +53,27 @@ def _after_thoughts(text: str) -> str | None:
     if ended:
         return text[begin:]
     return None
+
+
+def has_thought(text: str) -> bool:
+    """Return whether a thought of a text ends."""
+    return any(f"</{name}>" in text for name in _THOUGHT_TAGS)
+
+
+def begins_with_only_thought(text: str) -> bool:
+    """Return whether a text begins with a thought and has no other; the prompt may have opened it."""
+    num_closed = 0
+    num_opened = 0
+    is_at_begin = False
+    begin = text.lstrip()
+    for name in _THOUGHT_TAGS:
+        closed = text.count(f"</{name}>")
+        opened = text.count(f"<{name}>")
+        if opened > closed:
+            return False
+        num_closed += closed
+        num_opened += opened
+        is_at_begin = is_at_begin or begin.startswith(f"<{name}>")
+    if num_closed != 1:
+        return False
+    return num_opened == 0 or is_at_begin

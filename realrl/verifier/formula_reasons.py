@@ -12,9 +12,10 @@ from realrl.verifier.equality import CONSTANT_PRECISIONS, PRECISIONS, Decision, 
 from realrl.verifier.evaluation import Point, evaluated
 from realrl.verifier.families import same_up_to_constant, same_with_other_constants
 from realrl.verifier.formula_rules import same_angles, same_by_engineers_j, same_without_degrees
+from realrl.verifier.limits import ANSWER_DIGITS, SOLUTION_DIGITS
 from realrl.verifier.nodes import Array, Node, free_symbols
 from realrl.verifier.points import points, variable_kinds
-from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
+from realrl.verifier.rounding import stands_for
 
 _PRECISION = 2048
 _DIGITS = (8, 20, 60, 200)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from realrl.verifier import lexicon
 from realrl.verifier.equality import equal
 from realrl.verifier.families import same_up_to_constant, same_with_other_constants
+from realrl.verifier.limits import ANSWER_DIGITS, SOLUTION_DIGITS
 from realrl.verifier.nodes import Constant, Node, Operation, Symbol, free_symbols, substituted, walk
-from realrl.verifier.rounding import ANSWER_DIGITS, SOLUTION_DIGITS, stands_for
+from realrl.verifier.rounding import stands_for
 
 _ARITHMETIC = frozenset(("add", "negative", "multiply", "divide", "degrees"))
 """The operations in which a sign of degrees may be left out."""

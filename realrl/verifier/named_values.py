@@ -5,13 +5,17 @@ A name may be omitted if it is the name of one thing: `3` for `x = 3`.
 
 from __future__ import annotations
 
+import re
+
 from realrl.verifier import sets
 from realrl.verifier.lexicon import WHOLE_NAMES
 from realrl.verifier.members import Same, in_any_order, in_order
 from realrl.verifier.names import is_variable, without_subscript
-from realrl.verifier.nodes import whole
+from realrl.verifier.nodes import Symbol, free_symbols, substituted, whole
 from realrl.verifier.tree import Congruence, Formula, Items, Named, Reading, RealSet, Value
 
+_ARGUMENT = re.compile(r"(?P<function>[A-Za-z]) \( (?P<letter>[nmkstuxyz]) \)")
+"""A function of one argument whose letter is a variable by custom; `f(a)` and `f(b)` may be two values."""
 _NAMES_OF_A_GRAPH = frozenset(("y", "f ( x )"))
 """Two names of one thing: a function is often `y` in one text and `f(x)` in the other."""
 
@@ -73,7 +77,29 @@ def same_named(answer: Named, solution: Named, same: Same) -> bool:
     is_congruence = isinstance(answer.value[0], Congruence)
     if is_congruence != isinstance(solution.value[0], Congruence):
         return False
-    return names_agree(answer.name, solution.name) and same(answer.value, solution.value)
+    if names_agree(answer.name, solution.name):
+        return same(answer.value, solution.value)
+    renamed = _with_argument_of(answer, solution)
+    return renamed is not None and same(renamed, solution.value)
+
+
+def _with_argument_of(answer: Named, solution: Named) -> Reading | None:
+    """Return the value of `f(t) = t^2` as that of `f(x) = x^2`, whose argument has another letter.
+
+    None if the names differ in more than the letter of an argument, or a value is no formula.
+    """
+    mine = _ARGUMENT.fullmatch(answer.name)
+    wanted = _ARGUMENT.fullmatch(solution.name)
+    if mine is None or wanted is None or mine["function"] != wanted["function"]:
+        return None
+    value = answer.value[0]
+    if not isinstance(value, Formula):
+        return None
+    letter = wanted["letter"]
+    # A value that already has the letter means something else by it.
+    if letter in free_symbols(value.node):
+        return None
+    return (Formula(substituted(value.node, {mine["letter"]: Symbol(letter)})),)
 
 
 def named_for_value(answer: Named, solution: Value, same: Same) -> bool:

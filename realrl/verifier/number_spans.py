@@ -10,7 +10,19 @@ from realrl.verifier import units
 from realrl.verifier.formula_spans import bare, formulas, is_prose, num_words
 from realrl.verifier.lexicon import CARDINALS
 
-_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,12}(?!,?\d)|\d+)"
+_GROUPS = (
+    r"(?:(?:,\d{3}){1,12}|(?:,\d\d){1,12},\d{3})(?!,?\d)"
+    r"|(?:(?:\{,\}|\\,)\d{3}){1,12}(?!\d)"
+    r"|(?:['\u00a0\u2009\u202f]\d{3}){1,12}(?!\d)"
+    r"|(?:\.\d{3}){2,12}(?!\.?\d)"
+)
+"""The further groups of a number: of `1,234`, `12,34,567`, `1{,}234`, `1'234`, `1.234.567`.
+
+A single point precedes decimals.
+"""
+# A single space may separate two numbers, and so may each space of a row of numbers.
+_SPACED_DIGITS = r"(?<!\d )[1-9]\d{0,2}(?: \d{3}){2,12}(?! ?\d)"
+_DIGITS = rf"(?:[1-9]\d{{0,2}}(?:{_GROUPS})|{_SPACED_DIGITS}|\d+)"
 _DECIMAL = rf"(?:\d{{1,15}},\d{{1,2}}(?![\d,.])|{_DIGITS}(?:\.\d+)?|(?<![\d.])\.\d+)"
 _SPACED_NUMBER = re.compile(r"-?\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3}){1,12}")
 _VULGAR = "[\u00bc-\u00be\u2150-\u215e]"
@@ -36,9 +48,11 @@ _LETTER = re.compile(r"[A-Za-z]")
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _CLOSING_BRACKET = re.compile(r"\s?(?:\\?[)\]}])")
 _OPENING_BRACKETS = re.compile(r"(?<!\w)\\?[(\[{]")
+_NAME = r"(?:[A-Za-z](?:_\{?\w\}?)?(?:\([a-z]\))?\s?=\s?)?"
+"""The name of a value that is an alternative: `x = 3 or x = 4`."""
 _ALTERNATIVE = re.compile(
-    r"\s*(?:[^\W\d_]{1,20}\s*)?,?\s*(?:\b(?:or|oder|ou)\b|或者?|или)\s*"
-    rf"(?:(?:maybe|perhaps|possibly|even|else)\s+)?{_SIGN_OF_MONEY}",
+    r"\s*(?:[^\W\d_]{1,20}\s*)?,?\s*(?:(?<![^\W\d_])(?:or|oder|ou)(?:\b|(?=[A-Za-z]\W))|或者?|или)\s*"
+    rf"(?:(?:maybe|perhaps|possibly|even|else)\s+)?{_NAME}{_SIGN_OF_MONEY}",
     re.IGNORECASE,
 )
 _COMMA = re.compile(r"\s*,\s*")

@@ -112,6 +112,7 @@ _SUPPOSED = re.compile(
     r"|other|another|previous|initial|wrong|incorrect)\s+\Z",
     re.IGNORECASE,
 )
+_FINAL = re.compile(r"\bfinal\s+(?=answer\b)", re.IGNORECASE)
 _JUDGED = re.compile(
     r"(?:indeed|also|therefore)?\s?(?:correct|incorrect|wrong|reasonable|consistent|verified|confirmed|plausible)\b",
     re.IGNORECASE,
@@ -184,6 +185,19 @@ def announced_at(text: str) -> int | None:
     if last_words is None or last_words.lastgroup is None:
         return None
     return last_words.start(last_words.lastgroup)
+
+
+def final_answer_at(text: str, begin: int) -> int | None:
+    """Return where the answer begins that the last "final answer is" after a place announces; else None."""
+    found = None
+    for match in _FINAL.finditer(text, begin):
+        noun = _NOUN.match(text, match.end())
+        if noun is None:
+            continue
+        end = _announced(text, noun)
+        if end is not None and not _DENIES.match(text, end):
+            found = end
+    return found
 
 
 def _names_last_value(text: str, begin: int) -> bool:

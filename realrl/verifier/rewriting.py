@@ -1,6 +1,7 @@
 r"""Rewrites notations that would otherwise be cut into the wrong tokens.
 
 12\,345 and 12{,}345 ─▶ 12345     1.234.567,5 ─▶ 1234567.5     1.5e3 ─▶ {1.5\cdot 10^{3}}
+x=1orx=2 ─▶ x=1 or x=2
 ^{2}/_{3} ─▶ \frac{2}{3}          {}_5C_2, C_5^2, 5C2 and nCr(5, 2) ─▶ \binom{5}{2}
 """
 
@@ -31,6 +32,10 @@ _PERMUTATIONS = re.compile(
 _EXPONENT_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?![\w.])")
 _MAX_EXPONENT_CHARS = 7
 """The largest number of characters of an exponent, with its sign."""
+_GLUED_CONJUNCTION = re.compile(
+    r"(?<=[\d)}\]])(or|and)(?=[A-Za-z](?:'|_|\(|\s*[=<>]|\s*\\[lgn]e(?![A-Za-z])))"
+)
+"""A conjunction between a value and an equation or an order, in a list that has lost its spaces."""
 _GLUED_SPACE = re.compile(r"(\\q?quad)(?=[A-Za-z])")
 _BRACED_SIGN = re.compile(r"\{\s*([,:=;.])\s*\}")
 _ESCAPED_BREAK = re.compile(r"\\\\(?=[A-Za-z{}(),;!])")
@@ -42,6 +47,7 @@ def rewritten(text: str, *, groups: bool) -> str:
     if r"\begin" not in text:
         text = _ESCAPED_BREAK.sub(r"\\", text)
     text = _GLUED_SPACE.sub(r"\1 ", text)
+    text = _GLUED_CONJUNCTION.sub(r" \1 ", text)
     if groups:
         text = _FINE_GROUPS.sub(_without_group_signs, text)
         text = _DOTTED_GROUPS.sub(_without_points, text)

@@ -10,23 +10,23 @@ from realrl.verifier.arithmetic import NoValue, Scalar
 from realrl.verifier.evaluation import evaluated
 from realrl.verifier.nodes import Node, Number, free_symbols
 
-ANSWER_DIGITS = 6
-"""The minimum of significant digits of an answer that approximates a number with infinitely many."""
-SOLUTION_DIGITS = 10
-"""The minimum of significant digits of a solution that approximates an exact answer."""
 _PRECISION = 4096
 """Bits in which the exact number is evaluated."""
 
 
-def stands_for(decimal: Node, exact: Node, least_digits: int) -> bool:
-    """Return whether `decimal` is `exact` rounded or truncated, with at least `least_digits` digits."""
+def stands_for(decimal: Node, exact: Node, least_digits: int, *, of_decimals: bool = False) -> bool:
+    """Return whether `decimal` is `exact` rounded or truncated, with at least `least_digits` digits.
+
+    With `of_decimals`, `exact` may itself be a decimal, of more digits.
+    """
     if not isinstance(decimal, Number):
         return False
     if decimal.value.denominator == 1:
         return False
     if free_symbols(exact) or _significant_digits(decimal) < least_digits:
         return False
-    if isinstance(exact, Number) and exact.decimals:
+    is_decimal = isinstance(exact, Number) and exact.decimals > 0
+    if is_decimal and not of_decimals:
         return False
     try:
         value = evaluated(exact, {}, _PRECISION)

@@ -7,28 +7,31 @@ from enum import Enum
 
 from realrl.verifier import choices
 from realrl.verifier.comparison import same
+from realrl.verifier.leniency import USUAL, Leniency
 from realrl.verifier.limits import MAX_CHARS
 from realrl.verifier.readers.common import as_words
 from realrl.verifier.reading import read, read_tokens
+from realrl.verifier.renaming import renamed
+from realrl.verifier.rounded import with_exact_numbers
+from realrl.verifier.slices import has_text
 from realrl.verifier.tokens import Tokens, tokenized
 from realrl.verifier.tree import Items, Named, Reading, RealSet, Relation, Words
 from realrl.verifier.unconverted import unconverted
 from realrl.verifier.words import canonical_words
 
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+(?:(?:\\,|\\ |[ ~'])\d{3})*),(\d+)(?![\d,.])")
+_ORDER_SIGNS = ("<", ">", r"\le", r"\ge")
 _CAPITALS = {"T": "true", "F": "false"}
 _YES_OR_NO = {"yes it is": "yes", "no it is not": "no"}
 
 
-def same_answer(answer: str, solution: str, *, convert_units: bool = True) -> bool:
+def same_answer(answer: str, solution: str, leniency: Leniency = USUAL) -> bool:
     """Return whether an answer means what a solution does; a pure function of the two texts.
-
-    Without `convert_units`, 100 cm are not 1 m.
 
     Raises:
         RecursionError: a text is nested too deeply.
     """
-    return rule_of(answer, solution, convert_units=convert_units).is_same
+    return rule_of(answer, solution, leniency).is_same
 
 
 class Rule(Enum):
@@ -45,15 +48,18 @@ class Rule(Enum):
     LETTERS = "the same letters of choices"
     DECIMAL_COMMA = "the same number, where a comma stands before decimals"
     UNGROUPED = "the same list, where a comma separates members rather than digits"
+    ORDER = "an order is not the set that it describes, as the settings say"
+    ROUNDED = "the same, with fewer digits for a number that has more, as the settings allow"
+    RENAMED = "the same, with another letter for a variable, as the settings allow"
     NONE = "no meaning of one is one of the other"
 
     @property
     def is_same(self) -> bool:
         """Whether the rule accepts the answer."""
-        return self not in (Rule.LENGTH, Rule.ONE_SAYS_NOTHING, Rule.NONE)
+        return self not in (Rule.LENGTH, Rule.ONE_SAYS_NOTHING, Rule.ORDER, Rule.NONE)
 
 
-def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
+def rule_of(answer: str, solution: str, leniency: Leniency = USUAL) -> Rule:
     """Return the rule that decides whether an answer means what a solution does.
 
     Raises:
@@ -74,13 +80,13 @@ def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
     letter = choices.solution_choice(wanted)
     if letter is not None and choices.picks(mine, letter):
         return Rule.CHOICE
-    readings = _Readings(convert_units)
+    readings = _Readings(leniency.convert_units)
     found = readings.of(answer)
     expected = readings.of(solution)
     if _same_words(mine, expected):
         return Rule.WORDS
     if same(found, expected):
-        return Rule.MEANING
+        return _rule_of_meaning(mine, wanted, leniency)
     behind = choices.value_of_choice(mine)
     if behind and letter is None and same(readings.of_tokens(behind), expected):
         return Rule.VALUE_OF_CHOICE
@@ -90,7 +96,39 @@ def rule_of(answer: str, solution: str, *, convert_units: bool = True) -> Rule:
         return Rule.DECIMAL_COMMA
     if _same_ungrouped(answer, expected, readings):
         return Rule.UNGROUPED
+    if leniency == USUAL:
+        return Rule.NONE
+    return _rule_of_settings(mine, wanted, readings, leniency)
+
+
+def _rule_of_settings(mine: Tokens, wanted: Tokens, readings: _Readings, leniency: Leniency) -> Rule:
+    """Return the setting that accepts an answer which is wrong without it; `NONE` without one."""
+    expected = readings.of_tokens(wanted)
+    if leniency.rounds and _same_rounded(readings.of_tokens(mine), expected, leniency):
+        return Rule.ROUNDED
+    with_its_letter = renamed(mine, wanted) if leniency.rename else ()
+    if with_its_letter and same(readings.of_tokens(with_its_letter), expected):
+        return Rule.RENAMED
     return Rule.NONE
+
+
+def _rule_of_meaning(mine: Tokens, wanted: Tokens, leniency: Leniency) -> Rule:
+    """Return the rule of two texts that mean the same: one may be an order, and the other a set."""
+    if leniency.orders_as_sets:
+        return Rule.MEANING
+    is_order = has_text(mine, *_ORDER_SIGNS)
+    if is_order and not has_text(wanted, *_ORDER_SIGNS):
+        return Rule.ORDER
+    return Rule.MEANING
+
+
+def _same_rounded(found: Reading, expected: Reading, leniency: Leniency) -> bool:
+    """Return whether readings are the same, where decimals of fewer digits than usual stand for numbers."""
+    exact = with_exact_numbers(found, expected, leniency.answer_digits)
+    if same(exact, expected):
+        return True
+    wanted = with_exact_numbers(expected, exact, leniency.solution_digits)
+    return same(exact, wanted)
 
 
 class _Readings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realrl.verifier.boxed import boxed_answer
+from realrl.verifier.boxed import boxed_answer, cut_off_box
 from realrl.verifier.extract import extract_answer
 from realrl.verifier.formula_spans import bare, formulas, is_prose
 
@@ -15,9 +15,10 @@ MAX_STATED_CHARS = 2_000
 def solution_answer(solution: str) -> str:
     """Return the answer that a solution states, if it is a whole text; else the solution as it is.
 
-    A box, GSM8K's "####" or its length show that it is a whole text. A unit outside of the box is left out.
+    A box, GSM8K's "####" or its length show that it is a whole text. A unit outside of the box is left out. A
+    box that never closes ends with the text: a solution is not cut off, but may lack a brace.
     """
-    boxed = boxed_answer(solution)
+    boxed = boxed_answer(solution) or cut_off_box(solution)
     if boxed:
         return boxed
     _, hashes, stated = solution.rpartition("####")

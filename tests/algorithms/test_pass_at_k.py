@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrl.algorithms.pass_at_k import bootstrap_intervals, pass_at_k, powers_of_two
+from realrl.algorithms.pass_at_k import (
+    bootstrap_intervals,
+    majority,
+    mean_intervals,
+    pass_at_k,
+    powers_of_two,
+)
 
 
 @given(st.integers(1, 8), st.data())
@@ -48,3 +54,21 @@ def test_the_same_values_have_the_same_interval():
     (low, high), again = bootstrap_intervals(values), bootstrap_intervals(values)
     assert low[0] < high[0] and (low[1], high[1]) == (1.0, 1.0)
     np.testing.assert_array_equal(np.array(again), np.array([low, high]))
+
+
+@given(st.lists(st.sampled_from(["right", "a", "b", None]), max_size=7))
+def test_a_majority_is_what_breaking_ties_at_random_gives(votes):
+    """Each answer that no other has more votes than is counted once; None votes for nothing."""
+    cast = [vote for vote in votes if vote is not None]
+    winners = [a for a in set(cast) if all(cast.count(a) >= cast.count(b) for b in cast)]
+    expected = winners.count("right") / len(winners) if winners else 0.0
+    assert majority(votes, "right") == pytest.approx(expected)
+
+
+def test_intervals_of_columns_are_those_of_their_values():
+    """The same resamples for each column, so a column that is twice another has twice its interval."""
+    values = np.random.default_rng(1).random(30).tolist()
+    found = mean_intervals({"one": values, "two": [2 * value for value in values]})
+    low, high = bootstrap_intervals(np.array(values)[:, None])
+    assert found["one"] == pytest.approx((np.mean(values), low[0], high[0]))
+    assert found["two"] == pytest.approx([2 * number for number in found["one"]])

@@ -1,4 +1,4 @@
-"""The tokens that stand out, against sorting the whole batch, over any split of it."""
+"""What stands out, against sorting the whole batch, over any split of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realrl.algorithms.selection import covariances, largest
+from realrl.algorithms.selection import best_in_group, covariances, largest
 from tests.algorithms.splits import run_ranks
 
 NUMBERS = st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf])
@@ -57,3 +57,30 @@ def test_covariances_add_up_to_the_covariance():
 
     for rank, part in enumerate(run_ranks(2, work)):
         torch.testing.assert_close(part, whole[rank::2])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rewards=st.lists(st.sampled_from([-1.5, 0.0, 0.5, 1.0]), min_size=12, max_size=12),
+    counts=st.lists(st.booleans(), min_size=12, max_size=12),
+    group_size=st.sampled_from([1, 3, 4]),
+    random=st.randoms(use_true_random=False),
+)
+def test_the_best_of_each_group_over_any_split(rewards, counts, group_size, random):
+    """By the largest reward; of equal ones the first; and none of a group where none counts."""
+    owners = [random.randrange(2) for _ in rewards]
+
+    def work(rank, reduce):
+        mine = [number for number, owner in enumerate(owners) if owner == rank]
+        own_rewards = torch.tensor([rewards[number] for number in mine])
+        own_counts = torch.tensor([counts[number] for number in mine], dtype=torch.bool)
+        return best_in_group(own_rewards, own_counts, mine, 12 // group_size, group_size, reduce)
+
+    parts = [iter(part.tolist()) for part in run_ranks(2, work)]
+    found = [next(parts[owner]) for owner in owners]
+    expected = [False] * 12
+    for start in range(0, 12, group_size):
+        candidates = [number for number in range(start, start + group_size) if counts[number]]
+        if candidates:
+            expected[max(candidates, key=lambda number: (rewards[number], -number))] = True
+    assert found == expected

@@ -115,6 +115,7 @@ def test_overrides_do_not_reach_the_default():
         ("model=tiny", ["model: unknown key; did you mean actor.model.path (text)?"]),
         ("model.path=tiny", ["model: unknown key; did you mean actor.model.path (text)?"]),
         ("max_tokens=1", ["did you mean generation.max_new_tokens (a whole number)?"]),
+        ("val_before_train=true", ["did you mean eval_at_start (true or false)?"]),
         ("learning_rate=1", ["did you mean actor.optimizer.lr (a number)?"]),
         ("critic.learning_rate=1", ["did you mean critic.optimizer.lr (a number)?"]),
         ("generation.learning_rate=1", ["did you mean actor.optimizer.lr (a number)?"]),

@@ -44,6 +44,21 @@ def refused(result) -> str:
             "data.path: expected a file of rows (.jsonl, .json, .parquet), hf:OWNER/NAME or",
         ),
         ("data.eval_path=nowhere.jsonl", "data.eval_path: 'nowhere.jsonl': cannot read this dataset"),
+        ("evals.far.path=nowhere.jsonl", "evals.far.path: 'nowhere.jsonl': cannot read this dataset"),
+        ("evals.far.n=2", "evals.far.path: expected the set's problems, like data.path, got none"),
+        ("evals={few: {path: sums, n: 2}}", "evals.few.n: 2 answers at temperature 0 would all be the same"),
+        (
+            "evals={long: {path: sums, max_new_tokens: 256}}",
+            "that and evals.long.max_new_tokens=256 exceeds the 256 tokens",
+        ),
+        ("evals={same: {path: sums, examples: nowhere.jsonl}}", "evals.same.examples: 'nowhere.jsonl'"),
+        (
+            "evals={many: {path: sums, n: 100000, temperature: 1}}",
+            "evals.many.n: 30 problems of 100000 answers are 3000000, but at most 262144",
+        ),
+        ("evals={some: {path: sums, fields: {answer: x}}}", "unknown name 'answer'"),
+        ("keep_best=some/avg@4", "keep_best: expected true, false or SET/METRIC with one of the sets"),
+        ("keep_best=held_out/reward", "keep_best: 'held_out/reward' is evaluated only at the start and"),
         (
             "generation.max_new_tokens=256",
             "that and generation.max_new_tokens=256 exceeds the 256 tokens",

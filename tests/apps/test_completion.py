@@ -30,7 +30,10 @@ CASES = {
     "realrl grpo batch_s": {"batch_size="},
     "realrl submit gr": {"grpo "},
     "realrl train dr": {"dr-grpo "},
-    "realrl grpo num_steps=3 --config own.yaml ppo.kl_": {"ppo.kl_coef=", "ppo.kl_estimator="},
+    "realrl grpo num_steps=3 --config own.yaml ppo.kl_": {
+        *("ppo.kl_coef=", "ppo.kl_estimator=", "ppo.kl_clip=", "ppo.kl_weighted="),
+        *("ppo.kl_target=", "ppo.kl_horizon="),
+    },
     "realrl --config own.yaml beta": {"beta="},
     "realrl grpo --dry-run actor.model.dtype=": {"float32", "bfloat16"},
     "realrl grpo generation.interruptible=t": {"true "},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,23 @@ def test_a_cpu_gets_one_rank_and_one_pass_over_the_rows(chosen, monkeypatch):
     assert (found.device, found.allocation, found.num_steps) == ("cpu", "*:d1", 5)
     assert found.max_tokens_per_microbatch == 2048 and found.generation.cache_mib > 0
     assert "allocation=*:d1" in note and "num_steps=5" in note and "generation.cache_mib=" in note
+
+
+def test_passes_over_the_rows_become_steps(chosen, config, tmp_path):
+    """Also where a run is resumed, which they may lengthen; given with steps they are refused."""
+    for num_epochs, batch_size in ((1, 4), (3, 4), (3, 7)):
+        found, (note,) = chosen(num_epochs=num_epochs, batch_size=batch_size)
+        assert found.num_steps == math.ceil(num_epochs * NUM_ROWS / batch_size)
+        assert found.num_epochs == 0 and f"num_steps={found.num_steps}" in note
+    begun, _ = chosen(num_epochs=2, runs_dir=str(tmp_path), recover_every=1)
+    folder = Path(begun.runs_dir, begun.experiment, begun.trial)
+    (folder / "recovery" / "step-1").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(begun, recipe="ppo-math"))
+    for num_epochs in (2, 3):
+        resumed, _ = chosen(num_epochs=num_epochs, runs_dir=str(tmp_path), recover_every=1)
+        assert resumed.num_steps == math.ceil(num_epochs * NUM_ROWS / begun.batch_size)
+    with pytest.raises(ValueError, match="^num_epochs: num_steps=3 says how long the run is; leave one"):
+        replace(config, num_steps=3, num_epochs=2)
 
 
 def test_generation_ahead_of_training_gets_ranks_of_its_own(chosen, monkeypatch):

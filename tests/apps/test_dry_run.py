@@ -160,6 +160,19 @@ def test_memory_has_a_row_for_each_call_and_reallocation(cli, larger):
     assert first == f"in MiB; most is held by rank {memory[peak][0]:.0f} in {peak}"
 
 
+def test_memory_of_each_set_is_that_of_its_answers(cli, larger):
+    """More answers and longer ones need more cache; the other numbers are those without the set."""
+    plain = ("allocation=*:d1", f"actor.model.path={larger}", "generation.cache_mib=0")
+    sets = "evals={few: {path: sums}, many: {path: sums, n: 8, temperature: 1, max_new_tokens: 64}}"
+    found = dry_run(cli, *plain, sets, "eval_every=5")
+    memory = memory_table(found)
+    assert memory["actor_gen, evaluating on many"][4] > 4 * memory["actor_gen, evaluating on few"][4] > 0
+    assert memory["actor_gen"] == memory_table(dry_run(cli, *plain))["actor_gen"]
+    assert (
+        "evaluation on many: 8 answers to each problem, at temperature 1, every 5 steps" in found["Batches"]
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "weights", "optimizer"),
     [

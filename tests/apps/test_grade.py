@@ -63,6 +63,43 @@ def test_units_are_converted_unless_that_is_not_wanted(tmp_path, capsys):
             assert [verdict == "correct" for verdict in verdicts] == wanted
 
 
+def test_leniency_is_set_by_options(tmp_path, capsys):
+    """Each option changes the verdict of its own line."""
+    rows = [("0.67", r"\frac23"), ("2n + 1", "2k + 1"), ("y > 4", r"(4, \infty)")]
+    lines = [{"completion": rf"\boxed{{{answer}}}", "solutions": [solution]} for answer, solution in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    usual = [False, False, True]
+    for place, options in enumerate((["--digits", "2"], ["--other-letters"], ["--no-orders"])):
+        wanted = [right != (number == place) for number, right in enumerate(usual)]
+        for more in ([], ["--explain"]):
+            assert main([str(tmp_path / "rows.jsonl"), "--json", *options, *more]) == 0
+            verdicts = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+            assert [verdict == "correct" for verdict in verdicts] == wanted
+
+
+def test_only_answers_in_their_form_count(tmp_path, capsys):
+    """A line may say whether its completion ended; without a form, that makes no difference."""
+    lines = [
+        {"completion": r"<answer>\boxed{34}</answer>", "solutions": ["34"], "ended": True},
+        {"completion": r"<answer>\boxed{34}</answer>", "solutions": ["34"], "ended": False},
+        {"completion": r"<answer>\boxed{34}</answer>", "solutions": ["34"], "ended": None},
+        {"completion": r"\boxed{34}", "solutions": ["34"]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    right, none = "correct", "no_answer"
+    for form, wanted in (
+        ("any", [right] * 4),
+        ("orz", [right, none, right, none]),
+        ("place=box", [right] * 4),
+    ):
+        for more in ([], ["--explain"]):
+            assert main([str(tmp_path / "rows.jsonl"), "--json", "--form", form, *more]) == 0
+            verdicts = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+            assert verdicts == wanted
+    assert main([str(tmp_path / "rows.jsonl"), "--form", "nothing"]) == 2
+    assert "expected one of any, box" in capsys.readouterr().err
+
+
 def test_files_in_the_forms_of_data(tmp_path, capsys):
     """Packed, a list in place of lines, NaN in other fields, answers that are numbers."""
     rows = (

@@ -82,7 +82,7 @@ def test_every_key_that_it_knows_is_some_recipe_s():
     [
         (["there"], "NAME: there.yaml exists and stays as it is"),
         (["no/folder/own"], "NAME: cannot write no/folder/own.yaml (No such file or directory)"),
-        (["own", "--recipe", "gpo"], "did you mean gspo or grpo?"),
+        (["own", "--recipe", "gpo"], "did you mean gspo or grpo or gmpo?"),
         (["own", "--modle", "x"], "--modle: unknown option; did you mean --model?"),
         (["x" * 101], "experiment must be a plain folder name of at most 100 bytes"),
     ],

@@ -88,6 +88,9 @@ def test_help_says_in_what_a_variant_differs(capsys):
         "ppo.clip_eps": "0.2",
         "ppo.clip_eps_high": "0.28",
         "ppo.dual_clip": "0.0",
+        "ppo.aggregation": "'token'",
+        "ppo.advantage_scale": "'group_std'",
+        "ppo.std": "'population'",
         "scores.wrong": "-1.0",
     }
 

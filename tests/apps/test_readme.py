@@ -89,9 +89,12 @@ def test_its_datasets_can_be_given_so():
 
 
 def test_its_algorithms_are_all_there_are():
+    """Those that learn from rewards in the first table, and from preferences in the next."""
     named = re.findall(r"^\| `([\w-]+)` \| ", text_of("docs/algorithms.md"), flags=re.M)
     policies = [name for name in RECIPES if isinstance(RECIPES[name].default_config, PolicyConfig)]
-    assert ["ppo-math", *named] == policies
+    others = ["sft", "rw", "gen"]
+    preferences = [name for name in RECIPES if name not in policies + others]
+    assert ["ppo-math", *named] == policies + preferences
 
 
 def test_its_commands_are_there():

@@ -6,12 +6,13 @@ import tarfile
 import msgspec
 import pytest
 
-from benchmarks import verifier, verifier_cases
+from benchmarks import judged_answers, verifier, verifier_cases
 from benchmarks.answers import FORMS, PERTURBATIONS
 from benchmarks.command import main
 from benchmarks.hostile import HOSTILE, mixed
 from benchmarks.verifier import Accepted, Stream
-from benchmarks.verifier_cases import Score
+from benchmarks.verifier_cases import Case, Score
+from realrl.rewards.pool import JudgePool
 
 TESTS = r"""
 import pytest
@@ -76,6 +77,29 @@ def test_precision_and_recall():
     assert verifier_cases.render([score]).splitlines()[-1].split() == ["x", "80.0%", "80.0%", "1", "1", "1.0"]
 
 
+def test_failed_cases_and_disagreements_are_listed(tmp_path):
+    """A case is listed if the verifier and the one who wrote it disagree, in either direction."""
+    right = Case(gold="$9$", text="so $9$", equal=True)
+    missed = Case(gold="$9$", text="so $8$", equal=True)
+    wrong = Case(gold="$9$", text="so $9$", equal=False)
+    assert verifier_cases.failed_cases([right, missed, wrong]) == [missed, wrong]
+    assert verifier_cases.render_failed([missed, wrong]).count("accepted") == 1
+
+    path = tmp_path / "judged.jsonl"
+    lines = [("7", "correct"), ("7", "not"), ("8", "correct")]
+    path.write_text(
+        "\n".join(
+            json.dumps({"completion": f"So {answer}.", "solutions": ["7"], "expect": expect})
+            for answer, expect in lines
+        )
+    )
+    with JudgePool(num_children=1) as pool:
+        score = judged_answers.measure_judged(judged_answers.read_judged(path), pool)
+    assert (score.num, score.num_correct, score.accepted_wrong, score.rejected_right) == (3, 2, 1, 1)
+    assert [(each.line, each.verdict) for each in score.disagreements] == [(2, "correct"), (3, "wrong")]
+    assert "3, 2 of them correct; 1 wrongly" in judged_answers.render_judged(score)
+
+
 @pytest.mark.quiet
 def test_a_small_run_prints_every_figure(capsys, monkeypatch):
     """No wrong answer is accepted, no right one refused, and the hostile ones change nothing."""
@@ -112,6 +136,8 @@ def test_a_stream_has_its_share_of_hostile_answers_and_is_the_same_each_time():
         ({"math500.jsonl": "{}"}, "--data .", "--data: math500.jsonl: expected lines like"),
         ({}, "--cases nothing.tar.gz", "--cases: nothing.tar.gz: cannot be unpacked"),
         ({"a.txt": ""}, "--cases .", "--cases: .: no tests"),
+        ({}, "--judged no.jsonl", "--judged: no.jsonl: cannot be read"),
+        ({"a.jsonl": "{}"}, "--judged a.jsonl", "expected lines like"),
         ({}, "--answers 0", "expected a whole number from 1 up"),
     ],
 )

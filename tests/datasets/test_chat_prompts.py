@@ -129,7 +129,7 @@ def test_responses_end_as_the_template_of_a_file_ends_turns(tmp_path):
     ("text", "message"),
     [
         ("{% for m in messages %}{{ m.content }}", r"mine\.jinja, line 1: .*'endfor'.*; mend it"),
-        ("{{ messages[0].content }}{{ sytem }}", r"mine\.jinja: 'sytem' is undefined; give it in"),
+        ("{{ messages[0].content }}{{ sysmessage }}", r"mine\.jinja: 'sysmessage' is undefined; give it in"),
         ("{% for m in messages %}{{ m.contents }}{% endfor %}", r"mine\.jinja: .*no attribute 'contents'"),
         ("{% for m in messages %}{{ m.role }}{% endfor %}", r"mine\.jinja: it leaves out the question"),
         ("{{ raise_exception('never') }}", r"mine\.jinja: it fails \(never\); mend it"),
@@ -169,6 +169,8 @@ def test_a_template_argument_is_one_that_the_template_reads(tmp_path):
         prompts_of(tmp_path, template_arguments={"lodu": "!"})
     own = "{% set loud = loud if loud is defined else '=' %}{{ messages[0].content }}{{ loud }}"
     assert prompts_of(tmp_path, ROWS[0], chat_template=own, template_arguments={"loud": "!"}) == ["1+1?!"]
+    with pytest.raises(ValueError, match=r"^data\.template_arguments\.tools: .*reads no such variable"):
+        prompts_of(tmp_path, template_arguments={"tools": []})
     inner = "{% for m in messages %}{% set text = m.content %}{{ text }}{% endfor %}"
     with pytest.raises(ValueError, match=r"^data\.template_arguments\.text: .*such variable; it reads none"):
         prompts_of(tmp_path, chat_template=inner, template_arguments={"text": "x"})

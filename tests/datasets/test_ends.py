@@ -141,6 +141,7 @@ def context(config, engine: DecoderEngine, tokenizer=None) -> SimpleNamespace:
         engine=engine,
         tokenizer=tokenizer,
         step=0,
+        eval_set="",
         evaluating=False,
         reduce=lambda x: x,
         preemption=SimpleNamespace(pending=lambda: False, run=lambda: None),

@@ -56,7 +56,9 @@ def test_it_loads_and_plans(file, model, reward_model, tmp_path, capsys):
             (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
         overrides.append(f"data.path={tmp_path / 'row.jsonl'}")
         overrides += [f"{path}={tmp_path / 'other.jsonl'}" for path in _given(shipped, "data.eval_path")]
+        overrides += [f"evals.{name}.path={tmp_path / 'other.jsonl'}" for name in shipped.get("evals", {})]
         overrides += [f"{path}=null" for path in _given(shipped, "data.solutions_path")]
+        overrides += [f"data.fields.{name}={name}" for name in shipped["data"].get("fields", {})]
     assert quickstart.main([shipped["recipe"], "--config", str(file), *overrides, "--dry-run"]) == 0
     assert "== Reallocations" in capsys.readouterr().out
 

@@ -97,6 +97,7 @@ def test_what_is_wrong_is_said_before_workers_start(folder):
         "data.sets.times.weight": (0, "data.sets.times.weight must be above 0"),
         "data.template_arguments": ("{end: 1}", "data.sets.sums.template_arguments.end: .*such variable"),
         "data.examples": (folder / "held-out.jsonl", "data.examples: .* is among the held-out rows"),
+        "data.eval_path": (folder / "times.jsonl", "data.eval_path: .*the file of data.sets.times.path"),
         "data.sets.sums.difficulty": ("[20, 30]", "data.sets.sums: no rows are left"),
     }
     for key, (value, message) in wrong.items():

@@ -105,5 +105,8 @@ def test_a_reference_that_follows_slowly_does_so_alike_under_every_plan(files, p
         # A ratio at the very bound may fall on either side of it.
         one, other = (each.pop("actor_clip_fraction", 0.0) for each in (ours, theirs))
         assert one == pytest.approx(other, abs=0.01)
+        # The rounding of one layout is not that of another; with one of one rank there may be none.
+        for each in (ours, theirs):
+            assert each.pop("actor_logprob_diff_max", 0.0) < 1e-5
         assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=1e-6)
     assert metrics(runs[0])[-2:] != metrics(plain)[-2:]

@@ -133,12 +133,12 @@ def test_settings_that_rejection_sampling_has_no_use_for_are_refused():
     """An option that does nothing would be taken for one that does."""
     default = find_recipe(REJECTION_SAMPLING).default_config
     assert build_config(default, None, ["ppo.group_size=4"]).ppo.group_size == 4
-    for override in ("ppo.old=trainer", "ppo.num_minibatches=2", "advantage=rloo"):
-        with pytest.raises(ValueError, match="^ppo: rejection sampling has no ratios and no advantages"):
-            build_config(default, None, [override])
+    for key in ("ppo.old", "ppo.num_minibatches", "advantage"):
+        with pytest.raises(ValueError, match=f"^{key}: unknown key"):
+            build_config(default, None, [f"{key}=2"])
 
 
 def test_examples_are_short():
     """So that they can be read before anything else is."""
     assert len((ROOT / "examples/estimator.py").read_text().splitlines()) <= 30
-    assert len((ROOT / "examples/rejection_sampling.py").read_text().splitlines()) <= 120
+    assert len((ROOT / "examples/rejection_sampling.py").read_text().splitlines()) <= 75

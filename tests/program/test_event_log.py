@@ -123,7 +123,7 @@ def test_a_line_that_a_kill_cut_short_is_left_out(log):
     [
         (lambda log: b"{}\n", "line 1: no line of an event log"),
         (lambda log: b"".join(log.splitlines(keepends=True)[1:]), "line 1: expected the head"),
-        (lambda log: log.replace(b'"format":1', b'"format":9', 1), "line 1: the log is of format 9"),
+        (lambda log: log.replace(b'"format":2', b'"format":9', 1), "line 1: the log is of format 9"),
         (lambda log: log + b"nonsense\n", "no line of an event log"),
         (lambda log: log + log, "a second head"),
     ],

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,10 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import OWN_ENGINE, Blend, CallKind, DataflowGraph, ModelFunctionCall, Redraw
 from realrl.api.mesh import ExecutionPlan, ParallelLayout
 from realrl.api.messages import Done
-from realrl.program.events import Reported
+from realrl.program.events import Job, Reported
 from realrl.program.instructions import Forget, Move, Offload, Reallocate, Release, RunCall, Save, Snapshot
 from realrl.program.jobs import in_order
-from realrl.program.program import Asynchrony, home_placements
+from realrl.program.program import Asynchrony, compile_program, home_placements
 from realrl.program.scheduler import Hazards, Scheduler
 from tests.program.graphs import (
     PretendWorkers,
@@ -493,3 +494,61 @@ def _rows_of(call: RunCall) -> dict[int, int]:
     rows = {id: row for share in call.shares for id, row in share}
     assert all(rows[id] == rows[id ^ 1] for id in rows)
     return {id // 2: row for id, row in sorted(rows.items()) if id % 2 == 0}
+
+
+def _evaluated_apart(seed, *, apart=True, max_staleness=0, keeps=True):
+    """Three steps of PPO that generate on ranks of their own, with two evaluations before each.
+
+    An evaluation generates until the step after it is trained, if it can; with staleness, that before the
+    first step does not, because responses to the first are generated after it. Without `apart`, evaluations
+    are not compiled as for ranks that only generate; without `keeps`, replicas are dropped after each.
+    """
+    graph = ppo_graph()
+    gen, home = place(2, ParallelLayout(pp=2)), place(0, ParallelLayout(dp=2))
+    plan = ExecutionPlan({name: gen if name == "actor_gen" else home for name in graph.calls})
+    is_ahead = max_staleness > 0
+    asynchrony = Asynchrony(preemptible=is_ahead, overtakes=apart and not is_ahead)
+    eval_graph = DataflowGraph(*[graph.calls[name] for name in ("actor_gen", "reward")])
+    models = {"actor": ModelConfig(keep_replicas=keeps)}
+    homes = home_placements(graph, plan)
+    evaluate = compile_program(eval_graph, plan, homes, models, Asynchrony(preemptible=apart))
+    evaluate = replace(evaluate, is_overtaken=asynchrony.overtakes)
+    jobs = []
+    for step, job in enumerate(make_jobs(graph, plan, 3, asynchrony=asynchrony)[::2]):
+        samples = {"samples": job.samples[:4], "row_lengths": job.row_lengths}
+        for number, name in ((10 + 3 * step, "a"), (11 + 3 * step, "b")):
+            jobs.append(Job(number, evaluate, step, eval_set=name, **samples))
+        jobs.append(replace(job, number=12 + 3 * step))
+
+    def may_end(instruction):
+        if not (isinstance(instruction, RunCall) and instruction.evaluating and instruction.model):
+            return True
+        calls = {i.seq: i for i in workers.emitted if isinstance(i, RunCall)}
+        trained = [calls[seq].step for seq in workers.finished if seq in calls and calls[seq].trains]
+        is_before_all = is_ahead and instruction.step == 0
+        return is_before_all or trained.count(instruction.step) == 2
+
+    workers = PretendWorkers(graph, plan, seed, may_end)
+    workers.asynchrony = asynchrony
+    workers.run(jobs, 8, max_staleness)
+    return workers
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+@pytest.mark.parametrize("seed", range(10))
+def test_evaluations_on_ranks_that_only_generate_do_not_hold_up_training(seed, max_staleness):
+    """They may take until the step is trained, and still have the weights that the step began with."""
+    workers = _evaluated_apart(seed, max_staleness=max_staleness)
+    evaluations = [i for i in workers.emitted if isinstance(i, RunCall) and i.evaluating and i.model]
+    assert [(i.eval_set, i.step, i.version) for i in evaluations] == [
+        (name, step, step) for step in range(3) for name in "ab"
+    ]
+    brought = [i.version for i in workers.emitted if isinstance(i, Reallocate) and i.evaluating]
+    assert brought == [0, 1, 2], "the second evaluation has the replica of the first"
+
+
+@pytest.mark.parametrize("fault", [{"apart": False}, {"keeps": False}, {"keeps": False, "max_staleness": 1}])
+def test_the_checks_find_evaluations_that_hold_up_training(fault):
+    """Planted faults: they are not overtaken, or each brings weights that the one before it had, too."""
+    with pytest.raises(AssertionError, match="every worker waits"):
+        _evaluated_apart(0, **fault)

@@ -33,7 +33,7 @@ def first_step(config: PPOMathConfig) -> list[str]:
         context = CallContext(
             config=config,
             step=0,
-            evaluating=False,
+            eval_set="",
             engine=engines.get(call.model),
             dataset=dataset,
             tokenizer=tokenizer,

@@ -12,6 +12,7 @@ import torch
 from realrl.api.batch import PackedBatch, Sample, pack
 from realrl.api.config import GenerationConfig
 from realrl.api.data import DataConfig, DataSetConfig
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import CallOutput
 from realrl.base.progress import Progress, no_progress
 from realrl.recipes.parts.checks import score
@@ -20,6 +21,7 @@ from realrl.recipes.parts.grading import reward
 from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
 from realrl.rewards.functions import load_function
 from realrl.rewards.gym import GymItem, GymTask, questions
+from realrl.rewards.math import check_all
 from realrl.rewards.verdict import Verdict
 from tests.tiny import tiny_tokenizer
 
@@ -96,6 +98,7 @@ def rewarded(
         config=config,
         dataset=dataset,
         tokenizer=tiny_tokenizer(),
+        eval_set=HELD_OUT if evaluating else "",
         evaluating=evaluating,
         reduce=lambda x: x,
         progress=progress,
@@ -251,6 +254,7 @@ def test_a_rank_may_have_nothing_to_reward(code):
             config=config,
             dataset=dataset,
             tokenizer=None,
+            eval_set="",
             evaluating=False,
             reduce=lambda x: x,
             progress=no_progress,
@@ -394,3 +398,40 @@ def test_what_is_left_out_cannot_make_a_prompt_worth_learning_from():
     assert kept.rejected == ()
     found = rewarded(responses=responses, max_draws=2, scores=ScoreConfig(truncated="left_out"))
     assert found.rejected == (0, 1, 2, 3) and mean(found, "redrawn") == 1
+
+
+STRICT = ["7", r"so \boxed{7}", r"\boxed{8}", ""]
+
+
+def test_an_answer_may_count_in_one_form_only():
+    """In a box: without one there is no answer. A response in the form is rewarded, right or wrong."""
+    scores = ScoreConfig(form="box", correct=1.0, wrong=-1.0)
+    found = rewarded(reward={"math": 1.0, "format": 0.5}, scores=scores, responses=STRICT)
+    assert found.batch["rewards"].tolist() == pytest.approx([-1.0, 1.5, -0.5, -1.0])
+    assert mean(found, "accuracy") == pytest.approx(0.25)
+    assert mean(found, "reward/format") == pytest.approx(0.5)
+    assert mean(found, "verdict_no_answer") == pytest.approx(0.5)
+    anywhere = rewarded(responses=STRICT)
+    assert mean(anywhere, "accuracy") == pytest.approx(0.5)
+
+
+def test_an_answer_may_be_rounded():
+    """0.33 for 1/3 with two digits."""
+    texts, solutions = ["0.33", "0.333333"], [["1/3"], ["1/3"]]
+    for digits, expected in ((2, [True, True]), (6, [False, True])):
+        leniency = ScoreConfig(answer_digits=digits).leniency
+        found = check_all(texts, solutions, leniency=leniency)
+        assert [each.verdict is Verdict.CORRECT for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ScoreConfig(form="orx"), "^form: expected one of any, box, "),
+        (lambda: ScoreConfig(answer_digits=0), "^answer_digits must be from 1 to"),
+        (lambda: PPOMathConfig(reward={"math": 1.0, "format": 1.0}), "^reward: `format` rewards the form"),
+    ],
+)
+def test_forms_that_there_are_not_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -23,7 +23,7 @@ from realrl.models.registry import read_decoder_config
 from realrl.parallel.groups import Groups, create_groups, local_groups
 from realrl.recipes import RECIPES
 from realrl.recipes.grpo import GRPO, GRPOConfig, GRPOSettings
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.settings import CorrectionConfig
 from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig, PPOMathSettings, graph
 from tests.engines.test_engine import check_weights
@@ -77,7 +77,7 @@ VARIANTS: dict[str, Recipe] = {
     **{
         name: r
         for name, r in RECIPES.items()
-        if isinstance(r.default_config, PolicyConfig) and not r.default_config.has_critic
+        if isinstance(r.default_config, AdvantageConfig) and not r.default_config.has_critic
     },
     "decoupled": replace(PPO_MATH, default_config=PPOMathConfig(ppo=DECOUPLED)),
     "masked": replace(PPO_MATH, default_config=PPOMathConfig(ppo=MASKED)),
@@ -94,7 +94,7 @@ VARIANTS: dict[str, Recipe] = {
 }
 
 
-def config_of(name: str, model: Path) -> PolicyConfig:
+def config_of(name: str, model: Path) -> AdvantageConfig:
     """As published, but for the sizes; Adam's eps is large, so that rounding stays small."""
     config = VARIANTS[name].default_config
     optimizer = OptimizerConfig(lr=1e-2, eps=1e-3, clip_grad_norm=0.0)
@@ -152,7 +152,7 @@ def engine_of(
 
 def updated(
     recipe: Recipe,
-    config: PolicyConfig,
+    config: AdvantageConfig,
     model: Path,
     groups: Groups,
     batch: PackedBatch,

@@ -56,7 +56,7 @@ def test_a_verdict_does_not_wait_for_its_reasons():
 
 def test_reasons_have_a_budget_of_their_own(monkeypatch):
     monkeypatch.setattr(explaining, "seconds_for", lambda number: 1e-9)
-    monkeypatch.setattr(explaining, "judge_in_pool", lambda *_: Verdict.WRONG)
+    monkeypatch.setattr(explaining, "judge_in_pool", lambda *_, **__: Verdict.WRONG)
     monkeypatch.setattr(Budget, "bounded", lambda self, judge: judge)
     found = explain_all([r"\boxed{x+x}"] * 3, [["3x"]] * 3, num_threads=1)
     whys = [each.explanation.comparisons[0].why for each in found]

@@ -77,3 +77,11 @@ def test_what_a_kill_cut_short_between_two_renames_is_ended(tmp_path):
         "best": ".best.old",
         "step-2": "step-2",
     }
+
+
+def test_evaluations_on_other_sets_do_not_count():
+    """The best is by one set, and says which unless it is the held-out rows."""
+    best = Best(MOST, "aime")
+    best.consider(1, {MOST.metric: 9.0})
+    best.consider(2, {MOST.metric: 1.0}, "aime")
+    assert best.describe() == {"step": 2, "set": "aime", MOST.metric: 1.0}

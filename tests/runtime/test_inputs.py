@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from realrl.api.config import ModelConfig, TrainedModelConfig
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig, DataSetConfig
+from realrl.api.evals import EvalConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets import prompts
 from realrl.datasets.digests import digest_rows
@@ -283,3 +284,23 @@ def test_a_damaged_note_of_what_a_pass_read_is_named(gen):
     (run_directory(gen) / "inputs.json").write_text('{"rows": ')
     with pytest.raises(RunRefused, match="inputs.json cannot be read .* put a whole copy there"):
         check_resume(GEN, gen, digest_data(data))
+
+
+def test_rows_of_a_set_are_compared_on_every_rank_and_at_a_resume(tmp_path, model):
+    """A set that is new at a resume is not."""
+    path = write_rows(tmp_path / "set.jsonl", ROWS[:2])
+    config = replace(ppo(tmp_path, model), evals={"few": EvalConfig(path=str(path))})
+    data = open_data(PPO_MATH, config)
+    digest = digest_data(data)
+    expected = digests_of(PPO_MATH, config, digest)
+    check_digests(expected, PPO_MATH, config, data, rank=3)
+    other = data._replace(more_sets={"few": data.rows})
+    with pytest.raises(RunRefused, match="evals.few.path: rank 3 on .* reads 4 rows .* from .*set.jsonl"):
+        check_digests(expected, PPO_MATH, config, other, rank=3)
+
+    before = InputDigests(digest.rows, digest.held_out, {}, dict(digest.more_sets))
+    changed = digest_data(other)
+    now = InputDigests(changed.rows, changed.held_out, {}, dict(changed.more_sets))
+    assert "evals.few.path: 4 rows" in difference(before, now, {})
+    new = InputDigests(changed.rows, changed.held_out, {}, {"another": digest.rows})
+    assert difference(before, new, {}) is None

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from realrl.api.data import DataConfig
+from realrl.api.evals import HELD_OUT
 from realrl.api.mesh import DeviceMesh, ExecutionPlan, ParallelLayout, Placement
 from realrl.api.messages import Done
 from realrl.datasets.digests import RowsDigest
@@ -79,7 +80,11 @@ def training(folder: Path) -> Training:
 )
 def test_the_best_weights_are_saved_before_they_are_trained_on(tmp_path, losses, saved):
     """Those of each evaluation that is better than all before; no others."""
-    schedule, best, crew = training(tmp_path), Best(SFT.best_by(SFTConfig())), Crew(dict(enumerate(losses)))
+    schedule, best, crew = (
+        training(tmp_path),
+        Best(SFT.criteria(SFTConfig(), HELD_OUT)[0]),
+        Crew(dict(enumerate(losses))),
+    )
     ignored = SimpleNamespace(**dict.fromkeys(TOLD, lambda *_: None))
     Master(crew, schedule, best, ignored, ignored, ignored, NO_INPUTS, Shutdown(0.0)).run()
     expected = ["validate 0", "train 0"]
@@ -111,7 +116,7 @@ def test_what_is_found_in_the_course_of_a_run_is_said_behind_its_step(tmp_path):
     told = dict.fromkeys(TOLD, lambda *_: None) | {"say": said.append}
     told["show_job"] = lambda ended: said.append("" if ended.evaluating else f"step {ended.step}")
     ignored = SimpleNamespace(**told)
-    crew, best = Crew(dict.fromkeys(range(5), 1.0)), Best(SFT.best_by(SFTConfig()))
+    crew, best = Crew(dict.fromkeys(range(5), 1.0)), Best(SFT.criteria(SFTConfig(), HELD_OUT)[0])
     inputs = NO_INPUTS, Shutdown(0.0), lambda seen: [], course
     Master(crew, training(tmp_path), best, ignored, ignored, ignored, *inputs).run()
     assert course.seen == [0, 1, 2, 3]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
+from realrl.api.config import ModelConfig, TrainedModelConfig
 from realrl.api.configure import build_config, dump_config
 from realrl.api.data import DataConfig, DataSetConfig
+from realrl.api.evals import EvalConfig
 from realrl.recipes.gen import GEN
+from realrl.recipes.ppo_math import PPO_MATH, PPOMathConfig
 from realrl.runtime.master.recorder import run_directory
 from realrl.runtime.model_directories import bytes_to_download, hub_repo, resolve_model
 from realrl.runtime.pins import commits, pin
@@ -200,6 +204,22 @@ def test_sets_keep_their_commits_too(hub, elsewhere, files, config):
     sets["own"] = DataSetConfig(path="hf:acme/none")
     with pytest.raises(ValueError, match=r"^data\.sets\.own\.path: hf:acme/none: .*no dataset of that name"):
         pin(GEN, replace(config, data=DataConfig(sets=sets), trial="another"))
+
+
+def test_sets_to_evaluate_on_get_commits_and_the_day(hub, elsewhere, files, tmp_path):
+    """The day, where a chat template is theirs alone."""
+    first = hub.add("acme/rows", "dataset").commit({"README.md": b"1"})
+    evals = {"hub": EvalConfig(path="hf:acme/rows"), "own": EvalConfig(path="sums", template="chat")}
+    actor = TrainedModelConfig(model=ModelConfig(path=str(elsewhere)))
+    data = DataConfig(path="sums", template="plain")
+    config = PPOMathConfig(runs_dir=str(tmp_path), actor=actor, data=data, evals=evals)
+    pinned = pin(PPO_MATH, config)
+    assert commits(pinned) == {"evals.hub.commit": first}
+    assert pinned.data == replace(data, date=date.today().isoformat())
+    assert pin(PPO_MATH, replace(config, evals={"hub": evals["hub"]})).data == data
+    wrong = {"own": replace(evals["own"], commit="1" * 40)}
+    with pytest.raises(ValueError, match=r"^evals\.own\.commit: evals\.own\.path is no dataset of the"):
+        pin(PPO_MATH, replace(config, evals=wrong))
 
 
 def test_a_commit_that_is_given_is_taken(hub, elsewhere, files, config):

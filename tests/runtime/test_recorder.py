@@ -7,10 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.messages import Done
 from realrl.program.events import Job
 from realrl.program.instructions import Forget, Move
 from realrl.program.program import Program
+from realrl.runtime.loggers.background import scalars_of
 from realrl.runtime.master.crew import Running
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome
@@ -29,8 +31,8 @@ def _move(seq, step):
     return Move(seq=seq, job=0, step=step, **of_call)
 
 
-def _report(step=0, evaluating=False, accuracy=1.0):
-    report = JobReport(Job(0, Program(()), step, evaluating))
+def _report(step=0, eval_set="", accuracy=1.0):
+    report = JobReport(Job(0, Program(()), step, eval_set))
     report.num_tokens = 120
     metrics = {"accuracy": (accuracy, 2.0), "never": (0.0, 0.0)}
     report.add(0, _call(0, "gen"), Done(seq=0, started_s=10.0, ended_s=12.0, metrics=metrics))
@@ -180,10 +182,10 @@ def _strict(text):
 def test_the_summary_has_both_ends():
     """First and last evaluation, first and last step, speed over all steps."""
     summary = Summary(time.monotonic() - 60)
-    summary.add(_report(evaluating=True, accuracy=0.0).outcome())
+    summary.add(_report(eval_set=HELD_OUT, accuracy=0.0).outcome())
     summary.add(_report(step=0, accuracy=1.0).outcome())
     summary.add(_report(step=1, accuracy=2.0).outcome())
-    summary.add(_report(step=2, evaluating=True, accuracy=4.0).outcome())
+    summary.add(_report(step=2, eval_set=HELD_OUT, accuracy=4.0).outcome())
     result = summary.result(experiment="e", trial="t", checkpoint="c")
     assert result["eval"]["before"]["accuracy"] == 0.0 and result["eval"]["after"]["accuracy"] == 1.0
     assert result["train"]["accuracy"] == {"first": 0.25, "last": 0.5}
@@ -192,6 +194,33 @@ def test_the_summary_has_both_ends():
     text = io.StringIO()
     print_summary(result, Console(file=text, width=100))
     assert "held-out accuracy" in text.getvalue() and "0 -> 1" in text.getvalue()
+
+
+def test_a_named_set_is_in_its_row_its_records_and_the_summary(tmp_path):
+    """The held-out rows have no key `set`; a set has its name, from records of earlier starts, too."""
+    outcomes = []
+    with Recorder(tmp_path, num_workers=2, kind="train") as recorder:
+        for step, eval_set in ((0, HELD_OUT), (0, "aime"), (2, "aime")):
+            report = _report(step=step, eval_set=eval_set)
+            outcome = report.outcome({"avg@4": 0.25 * step, "avg@4_low": 0.1})
+            recorder.record_job(outcome, report.records)
+            outcomes.append(outcome)
+    rows = _lines(tmp_path / "metrics.jsonl")
+    assert [row.get("set") for row in rows] == [None, "aime", "aime"]
+    assert [row["kind"] for row in rows] == ["eval"] * 3 and "evals" not in rows[0]
+    assert [row.get("set") for row in _lines(tmp_path / "rollouts.jsonl")] == [None, "aime", "aime"]
+    assert scalars_of(rows[1])["eval/aime/avg@4"] == 0 and "eval/avg@4" in scalars_of(rows[0])
+
+    summary = Summary(time.monotonic())
+    for row, outcome in zip(rows, outcomes):
+        assert Outcome.of(row).eval_set == outcome.eval_set
+        summary.add(Outcome.of(row))
+    summary.add(_report(step=0).outcome())
+    result = summary.result(experiment="e", trial="t", checkpoint="c")
+    assert result["evals"]["aime"]["after"]["avg@4"] == 0.5 and result["eval"]["after"]["avg@4"] == 0
+    text = io.StringIO()
+    print_summary(result, Console(file=text, width=100))
+    assert "aime avg@4" in text.getvalue() and "avg@4_low" not in text.getvalue()
 
 
 def test_the_summary_of_a_pass_is_over_all_of_it(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from realrl.api.config import GenerationConfig, ModelConfig, OptimizerConfig, RunConfig
 from realrl.api.configure import dump_config
 from realrl.api.data import DataConfig
+from realrl.api.evals import EvalConfig
 from realrl.api.recipe import Recipe
 from realrl.datasets.digests import DataDigest, RowsDigest
 from realrl.recipes.gen import GEN, GenConfig
@@ -180,3 +181,14 @@ def test_what_is_generated_ahead_depends_on_where_a_run_resumes(tmp_path):
     check_resume(PPO_MATH, replace(made, restarts=1))
     with pytest.raises(ValueError, match="was made with recover_every=5, got 3"):
         check_resume(PPO_MATH, replace(made, recover_every=3))
+
+
+def test_sets_of_evaluations_may_come_and_go_and_a_set_that_stays_is_the_same(tmp_path):
+    """And may be evaluated as often as wanted from then on."""
+    one = EvalConfig(path="a.jsonl", n=2, temperature=1.0)
+    made = PPOMathConfig(runs_dir=str(tmp_path), recover_every=5, evals={"one": one})
+    make(PPO_MATH, made, points=(5,))
+    for evals in ({}, {"one": one, "two": one}, {"one": replace(one, every=3)}):
+        check_resume(PPO_MATH, replace(made, evals=evals, eval_at_start=False, keep_best="one/reward"))
+    with pytest.raises(ValueError, match="was made with evals.one.n=2, got 3"):
+        check_resume(PPO_MATH, replace(made, evals={"one": replace(one, n=3), "two": one}))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realrl.api.evals import HELD_OUT, EvalConfig
 from realrl.program.jobs import Programs, in_order, samples_of
 from realrl.program.program import Program
 from realrl.runtime.master.schedule import Pass, Training, epoch_rows, spare_rows
@@ -30,6 +31,7 @@ class Rows:
 
 def _schedule(num_held_out=3, **settings):
     usual = {"num_steps": 3, "batch_size": 2, "seed": 1, "eval_every": 0, "save_every": 0, "max_staleness": 0}
+    usual |= {"eval_at_start": True}
     usual |= {"keep_best": False, "recover_every": 0}
     config = SimpleNamespace(**usual | settings)
     held_out = Rows(num_held_out) if num_held_out else None
@@ -47,6 +49,61 @@ def _kinds(**settings):
 def test_both_ends_are_evaluated_and_the_end_is_saved():
     """By default nothing stands between the steps."""
     assert _kinds() == ["eval 0", "train 0", "train 1", "train 2", "eval 3", "save 3"]
+
+
+def _with_sets(**settings):
+    """A schedule with two more sets: `a` every step and four answers to each problem, `b` as left out."""
+    evals = {"a": EvalConfig(path="a", n=4, temperature=1.0, every=1), "b": EvalConfig(path="b")}
+    schedule = _schedule(evals=evals, **settings)
+    best_set = settings.get("best_set", HELD_OUT)
+    return replace(schedule, more_sets={"a": Rows(2), "b": Rows(1)}, best_set=best_set)
+
+
+def _evaluations(schedule):
+    return [f"{job.eval_set} {job.step}" for job in schedule.jobs() if job.evaluating]
+
+
+def test_each_set_is_evaluated_as_often_as_it_says():
+    """All of them at both ends; with its own number of answers, which have ids of their own."""
+    schedule = _with_sets(num_steps=4, eval_every=2)
+    assert _evaluations(schedule) == [
+        *("held_out 0", "a 0", "b 0", "a 1", "held_out 2", "a 2", "b 2", "a 3", "held_out 4", "a 4", "b 4"),
+    ]
+    assert _evaluations(_with_sets(num_steps=2, eval_at_start=False)) == ["a 1", "held_out 2", "a 2", "b 2"]
+    (job,) = [job for job in schedule.jobs() if (job.eval_set, job.step) == ("a", 1)]
+    assert job.group_size == 4 and [sample.row for sample in job.samples] == [0] * 4 + [1] * 4
+    assert [sample.id for sample in job.samples] == list(range(8))
+
+
+def test_the_best_weights_come_after_the_set_that_decides():
+    """Whose evaluation is the first, so that training waits for no other one."""
+    schedule = _with_sets(num_steps=2, eval_every=2, keep_best=True, best_set="a")
+    jobs = [job.eval_set or ("best" if job.only_if_best else "") for job in schedule.jobs()]
+    assert jobs == ["a", "held_out", "b", "", "a", "best", "", "a", "held_out", "b", "best", ""]
+
+
+def test_a_resumed_run_repeats_only_evaluations_that_are_not_recorded():
+    whole = _with_sets(num_steps=4, eval_every=2)
+    left = replace(whole, steps_done=2, evaluated=frozenset(("a", HELD_OUT)))
+    assert _evaluations(left) == ["b 2", "a 3", "held_out 4", "a 4", "b 4"]
+
+
+def test_an_evaluation_that_is_overtaken_runs_along_with_the_next_step():
+    """With what waits for it, and not before a recovery point; nothing overtakes the last ones."""
+    settings = {"eval_every": 1, "save_every": 2, "recover_every": 2, "keep_best": True}
+    schedule = _schedule(**settings)
+    programs = replace(schedule.programs, evaluate=Program(("eval",), is_overtaken=True))
+    stages = _stages(replace(schedule, programs=programs))
+    order = [
+        f"{'best' if stage.job.only_if_best else instruction} {stage.job.step}"
+        for stage in stages
+        for instruction in stage.instructions
+    ]
+    assert order == [
+        *("gen 0", "eval 0", "train 0", "gen 1", "eval 1", "best 1", "train 1"),
+        *("snapshot 2", "gen 2", "eval 2", "best 2", "save 2", "train 2", "flush 2"),
+        *("snapshot 3", "eval 3", "best 3", "save 3", "flush 3"),
+    ]
 
 
 def test_a_job_takes_the_rows_of_its_step():
@@ -132,7 +189,7 @@ def test_a_recovered_run_does_what_is_left_of_an_undisturbed_one(max_staleness, 
     """In the same order, on the same rows, and it knows how old the weights are."""
     settings = {"num_steps": 6, "eval_every": 1, "save_every": 1, "max_staleness": max_staleness}
     whole = replace(_schedule(recover_every=2, **settings), run_directory=tmp_path)
-    left = replace(whole, steps_done=steps_done, is_evaluated=True)
+    left = replace(whole, steps_done=steps_done, evaluated=frozenset((HELD_OUT,)))
     (tmp_path / "checkpoints" / f"step-{steps_done}").mkdir(parents=True)
     stages = [(stage.job.step, stage.instructions, stage.job.samples) for stage in _stages(whole)]
     flush = stages.index((steps_done, ("flush",), ()))
@@ -157,7 +214,7 @@ def test_what_was_not_done_before_a_recovery_point_is_done_when_it_is_resumed(tm
         return [kind for kind in found if "snapshot" not in kind and "flush" not in kind]
 
     assert kinds() == [f"eval {step}", f"best {step}", f"save {step}", *rest]
-    left = replace(left, is_evaluated=True)
+    left = replace(left, evaluated=frozenset((HELD_OUT,)))
     assert kinds() == [f"best {step}", f"save {step}", *rest]
     (checkpoints / f"step-{step}").mkdir(parents=True)
     (checkpoints / "best").mkdir()

@@ -44,6 +44,30 @@ def test_the_last_box_comes_first(text, answer):
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"One step gives $\boxed{40}$. Final Answer: the final answer is $1,540$. I hope so.", "1,540"),
+        (r"\boxed{40}, then twice as much.\n\n**Final answer:** 80", "80"),
+        (r"\boxed{40} twice. The final answer is not 40, the final answer is $80.", "$80"),
+        (r"\boxed{1,540} is it. The final answer is $1540.", "1,540"),
+        (r"\boxed{40} it is. The answer is 80.", "40"),
+        (r"The final answer is 80, that is \boxed{40}", "40"),
+        (r"\boxed{40}. If the final answer is 80, I am wrong.", "40"),
+        (r"\boxed{40}. The final answer is not 80.", "40"),
+        (r"\boxed{40}. The final answer is 80 cm.", "40"),
+        (r"\boxed{40}. The final answer is correct, for 80 reasons.", "40"),
+        (r"\boxed{B}. The final answer is 80.", "B"),
+        (r"\boxed{x+1}. The final answer is 80.", "x+1"),
+        (r"\boxed{40. The final answer is 80.", None),
+        (r"<answer>\boxed{40}</answer> The final answer is 80.", "40"),
+    ],
+)
+def test_another_number_as_the_final_answer_after_the_box_corrects_it(text, answer):
+    """A step may be boxed; whatever else follows a box is a remark on it."""
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
     "text",
     [
         r"\boxed{7} and then \boxed{8",
@@ -395,6 +419,20 @@ def test_a_value_that_a_text_does_not_give_for_its_answer(text, solution):
         ("It costs $1,234.50 today", "1,234.50"),
         ("It changed by −$3", "-$3"),
         ("1,2345", "2345"),
+        ("In all 7 654 321 people came.", "7 654 321"),
+        ("In all 7.654.321 people came.", "7.654.321"),
+        ("In all 76,54,321 people came.", "76,54,321"),
+        ("In all 7'654 people came.", "7'654"),
+        ("In all 7\u00a0654 people came.", "7\u00a0654"),
+        (r"In all 7{,}654 and 2\,654", r"2\,654"),
+        ("the numbers 5 9 400 700", "700"),
+        ("in 1999 400 700", "700"),
+        ("room 12 400", "400"),
+        ("about 1.234", "1.234"),
+        ("so x = 3 or x = -3.", "3 or x = -3"),
+        ("so f(x) = 3 or f(x) = 5", "3 or f(x) = 5"),
+        ("x=3orx=-3", "3orx=-3"),
+        ("x = 3 for y = 5", "5"),
         ("the set 3, 5, 7", "7"),
         ("It is 3 or 4.", "3 or 4"),
         ("It is 3, 4 or 5.", "3, 4 or 5"),
@@ -466,6 +504,8 @@ FRAGMENTS = (
         "answer ",
         "answers to ",
         "answer:",
+        r"\boxed{1} final answer is ",
+        "final answer is 1 ",
         "Answer\n",
         "#### ",
         "if the answer is ",
@@ -487,6 +527,10 @@ FRAGMENTS = (
     *(
         "1",
         "12,345",
+        "1 234 567 ",
+        "1.234.567.",
+        "12,34,",
+        "x=1orx",
         "1,111",
         "1/",
         "1e",
@@ -573,7 +617,9 @@ def test_the_verifier_is_imported_at_once_and_without_heavy_packages():
         ("The answer to it is 7 apples", "The answer to it is 7 apples"),
         ("12,000 miles", "12,000 miles"),
         ("We count the apples one after another. " * 6 + "The answer is 7, as we saw.", "7"),
-        (r"so it is \boxed{7", r"so it is \boxed{7"),
+        (r"so it is \boxed{7", "7"),
+        (r"so it is \boxed{\frac{7}{8}", r"\frac{7}{8}"),
+        (r"so it is \boxed{", r"so it is \boxed{"),
         ("", ""),
     ],
 )

@@ -7,6 +7,37 @@ import pytest
 from realrl.verifier.same import same_answer
 
 SAME = {
+    "points that are no combinations": [("C(5, -2)", "(5, -2)"), ("C(5, 2)", "10"), ("C(5, 2)", "(5, 2)")],
+    "lists without spaces": [
+        ("y=6ory=-8", "6, -8"),
+        ("f(x)=3orf(x)=7", "3, 7"),
+        (r"y>4andy\le 9", "(4, 9]"),
+        ("8or9", "8, 9"),
+    ],
+    "amounts in other units": [
+        ("7 dollars = 700 cents", "700 cents"),
+        ("90 min = 1.5 hours", "1.5 hours"),
+        ("8 euros = 9 dollars", "9 dollars"),
+        (r"6 \text{ tickets} = 45", "45"),
+    ],
+    "products of amounts": [
+        (r"7\text{ cm} \times 4\text{ cm}", r"28\text{ cm}^2"),
+        (r"7\text{ m} \cdot 4\text{ cm}", r"2800\text{ cm}^2"),
+        (r"7\text{ cm} \times 4\text{ cm}", r"7 \times 4"),
+        (r"2\text{ m}\times 3\text{ m}\times 5\text{ m}", r"30\text{ m}^3"),
+    ],
+    "a name without a meaning": [("6", r"y = \qqq = 6"), (r"y = \heartsuit = 6", "6")],
+    "the letter of an argument": [
+        ("g(t) = t^2 - 4", "g(x) = x^2 - 4"),
+        ("h(x) = 6", "h(n) = 6"),
+        ("g(y)=6 or g(y)=8", r"g(x) = 6 \text{ and } g(x) = 8"),
+    ],
+    "a ray and a point": [
+        ("x > 4 or x = 1", r"\{1\} \cup (4, \infty)"),
+        ("|x| > 4 or x = 0", r"(-\infty,-4) \cup \{0\} \cup (4,\infty)"),
+        (r"|x| \ge 4", r"(-\infty,-4] \cup [4,\infty)"),
+        ("3 < |x - 1| < 5", r"(-4,-2) \cup (4,6)"),
+    ],
     "branches": [
         (r"\sqrt{(x-7)^2}", "|x-7|"),
         (r"\ln(y^4)", r"4\ln|y|"),
@@ -268,6 +299,36 @@ SAME = {
 }
 
 DIFFERENT = {
+    "points that are no combinations": [("C(5, -2)", "0"), ("C(-5, 2)", "15")],
+    "lists without spaces": [("y=6ory=-8", "-8"), ("y=6ory=-8", "6"), ("y>4andy<9", "9")],
+    "amounts in other units": [
+        ("7 dollars = 7 cents", "7 cents"),
+        ("7 dollars = 700 cents", "7"),
+        ("6 m = 5 m", "5 m"),
+        ("8 euros = 9 dollars", "8 euros"),
+        ("3x m = 12", "12"),
+    ],
+    "products of amounts": [
+        (r"7\text{ cm} \times 4\text{ cm}", r"28\text{ cm}"),
+        (r"7\text{ cm} \times 4\text{ cm}", r"11\text{ cm}^2"),
+        (r"7\text{ cats} \times 4\text{ dogs}", "28"),
+    ],
+    "a name without a meaning": [("6", r"y = 6 = \qqq"), (r"6 = \qqq = 7", "6")],
+    "the letter of an argument": [
+        ("g(t) = t^2 - x", "g(x) = x^2 - x"),
+        ("g(t) = xt", "g(x) = x^2"),
+        ("V(d) = d^3", "V(r) = r^3"),
+        ("P(b) = 0.2", "P(a) = 0.2"),
+        ("g(3) = 6", "g(4) = 6"),
+        ("h(x) = x", "g(x) = x"),
+        ("g(t) = t^2 - 4", "g(x) = x^2 - 5"),
+    ],
+    "a ray and a point": [
+        ("x > 4 or x = 1", r"(4, \infty)"),
+        ("x > 4 or x = 1", "x = 1"),
+        ("x > 4 or y = 1", r"\{1\} \cup (4, \infty)"),
+        ("x > 4 or x = 6", r"(4, \infty)"),
+    ],
     "branches": [
         (r"\sqrt{(x-7)^2}", "x-7"),
         (r"\sqrt{(x-7)^2}", "7-x"),

@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from realrl.algorithms.pass_at_k import bootstrap_intervals, pass_at_k, powers_of_two
+from realrl.algorithms.pass_at_k import mean_intervals, pass_at_k, powers_of_two
 from realrl.rewards.verdict import Verdict
 
 Answers = list[dict[str, Any]]
@@ -65,18 +63,7 @@ def _accuracies(problems: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     for k in powers_of_two(num_samples):
         columns[f"pass@{k}"] = [pass_at_k(num_samples, number, k) for number in num_right]
 
-    # Bootstrap draws rows: the problems.
-    values = np.array(list(columns.values())).T
-    means = values.mean(axis=0)
-    lows, highs = bootstrap_intervals(values)
-    accuracies = {}
-    for index, name in enumerate(columns):
-        accuracies[name] = {
-            "mean": float(means[index]),
-            "low": float(lows[index]),
-            "high": float(highs[index]),
-        }
-    return accuracies
+    return {name: interval._asdict() for name, interval in mean_intervals(columns).items()}
 
 
 def _described(answers: Answers) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from realrl.apps.report.lines import JsonLines
 
 MOST_POINTS = 20_000
 """Points of a curve; a longer one is thinned to the means of neighbours."""
-_NO_METRICS = frozenset(("step", "kind", "weights", "phases_s", "warnings"))
+_NO_METRICS = frozenset(("step", "kind", "set", "weights", "phases_s", "warnings"))
 
 Row = Mapping[str, Any]
 
 
 class Metrics(NamedTuple):
-    """The rows of a run by kind (`train`, `eval`, `pass`), each in the order of steps."""
+    """The rows of a run by kind (`train`, `eval`, `eval/SET`, `pass`), each in the order of steps."""
 
     rows: Mapping[str, Sequence[Row]]
     notes: Sequence[str]
@@ -34,7 +34,7 @@ def read_metrics(lines: JsonLines) -> Metrics:
     rows: dict[str, list[Row]] = {}
     num_unfit = 0
     for _, row in lines:
-        kind = row.get("kind")
+        kind = kind_of(row.get("kind"), row.get("set"))
         if is_step(row.get("step")) and isinstance(kind, str):
             rows.setdefault(kind, []).append(row)
         else:
@@ -45,6 +45,11 @@ def read_metrics(lines: JsonLines) -> Metrics:
     for found in rows.values():
         found.sort(key=lambda row: row["step"])
     return Metrics(rows, notes)
+
+
+def kind_of(kind: Any, eval_set: Any) -> Any:
+    """Return the kind of a row or a rollout: that of an evaluation on a named set has the name in it."""
+    return f"{kind}/{eval_set}" if isinstance(eval_set, str) and eval_set else kind
 
 
 def is_step(value: Any) -> TypeGuard[int]:

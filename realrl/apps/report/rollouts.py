@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from realrl.apps.report.encoding import integers
 from realrl.apps.report.lines import JsonLines, parse
-from realrl.apps.report.metrics import Metrics, is_step, number
+from realrl.apps.report.metrics import Metrics, is_step, kind_of, number
 
 _Item = TypeVar("_Item")
 
@@ -110,7 +110,8 @@ def _kind(record: Mapping[str, Any]) -> str:
     """Return the kind of job that a rollout was made by."""
     if "evaluating" not in record:
         return "pass"
-    return "eval" if record["evaluating"] else "train"
+    kind = kind_of("eval" if record["evaluating"] else "train", record.get("set"))
+    return str(kind)
 
 
 def _reward(record: Mapping[str, Any]) -> float:

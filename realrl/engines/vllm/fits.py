@@ -8,7 +8,7 @@ import torch
 
 from realrl.api.config import RunConfig
 from realrl.api.mesh import ParallelLayout
-from realrl.api.traits import data_of, needed_generation
+from realrl.api.traits import data_of, evals_of, needed_generation
 from realrl.models.config import DecoderConfig
 from realrl.models.families.keys import Family
 from realrl.models.families.qwen2 import QWEN2
@@ -75,7 +75,11 @@ def longest(config: RunConfig, decoder: DecoderConfig) -> int:
     """Return the number of tokens of the longest prompt with its response."""
     data = data_of(config)
     assert data is not None, "a recipe that generates reads prompts, so its config has the section data"
-    num_tokens = data.max_prompt_tokens + needed_generation(config).max_new_tokens
+    generation = needed_generation(config)
+    num_tokens = data.max_prompt_tokens + generation.max_new_tokens
+    for each in evals_of(config).values():
+        num_prompt_tokens = each.max_prompt_tokens or data.max_prompt_tokens
+        num_tokens = max(num_tokens, num_prompt_tokens + each.generation(generation).max_new_tokens)
     return min(num_tokens, decoder.max_position)
 
 

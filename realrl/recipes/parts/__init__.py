@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         reference,
         report,
         sample_records,
+        score_scale,
         update,
     )
 else:
@@ -35,6 +36,7 @@ else:
         "reference",
         "report",
         "sample_records",
+        "score_scale",
         "update",
     )
 
@@ -48,5 +50,6 @@ __all__ = [
     "reference",
     "report",
     "sample_records",
+    "score_scale",
     "update",
 ]

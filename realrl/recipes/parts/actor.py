@@ -22,7 +22,7 @@ from realrl.api.metrics import Metric
 from realrl.api.recipe import CallContext, CallOutput, Mean, Metrics, joined
 from realrl.base.user_files import load_function_from_file
 from realrl.recipes.parts import terms
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.report import (
     Drift,
     correction_metrics,
@@ -41,7 +41,7 @@ TermOfLoss = Callable[[ResponseTokens, PackedBatch], Tensor | float]
 """What an algorithm adds to its loss of a micro-batch, as the cost of a distance: a scalar."""
 
 
-def own_loss_of(config: PolicyConfig) -> TokenLoss | None:
+def own_loss_of(config: AdvantageConfig) -> TokenLoss | None:
     """Return the loss of a user's own that a config names, if it does.
 
     Raises:
@@ -58,7 +58,7 @@ def own_loss_of(config: PolicyConfig) -> TokenLoss | None:
     return loss
 
 
-def check(config: PolicyConfig) -> None:
+def check(config: AdvantageConfig) -> None:
     """Check the loss that a config names.
 
     Raises:
@@ -68,7 +68,7 @@ def check(config: PolicyConfig) -> None:
 
 
 def train(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     loss: LossOfPolicy,
     *,
@@ -115,7 +115,7 @@ class _Watched:
 
     def __init__(
         self,
-        ctx: CallContext[PolicyConfig],
+        ctx: CallContext[AdvantageConfig],
         num_tokens: float,
         loss: LossOfPolicy,
         term: TermOfLoss,

@@ -6,7 +6,7 @@ from realrl.api.config import ModelConfig
 from realrl.api.graph import Blend, CallKind, DataflowGraph, Redraw
 from realrl.api.graph import ModelFunctionCall as Call
 from realrl.api.recipe import ModelSpec
-from realrl.recipes.parts.config import CriticPolicyConfig, PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig, CriticPolicyConfig, PolicyConfig
 from realrl.recipes.parts.reward_names import own_functions, part_keys
 from realrl.recipes.parts.settings import Reference
 
@@ -24,6 +24,9 @@ PROMPT = ("prompts",)
 PAIR = ("input_ids", "loss_mask", "chosen_tokens")
 """The keys of a row with two responses."""
 PER_PAIR = ("chosen_tokens",)
+LABELLED = ("input_ids", "loss_mask", "own_tokens", "is_desirable")
+"""The keys of a row with a labelled response."""
+PER_LABELLED = ("own_tokens", "is_desirable", "kl_log_ratios")
 
 
 def actor_gen(config: PolicyConfig) -> Call:
@@ -58,21 +61,21 @@ def critic_inf() -> Call:
     return Call("critic_inf", "critic", CallKind.INFERENCE, RESPONSE, ("values",))
 
 
-def prox_inf(config: PolicyConfig) -> list[Call]:
+def prox_inf(config: AdvantageConfig) -> list[Call]:
     """Return the call that recomputes log-probabilities before the update, if the config asks for it."""
     if config.ppo.old == "rollout":
         return []
     return [Call("prox_inf", "actor", CallKind.INFERENCE, RESPONSE, _prox_keys(config))]
 
 
-def _prox_keys(config: PolicyConfig) -> tuple[str, ...]:
+def _prox_keys(config: AdvantageConfig) -> tuple[str, ...]:
     """Return what the trainer computes of each token before the update."""
     if config.ppo.top_entropy < 1:
         return ("prox_logprobs", "prox_entropies")
     return ("prox_logprobs",)
 
 
-def advantages(config: PolicyConfig, *more: str, outputs: tuple[str, ...] = ("advantages",)) -> Call:
+def advantages(config: AdvantageConfig, *more: str, outputs: tuple[str, ...] = ("advantages",)) -> Call:
     """Return the call that estimates advantages, from the rollout, its rewards and the keys `more`.
 
     It runs on the ranks of `actor_train`, each on the samples that it trains on: nothing has to move.
@@ -88,7 +91,7 @@ def advantages(config: PolicyConfig, *more: str, outputs: tuple[str, ...] = ("ad
     )
 
 
-def actor_train(config: PolicyConfig, *more: str) -> Call:
+def actor_train(config: AdvantageConfig, *more: str) -> Call:
     """Return the call that trains the actor on advantages, and on the keys `more`."""
     keys = (*TRAINED, *more, "advantages")
     if config.ppo.positive_nll:

@@ -16,9 +16,18 @@ from realrl.api.config import (
     TrainingConfig,
 )
 from realrl.api.data import GYM_PREFIX, DataConfig
-from realrl.recipes.parts.settings import CriticSettings, Updates, require_at_least, require_share
-from realrl.rewards.functions import GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
+from realrl.api.evals import EvalConfig, check_evals
+from realrl.recipes.parts.settings import (
+    CriticSettings,
+    Sampling,
+    Updates,
+    require_at_least,
+    require_share,
+)
+from realrl.rewards.functions import FORMAT, GYM, JUDGE, LARGEST_REWARD, MATH, MODEL, weights_of
 from realrl.rewards.judge_config import JudgeConfig
+from realrl.verifier.forms import ANYWHERE, AnswerForm, form_of
+from realrl.verifier.leniency import Leniency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,18 @@ class ScoreConfig:
     ungraded: float | None = None
     """Reward of a response whose check took too long or broke, which says nothing about the response. Left
     out, the response takes no part in the step; the metric `ungraded` counts such responses."""
+    form: str = "any"
+    """Where an answer counts: `any`, anywhere; `box`, in a box only; `tags`, in `<answer>` after `</think>`;
+    the forms of published graders, `deepscaler`, `orz` and `dapo`; or settings, as `tagged=true,place=box`,
+    of `ended`, `after_thought`, `tagged`, `place`, `phrase` and `last_chars`. The reward `format` is 1 for a
+    response in this form, right or wrong."""
+    answer_digits: int = 6
+    """Significant digits from which a decimal answer stands for a number with more: with 2, 0.33 for 1/3."""
     convert_units: bool = True
     """Whether `math` takes 100 cm for 1 m; without, the units of an answer are those of its solution."""
+    normalise: bool = False
+    """Take the reward model's scores less their mean and in units of their standard deviation, over its last
+    hundred training steps or so, which `rw` writes to `scores.json` next to its weights."""
     bias: float = 0.0
     """Added to each reward."""
     scale: float = 1.0
@@ -81,6 +100,8 @@ class ScoreConfig:
     `math` and `gym`, and in all no more than that, whatever a reward model or functions say."""
 
     def __post_init__(self) -> None:
+        Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
+        form_of(self.form)
         require_at_least(
             0, clip=self.clip, overlong_tokens=self.overlong_tokens, overlong_penalty=self.overlong_penalty
         )
@@ -95,6 +116,16 @@ class ScoreConfig:
             if value is not None and abs(value) > LARGEST_REWARD:
                 bounds = f"from {-LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
                 raise ValueError(f"{name} must be {bounds}, got {value}")
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """Where an answer counts."""
+        return form_of(self.form)
+
+    @property
+    def leniency(self) -> Leniency:
+        """What an answer may do without being wrong."""
+        return Leniency(convert_units=self.convert_units, answer_digits=self.answer_digits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,28 +144,23 @@ class PolicyConfig(TrainingConfig, Section):
     )
     data: DataConfig = field(default_factory=DataConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ppo: Updates = field(default_factory=Updates)
+    evals: dict[str, EvalConfig] = field(default_factory=dict)
+    """Sets of problems to evaluate on, each under a name of its own, in addition to the held-out rows of
+    `data`, which are the set `held_out`."""
+    ppo: Sampling = field(default_factory=Sampling)
     """The algorithm's own numbers."""
     reward: str | dict[str, float] = MATH
     """What rewards a response: `math`, the verifier, by `scores`; `gym`, the task's own scorer, also by
-    `scores`, in part where the answer is right in part; `model`, the reward model; `judge`, a language model
-    behind a URL; a function of Python code as `path/to/file.py:function`, called as
-    `f(prompt, response, solutions)`, `f(sample)` or `f(samples)`, which returns a number, or None where it
-    has no opinion: that response takes no part in the step; or several, each with its weight."""
+    `scores`, in part where the answer is right in part; `format`, whether a response has the form of
+    `scores.form`; `model`, the reward model; `judge`, a language model behind a URL; a function of Python
+    code as `path/to/file.py:function`, called as `f(prompt, response, solutions)`, `f(sample)` or
+    `f(samples)`, which returns a number, or None where it has no opinion: that response takes no part in the
+    step; or several, each with its weight."""
     reward_model: ModelConfig | None = None
     """One that `rw` trained, for the reward `model`."""
     judge: JudgeConfig | None = None
     """The language model of the reward `judge`."""
     scores: ScoreConfig = field(default_factory=ScoreConfig)
-    advantage: str | None = None
-    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
-    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
-    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
-    samples earned (`realrl.algorithms.advantages.Scored`)."""
-    loss: str | None = None
-    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
-    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
-    loss of each."""
 
     @property
     def has_critic(self) -> bool:
@@ -156,11 +182,16 @@ class PolicyConfig(TrainingConfig, Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_evals(self.evals, self.data)
         self._check_reward()
         self._check_sizes()
 
     def _check_reward(self) -> None:
         names = self.reward_names
+        if FORMAT in names and self.scores.answer_form == ANYWHERE:
+            raise ValueError(
+                "reward: `format` rewards the form of an answer: say by scores.form which, or leave it out"
+            )
         if (MODEL in names) != (self.reward_model is not None):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
@@ -178,20 +209,45 @@ class PolicyConfig(TrainingConfig, Section):
                 f" them, and call_timeout_s is {self.call_timeout_s:g}; lower judge.timeout_s or"
                 " judge.retries, or raise call_timeout_s"
             )
-        paths = filter(None, (self.data.path, self.data.held_out_path))
+        if self.scores.normalise and self.reward_model is None:
+            raise ValueError(
+                "scores.normalise: it is for the scores of a reward model; give one, as reward=model"
+                " reward_model.path=FOLDER, or leave it out"
+            )
+        paths = list(filter(None, (*self.data.paths, self.data.held_out_path)))
+        paths += [each.path for each in self.evals.values()]
         if GYM in weights_of(self.reward) and not all(path.startswith(GYM_PREFIX) for path in paths):
             raise ValueError(
                 "reward: `gym` is for tasks of reasoning-gym alone; set data.path=gym:TASK, and"
-                " data.eval_path to such ones or ''"
+                " data.eval_path to such ones or '', and give evals such paths"
             )
 
     def _check_sizes(self) -> None:
-        self._check_minibatches("ppo", self.ppo.num_minibatches)
         if self.scores.overlong_tokens > self.generation.max_new_tokens:
             raise ValueError(
                 f"scores.overlong_tokens must be at most generation.max_new_tokens="
                 f"{self.generation.max_new_tokens}, got {self.scores.overlong_tokens}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageConfig(PolicyConfig):
+    """A policy that is updated by the advantages of its own responses."""
+
+    ppo: Updates = field(default_factory=Updates)
+    advantage: str | None = None
+    """Another estimator of advantages than the recipe's: `grpo`, `dr-grpo`, `rloo`, `reinforce`; `gdpo`,
+    which normalises each of several rewards in its group before they are summed (arXiv:2601.05242); with a
+    critic `gae`; or a function of Python code as `path/to/file.py:function`, called with what a step's
+    samples earned (`realrl.algorithms.advantages.Scored`)."""
+    loss: str | None = None
+    """Another loss of the policy than the recipe's: a function of Python code as `path/to/file.py:function`,
+    called with a micro-batch's response tokens (`realrl.algorithms.policy.ResponseTokens`), which returns the
+    loss of each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_minibatches("ppo", self.ppo.num_minibatches)
 
     def _check_minibatches(self, section: str, number: int) -> None:
         num_samples = self.batch_size * self.ppo.group_size
@@ -203,7 +259,7 @@ class PolicyConfig(TrainingConfig, Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticPolicyConfig(PolicyConfig):
+class CriticPolicyConfig(AdvantageConfig):
     """A policy whose advantages may be those of a critic."""
 
     ref: ModelConfig | None = None
@@ -246,7 +302,7 @@ class CriticPolicyConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupConfig(PolicyConfig):
+class GroupConfig(AdvantageConfig):
     """A policy that learns from rewards relative to those of its other responses to a prompt."""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from realrl.api.recipe import CallContext, CallOutput
 from realrl.base.spelling import did_you_mean
 from realrl.base.user_files import is_file_reference, load_function_from_file
 from realrl.recipes.parts.checks import groups_of, takes_part
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.reward_names import GDPO, OVERLONG, part_keys, part_names
 from realrl.recipes.parts.reward_samples import sources_of, weights_by_name
 from realrl.recipes.parts.sample_records import advantage_records
@@ -23,7 +23,7 @@ from realrl.recipes.parts.settings import Relative
 from realrl.rewards.functions import GYM, MATH
 
 
-def estimator_of(config: PolicyConfig, default: str) -> Estimator:
+def estimator_of(config: AdvantageConfig, default: str) -> Estimator:
     """Return the estimator that a config names, or the recipe's own.
 
     Raises:
@@ -46,7 +46,7 @@ def estimator_of(config: PolicyConfig, default: str) -> Estimator:
     return estimator
 
 
-def check(config: PolicyConfig) -> None:
+def check(config: AdvantageConfig) -> None:
     """Check the estimator that a config names.
 
     Raises:
@@ -62,7 +62,7 @@ def check(config: PolicyConfig) -> None:
         _check_gdpo(config)
 
 
-def _check_gdpo(config: PolicyConfig) -> None:
+def _check_gdpo(config: AdvantageConfig) -> None:
     """Raise ValueError for what changes the sum of rewards, which this estimator does not look at."""
     scores = config.scores
     if scores.clip or scores.bias or scores.scale != 1:
@@ -81,24 +81,24 @@ def _check_gdpo(config: PolicyConfig) -> None:
         )
 
 
-def takes_part_in(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+def takes_part_in(config: AdvantageConfig, batch: PackedBatch) -> Tensor:
     """Return whether each sample is trained on: bool `[B]`."""
     return takes_part(config, batch["is_graded"], batch["ended"])
 
 
-def chosen(config: PolicyConfig, batch: PackedBatch) -> PackedBatch:
+def chosen(config: AdvantageConfig, batch: PackedBatch) -> PackedBatch:
     """Return the samples that are trained on."""
     places = takes_part_in(config, batch).nonzero()[:, 0]
     return batch.select(places.tolist())
 
 
-def trained_tokens(config: PolicyConfig, batch: PackedBatch) -> Tensor:
+def trained_tokens(config: AdvantageConfig, batch: PackedBatch) -> Tensor:
     """Return the response tokens that are trained on: bool `[T]`."""
     return batch["loss_mask"] & _tokens_of(takes_part_in(config, batch), batch)
 
 
 def scored(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     *,
     rewards: Tensor | None = None,
@@ -140,7 +140,7 @@ def scored(
     )
 
 
-def _part_weights(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> dict[str, Tensor]:
+def _part_weights(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> dict[str, Tensor]:
     """Return the weight of each reward of each sample by its name: float64 `[B]`, 0 where it has it not."""
     config = ctx.config
     weights = weights_by_name(config, sources_of(ctx, batch))
@@ -150,7 +150,7 @@ def _part_weights(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> dict[st
     return found
 
 
-def differences(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tensor:
+def differences(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> Tensor:
     """Return rewards less their mean over the whole batch: float32 `[B]`, all 0 where they are equal.
 
     Collective: over the ranks of `ctx.reduce`.
@@ -161,7 +161,7 @@ def differences(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> Tensor:
 
 
 def output(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     advantages: Tensor,
     *,

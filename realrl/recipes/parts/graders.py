@@ -18,12 +18,13 @@ from realrl.recipes.parts.reward_names import looks_at_samples
 from realrl.recipes.parts.reward_samples import reward_samples, sources_of, weights_by_name
 from realrl.rewards.budget import seconds_for
 from realrl.rewards.calling import rewards_by
-from realrl.rewards.functions import BUILT_IN, GYM, JUDGE, MATH, MODEL
+from realrl.rewards.functions import BUILT_IN, FORMAT, GYM, JUDGE, MATH, MODEL
 from realrl.rewards.gym import GymItem, answer_of, score_all
 from realrl.rewards.llm_judge import judge_all
 from realrl.rewards.math import check_all
 from realrl.rewards.samples import RewardSample
 from realrl.rewards.verdict import Verdict
+from realrl.verifier.strict import follows
 
 
 class _Found(NamedTuple):
@@ -44,7 +45,7 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
     sources = sources_of(ctx, batch)
     graded = Graded(weights=weights_by_name(ctx.config, sources))
     if MATH in graded.weights:
-        found = _by_math(ctx, [responses[place] for place in graded.places(MATH)])
+        found = _by_math(ctx, graded.places(MATH), responses, batch)
         _add_verdicts(ctx.config, graded, MATH, found)
     if GYM in graded.weights:
         found = _by_gym(ctx, graded.places(GYM), responses, batch)
@@ -52,6 +53,8 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
     if MODEL in graded.weights:
         scores = batch["scores"].tolist()
         graded.add(MODEL, [scores[place] for place in graded.places(MODEL)])
+    if FORMAT in graded.weights:
+        graded.add(FORMAT, _by_form(ctx, graded.places(FORMAT), responses, batch))
     # Functions may look at the verdicts, whatever the order of their names.
     if looks_at_samples(ctx.config):
         samples = reward_samples(ctx, responses, graded.verdicts, batch)
@@ -59,14 +62,19 @@ def grade(ctx: CallContext[PolicyConfig], responses: Sequence[Response], batch: 
     return graded
 
 
-def _by_math(ctx: CallContext[PolicyConfig], responses: Sequence[Response]) -> list[_Found]:
-    """Return what the verifier of mathematical answers found."""
+def _by_math(
+    ctx: CallContext[PolicyConfig], places: Sequence[int], responses: Sequence[Response], batch: PackedBatch
+) -> list[_Found]:
+    """Return what the verifier of mathematical answers found in the responses at some places."""
+    scores = ctx.config.scores
     checked = check_all(
-        [response.response for response in responses],
-        [response.solutions for response in responses],
+        [responses[place].response for place in places],
+        [responses[place].solutions for place in places],
         progress=ctx.progress,
-        budget_s=seconds_for(len(responses), ctx.config.call_timeout_s),
-        convert_units=ctx.config.scores.convert_units,
+        budget_s=seconds_for(len(places), ctx.config.call_timeout_s),
+        leniency=scores.leniency,
+        form=scores.answer_form,
+        ended=[bool(batch["ended"][place]) for place in places],
     )
     found: list[_Found] = []
     for each in checked:
@@ -80,16 +88,34 @@ def _by_gym(
 ) -> list[_Found]:
     """Return what the scorers of the rows' tasks found in the responses at some places."""
     texts: list[str] = []
-    rows: list[GymItem] = []
+    items: list[GymItem] = []
     for place in places:
-        row = batch.samples[place].row
-        rows.append(ctx.dataset.gym(row))
         texts.append(responses[place].response)
+        row = batch.samples[place].row
+        items.append(ctx.dataset.gym(row))
     budget_s = seconds_for(len(texts), ctx.config.call_timeout_s)
-    scored = score_all(rows, texts, progress=ctx.progress, budget_s=budget_s)
+    scored = score_all(
+        items,
+        texts,
+        progress=ctx.progress,
+        budget_s=budget_s,
+    )
     found: list[_Found] = []
     for each, text in zip(scored, texts, strict=True):
-        found.append(_Found(each.verdict, answer_of(text) or None, each.score))
+        answer = answer_of(text) or None
+        found.append(_Found(each.verdict, answer, each.score))
+    return found
+
+
+def _by_form(
+    ctx: CallContext[PolicyConfig], places: Sequence[int], responses: Sequence[Response], batch: PackedBatch
+) -> list[float | None]:
+    """Return 1 for a response that has the form of `scores.form`, right or wrong, and 0 for another."""
+    form = ctx.config.scores.answer_form
+    found: list[float | None] = []
+    for place in places:
+        ended = bool(batch["ended"][place])
+        found.append(float(follows(responses[place].response, form, ended=ended)))
     return found
 
 

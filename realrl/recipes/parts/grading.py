@@ -129,11 +129,19 @@ def _verdict_metrics(
     found = [verdict for verdict in verdicts if verdict is not None]
     if len(found) < len(batch):
         batch = batch.select([place for place, verdict in enumerate(verdicts) if verdict is not None])
-    metrics = report.verdict_metrics(found, batch, evaluating=ctx.evaluating)
+    metrics = report.verdict_metrics(found, batch, accuracy=_accuracy_name(ctx))
     if not ctx.evaluating:
         groups = parts.checks.groups_of(ctx.config, batch)
         metrics |= report.group_metrics(groups, found, ctx.config.batch_size, ctx.reduce)
     return metrics
+
+
+def _accuracy_name(ctx: CallContext[PolicyConfig]) -> str:
+    """Return the name of the share of right responses."""
+    if not ctx.evaluating:
+        return "accuracy"
+    own = ctx.config.evals.get(ctx.eval_set)
+    return "greedy_accuracy" if own is None or own.is_greedy else f"avg@{own.n}"
 
 
 def _teaches(
@@ -209,7 +217,9 @@ def _places(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> list[dict[str
     """Return each sample's place in its step and the length of its response, and of some its tokens."""
     group_size = 1
     batch_samples = sys.maxsize
-    if not ctx.evaluating:
+    if ctx.eval_set in ctx.config.evals:
+        group_size = ctx.config.evals[ctx.eval_set].n
+    elif not ctx.evaluating:
         group_size = ctx.config.ppo.group_size
         batch_samples = ctx.config.batch_size * group_size
     ids = batch.unpacked("input_ids")

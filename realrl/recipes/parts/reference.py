@@ -9,7 +9,7 @@ from realrl.algorithms.coefficients import adapted_kl_coef as adapted_kl
 from realrl.algorithms.kl import kl_estimate
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.settings import Reference
 
 LOGPROB_NOISE = {"float32": 1e-4, "bfloat16": 0.1}
@@ -21,7 +21,7 @@ KL_COEF = "kl_coef"
 """What a call remembers: the cost of a nat, where it is adapted."""
 
 
-def adapted_kl_coef(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> float:
+def adapted_kl_coef(ctx: CallContext[AdvantageConfig], batch: PackedBatch) -> float:
     """Return the cost of a nat in this step; with `kl_target`, adapt that of the next one to this batch.
 
     Collective: over the ranks of `ctx.reduce`, where it is adapted.
@@ -49,7 +49,7 @@ def adapted_kl_coef(ctx: CallContext[PolicyConfig], batch: PackedBatch) -> float
 
 
 def kl_coef_unless_noise(
-    ctx: CallContext[PolicyConfig], batch: PackedBatch, kl_coef: float, lesson: Tensor
+    ctx: CallContext[AdvantageConfig], batch: PackedBatch, kl_coef: float, lesson: Tensor
 ) -> float:
     """Return `kl_coef`, or 0 where only rounding noise would be learned.
 

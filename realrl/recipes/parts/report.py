@@ -54,8 +54,11 @@ def response_metrics(batch: PackedBatch, texts: Sequence[str]) -> dict[str, Mean
     }
 
 
-def verdict_metrics(verdicts: Sequence[Verdict], batch: PackedBatch, *, evaluating: bool) -> dict[str, Mean]:
-    """Return this rank's accuracy, the lengths of right and of wrong responses, and shares of verdicts."""
+def verdict_metrics(verdicts: Sequence[Verdict], batch: PackedBatch, *, accuracy: str) -> dict[str, Mean]:
+    """Return this rank's share of right responses, the lengths of right and of wrong ones, and of verdicts.
+
+    `accuracy` is the name of the share of right responses.
+    """
     is_right = [verdict is Verdict.CORRECT for verdict in verdicts]
     right: list[float] = []
     wrong: list[float] = []
@@ -63,7 +66,7 @@ def verdict_metrics(verdicts: Sequence[Verdict], batch: PackedBatch, *, evaluati
         target = right if counts_as_right else wrong
         target.append(length)
     found = {
-        "greedy_accuracy" if evaluating else "accuracy": _share(is_right),
+        accuracy: _share(is_right),
         "response_tokens_right": _mean(right),
         "response_tokens_wrong": _mean(wrong),
     }

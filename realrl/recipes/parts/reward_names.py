@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realrl.base.user_files import is_file_reference
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig, PolicyConfig
 from realrl.rewards.functions import BUILT_IN, JUDGE, RewardFunction, load_function
 
 GDPO = "gdpo"
@@ -28,7 +28,7 @@ def looks_at_samples(config: PolicyConfig) -> bool:
 
 def part_names(config: PolicyConfig) -> tuple[str, ...]:
     """Return the rewards that the estimator sees one by one; none where it sees their sum alone."""
-    advantage = config.advantage
+    advantage = config.advantage if isinstance(config, AdvantageConfig) else None
     if advantage is None or not (advantage == GDPO or is_file_reference(advantage)):
         return ()
     if config.scores.overlong_tokens:

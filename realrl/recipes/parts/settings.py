@@ -45,6 +45,9 @@ INSTEAD = {
     "kl_weighted": "only grpo has a KL in its loss that can be weighted",
     "kl_clip": "only grpo has a KL in its loss that can be clipped",
     "length_adaptive_lam": "recipes ppo and ppo-math have a critic",
+    "num_minibatches": "raft makes one optimizer step of a batch; grpo and its relatives may make several",
+    "early_stop_kl": "raft makes one optimizer step of a batch; grpo and its relatives may end early",
+    "old": "grpo and its relatives have ratios",
     "ref_eta": "only the reference of a recipe with ppo.kl_coef can follow the actor",
 }
 """What to do for another value of a key that an algorithm fixes."""
@@ -86,6 +89,25 @@ WITHOUT_REFERENCE = MappingProxyType(
     }
 )
 """What recipes without a reference fix: without a KL, its place and its estimator say nothing."""
+
+
+WITHOUT_ADVANTAGES = MappingProxyType(
+    {
+        **PPO_LOSS,
+        **WITHOUT_CLIPPING,
+        **WITHOUT_CRITIC,
+        **WITHOUT_REFERENCE,
+        "num_minibatches": 1,
+        "early_stop_kl": 0.0,
+        "old": ("rollout", "trainer"),
+        "aggregation": "token",
+        "baseline": "none",
+        "advantage_scale": "none",
+        "std": ("population", "sample"),
+        "max_draws": 1,
+    }
+)
+"""What recipes without advantages fix; most values say nothing."""
 
 
 def require_at_least(least: float, **values: float | None) -> None:

@@ -16,7 +16,7 @@ from realrl.algorithms.selection import covariances, largest
 from realrl.api.batch import PackedBatch
 from realrl.api.recipe import CallContext, Mean, Metrics
 from realrl.base.seeding import derive_seed
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.settings import Updates
 
 ENTROPY = "entropy"
@@ -27,7 +27,7 @@ ENTROPY_CHANGE = 0.005
 """By how much a step changes the coefficient of the entropy (arXiv:2505.22312, sec. 3.2.4)."""
 
 
-def prepared(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> PackedBatch:
+def prepared(ctx: CallContext[AdvantageConfig], minibatch: PackedBatch) -> PackedBatch:
     """Return the mini-batch with what its tokens' losses are multiplied with, and what terms need of them.
 
     Collective: over the ranks of `ctx.reduce`.
@@ -72,7 +72,7 @@ def cost(ppo: Updates, tokens: ResponseTokens, micro: PackedBatch, entropy_coef:
     return total
 
 
-def entropy_coef(ctx: CallContext[PolicyConfig]) -> float:
+def entropy_coef(ctx: CallContext[AdvantageConfig]) -> float:
     """Return the coefficient of the entropy in this step.
 
     With a target, it is that of the steps before, and counts only where the entropy was not above it.
@@ -84,7 +84,7 @@ def entropy_coef(ctx: CallContext[PolicyConfig]) -> float:
     return coef if last <= ppo.entropy_target else 0.0
 
 
-def remember_entropy(ctx: CallContext[PolicyConfig], metrics: Metrics) -> Metrics:
+def remember_entropy(ctx: CallContext[AdvantageConfig], metrics: Metrics) -> Metrics:
     """Adapt the coefficient of the entropy to what a step found; return it as a metric.
 
     Collective: over the call's ranks.
@@ -105,7 +105,7 @@ def remember_entropy(ctx: CallContext[PolicyConfig], metrics: Metrics) -> Metric
     return {"actor_entropy_coef": Mean(used, 1.0)}
 
 
-def _remembered(ctx: CallContext[PolicyConfig]) -> tuple[float, float]:
+def _remembered(ctx: CallContext[AdvantageConfig]) -> tuple[float, float]:
     """Return the coefficient of the entropy, and the entropy that the last step found."""
     found = ctx.memory.get(ENTROPY)
     if found is None:
@@ -114,7 +114,7 @@ def _remembered(ctx: CallContext[PolicyConfig]) -> tuple[float, float]:
     return coef, last
 
 
-def _covariant(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
+def _covariant(ctx: CallContext[AdvantageConfig], minibatch: PackedBatch) -> Tensor:
     """Return the tokens whose likelihood and advantage go together most, which lower the entropy: bool `[T]`.
 
     Clip-Cov draws them from those between two bounds, and KL-Cov takes the largest. Both are a share of the
@@ -138,7 +138,7 @@ def _covariant(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor
     return torch.zeros_like(mask).masked_scatter(mask, chosen)
 
 
-def _uncertain(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
+def _uncertain(ctx: CallContext[AdvantageConfig], minibatch: PackedBatch) -> Tensor:
     """Return the tokens with the largest entropy before the update: bool `[T]`.
 
     Collective: over the ranks of `ctx.reduce`.
@@ -149,7 +149,7 @@ def _uncertain(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor
     return torch.zeros_like(mask).masked_scatter(mask, chosen)
 
 
-def _draws(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
+def _draws(ctx: CallContext[AdvantageConfig], minibatch: PackedBatch) -> Tensor:
     """Return a random number for each token, whoever holds it: float32 `[T]`, from 0 to 1."""
     drawn = [torch.zeros(0)]
     for sample, length in zip(minibatch.samples, minibatch.lengths):
@@ -158,7 +158,7 @@ def _draws(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
     return torch.cat(drawn)
 
 
-def _right_weights(ctx: CallContext[PolicyConfig], minibatch: PackedBatch) -> Tensor:
+def _right_weights(ctx: CallContext[AdvantageConfig], minibatch: PackedBatch) -> Tensor:
     """Return the weights of the mean over the tokens of rewarded responses: float32 `[T]`, 0 elsewhere.
 
     Collective: over the ranks of `ctx.reduce`.

@@ -15,7 +15,7 @@ from realrl.api.batch import PackedBatch
 from realrl.api.config import OptimizerConfig
 from realrl.api.recipe import CallContext, Mean, Metrics
 from realrl.recipes.parts.checks import groups_of
-from realrl.recipes.parts.config import PolicyConfig
+from realrl.recipes.parts.config import AdvantageConfig
 from realrl.recipes.parts.estimates import chosen
 
 
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 def steps(
-    ctx: CallContext[PolicyConfig],
+    ctx: CallContext[AdvantageConfig],
     batch: PackedBatch,
     optimizer: OptimizerConfig,
     num: int,
@@ -65,7 +65,7 @@ def steps(
         yield Step(minibatch.with_keys(tokens={"weights": weights}), num_tokens, lr)
 
 
-def minibatches(config: PolicyConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
+def minibatches(config: AdvantageConfig, batch: PackedBatch, num: int) -> list[PackedBatch]:
     """Return this rank's part of each mini-batch; which sample goes where does not depend on the plan."""
     total = config.batch_size * config.ppo.group_size
     places: list[list[int]] = [[] for _ in range(num)]

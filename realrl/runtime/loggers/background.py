@@ -126,6 +126,8 @@ def scalars_of(row: Mapping[str, Any]) -> dict[str, float]:
     """
     scalars: dict[str, float] = {}
     kind = row["kind"]
+    if "set" in row:
+        kind = f"{kind}/{row['set']}"
     for name, value in row.items():
         if isinstance(value, float):
             scalars[f"{kind}/{name}"] = value

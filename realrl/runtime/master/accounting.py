@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from realrl.api.config import RunConfig, TrainingConfig
+from realrl.api.evals import EvalConfig
 from realrl.api.graph import CallKind, ModelFunctionCall
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Recipe
+from realrl.api.traits import evals_of
 from realrl.base.counting import counted
 from realrl.ops.linear import has_bf16_products
 
@@ -31,7 +33,17 @@ def accounting(recipe: Recipe, config: RunConfig, plan: ExecutionPlan) -> list[s
     for call in graph.calls.values():
         if call.kind is CallKind.TRAIN:
             lines.append(_training(call, config, plan, number))
+    for name, each in evals_of(config).items():
+        lines.append(_evaluation(name, each, config.eval_every))
     return lines + _slow_types(recipe, config)
+
+
+def _evaluation(name: str, each: EvalConfig, eval_every: int) -> str:
+    """Describe the answers of the evaluations on a set."""
+    period = eval_every if each.every is None else each.every
+    when = f"every {counted(period, 'step')}" if period else "at the start and the end"
+    how = "greedy" if each.is_greedy else f"at temperature {each.temperature:g}"
+    return f"evaluation on {name}: {counted(each.n, 'answer')} to each problem, {how}, {when}"
 
 
 def _training(call: ModelFunctionCall, config: RunConfig, plan: ExecutionPlan, num_sequences: int) -> str:

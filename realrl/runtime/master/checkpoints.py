@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import Criterion
 from realrl.base.files import finish_replacement, replace_directory, write_atomically
 
@@ -47,17 +48,39 @@ def tidy(run_directory: Path) -> None:
             finish_replacement(old, folder / name)
 
 
+class BesideWeights:
+    """The files that a recipe writes next to the weights of each checkpoint."""
+
+    def __init__(self, files: Callable[[Mapping[str, float]], Mapping[str, str]]) -> None:
+        """`files` returns texts by their paths in a checkpoint, from the metrics of a training step."""
+        self._files = files
+        self._metrics: Mapping[str, float] = {}
+
+    def consider(self, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a training step; the latest ones count."""
+        self._metrics = metrics
+
+    def write(self, directory: Path) -> None:
+        """Write the files into the directory of a checkpoint."""
+        for name, text in self._files(self._metrics).items():
+            write_atomically(directory / name, text)
+
+
 class Best:
     """The best evaluation so far."""
 
-    def __init__(self, criterion: Criterion) -> None:
+    def __init__(self, criterion: Criterion, eval_set: str = HELD_OUT) -> None:
+        """`eval_set`: the set whose evaluations count."""
         self._criterion = criterion
+        self.eval_set = eval_set
         self.step: int | None = None
         """The step of the best evaluation; None before there is one that found a number."""
         self.value = math.nan
 
-    def consider(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take in an evaluation: one that is as good as the best is not better."""
+    def consider(self, step: int, metrics: Mapping[str, float], eval_set: str = HELD_OUT) -> None:
+        """Take in an evaluation: one that is as good as the best is not better. Other sets do not count."""
+        if eval_set != self.eval_set:
+            return
         value = metrics.get(self._criterion.metric, math.nan)
         if self._is_better(value):
             self.step = step
@@ -72,8 +95,9 @@ class Best:
         return value < self.value
 
     def describe(self) -> dict[str, Any]:
-        """Return its step, and the metric by which it is the best."""
-        return {"step": self.step, self._criterion.metric: self.value}
+        """Return its step, the set unless it is the held-out rows, and the metric by which it is the best."""
+        of_set = {} if self.eval_set == HELD_OUT else {"set": self.eval_set}
+        return {"step": self.step, **of_set, self._criterion.metric: self.value}
 
     def outcome(self, run_directory: Path) -> dict[str, Any]:
         """Return which it is, and the directory of its weights.

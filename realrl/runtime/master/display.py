@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -16,6 +17,15 @@ from realrl.runtime.master.job_report import Outcome
 
 SHOWN = ("reward", "accuracy", "greedy_accuracy", "loss")
 """Metrics that are shown; all are recorded."""
+
+
+_OF_SAMPLES = re.compile(r"(avg|pass|maj)@\d+")
+"""Metrics of several answers to a problem."""
+
+
+def is_of_samples(name: str) -> bool:
+    """Return whether a metric is of several answers to a problem, such as avg@4; not an interval's end."""
+    return _OF_SAMPLES.fullmatch(name) is not None
 
 
 class Progress:
@@ -64,7 +74,8 @@ class Progress:
         """Print a line for a step or an evaluation that has ended."""
         numbers = _numbers(outcome)
         if outcome.evaluating:
-            self.say(f"evaluation at step {outcome.step}  {numbers}")
+            on_set = "".join(f" on {name}" for name in outcome.shown_set.values())
+            self.say(f"evaluation{on_set} at step {outcome.step}  {numbers}")
             return
 
         self._last = numbers
@@ -92,10 +103,13 @@ def say_line(line: str, console: Console | None = None) -> None:
 def _numbers(outcome: Outcome) -> str:
     """Return the shown metrics of a job, its speed and its time."""
     shown: list[str] = []
+    for name, value in outcome.metrics.items():
+        if is_of_samples(name):
+            shown.append(f"{name} {number(value)}")
     for name in SHOWN:
         if name in outcome.metrics:
-            value = number(outcome.metrics[name])
-            shown.append(f"{name} {value}")
+            value = outcome.metrics[name]
+            shown.append(f"{name} {number(value)}")
     shown.append(f"tokens/s {outcome.tokens_per_s:.0f}")
     shown.append(f"{outcome.duration_s:.1f} s")
     return "  ".join(shown)

@@ -6,8 +6,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.messages import Done, File
 from realrl.api.recipe import Mean, Metrics, Peak, joined
 from realrl.program.events import Job
@@ -37,7 +39,8 @@ class Outcome:
     """What is recorded of a step or an evaluation."""
 
     step: int
-    evaluating: bool
+    eval_set: str
+    """The set that an evaluation is on; empty for a step."""
     metrics: Mapping[str, float]
     weights: Mapping[str, float]
     """The weight of each metric that is a mean; peaks have none."""
@@ -46,6 +49,16 @@ class Outcome:
     tokens_per_s: float
     duration_s: float
     phases_s: Mapping[str, float]
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether it is of an evaluation."""
+        return bool(self.eval_set)
+
+    @property
+    def shown_set(self) -> dict[str, str]:
+        """The key `set` of its row and its records; the held-out rows and steps have none."""
+        return {"set": self.eval_set} if self.eval_set not in ("", HELD_OUT) else {}
 
     @property
     def parts(self) -> Metrics:
@@ -68,11 +81,11 @@ class Outcome:
 
         metrics: dict[str, float] = {}
         for name, value in line.items():
-            if name == "kind" or name in rest:
+            if name in ("kind", "set") or name in rest:
                 continue
             metrics[name] = math.nan if value is None else value
-        evaluating = line["kind"] == EVAL
-        return Outcome(evaluating=evaluating, metrics=metrics, **rest)
+        eval_set = line.get("set", HELD_OUT) if line["kind"] == EVAL else ""
+        return Outcome(eval_set=eval_set, metrics=metrics, **rest)
 
 
 EVAL = "eval"
@@ -173,10 +186,11 @@ class JobReport:
             phases_s[span.name] += span.end_s - span.start_s
         return dict(phases_s)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, scores: Mapping[str, float] = MappingProxyType({})) -> Outcome:
         """Return what is recorded of the job: its metrics over all ranks, except means of nothing.
 
-        A metric is named `call/metric` if several calls have a metric of that name.
+        A metric is named `call/metric` if several calls have a metric of that name. `scores` are metrics of
+        all samples together, which no rank can tell alone.
         """
         num_calls: Counter[str] = Counter()
         for of_call in self._metrics.values():
@@ -195,8 +209,8 @@ class JobReport:
 
         return Outcome(
             step=self.job.step,
-            evaluating=self.job.evaluating,
-            metrics=metrics,
+            eval_set=self.job.eval_set,
+            metrics={**metrics, **scores},
             weights=weights,
             num_sequences=len(self.job.samples),
             num_tokens=self.num_tokens,

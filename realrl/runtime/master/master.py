@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from realrl.program.events import Closed, Event, Job, Reported, Stage, Withdrawn
 from realrl.program.jobs import in_order
 from realrl.program.scheduler import Scheduler
 from realrl.runtime.inputs import InputDigests
-from realrl.runtime.master.checkpoints import Best, publish
+from realrl.runtime.master.checkpoints import BesideWeights, Best, publish
 from realrl.runtime.master.crew import Crew
 from realrl.runtime.master.display import Progress
 from realrl.runtime.master.job_report import JobReport, Outcome
@@ -35,7 +35,8 @@ from realrl.runtime.master.summary import Summary
 logger = logging.getLogger(__name__)
 
 OPEN_JOBS = 2
-"""How many jobs may overlap, as far as the weights that they share allow; those ahead are not counted."""
+"""How many jobs may overlap, as far as the weights that they share allow; those ahead, evaluations and
+recovery points are not counted."""
 
 
 class Master:
@@ -53,9 +54,12 @@ class Master:
         shutdown: Shutdown,
         symptoms: Callable[[Observed], Sequence[str]] = lambda observed: (),
         course: CourseWatch | None = None,
+        eval_scores: Callable[[str, Sequence[dict]], Mapping[str, float]] = lambda eval_set, records: {},
+        beside: BesideWeights | None = None,
     ) -> None:
         """`symptoms` tells in words what the first step's numbers show to be wrong, `course` what all steps
-        show together.
+        show together. `eval_scores` tells, from the set and the records of an evaluation, what all its
+        samples show together.
         """
         self._crew = crew
         self._schedule = schedule
@@ -79,6 +83,8 @@ class Master:
         self._symptoms: Callable[[Observed], Sequence[str]] | None = symptoms
         """Asked once, about the first step or batch."""
         self._course = course or NoWatch()
+        self._eval_scores = eval_scores
+        self._beside = beside or BesideWeights(lambda metrics: {})
         self._ended_s = 0.0
         """When the last step that is done had ended."""
 
@@ -105,13 +111,13 @@ class Master:
             if job.number not in self._open:
                 open_jobs = [report.job for report in self._open.values()]
                 if job.only_if_best:
-                    if any(other.evaluating for other in open_jobs):
+                    if any(other.eval_set == self._best.eval_set for other in open_jobs):
                         return  # Whether its weights are the best is not known yet.
                     if self._best.step != job.step:
                         self._next = next(self._stages, None)
                         continue
-                # A recovery point is written while the next step runs.
-                num_open = sum(not other.recovers for other in open_jobs)
+                # A recovery point is written, and an evaluation may run, while the next step runs.
+                num_open = sum(not (other.recovers or other.evaluating) for other in open_jobs)
                 if num_open >= self._most_open:
                     return
                 if job.directory:
@@ -132,7 +138,8 @@ class Master:
 
     def _end_jobs(self) -> None:
         """Close each job that has ended: publish what it wrote, or record its result."""
-        for report in list(self._open.values()):
+        # A recovery point may have begun before evaluations that are to be recorded before it.
+        for _, report in sorted(self._open.items()):
             job = report.job
             # The results of earlier jobs must be recorded before a recovery point.
             is_early = job.recovers and min(self._open) < job.number
@@ -152,12 +159,14 @@ class Master:
                 self._publish(job)
                 continue
 
-            outcome = report.outcome()
             records = report.records
+            scores = self._eval_scores(job.eval_set, records) if job.evaluating else {}
+            outcome = report.outcome(scores)
             if job.evaluating:
-                self._best.consider(job.step, outcome.metrics)
+                self._best.consider(job.step, outcome.metrics, job.eval_set)
             else:
                 self._steps_done = job.step + 1
+                self._beside.consider(outcome.metrics)
             self._recorder.record_job(outcome, records)
             self._summary.add(outcome)
             self._progress.show_job(outcome)
@@ -182,6 +191,7 @@ class Master:
         partial = Path(job.directory)
         if job.only_if_best:
             self._best.note(partial)
+        self._beside.write(partial)
         self._progress.say(f"checkpoint {publish(partial)}, of step {job.step}")
 
     def _publish_recovery(self, report: JobReport) -> None:

@@ -54,7 +54,7 @@ class Recorder:
         """Write a job's records, then one row of metrics: a job with a row of metrics is whole."""
         of_job: dict[str, Any] = {}
         if self._kind == "train":  # which has a row of the dataset in several steps
-            of_job = {"step": outcome.step, "evaluating": outcome.evaluating}
+            of_job = {"step": outcome.step, "evaluating": outcome.evaluating, **outcome.shown_set}
         for record in records:
             line = _json({**of_job, **record})
             self._records.write(f"{line}\n")
@@ -63,6 +63,7 @@ class Recorder:
         row = {
             "step": outcome.step,
             "kind": EVAL if outcome.evaluating else self._kind,
+            **outcome.shown_set,
             **outcome.metrics,
             "weights": outcome.weights,
             "num_sequences": outcome.num_sequences,

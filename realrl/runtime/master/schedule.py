@@ -1,6 +1,6 @@
 """What a run does, in order: training steps, evaluations and checkpoints; or one pass over its data.
 
-before step s:   evaluation ─▶ best ─▶ checkpoint ─▶ recovery point ─▶ training step s
+before step s:   evaluations ─▶ best ─▶ checkpoint ─▶ recovery point ─▶ training step s
                  each if it is due; the end of a run is as before a step that does not come
 """
 
@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from realrl.api.config import RunConfig, TrainingConfig
 from realrl.api.data import RowSet
+from realrl.api.evals import HELD_OUT, OF_HELD_OUT, EvalConfig
 from realrl.api.mesh import ExecutionPlan
 from realrl.api.recipe import Dataset, Recipe
-from realrl.api.traits import needed_generation
+from realrl.api.traits import evals_of, needed_generation
 from realrl.base.seeding import derive_seed
 from realrl.program.events import Job, Stage
 from realrl.program.jobs import Programs, compile_run, samples_of
 from realrl.runtime.history import Past
+from realrl.runtime.master.best import best_set_of
 from realrl.runtime.master.checkpoints import BEST, CHECKPOINTS, RECOVERIES, noted_step, partial_directory
+from realrl.runtime.master.job_report import EVAL
 from realrl.runtime.master.mixing import mixed_rows, mixed_spares
 from realrl.runtime.run_data import RunData
 from realrl.runtime.run_files import RECORDS
@@ -82,8 +86,12 @@ class Training:
     run_directory: Path
     steps_done: int = 0
     """The steps of the run that this one resumes."""
-    is_evaluated: bool = False
-    """Whether the evaluation before the next step is recorded."""
+    evaluated: frozenset[str] = frozenset()
+    """The sets of which the evaluation before the next step is recorded."""
+    more_sets: Mapping[str, Dataset] = field(default_factory=dict)
+    """Further sets to evaluate on, by name."""
+    best_set: str = HELD_OUT
+    """The set whose evaluations tell which weights are the best."""
     kind: ClassVar[str] = "train"
 
     @property
@@ -99,7 +107,27 @@ class Training:
     @property
     def keeps_best(self) -> bool:
         """Whether there are evaluations, and the best weights are to be kept."""
-        return bool(self.held_out and self.config.eval_every and self.config.keep_best)
+        best = self.best_set
+        return bool(best in self.eval_sets and self._every(best) and self.config.keep_best)
+
+    @property
+    def eval_sets(self) -> dict[str, Dataset]:
+        """The sets to evaluate on; first the one that tells which weights are the best.
+
+        Its evaluation is what a checkpoint of the best weights waits for.
+        """
+        found = {HELD_OUT: self.held_out} if self.held_out else {}
+        found |= self.more_sets
+        return dict(sorted(found.items(), key=lambda item: item[0] != self.best_set))
+
+    def _every(self, name: str) -> int:
+        """Return the period of the evaluations on a set."""
+        own = self._settings(name).every
+        return self.config.eval_every if own is None else own
+
+    def _settings(self, name: str) -> EvalConfig:
+        """Return the settings of a set."""
+        return evals_of(self.config).get(name, OF_HELD_OUT)
 
     @property
     def keep_recoveries(self) -> int:
@@ -124,33 +152,47 @@ class Training:
         Evaluations are at the start, at the end and where asked for; the end is saved, and after all
         evaluations except the first what may be the best. A recovery point comes last before training.
         """
-        config = self.config
         number = 0
-        for step in range(self.steps_done, config.num_steps + 1):
-            is_first = step == 0
-            is_last = step == config.num_steps
-            evaluates = is_first or is_last or _every(config.eval_every, step)
-            saves = is_last or (not is_first and _every(config.save_every, step))
-            recovers = is_last or _every(config.recover_every, step)
-
-            due: list[MakeJob] = []
-            if self.held_out and evaluates:
-                due.append(self._evaluation)
-                if self.keeps_best and not is_first:
-                    due.append(self._best)
-            if saves:
-                due.append(self._checkpoint)
-            if recovers and config.recover_every and not is_first:
-                due.append(self._recovery)
-            if not is_last:
-                due.append(self._training)
-
+        for step in range(self.steps_done, self.config.num_steps + 1):
             is_resumed = 0 < step == self.steps_done
-            for make in due:
+            for make in self._due(step):
                 if is_resumed and self._is_done(make, step):
                     continue
                 yield make(number, step)
                 number += 1
+
+    def _due(self, step: int) -> list[MakeJob]:
+        """Return what makes the jobs that are due after `step` training steps, in order."""
+        config = self.config
+        is_first = step == 0
+        is_last = step == config.num_steps
+        saves = is_last or (not is_first and _every(config.save_every, step))
+        recovers = is_last or _every(config.recover_every, step)
+
+        names = self._evaluated_at(step)
+        due: list[MakeJob] = [self._evaluations[name] for name in names]
+        if self.best_set in names and self.keeps_best and not is_first:
+            due.append(self._best)
+        if saves:
+            due.append(self._checkpoint)
+        if recovers and config.recover_every and not is_first:
+            due.append(self._recovery)
+        if not is_last:
+            due.append(self._training)
+        return due
+
+    def _evaluated_at(self, step: int) -> list[str]:
+        """Return the sets to evaluate on after `step` training steps."""
+        if step == 0:
+            return list(self.eval_sets) if self.config.eval_at_start else []
+        if step == self.config.num_steps:
+            return list(self.eval_sets)
+        return [name for name in self.eval_sets if _every(self._every(name), step)]
+
+    @cached_property
+    def _evaluations(self) -> dict[str, MakeJob]:
+        """What makes the evaluations, by set."""
+        return {name: partial(self._evaluation, name) for name in self.eval_sets}
 
     @property
     def may_recover_now(self) -> bool:
@@ -178,9 +220,10 @@ class Training:
         if make == self._checkpoint:
             return (checkpoints / _name(step)).is_dir()
         if make == self._best:
-            return self.is_evaluated and noted_step(checkpoints / BEST) == step
-        if make == self._evaluation:
-            return self.is_evaluated
+            return self.best_set in self.evaluated and noted_step(checkpoints / BEST) == step
+        for name in self.evaluated:
+            if make is self._evaluations.get(name):
+                return True
         return make == self._recovery
 
     def _training(self, number: int, step: int) -> Job:
@@ -201,17 +244,18 @@ class Training:
             spare_rows=spare,
         )
 
-    def _evaluation(self, number: int, step: int) -> Job:
-        held_out = self.held_out
-        assert held_out is not None, "an evaluation is due, but there are no held-out rows"
-        rows = range(len(held_out))
+    def _evaluation(self, name: str, number: int, step: int) -> Job:
+        dataset = self.eval_sets[name]
+        rows = range(len(dataset))
+        num_answers = self._settings(name).n
         return Job(
             number,
             self.programs.evaluate,
             step,
-            evaluating=True,
-            samples=samples_of(rows, 1),
-            row_lengths={row: held_out.length(row) for row in rows},
+            eval_set=name,
+            samples=samples_of(rows, num_answers),
+            row_lengths={row: dataset.length(row) for row in rows},
+            group_size=num_answers,
         )
 
     def _checkpoint(self, number: int, step: int) -> Job:
@@ -295,13 +339,19 @@ def make_schedule(
         data.held_out,
         run_directory,
         steps_done=past.steps,
-        is_evaluated=_is_evaluated(past),
+        evaluated=_evaluated(past),
+        more_sets=data.more_sets,
+        best_set=best_set_of(config),
     )
 
 
-def _is_evaluated(past: Past) -> bool:
-    """Whether the evaluation before the next step is recorded."""
-    return any(line["kind"] == "eval" and line["step"] == past.steps for line in past.metrics)
+def _evaluated(past: Past) -> frozenset[str]:
+    """Return the sets of which the evaluation before the next step is recorded."""
+    names = set()
+    for line in past.metrics:
+        if line["kind"] == EVAL and line["step"] == past.steps:
+            names.add(line.get("set", HELD_OUT))
+    return frozenset(names)
 
 
 def epoch_rows(

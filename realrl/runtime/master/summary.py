@@ -11,10 +11,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from realrl.api.evals import HELD_OUT
 from realrl.api.recipe import Metrics, joined
 from realrl.base.clock import clock
 from realrl.base.terminal import printable
-from realrl.runtime.master.display import SHOWN, number
+from realrl.runtime.master.display import SHOWN, is_of_samples, number
 from realrl.runtime.master.job_report import Outcome, values
 
 _WIDEST = 20_000
@@ -28,7 +29,8 @@ class Summary:
         """`began_s` is on the monotonic clock."""
         self._began_s = began_s
         self._trains = trains
-        self._evals: list[Mapping[str, float]] = []
+        self._evals: dict[str, list[Mapping[str, float]]] = {}
+        """The metrics of each evaluation, by set."""
         self._first: Mapping[str, float] = {}
         """Metrics of the first step."""
         self._last: Mapping[str, float] = {}
@@ -42,7 +44,7 @@ class Summary:
     def add(self, outcome: Outcome) -> None:
         """Take in a step or an evaluation: one that just ended, or one from an earlier start's records."""
         if outcome.evaluating:
-            self._evals.append(outcome.metrics)
+            self._evals.setdefault(outcome.eval_set, []).append(outcome.metrics)
             return
         self._whole = joined(self._whole, outcome.parts)
         self._last = outcome.metrics
@@ -73,13 +75,15 @@ class Summary:
     def _ends(self) -> dict[str, Any]:
         """Return the metrics of the first and the last evaluation, and of the first and the last step."""
         evals = {}
-        if self._evals:
-            evals = {"before": self._evals[0], "after": self._evals[-1]}
+        for name, metrics in self._evals.items():
+            evals[name] = {"before": metrics[0], "after": metrics[-1]}
+        held_out = evals.pop(HELD_OUT, {})
+        of_sets = {"evals": evals} if evals else {}
         train = {}
         for name, last in self._last.items():
             if name in self._first:
                 train[name] = {"first": self._first[name], "last": last}
-        return {"eval": evals, "train": train}
+        return {"eval": held_out, **of_sets, "train": train}
 
 
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
@@ -128,6 +132,12 @@ def _metric_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name in SHOWN:
         if name in before and name in after:
             yield f"held-out {name}", _change(before[name], after[name])
+    for eval_set, ends in summary.get("evals", {}).items():
+        before = ends["before"]
+        after = ends["after"]
+        for name in after:
+            if name in before and (name in SHOWN or is_of_samples(name)):
+                yield f"{eval_set} {name}", _change(before[name], after[name])
 
     for name, ends in summary.get("train", {}).items():
         if name in SHOWN:

@@ -129,9 +129,9 @@ class Worker:
         context = CallContext(
             config=self.config,
             step=instruction.step,
-            evaluating=instruction.evaluating,
+            eval_set=instruction.eval_set,
             engine=engine or NoEngine(call.name),
-            dataset=self._rows(instruction.evaluating),
+            dataset=self._rows(instruction.eval_set),
             tokenizer=self.data.tokenizer,
             reduce=groups.reduce,
             reduce_mesh=groups.reduce_mesh,
@@ -220,24 +220,25 @@ class Worker:
 
         return Preemption(pending=is_due, run=take)
 
-    def _rows(self, evaluating: bool) -> Dataset:
-        """Return the rows that a training or an evaluation reads."""
-        if not evaluating:
+    def _rows(self, eval_set: str) -> Dataset:
+        """Return the rows that a training reads, or an evaluation on a set."""
+        if not eval_set:
             return self.data.rows
-        assert self.data.held_out is not None, "an evaluation came, but there are no held-out rows"
-        return self.data.held_out
+        found = self.data.eval_sets
+        assert eval_set in found, f"an evaluation on {eval_set} came, and there are no such rows"
+        return found[eval_set]
 
     def _inputs(self, instruction: RunCall) -> PackedBatch:
         """Return this rank's share of a call's inputs: the dataset's keys, and keys that other calls made."""
-        evaluating = instruction.evaluating
-        graph = self.recipe.eval_graph(self.config) if evaluating else self.recipe.graph(self.config)
+        is_evaluation = instruction.evaluating
+        graph = self.recipe.eval_graph(self.config) if is_evaluation else self.recipe.graph(self.config)
         call = instruction.function
         place = self.plan[call.name].coordinate(self.rank)
         samples: list[Sample] = []
         for id, row in instruction.shares[place.dp_rank]:
             samples.append(Sample(id, row))
 
-        rows = self._rows(evaluating)
+        rows = self._rows(instruction.eval_set)
         tokens: dict[str, list[Tensor]] = {}
         singles: dict[str, list[Tensor]] = {}
         dtypes: dict[str, torch.dtype] = {}
@@ -255,7 +256,7 @@ class Worker:
         """Return the type of a key, which is needed where there is no sample."""
         if key in instruction.dtypes:
             return getattr(torch, instruction.dtypes[key])
-        return self._rows(instruction.evaluating).tensors(0)[key].dtype
+        return self._rows(instruction.eval_set).tensors(0)[key].dtype
 
 
 HANDLERS: Mapping[type[Instruction], Callable[[Worker, Any], dict[str, Any] | None]] = {

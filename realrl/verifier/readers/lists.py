@@ -10,14 +10,25 @@ from fractions import Fraction
 from itertools import pairwise
 
 from realrl.verifier import sets, units
-from realrl.verifier.nodes import Node, Number, operation
+from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.common import Read, as_words, read_each, scaled
 from realrl.verifier.readers.list_members import cut_into_members
 from realrl.verifier.readers.ranges import without_ranges
 from realrl.verifier.readers.real_sets import joined_pieces, named_set, sets_of_one_name
 from realrl.verifier.slices import cut, cut_at, has_text, is_separator, is_word, parts_from
 from realrl.verifier.tokens import NUMBER, Token, Tokens
-from realrl.verifier.tree import Interval, Items, Named, Progression, Quantity, Reading, RealSet, Unit
+from realrl.verifier.tree import (
+    Formula,
+    Interval,
+    Items,
+    Named,
+    Progression,
+    Quantity,
+    Reading,
+    RealSet,
+    Unit,
+    Value,
+)
 
 MAX_MEMBERS = 100
 """The largest number of members of a list that is read; a longer one is text."""
@@ -162,6 +173,8 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     if len(members) > MAX_CONDITIONS:
         return ()
     named_sets = [named_set(member[0]) for member in members]
+    if is_choice and any(named_sets):
+        named_sets = [named or _point(member[0]) for named, member in zip(named_sets, members, strict=True)]
     found = sets_of_one_name(named_sets)
     if found is None:
         return ()
@@ -176,6 +189,16 @@ def _conditions(members: Sequence[Reading], is_choice: bool) -> Reading:
     if len(union.parts) != len(pieces.parts):
         return ()
     return (Named(name, (union,)),)
+
+
+def _point(value: Value) -> tuple[str, RealSet] | None:
+    """Return the set of one number that a name is equal to: `x = 0` next to `x > 2`."""
+    if not isinstance(value, Named):
+        return None
+    inside = value.value[0]
+    if not isinstance(inside, Formula) or free_symbols(inside.node):
+        return None
+    return value.name, sets.bounded(inside.node, inside.node, closed=(True, True))
 
 
 def _is_bound(found: RealSet) -> bool:

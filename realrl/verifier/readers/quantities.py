@@ -14,13 +14,15 @@ from realrl.verifier.nodes import Node, Number, free_symbols, operation
 from realrl.verifier.readers.angles import read_angle
 from realrl.verifier.readers.common import Read, scaled
 from realrl.verifier.series import summed
-from realrl.verifier.slices import enclosed, has_text, words_of
+from realrl.verifier.slices import cut_at, enclosed, has_text, words_of
 from realrl.verifier.tokens import LETTERS, NUMBER, TEXT, Tokens
 from realrl.verifier.tree import Formula, Percentage, Quantity, Reading, Unit, Value
 from realrl.verifier.unit_table import CURRENCIES
 
 _LONGEST_UNIT = 18
 """The largest number of tokens of a unit together with the tokens around it."""
+_MOST_FACTORS = 3
+"""The largest number of factors of a product of amounts: a length, a width and a height."""
 _SPOKEN = re.compile("[b-df-hj-np-tv-xz][aeiou][b-df-hj-np-tv-xz]")
 """A word of three letters that can be pronounced."""
 _CURRENCY_CODES = ("rs", "usd", "eur", "inr", "gbp")
@@ -39,6 +41,9 @@ def read_number(tokens: Tokens, _: Read) -> Reading:
         return (Formula(Number(repeating)),)
     angle = read_angle(tokens)
     formulas = _formulas(tokens)
+    product = () if formulas else _product(tokens)
+    if product:
+        return product
     if angle:
         return _distinct(angle, formulas)
     measured = list(_measured(tokens))
@@ -128,6 +133,35 @@ def _after_number(tokens: Tokens, currency: Unit | None) -> Iterator[Value]:
         if found:
             yield from found
             return
+
+
+def _product(tokens: Tokens) -> Reading:
+    r"""Return the amount that a product of amounts is: `5 \text{ m} \times 3 \text{ m}`."""
+    factors, signs = cut_at(tokens, r"\times", r"\cdot")
+    if not signs or len(factors) > _MOST_FACTORS or not all(factors):
+        return ()
+    nodes: list[Node] = []
+    unit: Unit | None = None
+    for factor in factors:
+        amount = _known_amount(factor)
+        if amount is None:
+            return ()
+        nodes.append(amount.node)
+        if isinstance(amount, Quantity):
+            unit = amount.unit if unit is None else units.multiplied(unit, amount.unit, 1)
+    if unit is None:
+        return ()
+    return (Quantity(operation("multiply", *nodes), unit),)
+
+
+def _known_amount(tokens: Tokens) -> Quantity | Formula | None:
+    """Return the number, or the number of a known unit, that tokens are; None for anything else."""
+    for value in _measured(tokens):
+        if isinstance(value, Formula) and not free_symbols(value.node):
+            return value
+        if isinstance(value, Quantity) and value.unit.is_known:
+            return value
+    return None
 
 
 def _is_one_number(tokens: Tokens, rest: Tokens) -> bool:

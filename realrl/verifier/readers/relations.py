@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realrl.verifier import sets
+from realrl.verifier import sets, units
+from realrl.verifier.amounts import same_number
 from realrl.verifier.equality import equal
 from realrl.verifier.names import Name, is_one_thing, name_of
 from realrl.verifier.nodes import Node, free_symbols, operation, whole
 from realrl.verifier.readers.common import Read, only_formula, read_each
 from realrl.verifier.readers.edges import stripped
+from realrl.verifier.readers.lists import MODULI
 from realrl.verifier.readers.orders import ORDERS, ray, read_order
 from realrl.verifier.readers.real_sets import as_real_set, joined_pieces, named_set, sets_of_one_name
 from realrl.verifier.slices import cut, cut_at, first_place_of
@@ -21,6 +23,7 @@ from realrl.verifier.tree import (
     Named,
     Percentage,
     Progression,
+    Quantity,
     Reading,
     RealSet,
     Relation,
@@ -142,7 +145,7 @@ def _equation(sides: Sequence[Tokens], read: Read) -> Reading:
         if _are_readable(sides, read):
             return read(last)
         return ()
-    if _is_identity(sides, read):
+    if _is_identity(sides, read) or _is_conversion(sides, read):
         return read(last)
     return _all_sides(sides, read)
 
@@ -169,9 +172,14 @@ def _has_variables(value: Reading) -> bool:
 def _are_readable(sides: Sequence[Tokens], read: Read) -> bool:
     """Return whether no side is only words; the last side of such a chain is its value."""
     for side in sides:
-        if isinstance(read(side)[0], Words):
+        if isinstance(read(side)[0], Words) and not _is_symbol(side):
             return False
     return True
+
+
+def _is_symbol(tokens: Tokens) -> bool:
+    r"""Return whether tokens are one command without a meaning, which can only be a name: `\star`."""
+    return len(tokens) == 1 and tokens[0].kind == COMMAND
 
 
 def _all_sides(sides: Sequence[Tokens], read: Read) -> Reading:
@@ -190,6 +198,32 @@ def _is_identity(sides: Sequence[Tokens], read: Read) -> bool:
             return False
         nodes.append(node)
     return all(map(equal, nodes, nodes[1:]))
+
+
+def _is_conversion(sides: Sequence[Tokens], read: Read) -> bool:
+    """Return whether an equation says what an amount is in other units: `3 euros = 4 dollars`.
+
+    Amounts of one kind must be equal. A bare number may be the worth of an amount: `3 tickets = 12`.
+    """
+    if len(sides) != 2:
+        return False
+    amount, worth = (_measured(read(side)) for side in sides)
+    if not isinstance(amount, Quantity) or worth is None:
+        return False
+    if isinstance(worth, Quantity) and units.same_kind(amount.unit, worth.unit):
+        return same_number(amount, worth)
+    return True
+
+
+def _measured(reading: Reading) -> Quantity | Formula | None:
+    """Return the amount that a reading may be, or its number; None if it has variables or is neither."""
+    for value in reading:
+        if isinstance(value, Quantity) and not free_symbols(value.node):
+            return value
+    first = reading[0]
+    if isinstance(first, Formula) and not free_symbols(first.node):
+        return first
+    return None
 
 
 def _numeric_value(value: Value) -> Node | None:
@@ -244,10 +278,12 @@ def read_congruence(tokens: Tokens, read: Read) -> Reading:
 
 def _at_mod(tokens: Tokens) -> tuple[Tokens, Tokens] | None:
     """Return the tokens before and after `mod`, which may be in brackets with its modulus; else None."""
-    place = first_place_of(tokens, r"\pmod", r"\mod", "mod")
+    place = first_place_of(tokens, *MODULI)
     if place is not None:
-        if place:
-            return (tokens[:place], tokens[place + 1 :])
+        after = tokens[place + 1 :]
+        # A second modulus is no part of a formula. Reading it would take time for each that follows.
+        if place and first_place_of(after, *MODULI) is None:
+            return (tokens[:place], after)
         return None
     if len(tokens) < _MIN_ENCLOSED_MOD:
         return None

@@ -103,6 +103,28 @@ def test_curves_of_all_runs_are_read_with_pointer_and_keys(page, report):
     page.press("Escape")
 
 
+def test_sets_of_evaluations_have_lines_and_headlines_of_their_own(page, tmp_path):
+    """The held-out rows are `eval`; a set has its name in tips and on the run's card."""
+    run = make_run(tmp_path / "sums" / "sets")
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in (0, 5):
+            row = {"step": step, "kind": "eval", "reward": 0.5}
+            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row | {"set": "aime", "avg@4": 0.1 * (step + 1)}) + "\n")
+    with (run / "rollouts.jsonl").open("a") as file:
+        record = {"step": 5, "evaluating": True, "set": "aime", "prompt": "1", "response": "of aime"}
+        file.write(json.dumps(record | {"reward": 1.0}) + "\n")
+    assert main([str(run), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(tmp_path / "report.html", "overview")
+    card = text_of(page, "[role=tabpanel]:not([hidden])")
+    assert "aime avg@4" in card.lower() and "0.1 → 0.6" in card
+    assert page.evaluate("linesOf('reward').map((line) => kindName(line.kind))") == [
+        *("training", "evaluation", "evaluation on aime"),
+    ]
+    page.open(tmp_path / "report.html", "distributions")
+    assert "evaluation on aime" in text_of(page, "[role=tabpanel]:not([hidden])").lower()
+
+
 def test_a_run_can_be_hidden(page, report):
     page.open(report, "curves")
     lines = "linesOf('reward').map((line) => line.run.name)"

@@ -47,6 +47,17 @@ def test_a_curve_has_every_step(run):
     )
 
 
+def test_each_set_of_evaluations_has_curves_of_its_own(tmp_path):
+    """A row of the held-out rows has no set."""
+    row = {"step": 0, "kind": "eval", "reward": 1.0}
+    rows = [row, row | {"set": "aime", "reward": 2.0}, row | {"set": "aime", "step": 4, "reward": 3.0}]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    found = read_run(tmp_path, ALL)["curves"]
+    assert unpacked(found["eval"]["series"]["reward"]) == [1.0] and "set" not in found["eval/aime"]["series"]
+    assert unpacked(found["eval/aime"]["steps"]) == [0, 4]
+    assert unpacked(found["eval/aime"]["series"]["reward"]) == [2.0, 3.0]
+
+
 def test_numbers_beyond_32_bits_stay_numbers(tmp_path):
     """JSON of ours has no infinities; a loss may be large all the same."""
     write_lines(tmp_path / "metrics.jsonl", [{"step": 0, "kind": "train", "loss": 1e300, "phases_s": {}}])

@@ -58,7 +58,7 @@ class CurveChart {
     if (this.key !== key) {
       this.key = key;
       this.known = linesOf(this.name).map((line) => ({
-        ...line, course: line.kind === "eval" ? line.values : smoothed(line.values, state.smoothing && factorFor(line.values.length)),
+        ...line, course: isEvaluation(line.kind) ? line.values : smoothed(line.values, state.smoothing && factorFor(line.values.length)),
       }));
     }
     return this.known;
@@ -93,7 +93,7 @@ class CurveChart {
     context.strokeStyle = context.fillStyle = colour;
     context.lineJoin = "round";
     context.setLineDash([]);
-    if (line.kind === "eval") {
+    if (isEvaluation(line.kind)) {
       context.globalAlpha = 0.8;
       context.lineWidth = 1;
       context.setLineDash([3, 3]);
@@ -177,7 +177,7 @@ class CurveChart {
   }
 
   describe(lines) {
-    const parts = lines.map((line) => `${line.run.name}, ${KINDS[line.kind] ?? line.kind}: from`
+    const parts = lines.map((line) => `${line.run.name}, ${kindName(line.kind)}: from`
       + ` ${shown(firstOf(line))} to ${shown(lastOf(line))} in ${line.steps.length} steps`);
     return `${this.name}. ${parts.join("; ")}. Left and right arrows read values.`;
   }
@@ -238,7 +238,7 @@ class CurveChart {
       if (index < 0) return null;
       const both = line.course === line.values ? "" : `${shown(line.course[index])} smoothed`;
       const step = line.steps[index] === state.cursor ? "" : `step ${line.steps[index]}`;
-      const kind = Object.keys(line.run.curves).length > 1 ? ` ${KINDS[line.kind] ?? line.kind}` : "";
+      const kind = Object.keys(line.run.curves).length > 1 ? ` ${kindName(line.kind)}` : "";
       return [runColour(line.run), `${line.run.name}${kind}`, shown(line.values[index]), both, step];
     });
     showTip(event, `${this.name} · step ${state.cursor}`, rows.filter(Boolean));
@@ -271,7 +271,7 @@ class CurveChart {
 
 /** Whether each value is a point of its own: few evaluations, or a single step. */
 function hasPoints(line) {
-  return line.steps.length === 1 || (line.kind === "eval" && line.steps.length <= 200);
+  return line.steps.length === 1 || (isEvaluation(line.kind) && line.steps.length <= 200);
 }
 
 /** The index of the step nearest to `wanted`, if there is one. */

@@ -5,11 +5,12 @@ const KIND_ORDER = ["train", "pass", "eval"];
 function distributionsPanel() {
   const parts = [];
   for (const run of RUNS) {
-    for (const kind of KIND_ORDER.filter((each) => run.distributions[each])) {
+    const sets = Object.keys(run.distributions).filter((each) => !KIND_ORDER.includes(each));
+    for (const kind of [...KIND_ORDER, ...sets].filter((each) => run.distributions[each])) {
       const { length, reward } = run.distributions[kind];
       const cards = [heatCard(`Response length, ${length.unit}`, length), heatCard("Reward", reward)].filter(Boolean);
       if (!cards.length) continue;
-      parts.push(el("div", { class: "head" }, runDot(run), el("h2", {}, `${run.name} · ${KINDS[kind]}`)),
+      parts.push(el("div", { class: "head" }, runDot(run), el("h2", {}, `${run.name} · ${kindName(kind)}`)),
         el("div", { class: "grid wide" }, cards));
     }
   }

@@ -59,6 +59,17 @@ function percent(part) {
 
 const KINDS = { train: "training", eval: "evaluation", pass: "pass" };
 
+/** Whether rows of a kind are of evaluations: on the held-out rows (`eval`) or on a set (`eval/SET`). */
+function isEvaluation(kind) {
+  return kind.split("/", 1)[0] === "eval";
+}
+
+/** A kind in words. */
+function kindName(kind) {
+  if (kind in KINDS) return KINDS[kind];
+  return isEvaluation(kind) ? `${KINDS.eval} on ${kind.slice("eval/".length)}` : kind;
+}
+
 /** Shows a title and rows of `[colour or null, name, value…]` near the pointer. */
 function showTip(event, title, rows) {
   const tip = byId("tip");

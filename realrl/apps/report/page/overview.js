@@ -12,7 +12,8 @@ const MOST_HEADLINES = 5;
 
 function overviewPanel() {
   const names = metricNames();
-  const telling = TELLING.filter((name) => names.has(name)).slice(0, MOST_TELLING);
+  const namesOfSets = [...names.keys()].filter((name) => /^avg@\d+$/.test(name));
+  const telling = [...namesOfSets, ...TELLING.filter((name) => names.has(name))].slice(0, MOST_TELLING);
   const parts = [el("div", { class: "grid runs" }, RUNS.map(runCard))];
   const warnings = RUNS.flatMap((run) => run.notes.filter((note) => note.level !== "note").map((note) => [run, note]));
   if (warnings.length) {
@@ -39,13 +40,23 @@ function runCard(run) {
     el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
 }
 
+/** The main number of each set that a run is evaluated on, except the held-out rows. */
+function headlinesOfSets(run) {
+  const sets = Object.entries(run.curves).filter(([kind]) => kind.startsWith("eval/"));
+  return sets.map(([kind, columns]) => {
+    const names = Object.keys(columns.series);
+    return [kind, names.find((name) => /^avg@\d+$/.test(name)) ?? names.find((name) => name === "greedy_accuracy") ?? "reward"];
+  });
+}
+
 /** The numbers that say most of a run, from its first to its last step or evaluation. */
 function headlines(run) {
   const found = [];
-  for (const [kind, name] of HEADLINES) {
+  for (const [kind, name] of [...headlinesOfSets(run), ...HEADLINES]) {
     const line = curve(run, kind, name);
     if (!line || lastOf(line) === null) continue;
-    const title = kind === "eval" ? `held-out ${name.replace("greedy_", "")}` : name;
+    const on = kind === "eval" ? "held-out" : kind.slice("eval/".length);
+    const title = isEvaluation(kind) ? `${on} ${name.replace("greedy_", "")}` : name;
     const value = kind === "pass" ? shown(meanOf(line)) : `${shown(firstOf(line), 3)} → ${shown(lastOf(line), 3)}`;
     found.push([title.replaceAll("_", " "), value]);
   }

@@ -36,7 +36,7 @@ class SampleBrowser {
     });
     return el("div", { class: "tools" }, text,
       choice("run", "Run", RUNS.filter((run) => run.samples.length).map((run) => [String(RUNS.indexOf(run)), run.name])),
-      choice("kind", "Kind", values("kind").map((kind) => [kind, KINDS[kind] ?? kind])),
+      choice("kind", "Kind", values("kind").map((kind) => [kind, kindName(kind)])),
       choice("verdict", "Verdict", values("verdict").map((verdict) => [verdict, verdict.replaceAll("_", " ")])),
       labelled("Steps", bound("from", "Steps from"), bound("to", "Steps to")),
       labelled("Reward", bound("least", "Reward from"), bound("most", "Reward to")),
@@ -85,7 +85,7 @@ class SampleBrowser {
 
   row(sample, index) {
     return el("div", { role: "option", id: `sample-${index}`, "aria-selected": "false", onclick: () => this.choose(index) },
-      el("div", { class: "line" }, RUNS.length > 1 ? runDot(sample.run) : null, `${sample.kind === "eval" ? "eval at " : ""}step ${sample.step}`,
+      el("div", { class: "line" }, RUNS.length > 1 ? runDot(sample.run) : null, `${isEvaluation(sample.kind) ? "eval at " : ""}step ${sample.step}`,
         verdictPill(sample.verdict), el("span", {}, sample.reward === undefined ? "" : `reward ${shown(sample.reward)}`), el("span", {}, lengthText(sample))),
       el("div", { class: "text" }, sample.prompt.trim().slice(0, 120)),
       el("div", { class: "text soft" }, sample.response.trim().slice(0, 120) || "(empty)"));
@@ -112,7 +112,7 @@ class SampleBrowser {
   }
 
   show(sample) {
-    const facts = [["run", sample.run.name], ["step", sample.kind === "eval" ? `evaluation at ${sample.step}` : sample.step],
+    const facts = [["run", sample.run.name], ["step", isEvaluation(sample.kind) ? `evaluation at ${sample.step}` : sample.step],
       ["row", sample.row], ["query", sample.query_id], ["reward", optional(sample.reward)], ["advantage", optional(sample.advantage)],
       ["length", lengthText(sample)], ["ended", sample.ended === undefined ? undefined : sample.ended ? "by itself" : "cut off"],
       ["answer", sample.answer]].filter(([, value]) => value !== undefined);
