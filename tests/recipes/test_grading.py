@@ -177,6 +177,7 @@ def context(config: PPOMathConfig, sources: list[str]) -> SimpleNamespace:
         dataset=dataset,
         tokenizer=tiny_tokenizer(),
         evaluating=False,
+        eval_set="",
         reduce=lambda x: x,
         progress=no_progress,
     )
