@@ -92,7 +92,7 @@ def load_function(reference: str) -> RewardFunction:
         ValueError: the reference names no file, the file cannot be run or has no such function, or the
             function has none of the three forms.
     """
-    instead = "`math`, `gym`, `model`, `judge` or "
+    instead = "`math`, `gym`, `format`, `model`, `judge` or "
     found = load_from_file(reference, setting="reward", what="function", fits=callable, instead=instead)
     assert callable(found), "load_from_file returns what fits"
     takes = _takes(found)

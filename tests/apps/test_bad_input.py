@@ -78,11 +78,12 @@ def refused(result) -> str:
         ("reward=nowhere.py:f", "reward: nowhere.py is no file; give the path of a Python file"),
         (
             "reward=grader",
-            "reward: expected `math`, `gym`, `model`, `judge` or a path/to/file.py:function, got 'grader'",
+            "reward: expected `math`, `gym`, `format`, `model`, `judge` or a path/to/file.py:function, got"
+            " 'grader'",
         ),
         (
             "reward={}",
-            "reward: expected `math`, `gym`, `model`, `judge`, a path/to/file.py:function, or several",
+            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or",
         ),
         ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
