@@ -82,7 +82,7 @@ def refused(result) -> str:
         ),
         (
             "reward={}",
-            "reward: expected `math`, `gym`, `model`, `judge`, a path/to/file.py:function, or several",
+            "reward: expected `math`, `gym`, `format`, `model`, `judge`, a path/to/file.py:function, or several",
         ),
         ("reward=model", "reward_model is for the reward `model`: give both, as reward=model"),
         ("reward={math: many}", "reward: expected text or names, each with a number, got"),
