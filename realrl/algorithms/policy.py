@@ -134,7 +134,7 @@ def sapo_loss(tokens: ResponseTokens, *, tau_positive: float, tau_negative: floa
     """
     ratio = tokens.log_ratio.exp()
     tau = torch.where(tokens.advantages > 0, tau_positive, tau_negative)
-    gate = torch.sigmoid(tau * (ratio - 1)) * 4 / tau
+    gate = (tau * (ratio - 1)).sigmoid() * 4 / tau
     clipped = torch.zeros_like(ratio, dtype=torch.bool)
     loss = -(gate * tokens.advantages * tokens.weights).sum()
     return PolicyLoss(loss, ratio.detach(), clipped, tokens.approx_kl)

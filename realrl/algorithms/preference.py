@@ -103,5 +103,5 @@ def centring_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def _log_odds(logprobs: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of log-probabilities below 0."""
     # A certain response has the odds of a nearly certain one.
-    one_less = -torch.expm1(logprobs.clamp(max=-_LEAST_UNCERTAINTY))
+    one_less = -logprobs.clamp(max=-_LEAST_UNCERTAINTY).expm1()
     return logprobs - one_less.log()

@@ -98,7 +98,7 @@ def _kth_largest(ranked: Tensor, k: int, reduce: Reduce) -> int:
         above = shift + _DIGIT_BITS
         candidates = ranked[(ranked >> above) == (found >> above)]
         digits = (candidates >> shift) & (_NUM_DIGITS - 1)
-        own = torch.bincount(digits, minlength=_NUM_DIGITS).double()
+        own = digits.bincount(minlength=_NUM_DIGITS).double()
         counts = reduce(own)
         from_top = counts.flip(0).cumsum(0)
         place = int(torch.searchsorted(from_top, float(k)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from realrl.algorithms.pass_at_k import majority, mean_intervals, pass_at_k, powers_of_two
+from realrl import algorithms
 from realrl.api.evals import HELD_OUT, EvalConfig
 from realrl.api.recipe import Criterion
 from realrl.recipes.parts.config import PolicyConfig
@@ -35,7 +35,7 @@ def scores(config: PolicyConfig, eval_set: str, records: Sequence[Mapping[str, A
     if not all(columns.values()):
         return {}
     found = {}
-    for name, interval in mean_intervals(columns).items():
+    for name, interval in algorithms.pass_at_k.mean_intervals(columns).items():
         found[name] = interval.mean
         found[f"{name}_low"] = interval.low
         found[f"{name}_high"] = interval.high
@@ -73,7 +73,7 @@ def has_verdicts(config: PolicyConfig) -> bool:
 
 def _several(n: int) -> list[int]:
     """Return the k of pass@k: powers of two, and n. With k = 1 it is avg@n."""
-    return [k for k in powers_of_two(n) if k > 1]
+    return [k for k in algorithms.pass_at_k.powers_of_two(n) if k > 1]
 
 
 def _problems(records: Iterable[Mapping[str, Any]]) -> list[Answers]:
@@ -97,9 +97,11 @@ def _accuracy_columns(
         return {"greedy_accuracy": shares}
     columns = {f"avg@{each.n}": shares}
     for k in _several(each.n):
-        columns[f"pass@{k}"] = [pass_at_k(each.n, number, k) for number in num_right]
+        columns[f"pass@{k}"] = [algorithms.pass_at_k.pass_at_k(each.n, number, k) for number in num_right]
     if each.n > 1:
-        columns[f"maj@{each.n}"] = [majority(_votes(config, answers), _RIGHT) for answers in problems]
+        columns[f"maj@{each.n}"] = [
+            algorithms.pass_at_k.majority(_votes(config, answers), _RIGHT) for answers in problems
+        ]
     return columns
 
 

@@ -166,7 +166,8 @@ class Drift:
 def correction_metrics(correction: Correction, micro: PackedBatch) -> dict[str, Mean]:
     """Return the mean of what tokens' losses are multiplied with, and the share that was cut or left out."""
     factors = micro["correction"][responses_of(micro)]
-    is_cut = (factors >= correction.cap) | (factors == 0)
+    # What is left out has the factor 0.
+    is_cut = factors.where(factors != 0, correction.cap) >= correction.cap
     return {
         "importance": mean_of(factors),
         "importance_capped": mean_of(is_cut),
