@@ -43,6 +43,7 @@ class Rows:
 
     number: int
     levels = ()
+    sets = ()
 
     def __len__(self) -> int:
         return self.number
