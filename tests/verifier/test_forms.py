@@ -263,6 +263,6 @@ def test_the_format_reward_in_the_docs(tmp_path):
     page = (Path(__file__).resolve().parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def in_form" in code]
     (tmp_path / "rewards.py").write_text(code)
-    reward = load_function(f"{tmp_path}/rewards.py:in_form")
+    reward = load_function(f"{tmp_path}/rewards.py:in_form").function
     assert reward("?", R + "<answer>35</answer>", ["34"]) == 1.0
     assert reward("?", "34", ["34"]) == 0.0
