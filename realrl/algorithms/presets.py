@@ -28,6 +28,11 @@ class Correction:
     high: float = NO_BOUND
     """The largest weight, or the largest divergence, that is kept."""
 
+    @property
+    def has_bounds(self) -> bool:
+        """Whether the mask can leave something out."""
+        return self.low > 0 or self.high < NO_BOUND
+
 
 CORRECTIONS: Mapping[CorrectionName, Correction] = {
     "none": Correction(),

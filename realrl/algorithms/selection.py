@@ -43,13 +43,14 @@ def covariances(logprobs: Tensor, advantages: Tensor, reduce: Reduce) -> Tensor:
     Collective: over the ranks of `reduce`.
     Source: Cui et al. 2025, arXiv:2505.22617, eq. 9.
     """
-    columns = torch.stack((logprobs, advantages), dim=1).double()
-    ones = torch.ones(len(columns), 1, dtype=torch.double)
-    with_ones = torch.cat((columns, ones), dim=1)
-    totals = reduce(with_ones.sum(dim=0))
-    means = totals[:2] / totals[2].clamp(min=1)
-    from_mean = columns - means
-    return from_mean.prod(dim=1).float()
+    ones = torch.ones_like(logprobs)
+    columns = torch.stack((logprobs, advantages, ones), dim=1).double()
+    own_totals = columns.sum(dim=0)
+    totals = reduce(own_totals)
+    number = totals[2].clamp(min=1)
+    means = totals[:2] / number
+    from_means = columns[:, :2] - means
+    return from_means.prod(dim=1).float()
 
 
 def best_in_group(

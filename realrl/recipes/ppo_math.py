@@ -83,6 +83,10 @@ class PPOMathConfig(CriticPolicyConfig):
                 f"ppo.lam: without a critic, lam={ppo.lam:g} would discount a response's reward by"
                 " lam ** (its length - t); set ppo.lam=1, give critic: {}, or discount by ppo.gamma"
             )
+        if ppo.length_adaptive_lam:
+            raise ValueError(
+                "ppo.length_adaptive_lam: it is for advantages by a critic; give critic: {}, or leave it out"
+            )
         if ppo.bootstrap_truncated:
             raise ValueError(
                 "ppo.bootstrap_truncated: true takes the critic's value of a response's last state; give"

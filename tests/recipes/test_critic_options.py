@@ -9,9 +9,10 @@ import torch
 
 from realrl.recipes import ppo, ppo_math
 from realrl.recipes.parts import actor
-from realrl.recipes.parts.config import CriticConfig
-from realrl.recipes.parts.settings import Reference
+from realrl.recipes.parts.config import CriticConfig, ScoreConfig
+from realrl.recipes.parts.settings import CorrectionConfig, Reference
 from realrl.recipes.ppo import PPOConfig, PPOSettings
+from realrl.recipes.ppo_math import PPOMathConfig, PPOMathSettings
 from realrl.recipes.reinforce_pp import ReinforcePPConfig, ReinforcePPSettings
 from realrl.recipes.reinforce_pp import advantages as reinforce_pp_advantages
 from tests.ops.gae_loop import gae_loop
@@ -87,3 +88,32 @@ def test_the_cost_of_a_nat_follows_the_divergence():
 def test_a_target_needs_a_cost_to_begin_with():
     with pytest.raises(ValueError, match="^kl_target: kl_coef"):
         Reference(kl_coef=0.0, kl_target=1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CorrectionConfig(mask="token"), "^mask: token leaves nothing out"),
+        (lambda: CorrectionConfig(name="kpop", low=0.5), "^low is a bound of weights"),
+        (lambda: CorrectionConfig(high=2.0), "^low and high are bounds of a mask"),
+        (lambda: CorrectionConfig(cap=2.0), "^cap is the largest weight"),
+        (lambda: PPOSettings(top_entropy=0.0, old="trainer"), "^top_entropy: 0 leaves no token"),
+        (lambda: PPOSettings(top_entropy=0.2), "^top_entropy: the trainer computes"),
+        (lambda: PPOSettings(covariance="kl", covariance_share=0.0), "^covariance_share: 0 treats"),
+        (
+            lambda: replace(config_of(CriticConfig(warmup_steps=3)), num_steps=3),
+            "^critic.warmup_steps: in all 3",
+        ),
+        (
+            lambda: PPOMathConfig(ppo=PPOMathSettings(length_adaptive_lam=0.05)),
+            "^ppo.length_adaptive_lam: it is for advantages by a critic",
+        ),
+        (
+            lambda: PPOMathConfig(reward="own.py:f", scores=ScoreConfig(form="box")),
+            "^scores.form: it is for the rewards",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -192,6 +192,10 @@ class PolicyConfig(TrainingConfig, Section):
             raise ValueError(
                 "reward: `format` rewards the form of an answer: say by scores.form which, or leave it out"
             )
+        if self.scores.answer_form != ANYWHERE and not {MATH, FORMAT} & set(names):
+            raise ValueError(
+                "scores.form: it is for the rewards `math` and `format`; give one of them, or leave it out"
+            )
         if (MODEL in names) != (self.reward_model is not None):
             raise ValueError(
                 "reward_model is for the reward `model`: give both, as reward=model reward_model.path=FOLDER,"
@@ -271,6 +275,12 @@ class CriticPolicyConfig(AdvantageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_minibatches("critic", self.critic_minibatches)
+        warmup_steps = 0 if self.critic is None else self.critic.warmup_steps
+        if self.num_steps and warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"critic.warmup_steps: in all {self.num_steps} steps the policy would not be trained; set"
+                " fewer, or raise num_steps"
+            )
 
     @property
     def has_critic(self) -> bool:

@@ -21,8 +21,8 @@ from realrl.base.require import require_at_most
 
 INSTEAD = {
     "max_draws": "recipes dapo and ppo-math draw other prompts",
-    "clip_eps": "recipe sapo fades ratios out: set ppo.tau_positive and ppo.tau_negative",
-    "clip_eps_high": "recipe sapo fades ratios out: set ppo.tau_positive and ppo.tau_negative",
+    "clip_eps": "recipes with bounds on ratios have it, as grpo; sapo has ppo.tau_positive",
+    "clip_eps_high": "recipes with bounds on ratios have it, as grpo; sapo has ppo.tau_positive",
     "dual_clip": "the recipes with PPO's loss have it, as grpo",
     "ratio": "recipe gspo takes the ratio of a whole response",
     "surrogate": "recipe cispo weights log-probabilities by clipped ratios",
@@ -155,6 +155,10 @@ class CorrectionConfig:
         found = self.resolved
         if found.mask == "none" and not (self.low is None and self.high is None):
             raise ValueError("low and high are bounds of a mask: set mask, or leave them out")
+        if found.mask == "binary_kl" and self.low is not None:
+            raise ValueError("low is a bound of weights, and mask is binary_kl: set high, or leave low out")
+        if found.mask != "none" and not found.has_bounds:
+            raise ValueError(f"mask: {found.mask} leaves nothing out without a bound: set low or high")
         if found.weight == "none" and self.cap is not None:
             raise ValueError("cap is the largest weight: set weight, or leave it out")
         if found.low > found.high:
@@ -267,6 +271,10 @@ class Updates(Sampling):
         )
         require_share("covariance_share", self.covariance_share)
         require_share("top_entropy", self.top_entropy)
+        if not self.top_entropy:
+            raise ValueError("top_entropy: 0 leaves no token in the loss; set a share above 0, or 1 for all")
+        if self.covariance != "none" and not self.covariance_share:
+            raise ValueError("covariance_share: 0 treats no token; set a share above 0, or covariance=none")
         if self.top_entropy < 1 and self.old == "rollout":
             raise ValueError("top_entropy: the trainer computes entropies with ppo.old=trainer; set it")
         if self.correction.corrects and self.old == "rollout":
