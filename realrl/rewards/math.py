@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 from realrl.base.progress import Progress, counted, no_progress
@@ -95,15 +94,13 @@ def check_all(
     num_threads: int = 4,
     progress: Progress = no_progress,
     budget_s: float | None = None,
-    convert_units: bool = True,
     leniency: Leniency = USUAL,
     form: AnswerForm = ANYWHERE,
     ended: Sequence[bool] | None = None,
 ) -> list[Checked]:
     """Run `check` on many texts in parallel threads, and return the results in the texts' order.
 
-    `judge` replaces this process's pool of children, which compares by `leniency`. Without `convert_units`,
-    units are not converted, whatever `leniency` says.
+    `judge` replaces this process's pool of children, which compares by `leniency`.
 
     `budget_s` bounds the seconds of judging, summed over the threads (None: by the number of texts). Once it
     is spent, every further comparison is `TIMEOUT` at once. `ended` says of each text whether it ended by
@@ -116,7 +113,7 @@ def check_all(
     if budget_s is None:
         budget_s = seconds_for(len(texts))
     budget = Budget(budget_s)
-    bounded = budget.bounded(judge or _pool_judge(leniency, convert_units))
+    bounded = budget.bounded(judge or partial(judge_in_pool, leniency=leniency))
 
     def check_one(case: tuple[str, Sequence[str], bool]) -> Checked:
         text, its_solutions, has_ended = case
@@ -128,13 +125,6 @@ def check_all(
         checked = list(counted(results, len(texts), progress))
     budget.report(len(texts))
     return checked
-
-
-def _pool_judge(leniency: Leniency, convert_units: bool) -> Judge:
-    """Return the judge that asks this process's pool."""
-    if not convert_units:
-        leniency = replace(leniency, convert_units=False)
-    return partial(judge_in_pool, leniency=leniency)
 
 
 def grade_all(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.adversary import drawn_pairs
@@ -104,8 +106,7 @@ def test_a_pool_compares_by_the_settings():
     checked = check_all(
         [r"\boxed{0.67}", r"\boxed{200\text{ cm}}"],
         [[r"\frac23"], [r"2\text{ m}"]],
-        convert_units=False,
-        leniency=TWO_DIGITS,
+        leniency=replace(TWO_DIGITS, convert_units=False),
     )
     assert [each.verdict for each in checked] == [Verdict.CORRECT, Verdict.WRONG]
 
